@@ -1,0 +1,93 @@
+"""How a model wants its intensities: a fixed window (CT) or robust percentiles of each scan (MR).
+
+The rule belongs to the model's description, so that a scan is always prepared as the model was trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from TransferSegLib.errors import ModelError
+
+#: At most so many voxels are sorted to find percentiles; a regular sample of a scan is as good as the whole.
+_PERCENTILE_SAMPLE = 2_000_000
+
+
+@dataclass(frozen=True)
+class IntensityRule:
+    """Clip to [lower, upper], then map those ends linearly to ``output`` (None: leave the clipped values).
+
+    ``kind`` "window": the ends are intensities, Hounsfield units for CT. ``kind`` "percentiles": the ends are
+    percentiles (0 to 100) of the scan's own voxels, the exact minimum (the air around an MR) left out.
+    """
+
+    kind: Literal["window", "percentiles"]
+    lower: float
+    upper: float
+    output: tuple[float, float] | None = (-1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Raise ModelError for a rule that cannot be applied."""
+        if self.kind not in ("window", "percentiles"):
+            raise ModelError(f"Unknown intensity rule '{self.kind}': this version knows 'window' and 'percentiles'.")
+        if not (np.isfinite(self.lower) and np.isfinite(self.upper) and self.lower < self.upper):
+            raise ModelError(f"The intensity rule's lower end {self.lower} must be below its upper end {self.upper}.")
+        if self.kind == "percentiles" and not (0 <= self.lower and self.upper <= 100):
+            raise ModelError("Percentiles of an intensity rule lie between 0 and 100.")
+
+    def ends(self, intensities: np.ndarray) -> tuple[float, float]:
+        """Return the two intensities that are mapped to the ends of the output for this scan (any shape)."""
+        if self.kind == "window":
+            return self.lower, self.upper
+        flat = intensities.reshape(-1)
+        sample = flat[:: max(1, flat.size // _PERCENTILE_SAMPLE)]
+        above = sample[sample > sample.min()]
+        low, high = np.percentile(above if above.size else sample, [self.lower, self.upper])
+        return float(low), float(max(high, low + 1e-6 * max(1.0, abs(low))))
+
+    def apply(self, intensities: np.ndarray, ends: tuple[float, float] | None = None) -> np.ndarray:
+        """Return float32 intensities as the network wants them, same shape; ``ends`` as returned by ``ends``."""
+        low, high = self.ends(intensities) if ends is None else ends
+        clipped = np.clip(intensities, low, high, dtype=np.float32)
+        if self.output is None:
+            return clipped
+        first, last = self.output
+        clipped -= np.float32(low)
+        clipped *= np.float32((last - first) / (high - low))
+        clipped += np.float32(first)
+        return clipped
+
+    @property
+    def outside(self) -> float | None:
+        """The prepared intensity that stands for 'outside the scan'; None: the prepared scan's own minimum."""
+        if self.output is not None:
+            return self.output[0]
+        return self.lower if self.kind == "window" else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {
+            "kind": self.kind,
+            "lower": self.lower,
+            "upper": self.upper,
+            "output": None if self.output is None else list(self.output),
+        }
+
+    @staticmethod
+    def from_json(entry: Any) -> IntensityRule:
+        """Read a description written by ``to_json``; raises ModelError when it is not one."""
+        try:
+            output = entry["output"]
+            ends = None if output is None else (float(output[0]), float(output[1]))
+            return IntensityRule(entry["kind"], float(entry["lower"]), float(entry["upper"]), ends)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ModelError(f"This is not an intensity rule: {entry!r} ({error}).") from error
+
+
+#: CT window of the paper, scaled for training from random weights.
+CT_WINDOW = IntensityRule("window", -500.0, 400.0)
+#: MR: the scan's own range without its rare extremes.
+MR_PERCENTILES = IntensityRule("percentiles", 0.5, 99.5)
