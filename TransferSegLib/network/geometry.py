@@ -45,6 +45,12 @@ def check_input_side(input_side: int) -> None:
     )
 
 
+def check_padded_side(side: int) -> None:
+    """Raise NetworkError when a padded patch (training only) would not halve evenly three times."""
+    if side < ALIGNMENT or side % ALIGNMENT:
+        raise NetworkError(f"A padded patch of side {side} does not halve evenly: use a multiple of {ALIGNMENT} voxels.")
+
+
 def legal_input_side_for_output(wanted_output_side: int) -> int:
     """Return the smallest legal input side whose output covers the wanted number of voxels."""
     steps = -(-(wanted_output_side + 2 * MARGIN - SMALLEST_INPUT_SIDE) // ALIGNMENT)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from TransferSegLib.network.geometry import ALIGNMENT, MARGIN, check_input_side
+from TransferSegLib.network.geometry import ALIGNMENT, MARGIN, check_input_side, check_padded_side
 
 
 class ConvolutionPair(nn.Module):
@@ -21,10 +21,11 @@ class ConvolutionPair(nn.Module):
         self.first = nn.Conv3d(channels_in, channels_middle, kernel_size=3)
         self.second = nn.Conv3d(channels_middle, channels_out, kernel_size=3)
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Map (N, C, D, H, W) to (N, C', D - 4, H - 4, W - 4)."""
-        maps = functional.relu(self.first(maps), inplace=True)
-        return functional.relu(self.second(maps), inplace=True)
+    def forward(self, maps: torch.Tensor, padding: int = 0) -> torch.Tensor:
+        """Map (N, C, D, H, W) to (N, C', D - 4, H - 4, W - 4), or to the same size with a padding of 1."""
+        for layer in (self.first, self.second):
+            maps = functional.relu(functional.conv3d(maps, layer.weight, layer.bias, padding=padding), inplace=True)
+        return maps
 
 
 class UNet3D(nn.Module):
@@ -53,27 +54,34 @@ class UNet3D(nn.Module):
         )
         self.head = nn.Conv3d(2 * width, classes, kernel_size=1)
 
-    def forward(self, scan: torch.Tensor) -> torch.Tensor:
-        """Return the logits of a batch of tiles; raises NetworkError for an illegal side."""
-        return self.head(self.features(scan))
+    def forward(self, scan: torch.Tensor, padded: bool = False) -> torch.Tensor:
+        """Return the logits of a batch of tiles; raises NetworkError for an illegal side.
 
-    def features(self, scan: torch.Tensor) -> torch.Tensor:
+        ``padded`` keeps the size (sides divisible by 8): every convolution sees zeros beyond the tile. Training uses
+        it because a patch then costs a quarter of a tile with all its context; predicting never does.
+        """
+        return self.head(self.features(scan, padded))
+
+    def features(self, scan: torch.Tensor, padded: bool = False) -> torch.Tensor:
         """Return the maps (N, 2 * width, D - 88, H - 88, W - 88) that the head classifies."""
-        return self.up[-1](self.features_before_last_pair(scan))
+        return self.up[-1](self.features_before_last_pair(scan, padded), padding=int(padded))
 
-    def features_before_last_pair(self, scan: torch.Tensor) -> torch.Tensor:
+    def features_before_last_pair(self, scan: torch.Tensor, padded: bool = False) -> torch.Tensor:
         """Return the maps (N, 6 * width, D - 84, H - 84, W - 84) that enter the last two convolutions."""
         for side in scan.shape[2:]:
-            check_input_side(side)
+            if padded:
+                check_padded_side(side)
+            else:
+                check_input_side(side)
         skips = []
         maps = scan
         for level, pair in enumerate(self.down):
-            maps = pair(maps)
+            maps = pair(maps, padding=int(padded))
             if level < 3:
                 skips.append(maps)
                 maps = functional.max_pool3d(maps, 2)
         for pair in self.up[:-1]:
-            maps = pair(join(maps, skips.pop()))
+            maps = pair(join(maps, skips.pop()), padding=int(padded))
         return join(maps, skips.pop())
 
 

@@ -1,0 +1,141 @@
+"""A scan or label map on its model's canonical grid: isotropic, LPS axes, prepared intensities.
+
+Going to a coarser grid averages (a triangle as wide as the new voxel, as image libraries do with "antialias"), so
+that thin noisy slices and thick quiet ones look alike; going to a finer one interpolates linearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from TransferSegLib.errors import ScanError
+from TransferSegLib.scans.grid import CanonicalGrid
+from TransferSegLib.scans.intensity import IntensityRule
+
+
+@dataclass(frozen=True)
+class CanonicalScan:
+    """Prepared intensities (float32, zyx) on a canonical grid, and the value that stands for 'no scan here'."""
+
+    intensities_zyx: np.ndarray
+    grid: CanonicalGrid
+    outside: float
+
+
+def canonical_scan(image: sitk.Image, spacing_mm: float, rule: IntensityRule) -> CanonicalScan:
+    """Bring a 3D scalar image to the canonical grid and apply the model's intensity rule.
+
+    Voxels of the grid that the scan does not cover get ``outside``. Raises ScanError for a scan without contrast.
+    """
+    grid = CanonicalGrid.around(image, spacing_mm)
+    oriented = grid.order.apply(sitk.GetArrayViewFromImage(image))
+    resampled = resample_to_grid(oriented, grid)
+    inside = coverage(grid)
+    seen = resampled if inside is None else resampled[inside]
+    if float(seen.max()) == float(seen.min()):
+        raise ScanError("The scan has the same intensity everywhere: there is nothing to segment.")
+    prepared = rule.apply(resampled, rule.ends(seen))
+    outside = float(prepared.min()) if rule.outside is None else rule.outside
+    if inside is not None:
+        prepared[~inside] = outside
+    return CanonicalScan(prepared, grid, outside)
+
+
+def canonical_labels(label_map: sitk.Image, label_values: Sequence[int], grid: CanonicalGrid) -> np.ndarray:
+    """Bring a label map of the grid's own scan to the grid; returns channel numbers (uint8, zyx).
+
+    ``label_values`` are the values of channels 1, 2, 3 ...; other values count as background. Each structure is
+    resampled as a smooth mask and every voxel takes the largest, which keeps thin structures connected.
+    """
+    oriented = grid.order.apply(sitk.GetArrayViewFromImage(label_map))
+    if oriented.shape != grid.scan_size_zyx:
+        raise ScanError(f"The label map has size {oriented.shape}, its scan {grid.scan_size_zyx} (zyx).")
+    labels = np.zeros(grid.size_zyx, np.uint8)
+    best = np.full(grid.size_zyx, 0.5, np.float32)
+    for channel, value in enumerate(label_values, start=1):
+        mask = oriented == value
+        if not mask.any():
+            continue
+        share = resample_to_grid(mask.astype(np.float32), grid)
+        # Half a voxel decides against the background; between two structures the larger share does.
+        wins = (share > best) | ((share == best) & (labels == 0))
+        labels[wins] = channel
+        np.maximum(best, share, out=best)
+    inside = coverage(grid)
+    if inside is not None:
+        labels[~inside] = 0
+    return labels
+
+
+def canonical_mask(mask: sitk.Image, grid: CanonicalGrid) -> np.ndarray:
+    """Bring a mask (any non-zero value) of the grid's own scan to the grid; returns booleans (zyx)."""
+    return canonical_labels(sitk.Cast(mask != 0, sitk.sitkUInt8), (1,), grid) == 1
+
+
+def resample_to_grid(oriented_zyx: np.ndarray, grid: CanonicalGrid) -> np.ndarray:
+    """Resample an oriented scan's array (zyx) to the canonical grid as float32; edges are repeated outwards."""
+    steps_xyz = np.linalg.norm(grid.matrix, axis=0)
+    if grid.aligned:
+        matrices = [
+            averaging_weights(length, size, step, offset)
+            for length, size, step, offset in zip(
+                oriented_zyx.shape, grid.size_zyx, steps_xyz[::-1], grid.offset_xyz[::-1], strict=True
+            )
+        ]
+        return _separable(oriented_zyx, matrices)
+    # Oblique: average along the scan's own axes down to the canonical spacing, then turn by linear interpolation.
+    sizes = [max(1, int(np.ceil(n * min(1.0, step)))) for n, step in zip(oriented_zyx.shape, steps_xyz[::-1], strict=True)]
+    scale = np.minimum(1.0, steps_xyz)[::-1]
+    offsets = [(size - 1) / 2 - step * (n - 1) / 2 for size, step, n in zip(sizes, scale, oriented_zyx.shape, strict=True)]
+    coarse = _separable(
+        oriented_zyx,
+        [
+            averaging_weights(n, size, step, offset)
+            for n, size, step, offset in zip(oriented_zyx.shape, sizes, scale, offsets, strict=True)
+        ],
+    )
+    inverse = np.linalg.inv(grid.matrix)[::-1, ::-1]
+    to_coarse = scale[:, None] * inverse
+    shift = np.array(offsets) - to_coarse @ grid.offset_xyz[::-1]
+    return ndimage.affine_transform(coarse, to_coarse, shift, grid.size_zyx, np.float32, order=1, mode="nearest")
+
+
+def averaging_weights(length: int, size: int, step: float, offset: float) -> np.ndarray:
+    """Return weights (size, length) that take ``length`` voxels to ``size``; voxel i lies at ``step * i + offset``.
+
+    A triangle of half width max(1, 1 / step) voxels around each new centre, cut at the ends and normalised.
+    """
+    centres = (np.arange(size, dtype=np.float64) - offset) / step
+    reach = max(1.0, 1.0 / step)
+    distance = np.abs(np.arange(length, dtype=np.float64)[None, :] - np.clip(centres, 0, length - 1)[:, None])
+    weights = np.maximum(0.0, 1.0 - distance / reach)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def coverage(grid: CanonicalGrid) -> np.ndarray | None:
+    """Return which voxels (zyx) lie within the scan, None when all do (an aligned grid fits its scan)."""
+    if grid.aligned:
+        return None
+    inverse = np.linalg.inv(grid.matrix)
+    z, y, x = (np.arange(size, dtype=np.float64) for size in grid.size_zyx)
+    inside = np.ones(grid.size_zyx, bool)
+    for axis, length in enumerate(reversed(grid.scan_size_zyx)):
+        row = inverse[axis]
+        shift = -float(row @ grid.offset_xyz)
+        index = (row[2] * z + shift)[:, None, None] + (row[1] * y)[None, :, None] + (row[0] * x)[None, None, :]
+        inside &= (index >= -0.5) & (index <= length - 0.5)
+    return inside
+
+
+def _separable(array_zyx: np.ndarray, weights_zyx: list[np.ndarray]) -> np.ndarray:
+    """Apply one weight matrix per axis, slice by slice so that a large scan is never copied whole."""
+    along_z, along_y, along_x = weights_zyx
+    planes = np.empty((array_zyx.shape[0], along_y.shape[0], along_x.shape[0]), np.float32)
+    for index, plane in enumerate(array_zyx):
+        planes[index] = along_y @ plane.astype(np.float32) @ along_x.T
+    return np.tensordot(along_z, planes, axes=(1, 0))
