@@ -1,0 +1,1 @@
+"""The 3D U-Net and the arithmetic of its valid convolutions."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from TransferSegLib.errors import NetworkError
 
-#: Voxels lost on each side of a tile, at full resolution: 2 * (1 + 2 + 4 + 8) going down and up again.
+#: Voxels lost on each side of a tile, at full resolution: 2 * (1 + 2 + 4 + 8) going down, 2 * (4 + 2 + 1) going up.
 MARGIN = 44
 #: Tile origins must differ by multiples of this many voxels (three poolings by two).
 ALIGNMENT = 8
-#: The smallest legal input side; the others follow in steps of ALIGNMENT.
+#: The smallest legal input side; the others follow in steps of ALIGNMENT. Sides of 92 and 100 would pass evenly too,
+#: but their outputs of 4 and 12 voxels are not worth their margin, and nobody uses them.
 SMALLEST_INPUT_SIDE = 92 + 2 * ALIGNMENT
 
 
@@ -28,7 +29,7 @@ def output_side(input_side: int) -> int:
 
 
 def is_legal_input_side(input_side: int) -> bool:
-    """Tell whether a tile side pools evenly at every level: 108, 116, 124, 132 and so on."""
+    """Tell whether a tile side is large enough and pools evenly at every level: 108, 116, 124, 132 and so on."""
     return input_side >= SMALLEST_INPUT_SIDE and (input_side - SMALLEST_INPUT_SIDE) % ALIGNMENT == 0
 
 
@@ -39,8 +40,9 @@ def check_input_side(input_side: int) -> None:
     larger = legal_input_side_for_output(max(1, input_side - 2 * MARGIN))
     smaller = larger - ALIGNMENT
     nearest = f"{larger}" if smaller < SMALLEST_INPUT_SIDE else f"{smaller} or {larger}"
+    reason = "it is too small" if input_side < SMALLEST_INPUT_SIDE else "its maps would not halve evenly"
     raise NetworkError(
-        f"A tile of side {input_side} does not pass through the network: its maps would not halve evenly. "
+        f"A tile of side {input_side} does not pass through the network: {reason}. "
         f"Use {nearest} voxels (legal sides are {SMALLEST_INPUT_SIDE} + {ALIGNMENT}k)."
     )
 
@@ -48,7 +50,9 @@ def check_input_side(input_side: int) -> None:
 def check_padded_side(side: int) -> None:
     """Raise NetworkError when a padded patch (training only) would not halve evenly three times."""
     if side < ALIGNMENT or side % ALIGNMENT:
-        raise NetworkError(f"A padded patch of side {side} does not halve evenly: use a multiple of {ALIGNMENT} voxels.")
+        raise NetworkError(
+            f"A padded patch of side {side} does not halve evenly: use a multiple of {ALIGNMENT} voxels."
+        )
 
 
 def legal_input_side_for_output(wanted_output_side: int) -> int:

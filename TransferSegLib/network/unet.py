@@ -89,8 +89,8 @@ def join(low: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
     """Up-sample the low-resolution maps by repetition and put the centre of the skipped maps behind them."""
     high = functional.interpolate(low, scale_factor=2, mode="nearest")
     crop = [(have - want) // 2 for have, want in zip(skip.shape[2:], high.shape[2:], strict=True)]
-    windows = tuple(slice(start, start + want) for start, want in zip(crop, high.shape[2:], strict=True))
-    return torch.cat([high, skip[(..., *windows)]], dim=1)
+    z, y, x = (slice(start, start + want) for start, want in zip(crop, high.shape[2:], strict=True))
+    return torch.cat([high, skip[:, :, z, y, x]], dim=1)
 
 
 def initialise(network: UNet3D, seed: int) -> None:

@@ -1,0 +1,220 @@
+"""A model as one zip file: writing it, and reading one that a stranger may have made.
+
+Nothing is ever extracted to disk: the few known entries are read into memory, after their names, kinds and sizes were
+checked. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import stat
+import uuid
+import zipfile
+import zlib
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from TransferSegLib.errors import ModelError
+from TransferSegLib.models.description import ModelDescription, parse_json
+
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.pt"
+#: Texts and pictures for people that may lie beside the two files; they travel in an archive and are not read here.
+CARD_FILES = ("README.md", "card.md", "LICENSE", "LICENSE.txt")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+#: Largest accepted size in bytes of each kind of file, and of an archive's whole content.
+LARGEST_MODEL_FILE = 16 * 2**20
+LARGEST_WEIGHTS_FILE = 2 * 2**30
+LARGEST_CARD_FILE = 32 * 2**20
+LARGEST_ARCHIVE = 2 * 2**30 + 256 * 2**20
+_MOST_ENTRIES = 100
+#: A fixed date, so that the same model always gives the same archive.
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """What model.json says of the weights file: its SHA-256 in hexadecimal and its size in bytes."""
+
+    sha256: str
+    size: int
+
+    @staticmethod
+    def of(weights: bytes) -> WeightsRecord:
+        """Return the record of a weights file's content."""
+        return WeightsRecord(sha256(weights).hexdigest(), len(weights))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {"file": WEIGHTS_FILE, "sha256": self.sha256, "size": self.size}
+
+    @staticmethod
+    def from_json(entry: Any) -> WeightsRecord:
+        """Read a description written by ``to_json``; raises ModelError when it is not one."""
+        digest = entry.get("sha256") if isinstance(entry, dict) else None
+        size = entry.get("size") if isinstance(entry, dict) else None
+        if not isinstance(digest, str) or len(digest) != 64 or not isinstance(size, int) or isinstance(size, bool):
+            raise ModelError("The model's entry 'weights' must hold the SHA-256 and the size of its weights file.")
+        return WeightsRecord(digest.lower(), size)
+
+    def check(self, weights: bytes, source: str) -> None:
+        """Raise ModelError unless these are the bytes the record was made of; ``source`` names the file."""
+        if len(weights) != self.size:
+            raise ModelError(
+                f"{source} has {len(weights):,} bytes instead of {self.size:,}: it is incomplete. Get the model again."
+            )
+        if sha256(weights).hexdigest() != self.sha256:
+            raise ModelError(
+                f"{source} is not the file that the model's description was written for (its SHA-256 differs): "
+                "it was damaged or changed. Get the model again."
+            )
+
+
+def parse_model_file(text: bytes, source: str) -> tuple[ModelDescription, WeightsRecord]:
+    """Return what a model.json says; raises ModelError naming ``source`` and what is wrong with it."""
+    entry = parse_json(text, source)
+    try:
+        description = ModelDescription.from_json(entry)
+        return description, WeightsRecord.from_json(entry.get("weights"))
+    except ModelError as error:
+        raise ModelError(f"{source} cannot be used. {error}") from error
+
+
+def read_model_entry(path: Path, name: str) -> bytes:
+    """Return the content of ``model.json`` or ``weights.pt`` of a model that is a folder or a zip file.
+
+    Raises ModelError when there is no model, the file is missing, too large, or the archive is not to be trusted.
+    """
+    if path.is_dir():
+        return _read_file(path / name, _largest(name))
+    if path.is_file():
+        return _read_zipped(path, name)
+    raise ModelError(f"There is no model at {path}: give a model's folder or zip file.")
+
+
+def export_model(folder: Path, zip_path: Path, overwrite: bool = False) -> Path:
+    """Write a model's folder as one zip file and return its path; the same model gives the same bytes.
+
+    The model's files are verified first. A card and pictures that lie beside them go along, other files do not. Raises
+    ModelError when the model is damaged, the target exists and is not to be overwritten, or cannot be written.
+    """
+    folder, zip_path = Path(folder), Path(zip_path)
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder at {folder}.")
+    if zip_path.exists() and not overwrite:
+        raise ModelError(f"{zip_path} exists already: choose another name or allow it to be overwritten.")
+    text = read_model_entry(folder, MODEL_FILE)
+    _, record = parse_model_file(text, str(folder / MODEL_FILE))
+    weights = read_model_entry(folder, WEIGHTS_FILE)
+    record.check(weights, str(folder / WEIGHTS_FILE))
+    entries = {MODEL_FILE: text, WEIGHTS_FILE: weights}
+    for file in sorted(folder.iterdir()):
+        if _is_card(file.name) and file.is_file():
+            entries[file.name] = _read_file(file, LARGEST_CARD_FILE)
+    temporary = zip_path.with_name(f".{zip_path.name}.{uuid.uuid4().hex}.part")
+    try:
+        _write_zip(temporary, entries)
+        temporary.replace(zip_path)
+    except OSError as error:
+        raise ModelError(f"The model cannot be written to {zip_path}: {error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return zip_path
+
+
+def _write_zip(path: Path, entries: dict[str, bytes]) -> None:
+    """Write the entries in their order with fixed dates; weights are stored, as noise does not compress."""
+    with zipfile.ZipFile(path, "x") as archive:
+        for name, content in entries.items():
+            info = zipfile.ZipInfo(name, _ZIP_DATE)
+            info.create_system = 3
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            kind = zipfile.ZIP_STORED if name == WEIGHTS_FILE else zipfile.ZIP_DEFLATED
+            archive.writestr(info, content, compress_type=kind)
+
+
+def _read_file(path: Path, largest: int) -> bytes:
+    """Return a file's content; raises ModelError when it is missing, too large or cannot be read."""
+    try:
+        size = path.stat().st_size
+        if size > largest:
+            raise ModelError(f"{path} has {size:,} bytes, more than the {largest:,} that a model's file may have.")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing: {path.parent} is not a complete model.") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
+
+
+def _read_zipped(path: Path, name: str) -> bytes:
+    """Return one entry of an archive after checking all of them; raises ModelError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = _checked_entries(path, archive.infolist())
+            if name not in entries:
+                raise ModelError(f"{path} is not a model: there is no {name} in it.")
+            with archive.open(entries[name]) as stream:
+                content = stream.read(_largest(name) + 1)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path} is not a zip file or is damaged ({error}). Get the model again.") from error
+    if len(content) != entries[name].file_size:
+        raise ModelError(f"{path} is damaged: {name} has not the size the archive declares. Get the model again.")
+    return content
+
+
+def _checked_entries(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """Return the files of an archive by name; raises ModelError unless all of them belong to a model.
+
+    The files lie at the archive's root or, as when a folder was compressed by hand, all in one folder.
+    """
+    if len(infos) > _MOST_ENTRIES:
+        raise ModelError(f"{path} is not a model: it has {len(infos)} entries.")
+    total = sum(info.file_size for info in infos)
+    if total > LARGEST_ARCHIVE:
+        raise ModelError(f"{path} is refused: it would unpack to {total:,} bytes, more than {LARGEST_ARCHIVE:,}.")
+    for info in infos:
+        _check_entry(path, info)
+    top = {PurePosixPath(info.filename).parts[0] for info in infos}
+    prefix = f"{top.pop()}/" if len(top) == 1 and all("/" in info.filename for info in infos) else ""
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        name = info.filename.removeprefix(prefix)
+        if prefix and not name:
+            continue
+        if name not in (MODEL_FILE, WEIGHTS_FILE) and not _is_card(name):
+            raise ModelError(f"{path} is refused: a model has no file '{info.filename}'.")
+        if name.casefold() in (known.casefold() for known in entries):
+            raise ModelError(f"{path} is refused: it holds '{info.filename}' twice.")
+        if info.file_size > _largest(name):
+            raise ModelError(f"{path} is refused: '{info.filename}' would unpack to {info.file_size:,} bytes.")
+        entries[name] = info
+    return entries
+
+
+def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
+    """Raise ModelError for an entry whose name leads elsewhere, or that is a link, encrypted or oddly packed."""
+    name = info.filename
+    steps = PurePosixPath(name).parts
+    unsafe = not steps or name != info.orig_filename or "\\" in name or ":" in name or name.startswith("/")
+    if unsafe or ".." in steps:
+        raise ModelError(f"{path} is refused: the name {info.orig_filename!r} in it leads out of its folder.")
+    mode = info.external_attr >> 16
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ModelError(f"{path} is refused: '{name}' in it is a link or a device, not a file.")
+    if info.flag_bits & _ENCRYPTED:
+        raise ModelError(f"{path} is encrypted: unpack it and give the folder.")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ModelError(f"{path} is refused: '{name}' in it is packed in a way that models do not use.")
+
+
+def _is_card(name: str) -> bool:
+    """Tell whether a file of this name, without folders, is a text or picture that goes along with a model."""
+    return name in CARD_FILES or ("/" not in name and name.lower().endswith(PICTURE_SUFFIXES))
+
+
+def _largest(name: str) -> int:
+    """Return the largest accepted size in bytes of a model's file."""
+    return {MODEL_FILE: LARGEST_MODEL_FILE, WEIGHTS_FILE: LARGEST_WEIGHTS_FILE}.get(name, LARGEST_CARD_FILE)

@@ -1,0 +1,318 @@
+"""What ``model.json`` says of a model: everything needed to use it without guessing, and where it came from.
+
+Nothing here needs torch, so that models can be listed and described without it. The format, field by field, is in
+``docs/model-format.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from TransferSegLib.errors import ModelError, TransferSegError
+from TransferSegLib.scans.intensity import IntensityRule
+from TransferSegLib.structures import LabelSet
+
+#: The entry ``format`` of every model.json.
+FORMAT = "transferseg-model"
+#: The version written here; older ones are read, newer ones refused.
+FORMAT_VERSION = 1
+#: Axes of the canonical grid every model works on: x to the left, y to the back, z to the head.
+AXES = "LPS"
+#: The one kind of network of format version 1: TransferSegLib.network.unet.UNet3D.
+NETWORK_KIND = "unet3d-valid"
+
+_SMALLEST_SPACING_MM, _LARGEST_SPACING_MM = 0.1, 20.0
+_LARGEST_WIDTH = 256
+_LARGEST_CLASSES = 1000
+_LARGEST_NUMBER = 1e300
+_NAME = re.compile(r"[^\W_][^/\\:*?\"<>|\x00-\x1f\x7f]{0,99}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkDescription:
+    """Which network the weights belong to; ``classes`` counts the background."""
+
+    kind: str = NETWORK_KIND
+    width: int
+    classes: int
+
+    def __post_init__(self) -> None:
+        """Raise ModelError for a network this version cannot build."""
+        if self.kind != NETWORK_KIND:
+            raise ModelError(
+                f"The model's network is of the kind '{self.kind}'; this version knows '{NETWORK_KIND}'. "
+                "Update TransferSeg if the model is newer."
+            )
+        _check_integer("network width", self.width, 1, _LARGEST_WIDTH)
+        _check_integer("number of network classes", self.classes, 2, _LARGEST_CLASSES)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {"kind": self.kind, "width": self.width, "classes": self.classes}
+
+    @staticmethod
+    def from_json(entry: Any) -> NetworkDescription:
+        """Read a description written by ``to_json``; raises ModelError when it is not one."""
+        entry = _object("network", entry)
+        return NetworkDescription(
+            kind=_text("network kind", _required(entry, "kind")),
+            width=_required(entry, "width"),
+            classes=_required(entry, "classes"),
+        )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a model was made: the command, its seed and configuration, the code, the date and the model it started from.
+
+    ``created`` is an ISO date, with or without a time. ``parent`` names a model and its version, None for one trained
+    from random weights.
+    """
+
+    command: str
+    seed: int | None
+    code_version: str
+    created: str
+    parent: str | None = None
+    configuration: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise ModelError for a field of the wrong kind."""
+        _text("command", self.command)
+        _text("code version", self.code_version)
+        if self.seed is not None:
+            _check_integer("seed", self.seed, 0, 2**64 - 1)
+        if self.parent is not None:
+            _text("parent", self.parent)
+        _object("configuration", self.configuration)
+        try:
+            datetime.fromisoformat(_text("date of creation", self.created))
+        except ValueError as error:
+            raise ModelError(f"The model's date of creation '{self.created}' is not an ISO date.") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {
+            "command": self.command,
+            "seed": self.seed,
+            "code_version": self.code_version,
+            "created": self.created,
+            "parent": self.parent,
+            "configuration": finite(self.configuration),
+        }
+
+    @staticmethod
+    def from_json(entry: Any) -> Provenance:
+        """Read a description written by ``to_json``; raises ModelError when it is not one."""
+        entry = _object("provenance", entry)
+        return Provenance(
+            command=_required(entry, "command"),
+            seed=_required(entry, "seed"),
+            code_version=_required(entry, "code_version"),
+            created=_required(entry, "created"),
+            parent=entry.get("parent"),
+            configuration=_object("configuration", entry.get("configuration", {})),
+        )
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model in words and numbers; see ``docs/model-format.md``.
+
+    ``spacing_mm`` is the isotropic spacing of the canonical grid the network works on, ``spacing_inferred`` tells that
+    it was concluded from other things than the model's makers' word. ``metrics`` holds results by data set, e.g.
+    ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``. The axes of the grid are always LPS.
+    """
+
+    name: str
+    version: str
+    label_set: LabelSet
+    spacing_mm: float
+    intensity: IntensityRule
+    network: NetworkDescription
+    modality: str
+    summary: str
+    license: str
+    training_data: str
+    citation: str
+    metrics: dict[str, Any]
+    provenance: Provenance
+    spacing_inferred: bool = False
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Raise ModelError for a field that is out of range or contradicts another."""
+        _check_format_version(self.format_version)
+        if not _NAME.fullmatch(_text("name", self.name)) or self.name != self.name.strip(" ."):
+            raise ModelError(
+                f"'{self.name}' cannot be a model's name: use up to 100 letters, digits, spaces and dashes, "
+                "beginning with a letter or digit."
+            )
+        if not _text("version", self.version).strip():
+            raise ModelError(f"The model '{self.name}' has no version.")
+        for what in ("modality", "summary", "license", "training_data", "citation"):
+            _text(what, getattr(self, what))
+        spacing = _number("spacing_mm", self.spacing_mm)
+        if not _SMALLEST_SPACING_MM <= spacing <= _LARGEST_SPACING_MM:
+            raise ModelError(
+                f"The model's spacing of {spacing:g} mm is outside "
+                f"{_SMALLEST_SPACING_MM:g} to {_LARGEST_SPACING_MM:g} mm."
+            )
+        if not isinstance(self.spacing_inferred, bool):
+            raise ModelError("The model's entry 'spacing_inferred' must be true or false.")
+        _object("metrics", self.metrics)
+        if self.intensity.output is not None and not all(math.isfinite(end) for end in self.intensity.output):
+            raise ModelError(f"The model's intensities are mapped to {self.intensity.output}, which is not finite.")
+        if self.network.classes != self.label_set.classes:
+            raise ModelError(
+                f"The model's network has {self.network.classes} classes, but {len(self.label_set)} structures and "
+                f"the background make {self.label_set.classes}."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description; numbers in ``metrics`` that are not finite become null."""
+        return {
+            "format": FORMAT,
+            "format_version": self.format_version,
+            "name": self.name,
+            "version": self.version,
+            "summary": self.summary,
+            "modality": self.modality,
+            "structures": self.label_set.to_json(),
+            "axes": AXES,
+            "spacing_mm": self.spacing_mm,
+            "spacing_inferred": self.spacing_inferred,
+            "intensity": self.intensity.to_json(),
+            "network": self.network.to_json(),
+            "license": self.license,
+            "training_data": self.training_data,
+            "citation": self.citation,
+            "metrics": finite(self.metrics),
+            "provenance": self.provenance.to_json(),
+        }
+
+    @staticmethod
+    def from_json(entry: Any) -> ModelDescription:
+        """Read a description written by ``to_json``, ignoring entries this version does not know.
+
+        Raises ModelError saying which entry is missing, wrong or newer than this version.
+        """
+        entry = _object("description", entry)
+        if entry.get("format") != FORMAT:
+            raise ModelError(
+                f"This is not the description of a TransferSeg model: its entry 'format' is not '{FORMAT}'."
+            )
+        _check_format_version(_required(entry, "format_version"))
+        if _required(entry, "axes") != AXES:
+            raise ModelError(f"The model's axes are {entry['axes']!r}; this version knows '{AXES}' only.")
+        try:
+            label_set = LabelSet.from_json(_required(entry, "structures"))
+            intensity = IntensityRule.from_json(_required(entry, "intensity"))
+        except ModelError:
+            raise
+        except (TransferSegError, OverflowError) as error:
+            raise ModelError(f"The model's structures or intensity rule cannot be read. {error}") from error
+        return ModelDescription(
+            name=_required(entry, "name"),
+            version=_required(entry, "version"),
+            label_set=label_set,
+            spacing_mm=_required(entry, "spacing_mm"),
+            intensity=intensity,
+            network=NetworkDescription.from_json(_required(entry, "network")),
+            modality=_required(entry, "modality"),
+            summary=_required(entry, "summary"),
+            license=_required(entry, "license"),
+            training_data=_required(entry, "training_data"),
+            citation=_required(entry, "citation"),
+            metrics=_object("metrics", entry.get("metrics", {})),
+            provenance=Provenance.from_json(_required(entry, "provenance")),
+            spacing_inferred=entry.get("spacing_inferred", False),
+            format_version=entry["format_version"],
+        )
+
+
+def finite(value: Any) -> Any:
+    """Return JSON-like data with every number that is not finite as None: JSON has no word for it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return value
+
+
+def parse_json(text: bytes, source: str) -> Any:
+    """Return the content of a JSON file; raises ModelError naming ``source``.
+
+    >>> parse_json(b'{"a": 1}', "model.json")
+    {'a': 1}
+    """
+    try:
+        return json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{source} is not valid JSON ({error}): the model is damaged. Get it again.") from error
+
+
+def _refuse_constant(word: str) -> None:
+    """Raise ValueError for NaN and Infinity, which are not JSON."""
+    raise ValueError(f"{word} is not a number")
+
+
+def _check_format_version(version: Any) -> None:
+    """Raise ModelError when the format is not one this version reads."""
+    _check_integer("format version", version, 1, None)
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"The model was made by a newer TransferSeg (model format {version}; this version reads up to "
+            f"{FORMAT_VERSION}). Update TransferSeg to use it."
+        )
+
+
+def _required(entry: Mapping[str, Any], key: str) -> Any:
+    """Return an entry; raises ModelError when it is missing."""
+    if key not in entry:
+        raise ModelError(f"The model's description lacks the entry '{key}'.")
+    return entry[key]
+
+
+def _object(what: str, value: Any) -> dict[str, Any]:
+    """Return a dictionary with text keys; raises ModelError for anything else."""
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ModelError(f"The model's {what} must be a set of named entries, not {_short(value)}.")
+    return value
+
+
+def _text(what: str, value: Any) -> str:
+    """Return a text; raises ModelError for anything else."""
+    if not isinstance(value, str):
+        raise ModelError(f"The model's entry '{what}' must be a text, not {_short(value)}.")
+    return value
+
+
+def _number(what: str, value: Any) -> float:
+    """Return a finite number; raises ModelError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST_NUMBER:
+        raise ModelError(f"The model's entry '{what}' must be a number, not {_short(value)}.")
+    return float(value)
+
+
+def _check_integer(what: str, value: Any, smallest: int, largest: int | None) -> None:
+    """Raise ModelError unless the value is a whole number in the range; ``largest`` None: no upper end."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ModelError(f"The model's {what} must be a whole number, not {_short(value)}.")
+    if value < smallest or (largest is not None and value > largest):
+        upper = f"from {smallest} to {largest}" if largest is not None else f"{smallest} or more"
+        raise ModelError(f"The model's {what} is {value}; it must be {upper}.")
+
+
+def _short(value: Any) -> str:
+    """Return a value as it is shown in a message, at most 60 characters."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

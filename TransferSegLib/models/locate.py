@@ -1,0 +1,172 @@
+"""Where models and the sample scan lie: what came with TransferSeg, and the user's own library folder.
+
+Nothing here needs torch. Bundled files lie in the top-level folder ``Resources`` of the source tree; an installation
+has the same content elsewhere, see ``resource_folders``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from TransferSegLib.errors import ModelError
+from TransferSegLib.models.archive import MODEL_FILE
+from TransferSegLib.models.store import load_description
+
+#: The bundled model that is used when none is named, and the sample scan that goes with it.
+DEFAULT_MODEL = "head-neck-ct"
+DEFAULT_SAMPLE = "head-neck-ct"
+#: This environment variable names the user's library folder, if it is not to be in its usual place.
+LIBRARY_VARIABLE = "TRANSFERSEG_MODELS"
+
+
+def resource_folders() -> list[Path]:
+    """Return the places where the bundled ``Models`` and ``SampleData`` may lie, in the order they are looked at."""
+    package = Path(__file__).resolve().parents[1]
+    return [
+        # pip: pyproject.toml installs the top-level Resources as the package TransferSegLib.resources.
+        # Slicer, when the extension installs them as the library's own resources.
+        package / "resources",
+        # Slicer, when the extension's install rule keeps the folder's name as in the source tree.
+        package / "Resources",
+        # The source tree (also pip install -e): Resources beside the package. Slicer: beside it in qt-scripted-modules.
+        package.parent / "Resources",
+    ]
+
+
+def bundled_models() -> list[Path]:
+    """Return the folders of the models that came with TransferSeg, in order of their names."""
+    folder = _first_resource("Models")
+    return [] if folder is None else sorted(entry for entry in folder.iterdir() if (entry / MODEL_FILE).is_file())
+
+
+def bundled_sample() -> Path:
+    """Return the folder of the sample scan that came with TransferSeg; raises ModelError when it is not there."""
+    for folder in resource_folders():
+        sample = folder / "SampleData" / DEFAULT_SAMPLE
+        if sample.is_dir():
+            return sample
+    raise ModelError(
+        f"The sample scan '{DEFAULT_SAMPLE}' that comes with TransferSeg is missing: install TransferSeg again. "
+        f"Looked in {_listed(resource_folders())}."
+    )
+
+
+def library_folder() -> Path:
+    """Return the folder of the user's own models, which need not exist yet.
+
+    It is the environment variable TRANSFERSEG_MODELS, else where this platform keeps a user's application data. Raises
+    ModelError when the user has no home folder.
+    """
+    named = os.environ.get(LIBRARY_VARIABLE)
+    try:
+        if named:
+            return Path(named).expanduser()
+        if sys.platform == "win32":
+            local = os.environ.get("LOCALAPPDATA")
+            return (Path(local) if local else Path.home() / "AppData" / "Local") / "TransferSeg" / "Models"
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Application Support" / "TransferSeg" / "Models"
+        data = os.environ.get("XDG_DATA_HOME")
+        return (Path(data) if data else Path.home() / ".local" / "share") / "transferseg" / "models"
+    except RuntimeError as error:
+        raise ModelError(f"There is no home folder for models: set {LIBRARY_VARIABLE} to a folder.") from error
+
+
+def library_models() -> list[Path]:
+    """Return the models in the user's library folder, folders and zip files, in order of their names."""
+    folder = library_folder()
+    if not folder.is_dir():
+        return []
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".")
+        and ((entry / MODEL_FILE).is_file() or (entry.is_file() and entry.suffix.lower() == ".zip"))
+    )
+
+
+def find_model(name_or_path: str | Path | None = None) -> Path:
+    """Return the folder or zip file of a model; raises ModelError listing the known models and the places looked at.
+
+    None is the default bundled model. A bare word is the name of a bundled model or of one in the library folder (its
+    folder's, or the one its description gives, in this order; upper or lower case do not matter), or else a path.
+    Anything else is a path: a model's folder, its model.json, or a zip file.
+    """
+    wanted = DEFAULT_MODEL if name_or_path is None else str(name_or_path)
+    path = _expanded(wanted)
+    if name_or_path is not None and (isinstance(name_or_path, Path) or not _is_bare_word(wanted)) and path.exists():
+        return _model_of(path)
+    places = [bundled_models] if name_or_path is None else [bundled_models, library_models]
+    for models in places:
+        found = _named(wanted, models())
+        if found is not None:
+            return found
+    if name_or_path is not None and path.exists():
+        return _model_of(path)
+    raise ModelError(_not_found(wanted, is_default=name_or_path is None))
+
+
+def _first_resource(part: str) -> Path | None:
+    """Return the first folder of that name in the places of bundled files, None when there is none."""
+    return next((folder / part for folder in resource_folders() if (folder / part).is_dir()), None)
+
+
+def _named(wanted: str, models: list[Path]) -> Path | None:
+    """Return the model of that folder or file name, else of that name in its description, else None."""
+    key = wanted.casefold()
+    for model in models:
+        if key == (model.stem if model.is_file() else model.name).casefold():
+            return model
+    return next((model for model, name in _described(models) if name.casefold() == key), None)
+
+
+def _described(models: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield the models whose description can be read with the name it gives; a damaged one hides no other."""
+    for model in models:
+        try:
+            name = load_description(model).name
+        except ModelError:
+            continue
+        yield model, name
+
+
+def _is_bare_word(text: str) -> bool:
+    """Tell whether a text may be a model's name: no folders, not a zip file."""
+    return not any(mark in text for mark in "/\\~") and text not in (".", "..") and not text.lower().endswith(".zip")
+
+
+def _expanded(text: str) -> Path:
+    """Return a path with the user's home folder for ``~``, where there is one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def _model_of(path: Path) -> Path:
+    """Return the model's folder when the path is that of its model.json, else the path itself."""
+    return path.parent if path.name == MODEL_FILE and path.is_file() else path
+
+
+def _not_found(wanted: str, is_default: bool) -> str:
+    """Return the message for a model that is not there."""
+    looked = [folder / "Models" for folder in resource_folders()]
+    if is_default:
+        return (
+            f"The model '{wanted}' that comes with TransferSeg is missing: install TransferSeg again, or name another "
+            f"model. Looked in {_listed(looked)}."
+        )
+    names = [model.stem if model.is_file() else model.name for model in [*bundled_models(), *library_models()]]
+    known = f"Known are: {', '.join(names)}" if names else "No models are installed"
+    return (
+        f"There is no model '{wanted}', neither as a name nor as a path. {known}. "
+        f"Looked in {_listed([*looked, library_folder()])}."
+    )
+
+
+def _listed(folders: list[Path]) -> str:
+    """Return folders as a message lists them."""
+    return ", ".join(str(folder) for folder in folders)

@@ -1,0 +1,263 @@
+"""A model on disk: a folder with ``model.json`` and ``weights.pt``, or the same as one zip file.
+
+>>> model = load_model(find_model("head-neck-ct"))
+>>> logits = model.network()(tile)
+
+Only ``load_description`` works without torch. Weights are loaded with ``weights_only``: a file cannot run code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from TransferSegLib.errors import ModelError
+from TransferSegLib.models.archive import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    WeightsRecord,
+    parse_model_file,
+    read_model_entry,
+)
+from TransferSegLib.models.description import ModelDescription, NetworkDescription
+
+if TYPE_CHECKING:
+    import torch
+
+    from TransferSegLib.network.unet import UNet3D
+
+#: What torch.load and zipfile raise for files that were not written by torch.save or hold more than weights.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded model: its description, its float32 weights on the CPU by layer name, and where it came from."""
+
+    description: ModelDescription
+    state_dict: dict[str, torch.Tensor]
+    path: Path
+
+    def network(self) -> UNet3D:
+        """Return a new network with a copy of these weights on the CPU, in evaluation mode."""
+        network = _without_weights(self.description.network)
+        copies = {name: values.clone() for name, values in self.state_dict.items()}
+        network.load_state_dict(copies, assign=True)
+        return network.eval()
+
+
+def load_description(path: Path | str) -> ModelDescription:
+    """Return what a model's folder or zip file says of itself, without torch and without reading the weights.
+
+    Raises ModelError when there is no model or its description cannot be used.
+    """
+    path = Path(path)
+    return parse_model_file(read_model_entry(path, MODEL_FILE), _name_of(path, MODEL_FILE))[0]
+
+
+def load_model(path: Path | str) -> Model:
+    """Return the model of a folder or zip file, everything verified: description, checksum, layer names and shapes.
+
+    Raises ModelError saying which file is missing, damaged, changed or newer than this version.
+    """
+    path = Path(path)
+    description, record = parse_model_file(read_model_entry(path, MODEL_FILE), _name_of(path, MODEL_FILE))
+    weights = read_model_entry(path, WEIGHTS_FILE)
+    record.check(weights, _name_of(path, WEIGHTS_FILE))
+    state_dict = _parse_weights(weights, description.network, _name_of(path, WEIGHTS_FILE))
+    return Model(description, state_dict, path)
+
+
+def save_model(
+    folder: Path,
+    description: ModelDescription,
+    state_dict: Mapping[str, torch.Tensor],
+    half_precision: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model's folder and return it; a folder of that name is complete or not there at any moment.
+
+    ``state_dict`` is that of the network described, on any device. ``half_precision`` halves the size on disk; the
+    weights are rounded to about three digits. With ``overwrite`` a model that is there is replaced; other files in
+    its folder stay. Raises ModelError when the weights do not fit the description, are not finite, or cannot be
+    written.
+    """
+    folder = Path(folder).resolve()
+    if _is_taken(folder) and not overwrite:
+        raise ModelError(f"{folder} exists already: choose another folder or allow it to be overwritten.")
+    weights = _weights_as_bytes(state_dict, description, half_precision)
+    text = _model_file(description, WeightsRecord.of(weights))
+    try:
+        with _temporary_folder(folder) as temporary:
+            _write(temporary / WEIGHTS_FILE, weights)
+            _write(temporary / MODEL_FILE, text)
+            _put_in_place(temporary, folder)
+    except OSError as error:
+        raise ModelError(f"The model cannot be written to {folder}: {error}.") from error
+    return folder
+
+
+def _model_file(description: ModelDescription, record: WeightsRecord) -> bytes:
+    """Return the content of model.json; raises ModelError when metrics or configuration are not JSON."""
+    try:
+        text = json.dumps(
+            description.to_json() | {"weights": record.to_json()}, indent=1, ensure_ascii=False, allow_nan=False
+        )
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"The model's metrics or configuration cannot be written as JSON: {error}.") from error
+    return (text + "\n").encode("utf-8")
+
+
+def _weights_as_bytes(
+    state_dict: Mapping[str, torch.Tensor], description: ModelDescription, half_precision: bool
+) -> bytes:
+    """Return the content of weights.pt: a state dict in the network's order, float16 or float32."""
+    import torch
+
+    dtype = torch.float16 if half_precision else torch.float32
+    shapes = expected_shapes(description.network)
+    _check_shapes(state_dict, shapes, f"The weights of '{description.name}'")
+    # torch stores a view with its whole storage: only a fresh copy writes no more than the weights.
+    stored = {
+        name: state_dict[name].detach().to("cpu", dtype, copy=True).clone(memory_format=torch.contiguous_format)
+        for name in shapes
+    }
+    for name, values in stored.items():
+        if not bool(torch.isfinite(values).all()):
+            hint = " in half precision: save it in full precision" if half_precision else ""
+            raise ModelError(f"The layer '{name}' of '{description.name}' has values that are not finite{hint}.")
+    buffer = io.BytesIO()
+    torch.save(stored, buffer)
+    return buffer.getvalue()
+
+
+def expected_shapes(network: NetworkDescription) -> dict[str, tuple[int, ...]]:
+    """Return, per layer name in the network's order, the shape of its weights; nothing is allocated."""
+    return {name: tuple(values.shape) for name, values in _without_weights(network).state_dict().items()}
+
+
+def _without_weights(network: NetworkDescription) -> UNet3D:
+    """Return the network described on torch's meta device: no memory is taken and no random number is drawn."""
+    import torch
+
+    from TransferSegLib.network.unet import UNet3D
+
+    with torch.device("meta"):
+        return UNet3D(network.classes, network.width)
+
+
+def _check_shapes(state_dict: Mapping[str, Any], shapes: dict[str, tuple[int, ...]], source: str) -> None:
+    """Raise ModelError naming the first layer that is missing, unknown or of another shape than described."""
+    import torch
+
+    missing = [name for name in shapes if name not in state_dict]
+    unknown = [str(name) for name in state_dict if name not in shapes]
+    if missing or unknown:
+        parts = [f"lack the layer '{missing[0]}'"] if missing else []
+        parts += [f"have a layer '{unknown[0]}' that the network has not"] if unknown else []
+        raise ModelError(f"{source} do not fit the model's description: they {' and '.join(parts)}.")
+    for name, shape in shapes.items():
+        values = state_dict[name]
+        usable = isinstance(values, torch.Tensor) and values.is_floating_point() and values.layout == torch.strided
+        if not usable:
+            raise ModelError(f"{source} do not fit the model's description: '{name}' is not an array of numbers.")
+        if tuple(values.shape) != shape:
+            raise ModelError(
+                f"{source} do not fit the model's description: the layer '{name}' has the shape "
+                f"{tuple(values.shape)} instead of {shape}."
+            )
+
+
+def _parse_weights(weights: bytes, network: NetworkDescription, source: str) -> dict[str, torch.Tensor]:
+    """Return the float32 state dict of a weights file; raises ModelError unless it is exactly the network's."""
+    import torch
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(weights)) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+        # torch.save does not compress: a file that grows on reading was made to exhaust the memory.
+        if unpacked > len(weights):
+            raise ModelError(f"{source} is refused: it would unpack to {unpacked:,} bytes.")
+        state_dict = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{source} does not hold weights as TransferSeg writes them ({reason}).") from error
+    if not isinstance(state_dict, Mapping):
+        raise ModelError(f"{source} does not hold weights by layer name.")
+    shapes = expected_shapes(network)
+    _check_shapes(state_dict, shapes, f"The weights of {source}")
+    return {name: state_dict[name].to(torch.float32).contiguous() for name in shapes}
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk, so that a power cut after the renaming finds it whole."""
+    with path.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """Make a hidden folder beside the given one and remove it, whatever is left in it, at the end."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_taken(folder: Path) -> bool:
+    """Tell whether there is something at the path that saving would touch; an empty folder is free."""
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _put_in_place(complete: Path, folder: Path) -> None:
+    """Move a complete model to its folder; a model that is there is kept until the new one has taken its place.
+
+    Renaming a folder is one step for the file system, exchanging two is not: between the two renames the old model
+    lies beside its place under a hidden name, and it comes back when the second rename fails.
+    """
+    if not folder.exists():
+        complete.rename(folder)
+        return
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is a file: choose a folder for the model.")
+    retired = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
+    folder.rename(retired)
+    try:
+        complete.rename(folder)
+    except BaseException:
+        retired.rename(folder)
+        raise
+    for file in retired.iterdir():
+        if file.name not in (MODEL_FILE, WEIGHTS_FILE):
+            file.rename(folder / file.name)
+    shutil.rmtree(retired)
+
+
+def _name_of(path: Path, name: str) -> str:
+    """Return how a message names a file of a model that is a folder or a zip file."""
+    return f"{name} in {path}" if path.is_file() else str(path / name)
