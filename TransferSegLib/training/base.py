@@ -1,0 +1,268 @@
+"""``train-base``: from a folder of sparsely annotated cases to a base model, resumable at any step.
+
+The output folder holds ``checkpoint.pt`` (to go on from), ``history.jsonl`` (a line per report) and ``model/`` (the
+averaged weights with the best validation Dice so far, a complete model at any moment after the first validation).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from TransferSegLib.datasets.dataset import Dataset
+from TransferSegLib.datasets.split import split_groups
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
+from TransferSegLib.models.store import save_model
+from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
+from TransferSegLib.segmenting.devices import Device, choose_device
+from TransferSegLib.training.cases import PreparedCase, prepare_cases
+from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
+from TransferSegLib.training.configuration import TrainingConfiguration
+from TransferSegLib.training.patches import PatchSampler
+from TransferSegLib.training.trainer import StepReport, Trainer
+from TransferSegLib.training.validation import validate
+from TransferSegLib.version import code_version
+
+#: Knobs that a resumed run may change: they move its end and its reports, not what it learns from.
+_CHANGEABLE = ("steps", "validate_every", "checkpoint_every")
+#: Steps averaged into one line of the history.
+_REPORT_STEPS = 20
+
+
+@dataclass(frozen=True)
+class BaseModelPlan:
+    """What is trained, on what, and how the model will introduce itself."""
+
+    dataset: Dataset
+    output: Path
+    configuration: TrainingConfiguration
+    name: str
+    device: str = "auto"
+    intensity: IntensityRule | None = None
+    command: str = "TransferSegLib.training.base.train_base"
+
+    def intensity_rule(self) -> IntensityRule:
+        """The rule chosen, else the usual one of the dataset's modality: a window for CT, percentiles otherwise."""
+        if self.intensity is not None:
+            return self.intensity
+        return CT_WINDOW if self.dataset.modality.upper() == "CT" else MR_PERCENTILES
+
+
+def train_base(
+    plan: BaseModelPlan,
+    resume: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Path:
+    """Train a base model and return the folder of the model.
+
+    With ``resume`` an interrupted run goes on from its checkpoint and ends as if it had not been interrupted. When
+    cancelled, a checkpoint is written before Cancelled is raised. Raises TrainingError, DatasetError, DeviceError.
+    """
+    checkpoint_file = plan.output / "checkpoint.pt"
+    saved = _saved_run(checkpoint_file, plan, resume)
+    training_ids, validation_ids = _split(plan, saved)
+    device = choose_device(plan.device)
+    cases = prepare_cases(
+        plan.dataset, plan.dataset.label_set, plan.configuration.spacing_mm, plan.intensity_rule(), progress, cancel
+    )
+    training = [case for case in cases if case.id in set(training_ids)]
+    validation = [case for case in cases if case.id in set(validation_ids)]
+    network = UNet3D(plan.dataset.label_set.classes, plan.configuration.width)
+    initialise(network, plan.configuration.seed)
+    sampler = PatchSampler(training, plan.dataset.label_set.mirrored_channels(), plan.configuration)
+    trainer = Trainer(network, sampler, plan.configuration, device)
+    run = _Run(plan, trainer, training_ids, validation, device, cancel)
+    if saved is not None:
+        trainer.restore(saved["trainer"])
+        run.best = dict(saved["best"])
+    run.train(Stage("training", plan.configuration.steps, progress, cancel, done=trainer.step))
+    return plan.output / "model"
+
+
+def _saved_run(checkpoint_file: Path, plan: BaseModelPlan, resume: bool) -> dict[str, Any] | None:
+    """Return the state to go on from, None for a new run; raises TrainingError when the two do not fit."""
+    if not resume:
+        if checkpoint_file.exists():
+            raise TrainingError(
+                f"{plan.output} holds a training run already: resume it (--resume), or choose another output folder."
+            )
+        try:
+            plan.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"The output folder {plan.output} cannot be made: {error}.") from error
+        return None
+    if not checkpoint_file.exists():
+        raise TrainingError(f"There is no checkpoint in {plan.output} to resume from: start without --resume.")
+    saved = read_checkpoint(checkpoint_file)
+    if saved["structures"] != list(plan.dataset.label_set.names):
+        raise TrainingError(
+            f"The run in {plan.output} was started with other structures ({', '.join(saved['structures'])}): "
+            "choose another output folder."
+        )
+    before, now = saved["configuration"], plan.configuration.to_json()
+    changed = [knob for knob in now if knob not in _CHANGEABLE and before.get(knob) != now[knob]]
+    if changed:
+        raise TrainingError(
+            f"The run in {plan.output} was started with another {', '.join(changed)}: only "
+            f"{', '.join(_CHANGEABLE)} may change when a run is resumed."
+        )
+    return saved
+
+
+def _split(plan: BaseModelPlan, saved: dict[str, Any] | None) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the ids of training and validation cases; those of a resumed run are the ones it began with."""
+    if saved is None:
+        if plan.configuration.validation_share == 0:
+            return plan.dataset.ids, ()
+        return split_groups(plan.dataset, plan.configuration.validation_share, plan.configuration.seed)
+    ids = (saved["training_ids"], saved["validation_ids"])
+    missing = sorted({id for part in ids for id in part} - set(plan.dataset.ids))
+    if missing:
+        raise TrainingError(f"Cases of the run in {plan.output} are no longer in the dataset: {', '.join(missing)}.")
+    return ids
+
+
+class _Run:
+    """One training run: steps, reports, checkpoints, validation and the model kept so far."""
+
+    def __init__(
+        self,
+        plan: BaseModelPlan,
+        trainer: Trainer,
+        training_ids: Sequence[str],
+        validation: list[PreparedCase],
+        device: Device,
+        cancel: CancelToken | None,
+    ) -> None:
+        """Set up a run that has not validated yet."""
+        self.best: dict[str, Any] = {"step": 0, "mean": -1.0, "dice": {}}
+        self._plan = plan
+        self._trainer = trainer
+        self._training_ids = list(training_ids)
+        self._validation = validation
+        self._device = device
+        self._cancel = cancel
+        self._recent: list[StepReport] = []
+
+    def train(self, stage: Stage) -> None:
+        """Train to the last step; on cancel or Ctrl-C a checkpoint is left behind."""
+        configuration = self._plan.configuration
+        try:
+            while self._trainer.step < configuration.steps:
+                stage.check()
+                report = self._trainer.train_step()
+                self._recent.append(report)
+                stage.step(f"loss {report.cross_entropy + report.dice_loss:.3f}{self._best_text()}")
+                if report.step % _REPORT_STEPS == 0:
+                    self._write_losses()
+                last = report.step == configuration.steps
+                if report.step % configuration.validate_every == 0 or last:
+                    self._validate()
+                if report.step % configuration.checkpoint_every == 0 or last:
+                    self._checkpoint()
+        except BaseException:
+            # Whatever stopped the run, what was learned up to the last whole step is kept.
+            self._checkpoint()
+            raise
+
+    def _best_text(self) -> str:
+        return "" if self.best["step"] == 0 else f", validation Dice {self.best['mean']:.3f}"
+
+    def _write_losses(self) -> None:
+        """Append the mean of the recent steps to the history."""
+        recent, self._recent = self._recent, []
+        self._append(
+            {
+                "step": self._trainer.step,
+                "cross_entropy": float(np.mean([report.cross_entropy for report in recent])),
+                "dice_loss": float(np.mean([report.dice_loss for report in recent])),
+                "gradient_norm": float(np.mean([report.gradient_norm for report in recent])),
+                "learning_rate": recent[-1].learning_rate,
+            }
+        )
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with (self._plan.output / "history.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line | {"time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
+
+    def _validate(self) -> None:
+        """Validate the averaged weights and keep them as the model when they are the best so far."""
+        state = self._trainer.averaged_state()
+        if not self._validation:
+            self.best = {"step": self._trainer.step, "mean": 0.0, "dice": {}}
+            self._save(state)
+            return
+        with self._trainer.averaged() as network:
+            scores = validate(network, self._validation, self._plan.dataset.label_set, self._device.dtype, self._cancel)
+        mean = float(np.mean(list(scores.values()))) if scores else 0.0
+        self._append({"step": self._trainer.step, "validation_dice": scores, "mean": mean})
+        if mean > self.best["mean"]:
+            self.best = {"step": self._trainer.step, "mean": mean, "dice": scores}
+            self._save(state)
+
+    def _save(self, state: dict[str, torch.Tensor]) -> None:
+        """Write the model folder, replacing the one kept before."""
+        save_model(self._plan.output / "model", self._description(), state, overwrite=True)
+
+    def _description(self) -> ModelDescription:
+        dataset, configuration = self._plan.dataset, self._plan.configuration
+        metrics = {
+            "validation": {
+                "cases": len(self._validation),
+                "ids": [case.id for case in self._validation],
+                "grid": f"canonical, {configuration.spacing_mm:g} mm",
+                "step": self.best["step"],
+                "mean_dice": self.best["mean"],
+                "dice": self.best["dice"],
+            }
+        }
+        return ModelDescription(
+            name=self._plan.name,
+            version="1",
+            label_set=dataset.label_set.with_labels_numbered(),
+            spacing_mm=configuration.spacing_mm,
+            intensity=self._plan.intensity_rule(),
+            network=NetworkDescription(width=configuration.width, classes=dataset.label_set.classes),
+            modality=dataset.modality,
+            summary=f"{', '.join(dataset.label_set.names)} ({dataset.modality})",
+            license=dataset.license,
+            training_data=f"{dataset.name}: {dataset.description} {len(self._training_ids)} training cases. "
+            f"Licence: {dataset.license}.",
+            citation="Humpire-Mamani et al., Transfer learning from a sparsely annotated dataset of 3D medical images, "
+            "arXiv 2311.05032 (2023)",
+            metrics=metrics if self._validation else {},
+            provenance=Provenance(
+                command=self._plan.command,
+                seed=configuration.seed,
+                code_version=code_version(),
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                configuration=configuration.to_json(),
+            ),
+        )
+
+    def _checkpoint(self) -> None:
+        """Write everything that is needed to go on from the last whole step."""
+        write_checkpoint(
+            self._plan.output / "checkpoint.pt",
+            {
+                "trainer": self._trainer.state(),
+                "best": self.best,
+                "configuration": self._plan.configuration.to_json(),
+                "structures": list(self._plan.dataset.label_set.names),
+                "training_ids": self._training_ids,
+                "validation_ids": [case.id for case in self._validation],
+            },
+        )
+
+

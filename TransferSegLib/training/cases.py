@@ -1,0 +1,97 @@
+"""Cases of a dataset as the trainer wants them: on the model's canonical grid, in memory.
+
+A head-and-neck CT takes about 3 MB here; 170 of them half a gigabyte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from TransferSegLib.datasets.dataset import Case, Dataset
+from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.scans.canonical import canonical_labels, canonical_mask, canonical_scan
+from TransferSegLib.scans.grid import CanonicalGrid
+from TransferSegLib.scans.intensity import IntensityRule
+from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
+from TransferSegLib.structures import LabelSet
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case on the canonical grid.
+
+    ``intensities`` float16 (zyx); ``labels`` uint8 channel numbers (zyx), 0 where nothing is annotated; ``judged``
+    booleans (zyx), None when every voxel was judged; ``annotated`` a boolean per channel, the background's true.
+    ``voxels`` holds, per channel, flat indices of (at most some thousand) voxels of the structure.
+    """
+
+    id: str
+    intensities: np.ndarray
+    labels: np.ndarray
+    judged: np.ndarray | None
+    annotated: np.ndarray
+    outside: float
+    grid: CanonicalGrid
+    voxels: dict[int, np.ndarray]
+
+
+def prepare_case(case: Case, dataset_labels: LabelSet, model_labels: LabelSet, spacing_mm: float, rule: IntensityRule) -> PreparedCase:
+    """Read one case and bring it to the canonical grid; channels are those of ``model_labels``, by name.
+
+    Raises DatasetError naming the case when a file cannot be read or image and labels do not share a grid.
+    """
+    try:
+        image = read_scan(case.image)
+        label_map = read_label_map(case.labels)
+        difference = same_geometry(image, label_map)
+        if difference is not None:
+            raise ScanError(f"{case.labels}: the label map does not lie on its scan's grid: {difference}")
+        scan = canonical_scan(image, spacing_mm, rule)
+        values = [_annotated_value(name, case, dataset_labels) for name in model_labels.names]
+        labels = canonical_labels(label_map, values, scan.grid)
+        judged = None if case.judged is None else canonical_mask(read_label_map(case.judged), scan.grid)
+    except ScanError as error:
+        raise DatasetError(f"Case {case.id}: {error}") from error
+    annotated = np.array([True, *(value >= 0 for value in values)])
+    return PreparedCase(
+        case.id, scan.intensities_zyx.astype(np.float16), labels, judged, annotated, scan.outside, scan.grid, _voxels(labels)
+    )
+
+
+def prepare_cases(
+    dataset: Dataset,
+    model_labels: LabelSet,
+    spacing_mm: float,
+    rule: IntensityRule,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> list[PreparedCase]:
+    """Prepare every case of a dataset; see ``prepare_case``."""
+    stage = Stage("reading cases", len(dataset.cases), progress, cancel)
+    prepared = []
+    for case in dataset.cases:
+        stage.check()
+        prepared.append(prepare_case(case, dataset.label_set, model_labels, spacing_mm, rule))
+        stage.step(case.id)
+    return prepared
+
+
+def _annotated_value(name: str, case: Case, dataset_labels: LabelSet) -> int:
+    """Return the label value of a structure in a case's label map, -1 (no voxel has it) when it is not annotated."""
+    structure = dataset_labels.find(name)
+    annotated = {dataset_labels.select([annotated]).structures[0].name for annotated in case.annotated}
+    return structure.label if structure is not None and structure.name in annotated else -1
+
+
+def _voxels(labels: np.ndarray, most: int = 4000) -> dict[int, np.ndarray]:
+    """Return up to ``most`` evenly spread flat voxel indices of every channel that occurs."""
+    flat = labels.reshape(-1)
+    foreground = np.flatnonzero(flat)
+    found = {}
+    for channel in np.unique(flat[foreground]):
+        indices = foreground[flat[foreground] == channel]
+        found[int(channel)] = indices[:: max(1, indices.size // most)]
+    return found

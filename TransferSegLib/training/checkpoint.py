@@ -1,0 +1,43 @@
+"""A training run on disk: the state to go on from, written so that no moment leaves it half-written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from TransferSegLib.errors import TrainingError
+
+#: Raised when the content of a checkpoint changes in a way older ones cannot answer.
+CHECKPOINT_VERSION = 1
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a state of tensors, numbers, strings, lists and dictionaries; raises TrainingError when the disk refuses."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as stream:
+            torch.save({"checkpoint_version": CHECKPOINT_VERSION, **state}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise TrainingError(
+            f"The checkpoint {path} could not be written ({error}). The previous one is untouched; free some disk space."
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a state written by ``write_checkpoint``; raises TrainingError when it is damaged or of another version."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        raise TrainingError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}). Delete it to start this training again."
+        ) from error
+    if not isinstance(state, dict) or state.get("checkpoint_version") != CHECKPOINT_VERSION:
+        raise TrainingError(f"The checkpoint {path} was written by another version of TransferSeg and cannot be resumed.")
+    return state

@@ -1,0 +1,110 @@
+"""Every knob of training a base model, in one small object that is stored with the model it made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from TransferSegLib.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class AugmentationConfiguration:
+    """How patches are varied. Lengths are fractions or degrees; intensities are in units of the prepared scan."""
+
+    #: Every patch is turned about each axis by up to so many degrees.
+    rotation_degrees: float = 12.0
+    #: Every patch is scaled by a factor between 1 / (1 + scaling) and 1 + scaling, a little differently per axis.
+    scaling: float = 0.2
+    #: Probability of exchanging left and right; structures whose names differ by side change places with the image.
+    mirror: float = 0.0
+    #: Probability of each intensity change: contrast and brightness, gamma, noise, low resolution.
+    intensity: float = 0.25
+    #: Largest relative change of contrast; brightness moves by up to half of it.
+    contrast: float = 0.25
+    #: Largest change of the exponent in gamma correction.
+    gamma: float = 0.3
+    #: Largest standard deviation of added noise.
+    noise: float = 0.1
+    #: Largest factor by which resolution is lowered along each axis.
+    low_resolution: float = 1.8
+
+
+@dataclass(frozen=True)
+class TrainingConfiguration:
+    """The knobs of ``train-base``. The defaults train a small, good model on a CPU within some hours."""
+
+    #: Filters of the first convolution; 32 is the paper's network (16.3 M weights), 16 a quarter of it.
+    width: int = 16
+    #: Voxel spacing of the canonical grid in mm.
+    spacing_mm: float = 3.0
+    #: Optimisation steps, and patches in each.
+    steps: int = 4000
+    batch: int = 1
+    #: Side of a training patch in voxels, a multiple of 8.
+    patch: int = 80
+    #: Frame of every patch, in voxels, in which the loss is not counted: there the network sees zeros for context.
+    frame: int = 4
+    #: Share of patches drawn anywhere; the others hold a voxel of a structure, every structure equally often.
+    background_share: float = 0.1
+    #: Highest learning rate (AdamW), reached after ``warm_up`` steps, then decaying to zero as a cosine.
+    learning_rate: float = 1e-3
+    warm_up: int = 100
+    weight_decay: float = 1e-4
+    #: Gradients are scaled down to this norm.
+    gradient_norm: float = 1.0
+    #: The model that is kept is a running average of the weights over about 1 / (1 - average) steps.
+    average: float = 0.995
+    #: Share of the cases kept for validation, at least one; they are never trained on.
+    validation_share: float = 0.12
+    #: Validate and write a checkpoint every so many steps.
+    validate_every: int = 500
+    checkpoint_every: int = 100
+    seed: int = 1
+    augmentation: AugmentationConfiguration = AugmentationConfiguration()
+
+    def __post_init__(self) -> None:
+        """Raise TrainingError, naming the knob, for values that cannot work."""
+        wrong = [
+            f"{name} must be {rule}, not {getattr(self, name)}"
+            for name, rule, holds in (
+                ("width", "1 or more", self.width >= 1),
+                ("spacing_mm", "above 0", self.spacing_mm > 0),
+                ("steps", "1 or more", self.steps >= 1),
+                ("batch", "1 or more", self.batch >= 1),
+                ("patch", "a multiple of 8, at least 16", self.patch >= 16 and self.patch % 8 == 0),
+                ("frame", "between 0 and a quarter of the patch", 0 <= self.frame <= self.patch // 4),
+                ("background_share", "between 0 and 1", 0 <= self.background_share <= 1),
+                ("learning_rate", "above 0", self.learning_rate > 0),
+                ("average", "between 0 and 1", 0 <= self.average < 1),
+                ("validation_share", "between 0 and 0.9", 0 <= self.validation_share <= 0.9),
+                ("validate_every", "1 or more", self.validate_every >= 1),
+                ("checkpoint_every", "1 or more", self.checkpoint_every >= 1),
+            )
+            if not holds
+        ]
+        if wrong:
+            raise TrainingError("The training configuration does not work: " + "; ".join(wrong) + ".")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary of every knob."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(entry: dict[str, Any]) -> TrainingConfiguration:
+        """Read a dictionary of knobs; those left out keep their defaults, unknown ones raise TrainingError."""
+        values = dict(entry)
+        augmentation = values.pop("augmentation", {})
+        if isinstance(augmentation, AugmentationConfiguration):
+            augmentation = asdict(augmentation)
+        for given, kind in ((values, TrainingConfiguration), (augmentation, AugmentationConfiguration)):
+            known = {field.name: field.type for field in fields(kind)}
+            unknown = sorted(set(given) - set(known))
+            if unknown:
+                raise TrainingError(f"Unknown knob of training: {', '.join(unknown)}. Known are: {', '.join(known)}.")
+            for name, value in given.items():
+                if isinstance(value, bool) or not isinstance(value, (int, float)):
+                    raise TrainingError(f"The training knob {name} takes a number, not {value!r}.")
+                if known[name] == "int" and int(value) != value:
+                    raise TrainingError(f"The training knob {name} takes a whole number, not {value!r}.")
+        return TrainingConfiguration(**values, augmentation=AugmentationConfiguration(**augmentation))

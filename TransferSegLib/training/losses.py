@@ -1,0 +1,62 @@
+"""Losses for cases in which only some structures are annotated.
+
+Marginal loss (Shi et al., "Marginal loss and exclusion loss for partially supervised multi-organ segmentation",
+Medical Image Analysis 2021): where a structure is not annotated its voxels were labelled background, so its
+probability is added to the background's before cross-entropy and Dice. Nothing is said against it, and nothing is
+learned about it from that case. Voxels nobody judged weigh nothing: the weights are applied inside the sums.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def marginal_log_probabilities(logits: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
+    """Return log-probabilities in which the unannotated channels have joined the background.
+
+    ``logits`` (N, classes, D, H, W); ``annotated`` (N, classes) booleans, channel 0 always true. The result has the
+    same shape: channel 0 is log(p_background + sum of unannotated p), unannotated channels are -inf.
+    """
+    log_probabilities = torch.log_softmax(logits.float(), dim=1)
+    known = annotated[:, :, None, None, None]
+    joins = ~known
+    joins[:, 0] = True
+    background = torch.logsumexp(log_probabilities.masked_fill(~joins, -torch.inf), dim=1, keepdim=True)
+    others = log_probabilities[:, 1:].masked_fill(~known[:, 1:], -torch.inf)
+    return torch.cat([background, others], dim=1)
+
+
+def marginal_loss(
+    logits: torch.Tensor, labels: torch.Tensor, annotated: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (cross-entropy, Dice loss) of a batch, each a scalar.
+
+    ``logits`` (N, classes, D, H, W); ``labels`` (N, D, H, W) channel numbers, unannotated structures as 0;
+    ``annotated`` (N, classes) booleans; ``weights`` (N, D, H, W) 1 where a voxel was judged, 0 elsewhere.
+    """
+    log_probabilities = marginal_log_probabilities(logits, annotated)
+    chosen = log_probabilities.gather(1, labels[:, None].long())[:, 0]
+    # A weight of 0 times -inf would be nan: voxels without weight are replaced before the product.
+    cross_entropy = -(torch.where(weights > 0, chosen, 0.0) * weights).sum() / weights.sum().clamp(min=1.0)
+    return cross_entropy, _dice_loss(log_probabilities, labels, annotated, weights)
+
+
+def _dice_loss(
+    log_probabilities: torch.Tensor, labels: torch.Tensor, annotated: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Return 1 - soft Dice, averaged over the annotated structures of every case; sums in float32.
+
+    One voxel is added to numerator and denominator, so that a structure outside the patch costs little but
+    still costs for every voxel claimed for it.
+    """
+    losses = []
+    for case in range(labels.shape[0]):
+        channels = torch.nonzero(annotated[case])[:, 0].tolist()
+        for channel in channels[1:]:
+            probability = log_probabilities[case, channel].exp() * weights[case]
+            target = (labels[case] == channel).float() * weights[case]
+            overlap = (probability * target).sum()
+            losses.append(1.0 - (2.0 * overlap + 1.0) / (probability.sum() + target.sum() + 1.0))
+    if not losses:
+        return log_probabilities.new_zeros(())
+    return torch.stack(losses).mean()

@@ -1,0 +1,121 @@
+"""Training patches: where they are drawn, and how they are turned, scaled and mirrored in the world.
+
+Everything random comes from the generator handed in, so step 1234 of a seed is the same patch in every run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.training.augmentation import vary_intensities
+from TransferSegLib.training.cases import PreparedCase
+from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A cube of a case: intensities float32, labels uint8 channel numbers, weights float32 (all zyx), annotated (channels)."""
+
+    intensities: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    annotated: np.ndarray
+
+
+class PatchSampler:
+    """Draws patches so that every annotated structure is seen equally often, however rare it is."""
+
+    def __init__(self, cases: list[PreparedCase], mirrored_channels: tuple[int, ...], configuration: TrainingConfiguration) -> None:
+        """Index the cases by structure; raises TrainingError when no case has an annotated voxel."""
+        self._cases = cases
+        self._configuration = configuration
+        self._mirrored = np.array(mirrored_channels, np.uint8)
+        channels = sorted({channel for case in cases for channel in case.voxels})
+        self._holders = [[case for case in cases if channel in case.voxels] for channel in channels]
+        self._channels = channels
+        if not channels:
+            raise TrainingError("No training case has a voxel of an annotated structure: there is nothing to learn from.")
+
+    def draw(self, random: np.random.Generator) -> Patch:
+        """Draw one augmented patch."""
+        side = self._configuration.patch
+        case, anchor = self._place(random)
+        reach = side // 2 - self._configuration.frame - 1
+        centre = _kept_near(anchor + random.uniform(-reach, reach, 3), case.labels.shape, side)
+        augmentation = self._configuration.augmentation
+        turn = _random_turn(random, augmentation)
+        mirror = random.random() < augmentation.mirror
+        if mirror:
+            turn = turn @ np.diag([1.0, 1.0, -1.0])
+        patch = _cut(case, centre, turn, side)
+        if mirror:
+            inverse = np.argsort(self._mirrored)
+            patch = Patch(patch.intensities, self._mirrored[patch.labels], patch.weights, patch.annotated[inverse])
+        frame = self._configuration.frame
+        weights = np.zeros_like(patch.weights)
+        inner = (slice(frame, side - frame),) * 3
+        weights[inner] = patch.weights[inner]
+        return Patch(vary_intensities(patch.intensities, augmentation, random), patch.labels, weights, patch.annotated)
+
+    def _place(self, random: np.random.Generator) -> tuple[PreparedCase, np.ndarray]:
+        """Choose a case and the voxel (zyx) that the patch must hold."""
+        if random.random() < self._configuration.background_share:
+            case = self._cases[random.integers(len(self._cases))]
+            return case, np.array([random.uniform(0, size - 1) for size in case.labels.shape])
+        number = int(random.integers(len(self._channels)))
+        holders = self._holders[number]
+        case = holders[random.integers(len(holders))]
+        voxels = case.voxels[self._channels[number]]
+        index = voxels[random.integers(voxels.size)]
+        return case, np.array(np.unravel_index(index, case.labels.shape), np.float64)
+
+
+def _kept_near(centre: np.ndarray, shape: tuple[int, ...], side: int, overhang: int = 12) -> np.ndarray:
+    """Move a patch's centre so that the patch leaves the scan by at most ``overhang`` voxels where the scan is larger."""
+    kept = []
+    for position, size in zip(centre, shape, strict=True):
+        low, high = side / 2 - overhang, size - side / 2 + overhang
+        # A scan shorter than the patch lies anywhere within it: the two limits change places.
+        kept.append(np.clip(position, min(low, high), max(low, high)))
+    return np.array(kept)
+
+
+def _random_turn(random: np.random.Generator, augmentation: AugmentationConfiguration) -> np.ndarray:
+    """Return a 3x3 matrix (zyx) from patch to scan voxels: a small rotation and a scaling."""
+    turn = np.eye(3)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        angle = np.deg2rad(random.uniform(-1, 1) * augmentation.rotation_degrees)
+        rotation = np.eye(3)
+        rotation[first, first] = rotation[second, second] = np.cos(angle)
+        rotation[first, second], rotation[second, first] = -np.sin(angle), np.sin(angle)
+        turn = turn @ rotation
+    largest = np.log1p(augmentation.scaling)
+    common = random.uniform(-1, 1) * largest
+    single = random.uniform(-1, 1, 3) * largest / 3
+    return turn @ np.diag(np.exp(common + single))
+
+
+def _cut(case: PreparedCase, centre: np.ndarray, turn: np.ndarray, side: int) -> Patch:
+    """Sample a cube of the case about a centre: intensities linearly, labels and judged voxels by the nearest."""
+    offset = centre - turn @ np.full(3, (side - 1) / 2)
+    # Only the box the patch touches is converted to float32 and handed on.
+    corners = np.stack(np.meshgrid(*[[0, side - 1]] * 3, indexing="ij"), -1).reshape(-1, 3) @ turn.T + offset
+    low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, np.array(case.labels.shape) - 1)
+    high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, low + 1, case.labels.shape)
+    box = tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))
+    shape = (side, side, side)
+
+    def sample(array: np.ndarray, order: int, outside: float) -> np.ndarray:
+        return ndimage.affine_transform(array, turn, offset - low, shape, order=order, mode="constant", cval=outside)
+
+    intensities = sample(case.intensities[box].astype(np.float32), 1, case.outside)
+    labels = sample(case.labels[box], 0, 0)
+    if case.judged is None:
+        weights = np.ones(shape, np.float32)
+    else:
+        weights = sample(case.judged[box].astype(np.uint8), 0, 0).astype(np.float32)
+    return Patch(intensities, labels, weights, case.annotated)
