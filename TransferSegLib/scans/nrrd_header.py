@@ -1,0 +1,179 @@
+"""Headers of NRRD files (.nrrd, .seg.nrrd, and .nhdr with a separate data file).
+
+Source: the NRRD format definition of Teem (https://teem.sourceforge.net/nrrd/format.html).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from TransferSegLib.errors import ScanError
+from TransferSegLib.scans.geometry_checks import check_spacing, is_sheared, sheared_error
+from TransferSegLib.scans.header_facts import HeaderFacts, NumberKind
+
+#: Names of the voxel types (all spellings of the format definition) -> bytes.
+_TYPES = {
+    name: size
+    for size, names in {
+        1: "signed char,int8,int8_t,uchar,unsigned char,uint8,uint8_t",
+        2: "short,short int,signed short,signed short int,int16,int16_t,"
+        "ushort,unsigned short,unsigned short int,uint16,uint16_t",
+        4: "int,signed int,int32,int32_t,uint,unsigned int,uint32,uint32_t,float",
+        8: "longlong,long long,long long int,signed long long,signed long long int,int64,int64_t,"
+        "ulonglong,unsigned long long,unsigned long long int,uint64,uint64_t,double",
+    }.items()
+    for name in names.split(",")
+}
+#: Kinds of an axis that runs along space; every other kind holds several numbers of one voxel.
+_SPACE_KINDS = ("domain", "space", "???", "none", "")
+#: Fields that do not change where or how voxels are stored; a header with others is read in a child process.
+_KNOWN_FIELDS = frozenset(
+    (
+        "type",
+        "dimension",
+        "space",
+        "space dimension",
+        "sizes",
+        "space directions",
+        "kinds",
+        "endian",
+        "encoding",
+        "space origin",
+        "spacings",
+        "measurement frame",
+        "content",
+        "data file",
+        "datafile",
+        "space units",
+        "units",
+        "thicknesses",
+        "centerings",
+    )
+)
+_LARGEST_HEADER = 16 << 20
+
+
+@dataclass(frozen=True)
+class NrrdHeader:
+    """The text of a header: ``fields`` ("name: value", names in lower case), ``pairs`` ("key:=value"), and its end."""
+
+    fields: dict[str, str]
+    pairs: dict[str, str]
+    data_offset: int
+    complete: bool
+
+
+def parse_nrrd(path: Path) -> NrrdHeader:
+    """Split the header of a NRRD file into its lines; raises ScanError when it is none."""
+    with path.open("rb") as stream:
+        magic = stream.readline(64)
+        if not re.fullmatch(rb"NRRD000[1-5]\r?\n", magic):
+            raise ScanError(f"{path} is not a NRRD file: it does not begin with 'NRRD'. Export it again.")
+        fields: dict[str, str] = {}
+        pairs: dict[str, str] = {}
+        complete = False
+        while stream.tell() < _LARGEST_HEADER:
+            line = stream.readline(_LARGEST_HEADER)
+            if not line:
+                break
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            if not text:
+                complete = True
+                break
+            if text.startswith("#"):
+                continue
+            key, separator, value = text.partition(":=")
+            name, colon, content = text.partition(": ")
+            if colon and (not separator or len(name) < len(key)):
+                fields[name.strip().lower()] = content.strip()
+            elif separator:
+                pairs[key] = value
+        return NrrdHeader(fields, pairs, stream.tell(), complete)
+
+
+def read_nrrd_header(path: Path) -> HeaderFacts:
+    """Return what a NRRD header claims; raises ScanError for a damaged or sheared one."""
+    header = parse_nrrd(path)
+    fields = header.fields
+    try:
+        dimension = int(fields["dimension"])
+        sizes = tuple(int(number) for number in fields["sizes"].split())
+        voxel_type = fields["type"].lower()
+        encoding = fields["encoding"].lower()
+    except (KeyError, ValueError) as error:
+        raise ScanError(f"{path} has a damaged NRRD header ({error}). Copy or export it again.") from error
+    if len(sizes) != dimension:
+        raise ScanError(f"{path} has a damaged NRRD header: {len(sizes)} sizes for {dimension} axes. Export it again.")
+    data_name = fields.get("data file", fields.get("datafile"))
+    spatial, components, kind = _axes(fields, sizes, path)
+    while len(spatial) > 3 and spatial[-1] == 1:
+        spatial = spatial[:-1]
+    bytes_per_number = _TYPES.get(voxel_type, 0)
+    gzip = encoding in ("gzip", "gz")
+    offset = header.data_offset if data_name is None else 0
+    vouched = (
+        bytes_per_number > 0
+        and (gzip or encoding == "raw")
+        and (bytes_per_number == 1 or fields.get("endian", "").lower() in ("little", "big"))
+        and (header.complete or data_name is not None)
+        and (data_name is None or (not data_name.upper().startswith("LIST") and "%" not in data_name))
+        and _KNOWN_FIELDS.issuperset(fields)
+    )
+    return HeaderFacts(
+        image_io="NrrdImageIO",
+        size=spatial,
+        components=components,
+        kind=kind,
+        bytes_per_number=bytes_per_number if vouched else 0,
+        data_path=path if data_name is None or not vouched else path.parent / data_name,
+        data_offset=0 if gzip else offset,
+        stream_offset=offset if gzip else None,
+        vouched=vouched,
+    )
+
+
+def _axes(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tuple[tuple[int, ...], int, NumberKind]:
+    """Return the sizes of the axes in space, the numbers in a voxel and their kind; checks the geometry."""
+    kinds = [kind.lower() for kind in fields.get("kinds", "").split()] or [""] * len(sizes)
+    vectors = _vectors(fields["space directions"], path) if "space directions" in fields else [()] * len(sizes)
+    if len(kinds) != len(sizes) or len(vectors) != len(sizes):
+        raise ScanError(
+            f"{path} has a damaged NRRD header: not one kind and direction for every axis. Export it again."
+        )
+    in_space = [
+        kind in _SPACE_KINDS and ("space directions" not in fields or vector is not None)
+        for kind, vector in zip(kinds, vectors, strict=True)
+    ]
+    spatial = tuple(size for size, inside in zip(sizes, in_space, strict=True) if inside)
+    components = 1
+    for size, inside in zip(sizes, in_space, strict=True):
+        components *= 1 if inside else size
+    kind: NumberKind = "complex" if "complex" in kinds else "number"
+    if any("color" in name for name in kinds):
+        kind = "colour"
+    axes = [vector for vector in vectors if vector]
+    if len(axes) == 3 and len(spatial) == 3:
+        matrix = np.array(axes, dtype=float).T if all(len(axis) == 3 for axis in axes) else np.zeros((3, 3))
+        if not np.all(np.isfinite(matrix)):
+            raise ScanError(f"{path} has a damaged NRRD header: its space directions are not numbers. Export it again.")
+        check_spacing(np.linalg.norm(matrix, axis=0).tolist(), path)
+        if is_sheared(matrix):
+            raise sheared_error(path)
+    return spatial, components, kind
+
+
+def _vectors(text: str, path: Path) -> list[tuple[float, ...] | None]:
+    """Read 'none (1,0,0) (0,1,0) (0,0,1)': one vector, or None for an axis outside space, per axis."""
+    vectors: list[tuple[float, ...] | None] = []
+    for part in re.findall(r"none|\([^)]*\)", text):
+        try:
+            vectors.append(None if part == "none" else tuple(float(number) for number in part[1:-1].split(",")))
+        except ValueError as error:
+            raise ScanError(
+                f"{path} has a damaged NRRD header: the direction {part} is no vector. Export it again."
+            ) from error
+    return vectors
