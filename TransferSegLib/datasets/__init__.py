@@ -1,0 +1,1 @@
+"""Datasets: their one format, making them from folders, checking and dividing them."""

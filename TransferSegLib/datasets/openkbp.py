@@ -7,49 +7,33 @@ may well be visible.
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
-from TransferSegLib.anatomy import describe_structure, readable_name
-from TransferSegLib.datasets.dataset import Case, Dataset, write_dataset
+from TransferSegLib.datasets.make import DatasetFacts, FolderSource, Made, dataset_from_folders
 from TransferSegLib.errors import DatasetError
-from TransferSegLib.structures import LabelSet
+
+FACTS = DatasetFacts(
+    name="Head and neck CT",
+    description="Planning CT of the head and neck with clinical contours, sparsely annotated (Open-KBP).",
+    license="MIT (Open-KBP, Babier et al., Med Phys 2021)",
+    modality="CT",
+)
 
 
-def dataset_from_head_neck_ct(source: Path, output: Path) -> Dataset:
-    """Write and return the dataset that points at the files of ``head_neck_ct`` in ``source``.
+def dataset_from_head_neck_ct(source: Path, output: Path, *, copy: bool = False, replace: bool = False) -> Made:
+    """Write and return the dataset of the files of ``head_neck_ct`` in ``source``, reading no image.
 
-    No image is read. Raises DatasetError when ``source`` is not such a folder.
+    Raises DatasetError when ``source`` is not such a folder.
     """
-    source, output = source.resolve(), output.resolve()
-    try:
-        labels = json.loads((source / "labels.json").read_text(encoding="utf-8"))
-        with (source / "cases.csv").open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{source} is not the folder head_neck_ct: {error}.") from error
-    columns = {readable_name(name): name for value, name in labels.items() if int(value) > 0}
-    label_set = LabelSet(
-        tuple(describe_structure(readable_name(name), int(value)) for value, name in labels.items() if int(value) > 0)
+    missing = [name for name in ("cases", "cases.csv", "labels.json") if not (source / name).exists()]
+    if missing:
+        raise DatasetError(f"{source} is not the folder head_neck_ct: {', '.join(missing)} is missing.")
+    folders = FolderSource(
+        images=source / "cases",
+        labels=source / "cases",
+        structures=source / "labels.json",
+        annotated=source / "cases.csv",
+        image_pattern="{case}_ct",
+        label_pattern="{case}_label",
     )
-    cases = tuple(
-        Case(
-            id=row["case"],
-            image=source / "cases" / f"{row['case']}_ct.nii.gz",
-            labels=source / "cases" / f"{row['case']}_label.nii.gz",
-            annotated=tuple(name for name in label_set.names if int(row[columns[name]]) > 0),
-        )
-        for row in rows
-    )
-    dataset = Dataset(
-        folder=output,
-        name="Head and neck CT",
-        description="Planning CT of the head and neck with clinical contours, sparsely annotated (Open-KBP).",
-        license="MIT (Open-KBP, Babier et al., Med Phys 2021)",
-        modality="CT",
-        label_set=label_set,
-        cases=cases,
-    )
-    write_dataset(dataset, output)
-    return dataset
+    return dataset_from_folders(folders, output, FACTS, copy=copy, replace=replace)

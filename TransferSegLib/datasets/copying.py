@@ -1,0 +1,95 @@
+"""Copying images and label maps into a dataset's folder, each file completely or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from TransferSegLib.datasets.pairing import volume_suffix
+from TransferSegLib.errors import DatasetError
+from TransferSegLib.scans.read import read_label_map, read_scan
+from TransferSegLib.scans.write import write_label_map
+from TransferSegLib.structures import LabelSet
+
+#: Formats in which one file is everything; of the others a copied file would miss its voxels.
+_WHOLE_FILES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
+
+
+def copy_image(source: Path, folder: Path, id: str, replace: bool = False) -> Path:
+    """Copy an image into a folder under its case's id and return the copy.
+
+    A format of one file is copied byte for byte; a DICOM folder, or a header with voxels elsewhere, becomes a .nrrd
+    file without its metadata. Raises DatasetError when it cannot be written or something else is there, ScanError when it
+    cannot be read.
+    """
+    if volume_suffix(source) in _WHOLE_FILES:
+        return _copy_file(source, folder / f"{id}{volume_suffix(source)}", replace)
+    image = read_scan(source)
+    for key in image.GetMetaDataKeys():
+        image.EraseMetaData(key)
+    target = folder / f"{id}.nrrd"
+    return _write(target, replace, lambda partial: sitk.WriteImage(image, str(partial), useCompression=True))
+
+
+def copy_label_map(
+    source: Path,
+    folder: Path,
+    id: str,
+    numbering: Mapping[int, int] | None,
+    label_set: LabelSet,
+    replace: bool = False,
+) -> Path:
+    """Copy a label map into a folder under its case's id and return the copy.
+
+    With a ``numbering`` (new value by old value; what it does not name becomes background) it is written anew with
+    the names of ``label_set``. Raises DatasetError and ScanError as ``copy_image`` does.
+    """
+    suffix = volume_suffix(source)
+    if numbering is None and suffix in _WHOLE_FILES:
+        return _copy_file(source, folder / f"{id}{suffix}", replace)
+    labels = read_label_map(source)
+    if numbering is not None:
+        labels = _renumbered(labels, numbering)
+    target = folder / f"{id}{'.seg.nrrd' if numbering is not None else '.nrrd'}"
+    return _write(target, replace, lambda partial: write_label_map(labels, partial, label_set))
+
+
+def _renumbered(labels: sitk.Image, numbering: Mapping[int, int]) -> sitk.Image:
+    """Return a label map with the new values on the same grid."""
+    old = sitk.GetArrayViewFromImage(labels)
+    new = np.zeros(old.shape, np.uint32)
+    for value, label in numbering.items():
+        new[old == value] = label
+    image = sitk.GetImageFromArray(new)
+    image.CopyInformation(labels)
+    return image
+
+
+def _copy_file(source: Path, target: Path, replace: bool) -> Path:
+    """Copy one file; a file that is already where it should be stays."""
+    if target.exists() and target.samefile(source):
+        return target
+    return _write(target, replace, lambda partial: shutil.copyfile(source, partial))
+
+
+def _write(target: Path, replace: bool, write: Callable[[Path], object]) -> Path:
+    """Let ``write`` make a file of another name in the same folder, then give it its name; raises DatasetError."""
+    if target.exists() and not replace:
+        raise DatasetError(f"{target} is there already. Choose another folder, or ask to replace it.")
+    partial = target.with_name(f".{os.getpid()}.partial.{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+        raise DatasetError(f"{target} cannot be written: {reason}.") from error
+    return target

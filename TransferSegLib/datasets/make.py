@@ -1,0 +1,264 @@
+"""Making a dataset from folders of images and label maps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from TransferSegLib.datasets.annotated_table import read_annotated_table
+from TransferSegLib.datasets.copying import copy_image, copy_label_map
+from TransferSegLib.datasets.dataset import FILE_NAME, Case, Dataset, write_dataset
+from TransferSegLib.datasets.pairing import Pair, pair_files
+from TransferSegLib.datasets.structure_names import (
+    joined_segment_names,
+    label_set_of,
+    read_label_set,
+    segment_key,
+    segment_names,
+)
+from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.scans.read import read_label_map
+from TransferSegLib.structures import LabelSet
+
+_PROBLEMS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Where images and label maps lie, and how to understand them.
+
+    ``structures``: a JSON file (see ``structure_names``), names by label value, or None to take the names in the
+    headers of .seg.nrrd files, else a ``labels.json`` or ``dataset.json`` beside the label maps.
+    ``annotated``: 'present' (the structures with voxels in a case: sparse labels), 'all' (every structure in every
+    case), or a CSV table (see ``annotated_table``). ``image_pattern``, ``label_pattern``: see ``pairing``.
+    ``group_pattern``: a regular expression found in the case id; its first bracket, else all it matches, is the
+    patient. ``keep_names``: do not replace names by the words of the catalogue of anatomy.
+    """
+
+    images: Path
+    labels: Path
+    structures: Path | Mapping[int, str] | None = None
+    annotated: Literal["present", "all"] | Path = "present"
+    image_pattern: str | None = None
+    label_pattern: str | None = None
+    group_pattern: str | None = None
+    keep_names: bool = False
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What a person should know of a dataset; an empty name becomes that of the folder."""
+
+    name: str = ""
+    description: str = ""
+    license: str = ""
+    modality: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A new dataset, and lines for a person about what was left out or renamed."""
+
+    dataset: Dataset
+    notes: tuple[str, ...]
+
+
+def dataset_from_folders(
+    source: FolderSource,
+    output: Path,
+    facts: DatasetFacts | None = None,
+    *,
+    copy: bool = False,
+    replace: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Made:
+    """Write ``dataset.json`` into ``output`` for the images that have a label map, and return the dataset.
+
+    The dataset points at the files where they are; with ``copy`` they are copied into ``output`` (and label maps of
+    .seg.nrrd files that number their segments differently are given one numbering). Images are read only to be
+    copied, label maps also to find what is 'present'. Raises DatasetError that names everything found wrong at once,
+    also when ``output`` holds a ``dataset.json`` already and ``replace`` is not set.
+    """
+    facts = facts or DatasetFacts()
+    output = output.resolve()
+    if (output / FILE_NAME).exists() and not replace:
+        raise DatasetError(f"{output} already holds a {FILE_NAME}. Choose another folder, or ask to replace it.")
+    pairing = pair_files(source.images.resolve(), source.labels.resolve(), source.image_pattern, source.label_pattern)
+    notes = [f"left out, no label map: {path}" for path in pairing.images_without_labels]
+    named_segments = _segment_names(pairing.pairs)
+    label_set = _label_set(source, named_segments)
+    numberings = _numberings(pairing.pairs, named_segments, label_set, source.keep_names, copy)
+    groups = _groups(pairing.pairs, source.group_pattern)
+    annotated = _annotated(source, pairing.pairs, label_set, numberings, notes, progress, cancel)
+    stage = Stage("Copying", len(pairing.pairs), progress if copy else None, cancel)
+    cases = []
+    for pair in pairing.pairs:
+        stage.check()
+        image, labels = pair.image, pair.labels
+        if copy:
+            image = copy_image(pair.image, output / "images", pair.id, replace)
+            numbering = numberings.get(pair.labels)
+            labels = copy_label_map(pair.labels, output / "labels", pair.id, numbering, label_set, replace)
+            stage.step(pair.id)
+        cases.append(Case(pair.id, image, labels, annotated[pair.id], group=groups[pair.id]))
+    dataset = Dataset(
+        folder=output,
+        name=facts.name or output.name,
+        description=facts.description,
+        license=facts.license,
+        modality=facts.modality,
+        label_set=label_set,
+        cases=tuple(cases),
+    )
+    write_dataset(dataset, output)
+    return Made(dataset, tuple(notes))
+
+
+def _raise_all(headline: str, problems: list[str]) -> None:
+    """Raise DatasetError with the problems, when there are any."""
+    if not problems:
+        return
+    lines = [headline, *(f"  - {problem}" for problem in problems[:_PROBLEMS_SHOWN])]
+    if len(problems) > _PROBLEMS_SHOWN:
+        lines.append(f"  - and {len(problems) - _PROBLEMS_SHOWN} more")
+    raise DatasetError("\n".join(lines))
+
+
+def _segment_names(pairs: tuple[Pair, ...]) -> dict[Path, dict[int, str]]:
+    """Return the segment names of the .seg.nrrd files among the label maps; raises DatasetError with all bad files."""
+    found: dict[Path, dict[int, str]] = {}
+    problems = []
+    for pair in pairs:
+        try:
+            found |= segment_names([pair.labels])
+        except ScanError as error:
+            problems.append(str(error))
+    _raise_all("Some label maps cannot be read:", problems)
+    return found
+
+
+def _label_set(source: FolderSource, named_segments: Mapping[Path, Mapping[int, str]]) -> LabelSet:
+    """Return the structures, from wherever their names are; raises DatasetError when they are nowhere."""
+    if isinstance(source.structures, Path):
+        return read_label_set(source.structures, source.keep_names)
+    if source.structures is not None:
+        return label_set_of(source.structures, source.keep_names)
+    if named_segments:
+        return joined_segment_names(named_segments, source.keep_names)
+    for folder in (source.labels, source.labels.resolve().parent):
+        for name in ("labels.json", FILE_NAME):
+            if (folder / name).is_file():
+                return read_label_set(folder / name, source.keep_names)
+    raise DatasetError(
+        f"The label maps in {source.labels} do not say which structure a value stands for. "
+        'Name the structures in a JSON file such as {"1": "spleen", "2": "left kidney"}.'
+    )
+
+
+def _numberings(
+    pairs: tuple[Pair, ...],
+    named_segments: Mapping[Path, Mapping[int, str]],
+    label_set: LabelSet,
+    keep_names: bool,
+    copy: bool,
+) -> dict[Path, dict[int, int]]:
+    """Return, per file that numbers its named segments unlike the label set, the new value of each of its values.
+
+    Segments that are no structure of the label set become background. Raises DatasetError when there are such files
+    and they are not to be copied, because then they stay as they are.
+    """
+    numberings = {}
+    problems = []
+    for pair in pairs:
+        names = named_segments.get(pair.labels, {})
+        found = {value: label_set.find(segment_key(name, keep_names)) for value, name in names.items()}
+        numbering = {value: 0 if structure is None else structure.label for value, structure in found.items()}
+        if any(value != label for value, label in numbering.items()):
+            numberings[pair.labels] = numbering
+            problems.append(f"{pair.labels}: " + ", ".join(f"{value} is '{name}'" for value, name in names.items()))
+    if not copy:
+        numbers = ", ".join(f"{structure.label} is '{structure.name}'" for structure in label_set)
+        _raise_all(
+            f"The structures of the dataset are numbered {numbers}, but some files number their segments otherwise. "
+            "Copy the files (option --copy), then the copies are numbered alike:",
+            problems,
+        )
+    return numberings
+
+
+def _groups(pairs: tuple[Pair, ...], pattern: str | None) -> dict[str, str]:
+    """Return the group of every case id; raises DatasetError when the pattern is wrong or does not fit an id."""
+    if pattern is None:
+        return {pair.id: pair.id for pair in pairs}
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise DatasetError(f"The group pattern '{pattern}' is not a regular expression: {error}.") from error
+    groups = {}
+    problems = []
+    for pair in pairs:
+        match = expression.search(pair.id)
+        group = "" if match is None else (match.group(1) if expression.groups else match.group(0)) or ""
+        groups[pair.id] = group
+        if not group:
+            problems.append(pair.id)
+    _raise_all(f"The group pattern '{pattern}' finds no patient in these case ids:", problems)
+    return groups
+
+
+def _annotated(
+    source: FolderSource,
+    pairs: tuple[Pair, ...],
+    label_set: LabelSet,
+    numberings: Mapping[Path, Mapping[int, int]],
+    notes: list[str],
+    progress: ProgressCallback | None,
+    cancel: CancelToken | None,
+) -> dict[str, tuple[str, ...]]:
+    """Return the annotated structures by case id, as ``source.annotated`` says; raises DatasetError."""
+    if source.annotated == "all":
+        return {pair.id: label_set.names for pair in pairs}
+    if source.annotated == "present":
+        return _present(pairs, label_set, numberings, progress, cancel)
+    table = read_annotated_table(Path(source.annotated), label_set)
+    missing = [pair.id for pair in pairs if pair.id not in table]
+    _raise_all(f"{source.annotated} has no row for these cases:", missing)
+    found = {pair.id for pair in pairs}
+    notes += [f"left out, no image and label map: {id}" for id in table if id not in found]
+    return {pair.id: table[pair.id] for pair in pairs}
+
+
+def _present(
+    pairs: tuple[Pair, ...],
+    label_set: LabelSet,
+    numberings: Mapping[Path, Mapping[int, int]],
+    progress: ProgressCallback | None,
+    cancel: CancelToken | None,
+) -> dict[str, tuple[str, ...]]:
+    """Return the structures with voxels by case id; raises DatasetError for unreadable files and nameless values."""
+    stage = Stage("Reading label maps", len(pairs), progress, cancel)
+    present: dict[str, tuple[str, ...]] = {}
+    problems = []
+    for pair in pairs:
+        stage.check()
+        try:
+            values = np.unique(sitk.GetArrayViewFromImage(read_label_map(pair.labels))).tolist()
+            numbering = numberings.get(pair.labels, {})
+            labels = {numbering.get(value, value) for value in values}
+            nameless = sorted(labels - set(label_set.label_values))
+            if nameless:
+                problems.append(f"{pair.labels}: no structure has the label value {', '.join(map(str, nameless))}")
+            present[pair.id] = tuple(structure.name for structure in label_set if structure.label in labels)
+        except ScanError as error:
+            problems.append(str(error))
+        stage.step(pair.id)
+    _raise_all("Some label maps cannot be used:", problems)
+    return present

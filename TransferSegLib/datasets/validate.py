@@ -1,0 +1,212 @@
+"""Checking a dataset before hours are spent on it: every problem of every case in one report.
+
+An error is something training cannot or must not use; a warning is something a person should look at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from TransferSegLib.datasets.dataset import Case, Dataset, is_safe_id
+from TransferSegLib.errors import ScanError
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
+from TransferSegLib.structures import LabelSet, Structure, swap_side
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a case (its id; empty: with the dataset as a whole)."""
+
+    case: str
+    what: str
+    severity: Severity
+
+
+def check_dataset(
+    dataset: Dataset, progress: ProgressCallback | None = None, cancel: CancelToken | None = None
+) -> list[Problem]:
+    """Read every file of a dataset and return all problems, those of the whole dataset first.
+
+    Raises only Cancelled. ``docs/dataset-format.md`` lists what is an error and what a warning.
+    """
+    problems = _check_listing(dataset)
+    stage = Stage("Checking cases", len(dataset), progress, cancel)
+    first_with: dict[str, Case] = {}
+    for case in dataset.cases:
+        stage.check()
+        found, digest = _check_case(case, dataset.label_set)
+        problems += found
+        twin = first_with.setdefault(digest, case) if digest else case
+        if twin.group != case.group and twin.image != case.image:
+            problems.append(_warning(case, f"its image is voxel for voxel that of case {twin.id}, of another group"))
+        stage.step(case.id)
+    return problems
+
+
+def has_errors(problems: Iterable[Problem]) -> bool:
+    """Tell whether any of the problems is an error."""
+    return any(problem.severity == "error" for problem in problems)
+
+
+def report(problems: Iterable[Problem]) -> str:
+    """Return the problems as text: a summary, then the dataset's, then each case's, errors before warnings."""
+    by_case: dict[str, list[Problem]] = defaultdict(list)
+    counts: Counter[str] = Counter()
+    for problem in problems:
+        by_case[problem.case].append(problem)
+        counts[problem.severity] += 1
+    if not counts:
+        return "No problems found."
+    lines = [f"{_number(counts['error'], 'error')}, {_number(counts['warning'], 'warning')}"]
+    for case in sorted(by_case, key=bool):
+        lines.append(f"case {case}" if case else "the dataset")
+        lines += [f"  {problem.severity}: {problem.what}" for problem in sorted(by_case[case], key=_errors_first)]
+    return "\n".join(lines)
+
+
+def _errors_first(problem: Problem) -> bool:
+    """Sort key that puts errors before warnings and otherwise keeps the order."""
+    return problem.severity != "error"
+
+
+def _number(count: int, what: str) -> str:
+    """Return e.g. '1 error', '2 errors'."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _error(case: Case, what: str) -> Problem:
+    """Return an error of a case."""
+    return Problem(case.id, what, "error")
+
+
+def _warning(case: Case, what: str) -> Problem:
+    """Return a warning about a case."""
+    return Problem(case.id, what, "warning")
+
+
+def _check_listing(dataset: Dataset) -> list[Problem]:
+    """Return the problems that show without reading an image."""
+    problems = []
+    if not dataset.cases:
+        problems.append(Problem("", "it has no cases", "error"))
+    for id, count in Counter(dataset.ids).items():
+        if count > 1:
+            problems.append(Problem(id, f"{count} cases have this id", "error"))
+        if not is_safe_id(id):
+            problems.append(Problem(id, "this id cannot be part of a file name", "error"))
+    for name, count in dataset.annotated_counts().items():
+        if count == 0 and dataset.cases:
+            problems.append(Problem("", f"'{name}' is annotated in no case, so it cannot be learned", "warning"))
+    users: dict[tuple[str, Path], list[Case]] = defaultdict(list)
+    for case in dataset.cases:
+        users["image", case.image.resolve()].append(case)
+        users["label map", case.labels.resolve()].append(case)
+    for (what, path), cases in users.items():
+        others = ", ".join(case.id for case in cases[1:])
+        if what == "image" and len({case.group for case in cases}) > 1:
+            problems.append(_warning(cases[0], f"its image is also that of {others}, of another group: {path}"))
+        elif what == "label map" and len({case.image.resolve() for case in cases}) > 1:
+            problems.append(_warning(cases[0], f"its label map is also that of {others}, of another image: {path}"))
+    return problems
+
+
+def _check_case(case: Case, label_set: LabelSet) -> tuple[list[Problem], str]:
+    """Return the problems of one case, and a digest of its image ('' when it cannot be read)."""
+    unknown = [name for name in case.annotated if label_set.find(name) is None]
+    problems = [_error(case, f"'{name}' is annotated but is not a structure of the dataset") for name in unknown]
+    if not case.annotated:
+        problems.append(_warning(case, "nothing is annotated, so nothing can be learned from it"))
+    if case.image.resolve() == case.labels.resolve():
+        return [*problems, _error(case, f"the image and the label map are the same file: {case.image}")], ""
+    image = labels = None
+    digest = ""
+    try:
+        image = read_scan(case.image)
+        digest = hashlib.blake2b(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).data).hexdigest()
+    except ScanError as error:
+        problems.append(_error(case, f"image: {error}"))
+    try:
+        labels = read_label_map(case.labels)
+    except ScanError as error:
+        problems.append(_error(case, f"label map: {error}"))
+    if labels is not None:
+        problems += _check_grid(case, "label map", image, labels)
+        problems += _check_labels(case, labels, label_set)
+    if case.judged is not None:
+        problems += _check_judged(case, image if image is not None else labels)
+    return problems, digest
+
+
+def _check_grid(case: Case, what: str, reference: sitk.Image | None, image: sitk.Image) -> list[Problem]:
+    """Return the problem of two images that do not share one grid."""
+    difference = None if reference is None else same_geometry(reference, image)
+    return [] if difference is None else [_error(case, f"image and {what} do not fit: {difference}")]
+
+
+def _check_judged(case: Case, reference: sitk.Image | None) -> list[Problem]:
+    """Return the problems of the mask of judged voxels."""
+    assert case.judged is not None
+    try:
+        judged = read_label_map(case.judged)
+    except ScanError as error:
+        return [_error(case, f"mask of judged voxels: {error}")]
+    problems = _check_grid(case, "mask of judged voxels", reference, judged)
+    if not sitk.GetArrayViewFromImage(judged).any():
+        problems.append(_error(case, "the mask of judged voxels is empty: nothing can be learned from this case"))
+    return problems
+
+
+def _check_labels(case: Case, labels: sitk.Image, label_set: LabelSet) -> list[Problem]:
+    """Return what is wrong with the label values of a case."""
+    values, counts = np.unique(sitk.GetArrayViewFromImage(labels), return_counts=True)
+    voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    problems = []
+    for value in sorted(set(voxels) - set(label_set.label_values)):
+        problems.append(_error(case, f"label value {value} ({_number(voxels[value], 'voxel')}) is no structure's"))
+    annotated = {structure.name for name in case.annotated if (structure := label_set.find(name)) is not None}
+    for structure in label_set:
+        count = voxels.get(structure.label, 0)
+        if structure.name in annotated and count == 0:
+            problems.append(_warning(case, f"'{structure.name}' is annotated but absent: no voxel has its label"))
+        if structure.name not in annotated and count > 0:
+            problems.append(
+                _warning(case, f"'{structure.name}' has {_number(count, 'voxel')} but is not listed as annotated")
+            )
+    present = [structure for structure in label_set if voxels.get(structure.label)]
+    return problems + _check_sides(case, labels, present)
+
+
+def _check_sides(case: Case, labels: sitk.Image, present: list[Structure]) -> list[Problem]:
+    """Warn where a left structure lies to the right of its partner: a flipped image, or exchanged names."""
+    by_key = {structure.key: structure for structure in present}
+    problems = []
+    for structure in present:
+        partner = by_key.get(swap_side(structure.name))
+        if partner is None or partner is structure or "left" not in structure.key.split():
+            continue
+        if _world_x_mm(labels, structure.label) <= _world_x_mm(labels, partner.label):
+            problems.append(
+                _warning(
+                    case,
+                    f"'{structure.name}' lies to the right of '{partner.name}': "
+                    "the image may be flipped, or the names exchanged",
+                )
+            )
+    return problems
+
+
+def _world_x_mm(labels: sitk.Image, label: int) -> float:
+    """Return the mean x (mm, growing to the patient's left) of a label's voxels."""
+    index_zyx = np.argwhere(sitk.GetArrayViewFromImage(labels) == label).mean(axis=0)
+    return float(labels.TransformContinuousIndexToPhysicalPoint(index_zyx[::-1].tolist())[0])
