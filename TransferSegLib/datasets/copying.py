@@ -24,8 +24,8 @@ def copy_image(source: Path, folder: Path, id: str, replace: bool = False) -> Pa
     """Copy an image into a folder under its case's id and return the copy.
 
     A format of one file is copied byte for byte; a DICOM folder, or a header with voxels elsewhere, becomes a .nrrd
-    file without its metadata. Raises DatasetError when it cannot be written or something else is there, ScanError when it
-    cannot be read.
+    file without its metadata. Raises DatasetError when it cannot be written or something else is there, ScanError when
+    it cannot be read.
     """
     if volume_suffix(source) in _WHOLE_FILES:
         return _copy_file(source, folder / f"{id}{volume_suffix(source)}", replace)
