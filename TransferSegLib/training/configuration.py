@@ -42,15 +42,15 @@ class TrainingConfiguration:
     steps: int = 4000
     batch: int = 1
     #: Side of a training patch in voxels, a multiple of 8.
-    patch: int = 80
+    patch: int = 64
     #: Frame of every patch, in voxels, in which the loss is not counted: there the network sees zeros for context.
     frame: int = 4
     #: Share of patches drawn anywhere; the others hold a voxel of a structure, every structure equally often.
     background_share: float = 0.1
-    #: Highest learning rate (AdamW), reached after ``warm_up`` steps, then decaying to zero as a cosine.
-    learning_rate: float = 1e-3
-    warm_up: int = 100
-    weight_decay: float = 1e-4
+    #: Highest learning rate (Muon's; AdamW has a twentieth), reached after ``warm_up`` steps, then a cosine to zero.
+    learning_rate: float = 0.02
+    warm_up: int = 50
+    weight_decay: float = 0.01
     #: Gradients are scaled down to this norm.
     gradient_norm: float = 1.0
     #: The model that is kept is a running average of the weights over about 1 / (1 - average) steps.

@@ -44,19 +44,20 @@ def marginal_loss(
 def _dice_loss(
     log_probabilities: torch.Tensor, labels: torch.Tensor, annotated: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Return 1 - soft Dice, averaged over the annotated structures of every case; sums in float32.
+    """Return 1 - soft Dice, averaged over the annotated structures that occur in each case's patch; sums in float32.
 
-    One voxel is added to numerator and denominator, so that a structure outside the patch costs little but
-    still costs for every voxel claimed for it.
+    A structure that does not occur is left to the cross-entropy: its Dice would be 1 - 1 / (claimed voxels + 1), whose
+    slope near zero is hundreds of times that of a structure that is there, and would drown it.
     """
     losses = []
     for case in range(labels.shape[0]):
         channels = torch.nonzero(annotated[case])[:, 0].tolist()
         for channel in channels[1:]:
-            probability = log_probabilities[case, channel].exp() * weights[case]
             target = (labels[case] == channel).float() * weights[case]
-            overlap = (probability * target).sum()
-            losses.append(1.0 - (2.0 * overlap + 1.0) / (probability.sum() + target.sum() + 1.0))
+            size = target.sum()
+            if size > 0:
+                probability = log_probabilities[case, channel].exp() * weights[case]
+                losses.append(1.0 - 2.0 * (probability * target).sum() / (probability.sum() + size))
     if not losses:
         return log_probabilities.new_zeros(())
     return torch.stack(losses).mean()

@@ -20,6 +20,7 @@ from TransferSegLib.network.unet import UNet3D
 from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.training.configuration import TrainingConfiguration
 from TransferSegLib.training.losses import marginal_loss
+from TransferSegLib.training.optimiser import MuonWithAdamW
 from TransferSegLib.training.patches import Patch, PatchSampler
 
 
@@ -50,8 +51,8 @@ class Trainer:
         self._sampler = sampler
         self._configuration = configuration
         self._device = device
-        self._optimiser = torch.optim.AdamW(
-            self.network.parameters(), configuration.learning_rate, weight_decay=configuration.weight_decay
+        self._optimiser = MuonWithAdamW(
+            self.network, configuration.learning_rate, configuration.weight_decay, device.dtype
         )
         self._average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 

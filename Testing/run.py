@@ -1,0 +1,72 @@
+"""The README's two commands: set everything up in a virtual environment of its own, then run the demo or the tests.
+
+    python3 Testing/run.py demo     segments the bundled sample CT with the bundled model
+    python3 Testing/run.py tests    ruff, mypy and the whole test suite
+
+Only Python 3.11 or newer is needed beforehand; nothing outside the folder of the environment is changed. Further
+words are handed on, e.g. ``python3 Testing/run.py tests Testing/network -x``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Pinned, because without a pin pip takes the newest torch and with it gigabytes of CUDA libraries.
+RUNTIME = ["torch==2.13.0", "SimpleITK==2.5.7", "numpy==2.4.6", "scipy>=1.13,<2", "requests>=2.28,<3", "tqdm>=4.60,<5"]
+TESTS = ["pytest==9.2.0", "pytest-timeout==2.4.0", "hypothesis>=6.100,<7", "h5py>=3.11,<4", "ruff==0.17.6", "mypy==2.4.1"]
+
+
+def main() -> int:
+    """Set up and run; returns the exit code of what was run."""
+    if sys.version_info < (3, 11):
+        print("Python 3.11 or newer is needed.", file=sys.stderr)
+        return 2
+    if sys.argv[1:2] not in (["demo"], ["tests"]):
+        print(__doc__)
+        return 2
+    what, words = sys.argv[1], sys.argv[2:]
+    python = environment(RUNTIME if what == "demo" else RUNTIME + TESTS, what)
+    if what == "demo":
+        return subprocess.call([python, "-m", "TransferSegLib", "demo", *words])
+    return run_tests(python, words)
+
+
+def environment(packages: list[str], name: str) -> str:
+    """Make (or reuse) the virtual environment for these packages; returns its Python.
+
+    It lies in ``.venv-demo`` or ``.venv-tests`` of the checkout, or below TRANSFERSEG_VENV where that is set.
+    """
+    folder = Path(os.environ.get("TRANSFERSEG_VENV", ROOT)) / f".venv-{name}"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    wanted = hashlib.sha256("\n".join([sys.version, *packages]).encode()).hexdigest()
+    stamp = folder / "installed"
+    if not (python.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == wanted):
+        print(f"Setting up {folder} ...", flush=True)
+        venv.create(folder, with_pip=True, clear=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.check_call([*pip, *packages])
+        # The project itself, in place: its dependencies are there already.
+        subprocess.check_call([*pip, "--no-deps", "--editable", str(ROOT)])
+        stamp.write_text(wanted, encoding="ascii")
+    return str(python)
+
+
+def run_tests(python: str, words: list[str]) -> int:
+    """Run the style checks, then pytest; returns the first exit code that is not 0."""
+    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
+    for check in [] if words else checks:
+        print("$", " ".join(check), flush=True)
+        code = subprocess.call([python, "-m", *check], cwd=ROOT)
+        if code:
+            return code
+    return subprocess.call([python, "-m", "pytest", *words], cwd=ROOT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""The command ``transferseg``: one small file a verb; this one only dispatches and prints errors.
+
+Exit codes: 0 done, 2 something the user can put right (one line says what), 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from TransferSegLib.cli import dataset, demo, evaluate, models, segment, train_base
+from TransferSegLib.errors import Cancelled, TransferSegError
+from TransferSegLib.version import code_version
+
+_VERBS = (demo, segment, train_base, dataset, evaluate, models)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if not hasattr(arguments, "run"):
+        parser.print_help()
+        return 0
+    try:
+        return int(arguments.run(arguments))
+    except Cancelled as stopped:
+        print(f"transferseg: {stopped}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("transferseg: stopped.", file=sys.stderr)
+        return 130
+    except TransferSegError as error:
+        print(f"transferseg: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output went away (as `head` does): nothing to say, and nobody to say it to.
+        sys.stderr.close()
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="transferseg",
+        description="Segment structures in 3D scans, and adapt the model to new ones from a few corrected cases.",
+    )
+    parser.add_argument("--version", action="version", version=f"transferseg {code_version()}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for verb in _VERBS:
+        verb.add_parser(subparsers)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What a terminal shows while work goes on: a bar with the remaining time, and Ctrl-C as a polite request."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from tqdm import tqdm
+
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
+
+#: Where there is no terminal (a log file, CI) one line is printed at most this often.
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+@contextmanager
+def progress_shown() -> Iterator[ProgressCallback]:
+    """Show progress reports on standard error: a bar on a terminal, a line now and then elsewhere."""
+    shown = _Bar() if sys.stderr.isatty() else _Lines()
+    try:
+        yield shown.report
+    finally:
+        shown.close()
+
+
+@contextmanager
+def interruptible() -> Iterator[CancelToken]:
+    """Turn the first Ctrl-C into a request to stop at the next safe point; a second one stops at once."""
+    token = CancelToken()
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        if token.cancelled:
+            raise KeyboardInterrupt
+        print("\nStopping at the next safe point; press Ctrl-C again to stop at once.", file=sys.stderr)
+        token.cancel()
+
+    before = signal.signal(signal.SIGINT, ask_to_stop)
+    try:
+        yield token
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Bar:
+    """A tqdm bar per stage."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._stage = ""
+
+    def report(self, progress: Progress) -> None:
+        if self._bar is None or progress.stage != self._stage:
+            self.close()
+            self._stage = progress.stage
+            self._bar = tqdm(
+                total=1000,
+                desc=progress.stage,
+                file=sys.stderr,
+                bar_format="{desc} {percentage:3.0f}% |{bar:30}| {postfix}",
+                leave=True,
+            )
+        self._bar.set_postfix_str(_line(progress), refresh=False)
+        self._bar.n = round(1000 * progress.fraction)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _Lines:
+    """A plain line when a stage ends, and every half minute in between."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def report(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_LINES or (progress.fraction >= 1.0 and now - self._last > 1.0):
+            self._last = now
+            print(f"{progress.stage} {100 * progress.fraction:.0f}% {_line(progress)}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def _line(progress: Progress) -> str:
+    left = "" if progress.seconds_left is None else f"{duration(progress.seconds_left)} left"
+    return ", ".join(part for part in (left, progress.message) if part)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a person says it: '8 s', '3 min 05 s', '2 h 10 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a plain text table: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)])

@@ -1,0 +1,169 @@
+"""``transferseg segment``: outline structures in scans; a scan that fails is reported and the others are done."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from TransferSegLib.cli.reporting import duration, interruptible, progress_shown, table
+from TransferSegLib.errors import ScanError, TransferSegError
+from TransferSegLib.scans.write import LABEL_MAP_SUFFIXES
+
+if TYPE_CHECKING:
+    from TransferSegLib.progress import CancelToken, ProgressCallback
+    from TransferSegLib.segmenting.segment import Segmentation, Segmenter
+
+_FORMATS = (".nii.gz", ".nrrd", ".seg.nrrd")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb and its options."""
+    parser = subparsers.add_parser(
+        "segment",
+        help="segment scans with a model",
+        description="Outline a model's structures in CT or MR scans; the result lies on each scan's own voxel grid.",
+    )
+    parser.add_argument(
+        "scans", nargs="+", metavar="SCAN", help="scan file (NIfTI, NRRD, MetaImage ...) or DICOM folder"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE|FOLDER",
+        help="for one scan a file (.nii.gz, .nrrd, or .seg.nrrd for 3D Slicer), else a folder",
+    )
+    parser.add_argument(
+        "--format", choices=_FORMATS, default=".nii.gz", help="file type when --output is a folder (default: .nii.gz)"
+    )
+    parser.add_argument("--model", help="model name, folder or .zip (default: the bundled head and neck CT model)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument(
+        "--structures", nargs="+", metavar="NAME", help="only these structures (default: all the model knows)"
+    )
+    parser.add_argument("--memory", type=float, default=4.0, metavar="GB", help="memory to stay within (default: 4)")
+    parser.add_argument("--series", metavar="UID", help="DICOM series to read where a folder holds several")
+    parser.add_argument(
+        "--preview", type=Path, metavar="PNG", help="picture of the result over three slices (several scans: a folder)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Segment every scan; exit code 2 when one of them failed."""
+    scans = [Path(scan) for scan in arguments.scans]
+    outputs = _output_files(scans, arguments.output, arguments.format)
+    previews = _preview_files(scans, arguments.preview)
+
+    from TransferSegLib.models.locate import find_model
+    from TransferSegLib.models.store import load_model
+    from TransferSegLib.segmenting.segment import Segmenter
+
+    segmenter = Segmenter(load_model(find_model(arguments.model)), arguments.device, arguments.memory)
+    if arguments.structures:
+        segmenter.model.description.label_set.select(arguments.structures)  # an unknown name is told before any work
+    failed = 0
+    with progress_shown() as progress, interruptible() as cancel:
+        for scan, output, preview in zip(scans, outputs, previews, strict=True):
+            cancel.check()
+            try:
+                segmentation = _segment_one(segmenter, scan, output, preview, arguments, progress, cancel)
+            except (ScanError, MemoryError) as error:
+                failed += 1
+                print(f"transferseg: {error or f'{scan}: not enough memory.'}", file=sys.stderr)
+                continue
+            print(report(scan, output, segmentation))
+    if len(scans) > 1:
+        print(f"{len(scans) - failed} of {len(scans)} scans segmented.")
+    return 2 if failed else 0
+
+
+def _segment_one(
+    segmenter: Segmenter,
+    scan: Path,
+    output: Path,
+    preview: Path | None,
+    arguments: argparse.Namespace,
+    progress: ProgressCallback,
+    cancel: CancelToken,
+) -> Segmentation:
+    """Read, segment and write one scan."""
+    from TransferSegLib.pictures.preview import draw_preview
+    from TransferSegLib.scans.read import read_scan
+    from TransferSegLib.scans.write import write_label_map
+
+    image = read_scan(scan, arguments.series)
+    try:
+        segmentation = segmenter.segment(image, arguments.structures, progress, cancel)
+    except ScanError as error:
+        raise ScanError(f"{scan}: {error}") from error
+    write_label_map(segmentation.label_map, output, segmentation.label_set)
+    if preview is not None:
+        draw_preview(image, segmentation.label_map, segmentation.label_set, preview, title=scan.name)
+    return segmentation
+
+
+def report(scan: Path, output: Path, segmentation: Segmentation) -> str:
+    """Return the lines printed for a segmented scan: structures with volumes, where they are, what computed them."""
+    volumes = segmentation.volumes_ml()
+    rows = [(name, f"{volume:.1f}" if volume else "not found") for name, volume in volumes.items()]
+    return (
+        f"{scan.name}\n{table(('structure', 'ml'), rows)}\n"
+        f"written to {output} ({duration(segmentation.seconds)} on {segmentation.device})"
+    )
+
+
+def stem(scan: Path) -> str:
+    """Return a scan's name without its image extension: 'head.nii.gz' -> 'head', a DICOM folder's name as it is."""
+    if scan.is_dir():
+        return scan.resolve().name
+    extension = _written_extension(scan)
+    if extension is not None:
+        return scan.name[: -len(extension)]
+    # A DICOM file's name is often numbers and dots (an UID), of which the last is no extension.
+    return scan.name if scan.suffix[1:].isdigit() else scan.stem
+
+
+def _written_extension(path: Path) -> str | None:
+    """Return the known label map extension a file name ends with, None when it has none."""
+    return next((suffix for suffix in LABEL_MAP_SUFFIXES if path.name.lower().endswith(suffix)), None)
+
+
+def _output_files(scans: list[Path], output: Path, extension: str) -> list[Path]:
+    """Return one output file per scan; raises TransferSegError when two would be one, or one is an input."""
+    if len(scans) == 1 and not output.is_dir() and _written_extension(output) is not None:
+        files = [output]
+    else:
+        if _written_extension(output) is not None and not output.is_dir():
+            raise TransferSegError(f"--output {output} is one file, but there are {len(scans)} scans: give a folder.")
+        if len(scans) == 1 and output.suffix and not output.is_dir():
+            raise TransferSegError(
+                f"--output {output}: the extension '{output.suffix}' is not known. Use {', '.join(_FORMATS)}, "
+                "or the name of a folder."
+            )
+        files = [output / f"{stem(scan)}_segmentation{extension}" for scan in scans]
+    twice = sorted({str(file) for file in files if files.count(file) > 1})
+    if twice:
+        raise TransferSegError(
+            f"Several scans would be written to {', '.join(twice)}: rename them, or segment them into different folders."
+        )
+    inputs = {scan.resolve() for scan in scans}
+    for file in files:
+        if file.resolve() in inputs:
+            raise TransferSegError(f"--output {file} is one of the scans: it would be overwritten. Choose another name.")
+    return files
+
+
+def _preview_files(scans: list[Path], preview: Path | None) -> list[Path | None]:
+    """Return one picture file per scan, or None for each when no preview was asked for."""
+    if preview is None:
+        return [None] * len(scans)
+    if len(scans) == 1 and preview.suffix.lower() == ".png" and not preview.is_dir():
+        return [preview]
+    if preview.suffix and not preview.is_dir():
+        raise TransferSegError(
+            f"--preview {preview}: for one scan give a name ending in .png, for several the name of a folder."
+        )
+    return [preview / f"{stem(scan)}.png" for scan in scans]

@@ -1,0 +1,124 @@
+"""``transferseg train-base``: train a base model on a dataset of sparsely annotated cases."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from TransferSegLib.cli.reporting import interruptible, progress_shown, table
+from TransferSegLib.errors import Cancelled, TrainingError
+from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb and its options."""
+    parser = subparsers.add_parser(
+        "train-base",
+        help="train a base model on sparsely annotated cases",
+        description="Train a 3D U-Net on a dataset in which every case may carry labels for only some structures.",
+        epilog="Every knob of training can also stand in a JSON file given with --configuration, e.g. "
+        '{"width": 16, "steps": 4000, "augmentation": {"mirror": 0.5}}; options on the command line win over the file. '
+        "The knobs and what they mean: TransferSegLib/training/configuration.py.",
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with a dataset.json")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where run and model are written")
+    parser.add_argument("--name", help="name of the model (default: the output folder's name)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with training knobs")
+    knobs = parser.add_argument_group("training knobs (defaults in brackets)")
+    defaults = TrainingConfiguration()
+    for field in fields(TrainingConfiguration):
+        if field.name != "augmentation":
+            default = getattr(defaults, field.name)
+            knobs.add_argument(_option(field.name), type=type(default), metavar="N", help=f"[{default:g}]")
+    for field in fields(AugmentationConfiguration):
+        default = getattr(defaults.augmentation, field.name)
+        knobs.add_argument(_option("augment_" + field.name), type=float, metavar="N", help=f"[{default:g}]")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, print the validation table, and say where the model is."""
+    from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.models.store import load_description
+    from TransferSegLib.training.base import BaseModelPlan, train_base
+
+    plan = BaseModelPlan(
+        dataset=read_dataset(arguments.data),
+        output=arguments.output,
+        configuration=_configuration(arguments),
+        name=arguments.name or arguments.output.resolve().name,
+        device=arguments.device,
+        command=_command(arguments),
+    )
+    with progress_shown() as progress, interruptible() as cancel:
+        try:
+            folder = train_base(plan, arguments.resume, progress, cancel)
+        except Cancelled:
+            again = f"transferseg train-base --data {arguments.data} --output {arguments.output} --resume"
+            raise Cancelled(f"Stopped; a checkpoint is in {arguments.output}. Go on with: {again}") from None
+    metrics = load_description(folder).metrics.get("validation", {})
+    if metrics:
+        rows = [(name, f"{value:.3f}") for name, value in metrics["dice"].items()]
+        print(table(("structure", "Dice"), [*rows, ("mean", f"{metrics['mean_dice']:.3f}")]))
+        print(f"(validation: {metrics['cases']} cases, {metrics['grid']}, step {metrics['step']})")
+    print(f"The model is in {folder}")
+    return 0
+
+
+def _option(knob: str) -> str:
+    return "--" + knob.replace("_", "-")
+
+
+def _configuration(arguments: argparse.Namespace) -> TrainingConfiguration:
+    """Return the knobs: defaults, then the run being resumed, then the file, then the command line."""
+    values: dict[str, Any] = {"augmentation": {}}
+    if arguments.resume:
+        values = _configuration_of_run(arguments.output) | {}
+        values["augmentation"] = dict(values.get("augmentation", {}))
+    if arguments.configuration is not None:
+        given = _read_json(arguments.configuration)
+        values["augmentation"] |= given.pop("augmentation", {})
+        values |= given
+    for field in fields(TrainingConfiguration):
+        if getattr(arguments, field.name, None) is not None:
+            values[field.name] = getattr(arguments, field.name)
+    for field in fields(AugmentationConfiguration):
+        value = getattr(arguments, "augment_" + field.name)
+        if value is not None:
+            values["augmentation"][field.name] = value
+    return TrainingConfiguration.from_json(values)
+
+
+def _configuration_of_run(output: Path) -> dict[str, Any]:
+    """Return the knobs a run was started with, so that --resume needs none of them again."""
+    from TransferSegLib.training.checkpoint import read_checkpoint
+
+    file = output / "checkpoint.pt"
+    return dict(read_checkpoint(file)["configuration"]) if file.exists() else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"The configuration {path} cannot be read as JSON: {error}.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("augmentation", {}), dict):
+        raise TrainingError(f"The configuration {path} must be an object of knobs, e.g. {{\"width\": 16}}.")
+    return content
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """Return the command line for the model's provenance, without the folders of this machine."""
+    words = []
+    hide = False
+    for word in sys.argv[1:]:
+        words.append(Path(word).name if hide else word)
+        hide = word in ("--data", "--output", "--configuration")
+    return shlex.join(["transferseg", *words]) if words[:1] == ["train-base"] else "transferseg train-base"

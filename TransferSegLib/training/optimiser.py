@@ -1,0 +1,90 @@
+"""The optimiser: Muon for the 3x3x3 convolutions, AdamW for the rest.
+
+Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks") replaces the momentum of a weight
+matrix by the nearest orthogonal one, so that every direction of a layer learns at the same pace. In a network without
+normalisation this is worth a lot: the same loss was reached in less than half of Adam's steps (measured on
+``head_neck_ct``, width 8). ``torch.optim.Muon`` takes matrices only, and newer versions of torch than Slicer has.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from TransferSegLib.network.unet import UNet3D
+
+#: AdamW's learning rate as a share of Muon's.
+ADAM_SHARE = 0.05
+#: Coefficients of the quintic Newton-Schulz iteration, from the reference implementation.
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """One optimiser with two kinds of parameter groups; ``learning_rate`` is Muon's.
+
+    Biases, the first convolution (one input channel) and the head, whose rows are classes, are AdamW's.
+    """
+
+    def __init__(
+        self, network: UNet3D, learning_rate: float, weight_decay: float, precision: torch.dtype, momentum: float = 0.95
+    ) -> None:
+        """Sort the network's parameters; ``precision`` is that of the orthogonalisation."""
+        first = network.down[0].first.weight
+        hidden = [p for p in network.parameters() if p.ndim == 5 and p is not first and p is not network.head.weight]
+        taken = {id(parameter) for parameter in hidden}
+        others = [parameter for parameter in network.parameters() if id(parameter) not in taken]
+        self._precision = precision
+        super().__init__(
+            [{"params": hidden, "muon": True}, {"params": others, "muon": False}],
+            {"lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum},
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Move every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                if group["muon"]:
+                    self._step_muon(parameter, group)
+                else:
+                    self._step_adam(parameter, group)
+
+    def _step_muon(self, weight: torch.Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+        direction = weight.grad.lerp(state["momentum"], group["momentum"])
+        matrix = orthogonalised(direction.reshape(weight.shape[0], -1), self._precision)
+        scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+        weight.add_(matrix.reshape(weight.shape), alpha=-group["lr"] * scale)
+
+    def _step_adam(self, weight: torch.Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
+        state["step"] += 1
+        state["mean"].lerp_(weight.grad, 1 - 0.9)
+        state["square"].lerp_(weight.grad.square(), 1 - 0.99)
+        mean = state["mean"] / (1 - 0.9 ** state["step"])
+        root = (state["square"] / (1 - 0.99 ** state["step"])).sqrt() + 1e-8
+        weight.add_(mean / root, alpha=-group["lr"] * ADAM_SHARE)
+
+
+def orthogonalised(matrix: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+    """Return a matrix with the singular vectors of this one and singular values near 1 (0.7 to 1.2), in float32."""
+    first, second, third = _QUINTIC
+    work = matrix.to(precision)
+    work = work / (work.norm() + 1e-7)
+    tall = work.shape[0] > work.shape[1]
+    if tall:
+        work = work.T
+    for _ in range(_ITERATIONS):
+        gram = work @ work.T
+        work = first * work + (second * gram + third * gram @ gram) @ work
+    return (work.T if tall else work).float()
