@@ -250,7 +250,9 @@ def _present(
     for pair in pairs:
         stage.check()
         try:
-            values = np.unique(sitk.GetArrayViewFromImage(read_label_map(pair.labels))).tolist()
+            # The view holds no reference to the image, so the image needs a name.
+            label_map = read_label_map(pair.labels)
+            values = np.unique(sitk.GetArrayViewFromImage(label_map)).tolist()
             numbering = numberings.get(pair.labels, {})
             labels = {numbering.get(value, value) for value in values}
             nameless = sorted(labels - set(label_set.label_values))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from TransferSegLib.datasets.dataset import Case, Dataset, is_safe_id
 from TransferSegLib.errors import ScanError
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
 from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
-from TransferSegLib.structures import LabelSet, Structure, swap_side
+from TransferSegLib.structures import LabelSet, swap_side
 
 Severity = Literal["error", "warning"]
 
@@ -169,7 +169,9 @@ def _check_judged(case: Case, reference: sitk.Image | None) -> list[Problem]:
 
 def _check_labels(case: Case, labels: sitk.Image, label_set: LabelSet) -> list[Problem]:
     """Return what is wrong with the label values of a case."""
-    values, counts = np.unique(sitk.GetArrayViewFromImage(labels), return_counts=True)
+    voxels_zyx = sitk.GetArrayViewFromImage(labels)
+    where_zyx = np.nonzero(voxels_zyx)
+    values, index, counts = np.unique(voxels_zyx[where_zyx], return_inverse=True, return_counts=True)
     voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
     problems = []
     for value in sorted(set(voxels) - set(label_set.label_values)):
@@ -183,19 +185,26 @@ def _check_labels(case: Case, labels: sitk.Image, label_set: LabelSet) -> list[P
             problems.append(
                 _warning(case, f"'{structure.name}' has {_number(count, 'voxel')} but is not listed as annotated")
             )
-    present = [structure for structure in label_set if voxels.get(structure.label)]
-    return problems + _check_sides(case, labels, present)
+    centres_xyz = np.stack([np.bincount(index, axis, len(values)) / counts for axis in where_zyx[::-1]], axis=-1)
+    centres_x_mm = {
+        value: labels.TransformContinuousIndexToPhysicalPoint(centre.tolist())[0]
+        for value, centre in zip(values.tolist(), centres_xyz, strict=True)
+    }
+    return problems + _check_sides(case, label_set, centres_x_mm)
 
 
-def _check_sides(case: Case, labels: sitk.Image, present: list[Structure]) -> list[Problem]:
-    """Warn where a left structure lies to the right of its partner: a flipped image, or exchanged names."""
-    by_key = {structure.key: structure for structure in present}
+def _check_sides(case: Case, label_set: LabelSet, centres_x_mm: Mapping[int, float]) -> list[Problem]:
+    """Warn where a left structure lies to the right of its partner: a flipped image, or exchanged names.
+
+    ``centres_x_mm`` holds the mean x in the world, growing to the patient's left, of each label value that is there.
+    """
     problems = []
-    for structure in present:
-        partner = by_key.get(swap_side(structure.name))
-        if partner is None or partner is structure or "left" not in structure.key.split():
+    for structure in label_set:
+        partner = label_set.find(swap_side(structure.name))
+        if partner is None or "left" not in structure.key.split():
             continue
-        if _world_x_mm(labels, structure.label) <= _world_x_mm(labels, partner.label):
+        left, right = centres_x_mm.get(structure.label), centres_x_mm.get(partner.label)
+        if left is not None and right is not None and left <= right:
             problems.append(
                 _warning(
                     case,
@@ -204,9 +213,3 @@ def _check_sides(case: Case, labels: sitk.Image, present: list[Structure]) -> li
                 )
             )
     return problems
-
-
-def _world_x_mm(labels: sitk.Image, label: int) -> float:
-    """Return the mean x (mm, growing to the patient's left) of a label's voxels."""
-    index_zyx = np.argwhere(sitk.GetArrayViewFromImage(labels) == label).mean(axis=0)
-    return float(labels.TransformContinuousIndexToPhysicalPoint(index_zyx[::-1].tolist())[0])
