@@ -128,6 +128,9 @@ def test_missing_entry_is_named(description: ModelDescription, path: str) -> Non
         ("network.classes", 4, "4 classes, but 2 structures and the background make 3"),
         ("network.classes", 1, "from 2"),
         ("metrics", [1], "metrics"),
+        ("metrics.validation", 0.8, "metrics of 'validation'"),
+        ("metrics.validation.dice", [0.8], "Dice of 'validation'"),
+        ("metrics.validation.dice", {"left kidney": "good"}, "Dice of 'left kidney' must be a number or null"),
         ("provenance.seed", "7", "seed"),
         ("provenance.seed", -1, "seed"),
         ("provenance.created", "yesterday", "ISO date"),
@@ -211,8 +214,10 @@ def test_weights_record_is_checked(description: ModelDescription, weights: Any) 
 
 
 def test_not_finite_metrics_become_null(description: ModelDescription) -> None:
-    measured = replace(description, metrics={"dice": {"a": math.nan, "b": [0.5, math.inf]}})
-    assert measured.to_json()["metrics"] == {"dice": {"a": None, "b": [0.5, None]}}
+    measured = replace(description, metrics={"test": {"dice": {"a": math.nan, "b": 0.5}, "all": [math.inf]}})
+    entry = measured.to_json()
+    assert entry["metrics"] == {"test": {"dice": {"a": None, "b": 0.5}, "all": [None]}}
+    assert ModelDescription.from_json(entry).metrics == entry["metrics"]
     assert finite((1, -math.inf)) == [1, None]
 
 

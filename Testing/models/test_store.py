@@ -221,7 +221,7 @@ def test_metrics_that_are_not_json_are_not_saved(
     tmp_path: Path, description: ModelDescription, state_dict: Weights
 ) -> None:
     with pytest.raises(ModelError, match="metrics or configuration"):
-        save_model(tmp_path / "wrong", replace(description, metrics={"a": {1, 2}}), state_dict)
+        save_model(tmp_path / "wrong", replace(description, metrics={"a": {"b": {1, 2}}}), state_dict)
 
 
 def test_expected_shapes_are_the_networks() -> None:

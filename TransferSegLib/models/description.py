@@ -127,7 +127,8 @@ class ModelDescription:
 
     ``spacing_mm`` is the isotropic spacing of the canonical grid the network works on, ``spacing_inferred`` tells that
     it was concluded from other things than the model's makers' word. ``metrics`` holds results by data set, e.g.
-    ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``. The axes of the grid are always LPS.
+    ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``; a Dice that nobody could measure is null. The axes
+    of the grid are always LPS.
     """
 
     name: str
@@ -166,7 +167,7 @@ class ModelDescription:
             )
         if not isinstance(self.spacing_inferred, bool):
             raise ModelError("The model's entry 'spacing_inferred' must be true or false.")
-        _object("metrics", self.metrics)
+        _check_metrics(self.metrics)
         if self.intensity.output is not None and not all(math.isfinite(end) for end in self.intensity.output):
             raise ModelError(f"The model's intensities are mapped to {self.intensity.output}, which is not finite.")
         if self.network.classes != self.label_set.classes:
@@ -273,6 +274,15 @@ def _check_format_version(version: Any) -> None:
             f"The model was made by a newer TransferSeg (model format {version}; this version reads up to "
             f"{FORMAT_VERSION}). Update TransferSeg to use it."
         )
+
+
+def _check_metrics(metrics: Any) -> None:
+    """Raise ModelError unless metrics are results by data set, with ``dice`` by structure where there is one."""
+    for data_set, results in _object("metrics", metrics).items():
+        scores = _object(f"metrics of '{data_set}'", results).get("dice", {})
+        for structure, score in _object(f"Dice of '{data_set}'", scores).items():
+            if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
+                raise ModelError(f"The model's Dice of '{structure}' must be a number or null, not {_short(score)}.")
 
 
 def _required(entry: Mapping[str, Any], key: str) -> Any:
