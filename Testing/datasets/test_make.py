@@ -261,4 +261,5 @@ def test_a_dicom_folder_is_an_image(shared_data: Path, tmp_path: Path):
     # This label map is stored with y reversed, so its grid is not that of the scan.
     problem = next(problem for problem in check_dataset(dataset) if problem.severity == "error")
     assert "y to P" in problem.what and "y to A" in problem.what
-    assert sitk.ReadImage(str(case.image)).GetMetaDataKeys() == (), "nothing of the patient in the copy"
+    dicom_tags = [key for key in sitk.ReadImage(str(case.image)).GetMetaDataKeys() if "|" in key]
+    assert dicom_tags == [], "nothing of the patient in the copy"
