@@ -77,9 +77,9 @@ class LabelSet:
             raise TransferSegError("A label set needs at least one structure.")
         for what, values in (
             ("name", [structure.key for structure in self.structures]),
-            ("label value", [structure.label for structure in self.structures]),
+            ("label value", [str(structure.label) for structure in self.structures]),
         ):
-            twice = sorted({str(value) for value in values if values.count(value) > 1})
+            twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 raise TransferSegError(f"Two structures share the {what} {', '.join(twice)}.")
 
