@@ -17,7 +17,7 @@ def find_shared_data() -> Path | None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of larger test scans; the test is skipped, and says so, where it is not there."""
+    """Return the folder of larger test scans; the test is skipped, and says so, where it is not there."""
     folder = find_shared_data()
     if folder is None:
         pytest.skip("larger test data not found: set TRANSFERSEG_DATA to its folder to run this test")

@@ -19,12 +19,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 #: Pinned, because without a pin pip takes the newest torch and with it gigabytes of CUDA libraries.
 RUNTIME = ["torch==2.13.0", "SimpleITK==2.5.7", "numpy==2.4.6", "scipy>=1.13,<2", "requests>=2.28,<3", "tqdm>=4.60,<5"]
-TESTS = ["pytest==9.2.0", "pytest-timeout==2.4.0", "hypothesis>=6.100,<7", "h5py>=3.11,<4", "ruff==0.17.6", "mypy==2.4.1"]
+TESTS = [
+    "pytest==9.2.0",
+    "pytest-timeout==2.4.0",
+    "hypothesis>=6.100,<7",
+    "h5py>=3.11,<4",
+    "ruff==0.17.6",
+    "mypy==2.4.1",
+]
 
 
 def main() -> int:
     """Set up and run; returns the exit code of what was run."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before anything is installed
         print("Python 3.11 or newer is needed.", file=sys.stderr)
         return 2
     if sys.argv[1:2] not in (["demo"], ["tests"]):

@@ -1,0 +1,1 @@
+"""The command ``transferseg``: one file a verb."""

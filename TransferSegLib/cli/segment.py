@@ -147,12 +147,14 @@ def _output_files(scans: list[Path], output: Path, extension: str) -> list[Path]
     twice = sorted({str(file) for file in files if files.count(file) > 1})
     if twice:
         raise TransferSegError(
-            f"Several scans would be written to {', '.join(twice)}: rename them, or segment them into different folders."
+            f"Several scans would be written to {', '.join(twice)}: rename them, or use several folders."
         )
     inputs = {scan.resolve() for scan in scans}
     for file in files:
         if file.resolve() in inputs:
-            raise TransferSegError(f"--output {file} is one of the scans: it would be overwritten. Choose another name.")
+            raise TransferSegError(
+                f"--output {file} is one of the scans: it would be overwritten. Choose another name."
+            )
     return files
 
 

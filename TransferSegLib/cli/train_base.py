@@ -110,7 +110,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TrainingError(f"The configuration {path} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("augmentation", {}), dict):
-        raise TrainingError(f"The configuration {path} must be an object of knobs, e.g. {{\"width\": 16}}.")
+        raise TrainingError(f'The configuration {path} must be an object of knobs, e.g. {{"width": 16}}.')
     return content
 
 

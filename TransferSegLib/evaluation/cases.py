@@ -79,7 +79,7 @@ def dice_by_structure(
 
 
 def summarise(results: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, Summary]:
-    """Return a summary per structure that has a score, in the order of ``names``, and 'mean of structures' at the end."""
+    """Return a summary per structure that has a score, in the order of ``names``, then 'mean of structures'."""
     summaries = {}
     for name in names:
         values = [scores[name] for scores in results.values() if name in scores]

@@ -1,0 +1,1 @@
+"""A scan in, a label map out: reading, the canonical grid, the way back, writing."""

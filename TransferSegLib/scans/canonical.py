@@ -89,9 +89,13 @@ def resample_to_grid(oriented_zyx: np.ndarray, grid: CanonicalGrid) -> np.ndarra
         ]
         return _separable(oriented_zyx, matrices)
     # Oblique: average along the scan's own axes down to the canonical spacing, then turn by linear interpolation.
-    sizes = [max(1, int(np.ceil(n * min(1.0, step)))) for n, step in zip(oriented_zyx.shape, steps_xyz[::-1], strict=True)]
+    sizes = [
+        max(1, int(np.ceil(n * min(1.0, step)))) for n, step in zip(oriented_zyx.shape, steps_xyz[::-1], strict=True)
+    ]
     scale = np.minimum(1.0, steps_xyz)[::-1]
-    offsets = [(size - 1) / 2 - step * (n - 1) / 2 for size, step, n in zip(sizes, scale, oriented_zyx.shape, strict=True)]
+    offsets = [
+        (size - 1) / 2 - step * (n - 1) / 2 for size, step, n in zip(sizes, scale, oriented_zyx.shape, strict=True)
+    ]
     coarse = _separable(
         oriented_zyx,
         [

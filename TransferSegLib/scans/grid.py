@@ -23,7 +23,7 @@ _MOST_VOXELS = 2_000_000_000
 
 @dataclass(frozen=True)
 class AxisOrder:
-    """The exact part of a reorientation: which scan axis (0 x, 1 y, 2 z) runs along L, P and S, and which are reversed."""
+    """The exact part of a reorientation: which scan axis (0 x, 1 y, 2 z) runs along L, P, S, and which are reversed."""
 
     axes: tuple[int, int, int]
     reversed: tuple[bool, bool, bool]

@@ -35,7 +35,7 @@ class IntensityRule:
             raise ModelError(f"Unknown intensity rule '{self.kind}': this version knows 'window' and 'percentiles'.")
         if not (np.isfinite(self.lower) and np.isfinite(self.upper) and self.lower < self.upper):
             raise ModelError(f"The intensity rule's lower end {self.lower} must be below its upper end {self.upper}.")
-        if self.kind == "percentiles" and not (0 <= self.lower and self.upper <= 100):
+        if self.kind == "percentiles" and not (self.lower >= 0 and self.upper <= 100):
             raise ModelError("Percentiles of an intensity rule lie between 0 and 100.")
 
     def ends(self, intensities: np.ndarray) -> tuple[float, float]:

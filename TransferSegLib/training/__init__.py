@@ -1,0 +1,1 @@
+"""Cases to patches to a trained network."""

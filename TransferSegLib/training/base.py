@@ -52,7 +52,7 @@ class BaseModelPlan:
     command: str = "TransferSegLib.training.base.train_base"
 
     def intensity_rule(self) -> IntensityRule:
-        """The rule chosen, else the usual one of the dataset's modality: a window for CT, percentiles otherwise."""
+        """Return the rule chosen, else the usual one of the modality: a window for CT, else percentiles."""
         if self.intensity is not None:
             return self.intensity
         return CT_WINDOW if self.dataset.modality.upper() == "CT" else MR_PERCENTILES
@@ -264,5 +264,3 @@ class _Run:
                 "validation_ids": [case.id for case in self._validation],
             },
         )
-
-

@@ -38,7 +38,9 @@ class PreparedCase:
     voxels: dict[int, np.ndarray]
 
 
-def prepare_case(case: Case, dataset_labels: LabelSet, model_labels: LabelSet, spacing_mm: float, rule: IntensityRule) -> PreparedCase:
+def prepare_case(
+    case: Case, dataset_labels: LabelSet, model_labels: LabelSet, spacing_mm: float, rule: IntensityRule
+) -> PreparedCase:
     """Read one case and bring it to the canonical grid; channels are those of ``model_labels``, by name.
 
     Raises DatasetError naming the case when a file cannot be read or image and labels do not share a grid.
@@ -57,7 +59,14 @@ def prepare_case(case: Case, dataset_labels: LabelSet, model_labels: LabelSet, s
         raise DatasetError(f"Case {case.id}: {error}") from error
     annotated = np.array([True, *(value >= 0 for value in values)])
     return PreparedCase(
-        case.id, scan.intensities_zyx.astype(np.float16), labels, judged, annotated, scan.outside, scan.grid, _voxels(labels)
+        case.id,
+        scan.intensities_zyx.astype(np.float16),
+        labels,
+        judged,
+        annotated,
+        scan.outside,
+        scan.grid,
+        _voxels(labels),
     )
 
 

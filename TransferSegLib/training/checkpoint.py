@@ -15,7 +15,7 @@ CHECKPOINT_VERSION = 1
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state of tensors, numbers, strings, lists and dictionaries; raises TrainingError when the disk refuses."""
+    """Write a state of tensors, numbers, strings, lists and dictionaries; raises TrainingError if the disk refuses."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as stream:
@@ -26,7 +26,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
         raise TrainingError(
-            f"The checkpoint {path} could not be written ({error}). The previous one is untouched; free some disk space."
+            f"The checkpoint {path} could not be written ({error}). The one before is untouched; free some disk space."
         ) from error
 
 
@@ -39,5 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"The checkpoint {path} cannot be read ({type(error).__name__}). Delete it to start this training again."
         ) from error
     if not isinstance(state, dict) or state.get("checkpoint_version") != CHECKPOINT_VERSION:
-        raise TrainingError(f"The checkpoint {path} was written by another version of TransferSeg and cannot be resumed.")
+        raise TrainingError(
+            f"The checkpoint {path} was written by another version of TransferSeg and cannot be resumed."
+        )
     return state

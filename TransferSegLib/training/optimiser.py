@@ -31,7 +31,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self, network: UNet3D, learning_rate: float, weight_decay: float, precision: torch.dtype, momentum: float = 0.95
     ) -> None:
         """Sort the network's parameters; ``precision`` is that of the orthogonalisation."""
-        first = network.down[0].first.weight
+        first = next(iter(network.parameters()))
         hidden = [p for p in network.parameters() if p.ndim == 5 and p is not first and p is not network.head.weight]
         taken = {id(parameter) for parameter in hidden}
         others = [parameter for parameter in network.parameters() if id(parameter) not in taken]
@@ -42,35 +42,35 @@ class MuonWithAdamW(torch.optim.Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """Move every parameter that has a gradient."""
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient; ``closure`` is not used."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 if group["muon"]:
-                    self._step_muon(parameter, group)
+                    self._step_muon(parameter, parameter.grad, group)
                 else:
-                    self._step_adam(parameter, group)
+                    self._step_adam(parameter, parameter.grad, group)
 
-    def _step_muon(self, weight: torch.Tensor, group: dict[str, Any]) -> None:
+    def _step_muon(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-        direction = weight.grad.lerp(state["momentum"], group["momentum"])
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        direction = gradient.lerp(state["momentum"], group["momentum"])
         matrix = orthogonalised(direction.reshape(weight.shape[0], -1), self._precision)
         scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
         weight.add_(matrix.reshape(weight.shape), alpha=-group["lr"] * scale)
 
-    def _step_adam(self, weight: torch.Tensor, group: dict[str, Any]) -> None:
+    def _step_adam(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state.update(step=0, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
         state["step"] += 1
-        state["mean"].lerp_(weight.grad, 1 - 0.9)
-        state["square"].lerp_(weight.grad.square(), 1 - 0.99)
+        state["mean"].lerp_(gradient, 1 - 0.9)
+        state["square"].lerp_(gradient.square(), 1 - 0.99)
         mean = state["mean"] / (1 - 0.9 ** state["step"])
         root = (state["square"] / (1 - 0.99 ** state["step"])).sqrt() + 1e-8
         weight.add_(mean / root, alpha=-group["lr"] * ADAM_SHARE)

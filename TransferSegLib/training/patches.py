@@ -18,7 +18,7 @@ from TransferSegLib.training.configuration import AugmentationConfiguration, Tra
 
 @dataclass(frozen=True)
 class Patch:
-    """A cube of a case: intensities float32, labels uint8 channel numbers, weights float32 (all zyx), annotated (channels)."""
+    """A cube of a case: intensities, labels (uint8 channel numbers) and weights, all zyx; annotated channels."""
 
     intensities: np.ndarray
     labels: np.ndarray
@@ -29,7 +29,9 @@ class Patch:
 class PatchSampler:
     """Draws patches so that every annotated structure is seen equally often, however rare it is."""
 
-    def __init__(self, cases: list[PreparedCase], mirrored_channels: tuple[int, ...], configuration: TrainingConfiguration) -> None:
+    def __init__(
+        self, cases: list[PreparedCase], mirrored_channels: tuple[int, ...], configuration: TrainingConfiguration
+    ) -> None:
         """Index the cases by structure; raises TrainingError when no case has an annotated voxel."""
         self._cases = cases
         self._configuration = configuration
@@ -38,7 +40,9 @@ class PatchSampler:
         self._holders = [[case for case in cases if channel in case.voxels] for channel in channels]
         self._channels = channels
         if not channels:
-            raise TrainingError("No training case has a voxel of an annotated structure: there is nothing to learn from.")
+            raise TrainingError(
+                "No training case has a voxel of an annotated structure: there is nothing to learn from."
+            )
 
     def draw(self, random: np.random.Generator) -> Patch:
         """Draw one augmented patch."""
@@ -75,7 +79,7 @@ class PatchSampler:
 
 
 def _kept_near(centre: np.ndarray, shape: tuple[int, ...], side: int, overhang: int = 12) -> np.ndarray:
-    """Move a patch's centre so that the patch leaves the scan by at most ``overhang`` voxels where the scan is larger."""
+    """Move a patch's centre so that the patch leaves a larger scan by at most ``overhang`` voxels."""
     kept = []
     for position, size in zip(centre, shape, strict=True):
         low, high = side / 2 - overhang, size - side / 2 + overhang

@@ -44,9 +44,16 @@ class Trainer:
     >>> trainer.averaged_state()
     """
 
-    def __init__(self, network: UNet3D, sampler: PatchSampler, configuration: TrainingConfiguration, device: Device) -> None:
+    def __init__(
+        self, network: UNet3D, sampler: PatchSampler, configuration: TrainingConfiguration, device: Device
+    ) -> None:
         """Put the network on the device and set up the optimiser."""
-        self.network = network.to(device.torch_device, memory_format=torch.channels_last_3d).train()
+        self._torch_device = torch.device(device.torch_name)
+        self.network = network.to(self._torch_device)
+        for parameter in self.network.parameters():
+            if parameter.ndim == 5:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+        self.network.train()
         self.step = 0
         self._sampler = sampler
         self._configuration = configuration
@@ -79,7 +86,7 @@ class Trainer:
 
     def _loss(self, batch: list[Patch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cross-entropy and Dice loss of a batch."""
-        device = self._device.torch_device
+        device = self._torch_device
         scans = torch.from_numpy(np.stack([patch.intensities for patch in batch])[:, None]).to(device)
         labels = torch.from_numpy(np.stack([patch.labels for patch in batch])).to(device)
         weights = torch.from_numpy(np.stack([patch.weights for patch in batch])).to(device)
@@ -125,10 +132,12 @@ class Trainer:
         try:
             self.network.load_state_dict(state["network"])
             self._optimiser.load_state_dict(state["optimiser"])
-            self._average = {name: value.to(self._device.torch_device) for name, value in state["average"].items()}
+            self._average = {name: value.to(self._torch_device) for name, value in state["average"].items()}
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise TrainingError(f"The checkpoint belongs to another network and cannot be resumed ({error}).") from error
+            raise TrainingError(
+                f"The checkpoint belongs to another network and cannot be resumed ({error})."
+            ) from error
 
 
 def learning_rate(step: int, configuration: TrainingConfiguration) -> float:
@@ -137,5 +146,3 @@ def learning_rate(step: int, configuration: TrainingConfiguration) -> float:
         return configuration.learning_rate * (step + 1) / configuration.warm_up
     share = (step - configuration.warm_up) / max(1, configuration.steps - configuration.warm_up)
     return configuration.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-
-

@@ -37,7 +37,7 @@ def validate(
 
 
 def case_dice(labels: np.ndarray, case: PreparedCase, label_set: LabelSet) -> dict[str, float]:
-    """Return the Dice of every annotated structure of one case that is there or was claimed; labels are channels (zyx)."""
+    """Return the Dice of every annotated structure of a case that is there or claimed; labels are channels (zyx)."""
     judged = np.ones(labels.shape, bool) if case.judged is None else case.judged
     scores = {}
     for channel, name in enumerate(label_set.names, start=1):

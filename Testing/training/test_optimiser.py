@@ -1,0 +1,51 @@
+"""Muon's orthogonalisation against the singular value decomposition; AdamW's part against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.training.optimiser import ADAM_SHARE, MuonWithAdamW, orthogonalised
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
+def test_orthogonalised_keeps_singular_vectors_and_evens_singular_values(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    result = orthogonalised(matrix, torch.float32)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = torch.diag(left.T @ result @ right.T)
+    assert torch.allclose(left @ torch.diag(values) @ right, result, atol=1e-4)
+    assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_other_parameters_move_as_with_adam() -> None:
+    network, twin = UNet3D(3, width=2), UNet3D(3, width=2)
+    initialise(network, 0)
+    twin.load_state_dict(network.state_dict())
+    ours = MuonWithAdamW(network, 0.02, 0.0, torch.float32)
+    reference = torch.optim.AdamW(twin.parameters(), 0.02 * ADAM_SHARE, betas=(0.9, 0.99), weight_decay=0.0)
+    torch.manual_seed(0)
+    for _ in range(3):
+        for mine, other in zip(network.parameters(), twin.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        ours.step()
+        reference.step()
+    assert torch.allclose(network.head.weight, twin.head.weight, atol=1e-6)
+    assert torch.allclose(network.down[1].first.bias, twin.down[1].first.bias, atol=1e-6)
+    assert not torch.allclose(network.down[1].first.weight, twin.down[1].first.weight, atol=1e-3)
+
+
+def test_a_step_of_muon_has_the_size_of_the_learning_rate() -> None:
+    network = UNet3D(3, width=2)
+    initialise(network, 0)
+    before = network.up[0].second.weight.detach().clone()
+    optimiser = MuonWithAdamW(network, 0.02, 0.0, torch.float32)
+    for parameter in network.parameters():
+        parameter.grad = 1e-6 * torch.randn_like(parameter)  # the size of the gradient does not matter
+    optimiser.step()
+    moved = (network.up[0].second.weight.detach() - before).reshape(before.shape[0], -1)
+    values = torch.linalg.svdvals(moved)
+    assert values.min() > 0.5 * 0.02 and values.max() < 1.3 * 0.02
