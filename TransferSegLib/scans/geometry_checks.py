@@ -109,23 +109,27 @@ def complex_error(path: Path) -> ScanError:
 
 
 def check_intensities(image: sitk.Image, path: Path) -> None:
-    """Raise ScanError for a scan with voxels that are not numbers, or with nothing to see in it.
-
-    Scattered NaN are refused rather than replaced: whether they stand for air, for a mask or for a failed
-    computation is not known here, and a silent guess would change the segmentation.
-    """
+    """Raise ScanError for a scan with voxels that are not numbers, or with nothing to see in it."""
     voxels = sitk.GetArrayViewFromImage(image)
     low, high = voxels.min(), voxels.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
-        if bad == voxels.size:
-            raise ScanError(f"{path} has no intensities: every voxel is NaN or infinite. Export the scan again.")
-        raise ScanError(
-            f"{path} has {bad:,} voxels ({100 * bad / voxels.size:.2g} %) that are NaN or infinite. "
-            "Replace them first, e.g. by the intensity of air."
-        )
+        raise not_numbers_error(path, int(voxels.size - np.count_nonzero(np.isfinite(voxels))), voxels.size)
     if low == high:
         raise ScanError(f"{path} has the same intensity {low:g} in every voxel: there is nothing to segment.")
+
+
+def not_numbers_error(path: Path, count: int, voxels: int) -> ScanError:
+    """Return the error for an image with so many voxels that are NaN or infinite.
+
+    They are refused rather than replaced: whether they stand for air, for a mask or for a failed computation is not
+    known here, and a silent guess would change the segmentation.
+    """
+    if count == voxels:
+        return ScanError(f"{path} has no intensities: every voxel is NaN or infinite. Export the scan again.")
+    return ScanError(
+        f"{path} has {count:,} voxels ({100 * count / voxels:.2g} %) that are NaN or infinite. "
+        "Replace them first, e.g. by the intensity of air."
+    )
 
 
 def same_geometry(first: sitk.Image, second: sitk.Image, tolerance_mm: float | None = None) -> str | None:

@@ -21,6 +21,7 @@ from TransferSegLib.scans.geometry_checks import (
     check_size,
     complex_error,
     components_error,
+    not_numbers_error,
     size_text,
 )
 
@@ -38,7 +39,8 @@ class HeaderFacts:
     are the 4x4 maps from voxel index to LPS mm that the header states, if it states any. ``stream_offset`` is where
     compressed data begin in ``data_path`` (None: not compressed), ``data_offset`` how many (uncompressed) bytes come
     before the voxels; ``bytes_per_number`` is 0 where all that is not known. ``vouched`` is False where the header
-    uses something unusual, so that the file must be read in a child process.
+    uses something unusual, so that the file must be read in a child process. ``check_floats`` is the type of the
+    voxels (e.g. "<f4") where ITK would turn NaN into 0 without a word, as it does for NIfTI.
     """
 
     image_io: str
@@ -51,6 +53,7 @@ class HeaderFacts:
     stream_offset: int | None
     vouched: bool
     affines_lps: tuple[np.ndarray, ...] = ()
+    check_floats: str | None = None
 
     @property
     def data_bytes(self) -> int:
@@ -71,28 +74,46 @@ def check_facts(facts: HeaderFacts, path: Path) -> None:
             f"{path} says that its voxels are in {facts.data_path}, which does not exist. Keep both together."
         )
     wanted = facts.data_bytes
-    if facts.stream_offset is None:
-        held = facts.data_path.stat().st_size - facts.data_offset
+    if facts.stream_offset is None and facts.check_floats is None:
+        held, not_numbers = facts.data_path.stat().st_size - facts.data_offset, 0
     else:
-        held = inflated_size(facts.data_path, facts.stream_offset, facts.data_offset + wanted) - facts.data_offset
+        held, not_numbers = _look_through(facts)
     if held < wanted:
         raise ScanError(
             f"{path} is cut off or damaged: its header claims {wanted:,} bytes for {size_text(facts.size)} voxels, "
             f"the file holds {max(0, held):,}. Copy or export it again."
         )
+    if not_numbers:
+        raise not_numbers_error(path, not_numbers, math.prod(facts.size))
 
 
-def inflated_size(path: Path, offset: int, enough: int) -> int:
-    """Return how many bytes a gzip or zlib stream gives, counting no further than ``enough``; keeps nothing in memory.
+def _look_through(facts: HeaderFacts) -> tuple[int, int]:
+    """Return how many bytes of voxels there are (counted up to those claimed) and how many are no finite numbers.
 
-    Raises ScanError for a damaged stream.
+    Keeps one block at a time, so that a file that unpacks to terabytes does no harm.
     """
-    counted = 0
-    for block in inflate(path, offset):
-        counted += len(block)
-        if counted >= enough:
+    blocks = (
+        _plain_blocks(facts.data_path) if facts.stream_offset is None else inflate(facts.data_path, facts.stream_offset)
+    )
+    held, not_numbers, rest = -facts.data_offset, 0, b""
+    for block in blocks:
+        before, held = held, held + len(block)
+        if facts.check_floats is not None and held > 0:
+            floats = rest + block[max(0, -before) : len(block) - max(0, held - facts.data_bytes)]
+            whole = len(floats) // facts.bytes_per_number * facts.bytes_per_number
+            rest = floats[whole:]
+            numbers = np.frombuffer(floats[:whole], facts.check_floats)
+            not_numbers += len(numbers) - int(np.count_nonzero(np.isfinite(numbers)))
+        if held >= facts.data_bytes:
             break
-    return counted
+    return held, not_numbers
+
+
+def _plain_blocks(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file in blocks."""
+    with path.open("rb") as stream:
+        while block := stream.read(4 * _CHUNK_BYTES):
+            yield block
 
 
 def inflate(path: Path, offset: int = 0) -> Iterator[bytes]:

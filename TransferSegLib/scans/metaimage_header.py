@@ -5,6 +5,7 @@ Source: the MetaImage documentation of ITK (https://itk.org/Wiki/ITK/MetaIO/Docu
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -24,31 +25,9 @@ _TYPES = {
     "MET_FLOAT": 4,
     "MET_DOUBLE": 8,
 }
-#: Tags that do not change where or how voxels are stored; a header with others is read in a child process.
-_KNOWN_TAGS = frozenset(
-    (
-        "ObjectType",
-        "ObjectSubType",
-        "NDims",
-        "BinaryData",
-        "BinaryDataByteOrderMSB",
-        "ElementByteOrderMSB",
-        "CompressedData",
-        "CompressedDataSize",
-        "CompressionLevel",
-        "TransformMatrix",
-        "Offset",
-        "CenterOfRotation",
-        "AnatomicalOrientation",
-        "ElementSpacing",
-        "DimSize",
-        "ElementType",
-        "ElementDataFile",
-        "ElementNumberOfChannels",
-        "Comment",
-        "Modality",
-        "ITK_InputFilterName",
-    )
+#: Tags of the format that are seldom written and change how voxels are found; tags ITK does not know are just notes.
+_UNUSUAL_TAGS = frozenset(
+    ("HeaderSize", "ElementSize", "ElementNBits", "Rotation", "Orientation", "Position", "Origin", "SequenceID")
 )
 _FLAGS = ("True", "False")
 _LARGEST_HEADER = 1 << 20
@@ -68,7 +47,8 @@ def read_metaimage_header(path: Path) -> HeaderFacts:
     except (KeyError, ValueError) as error:
         raise ScanError(f"{path} has a damaged MetaImage header ({error}). Copy or export it again.") from error
     lengths = ((size, axes), (spacing, axes), (matrix, axes * axes), (origin, axes))
-    if channels < 1 or not size or any(values and len(values) != count for values, count in lengths):
+    finite = all(math.isfinite(value) for value in (*matrix, *origin))
+    if channels < 1 or not size or not finite or any(values and len(values) != count for values, count in lengths):
         raise ScanError(f"{path} has a damaged MetaImage header: its values do not fit {axes} axes. Export it again.")
     if axes == 3:
         check_spacing(spacing, path)
@@ -83,7 +63,7 @@ def read_metaimage_header(path: Path) -> HeaderFacts:
         and all(tags.get(flag, "False") in _FLAGS for flag in ("CompressedData", "BinaryDataByteOrderMSB"))
         and (not compressed or tags.get("CompressedDataSize", "").isdigit())
         and (local or ("%" not in data_name and not data_name.upper().startswith("LIST") and " " not in data_name))
-        and _KNOWN_TAGS.issuperset(tags)
+        and _UNUSUAL_TAGS.isdisjoint(tags)
     )
     data_path = path if local or not vouched else path.parent / data_name
     start = offset if local else 0
@@ -113,7 +93,7 @@ def _parse(path: Path) -> tuple[dict[str, str], int]:
     with path.open("rb") as stream:
         while stream.tell() < _LARGEST_HEADER and "ElementDataFile" not in tags:
             line = stream.readline(_LARGEST_HEADER)
-            found = re.fullmatch(rb"([A-Za-z_]+) *= *(.*?)\r?\n?", line)
+            found = re.fullmatch(rb"([A-Za-z0-9_|. -]+?) *= *(.*?)\r?\n?", line)
             if not found:
                 break
             tags[found.group(1).decode("ascii")] = found.group(2).decode("utf-8", "replace").strip()

@@ -1,6 +1,6 @@
-"""Headers of NIfTI-1 and NIfTI-2 files (.nii, .nii.gz, and the pairs .hdr with .img).
+"""Headers of NIfTI-1 files (.nii, .nii.gz, and the pairs .hdr with .img).
 
-Sources: nifti1.h and nifti2.h of the NIfTI working group; ITK's NiftiImageIO for how it treats the two
+Sources: nifti1.h of the NIfTI working group; ITK's NiftiImageIO for how it treats the two
 orientations a header may carry.
 """
 
@@ -45,7 +45,7 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class _Fields:
-    """The fields of either version that matter here; ``quatern`` holds b, c, d and the three offsets."""
+    """The fields that matter here; ``quatern`` holds b, c, d and the three offsets."""
 
     dim: tuple[int, ...]
     datatype: int
@@ -59,7 +59,7 @@ class _Fields:
     srow: tuple[float, ...]
     length_unit: int
     pair: bool
-    header_bytes: int
+    order: str
     extended: bool
 
 
@@ -70,7 +70,7 @@ def read_nifti_header(path: Path) -> HeaderFacts:
     """
     header_path, data_path = _pair_of(path)
     _check_suffix(header_path, path)
-    fields = _parse(first_bytes(header_path, 544), path)
+    fields = _parse(first_bytes(header_path, 352), path)
     if fields.datatype not in _TYPES:
         raise ScanError(f"{path} stores an unknown type of voxels (NIfTI code {fields.datatype}). Save them as float.")
     kind, bytes_per_number, components = _TYPES[fields.datatype]
@@ -82,7 +82,7 @@ def read_nifti_header(path: Path) -> HeaderFacts:
     if len(size) == 5 and size[3] == 1:  # the fifth axis holds vectors
         components, size = size[4], size[:3]
     offset = int(fields.vox_offset) if 0 <= fields.vox_offset < 2**31 else 0
-    plain_offset = 0 if fields.pair else fields.header_bytes + 4
+    plain_offset = 0 if fields.pair else 352
     vouched = (
         fields.vox_offset == plain_offset
         and not fields.extended
@@ -102,6 +102,7 @@ def read_nifti_header(path: Path) -> HeaderFacts:
         stream_offset=0 if compressed else None,
         vouched=vouched,
         affines_lps=_affines(fields, path) if len(size) == 3 and kind == "number" and components == 1 else (),
+        check_floats={16: f"{fields.order}f4", 64: f"{fields.order}f8"}.get(fields.datatype),
     )
 
 
@@ -136,12 +137,12 @@ def _check_suffix(header_path: Path, path: Path) -> None:
 
 
 def _parse(head: bytes, path: Path) -> _Fields:
-    """Read the fields of either version in either byte order; raises ScanError when it is neither."""
+    """Read the header in either byte order; raises ScanError when it is none."""
     for order in "<>":
         if len(head) >= 348 and struct.unpack_from(order + "i", head)[0] == 348:
             return _parse_version_1(head, order, path)
-        if len(head) >= 540 and struct.unpack_from(order + "i", head)[0] == 540:
-            return _parse_version_2(head, order, path)
+    if head[4:6] == b"n+" or head[4:6] == b"ni":
+        raise ScanError(f"{path} is a NIfTI-2 file, which SimpleITK does not read. Convert it to NIfTI-1 (.nii.gz).")
     raise ScanError(f"{path} is not a NIfTI file, or cut off: it does not begin with a NIfTI header.")
 
 
@@ -167,31 +168,8 @@ def _parse_version_1(head: bytes, order: str, path: Path) -> _Fields:
         srow=struct.unpack_from(order + "12f", head, 280),
         length_unit=head[123] & 7,
         pair=magic == b"ni1\0",
-        header_bytes=348,
+        order=order,
         extended=any(head[348:352]),
-    )
-
-
-def _parse_version_2(head: bytes, order: str, path: Path) -> _Fields:
-    """Read a NIfTI-2 header (540 bytes)."""
-    if head[4:12] not in (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n"):
-        raise ScanError(f"{path} has a damaged NIfTI-2 header. Copy or export it again.")
-    codes = struct.unpack_from(order + "2i", head, 344)
-    return _Fields(
-        dim=struct.unpack_from(order + "8q", head, 16),
-        datatype=struct.unpack_from(order + "h", head, 12)[0],
-        bitpix=struct.unpack_from(order + "h", head, 14)[0],
-        pixdim=struct.unpack_from(order + "8d", head, 104),
-        vox_offset=struct.unpack_from(order + "q", head, 168)[0],
-        scaling=struct.unpack_from(order + "2d", head, 176),
-        qform_code=codes[0],
-        sform_code=codes[1],
-        quatern=struct.unpack_from(order + "6d", head, 352),
-        srow=struct.unpack_from(order + "12d", head, 400),
-        length_unit=struct.unpack_from(order + "i", head, 500)[0] & 7,
-        pair=head[4:7] == b"ni2",
-        header_bytes=540,
-        extended=any(head[540:544]),
     )
 
 

@@ -155,6 +155,8 @@ def _axes(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tuple[t
     kind: NumberKind = "complex" if "complex" in kinds else "number"
     if any("color" in name for name in kinds):
         kind = "colour"
+    if not all(np.all(np.isfinite(vector)) for vector in _vectors(fields.get("space origin", ""), path) if vector):
+        raise ScanError(f"{path} has a damaged NRRD header: its origin is not a number. Export it again.")
     axes = [vector for vector in vectors if vector]
     if len(axes) == 3 and len(spatial) == 3:
         matrix = np.array(axes, dtype=float).T if all(len(axis) == 3 for axis in axes) else np.zeros((3, 3))

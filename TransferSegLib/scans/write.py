@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -55,7 +56,8 @@ def write_label_map(label_map: sitk.Image, path: Path | str, label_set: LabelSet
     except ScanError as error:
         raise ScanError(f"{path} cannot be written completely: is the disk full?") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where its folder could not be made there is nothing to remove
+            partial.unlink(missing_ok=True)
 
 
 def _prepare(label_map: sitk.Image, label_set: LabelSet, path: Path) -> tuple[sitk.Image, dict[int, _Extent]]:
