@@ -10,21 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from TransferSegLib.errors import DeviceError
-from TransferSegLib.network.geometry import (
-    ALIGNMENT,
-    MARGIN,
-    SMALLEST_INPUT_SIDE,
-    convolution_channels,
-    level_sides,
-    multiply_adds,
-)
+from TransferSegLib.network.geometry import ALIGNMENT, MARGIN, SMALLEST_INPUT_SIDE
+from TransferSegLib.segmenting.tile_cost import TileSides, memory_bytes, multiply_adds
 
 #: Voxels by which an output side exceeds a multiple of ALIGNMENT: what two neighbouring tiles share.
 OVERLAP = (SMALLEST_INPUT_SIDE - 2 * MARGIN) % ALIGNMENT
+#: The step from tile to tile is so much less than the input side.
+_SIDE_MINUS_STEP = OVERLAP + 2 * MARGIN
+_SMALLEST_STEP = SMALLEST_INPUT_SIDE - _SIDE_MINUS_STEP
 
 Triple = tuple[int, int, int]
 
@@ -41,7 +39,6 @@ class Tile:
 class TilePlan:
     """Tiles of one input shape that cover ``region_start_zyx`` to ``region_stop_zyx`` of a volume, each voxel once."""
 
-    size_zyx: Triple
     region_start_zyx: Triple
     region_stop_zyx: Triple
     input_zyx: Triple
@@ -49,7 +46,7 @@ class TilePlan:
     @property
     def step_zyx(self) -> Triple:
         """Voxels between the origins of neighbouring tiles, multiples of ALIGNMENT."""
-        z, y, x = (side - 2 * MARGIN - OVERLAP for side in self.input_zyx)
+        z, y, x = (side - _SIDE_MINUS_STEP for side in self.input_zyx)
         return z, y, x
 
     @property
@@ -67,15 +64,14 @@ class TilePlan:
 
     def __iter__(self) -> Iterator[Tile]:
         """Iterate over the tiles, z slowest."""
-        counts = self.counts_zyx
-        for index in product(*(range(count) for count in counts)):
+        for position in product(*(range(count) for count in self.counts_zyx)):
             starts, stops = [], []
-            for axis, number in enumerate(index):
+            for axis, number in enumerate(position):
                 start = self.region_start_zyx[axis] + number * self.step_zyx[axis]
-                last = number == counts[axis] - 1
+                is_last = number == self.counts_zyx[axis] - 1
                 starts.append(start)
                 # The last tile also owns the voxels it would share with a next one.
-                stops.append(self.region_stop_zyx[axis] if last else start + self.step_zyx[axis])
+                stops.append(self.region_stop_zyx[axis] if is_last else start + self.step_zyx[axis])
             yield Tile((starts[0], starts[1], starts[2]), (stops[0], stops[1], stops[2]))
 
 
@@ -88,12 +84,12 @@ def plan_tiles(
     size_zyx: Triple,
     width: int,
     classes: int,
-    memory_bytes: float,
+    tile_bytes: float,
     itemsize: int = 4,
     longest_side: int | None = None,
     region: tuple[Triple, Triple] | None = None,
 ) -> TilePlan:
-    """Return the plan with the fewest multiply-adds whose tiles fit into ``memory_bytes``.
+    """Return the plan with the fewest multiply-adds of which one tile takes at most ``tile_bytes``.
 
     ``itemsize`` is the bytes of one activation (2 for bfloat16), ``longest_side`` caps the input sides in voxels,
     ``region`` (start, stop) restricts the plan to a box whose start is a multiple of ALIGNMENT. Raises DeviceError
@@ -101,66 +97,62 @@ def plan_tiles(
     """
     start, stop = region if region is not None else ((0, 0, 0), size_zyx)
     lengths = [last - first for first, last in zip(start, stop, strict=True)]
-    sides = [_candidate_sides(length, longest_side) for length in lengths]
-    best: tuple[float, TilePlan] | None = None
-    for z, y, x in product(*sides):
-        if tile_memory_bytes((z, y, x), width, classes, itemsize) > memory_bytes:
-            continue
-        plan = TilePlan(size_zyx, start, stop, (z, y, x))
-        cost = float(len(plan)) * multiply_adds((z, y, x), width, classes)
-        if best is None or cost < best[0]:
-            best = (cost, plan)
-    if best is None:
-        smallest = SMALLEST_INPUT_SIDE
-        needed = tile_memory_bytes((smallest, smallest, smallest), width, classes, itemsize)
+    choices = [candidate_sides(length, longest_side) for length in lengths]
+    grids = np.meshgrid(*choices, indexing="ij", sparse=True)
+    sides = (TileSides(grids[0]), TileSides(grids[1]), TileSides(grids[2]))
+    counts: Any = 1
+    for length, grid in zip(lengths, grids, strict=True):
+        counts = counts * np.maximum(1, -(-(length - OVERLAP) // (grid - _SIDE_MINUS_STEP)))
+    cost = counts * multiply_adds(sides, width, classes)
+    needed = memory_bytes(sides, width, classes, itemsize)
+    if float(needed.min()) > tile_bytes:
         raise DeviceError(
-            f"The smallest tile needs {needed / 1e9:.2f} GB, the memory limit leaves {memory_bytes / 1e9:.2f} GB: "
-            "raise the limit or choose a narrower model."
+            f"The smallest tile needs {float(needed.min()) / 1e9:.2f} GB, but the memory limit leaves "
+            f"{max(0.0, tile_bytes) / 1e9:.2f} GB for it: raise the limit or choose a narrower model."
         )
-    return best[1]
+    z, y, x = np.unravel_index(int(np.where(needed <= tile_bytes, cost, np.inf).argmin()), cost.shape)
+    return TilePlan(start, stop, (int(choices[0][z]), int(choices[1][y]), int(choices[2][x])))
 
 
-def _candidate_sides(length: int, longest_side: int | None) -> list[int]:
+def candidate_sides(length: int, longest_side: int | None = None) -> np.ndarray:
     """Return the input sides worth trying along an axis: for every number of tiles the smallest side that covers."""
     sides = set()
-    count = 1
-    while True:
-        step = max(SMALLEST_INPUT_SIDE - 2 * MARGIN - OVERLAP, _up(-(-(length - OVERLAP) // count)))
-        side = step + OVERLAP + 2 * MARGIN
-        if longest_side is None or side <= max(longest_side, SMALLEST_INPUT_SIDE):
-            sides.add(side)
-        if side == SMALLEST_INPUT_SIDE:
-            return sorted(sides)
+    step, count = _SMALLEST_STEP + ALIGNMENT, 1
+    while step > _SMALLEST_STEP:
+        share = -(-max(1, length - OVERLAP) // count)
+        step = max(_SMALLEST_STEP, -(-share // ALIGNMENT) * ALIGNMENT)
+        sides.add(step + _SIDE_MINUS_STEP)
         count += 1
+    cap = max(SMALLEST_INPUT_SIDE, longest_side or max(sides))
+    return np.array(sorted(side for side in sides | {SMALLEST_INPUT_SIDE} if side <= cap), dtype=np.int64)
 
 
-def _up(voxels: int) -> int:
-    """Return the next multiple of ALIGNMENT."""
-    return -(-voxels // ALIGNMENT) * ALIGNMENT
+def tile_memory_bytes(input_zyx: Triple, width: int, classes: int, itemsize: int = 4) -> float:
+    """Return the most memory that one tile takes, in bytes; see ``tile_cost``."""
+    z, y, x = (TileSides(np.array(side)) for side in input_zyx)
+    return float(memory_bytes((z, y, x), width, classes, itemsize))
 
 
-def tile_memory_bytes(input_zyx: Triple, width: int, classes: int, itemsize: int = 4) -> int:
-    """Return the bytes of the largest set of maps alive at once while one tile passes through the network."""
-    per_axis = [level_sides(side) for side in input_zyx]
-    channels = convolution_channels(width)
+def region_with_content(intensities_zyx: np.ndarray, outside: float) -> tuple[Triple, Triple] | None:
+    """Return (start, stop) of the box outside of which the network sees nothing but ``outside``; None: it sees nothing.
 
-    def voxels(index: int, position: int) -> int:
-        return int(np.prod([axis[index][position] for axis in per_axis]))
-
-    skips: list[int] = []
-    most = 0
-    for pair in range(7):
-        first, second = 2 * pair, 2 * pair + 1
-        inputs = channels[first][0] * voxels(first, 1)
-        outputs = channels[second][1] * voxels(second, 2)
-        low = 0
-        if pair >= 4:
-            low = channels[first - 1][1] * voxels(first, 1) // 8
-            repeated = channels[first - 1][1] * voxels(first, 1)
-            most = max(most, sum(skips) + low + repeated + inputs)
-            skips.pop()
-        most = max(most, sum(skips) + low + inputs + channels[first][1] * voxels(first, 2) + outputs)
-        if pair < 3:
-            skips.append(outputs)
-    logits = classes * voxels(13, 2)
-    return max(most * itemsize, (outputs + logits) * itemsize + logits * 4)
+    Where the box ends before the volume does, its outermost voxels are such voxels too, so that interpolating across
+    its border is the same on both sides. A voxel p is known to be one when a smallest tile at a multiple of ALIGNMENT
+    gives an answer for it without seeing anything else.
+    """
+    is_content = intensities_zyx != np.float32(outside)
+    starts, stops = [], []
+    smallest_output = SMALLEST_INPUT_SIDE - 2 * MARGIN
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        found = np.flatnonzero(is_content.any(axis=others))
+        if not found.size:
+            return None
+        first, end = int(found[0]), int(found[-1]) + 1
+        # The last smallest tile that ends its view before the content; what it answers for is known up to its end.
+        before = (first - smallest_output - MARGIN) // ALIGNMENT * ALIGNMENT
+        starts.append(max(0, before + smallest_output - OVERLAP))
+        # The first smallest tile that begins its view behind the content, and one voxel of it.
+        behind = -(-(end + MARGIN) // ALIGNMENT) * ALIGNMENT
+        stops.append(min(intensities_zyx.shape[axis], behind + 1))
+    return (starts[0], starts[1], starts[2]), (stops[0], stops[1], stops[2])

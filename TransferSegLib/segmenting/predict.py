@@ -1,22 +1,211 @@
-"""Run a network over a prepared scan, tile by tile.
+"""Run a network over a prepared scan, tile by tile, on whatever device has the memory.
 
-The network given is never changed: a copy of it, in the wanted precision and memory format, does the work.
+The network given is never changed: a copy of its weights, in the device's precision and memory format, does the work.
 """
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from TransferSegLib.network.geometry import MARGIN
+from TransferSegLib.errors import DeviceError, ModelError
+from TransferSegLib.network.geometry import MARGIN, SMALLEST_INPUT_SIDE
 from TransferSegLib.network.unet import UNet3D
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
-from TransferSegLib.segmenting.plan import Tile, TilePlan, plan_tiles
+from TransferSegLib.segmenting.devices import Device, choose_device, free_memory_bytes, is_out_of_memory
+from TransferSegLib.segmenting.inference_network import InferenceNetwork
+from TransferSegLib.segmenting.plan import Tile, TilePlan, Triple, plan_tiles, region_with_content, tile_memory_bytes
 
 #: Memory for one tile when nobody says otherwise.
-_DEFAULT_TILE_BYTES = 2e9
+DEFAULT_TILE_BYTES = 2.5e9
+#: Share of a GPU's free memory that a tile may take by the plan's reckoning.
+_SHARE_OF_GPU = 0.7
+_SMALLEST = (SMALLEST_INPUT_SIDE, SMALLEST_INPUT_SIDE, SMALLEST_INPUT_SIDE)
+
+
+class _TryDifferently(Exception):
+    """A tile could not be computed as planned; ``reason`` is 'memory' or 'range'."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class TileLogits:
+    """Logits (classes, z, y, x; float32, on the device) from ``tile.start_zyx`` to one voxel beyond what the tile owns.
+
+    The last tile along an axis has no voxel beyond.
+    """
+
+    tile: Tile
+    values: torch.Tensor
+
+    def owned(self) -> torch.Tensor:
+        """Return the logits of the voxels that the tile owns."""
+        z, y, x = (stop - start for start, stop in zip(self.tile.start_zyx, self.tile.stop_zyx, strict=True))
+        return self.values[:, :z, :y, :x]
+
+
+class Predictor:
+    """A network on a device, ready for many scans.
+
+    When memory runs out it goes on with smaller tiles, then on the CPU; when half precision overflows, in float32.
+    It stays there for later scans; ``device`` says where it is.
+    """
+
+    def __init__(self, network: UNet3D, device: Device | None = None, longest_side: int | None = None) -> None:
+        """Take a network (left as it is); ``device`` None: the best; ``longest_side`` caps tile sides in voxels."""
+        self.device = device or choose_device()
+        self._source = network
+        self._longest_side = longest_side
+        self._tile_bytes = float("inf")
+        self._runner: InferenceNetwork | None = None
+
+    def predict(
+        self,
+        intensities_zyx: np.ndarray,
+        outside: float,
+        tile_bytes: float = DEFAULT_TILE_BYTES,
+        progress: ProgressCallback | None = None,
+        cancel: CancelToken | None = None,
+    ) -> TiledPrediction:
+        """Return the prediction of prepared intensities (float32, zyx), computed while it is iterated over.
+
+        ``outside`` is the intensity beyond the scan, ``tile_bytes`` the memory that a tile may take on a CPU.
+        """
+        return TiledPrediction(self, intensities_zyx, outside, tile_bytes, progress, cancel)
+
+    def plan(self, size_zyx: Triple, tile_bytes: float, region: tuple[Triple, Triple]) -> TilePlan:
+        """Return the tiles for a region of a volume as long as the device stays the same."""
+        free = free_memory_bytes(self.device)
+        budget = min(self._tile_bytes, tile_bytes if free is None else _SHARE_OF_GPU * free)
+        return plan_tiles(
+            size_zyx,
+            self._source.width,
+            self._source.classes,
+            budget,
+            self.device.dtype.itemsize,
+            self._longest_side,
+            region,
+        )
+
+    def logits(self, seen_zyx: np.ndarray) -> torch.Tensor:
+        """Return float32 logits (classes, z, y, x) of what one tile sees (float32, zyx)."""
+        try:
+            if self._runner is None:
+                self._runner = InferenceNetwork(
+                    self._source, self.device.torch_name, self.device.dtype, self.device.memory_format
+                )
+            logits = self._runner(torch.from_numpy(seen_zyx)[None, None])[0].to(torch.float32)
+            is_finite = bool(torch.isfinite(logits).all())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _TryDifferently("memory") from None
+        if not is_finite:
+            raise _TryDifferently("range")
+        return logits
+
+    def step_back(self, reason: str, tile_zyx: Triple) -> str:
+        """Choose what to do after a tile of this size failed, and return it in words; raises when nothing is left."""
+        self._runner = None
+        if reason == "range":
+            if self.device.dtype == torch.float32:
+                raise ModelError("The model computes values that are not finite on this scan: its weights are damaged.")
+            failed, self.device = self.device, self.device.in_float32()
+            return f"{failed} is not precise enough for this model: going on in float32"
+        itemsize = self.device.dtype.itemsize
+        needed = tile_memory_bytes(tile_zyx, self._source.width, self._source.classes, itemsize)
+        smallest = tile_memory_bytes(_SMALLEST, self._source.width, self._source.classes, itemsize)
+        if needed > smallest:
+            self._tile_bytes = max(needed / 2, smallest)
+            return f"Not enough memory on {self.device.name}: going on with smaller tiles"
+        if self.device.kind == "cpu":
+            raise DeviceError(
+                f"There is not enough memory for the smallest tile ({needed / 1e9:.1f} GB): close other programs."
+            )
+        failed, self.device, self._tile_bytes = self.device, choose_device("cpu"), float("inf")
+        return f"Not enough memory on {failed.name}: going on on the {self.device.name}"
+
+
+class TiledPrediction:
+    """The logits of one scan: iterate over its tiles. Voxels that no tile owns have the logits ``elsewhere``.
+
+    Tiles that see nothing but ``outside`` are left out: the network answers them with the same logits everywhere,
+    which are computed once. A tile may come again after memory ran out, and holds the same then.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        intensities_zyx: np.ndarray,
+        outside: float,
+        tile_bytes: float,
+        progress: ProgressCallback | None,
+        cancel: CancelToken | None,
+    ) -> None:
+        """Find out which part of the volume needs the network."""
+        self._predictor = predictor
+        self._intensities = intensities_zyx
+        self._outside = float(outside)
+        self._tile_bytes = tile_bytes
+        self._progress = progress
+        self._cancel = cancel
+        size = (intensities_zyx.shape[0], intensities_zyx.shape[1], intensities_zyx.shape[2])
+        self.size_zyx: Triple = size
+        region = region_with_content(intensities_zyx, outside)
+        self._region = region if region is not None else ((0, 0, 0), size)
+        plan = predictor.plan(size, tile_bytes, self._region)
+        is_whole = self._region == ((0, 0, 0), size)
+        #: Logits (classes; float32) of voxels in no tile; None when the tiles cover the volume.
+        self.elsewhere: torch.Tensor | None = None
+        if not is_whole or not all(self._sees_anything(plan, tile) for tile in plan):
+            self.elsewhere = self._answer_to_nothing()
+
+    @property
+    def channel_elsewhere(self) -> int:
+        """The most probable channel of voxels in no tile."""
+        return 0 if self.elsewhere is None else int(self.elsewhere.argmax())
+
+    def __iter__(self) -> Iterator[TileLogits]:
+        """Compute the tiles one by one; raises Cancelled, DeviceError, ModelError."""
+        message = ""
+        while True:
+            plan = self._predictor.plan(self.size_zyx, self._tile_bytes, self._region)
+            tiles = [tile for tile in plan if self.elsewhere is None or self._sees_anything(plan, tile)]
+            stage = Stage("Segmenting", len(tiles), self._progress, self._cancel)
+            if message:
+                stage.step(message, count=0)
+            try:
+                for tile in tiles:
+                    stage.check()
+                    logits = self._predictor.logits(tile_input(self._intensities, self._outside, plan, tile))
+                    yield TileLogits(tile, logits[(slice(None), *_with_one_more(tile, self._region[1]))])
+                    del logits
+                    stage.step(f"on {self._predictor.device}")
+                return
+            except _TryDifferently as failure:
+                reason = failure.reason
+            message = self._predictor.step_back(reason, plan.input_zyx)
+
+    def _sees_anything(self, plan: TilePlan, tile: Tile) -> bool:
+        """Tell whether a tile sees any intensity other than that beyond the scan."""
+        source, _ = _windows(self.size_zyx, plan, tile)
+        return bool(np.any(self._intensities[source] != np.float32(self._outside)))
+
+    def _answer_to_nothing(self) -> torch.Tensor:
+        """Return the network's logits where it sees nothing but the intensity beyond the scan."""
+        while True:
+            try:
+                logits = self._predictor.logits(np.full(_SMALLEST, self._outside, np.float32))
+                return logits[:, 0, 0, 0]
+            except _TryDifferently as failure:
+                reason = failure.reason
+            self._predictor.step_back(reason, _SMALLEST)
 
 
 def label_volume(
@@ -25,64 +214,53 @@ def label_volume(
     outside: float,
     *,
     tile: int | None = None,
-    device: torch.device | str | None = None,
+    device: torch.device | str | Device | None = None,
     dtype: torch.dtype | None = None,
+    tile_bytes: float = DEFAULT_TILE_BYTES,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> np.ndarray:
-    """Return the most probable channel of every voxel (uint8, zyx) of prepared intensities (float32, zyx).
+    """Return the most probable channel of every voxel (uint8 or uint16, zyx) of prepared intensities (float32, zyx).
 
     ``outside`` fills what lies beyond the scan, ``tile`` caps the input side of a tile in voxels. ``device`` and
     ``dtype`` default to those of the network's weights; the network itself stays as it is (mode, precision, device).
     Raises DeviceError for too little memory and Cancelled when asked to stop.
     """
     weights = next(network.parameters())
-    runner = ready_to_run(network, device or weights.device, dtype or weights.dtype)
-    plan = plan_tiles(
-        intensities_zyx.shape,  # type: ignore[arg-type]
-        network.width,
-        network.classes,
-        _DEFAULT_TILE_BYTES,
-        (dtype or weights.dtype).itemsize,
-        longest_side=tile,
+    if not isinstance(device, Device):
+        device = choose_device(str(device or weights.device), dtype or weights.dtype)
+    prediction = Predictor(network, device, tile).predict(intensities_zyx, outside, tile_bytes, progress, cancel)
+    labels = np.full(
+        intensities_zyx.shape, prediction.channel_elsewhere, dtype=np.min_scalar_type(max(1, network.classes - 1))
     )
-    labels = np.zeros(intensities_zyx.shape, np.uint8)
-    stage = Stage("Segmenting", len(plan), progress, cancel)
-    for part in plan:
-        stage.check()
-        logits = tile_logits(runner, intensities_zyx, outside, plan, part)
-        window = tuple(slice(first, last) for first, last in zip(part.start_zyx, part.stop_zyx, strict=True))
-        owned = tuple(slice(0, last - first) for first, last in zip(part.start_zyx, part.stop_zyx, strict=True))
-        labels[window] = logits[(slice(None), *owned)].argmax(dim=0).to(torch.uint8).cpu().numpy()
-        stage.step()
+    for part in prediction:
+        window = tuple(slice(*ends) for ends in zip(part.tile.start_zyx, part.tile.stop_zyx, strict=True))
+        labels[window] = part.owned().argmax(dim=0).cpu().numpy()
     return labels
-
-
-def ready_to_run(network: UNet3D, device: torch.device | str, dtype: torch.dtype) -> UNet3D:
-    """Return a copy of a network for predicting: evaluation mode, on the device, in the precision."""
-    runner = copy.deepcopy(network).requires_grad_(False).eval()
-    return runner.to(device=device, dtype=dtype).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-
-
-@torch.inference_mode()
-def tile_logits(
-    runner: UNet3D, intensities_zyx: np.ndarray, outside: float, plan: TilePlan, tile: Tile
-) -> torch.Tensor:
-    """Return the logits (classes, z, y, x) of the whole output of one tile, from its ``start_zyx`` on."""
-    weights = next(runner.parameters())
-    scan = torch.from_numpy(tile_input(intensities_zyx, outside, plan, tile))[None, None]
-    scan = scan.to(device=weights.device, dtype=weights.dtype, memory_format=torch.channels_last_3d)
-    with torch.autocast(weights.device.type, enabled=False):
-        return runner(scan)[0]
 
 
 def tile_input(intensities_zyx: np.ndarray, outside: float, plan: TilePlan, tile: Tile) -> np.ndarray:
     """Return what a tile sees (float32, zyx): the volume with ``outside`` beyond its borders."""
     seen = np.full(plan.input_zyx, outside, np.float32)
-    source, target = [], []
-    for start, side, size in zip(tile.start_zyx, plan.input_zyx, intensities_zyx.shape, strict=True):
-        first, last = start - MARGIN, start - MARGIN + side
-        source.append(slice(max(0, first), min(size, last)))
-        target.append(slice(max(0, first) - first, min(size, last) - first))
-    seen[tuple(target)] = intensities_zyx[tuple(source)]
+    source, target = _windows(intensities_zyx.shape, plan, tile)
+    seen[target] = intensities_zyx[source]
     return seen
+
+
+def _windows(size_zyx: tuple[int, ...], plan: TilePlan, tile: Tile) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the part of a volume that a tile sees, and where in the tile's input it lies."""
+    source, target = [], []
+    for start, side, size in zip(tile.start_zyx, plan.input_zyx, size_zyx, strict=True):
+        first = start - MARGIN
+        low, high = max(0, first), min(size, first + side)
+        source.append(slice(low, high))
+        target.append(slice(low - first, high - first))
+    return tuple(source), tuple(target)
+
+
+def _with_one_more(tile: Tile, region_stop_zyx: Triple) -> tuple[slice, ...]:
+    """Return what is kept of a tile's output: what it owns and one voxel beyond, where the region goes on."""
+    return tuple(
+        slice(0, min(stop + 1, end) - start)
+        for start, stop, end in zip(tile.start_zyx, tile.stop_zyx, region_stop_zyx, strict=True)
+    )

@@ -1,0 +1,146 @@
+"""Segment a scan with a model: the one place where scan, model, network and label map meet.
+
+>>> segmenter = Segmenter(load_model(find_model("head-neck-ct")))
+>>> segmentation = segmenter.segment(read_scan("scan.nii.gz"))
+>>> segmentation.volumes_ml()
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from TransferSegLib.errors import ScanError
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import Model, load_model
+from TransferSegLib.progress import CancelToken, ProgressCallback
+from TransferSegLib.scans.canonical import CanonicalScan, canonical_scan
+from TransferSegLib.scans.decode import LabelDecoder
+from TransferSegLib.scans.read import read_scan
+from TransferSegLib.segmenting.devices import choose_device
+from TransferSegLib.segmenting.predict import Predictor
+from TransferSegLib.structures import LabelSet
+
+#: Python, torch and SimpleITK themselves, measured after their first use.
+_PROCESS_BYTES = 4e8
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A label map on the scan's own grid, the structures in it, what computed it and in how many seconds."""
+
+    label_map: sitk.Image
+    label_set: LabelSet
+    device: str
+    seconds: float
+
+    def volumes_ml(self) -> dict[str, float]:
+        """Return the volume of every structure in millilitres, in the order of the label set; 0 for one not found."""
+        voxel_ml = float(np.prod(self.label_map.GetSpacing())) / 1000
+        labels = sitk.GetArrayViewFromImage(self.label_map)
+        counts = np.zeros(max(self.label_set.label_values) + 1, np.int64)
+        for plane in labels:
+            counts += np.bincount(plane.ravel(), minlength=len(counts))
+        return {structure.name: float(counts[structure.label] * voxel_ml) for structure in self.label_set}
+
+
+class Segmenter:
+    """A model on a device, loaded once for many scans."""
+
+    def __init__(self, model: Model, device: str = "auto", memory_gb: float = 4.0) -> None:
+        """Load the network; ``device`` as in ``choose_device``, ``memory_gb`` for the whole process on a CPU.
+
+        Raises DeviceError when the device asked for is not there.
+        """
+        self.model = model
+        self._memory_bytes = memory_gb * 1e9
+        self._network = model.network()
+        self._predictor = Predictor(self._network, choose_device(device))
+
+    def segment(
+        self,
+        image: sitk.Image,
+        structures: Iterable[str] | None = None,
+        progress: ProgressCallback | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Segmentation:
+        """Segment one scan; ``structures`` names those to write (None: all), the others become background.
+
+        Raises ScanError for what is no scan, TransferSegError for an unknown structure, DeviceError for too little
+        memory, Cancelled when asked to stop.
+        """
+        started = time.monotonic()
+        description = self.model.description
+        selected = description.label_set if structures is None else description.label_set.select(structures)
+        _check_is_scan(image)
+        if cancel is not None:
+            cancel.check()
+        scan = canonical_scan(image, description.spacing_mm, description.intensity)
+        if not np.isfinite(scan.intensities_zyx).all():
+            raise ScanError(
+                "The scan has intensities that are not numbers (NaN or infinite): repair or export it again."
+            )
+        label_map = self._label_map(image, scan, selected, progress, cancel)
+        return Segmentation(label_map, selected, str(self._predictor.device), time.monotonic() - started)
+
+    def _label_map(
+        self,
+        image: sitk.Image,
+        scan: CanonicalScan,
+        selected: LabelSet,
+        progress: ProgressCallback | None,
+        cancel: CancelToken | None,
+    ) -> sitk.Image:
+        """Predict tile by tile and write each tile's labels to the scan's own voxels."""
+        every = self.model.description.label_set
+        values = [0, *(s.label if selected.find(s.name) else 0 for s in every)]
+        tile_bytes = self._memory_bytes - self._bytes_besides_tiles(image, scan)
+        prediction = self._predictor.predict(scan.intensities_zyx, scan.outside, tile_bytes, progress, cancel)
+        decoder = LabelDecoder(scan.grid, values, prediction.channel_elsewhere)
+        for part in prediction:
+            probabilities = torch.softmax(part.values, dim=0).permute(1, 2, 3, 0).contiguous().cpu().numpy()
+            decoder.write(probabilities, part.tile.start_zyx)
+        return decoder.label_map(image)
+
+    def _bytes_besides_tiles(self, image: sitk.Image, scan: CanonicalScan) -> float:
+        """Return the memory that the process, the network, the scan and its labels take."""
+        weights = sum(values.nbytes for values in self._network.state_dict().values())
+        voxels = image.GetNumberOfPixels()
+        own = voxels * (image.GetSizeOfPixelComponent() + 2)  # the scan, its labels and their copy in the image
+        return _PROCESS_BYTES + 3.0 * weights + own + 1.5 * scan.intensities_zyx.nbytes
+
+
+def segment(
+    scan: Path | str | sitk.Image,
+    model: Model | Path | str | None = None,
+    structures: Iterable[str] | None = None,
+    *,
+    device: str = "auto",
+    memory_gb: float = 4.0,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Segmentation:
+    """Segment one scan, a file, a DICOM folder or an image, with a model, its folder, its name, or the bundled one.
+
+    For several scans make one ``Segmenter``. Raises TransferSegError saying what is wrong and what to do.
+    """
+    image = scan if isinstance(scan, sitk.Image) else read_scan(scan)
+    loaded = model if isinstance(model, Model) else load_model(find_model(model))
+    return Segmenter(loaded, device, memory_gb).segment(image, structures, progress, cancel)
+
+
+def _check_is_scan(image: sitk.Image) -> None:
+    """Raise ScanError for an image that is not one 3D volume of numbers."""
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise ScanError(
+            f"A scan is one 3D volume of numbers; this image has {image.GetDimension()} dimensions and "
+            f"{image.GetNumberOfComponentsPerPixel()} values per voxel."
+        )
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise ScanError("The scan has complex voxels: export its magnitude.")

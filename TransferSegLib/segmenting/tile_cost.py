@@ -1,0 +1,112 @@
+"""What one tile costs in ``InferenceNetwork``: multiply-adds, and the most memory it takes at any moment.
+
+The memory is that of the maps alive together at each stage, as the code of ``InferenceNetwork`` keeps them, times a
+factor measured on top of it. All functions take tile sides as arrays that broadcast, to weigh many shapes at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from TransferSegLib.network.geometry import level_sides
+from TransferSegLib.segmenting.inference_network import SLAB_ROWS
+
+#: Measured peak over the maps counted here, see ``memory_bytes``.
+_MEASURED_OVER_COUNTED = 1.25
+#: What torch keeps besides, whatever the tile.
+_CONSTANT_BYTES = 5e7
+
+_Terms = list[tuple[float, str]]
+
+
+class TileSides:
+    """The lengths along one axis of all maps of a tile, by name; ``side`` holds input sides in voxels, of any shape."""
+
+    def __init__(self, side: np.ndarray) -> None:
+        """Work out the lengths of all maps, at their own level's resolution."""
+        tables = {int(value): level_sides(int(value)) for value in np.unique(side)}
+
+        def at(index: int, position: int) -> np.ndarray:
+            return np.vectorize(lambda value: tables[int(value)][index][position], otypes=[np.float64])(side)
+
+        self.lengths: dict[str, np.ndarray] = {"scan": np.asarray(side, np.float64)}
+        for level in range(4):
+            self.lengths[f"down{level}.first"] = at(2 * level, 2)
+            self.lengths[f"down{level}"] = at(2 * level + 1, 2)
+            self.lengths[f"pooled{level}"] = at(2 * level + 1, 2) // 2
+        for step, level in enumerate((2, 1, 0)):
+            index = 8 + 2 * step
+            self.lengths[f"kept{level}"] = at(index, 1)
+            self.lengths[f"up{level}.low"] = at(index, 1) // 2
+            self.lengths[f"up{level}.first"] = at(index, 2)
+            self.lengths[f"up{level}"] = at(index + 1, 2)
+
+    def slab(self) -> TileSides:
+        """Return the lengths along z, where the first and the last level only hold a slab of their maps at a time."""
+        part = TileSides.__new__(TileSides)
+        part.lengths = dict(self.lengths)
+        for name, extra in (("down0.first", 2), ("down0", 0), ("up0.first", 2), ("up0", 0)):
+            part.lengths[f"{name}.slab"] = np.minimum(self.lengths[name], SLAB_ROWS + extra)
+        return part
+
+
+Sides = tuple[TileSides, TileSides, TileSides]
+
+
+def multiply_adds(sides_zyx: Sides, width: int, classes: int) -> np.ndarray:
+    """Return the multiply-adds of one tile, with repetition and convolution folded into 8 taps."""
+    terms: _Terms = [(27.0 * width, "down0.first"), (27.0 * width * 2 * width, "down0")]
+    for level in (1, 2, 3):
+        here = width * 2**level
+        terms += [(27.0 * here * here, f"down{level}.first"), (27.0 * here * 2 * here, f"down{level}")]
+    for level in (2, 1, 0):
+        here = width * 2 ** (level + 1)
+        terms += [(27.0 * here * here + 8.0 * 2 * here * here, f"up{level}.first"), (27.0 * here * here, f"up{level}")]
+    terms.append((2.0 * width * classes, "up0"))
+    return _total(terms, sides_zyx)
+
+
+def memory_bytes(sides_zyx: Sides, width: int, classes: int, itemsize: int) -> np.ndarray:
+    """Return the most bytes that one tile takes while it passes through ``InferenceNetwork`` and softmax.
+
+    Measured on Linux with torch 2.13 as the growth of the peak resident set during one tile, see
+    ``Testing/benchmarks/tile_memory.py``.
+    """
+    sides = (sides_zyx[0].slab(), sides_zyx[1], sides_zyx[2])
+    counted = [_total(stage, sides) * itemsize for stage in _stages(width, classes)]
+    outputs = _total([(float(classes), "up0")], sides)
+    # Logits in the network's precision, in float32, and their softmax.
+    counted.append(outputs * (itemsize + 8.0))
+    scan = _total([(1.0, "scan")], sides) * (4.0 + itemsize)
+    most = np.maximum.reduce(np.broadcast_arrays(*counted))
+    return _MEASURED_OVER_COUNTED * (most + scan) + _CONSTANT_BYTES
+
+
+def _stages(width: int, classes: int) -> list[_Terms]:
+    """Return, per stage of ``InferenceNetwork``, the maps alive together: channels and name."""
+    kept: list[_Terms] = [[(2.0 * width * 2**level, f"kept{level}") for level in range(count)] for count in range(4)]
+    slab: _Terms = [(float(width), "down0.first.slab"), (2.0 * width, "down0.slab")]
+    stages = [[(2.0 * width, "pooled0"), *kept[1], *slab]]
+    for level in (1, 2, 3):
+        here = float(width * 2**level)
+        maps: _Terms = [(here, f"pooled{level - 1}"), (here, f"down{level}.first"), (2 * here, f"down{level}")]
+        stages.append([*kept[level], *maps])
+    for level in (2, 1):
+        here = float(width * 2 ** (level + 1))
+        maps = [(2 * here, f"up{level}.low"), (2 * here, f"up{level}.first")]
+        stages.append([*kept[level + 1], *maps])
+    here = 2.0 * width
+    stages.append([(2 * here, "up0.low"), *kept[1], (float(classes), "up0"), (2 * here, "up0.first.slab")])
+    return stages
+
+
+def _total(terms: _Terms, sides_zyx: Sides) -> np.ndarray:
+    """Return the sum over terms of channels times voxels; names with a slab take it along z only."""
+    total: np.ndarray = np.zeros(())
+    for channels, name in terms:
+        voxels = np.array(channels)
+        for side in sides_zyx:
+            lengths = side.lengths
+            voxels = voxels * lengths.get(name, lengths[name.removesuffix(".slab")])
+        total = total + voxels
+    return total
