@@ -1,17 +1,24 @@
-"""What a terminal shows while work goes on: a bar with the remaining time, and Ctrl-C as a polite request."""
+"""What a terminal shows while work goes on: a bar with the remaining time, and Ctrl-C as a polite request.
+
+A program that follows along (the Slicer module) gets the same as JSON lines: see ``JsonLines``.
+"""
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
 
-from tqdm import tqdm
-
+from TransferSegLib.errors import TransferSegError
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 #: Where there is no terminal (a log file, CI) one line is printed at most this often.
 _SECONDS_BETWEEN_LINES = 30.0
@@ -45,6 +52,45 @@ def interruptible() -> Iterator[CancelToken]:
         signal.signal(signal.SIGINT, before)
 
 
+class JsonLines:
+    """Progress, results and errors as one JSON object a line, for a program that follows along.
+
+    ``{"stage": "Segmenting", "fraction": 0.4, "message": "on CPU (float32)", "seconds_left": 12.5}`` while work goes
+    on, then ``{"result": {...}}`` for what was done and ``{"error": "..."}`` for what was not. Nothing else is written
+    to the stream: whatever is meant for a person goes to standard error.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Write to a stream (None: standard output), each line at once."""
+        self._stream = stream or sys.stdout
+
+    def report(self, progress: Progress) -> None:
+        """Write a progress report; this is the ProgressCallback."""
+        left = None if progress.seconds_left is None else round(progress.seconds_left, 1)
+        fraction = round(progress.fraction, 4)
+        self._write({"stage": progress.stage, "fraction": fraction, "message": progress.message, "seconds_left": left})
+
+    def result(self, entry: dict[str, Any]) -> None:
+        """Write what was done."""
+        self._write({"result": entry})
+
+    def error(self, message: str) -> None:
+        """Write why something was not done, in words for a person."""
+        self._write({"error": message})
+
+    @contextmanager
+    def errors_written(self) -> Iterator[None]:
+        """Write an error of the library (also a request to stop) as a line, and let it go on its way."""
+        try:
+            yield
+        except TransferSegError as error:
+            self.error(str(error))
+            raise
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        print(json.dumps(entry), file=self._stream, flush=True)
+
+
 class _Bar:
     """A tqdm bar per stage."""
 
@@ -53,6 +99,8 @@ class _Bar:
         self._stage = ""
 
     def report(self, progress: Progress) -> None:
+        from tqdm import tqdm  # here, because 3D Slicer's Python does not have it
+
         if self._bar is None or progress.stage != self._stage:
             self.close()
             self._stage = progress.stage

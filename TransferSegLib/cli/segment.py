@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.cli.reporting import duration, interruptible, progress_shown, table
+from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, progress_shown, table
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.scans.write import LABEL_MAP_SUFFIXES
 
@@ -48,11 +49,26 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--preview", type=Path, metavar="PNG", help="picture of the result over three slices (several scans: a folder)"
     )
+    parser.add_argument(
+        "--progress",
+        choices=("text", "json"),
+        default="text",
+        help="json: progress, results and errors as one JSON object a line on standard output, for other programs",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment every scan; exit code 2 when one of them failed."""
+    if arguments.progress == "text":
+        return _segment_all(arguments, None)
+    lines = JsonLines()
+    with lines.errors_written():
+        return _segment_all(arguments, lines)
+
+
+def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
+    """Segment scan by scan, with text for a person, or with JSON ``lines`` for a program."""
     scans = [Path(scan) for scan in arguments.scans]
     outputs = _output_files(scans, arguments.output, arguments.format)
     previews = _preview_files(scans, arguments.preview)
@@ -65,17 +81,24 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.structures:
         segmenter.model.description.label_set.select(arguments.structures)  # an unknown name is told before any work
     failed = 0
-    with progress_shown() as progress, interruptible() as cancel:
+    shown = progress_shown() if lines is None else nullcontext(lines.report)
+    with shown as progress, interruptible() as cancel:
         for scan, output, preview in zip(scans, outputs, previews, strict=True):
             cancel.check()
             try:
                 segmentation = _segment_one(segmenter, scan, output, preview, arguments, progress, cancel)
             except (ScanError, MemoryError) as error:
                 failed += 1
-                print(f"transferseg: {error or f'{scan}: not enough memory.'}", file=sys.stderr)
+                message = str(error) or f"{scan}: not enough memory."
+                print(f"transferseg: {message}", file=sys.stderr)
+                if lines is not None:
+                    lines.error(message)
                 continue
-            print(report(scan, output, segmentation))
-    if len(scans) > 1:
+            if lines is None:
+                print(report(scan, output, segmentation))
+            else:
+                lines.result(_result(scan, output, segmentation))
+    if len(scans) > 1 and lines is None:
         print(f"{len(scans) - failed} of {len(scans)} scans segmented.")
     return 2 if failed else 0
 
@@ -90,7 +113,6 @@ def _segment_one(
     cancel: CancelToken,
 ) -> Segmentation:
     """Read, segment and write one scan."""
-    from TransferSegLib.pictures.preview import draw_preview
     from TransferSegLib.scans.read import read_scan
     from TransferSegLib.scans.write import write_label_map
 
@@ -101,6 +123,8 @@ def _segment_one(
         raise ScanError(f"{scan}: {error}") from error
     write_label_map(segmentation.label_map, output, segmentation.label_set)
     if preview is not None:
+        from TransferSegLib.pictures.preview import draw_preview
+
         draw_preview(image, segmentation.label_map, segmentation.label_set, preview, title=scan.name)
     return segmentation
 
@@ -113,6 +137,17 @@ def report(scan: Path, output: Path, segmentation: Segmentation) -> str:
         f"{scan.name}\n{table(('structure', 'ml'), rows)}\n"
         f"written to {output} ({duration(segmentation.seconds)} on {segmentation.device})"
     )
+
+
+def _result(scan: Path, output: Path, segmentation: Segmentation) -> dict[str, Any]:
+    """Return a segmented scan for ``--progress json``."""
+    return {
+        "scan": str(scan),
+        "output": str(output),
+        "device": segmentation.device,
+        "seconds": round(segmentation.seconds, 2),
+        "volumes_ml": {name: round(volume, 3) for name, volume in segmentation.volumes_ml().items()},
+    }
 
 
 def stem(scan: Path) -> str:
