@@ -16,7 +16,7 @@ from TransferSegLib.training.configuration import AugmentationConfiguration, Tra
 from TransferSegLib.training.patches import PatchSampler
 
 STILL = AugmentationConfiguration(rotation_degrees=0, scaling=0, mirror=0, intensity=0)
-QUIET = TrainingConfiguration(patch=16, frame=2, augmentation=STILL)
+QUIET = TrainingConfiguration(patch=32, frame=2, augmentation=STILL)
 #: Channel 1 is on the right, channel 2 on the left, channel 3 has no side.
 MIRRORED = (0, 2, 1, 3)
 
@@ -115,7 +115,7 @@ def test_a_patch_holds_the_structure_it_was_drawn_for_within_its_frame() -> None
 
 
 def test_the_same_generator_gives_the_same_patch() -> None:
-    sampler = PatchSampler([make_case(blocks())], MIRRORED, TrainingConfiguration(patch=16, frame=2))
+    sampler = PatchSampler([make_case(blocks())], MIRRORED, TrainingConfiguration(patch=32, frame=2))
     first, second = (sampler.draw(np.random.default_rng([1, 7])) for _ in range(2))
     assert np.array_equal(first.intensities, second.intensities) and np.array_equal(first.labels, second.labels)
     other = sampler.draw(np.random.default_rng([1, 8]))
@@ -128,7 +128,7 @@ def test_scan_smaller_than_a_patch_is_surrounded_by_outside() -> None:
     patch = PatchSampler([make_case(labels)], MIRRORED, replace(QUIET, background_share=0)).draw(
         np.random.default_rng(0)
     )
-    assert patch.intensities.shape == (16, 16, 16)
+    assert patch.intensities.shape == (32, 32, 32)
     assert (patch.labels == 1).sum() == 4
     assert (patch.intensities == -1).mean() > 0.8
 

@@ -52,7 +52,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     rows = []
     for structure in model.label_set:
         code = structure.terminology[0] if structure.terminology else "-"
-        score = f"{dice[structure.name]:.3f}" if structure.name in dice else "-"
+        score = "-" if dice.get(structure.name) is None else f"{dice[structure.name]:.3f}"
         rows.append((structure.name, str(structure.label), code, score))
     print(f"{model.name}, version {model.version}: {model.summary}")
     inferred = " (inferred)" if model.spacing_inferred else ""

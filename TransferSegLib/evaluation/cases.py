@@ -66,7 +66,7 @@ def dice_by_structure(
     found, expected = sitk.GetArrayViewFromImage(label_map), sitk.GetArrayViewFromImage(reference)
     judged = np.ones(expected.shape, bool)
     if case.judged is not None:
-        judged = sitk.GetArrayViewFromImage(read_label_map(case.judged)) != 0
+        judged = sitk.GetArrayFromImage(read_label_map(case.judged)) != 0
     scores = {}
     for name in case.annotated:
         mine, theirs = label_set.find(name), reference_set.find(name)

@@ -150,7 +150,7 @@ class ModelDescription:
     def __post_init__(self) -> None:
         """Raise ModelError for a field that is out of range or contradicts another."""
         _check_format_version(self.format_version)
-        if not _NAME.fullmatch(_text("name", self.name)) or self.name != self.name.strip(" ."):
+        if not is_model_name(_text("name", self.name)):
             raise ModelError(
                 f"'{self.name}' cannot be a model's name: use up to 100 letters, digits, spaces and dashes, "
                 "beginning with a letter or digit."
@@ -236,6 +236,11 @@ class ModelDescription:
             spacing_inferred=entry.get("spacing_inferred", False),
             format_version=entry["format_version"],
         )
+
+
+def is_model_name(name: str) -> bool:
+    """Tell whether a model can have this name: it must do as a folder's name on every system."""
+    return _NAME.fullmatch(name) is not None and name == name.strip(" .")
 
 
 def finite(value: Any) -> Any:

@@ -19,7 +19,7 @@ import torch
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
+from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance, is_model_name
 from TransferSegLib.models.store import save_model
 from TransferSegLib.network.unet import UNet3D, initialise
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
@@ -51,6 +51,11 @@ class BaseModelPlan:
     intensity: IntensityRule | None = None
     command: str = "TransferSegLib.training.base.train_base"
 
+    def check_name(self) -> None:
+        """Raise TrainingError for a name no model can have, before hours are spent on it."""
+        if not is_model_name(self.name):
+            raise TrainingError(f"'{self.name}' cannot be a model's name: use letters, digits, spaces and dashes.")
+
     def intensity_rule(self) -> IntensityRule:
         """Return the rule chosen, else the usual one of the modality: a window for CT, else percentiles."""
         if self.intensity is not None:
@@ -69,10 +74,12 @@ def train_base(
     With ``resume`` an interrupted run goes on from its checkpoint and ends as if it had not been interrupted. When
     cancelled, a checkpoint is written before Cancelled is raised. Raises TrainingError, DatasetError, DeviceError.
     """
+    plan.check_name()
     checkpoint_file = plan.output / "checkpoint.pt"
     saved = _saved_run(checkpoint_file, plan, resume)
     training_ids, validation_ids = _split(plan, saved)
-    device = choose_device(plan.device)
+    # A resumed run keeps its precision: which one is faster is measured, and need not come out the same again.
+    device = choose_device(plan.device, None if saved is None else getattr(torch, saved["precision"]))
     cases = prepare_cases(
         plan.dataset, plan.dataset.label_set, plan.configuration.spacing_mm, plan.intensity_rule(), progress, cancel
     )
@@ -85,7 +92,8 @@ def train_base(
     run = _Run(plan, trainer, training_ids, validation, device, cancel)
     if saved is not None:
         trainer.restore(saved["trainer"])
-        run.best = dict(saved["best"])
+        run.best, run.validated = dict(saved["best"]), int(saved["validated"])
+        _forget_after(plan.output / "history.jsonl", trainer.step)
     run.train(Stage("training", plan.configuration.steps, progress, cancel, done=trainer.step))
     return plan.output / "model"
 
@@ -125,12 +133,32 @@ def _split(plan: BaseModelPlan, saved: dict[str, Any] | None) -> tuple[Sequence[
     if saved is None:
         if plan.configuration.validation_share == 0:
             return plan.dataset.ids, ()
-        return split_groups(plan.dataset, plan.configuration.validation_share, plan.configuration.seed)
+        split = split_groups(plan.dataset, plan.configuration.validation_share, plan.configuration.seed)
+        return split.training, split.validation
     ids = (saved["training_ids"], saved["validation_ids"])
     missing = sorted({id for part in ids for id in part} - set(plan.dataset.ids))
     if missing:
         raise TrainingError(f"Cases of the run in {plan.output} are no longer in the dataset: {', '.join(missing)}.")
     return ids
+
+
+def _forget_after(history: Path, step: int) -> None:
+    """Drop the lines of steps that were made after the checkpoint a run goes on from: they will be made again."""
+    if not history.exists():
+        return
+    lines = history.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if _step_of(line) <= step]
+    part = history.with_name(history.name + ".part")
+    part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    part.replace(history)
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of the history; a line cut short by a crash counts as never written."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 class _Run:
@@ -147,6 +175,7 @@ class _Run:
     ) -> None:
         """Set up a run that has not validated yet."""
         self.best: dict[str, Any] = {"step": 0, "mean": -1.0, "dice": {}}
+        self.validated = 0
         self._plan = plan
         self._trainer = trainer
         self._training_ids = list(training_ids)
@@ -159,6 +188,7 @@ class _Run:
         """Train to the last step; on cancel or Ctrl-C a checkpoint is left behind."""
         configuration = self._plan.configuration
         try:
+            self._validate_when_due()
             while self._trainer.step < configuration.steps:
                 stage.check()
                 report = self._trainer.train_step()
@@ -166,10 +196,8 @@ class _Run:
                 stage.step(f"loss {report.cross_entropy + report.dice_loss:.3f}{self._best_text()}")
                 if report.step % _REPORT_STEPS == 0:
                     self._write_losses()
-                last = report.step == configuration.steps
-                if report.step % configuration.validate_every == 0 or last:
-                    self._validate()
-                if report.step % configuration.checkpoint_every == 0 or last:
+                self._validate_when_due()
+                if report.step % configuration.checkpoint_every == 0 or report.step == configuration.steps:
                     self._checkpoint()
         except BaseException:
             # Whatever stopped the run, what was learned up to the last whole step is kept.
@@ -195,6 +223,14 @@ class _Run:
     def _append(self, line: dict[str, Any]) -> None:
         with (self._plan.output / "history.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line | {"time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
+
+    def _validate_when_due(self) -> None:
+        """Validate after every ``validate_every`` steps and the last, unless a run that was stopped did so already."""
+        step, configuration = self._trainer.step, self._plan.configuration
+        due = step == configuration.steps or (step > 0 and step % configuration.validate_every == 0)
+        if due and self.validated < step:
+            self._validate()
+            self.validated = step
 
     def _validate(self) -> None:
         """Validate the averaged weights and keep them as the model when they are the best so far."""
@@ -258,6 +294,8 @@ class _Run:
             {
                 "trainer": self._trainer.state(),
                 "best": self.best,
+                "validated": self.validated,
+                "precision": str(self._device.dtype).removeprefix("torch."),
                 "configuration": self._plan.configuration.to_json(),
                 "structures": list(self._plan.dataset.label_set.names),
                 "training_ids": self._training_ids,

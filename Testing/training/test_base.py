@@ -1,0 +1,146 @@
+"""Training a base model end to end on six real, sparsely annotated head and neck CTs, with a tiny network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from TransferSegLib.datasets.dataset import read_dataset
+from TransferSegLib.errors import Cancelled, TrainingError
+from TransferSegLib.models.store import load_model
+from TransferSegLib.progress import CancelToken, Progress
+from TransferSegLib.training import base
+from TransferSegLib.training.base import BaseModelPlan, train_base
+from TransferSegLib.training.checkpoint import read_checkpoint
+from TransferSegLib.training.configuration import TrainingConfiguration
+
+DATA = Path(__file__).resolve().parents[1] / "Data" / "head_neck_ct"
+TINY = TrainingConfiguration(
+    width=2, spacing_mm=8.0, steps=6, patch=32, frame=2, validate_every=3, checkpoint_every=2, warm_up=2, seed=5
+)
+
+
+def plan(output: Path, configuration: TrainingConfiguration = TINY) -> BaseModelPlan:
+    return BaseModelPlan(read_dataset(DATA), output, configuration, "tiny", device="cpu")
+
+
+def stop_after(steps: int, cancel: CancelToken):
+    """Return a progress callback that cancels once so many training steps are done."""
+
+    def watch(progress: Progress) -> None:
+        if progress.stage == "training" and progress.fraction >= steps / TINY.steps - 1e-9:
+            cancel.cancel()
+
+    return watch
+
+
+def weights_of(output: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(output / "checkpoint.pt")["trainer"]["network"]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_resume_equals_uninterrupted(tmp_path: Path, steps: int) -> None:
+    """Stopped after a plain step, or just before the validation that follows one."""
+    train_base(plan(tmp_path / "whole"))
+    cancel = CancelToken()
+    with pytest.raises(Cancelled):
+        train_base(plan(tmp_path / "parts"), progress=stop_after(steps, cancel), cancel=cancel)
+    assert read_checkpoint(tmp_path / "parts" / "checkpoint.pt")["trainer"]["step"] == steps
+    train_base(plan(tmp_path / "parts"), resume=True)
+    whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+    for name, value in load_model(tmp_path / "whole" / "model").state_dict.items():
+        assert torch.equal(value, load_model(tmp_path / "parts" / "model").state_dict[name]), name
+
+
+def test_the_model_describes_itself(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    folder = train_base(plan(tmp_path / "run"), progress=reports.append)
+    model = load_model(folder)
+    description = model.description
+    assert description.label_set.names == read_dataset(DATA).label_set.names
+    assert (description.spacing_mm, description.network.width, description.modality) == (8.0, 2, "CT")
+    assert description.provenance.configuration == json.loads(json.dumps(TINY.to_json()))
+    assert description.provenance.seed == 5
+    validation = description.metrics["validation"]
+    assert validation["cases"] == len(validation["ids"]) >= 1
+    training = [report for report in reports if report.stage == "training"]
+    assert [report.fraction for report in training] == pytest.approx([(step + 1) / 6 for step in range(6)])
+    assert training[-1].seconds_left == 0
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in history if "validation_dice" in line] == [3, 6]
+
+
+def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no checkpoint"):
+        train_base(plan(tmp_path / "run"), resume=True)
+    train_base(plan(tmp_path / "run", replace(TINY, steps=1, validation_share=0.0)))
+    with pytest.raises(TrainingError, match="resume it"):
+        train_base(plan(tmp_path / "run"))
+    with pytest.raises(TrainingError, match="another width"):
+        train_base(plan(tmp_path / "run", replace(TINY, width=3, validation_share=0.0)), resume=True)
+    longer = replace(TINY, steps=2, validation_share=0.0)
+    train_base(plan(tmp_path / "run", longer), resume=True)
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"] == 2
+
+
+def test_a_crash_between_checkpoints_leaves_no_double_lines(tmp_path: Path) -> None:
+    """History lines written after the last checkpoint are made again by the resumed run, not kept twice."""
+    train_base(plan(tmp_path / "run", replace(TINY, steps=2, validation_share=0.0)))
+    history = tmp_path / "run" / "history.jsonl"
+    with history.open("a") as stream:
+        stream.write('{"step": 5, "cross_entropy": 1.0}\n{"step": 6, "cro')
+    train_base(plan(tmp_path / "run", replace(TINY, validation_share=0.0)), resume=True)
+    assert all(json.loads(line)["step"] <= 6 for line in history.read_text().splitlines())
+    assert "1.0}" not in history.read_text()
+
+
+def test_a_damaged_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    for content in (b"", b"not a checkpoint", b"PK\x03\x04" + bytes(100)):
+        file.write_bytes(content)
+        with pytest.raises(TrainingError, match="Delete it"):
+            read_checkpoint(file)
+
+
+def test_interruption_anywhere_keeps_the_last_whole_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in validation (here: no memory) still leaves a checkpoint to go on from."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(base, "validate", fail)
+    with pytest.raises(MemoryError):
+        train_base(plan(tmp_path / "run"))
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"] == 3
+    train_base(plan(tmp_path / "run"), resume=True)
+    assert (tmp_path / "run" / "model" / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"patch": 36}, "patch must be a multiple of 8"),
+        ({"widht": 3}, "Unknown knob"),
+        ({"steps": 2.5}, "whole number"),
+        ({"learning_rate": "fast"}, "takes a number"),
+        ({"augmentation": {"blur": 1}}, "Unknown knob"),
+        ({"spacing_mm": float("nan")}, "spacing_mm"),
+    ],
+)
+def test_knobs_that_cannot_work(knobs: dict, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        TrainingConfiguration.from_json(knobs)
+
+
+def test_configuration_survives_json() -> None:
+    changed = replace(TINY, augmentation=replace(TINY.augmentation, mirror=0.5))
+    assert TrainingConfiguration.from_json(json.loads(json.dumps(changed.to_json()))) == changed
+    assert np.isclose(changed.augmentation.mirror, 0.5)

@@ -1,0 +1,108 @@
+"""The optimisation loop on a problem small enough to solve: a bright ball in a dark cube."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.scans.grid import CanonicalGrid
+from TransferSegLib.segmenting.devices import Device
+from TransferSegLib.structures import LabelSet, Structure
+from TransferSegLib.training.cases import PreparedCase
+from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
+from TransferSegLib.training.patches import PatchSampler
+from TransferSegLib.training.trainer import Trainer, learning_rate
+from TransferSegLib.training.validation import case_dice
+
+STILL = AugmentationConfiguration(rotation_degrees=0, scaling=0, intensity=0)
+SMALL = TrainingConfiguration(
+    width=4, patch=32, frame=2, steps=40, warm_up=5, learning_rate=0.05, average=0.9, seed=3, augmentation=STILL
+)
+FLOAT32 = Device("cpu", "processor", torch.float32)
+
+
+def ball(annotated: tuple[bool, ...] = (True, True, True)) -> PreparedCase:
+    z, y, x = np.indices((32, 32, 32))
+    labels = ((z - 15) ** 2 + (y - 14) ** 2 + (x - 16) ** 2 < 64).astype(np.uint8)
+    intensities = np.where(labels == 1, 0.8, -0.8).astype(np.float16)
+    grid = CanonicalGrid.around(sitk.Image([32, 32, 32], sitk.sitkInt16), 1.0)
+    return PreparedCase("ball", intensities, labels, None, np.array(annotated), -1.0, grid, {1: np.flatnonzero(labels)})
+
+
+def make_trainer(case: PreparedCase, configuration: TrainingConfiguration = SMALL) -> Trainer:
+    network = UNet3D(3, configuration.width)
+    initialise(network, configuration.seed)
+    return Trainer(network, PatchSampler([case], (0, 1, 2), configuration), configuration, FLOAT32)
+
+
+def test_it_learns_what_is_plain_to_see() -> None:
+    trainer = make_trainer(ball())
+    reports = [trainer.train_step() for _ in range(SMALL.steps)]
+    assert reports[0].dice_loss > 0.8
+    assert reports[-1].dice_loss < 0.4 and reports[-1].cross_entropy < 0.2 * reports[0].cross_entropy
+
+
+def test_an_unannotated_structure_is_not_unlearned() -> None:
+    """With channel 2 unannotated its head learns nothing but what lowers the background's share."""
+    trainer = make_trainer(ball(annotated=(True, True, False)))
+    for _ in range(SMALL.steps):
+        trainer.train_step()
+    trainer.network.eval()
+    with torch.no_grad():
+        scan = torch.from_numpy(ball().intensities.astype(np.float32))[None, None]
+        probabilities = torch.softmax(trainer.network(scan, padded=True), dim=1)[0]
+    inside = torch.from_numpy(ball().labels == 1)
+    assert probabilities[1][inside].mean() > 0.7
+    # Outside the ball background and channel 2 may share as they like; the annotated one must be gone.
+    assert (probabilities[0] + probabilities[2])[~inside].mean() > 0.9
+
+
+def test_averaged_weights_are_lent_and_taken_back() -> None:
+    trainer = make_trainer(ball())
+    for _ in range(3):
+        trainer.train_step()
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    with trainer.averaged() as network:
+        assert not network.training
+        lent = {name: value.clone() for name, value in network.state_dict().items()}
+    assert trainer.network.training
+    assert all(torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items())
+    assert all(torch.equal(value, trainer.averaged_state()[name]) for name, value in lent.items())
+    assert any(not torch.equal(value, before[name]) for name, value in lent.items())
+
+
+def test_a_loss_that_is_no_number_stops_training() -> None:
+    trainer = make_trainer(ball())
+    with torch.no_grad():
+        trainer.network.head.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="lower learning rate"):
+        trainer.train_step()
+
+
+def test_a_checkpoint_of_another_network_is_refused() -> None:
+    state = make_trainer(ball()).state()
+    other = TrainingConfiguration(width=3, patch=32, frame=2, augmentation=STILL)
+    with pytest.raises(TrainingError, match="another network"):
+        make_trainer(ball(), other).restore(state)
+
+
+def test_learning_rate_warms_up_and_decays_to_zero() -> None:
+    configuration = TrainingConfiguration(steps=100, warm_up=10, learning_rate=1.0)
+    rates = [learning_rate(step, configuration) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and rates[10] == pytest.approx(1.0)
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0)
+    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_dice_of_a_case_counts_annotated_structures_only() -> None:
+    label_set = LabelSet((Structure("ball", 1, (255, 0, 0)), Structure("other", 2, (0, 255, 0))))
+    case = ball(annotated=(True, True, False))
+    shifted = np.roll(case.labels, 4, axis=2)
+    expected = 2 * np.logical_and(shifted, case.labels).sum() / (2 * case.labels.sum())
+    assert case_dice(shifted, case, label_set) == {"ball": pytest.approx(expected)}
+    assert case_dice(np.full_like(shifted, 2), case, label_set) == {"ball": 0.0}
