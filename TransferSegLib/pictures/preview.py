@@ -152,7 +152,9 @@ def _draw_panel(
     canvas.box(top, left, height, width, BLACK)
     crop = widened(panel.crop, panel.intensities.shape, panel.sides_mm, width / height)
     (low, high), (near, far) = crop
-    scale = min(height / (high - low), width / (far - near))
+    fitting = height / (high - low), width / (far - near)
+    # Rather cut a row of pixels off than leave a black line for the rounding of the panel's size.
+    scale = max(fitting) if max(fitting) < 1.01 * min(fitting) else min(fitting)
     grey = render_intensities(panel.intensities, crop, panel.sides_mm, scale, panel.plane.upwards)
     grey = np.clip((grey - window[0]) * (255.0 / (window[1] - window[0])), 0.0, 255.0)[:height, :width]
     picture = np.repeat(grey[:, :, None], 3, axis=2)
