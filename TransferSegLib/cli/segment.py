@@ -72,6 +72,8 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     scans = [Path(scan) for scan in arguments.scans]
     outputs = _output_files(scans, arguments.output, arguments.format)
     previews = _preview_files(scans, arguments.preview)
+    if not 0 < arguments.memory < float("inf"):
+        raise TransferSegError(f"--memory {arguments.memory:g} is no amount of memory: give gigabytes, e.g. 4.")
 
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model

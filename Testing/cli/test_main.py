@@ -1,0 +1,109 @@
+"""The command as a whole: help, unknown words, exit codes, models, evaluate, train-base."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from TransferSegLib.cli.main import main
+from TransferSegLib.cli.reporting import duration, table
+
+DATA = Path(__file__).resolve().parents[1] / "Data"
+MODEL = str(DATA / "model_format_1" / "model")
+TINY = ["--width", "2", "--spacing-mm", "8", "--patch", "32", "--validation-share", "0", "--device", "cpu"]
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from TransferSegLib.cli.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("segment", "demo", "train-base", "dataset", "evaluate", "models"):
+        assert verb in done.stdout
+
+
+def test_no_verb_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "usage: transferseg" in capsys.readouterr().out
+
+
+def test_models_show_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "show", MODEL]) == 0
+    shown = capsys.readouterr().out
+    description = json.loads((Path(MODEL) / "model.json").read_text())
+    assert all(structure["name"] in shown for structure in description["structures"])
+    assert main(["models", "export", MODEL, str(tmp_path / "one.zip")]) == 0
+    assert main(["models", "show", str(tmp_path / "one.zip")]) == 0
+    assert main(["models", "show", "no such model"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_evaluate_writes_every_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "dice.json"
+    words = ["--data", str(DATA / "head_neck_ct"), "--model", MODEL, "--device", "cpu"]
+    assert main(["evaluate", *words, "--cases", "pt_14", "--json", str(file)]) == 0
+    assert "1 cases" in capsys.readouterr().out
+    scores = json.loads(file.read_text())
+    assert list(scores) == ["pt_14"]
+    assert all(0 <= value <= 1 for value in scores["pt_14"].values())
+    assert main(["evaluate", *words, "--cases", "nobody"]) == 2
+
+
+def test_train_base_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train-base", "--data", str(DATA / "head_neck_ct"), "--output", str(tmp_path / "run")]
+    assert main([*words, *TINY, "--steps", "1", "--name", "small one"]) == 0
+    assert "model is in" in capsys.readouterr().out
+    assert main([*words, *TINY, "--steps", "1"]) == 2
+    assert "--resume" in capsys.readouterr().err
+    # The knobs of the run are remembered: only what changes needs to be said.
+    assert main([*words, "--resume", "--steps", "2", "--name", "small one", "--device", "cpu"]) == 0
+    assert main([*words, "--resume", "--width", "4", "--device", "cpu"]) == 2
+    assert "another width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "JSON"), ("[1]", "object"), ('{"wdith": 3}', "Unknown knob"), ('{"augmentation": 3}', "object")],
+)
+def test_bad_configuration_files(
+    content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "knobs.json"
+    file.write_text(content)
+    words = ["train-base", "--data", str(DATA / "head_neck_ct"), "--output", str(tmp_path / "run")]
+    assert main([*words, "--configuration", str(file)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as SIGINT here")
+def test_ctrl_c_leaves_a_checkpoint_to_resume(tmp_path: Path) -> None:
+    words = ["train-base", "--data", str(DATA / "head_neck_ct"), "--output", str(tmp_path / "run"), *TINY]
+    command = [sys.executable, "-m", "TransferSegLib", *words, "--steps", "100000", "--checkpoint-every", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 240
+        while not (tmp_path / "run" / "checkpoint.pt").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=240)
+    assert process.returncode == 130
+    assert "--resume" in error and "Traceback" not in error
+    from TransferSegLib.training.checkpoint import read_checkpoint
+
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"] >= 1
+
+
+def test_durations_and_tables() -> None:
+    assert [duration(s) for s in (8.4, 185, 7800)] == ["8 s", "3 min 05 s", "2 h 10 min"]
+    assert table(("name", "n"), [("a", "10")]) == "name   n\n----  --\na     10"
