@@ -25,6 +25,9 @@ _WORTH_IT = 0.85
 #: What torch says when there is not enough memory on a CPU, a CUDA device, an Apple GPU.
 _OUT_OF_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
+#: Where Linux lists what the processor can do.
+_PROCESSOR_FLAGS = Path("/proc/cpuinfo")
+
 
 @dataclass(frozen=True)
 class Device:
@@ -157,10 +160,9 @@ def cpu_has_bfloat16() -> bool:
         supported = getattr(torch.cpu, probe, None)  # private, and not in every version of torch
         if supported is not None and supported():
             return True
-    processor = Path("/proc/cpuinfo")
-    if not processor.is_file():
+    if not _PROCESSOR_FLAGS.is_file():
         return False
-    flags = processor.read_text(errors="replace")
+    flags = _PROCESSOR_FLAGS.read_text(errors="replace")
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
@@ -175,16 +177,21 @@ def half_is_faster(name: str, half: torch.dtype) -> bool:
         weight = torch.ones(32, 32, 3, 3, 3, device=device, dtype=dtype).contiguous(memory_format=memory_format)
         return lambda: functional.conv3d(maps, weight)
 
+    threads = torch.get_num_threads()
     try:
+        if device.type == "cpu":
+            torch.set_num_threads(1)  # so that the time counted is this thread's work, not waiting for others
         with torch.inference_mode():
             return _shortest_time(once(half), device) < _WORTH_IT * _shortest_time(once(torch.float32), device)
     except RuntimeError:
         return False  # this torch cannot convolve in half precision here
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _shortest_time(work: Callable[[], torch.Tensor], device: torch.device) -> float:
-    """Return the shortest seconds of five runs after a first; processor time on a CPU, which other programs share."""
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    """Return the shortest seconds of five runs after a first; on a CPU, which others share, of this thread's work."""
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
     times = []
     for _ in range(6):
         started = clock()

@@ -92,6 +92,8 @@ class InferenceNetwork:
             if low < high:
                 rows = centre(maps, [stop - start, kept[1], kept[2]])
                 skip[:, :, low - first : high - first] = rows[:, :, low - start : high - start]
+                del rows
+            del maps  # before the next slab's are made
         return pooled, skip
 
     def _last_level(self, low: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
@@ -102,6 +104,7 @@ class InferenceNetwork:
             stop = min(depth, start + SLAB_ROWS)
             maps = self._join_and_convolve(low[:, :, start // 2 : stop // 2 + 2], skip[:, :, start : stop + 4], 2)
             logits[:, :, start:stop] = functional.conv3d(maps, *self._head)
+            del maps
         return logits
 
     def _pair(self, maps: torch.Tensor, weights: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:

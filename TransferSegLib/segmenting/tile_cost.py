@@ -72,14 +72,19 @@ def memory_bytes(sides_zyx: Sides, width: int, classes: int, itemsize: int) -> n
     Measured on Linux with torch 2.13 as the growth of the peak resident set during one tile, see
     ``Testing/benchmarks/tile_memory.py``.
     """
-    sides = (sides_zyx[0].slab(), sides_zyx[1], sides_zyx[2])
-    counted = [_total(stage, sides) * itemsize for stage in _stages(width, classes)]
-    outputs = _total([(float(classes), "up0")], sides)
     # Logits in the network's precision, in float32, and their softmax.
-    counted.append(outputs * (itemsize + 8.0))
-    scan = _total([(1.0, "scan")], sides) * (4.0 + itemsize)
-    most = np.maximum.reduce(np.broadcast_arrays(*counted))
-    return _MEASURED_OVER_COUNTED * (most + scan) + _CONSTANT_BYTES
+    answer = _total([(float(classes), "up0")], sides_zyx) * (itemsize + 8.0)
+    most = np.maximum(answer, counted_bytes(sides_zyx, width, classes, itemsize))
+    return _MEASURED_OVER_COUNTED * most + _CONSTANT_BYTES
+
+
+def counted_bytes(sides_zyx: Sides, width: int, classes: int, itemsize: int) -> np.ndarray:
+    """Return the most bytes of maps that ``InferenceNetwork`` keeps alive together."""
+    sides = (sides_zyx[0].slab(), sides_zyx[1], sides_zyx[2])
+    stages = [_total(stage, sides) * itemsize for stage in _stages(width, classes)]
+    scan = _total([(1.0, "scan")], sides) * itemsize
+    most: np.ndarray = np.maximum.reduce(np.broadcast_arrays(*stages))
+    return most + scan
 
 
 def _stages(width: int, classes: int) -> list[_Terms]:

@@ -1,0 +1,67 @@
+"""Small networks and models with random weights for the tests of predicting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
+from TransferSegLib.models.store import Model
+from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.scans.intensity import CT_WINDOW, IntensityRule
+from TransferSegLib.structures import LabelSet, Structure
+
+
+def random_network(classes: int = 4, width: int = 2, seed: int = 3) -> UNet3D:
+    """Return a network whose random weights and biases make every class win somewhere."""
+    network = UNet3D(classes, width)
+    initialise(network, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(0.2, 0.2, generator=generator)
+        network.head.weight.normal_(0, 1, generator=generator)
+        # Logits of mean 0 and deviation 1 for noise: no class is out of the competition.
+        logits = network(torch.randn(1, 1, 108, 108, 108, generator=generator))
+        deviation = logits.std(dim=(0, 2, 3, 4))
+        network.head.weight /= deviation[:, None, None, None, None]
+        network.head.bias.copy_((network.head.bias - logits.mean(dim=(0, 2, 3, 4))) / deviation)
+    return network
+
+
+@pytest.fixture(scope="session")
+def network() -> UNet3D:
+    """Four classes, width 2."""
+    return random_network()
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Model]:
+    """Return a function that makes a model with random weights, labels 10, 20, 30 ... for a spacing."""
+
+    def make(
+        spacing_mm: float = 1.5, classes: int = 4, width: int = 2, rule: IntensityRule = CT_WINDOW, factor: int = 10
+    ) -> Model:
+        structures = tuple(Structure(f"part {n}", factor * n, (n, 0, 0)) for n in range(1, classes))
+        description = ModelDescription(
+            name="random",
+            version="1",
+            label_set=LabelSet(structures),
+            spacing_mm=spacing_mm,
+            intensity=rule,
+            network=NetworkDescription(width=width, classes=classes),
+            modality="CT",
+            summary="",
+            license="",
+            training_data="",
+            citation="",
+            metrics={},
+            provenance=Provenance("test", 3, "0", "2024-01-01"),
+        )
+        return Model(description, dict(random_network(classes, width).state_dict()), Path("random"))
+
+    return make
