@@ -26,6 +26,9 @@ TESTS = [
     "h5py>=3.11,<4",
     "ruff==0.17.6",
     "mypy==2.4.1",
+    # The host in which the Slicer module is tested; see Testing/slicerhost/README.md for the system's libraries.
+    "slicer-core==5.13.31053.0",
+    "PySide6-Essentials==6.8.3",
 ]
 
 

@@ -1,0 +1,85 @@
+"""The test host with the real module in it, for the tests of this folder; skipped loudly where it cannot start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTING = Path(__file__).resolve().parents[1]
+MODULE = TESTING.parent / "TransferSeg" / "TransferSeg.py"
+#: What the host needs of the system; Testing/run.py installs the Python packages.
+NEEDED = "libegl1 libgl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 fonts-dejavu-core (Debian's names)"
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+sys.path.insert(0, str(TESTING))
+
+_whyNot: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _whyNot:
+        terminalreporter.section("THE SLICER MODULE WAS NOT TESTED", red=True, bold=True)
+        terminalreporter.line(_whyNot[0])
+
+
+@pytest.fixture(scope="session")
+def host_environment() -> dict[str, str]:
+    """Return the environment of a process in which the host starts; skips when it does not.
+
+    It is tried in a process of its own, because a missing library may end the process instead of raising.
+    """
+    environment = os.environ | {"PYTHONPATH": str(TESTING)}
+    program = "from slicerhost.window import Host; Host().slices['Red'].view.pixels()"
+    command = [sys.executable, "-c", program]
+    tried = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if tried.returncode:
+        last = (tried.stderr.strip() or f"exit code {tried.returncode}").splitlines()[-1]
+        _whyNot.append(f"The test host cannot start: {last}. It needs {NEEDED}.")
+        pytest.skip(_whyNot[0])
+    return environment
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a library folder with one tiny model, which is the user's library for these tests."""
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(TESTING / "Data" / "model_format_1" / "model", folder / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRANSFERSEG_MODELS", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def loaded_host(host_environment, models):
+    """Return the host with the module's panel open."""
+    from slicerhost.window import Host
+
+    host = Host()
+    host.loadModule(MODULE)
+    yield host
+    host.close()
+
+
+@pytest.fixture
+def host(loaded_host):
+    """Return the host with an empty scene; afterwards no slot may have raised."""
+    import slicer
+    from slicerhost import pythonqt
+
+    pythonqt.slotErrors.clear()
+    slicer.mrmlScene.Clear(False)
+    loaded_host.process()
+    yield loaded_host
+    assert not pythonqt.slotErrors
+
+
+@pytest.fixture
+def ui(host):
+    return host.widget.ui

@@ -1,0 +1,133 @@
+"""``Host``: a main window with slice views, in which a scripted module is loaded as Slicer loads it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import slicer
+
+from slicerhost import pythonqt, scene
+
+qt = pythonqt.install()
+
+from slicerhost import widgets  # noqa: E402 - after Qt's classes were changed
+
+TITLE = "Test host (not 3D Slicer)"
+
+
+class qSlicerScriptedLoadableModule(scene.Module):
+    """What ``slicer.modules.<name>`` is for a scripted module."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        super().__init__(name)
+        self.path, self.title = str(path), name
+        self.widget = None
+
+    def widgetRepresentation(self):
+        return self.widget
+
+
+@pythonqt.cpp
+class qSlicerScriptedLoadableModuleWidget(widgets.qMRMLWidget):
+    """The Qt widget around a module's Python widget."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._isEntered, self._python = False, None
+
+    isEntered = property(lambda self: self._isEntered)
+
+    def self(self):
+        return self._python
+
+
+class Host:
+    """The window and the one module in it."""
+
+    def __init__(self) -> None:
+        self.application = scene.start()
+        self._qt = qt.QApplication.instance() or qt.QApplication(sys.argv[:1])
+        self.application.processEvents = self._qt.processEvents
+        self.application.moduleManager = lambda: self
+        slicer.qSlicerScriptedLoadableModule = qSlicerScriptedLoadableModule
+        slicer.qSlicerScriptedLoadableModuleWidget = qSlicerScriptedLoadableModuleWidget
+        widgets.install()
+        self._makeWindow()
+
+    def _makeWindow(self) -> None:
+        self.window = qt.QMainWindow()
+        self.window.setWindowTitle(TITLE)
+        center = qt.QWidget()
+        grid = qt.QGridLayout(center)
+        self.slices = {name: widgets.SliceViewLabel(name) for name in ("Red", "Yellow", "Green")}
+        for index, view in enumerate(self.slices.values()):
+            grid.addWidget(view, index // 2, index % 2)
+        label = qt.QLabel(TITLE)
+        label.setAlignment(qt.Qt.AlignCenter)
+        grid.addWidget(label, 1, 1)
+        self.window.setCentralWidget(center)
+        self._dock = qt.QDockWidget("Module")
+        self._dock.setMinimumWidth(430)
+        self.window.addDockWidget(qt.Qt.LeftDockWidgetArea, self._dock)
+        self.window.resize(1150, 700)
+
+    def module(self, name: str):
+        """Return a module by its name, None when there is none (this is the module manager's method)."""
+        return getattr(slicer.modules, name.lower(), None)
+
+    def loadModule(self, path: Path):
+        """Load a scripted module and open its panel; returns its Python widget."""
+        name = path.stem
+        sys.path.append(str(path.parent))
+        spec = importlib.util.spec_from_file_location(name, path)
+        self.pythonModule = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.pythonModule)
+        module = qSlicerScriptedLoadableModule(name, path)
+        getattr(self.pythonModule, name)(module)
+        setattr(slicer.modules, name.lower(), module)
+        frame = module.widget = qSlicerScriptedLoadableModuleWidget()
+        qt.QVBoxLayout(frame)
+        frame.setMRMLScene(slicer.mrmlScene)
+        self.widget = frame._python = getattr(self.pythonModule, name + "Widget")(frame)
+        self.widget.setup()
+        area = qt.QScrollArea()
+        area.setWidgetResizable(True)
+        area.setWidget(frame)
+        self._dock.setWidget(area)
+        self._dock.setWindowTitle(module.title)
+        frame._isEntered = True
+        self.widget.enter()
+        self.window.show()
+        self.process()
+        return self.widget
+
+    def process(self, milliseconds: int = 50) -> None:
+        """Let Qt work for a while."""
+        timer = qt.QElapsedTimer()
+        timer.start()
+        while timer.elapsed() < milliseconds:
+            self._qt.processEvents(qt.QEventLoop.AllEvents, 20)
+
+    def waitFor(self, condition: Callable[[], bool], seconds: float = 240.0) -> None:
+        """Let Qt work until a condition holds; fails when it does not within a time that is ample."""
+        timer = qt.QElapsedTimer()
+        timer.start()
+        while not condition():
+            assert timer.elapsed() < 1000 * seconds, f"waited {seconds:g} s in vain"
+            self._qt.processEvents(qt.QEventLoop.AllEvents, 20)
+
+    def screenshot(self, path: Path) -> None:
+        """Draw the views and save a picture of the window."""
+        self.process(100)
+        for view in self.slices.values():
+            view.draw()
+        self.process(100)
+        assert self.window.grab().save(str(path))
+
+    def close(self) -> None:
+        """Close the module as Slicer does at its end."""
+        self.widget.cleanup()
+        self.window.close()
