@@ -62,13 +62,11 @@ class SliceView:
         self._interactor.SetSize(width, height)
         self.logic.ResizeSliceNode(width, height)
 
-    def show(self, volumeNode, offsetMm: float | None = None) -> None:
-        """Show a volume, fitted to the view, at a position along the view's axis (None: its middle)."""
+    def show(self, volumeNode, centerRas: tuple[float, float, float]) -> None:
+        """Show a volume, fitted to the view, in the slice through a point (RAS, mm)."""
         self.logic.GetSliceCompositeNode().SetBackgroundVolumeID(volumeNode.GetID())
         self.logic.FitSliceToBackground()
-        if offsetMm is not None:
-            self.logic.SetSliceOffset(offsetMm)
-        self.logic.SnapSliceOffsetToIJK()
+        self.node.JumpSlice(*centerRas)
 
     def pixels(self) -> np.ndarray:
         """Draw the view; returns height x width x 3 bytes, the top row first."""

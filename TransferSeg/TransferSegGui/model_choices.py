@@ -42,11 +42,10 @@ def _choice(place: str, path: Path) -> ModelChoice:
     except ModelError as error:
         return ModelChoice(key, path, _("{name} (damaged)").format(name=path.name), str(error), str(error))
     text = _("{name}, version {version}").format(name=model.name, version=model.version)
-    details = _("{modality}, works at {spacing} mm, {count} structures: {structures}. {summary}").format(
+    details = _("{modality}, works at {spacing} mm, {count} structures: {structures}").format(
         modality=model.modality,
         spacing=f"{model.spacing_mm:g}",
         count=len(model.label_set),
         structures=", ".join(model.label_set.names),
-        summary=model.summary,
     )
     return ModelChoice(key, path, text, details)

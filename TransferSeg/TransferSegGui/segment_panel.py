@@ -160,9 +160,9 @@ class SegmentPanel:
         self.run.cancel()
 
     def _onProgress(self, fraction: float, secondsLeft: float | None, message: str) -> None:
+        self.ui.segmentStatusLabel.text = progressText(fraction, secondsLeft, message)
         self.ui.segmentProgressBar.setRange(0, 1000)
         self.ui.segmentProgressBar.setValue(round(1000 * fraction))
-        self.ui.segmentStatusLabel.text = progressText(fraction, secondsLeft, message)
 
     def _onEnd(self, run: SegmentProcess) -> None:
         """Show how the run ended."""
