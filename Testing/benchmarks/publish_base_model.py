@@ -26,9 +26,16 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument(
+        "--command", help="the command to state, where the run was not started by it (say so in --note)"
+    )
+    parser.add_argument("--note", default="", help="a paragraph for the card: how the run really went")
     arguments = parser.parse_args()
 
     trained = load_model(arguments.run / "model")
+    if arguments.command:
+        provenance = replace(trained.description.provenance, command=arguments.command)
+        trained = replace(trained, description=replace(trained.description, provenance=provenance))
     save_model(arguments.output, trained.description, trained.state_dict, half_precision=True, overwrite=True)
     dataset = read_dataset(arguments.data)
     validation = dataset.select(trained.description.metrics["validation"]["ids"])
@@ -45,7 +52,7 @@ def main() -> None:
     save_model(arguments.output, description, trained.state_dict, half_precision=True, overwrite=True)
     history = [json.loads(line) for line in (arguments.run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     draw_learning_curve(history, arguments.output / "learning-curve.png")
-    (arguments.output / "README.md").write_text(card(description, summary, history), encoding="utf-8")
+    (arguments.output / "README.md").write_text(card(description, summary, history, arguments.note), encoding="utf-8")
     print(table(summary))
 
 
@@ -59,7 +66,7 @@ def table(summary: dict[str, Summary]) -> str:
     return "\n".join(rows)
 
 
-def card(description: ModelDescription, summary: dict[str, Summary], history: list[dict]) -> str:
+def card(description: ModelDescription, summary: dict[str, Summary], history: list[dict], note: str) -> str:
     """Return the model's card as Markdown."""
     knobs = description.provenance.configuration
     validations = [line for line in history if "validation_dice" in line]
@@ -74,6 +81,8 @@ stored in half precision.
 - **Made by:** `{description.provenance.command}` (code {description.provenance.code_version},
   {description.provenance.created[:10]}, seed {description.provenance.seed})
 - **Knobs:** `{json.dumps(knobs)}`
+
+{note}
 
 ## Dice on the validation cases
 

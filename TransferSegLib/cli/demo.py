@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.output
     segmentation_file, picture = output / "sample.seg.nrrd", output / "sample.png"
     write_label_map(segmentation.label_map, segmentation_file, segmentation.label_set)
-    title = f"{sample.name}: sample {case.id}"
+    title = f"{sample.name}, {case.id}"
     draw_preview(image, segmentation.label_map, segmentation.label_set, picture, title=title)
 
     reference = read_label_map(case.labels)
