@@ -30,12 +30,15 @@ def main() -> None:
         "--command", help="the command to state, where the run was not started by it (say so in --note)"
     )
     parser.add_argument("--note", default="", help="a paragraph for the card: how the run really went")
+    parser.add_argument("--single-part", nargs="*", default=[], help="structures of which the largest part is kept")
     arguments = parser.parse_args()
 
     trained = load_model(arguments.run / "model")
     if arguments.command:
         provenance = replace(trained.description.provenance, command=arguments.command)
         trained = replace(trained, description=replace(trained.description, provenance=provenance))
+    described = replace(trained.description, single_part=tuple(arguments.single_part), license="Apache-2.0")
+    trained = replace(trained, description=described)
     save_model(arguments.output, trained.description, trained.state_dict, half_precision=True, overwrite=True)
     dataset = read_dataset(arguments.data)
     validation = dataset.select(trained.description.metrics["validation"]["ids"])
@@ -77,7 +80,7 @@ def card(description: ModelDescription, summary: dict[str, Summary], history: li
 stored in half precision.
 
 - **Training data:** {description.training_data}
-- **Licence of the model:** Apache-2.0; of its training data: {description.license}
+- **Licence of the model:** Apache-2.0; of its training data: MIT (Open-KBP)
 - **Made by:** `{description.provenance.command}` (code {description.provenance.code_version},
   {description.provenance.created[:10]}, seed {description.provenance.seed})
 - **Knobs:** `{json.dumps(knobs)}`

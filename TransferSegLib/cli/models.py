@@ -44,14 +44,15 @@ def run_list(arguments: argparse.Namespace) -> int:
 def run_show(arguments: argparse.Namespace) -> int:
     """Print a model's description for a person."""
     from TransferSegLib.models.locate import find_model
-    from TransferSegLib.models.store import load_description
+    from TransferSegLib.models.store import load_model
 
     folder = find_model(arguments.model)
-    model = load_description(folder)
+    model = load_model(folder).description  # the weights too: a damaged model is not shown as if it were whole
     dice = model.metrics.get("validation", {}).get("dice", {})
     rows = []
     for structure in model.label_set:
-        code = structure.terminology[0] if structure.terminology else "-"
+        codes = [code[0] for code in (structure.terminology, structure.modifier) if code is not None]
+        code = " + ".join(codes) or "-"
         score = "-" if dice.get(structure.name) is None else f"{dice[structure.name]:.3f}"
         rows.append((structure.name, str(structure.label), code, score))
     print(f"{model.name}, version {model.version}: {model.summary}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, progress_shown, table
 from TransferSegLib.errors import ScanError, TransferSegError
-from TransferSegLib.scans.write import LABEL_MAP_SUFFIXES
+from TransferSegLib.scans.write import LABEL_MAP_SUFFIXES, check_writable
 
 if TYPE_CHECKING:
     from TransferSegLib.progress import CancelToken, ProgressCallback
@@ -82,6 +82,8 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     segmenter = Segmenter(load_model(find_model(arguments.model)), arguments.device, arguments.memory)
     if arguments.structures:
         segmenter.model.description.label_set.select(arguments.structures)  # an unknown name is told before any work
+    for file in [*outputs, *(preview for preview in previews if preview is not None)]:
+        check_writable(file)
     failed = 0
     shown = progress_shown() if lines is None else nullcontext(lines.report)
     with shown as progress, interruptible() as cancel:
@@ -135,6 +137,8 @@ def report(scan: Path, output: Path, segmentation: Segmentation) -> str:
     """Return the lines printed for a segmented scan: structures with volumes, where they are, what computed them."""
     volumes = segmentation.volumes_ml()
     rows = [(name, f"{volume:.1f}" if volume else "not found") for name, volume in volumes.items()]
+    if not any(volumes.values()):
+        rows.append(("(nothing found: is this the kind of scan the model is for? see transferseg models show)", ""))
     return (
         f"{scan.name}\n{table(('structure', 'ml'), rows)}\n"
         f"written to {output} ({duration(segmentation.seconds)} on {segmentation.device})"

@@ -126,7 +126,8 @@ class ModelDescription:
     """A model in words and numbers; see ``docs/model-format.md``.
 
     ``spacing_mm`` is the isotropic spacing of the canonical grid the network works on, ``spacing_inferred`` tells that
-    it was concluded from other things than the model's makers' word. ``metrics`` holds results by data set, e.g.
+    it was concluded from other things than the model's makers' word. ``single_part`` names the structures
+    of which only the largest connected part is kept. ``metrics`` holds results by data set, e.g.
     ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``; a Dice that nobody could measure is null. The axes
     of the grid are always LPS.
     """
@@ -145,6 +146,7 @@ class ModelDescription:
     metrics: dict[str, Any]
     provenance: Provenance
     spacing_inferred: bool = False
+    single_part: tuple[str, ...] = ()
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -167,6 +169,9 @@ class ModelDescription:
             )
         if not isinstance(self.spacing_inferred, bool):
             raise ModelError("The model's entry 'spacing_inferred' must be true or false.")
+        unknown = [name for name in self.single_part if self.label_set.find(name) is None]
+        if unknown:
+            raise ModelError(f"The model's entry 'single_part' names unknown structures: {', '.join(unknown)}.")
         _check_metrics(self.metrics)
         if self.intensity.output is not None and not all(math.isfinite(end) for end in self.intensity.output):
             raise ModelError(f"The model's intensities are mapped to {self.intensity.output}, which is not finite.")
@@ -194,6 +199,7 @@ class ModelDescription:
             "license": self.license,
             "training_data": self.training_data,
             "citation": self.citation,
+            "single_part": list(self.single_part),
             "metrics": finite(self.metrics),
             "provenance": self.provenance.to_json(),
         }
@@ -231,6 +237,7 @@ class ModelDescription:
             license=_required(entry, "license"),
             training_data=_required(entry, "training_data"),
             citation=_required(entry, "citation"),
+            single_part=_names("single_part", entry.get("single_part", [])),
             metrics=_object("metrics", entry.get("metrics", {})),
             provenance=Provenance.from_json(_required(entry, "provenance")),
             spacing_inferred=entry.get("spacing_inferred", False),
@@ -309,6 +316,13 @@ def _text(what: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ModelError(f"The model's entry '{what}' must be a text, not {_short(value)}.")
     return value
+
+
+def _names(what: str, value: Any) -> tuple[str, ...]:
+    """Return a list of names as a tuple; raises ModelError when it is not one."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ModelError(f"The model's entry '{what}' must be a list of names, not {_short(value)}.")
+    return tuple(value)
 
 
 def _number(what: str, value: Any) -> float:

@@ -24,6 +24,7 @@ from TransferSegLib.scans.canonical import CanonicalScan, canonical_scan
 from TransferSegLib.scans.decode import LabelDecoder
 from TransferSegLib.scans.read import read_scan
 from TransferSegLib.segmenting.devices import choose_device
+from TransferSegLib.segmenting.parts import keep_largest_part
 from TransferSegLib.segmenting.predict import Predictor
 from TransferSegLib.structures import LabelSet
 
@@ -106,6 +107,8 @@ class Segmenter:
         for part in prediction:
             probabilities = torch.softmax(part.values, dim=0).permute(1, 2, 3, 0).contiguous().cpu().numpy()
             decoder.write(probabilities, part.tile.start_zyx)
+        single = self.model.description.single_part
+        keep_largest_part(decoder.labels_zyx, [s.label for s in selected if s.name in single])
         return decoder.label_map(image)
 
     def _bytes_besides_tiles(self, image: sitk.Image, scan: CanonicalScan) -> float:

@@ -205,7 +205,8 @@ class _Run:
             raise
 
     def _best_text(self) -> str:
-        return "" if self.best["step"] == 0 else f", validation Dice {self.best['mean']:.3f}"
+        measured = self._validation and self.best["step"] > 0
+        return f", validation Dice {self.best['mean']:.3f}" if measured else ""
 
     def _write_losses(self) -> None:
         """Append the mean of the recent steps to the history."""
