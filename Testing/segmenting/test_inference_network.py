@@ -16,10 +16,11 @@ def scan(*sides: int) -> torch.Tensor:
     return torch.randn(1, 1, *sides, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("slab_rows", [8, 32])
+@pytest.mark.parametrize("slab_rows", [4, 32])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
 def test_same_logits_as_the_network_itself(network, memory_format, slab_rows, monkeypatch):
-    monkeypatch.setattr(inference_network, "SLAB_ROWS", slab_rows)
+    monkeypatch.setattr(inference_network, "DOWN_SLAB_ROWS", (slab_rows, slab_rows, slab_rows))
+    monkeypatch.setattr(inference_network, "LAST_SLAB_ROWS", slab_rows)
     seen = scan(116, 108, 132)
     with torch.inference_mode():
         expected = network(seen)

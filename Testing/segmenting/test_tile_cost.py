@@ -72,4 +72,4 @@ def test_memory_grows_with_everything():
 
 def test_a_tile_along_z_takes_less_than_one_along_x():
     # The largest maps are only held in slabs along z.
-    assert tile_memory_bytes((292, 108, 108), 16, 8) < tile_memory_bytes((108, 108, 292), 16, 8)
+    assert tile_memory_bytes((108, 292, 292), 16, 8) > 1.05 * tile_memory_bytes((292, 292, 108), 16, 8)

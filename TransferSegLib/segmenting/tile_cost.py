@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from TransferSegLib.network.geometry import level_sides
-from TransferSegLib.segmenting.inference_network import SLAB_ROWS
+from TransferSegLib.segmenting.inference_network import DOWN_SLAB_ROWS, LAST_SLAB_ROWS
 
 #: Measured peak over the maps counted here, see ``memory_bytes``.
-_MEASURED_OVER_COUNTED = 1.25
+_MEASURED_OVER_COUNTED = 1.35
 #: What torch keeps besides, whatever the tile.
-_CONSTANT_BYTES = 5e7
+_CONSTANT_BYTES = 1.2e8
 
 _Terms = list[tuple[float, str]]
 
@@ -42,11 +42,14 @@ class TileSides:
             self.lengths[f"up{level}"] = at(index + 1, 2)
 
     def slab(self) -> TileSides:
-        """Return the lengths along z, where the first and the last level only hold a slab of their maps at a time."""
+        """Return the lengths along z, where most levels only hold a slab of their own maps at a time."""
         part = TileSides.__new__(TileSides)
         part.lengths = dict(self.lengths)
-        for name, extra in (("down0.first", 2), ("down0", 0), ("up0.first", 2), ("up0", 0)):
-            part.lengths[f"{name}.slab"] = np.minimum(self.lengths[name], SLAB_ROWS + extra)
+        slabs = {"up0.first": LAST_SLAB_ROWS + 2}
+        for level, rows in enumerate(DOWN_SLAB_ROWS):
+            slabs |= {f"down{level}.first": rows + 2, f"down{level}": rows}
+        for name, rows in slabs.items():
+            part.lengths[f"{name}.slab"] = np.minimum(self.lengths[name], rows)
         return part
 
 
@@ -90,16 +93,17 @@ def counted_bytes(sides_zyx: Sides, width: int, classes: int, itemsize: int) -> 
 def _stages(width: int, classes: int) -> list[_Terms]:
     """Return, per stage of ``InferenceNetwork``, the maps alive together: channels and name."""
     kept: list[_Terms] = [[(2.0 * width * 2**level, f"kept{level}") for level in range(count)] for count in range(4)]
-    slab: _Terms = [(float(width), "down0.first.slab"), (2.0 * width, "down0.slab")]
-    stages = [[(2.0 * width, "pooled0"), *kept[1], *slab]]
-    for level in (1, 2, 3):
+    stages: list[_Terms] = []
+    for level in (0, 1, 2):
         here = float(width * 2**level)
-        maps: _Terms = [(here, f"pooled{level - 1}"), (here, f"down{level}.first"), (2 * here, f"down{level}")]
-        stages.append([*kept[level], *maps])
+        slab: _Terms = [(here, f"down{level}.first.slab"), (2 * here, f"down{level}.slab")]
+        before: _Terms = [(here, f"pooled{level - 1}")] if level else []
+        stages.append([*kept[level + 1], *before, (2 * here, f"pooled{level}"), *slab])
+    here = 8.0 * width
+    stages.append([*kept[3], (here, "pooled2"), (here, "down3.first"), (2 * here, "down3")])
     for level in (2, 1):
         here = float(width * 2 ** (level + 1))
-        maps = [(2 * here, f"up{level}.low"), (2 * here, f"up{level}.first")]
-        stages.append([*kept[level + 1], *maps])
+        stages.append([*kept[level + 1], (2 * here, f"up{level}.low"), (2 * here, f"up{level}.first")])
     here = 2.0 * width
     stages.append([(2 * here, "up0.low"), *kept[1], (float(classes), "up0"), (2 * here, "up0.first.slab")])
     return stages
