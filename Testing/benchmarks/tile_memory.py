@@ -51,11 +51,11 @@ def main() -> None:
     seconds, processor_seconds = [], []
     for _ in range(3):
         started, processor_started = time.perf_counter(), time.process_time()
-        probabilities = torch.softmax(run(scan)[0].float(), dim=0)
+        logits = run(scan)[0]
         seconds.append(time.perf_counter() - started)
         processor_seconds.append(time.process_time() - processor_started)
-        voxels = probabilities[0].numel()
-        del probabilities
+        voxels = logits[0].numel()
+        del logits
     z, y, x = options.side
     counted = tile_memory_bytes((z, y, x), options.width, options.classes, dtype.itemsize)
     operations = multiply_adds((z, y, x), options.width, options.classes)

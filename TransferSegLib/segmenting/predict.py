@@ -36,13 +36,23 @@ class _TryDifferently(Exception):
 
 @dataclass(frozen=True)
 class TileLogits:
-    """Logits (classes, z, y, x; float32, on the device) from ``tile.start_zyx`` to one voxel beyond what the tile owns.
+    """Logits (classes, z, y, x) from ``tile.start_zyx`` to one voxel beyond what the tile owns, on the device.
 
-    The last tile along an axis has no voxel beyond.
+    They are in the device's precision. The last tile along an axis has no voxel beyond.
     """
 
     tile: Tile
     values: torch.Tensor
+
+    def probabilities(self, rows: int = 16) -> Iterator[tuple[Triple, np.ndarray]]:
+        """Iterate over slabs along z that share one row: their start (zyx) and softmax (z, y, x, classes; float32).
+
+        Slabs, so that the probabilities of a tile, which may be larger than all maps of the network, never exist.
+        """
+        z, y, x = self.tile.start_zyx
+        for first in range(0, max(1, self.values.shape[1] - 1), rows):
+            slab = self.values[:, first : first + rows + 1].to(torch.float32)
+            yield (z + first, y, x), torch.softmax(slab, dim=0).permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
     def owned(self) -> torch.Tensor:
         """Return the logits of the voxels that the tile owns."""
@@ -94,14 +104,15 @@ class Predictor:
         )
 
     def logits(self, seen_zyx: np.ndarray) -> torch.Tensor:
-        """Return float32 logits (classes, z, y, x) of what one tile sees (float32, zyx)."""
+        """Return the logits (classes, z, y, x), in the device's precision, of what one tile sees (float32, zyx)."""
         try:
             if self._runner is None:
                 self._runner = InferenceNetwork(
                     self._source, self.device.torch_name, self.device.dtype, self.device.memory_format
                 )
-            logits = self._runner(torch.from_numpy(seen_zyx)[None, None])[0].to(torch.float32)
-            is_finite = bool(torch.isfinite(logits).all())
+            logits = self._runner(torch.from_numpy(seen_zyx)[None, None])[0]
+            # A sum is finite when all its terms are, and takes no memory.
+            is_finite = bool(torch.isfinite(logits.sum(dtype=torch.float32)))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -161,7 +172,7 @@ class TiledPrediction:
         self._region = region if region is not None else ((0, 0, 0), size)
         plan = predictor.plan(size, tile_bytes, self._region)
         is_whole = self._region == ((0, 0, 0), size)
-        #: Logits (classes; float32) of voxels in no tile; None when the tiles cover the volume.
+        #: Logits (classes) of voxels in no tile; None when the tiles cover the volume.
         self.elsewhere: torch.Tensor | None = None
         if not is_whole or not all(self._sees_anything(plan, tile) for tile in plan):
             self.elsewhere = self._answer_to_nothing()
@@ -236,6 +247,7 @@ def label_volume(
     for part in prediction:
         window = tuple(slice(*ends) for ends in zip(part.tile.start_zyx, part.tile.stop_zyx, strict=True))
         labels[window] = part.owned().argmax(dim=0).cpu().numpy()
+        del part  # before the next tile is computed
     return labels
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.models.locate import find_model
@@ -105,8 +104,9 @@ class Segmenter:
         prediction = self._predictor.predict(scan.intensities_zyx, scan.outside, tile_bytes, progress, cancel)
         decoder = LabelDecoder(scan.grid, values, prediction.channel_elsewhere)
         for part in prediction:
-            probabilities = torch.softmax(part.values, dim=0).permute(1, 2, 3, 0).contiguous().cpu().numpy()
-            decoder.write(probabilities, part.tile.start_zyx)
+            for start_zyx, probabilities in part.probabilities():
+                decoder.write(probabilities, start_zyx)
+            del part  # before the next tile is computed
         single = self.model.description.single_part
         keep_largest_part(decoder.labels_zyx, [s.label for s in selected if s.name in single])
         return decoder.label_map(image)

@@ -13,6 +13,8 @@ from TransferSegLib.segmenting.inference_network import DOWN_SLAB_ROWS, LAST_SLA
 
 #: Measured peak over the maps counted here, see ``memory_bytes``.
 _MEASURED_OVER_COUNTED = 1.35
+#: Narrower maps of float32 are padded to this width.
+_NARROWEST_FLOAT32 = 16
 #: What torch keeps besides, whatever the tile.
 _CONSTANT_BYTES = 1.2e8
 
@@ -70,15 +72,13 @@ def multiply_adds(sides_zyx: Sides, width: int, classes: int) -> np.ndarray:
 
 
 def memory_bytes(sides_zyx: Sides, width: int, classes: int, itemsize: int) -> np.ndarray:
-    """Return the most bytes that one tile takes while it passes through ``InferenceNetwork`` and softmax.
+    """Return the most bytes that one tile takes while it passes through ``InferenceNetwork``.
 
     Measured on Linux with torch 2.13 as the growth of the peak resident set during one tile, see
     ``Testing/benchmarks/tile_memory.py``.
     """
-    # Logits in the network's precision, in float32, and their softmax.
-    answer = _total([(float(classes), "up0")], sides_zyx) * (itemsize + 8.0)
-    most = np.maximum(answer, counted_bytes(sides_zyx, width, classes, itemsize))
-    return _MEASURED_OVER_COUNTED * most + _CONSTANT_BYTES
+    counted_width = max(width, _NARROWEST_FLOAT32) if itemsize == 4 else width
+    return _MEASURED_OVER_COUNTED * counted_bytes(sides_zyx, counted_width, classes, itemsize) + _CONSTANT_BYTES
 
 
 def counted_bytes(sides_zyx: Sides, width: int, classes: int, itemsize: int) -> np.ndarray:
