@@ -31,5 +31,9 @@ class DeviceError(TransferSegError):
     """The device asked for is not there or has not enough memory."""
 
 
+class JobError(TransferSegError):
+    """A background job cannot be found, read, started or ended as asked."""
+
+
 class Cancelled(TransferSegError):
     """The user asked to stop; what was saved up to here is complete."""

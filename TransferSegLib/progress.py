@@ -15,12 +15,20 @@ from TransferSegLib.errors import Cancelled
 
 @dataclass(frozen=True)
 class Progress:
-    """One report: ``fraction`` done of ``stage`` (0 to 1), a line for a person, and the seconds left if known."""
+    """One report: ``fraction`` done of ``stage`` (0 to 1), a line for a person, and the seconds left if known.
+
+    Stages that count say the number of steps done and how many there are; those that train may say their loss, and
+    their mean Dice (0 to 1) on cases they do not learn from.
+    """
 
     stage: str
     fraction: float
     message: str = ""
     seconds_left: float | None = None
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    dice: float | None = None
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -80,11 +88,12 @@ class Stage:
         if self._cancel is not None:
             self._cancel.check()
 
-    def step(self, message: str = "", count: int = 1) -> None:
-        """Report that ``count`` more steps are done."""
+    def step(self, message: str = "", count: int = 1, loss: float | None = None, dice: float | None = None) -> None:
+        """Report that ``count`` more steps are done, with the training's loss and Dice as in ``Progress``."""
         self.done = min(self.steps, self.done + count)
         if self._callback is not None:
-            self._callback(Progress(self.name, self.done / self.steps, message, self.seconds_left()))
+            fraction, left = self.done / self.steps, self.seconds_left()
+            self._callback(Progress(self.name, fraction, message, left, self.done, self.steps, loss, dice))
 
     def seconds_left(self) -> float | None:
         """Return the remaining seconds at the average pace so far, None before the first step."""

@@ -193,7 +193,8 @@ class _Run:
                 stage.check()
                 report = self._trainer.train_step()
                 self._recent.append(report)
-                stage.step(f"loss {report.cross_entropy + report.dice_loss:.3f}{self._best_text()}")
+                loss = report.cross_entropy + report.dice_loss
+                stage.step(f"loss {loss:.3f}{self._best_text()}", loss=loss, dice=self._best_dice())
                 if report.step % _REPORT_STEPS == 0:
                     self._write_losses()
                 self._validate_when_due()
@@ -205,8 +206,12 @@ class _Run:
             raise
 
     def _best_text(self) -> str:
-        measured = self._validation and self.best["step"] > 0
-        return f", validation Dice {self.best['mean']:.3f}" if measured else ""
+        dice = self._best_dice()
+        return "" if dice is None else f", validation Dice {dice:.3f}"
+
+    def _best_dice(self) -> float | None:
+        """Return the best mean Dice on the validation cases so far, None before there is one."""
+        return float(self.best["mean"]) if self._validation and self.best["step"] > 0 else None
 
     def _write_losses(self) -> None:
         """Append the mean of the recent steps to the history."""
