@@ -13,8 +13,18 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models import locate
 from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.description import ModelDescription
-from TransferSegLib.models.locate import bundled_models, bundled_sample, find_model, library_folder, library_models
+from TransferSegLib.models.locate import (
+    bundled_models,
+    bundled_sample,
+    catalogue,
+    find_library_model,
+    find_model,
+    library_folder,
+    library_models,
+)
 from TransferSegLib.models.store import save_model
+
+TOP = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -103,14 +113,46 @@ def test_a_damaged_model_does_not_hide_the_others(installation: Path) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["lungs", "../lungs", "lungs.zip", Path("lungs"), "~/lungs"])
-def test_unknown_model_lists_what_is_known_and_where_was_looked(installation: Path, wanted: str | Path) -> None:
+def test_unknown_model_lists_what_is_known_in_a_line(installation: Path, wanted: str | Path) -> None:
     with pytest.raises(ModelError) as caught:
         find_model(wanted)
-    message = str(caught.value)
-    assert f"no model '{wanted}'" in message
-    assert "Known are: abdomen, head-neck-ct, colleague, mine." in message
-    for folder in (installation / "library", installation / "site" / "Resources" / "Models"):
-        assert str(folder) in message
+    assert str(caught.value) == (
+        f"There is no model '{wanted}', neither as a name nor as a path. "
+        "Known are: abdomen, head-neck-ct, colleague, mine."
+    )
+
+
+def test_a_model_that_can_be_fetched_is_said_to_be(installation: Path) -> None:
+    models = installation / "site" / "Resources" / "Models"
+    shutil.copyfile(TOP / "Resources" / "Models" / "catalogue.json", models / "catalogue.json")
+    with pytest.raises(ModelError, match=r"not on this computer yet.* transferseg models fetch thorax-abdomen-ct$"):
+        find_model("Thorax-Abdomen-CT")
+    with pytest.raises(ModelError, match=r"Known are: .*mine\. To fetch .*: thorax-abdomen-ct\.$"):
+        find_model("lungs")
+    (models / "catalogue.json").write_text("{")
+    with pytest.raises(ModelError, match=r"Known are: abdomen, head-neck-ct, colleague, mine\.$"):
+        find_model("lungs")
+
+
+def test_the_catalogue_is_no_model(installation: Path) -> None:
+    assert catalogue().entries == ()
+    models = installation / "site" / "Resources" / "Models"
+    shutil.copyfile(TOP / "Resources" / "Models" / "catalogue.json", models / "catalogue.json")
+    assert names(bundled_models()) == ["abdomen", "head-neck-ct"]
+    assert [entry.name for entry in catalogue().entries] == ["head-neck-ct", "thorax-abdomen-ct"]
+
+
+def test_another_library_can_be_named(installation: Path) -> None:
+    (installation / "library").rename(installation / "other")
+    other = installation / "other"
+    assert library_models() == []
+    assert names(library_models(other)) == ["colleague.zip", "mine"]
+    assert find_model("mine", other) == find_library_model("MINE", other) == other / "mine"
+    assert find_library_model("head-neck-ct", other) is None
+    with pytest.raises(ModelError, match=r"Known are: abdomen, head-neck-ct\."):
+        find_model("mine")
+    with pytest.raises(ModelError, match=r"Known are: abdomen, head-neck-ct, colleague, mine\."):
+        find_model("yours", other)
 
 
 @pytest.mark.parametrize(

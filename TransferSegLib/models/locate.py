@@ -13,6 +13,7 @@ from pathlib import Path
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import MODEL_FILE
+from TransferSegLib.models.catalogue import CATALOGUE_FILE, Catalogue, read_catalogue
 from TransferSegLib.models.store import load_description
 
 #: The bundled model that is used when none is named, and the sample scan that goes with it.
@@ -40,6 +41,13 @@ def bundled_models() -> list[Path]:
     """Return the folders of the models that came with TransferSeg, in order of their names."""
     folder = _first_resource("Models")
     return [] if folder is None else sorted(entry for entry in folder.iterdir() if (entry / MODEL_FILE).is_file())
+
+
+def catalogue() -> Catalogue:
+    """Return the catalogue of base models, empty where it is not installed; raises ModelError when it is damaged."""
+    folder = _first_resource("Models")
+    file = None if folder is None else folder / CATALOGUE_FILE
+    return read_catalogue(file) if file is not None and file.exists() else Catalogue()
 
 
 def bundled_sample() -> Path:
@@ -75,38 +83,55 @@ def library_folder() -> Path:
         raise ModelError(f"There is no home folder for models: set {LIBRARY_VARIABLE} to a folder.") from error
 
 
-def library_models() -> list[Path]:
-    """Return the models in the user's library folder, folders and zip files, in order of their names."""
-    folder = library_folder()
-    if not folder.is_dir():
-        return []
-    return sorted(
-        entry
-        for entry in folder.iterdir()
-        if not entry.name.startswith(".")
-        and ((entry / MODEL_FILE).is_file() or (entry.is_file() and entry.suffix.lower() == ".zip"))
-    )
+def library_models(library: Path | None = None) -> list[Path]:
+    """Return the models in the user's library folder, folders and zip files, in order of their names.
+
+    ``library`` is another folder than the user's. Raises ModelError when the folder cannot be read.
+    """
+    folder = library_folder() if library is None else library
+    try:
+        if not folder.is_dir():
+            return []
+        return sorted(
+            entry
+            for entry in folder.iterdir()
+            if not entry.name.startswith(".")
+            and ((entry / MODEL_FILE).is_file() or (entry.is_file() and entry.suffix.lower() == ".zip"))
+        )
+    except OSError as error:
+        raise ModelError(f"The model library {folder} cannot be read: {error.strerror or error}.") from error
 
 
-def find_model(name_or_path: str | Path | None = None) -> Path:
-    """Return the folder or zip file of a model; raises ModelError listing the known models and the places looked at.
+def find_library_model(name: str, library: Path | None = None) -> Path | None:
+    """Return the model of that name in the library, by its folder's name or its description's, or None."""
+    return _named(name, library_models(library))
+
+
+def find_model(name_or_path: str | Path | None = None, library: Path | None = None) -> Path:
+    """Return the folder or zip file of a model; raises ModelError listing the known models.
 
     None is the default bundled model. A bare word is the name of a bundled model or of one in the library folder (its
     folder's, or the one its description gives, in this order; upper or lower case do not matter), or else a path.
-    Anything else is a path: a model's folder, its model.json, or a zip file.
+    Anything else is a path: a model's folder, its model.json, or a zip file. ``library`` is another library folder
+    than the user's.
     """
     wanted = DEFAULT_MODEL if name_or_path is None else str(name_or_path)
     path = _expanded(wanted)
     if name_or_path is not None and (isinstance(name_or_path, Path) or not _is_bare_word(wanted)) and path.exists():
         return _model_of(path)
-    places = [bundled_models] if name_or_path is None else [bundled_models, library_models]
-    for models in places:
-        found = _named(wanted, models())
-        if found is not None:
-            return found
-    if name_or_path is not None and path.exists():
+    found = _named(wanted, bundled_models())
+    if found is None and name_or_path is not None:
+        found = find_library_model(wanted, library)
+    if found is not None:
+        return found
+    if name_or_path is None:
+        raise ModelError(
+            f"The model '{wanted}' that comes with TransferSeg is missing: install TransferSeg again, or name another "
+            f"model. Looked in {_listed([folder / 'Models' for folder in resource_folders()])}."
+        )
+    if path.exists():
         return _model_of(path)
-    raise ModelError(_not_found(wanted, is_default=name_or_path is None))
+    raise ModelError(_not_found(wanted, library))
 
 
 def _first_resource(part: str) -> Path | None:
@@ -151,20 +176,20 @@ def _model_of(path: Path) -> Path:
     return path.parent if path.name == MODEL_FILE and path.is_file() else path
 
 
-def _not_found(wanted: str, is_default: bool) -> str:
-    """Return the message for a model that is not there."""
-    looked = [folder / "Models" for folder in resource_folders()]
-    if is_default:
-        return (
-            f"The model '{wanted}' that comes with TransferSeg is missing: install TransferSeg again, or name another "
-            f"model. Looked in {_listed(looked)}."
-        )
-    names = [model.stem if model.is_file() else model.name for model in [*bundled_models(), *library_models()]]
+def _not_found(wanted: str, library: Path | None) -> str:
+    """Return the message for a model that is not there: what is, and how to get it if it is in the catalogue."""
+    try:
+        to_fetch = [entry.name for entry in catalogue().to_fetch]
+    except ModelError:
+        to_fetch = []  # a damaged catalogue is no reason to say less about the models that are there
+    for name in to_fetch:
+        if name.casefold() == wanted.casefold():
+            return f"The model '{name}' is not on this computer yet. Fetch it with: transferseg models fetch {name}"
+    models = [*bundled_models(), *library_models(library)]
+    names = [model.stem if model.is_file() else model.name for model in models]
     known = f"Known are: {', '.join(names)}" if names else "No models are installed"
-    return (
-        f"There is no model '{wanted}', neither as a name nor as a path. {known}. "
-        f"Looked in {_listed([*looked, library_folder()])}."
-    )
+    fetchable = f" To fetch (transferseg models fetch NAME): {', '.join(to_fetch)}." if to_fetch else ""
+    return f"There is no model '{wanted}', neither as a name nor as a path. {known}.{fetchable}"
 
 
 def _listed(folders: list[Path]) -> str:
