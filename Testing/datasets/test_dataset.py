@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,11 +227,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     path = write_dataset(read_dataset(VERSION_1), tmp_path)
     before = path.read_bytes()
 
-    def disk_full(self: Path, *args: object, **kwargs: object) -> None:
-        self.write_bytes(b"{ half")
+    def disk_full(descriptor: int) -> None:
+        os.truncate(descriptor, 6)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", disk_full)
+    monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(DatasetError, match="No space left"):
         write_dataset(replace(read_dataset(tmp_path), name="new"), tmp_path)
     assert path.read_bytes() == before
@@ -251,3 +252,15 @@ def test_cases_are_found_and_selected_by_id():
 def test_cases_can_be_members_of_a_set():
     dataset = read_dataset(VERSION_1)
     assert len({*dataset.cases, *dataset.cases}) == 3
+
+
+def test_values_of_structures_that_were_dropped(tmp_path: Path):
+    """A project of corrected cases keeps such values in its files; see docs/corrections.md."""
+    assert read_dataset(VERSION_1).retired_labels == frozenset()
+    content = minimal(retired_structures=[{"name": "cyst", "label": 7}, {"name": "lesion", "label": 8}])
+    dataset = read_dataset(write_json(tmp_path, content))
+    assert dataset.retired_labels == {7, 8}
+    write_dataset(dataset, tmp_path)
+    assert read_dataset(tmp_path) == dataset
+    assert '    {"name": "cyst", "label": 7},\n' in (tmp_path / "dataset.json").read_text()
+    assert read_dataset(write_json(tmp_path, minimal(retired_structures="none"))).retired_labels == frozenset()

@@ -77,6 +77,14 @@ def test_label_values_that_are_no_structures(builder):
     ]
 
 
+def test_label_values_of_dropped_structures_are_no_error(builder):
+    good = builder.case("good", 1, 2, 5, annotated=("right kidney", "left kidney", "cyst"))
+    dataset = builder.dataset(good, builder.case("x", 1, 2, 3))
+    assert has_errors(check_dataset(dataset))
+    retired = replace(dataset, extra={"retired_structures": [{"name": "lesion", "label": 3}]})
+    assert check_dataset(retired) == []
+
+
 def test_annotated_but_absent_and_present_but_not_annotated(builder):
     problem = only(checked(builder, builder.case("x", 1)))
     assert problem == Problem("x", "'left kidney' is annotated but absent: no voxel has its label", "warning")

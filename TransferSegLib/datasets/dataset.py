@@ -7,13 +7,13 @@ images fit is the work of ``TransferSegLib.datasets.validate``.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib.datasets.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError, TransferSegError
 from TransferSegLib.structures import LabelSet
 
@@ -70,6 +70,14 @@ class Dataset:
         """The cases' ids in their order."""
         return tuple(case.id for case in self.cases)
 
+    @property
+    def retired_labels(self) -> frozenset[int]:
+        """Label values of structures that this dataset had once ('retired_structures'): like background, no error."""
+        retired = self.extra.get("retired_structures")
+        entries = retired if isinstance(retired, list) else []
+        labels = [entry.get("label") for entry in entries if isinstance(entry, dict)]
+        return frozenset(label for label in labels if isinstance(label, int))
+
     def case(self, id: str) -> Case:
         """Return the case of that id; raises DatasetError when there is none."""
         for case in self.cases:
@@ -113,21 +121,22 @@ def write_dataset(dataset: Dataset, folder: Path | str) -> Path:
     not be read back or the folder cannot be written.
     """
     target = Path(folder).resolve() / FILE_NAME
-    content = dataset_to_json(dataset, target.parent)
-    parsed, problems = _parse(content, target.parent)
-    if parsed is None or problems:
-        raise DatasetError(_problem_message(target, problems))
-    temporary = target.with_name(f".{FILE_NAME}.{os.getpid()}.tmp")
+    text = dataset_text(dataset, target.parent)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(_layout(content), encoding="utf-8")
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text_durably(target, text)
     except OSError as error:
         raise DatasetError(f"{target} cannot be written: {error.strerror or error}.") from error
     return target
+
+
+def dataset_text(dataset: Dataset, folder: Path) -> str:
+    """Return the text of a ``dataset.json`` in ``folder`` (absolute); raises DatasetError if it could not be read."""
+    content = dataset_to_json(dataset, folder)
+    parsed, problems = _parse(content, folder)
+    if parsed is None or problems:
+        raise DatasetError(_problem_message(folder / FILE_NAME, problems))
+    return _layout(content)
 
 
 def dataset_to_json(dataset: Dataset, folder: Path) -> dict[str, Any]:
@@ -136,11 +145,11 @@ def dataset_to_json(dataset: Dataset, folder: Path) -> dict[str, Any]:
     content.update({key: getattr(dataset, key) for key in _TEXT_KEYS})
     content.update({key: value for key, value in dataset.extra.items() if key not in _DATASET_KEYS})
     content["structures"] = dataset.label_set.to_json()
-    content["cases"] = [_case_to_json(case, folder) for case in dataset.cases]
+    content["cases"] = [case_to_json(case, folder) for case in dataset.cases]
     return content
 
 
-def _case_to_json(case: Case, folder: Path) -> dict[str, Any]:
+def case_to_json(case: Case, folder: Path) -> dict[str, Any]:
     """Return the JSON-ready description of a case, leaving out what has its default."""
     entry: dict[str, Any] = {
         "id": case.id,
@@ -175,10 +184,10 @@ def portable_path(path: Path, folder: Path) -> str:
 
 
 def _layout(content: dict[str, Any]) -> str:
-    """Return the file's text: a line a key, and within the lists a line an entry, for people and for git."""
+    """Return the file's text: a line a key, and within lists of objects a line an entry, for people and for git."""
     lines = []
     for key, value in content.items():
-        if key in ("structures", "cases"):
+        if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
             entries = ",\n".join(f"    {json.dumps(entry, ensure_ascii=False)}" for entry in value)
             text = f"[\n{entries}\n  ]" if entries else "[]"
         else:
@@ -263,6 +272,16 @@ def _parse_cases(entries: Any, folder: Path, label_set: LabelSet | None, problem
     counts = Counter(case.id for case in cases)
     problems += [f"case {id}: 'id' is used {count} times" for id, count in counts.items() if count > 1]
     return tuple(cases)
+
+
+def case_from_json(entry: Any, folder: Path, label_set: LabelSet) -> Case:
+    """Read what ``case_to_json`` returned for this folder (absolute); raises DatasetError with all problems."""
+    if not isinstance(entry, dict):
+        raise DatasetError("A case must be an object with 'id', 'image', 'labels' and 'annotated'.")
+    problems, case = _parse_case(entry, folder, label_set)
+    if case is None:
+        raise DatasetError(f"Case {entry.get('id')}: {'; '.join(problems)}.")
+    return case
 
 
 def _parse_case(entry: dict[str, Any], folder: Path, label_set: LabelSet | None) -> tuple[list[str], Case | None]:

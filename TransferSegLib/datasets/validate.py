@@ -45,7 +45,7 @@ def check_dataset(
     first_with: dict[str, Case] = {}
     for case in dataset.cases:
         stage.check()
-        found, digest = _check_case(case, dataset.label_set)
+        found, digest = _check_case(case, dataset.label_set, dataset.retired_labels)
         problems += found
         twin = first_with.setdefault(digest, case) if digest else case
         if twin.group != case.group and twin.image != case.image:
@@ -121,7 +121,7 @@ def _check_listing(dataset: Dataset) -> list[Problem]:
     return problems
 
 
-def _check_case(case: Case, label_set: LabelSet) -> tuple[list[Problem], str]:
+def _check_case(case: Case, label_set: LabelSet, retired: frozenset[int]) -> tuple[list[Problem], str]:
     """Return the problems of one case, and a digest of its image ('' when it cannot be read)."""
     unknown = [name for name in case.annotated if label_set.find(name) is None]
     problems = [_error(case, f"'{name}' is annotated but is not a structure of the dataset") for name in unknown]
@@ -142,7 +142,7 @@ def _check_case(case: Case, label_set: LabelSet) -> tuple[list[Problem], str]:
         problems.append(_error(case, f"label map: {error}"))
     if labels is not None:
         problems += _check_grid(case, "label map", image, labels)
-        problems += _check_labels(case, labels, label_set)
+        problems += _check_labels(case, labels, label_set, retired)
     if case.judged is not None:
         problems += _check_judged(case, image if image is not None else labels)
     return problems, digest
@@ -167,14 +167,14 @@ def _check_judged(case: Case, reference: sitk.Image | None) -> list[Problem]:
     return problems
 
 
-def _check_labels(case: Case, labels: sitk.Image, label_set: LabelSet) -> list[Problem]:
-    """Return what is wrong with the label values of a case."""
+def _check_labels(case: Case, labels: sitk.Image, label_set: LabelSet, retired: frozenset[int]) -> list[Problem]:
+    """Return what is wrong with the label values of a case; ``retired`` ones belong to structures no longer there."""
     voxels_zyx = sitk.GetArrayViewFromImage(labels)
     where_zyx = np.nonzero(voxels_zyx)
     values, index, counts = np.unique(voxels_zyx[where_zyx], return_inverse=True, return_counts=True)
     voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
     problems = []
-    for value in sorted(set(voxels) - set(label_set.label_values)):
+    for value in sorted(set(voxels) - set(label_set.label_values) - retired):
         problems.append(_error(case, f"label value {value} ({_number(voxels[value], 'voxel')}) is no structure's"))
     annotated = {structure.name for name in case.annotated if (structure := label_set.find(name)) is not None}
     for structure in label_set:

@@ -27,7 +27,7 @@ from TransferSegLib.scans.metaimage_header import read_metaimage_header
 from TransferSegLib.scans.nifti_header import read_nifti_header
 from TransferSegLib.scans.nrrd_header import read_nrrd_header
 
-__all__ = ["read_label_map", "read_scan", "same_geometry"]
+__all__ = ["as_label_map", "read_label_map", "read_scan", "same_geometry"]
 
 _HEADER_READERS = {
     (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz"): read_nifti_header,
@@ -56,7 +56,11 @@ def read_label_map(path: Path | str, *, interpreter: Path | None = None) -> sitk
     Slicer segmentations with overlapping segments.
     """
     path = Path(path)
-    image = _read_volume(path, None, interpreter)
+    return as_label_map(_read_volume(path, None, interpreter), path)
+
+
+def as_label_map(image: sitk.Image, path: Path) -> sitk.Image:
+    """Return a scalar 3D image as ``read_label_map`` does; ``path`` is what a ScanError calls it."""
     voxels = sitk.GetArrayViewFromImage(image)
     low, high = voxels.min(), voxels.max()
     if not (np.isfinite(low) and np.isfinite(high)):

@@ -1,0 +1,63 @@
+"""Writing files that survive a power cut: under another name, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+#: On Windows a file that somebody reads cannot be replaced: try again for so many seconds.
+_PATIENCE_S = 3.0
+
+
+def write_text_durably(path: Path, text: str) -> None:
+    """Write a UTF-8 file that appears whole or not at all, and is on the disk when this returns; raises OSError.
+
+    A killed writer leaves a file that ``unfinished_texts`` finds.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(text.encode("utf-8"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        replace_file(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def unfinished_texts(path: Path) -> list[Path]:
+    """Return what killed writers of this file left beside it."""
+    return sorted(path.parent.glob(f".{path.name}.*.tmp"))
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Give a file the name of another one, which it replaces, in one step; raises OSError."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if os.name != "nt" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def flush_file(path: Path) -> None:
+    """Wait until the content of a file that somebody else wrote is on the disk; raises OSError."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def flush_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk; raises OSError. Windows does that by itself."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
