@@ -1,0 +1,220 @@
+"""The stream of events of a job: one JSON object a line, only ever appended to, readable while it is written.
+
+>>> events, offset = read_events(folder)
+>>> newer, offset = read_events(folder, offset)
+
+There is one writer at a time: whoever holds the folder's worker lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from TransferSegLib.errors import JobError
+from TransferSegLib.jobs.files import EVENTS, RESERVE
+from TransferSegLib.jobs.request import now_text
+
+#: What a system says when nothing more can be written: no space, or no quota.
+DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+#: How much of the stream's end is read for its last event; a line is a few hundred bytes.
+_TAIL_BYTES = 32768
+_RESERVE_BYTES = 16384
+
+
+class JobState(StrEnum):
+    """Where a job is. ``INTERRUPTED`` is never written: it is what readers find when a worker ended without a word."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    DONE = "done"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def ended(self) -> bool:
+        """Whether no worker is at the job, and none is about to be."""
+        return self not in (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line: the job's state from ``time`` (ISO 8601) on, and whatever else is known (None: not).
+
+    ``fraction`` (0 to 1) of a stage is done, ``step`` of ``steps`` where it counts; ``loss`` and ``dice`` come from
+    training. ``place`` is the number of jobs that are before this one at its device. ``error`` is for a person.
+    """
+
+    state: JobState
+    time: str = field(default_factory=now_text)
+    stage: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    fraction: float | None = None
+    loss: float | None = None
+    dice: float | None = None
+    seconds_left: float | None = None
+    device: str | None = None
+    place: int | None = None
+    message: str | None = None
+    error: str | None = None
+
+    def to_line(self) -> bytes:
+        """Return the line, with its end; what is not known, or not a finite number, is left out."""
+        known = {name: value for name, value in asdict(self).items() if value is not None and _is_finite(value)}
+        return (json.dumps(known, allow_nan=False) + "\n").encode("ascii")
+
+    @staticmethod
+    def from_line(line: bytes) -> Event | None:
+        """Return the event of a line, None for a line that is none (cut off by a crash, or from another version)."""
+        try:
+            entry = json.loads(line)
+            state = JobState(entry["state"])
+        except (ValueError, TypeError, KeyError):
+            return None
+        return Event(**{**_known(entry), "state": state})
+
+    def age_s(self) -> float:
+        """Return the seconds since the event, by the clock of the computer; 0 when its time cannot be read."""
+        try:
+            return abs((datetime.fromisoformat(now_text()) - datetime.fromisoformat(self.time)).total_seconds())
+        except (ValueError, TypeError):
+            return 0.0
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _known(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that this version knows and that are of their type."""
+    kinds: dict[str, type | tuple[type, ...]] = dict.fromkeys(("step", "steps", "place"), int)
+    kinds |= dict.fromkeys(("fraction", "loss", "dice", "seconds_left"), (int, float))
+    texts = {each.name: str for each in fields(Event) if each.name not in kinds}
+    return {name: entry[name] for name, kind in (kinds | texts).items() if isinstance(entry.get(name), kind)}
+
+
+class EventWriter:
+    """Appends events to a job's stream, from any thread; each is one write, which the system has when it returns.
+
+    The file is opened for each event: a folder that was removed is noticed, and not written into its ghost.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare to write into a folder; nothing is touched."""
+        self._path = folder / EVENTS
+        self._reserve = folder / RESERVE
+        self._lock = threading.Lock()
+
+    def set_aside(self) -> None:
+        """Take the space on the disk that ``last_words`` will need if the disk is full by then."""
+        with suppress(OSError):
+            self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
+
+    def give_back(self) -> None:
+        """Free the space that was set aside."""
+        with suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
+
+    def write(self, event: Event) -> None:
+        """Append an event; raises JobError for a full disk, a folder that is gone, or any other refusal."""
+        with self._lock:
+            try:
+                self._append(event)
+            except OSError as error:
+                raise JobError(self._refused(error)) from error
+
+    def last_words(self, event: Event) -> None:
+        """Append the event that ends the job, with the space that was set aside where the disk is full."""
+        # A thread that hangs in a write (a network drive) must not keep another from saying that the job ends.
+        locked = self._lock.acquire(timeout=1.0)
+        try:
+            try:
+                self._append(event)
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                self.give_back()
+                self._append(event)
+        except OSError as error:
+            raise JobError(self._refused(error)) from error
+        finally:
+            if locked:
+                self._lock.release()
+
+    def _append(self, event: Event) -> None:
+        line = event.to_line()
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(self._path, flags, 0o666)
+        try:
+            if not _ends_with_line(descriptor):
+                line = b"\n" + line  # a line that a crash or a full disk cut off stays alone
+            written = os.write(descriptor, line)
+            if written < len(line):
+                os.write(descriptor, line[written:])
+            if event.state.ended:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _refused(self, error: OSError) -> str:
+        if error.errno in DISK_FULL:
+            return f"The disk is full: {self._path} cannot be written. Free some space."
+        if not self._path.parent.is_dir():
+            return f"The folder of the job is gone: {self._path.parent}."
+        return f"{self._path} cannot be written: {error.strerror or error}."
+
+
+def _ends_with_line(descriptor: int) -> bool:
+    """Tell whether an open file is empty or ends with the end of a line."""
+    if os.lseek(descriptor, 0, os.SEEK_END) == 0:
+        return True
+    os.lseek(descriptor, -1, os.SEEK_END)
+    return os.read(descriptor, 1) == b"\n"
+
+
+def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """Return the events from a byte offset on, and the offset to go on from.
+
+    A last line without its end is being written, or was cut off: it is left for the next call. Lines that are no
+    events are skipped. A stream that is shorter than the offset is read from its beginning. Raises JobError when the
+    stream cannot be read; one that is not there has no events.
+    """
+    try:
+        with (folder / EVENTS).open("rb") as stream:
+            if stream.seek(0, os.SEEK_END) < offset:
+                offset = 0
+            stream.seek(offset)
+            content = stream.read()
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise JobError(f"{folder / EVENTS} cannot be read: {error.strerror or error}.") from error
+    whole = content.rfind(b"\n") + 1
+    events = [Event.from_line(line) for line in content[:whole].splitlines() if line.strip()]
+    return [event for event in events if event is not None], offset + whole
+
+
+def last_event(folder: Path) -> Event | None:
+    """Return the last event of a job, reading the end of its stream only; None when there is none."""
+    try:
+        size = (folder / EVENTS).stat().st_size
+    except OSError:
+        return None
+    for offset in (max(0, size - _TAIL_BYTES), 0):
+        events, _ = read_events(folder, offset)
+        if events:
+            return events[-1]
+    return None

@@ -1,0 +1,54 @@
+"""The files of a job's folder by name, and JSON files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from TransferSegLib.errors import JobError
+
+REQUEST = "request.json"
+EVENTS = "events.jsonl"
+RESULT = "result.json"
+LOG = "log.txt"
+#: The marker by which anyone asks the worker to stop.
+CANCEL = "cancel"
+#: The worker holds an operating system's lock on this file as long as it lives.
+WORKER_LOCK = "worker.lock"
+#: What the worker knew of itself and its computer when it started, for telling later why it ended.
+WORKER_FACTS = "worker.json"
+#: Some bytes that the worker gives back to a full disk, so that it can still say that the disk is full.
+RESERVE = "reserve"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file under a temporary name and rename it once it is on the disk; raises OSError."""
+    # ASCII only: names of files that are no valid text (possible on Linux) survive as escapes.
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with part.open("x", encoding="ascii", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; raises JobError when it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JobError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise JobError(f"{path} is damaged: it is not JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise JobError(f"{path} is damaged: it does not hold a JSON object.")
+    return content

@@ -1,0 +1,164 @@
+"""Starting and resuming the worker of a job, so that it outlives whoever started it (or does not, where asked to)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import TransferSegLib
+from TransferSegLib.errors import JobError
+from TransferSegLib.file_lock import FileLock
+from TransferSegLib.jobs.diagnosis import log_tail
+from TransferSegLib.jobs.events import Event, EventWriter, JobState, last_event
+from TransferSegLib.jobs.files import CANCEL, LOG, WORKER_LOCK
+from TransferSegLib.jobs.queue import DeviceQueue
+from TransferSegLib.jobs.request import read_request
+from TransferSegLib.jobs.status import read_state, state_without_worker, worker_is_alive
+
+#: How long to wait for someone who only looks whether a job has a worker.
+_LOOK_S = 2.0
+_POLL_S = 0.05
+
+
+def worker_command(python: Path | str | None = None) -> list[str]:
+    """Return the command that runs a worker, to which the job's folder is added.
+
+    ``python`` None: this interpreter; inside 3D Slicer, whose program is no Python, its PythonSlicer. Raises JobError
+    when there is none.
+    """
+    if python is None and "python" in Path(sys.executable or "").name.lower():
+        python = sys.executable
+    if python is None:
+        from TransferSegLib.scans.isolated_reading import find_interpreter
+
+        python = find_interpreter()
+    if python is None:
+        raise JobError("No Python was found to run the job in: name one.")
+    # -P: a file called like a module, in the folder the worker runs in, is not taken for it.
+    return [str(python), "-P", "-m", "TransferSegLib.jobs.worker"]
+
+
+def start_job(
+    folder: Path, command: Sequence[str] | None = None, end_with_parent: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start the worker of a new job; returns at once.
+
+    ``command`` as from ``worker_command``, to which it defaults. The worker goes on when this process ends; with
+    ``end_with_parent`` it stops, as if cancelled, when the pipe to its standard input closes: keep the returned object.
+    Raises JobError when a worker is at the job already, the job is over, or the worker cannot be started.
+    """
+    return _start(folder, command, end_with_parent, resume=False)
+
+
+def resume_job(
+    folder: Path, command: Sequence[str] | None = None, end_with_parent: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a new worker for a job that was cancelled, failed or was interrupted; it goes on from the last checkpoint.
+
+    Otherwise as ``start_job``.
+    """
+    return _start(folder, command, end_with_parent, resume=True)
+
+
+def wait_for_worker(folder: Path, process: subprocess.Popen[bytes], timeout_s: float = 20.0) -> None:
+    """Wait until the worker holds the job, or has ended it; for those who want to be sure before they leave.
+
+    Raises JobError with the last line of the log when the worker ended without having come that far.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if worker_is_alive(folder) or read_state(folder).ended:
+            return
+        if process.poll() is not None and not worker_is_alive(folder) and not read_state(folder).ended:
+            said = log_tail(folder, 1)
+            raise JobError(
+                f"The worker of {folder.name} did not start (exit code {process.returncode})"
+                + (f": {said[0].strip()}" if said else ".")
+            )
+        time.sleep(_POLL_S)
+
+
+def _start(folder: Path, command: Sequence[str] | None, end_with_parent: bool, resume: bool) -> subprocess.Popen[bytes]:
+    folder = folder.absolute()
+    command = worker_command() if command is None else command
+    request = read_request(folder)
+    writer = EventWriter(folder)
+    busy = f"A worker is at the job {folder.name} already."
+    # Whoever holds the lock is the only writer of the stream; of two that resume a job, one is told that it is late.
+    with FileLock(folder / WORKER_LOCK, _LOOK_S, busy, JobError):
+        _check_startable(folder, resume)
+        try:
+            (folder / CANCEL).unlink(missing_ok=True)
+            DeviceQueue(folder.parent).enter(folder.name, request.device)
+        except OSError as error:
+            raise JobError(f"The job {folder.name} cannot be queued: {error.strerror or error}.") from error
+        writer.write(Event(JobState.QUEUED, message="Resumed; starting." if resume else "Starting."))
+    try:
+        return _spawn(folder, command, end_with_parent)
+    except OSError as error:
+        DeviceQueue(folder.parent).leave(folder.name)
+        message = f"The worker cannot be started with {command[0]}: {error.strerror or error}."
+        writer.last_words(Event(JobState.FAILED, error=message))
+        raise JobError(message) from error
+
+
+def _check_startable(folder: Path, resume: bool) -> None:
+    """Raise JobError unless a job, whose lock is held here, may get a worker."""
+    if last_event(folder) is None:
+        return
+    state = state_without_worker(folder)
+    if state == JobState.DONE:
+        raise JobError(f"The job {folder.name} is done: there is nothing to resume.")
+    if not state.ended:
+        raise JobError(f"The job {folder.name} was started a moment ago: wait for its worker.")
+    if not resume:
+        raise JobError(f"The job {folder.name} was started before and is {state}: resume it.")
+
+
+def _spawn(folder: Path, command: Sequence[str], end_with_parent: bool) -> subprocess.Popen[bytes]:
+    """Start a worker that writes into the job's log; raises OSError."""
+    words = [*command, str(folder), *(["--end-with-parent"] if end_with_parent else [])]
+    options: dict[str, Any] = {
+        "stdin": subprocess.PIPE if end_with_parent else subprocess.DEVNULL,
+        "stderr": subprocess.STDOUT,
+        "env": _environment(),
+        "cwd": folder.parent,  # not the folder where the user is: it could not be removed or unmounted meanwhile
+    }
+    with (folder / LOG).open("ab") as log:
+        if sys.platform != "win32":
+            process = subprocess.Popen(words, stdout=log, start_new_session=True, **options)  # noqa: S603 - our own
+        else:
+            process = _spawn_on_windows(words, stdout=log, **options)
+    # Somebody has to take note of the worker's end, or it stays in the list of processes as long as this one lives.
+    threading.Thread(target=process.wait, name=f"end of {folder.name}", daemon=True).start()
+    return process
+
+
+def _spawn_on_windows(words: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a worker outside this process' group and, where it may leave it, outside its job object.
+
+    With DETACHED_PROCESS the worker would have no console, and each console program between us and it (PythonSlicer,
+    the python.exe of a virtual environment) would open a window for its child; CREATE_NO_WINDOW gives them a hidden
+    one.
+    """
+    # The names exist on Windows only.
+    flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]
+    breakaway = subprocess.CREATE_BREAKAWAY_FROM_JOB  # type: ignore[attr-defined]
+    with suppress(PermissionError):
+        return subprocess.Popen(words, creationflags=flags | breakaway, **options)  # noqa: S603 - our own command
+    return subprocess.Popen(words, creationflags=flags, **options)  # noqa: S603 - our own command
+
+
+def _environment() -> dict[str, str]:
+    """Return this process' environment with the library's folder on Python's path, and UTF-8 in and out."""
+    library = str(Path(TransferSegLib.__file__).resolve().parents[1])
+    given = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    path = [library, *(entry for entry in given if entry != library)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1"}

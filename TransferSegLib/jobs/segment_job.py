@@ -1,0 +1,215 @@
+"""The job that segments scans: one by one, those that cannot be used are told and the others are done.
+
+After each scan ``finished.json`` in the job's folder says which are done, so that a resumed job does only the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from TransferSegLib.errors import JobError, ScanError
+from TransferSegLib.jobs.files import read_json, write_json
+from TransferSegLib.jobs.kinds import Kind, PartlyDone
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    from TransferSegLib.segmenting.segment import Segmentation, Segmenter
+
+FINISHED = "finished.json"
+
+
+@dataclass(frozen=True)
+class ScanToSegment:
+    """A scan, the file its label map goes to, and the picture that is drawn of it (None: no picture)."""
+
+    scan: Path
+    output: Path
+    preview: Path | None = None
+
+
+@dataclass(frozen=True)
+class SegmentParameters:
+    """What is segmented, with what; the job's request carries ``to_json()`` as its parameters.
+
+    ``model`` is a name, folder or zip file (None: the bundled one), ``structures`` those to write (None: all),
+    ``memory_gb`` the memory to stay within on a CPU, ``series`` the DICOM series where a folder holds several.
+    """
+
+    scans: tuple[ScanToSegment, ...]
+    model: str | None = None
+    structures: tuple[str, ...] | None = None
+    memory_gb: float = 4.0
+    series: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise JobError for parameters that cannot work."""
+        if not self.scans:
+            raise JobError("There is no scan to segment.")
+        if not 0 < self.memory_gb < float("inf"):
+            raise JobError(f"{self.memory_gb:g} GB is no amount of memory.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; paths become absolute, because a job runs in another folder."""
+        scans = [
+            {
+                "scan": str(each.scan.absolute()),
+                "output": str(each.output.absolute()),
+                "preview": None if each.preview is None else str(each.preview.absolute()),
+            }
+            for each in self.scans
+        ]
+        return {
+            "scans": scans,
+            "model": self.model,
+            "structures": None if self.structures is None else list(self.structures),
+            "memory_gb": self.memory_gb,
+            "series": self.series,
+        }
+
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> SegmentParameters:
+        """Read a request's parameters; raises JobError for those that are not what ``to_json`` writes."""
+        try:
+            scans = tuple(
+                ScanToSegment(
+                    Path(each["scan"]), Path(each["output"]), Path(each["preview"]) if each.get("preview") else None
+                )
+                for each in entry["scans"]
+            )
+            structures = entry.get("structures")
+            return SegmentParameters(
+                scans,
+                entry.get("model"),
+                None if structures is None else tuple(structures),
+                float(entry.get("memory_gb", 4.0)),
+                entry.get("series"),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobError(
+                f"The parameters of the segmentation are damaged ({type(error).__name__}: {error})."
+            ) from error
+
+
+def segment_file(
+    segmenter: Segmenter,
+    each: ScanToSegment,
+    structures: tuple[str, ...] | None = None,
+    series: str | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Segmentation:
+    """Read, segment and write one scan; raises ScanError naming the file, and whatever ``Segmenter.segment`` raises."""
+    from TransferSegLib.scans.read import read_scan
+    from TransferSegLib.scans.write import write_label_map
+
+    image = read_scan(each.scan, series)
+    try:
+        segmentation = segmenter.segment(image, structures, progress, cancel)
+    except ScanError as error:
+        raise ScanError(f"{each.scan}: {error}") from error
+    write_label_map(segmentation.label_map, each.output, segmentation.label_set)
+    if each.preview is not None:
+        from TransferSegLib.pictures.preview import draw_preview
+
+        draw_preview(image, segmentation.label_map, segmentation.label_set, each.preview, title=each.scan.name)
+    return segmentation
+
+
+def segmented_entry(each: ScanToSegment, segmentation: Segmentation) -> dict[str, Any]:
+    """Return JSON values of a segmented scan: files, device, seconds, volumes in ml by structure."""
+    return {
+        "scan": str(each.scan),
+        "output": str(each.output),
+        "device": segmentation.device,
+        "seconds": round(segmentation.seconds, 2),
+        "volumes_ml": {name: round(volume, 3) for name, volume in segmentation.volumes_ml().items()},
+    }
+
+
+def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
+    """Segment every scan that is not finished; the result is ``{"scans": [...], "failed": [{"scan", "error"}]}``.
+
+    Raises PartlyDone when scans failed.
+    """
+    parameters = SegmentParameters.from_json(request.parameters)
+    finished = _Finished(folder)
+    segmenter: Segmenter | None = None
+    done: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for number, each in enumerate(parameters.scans, start=1):
+        cancel.check()
+        entry = finished.entry(each)
+        if entry is None:
+            report = _numbered(progress, number, len(parameters.scans), each.scan.name)
+            segmenter = segmenter or _make_segmenter(parameters, request.device, progress)
+            report(Progress("Reading the scan", 0.0))
+            try:
+                segmentation = segment_file(segmenter, each, parameters.structures, parameters.series, report, cancel)
+            except (ScanError, MemoryError) as error:
+                message = str(error) or f"{each.scan}: not enough memory."
+                print(message)
+                failed.append({"scan": str(each.scan), "error": message})
+                continue
+            entry = segmented_entry(each, segmentation)
+            finished.add(entry)
+        done.append(entry)
+    result = {"scans": done, "failed": failed}
+    if failed:
+        others = "" if len(failed) == 1 else f" (and {len(failed) - 1} more)"
+        count = "" if len(parameters.scans) == 1 else f"{len(done)} of {len(parameters.scans)} scans segmented. "
+        raise PartlyDone(f"{count}{failed[0]['error']}{others}", result)
+    return result
+
+
+#: What a hard end costs is the scan in work; a tile, after which the work looks whether to stop, can take many seconds.
+SEGMENT = Kind(run_segment, grace_s=1.5)
+
+
+def _make_segmenter(parameters: SegmentParameters, device: str, progress: ProgressCallback) -> Segmenter:
+    """Load the model; an unknown structure is told before any work."""
+    from TransferSegLib.models.locate import find_model
+    from TransferSegLib.models.store import load_model
+    from TransferSegLib.segmenting.segment import Segmenter
+
+    progress(Progress("Loading the model", 0.0))
+    segmenter = Segmenter(load_model(find_model(parameters.model)), device, parameters.memory_gb)
+    if parameters.structures is not None:
+        segmenter.model.description.label_set.select(parameters.structures)
+    return segmenter
+
+
+def _numbered(progress: ProgressCallback, number: int, count: int, name: str) -> ProgressCallback:
+    """Return a callback that says which of several scans it is."""
+    if count == 1:
+        return progress
+
+    def report(report: Progress) -> None:
+        parts = [f"scan {number} of {count}, {name}", report.message]
+        progress(replace(report, message=": ".join(part for part in parts if part)))
+
+    return report
+
+
+class _Finished:
+    """Which scans of a job are done, on disk after each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FINISHED
+        entries = read_json(self._path).get("scans", []) if self._path.exists() else []
+        self._entries: list[dict[str, Any]] = [entry for entry in entries if isinstance(entry, dict)]
+
+    def entry(self, each: ScanToSegment) -> dict[str, Any] | None:
+        """Return what was found in a scan that is done and whose output is still there, else None."""
+        for entry in self._entries:
+            if (entry.get("scan"), entry.get("output")) == (str(each.scan), str(each.output)) and each.output.exists():
+                return entry
+        return None
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Write down that a scan is done; raises OSError."""
+        self._entries.append(entry)
+        write_json(self._path, {"scans": self._entries})

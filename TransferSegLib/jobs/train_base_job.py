@@ -1,0 +1,94 @@
+"""The job that trains a base model, and goes on from its checkpoint when it is resumed.
+
+Run and model are in the output folder, or in the job's own folder where none is named; so is ``checkpoint.pt``, and
+``transferseg train-base --resume`` can go on with it as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from TransferSegLib.errors import JobError
+from TransferSegLib.jobs.kinds import Kind
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.progress import CancelToken, ProgressCallback
+from TransferSegLib.training.configuration import TrainingConfiguration
+
+#: An empty file in the job's folder: the checkpoint in the output folder is this job's own.
+OUTPUT_IS_OURS = "output-is-ours"
+
+
+@dataclass(frozen=True)
+class TrainBaseParameters:
+    """What is trained, on what; the job's request carries ``to_json()`` as its parameters.
+
+    ``output`` None: the job's own folder. With ``resume`` the job goes on from a checkpoint that is in the output
+    folder before it begins. ``command`` is what the model's description says it was made by.
+    """
+
+    data: Path
+    name: str
+    output: Path | None = None
+    configuration: TrainingConfiguration = field(default_factory=TrainingConfiguration)
+    resume: bool = False
+    command: str = "transferseg train-base"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; paths become absolute, because a job runs in another folder."""
+        return {
+            "data": str(self.data.absolute()),
+            "name": self.name,
+            "output": None if self.output is None else str(self.output.absolute()),
+            "configuration": self.configuration.to_json(),
+            "resume": self.resume,
+            "command": self.command,
+        }
+
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> TrainBaseParameters:
+        """Read a request's parameters; raises JobError for damaged ones, TrainingError for knobs that cannot work."""
+        try:
+            output = entry.get("output")
+            return TrainBaseParameters(
+                Path(entry["data"]),
+                str(entry["name"]),
+                None if output is None else Path(output),
+                TrainingConfiguration.from_json(dict(entry.get("configuration", {}))),
+                bool(entry.get("resume", False)),
+                str(entry.get("command", "transferseg train-base")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobError(f"The parameters of the training are damaged ({type(error).__name__}: {error}).") from error
+
+
+def run_train_base(
+    request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken
+) -> dict[str, Any]:
+    """Train, or go on training; the result is ``{"model": folder, "validation": metrics}``."""
+    from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.models.store import load_description
+    from TransferSegLib.training.base import BaseModelPlan, train_base
+
+    parameters = TrainBaseParameters.from_json(request.parameters)
+    output = parameters.output or folder
+    plan = BaseModelPlan(
+        dataset=read_dataset(parameters.data),
+        output=output,
+        configuration=parameters.configuration,
+        name=parameters.name,
+        device=request.device,
+        command=parameters.command,
+    )
+    has_checkpoint = (output / "checkpoint.pt").exists()
+    ours = folder / OUTPUT_IS_OURS
+    resume = has_checkpoint if ours.exists() else parameters.resume
+    if has_checkpoint == resume:
+        ours.touch()  # from here on a checkpoint that is found there was written by this job, or adopted by it
+    model = train_base(plan, resume, progress, cancel)
+    return {"model": str(model), "validation": load_description(model).metrics.get("validation", {})}
+
+
+TRAIN_BASE = Kind(run_train_base)
