@@ -33,9 +33,9 @@ _SIZE_ALLOWANCE = 2
 
 @dataclass(frozen=True)
 class Download:
-    """Where a model's file lies and how it is recognised.
+    r"""Where a model's file lies and how it is recognised.
 
-    ``git_blob`` is the SHA-1 of ``"blob <size>\\0"`` and the content, in hexadecimal; ``bytes`` the exact size, None
+    ``git_blob`` is the SHA-1 of ``"blob <size>\0"`` and the content, in hexadecimal; ``bytes`` the exact size, None
     where nobody could check it, and ``about_bytes`` what to expect.
     """
 

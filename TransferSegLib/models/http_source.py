@@ -1,0 +1,282 @@
+"""One request for a file, or for its rest, over HTTPS: redirects, refusals and broken connections in plain words.
+
+Nothing here writes a file; ``TransferSegLib.models.fetch`` does, and tries again. The network is read in a thread of
+its own, so that a request to stop need not wait for a server that does not answer.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import socket
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import NoReturn
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from TransferSegLib.errors import ModelError
+from TransferSegLib.progress import CancelToken
+from TransferSegLib.version import VERSION
+
+#: Seconds to wait for a connection, and for the next bytes of one.
+_TIMEOUTS_S = (15.0, 30.0)
+_MOST_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+#: Answers after which the same request may succeed soon.
+_PASSING = (408, 500, 502, 503, 504)
+_BYTES_AT_ONCE = 2**15
+_CANCEL_LOOKED_AT_S = 0.1
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+#: The server had been reached when this happened.
+_BROKEN_OFF = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+#: What the network can raise. OSError: also requests' own errors, and a CA bundle that is not there.
+_NETWORK_ERRORS = (requests.RequestException, HTTPError, OSError, ValueError)
+
+
+class TransientError(ModelError):
+    """A failure that may pass: trying again is worth it. ``connected`` tells whether the server had been reached."""
+
+    def __init__(self, message: str, connected: bool) -> None:
+        """Keep the message for a person, and whether the server had been reached."""
+        super().__init__(message)
+        self.connected = connected
+
+
+class RangeRefusedError(ModelError):
+    """The server has no bytes after those that are there already: they are all of it, or of another file."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a server says before the content: where the bytes begin, how many the whole file has, and its version.
+
+    ``total`` is None when the server does not say; ``validator`` is a strong ETag to continue with, or None.
+    """
+
+    start: int
+    total: int | None
+    validator: str | None
+
+
+class _NoCredentials(requests.auth.AuthBase):
+    """Keeps requests from looking for a password in the user's .netrc file."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+class _Session(requests.Session):
+    """A session that leaves redirects alone; left to itself it would read their whole content into memory."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+def new_session() -> requests.Session:
+    """Return a session that sends neither passwords nor cookies; proxies and CA bundles as requests honours them."""
+    session = _Session()
+    session.auth = _NoCredentials()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    # identity: sizes and ranges count the bytes of the file itself.
+    session.headers.update({"User-Agent": f"TransferSeg/{VERSION}", "Accept": "*/*", "Accept-Encoding": "identity"})
+    return session
+
+
+def read_from(
+    session: requests.Session, address: str, start: int, validator: str | None, cancel: CancelToken | None
+) -> Iterator[tuple[Head, bytes]]:
+    """Yield the head with no bytes, then with each piece of the file from ``Head.start`` on: byte ``start``, or 0.
+
+    With a ``validator`` (a strong ETag) the server is asked to begin anew if its file is another one by now. Raises
+    TransientError for what may pass, RangeRefusedError where nothing comes after ``start``, another ModelError for what
+    will not pass, Cancelled.
+    """
+    pieces = _answer(session, address, start, validator)
+    return pieces if cancel is None else _read_beside(pieces, cancel)
+
+
+def host(address: str) -> str:
+    """Return the server's name in an address, for messages."""
+    return urlsplit(address).hostname or address
+
+
+def _answer(
+    session: requests.Session, address: str, start: int, validator: str | None
+) -> Generator[tuple[Head, bytes], None, None]:
+    """Make the request and yield what ``read_from`` promises."""
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    if start and validator:
+        headers["If-Range"] = validator
+    with _opened(session, address, headers) as response:
+        head = _head(response, address, start)
+        yield head, b""
+        try:
+            for piece in response.iter_content(_BYTES_AT_ONCE):
+                yield head, piece
+        except _NETWORK_ERRORS as error:
+            raise TransientError(f"The connection to {host(address)} broke off.", connected=True) from error
+
+
+def _opened(session: requests.Session, address: str, headers: dict[str, str]) -> requests.Response:
+    """Return the answer at the end of all redirects, each of which must be HTTPS."""
+    at = address
+    for _ in range(_MOST_REDIRECTS + 1):
+        if urlsplit(at).scheme != "https":
+            raise ModelError(
+                f"{host(address)} leads to {at}, which is not HTTPS: nothing is fetched from there. "
+                "Is it the sign-in page of this network? Open a web page in a browser, sign in, and try again."
+            )
+        try:
+            response = session.get(at, headers=headers, stream=True, timeout=_TIMEOUTS_S, allow_redirects=False)
+        except _NETWORK_ERRORS as error:
+            _explain(error, at)
+        if response.status_code not in _REDIRECTS or "Location" not in response.headers:
+            return response
+        response.close()
+        try:
+            at = urljoin(at, response.headers["Location"])
+            urlsplit(at)
+        except ValueError as error:
+            raise ModelError(f"{host(address)} leads to an address that is none. Try again later.") from error
+    raise ModelError(f"{host(address)} leads from one address to the next without end. Try again later.")
+
+
+def _head(response: requests.Response, address: str, start: int) -> Head:
+    """Return what the answer says of its content; raises ModelError for any answer that is not the file."""
+    at = host(response.url or address)
+    if start and response.status_code == 416:
+        raise RangeRefusedError(f"{at} has nothing after byte {start:,}.")
+    if response.status_code not in (200, 206):
+        _refuse(response, at)
+    kind = response.headers.get("Content-Type", "").lower()
+    if kind.startswith(("text/html", "application/xhtml")):
+        raise web_page_instead(at)
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding != "identity":
+        raise ModelError(f"{at} sends the file packed as '{encoding}', which was not asked for. Try another network.")
+    tag = response.headers.get("ETag", "")
+    validator = tag if tag.startswith('"') else None  # a weak one does not tell equal bytes
+    length = _whole_number(response.headers.get("Content-Length"))
+    if response.status_code == 200:
+        return Head(0, length, validator)
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if found is None or found.group(1) is None or int(found.group(1)) != start:
+        raise RangeRefusedError(f"{at} sends other bytes than those asked for.")
+    total = _whole_number(found.group(2))
+    if total is None and length is not None:
+        total = start + length
+    return Head(start, total, validator)
+
+
+def web_page_instead(at: str) -> ModelError:
+    """Return the error for a web page where the file should be; ``at`` names the server."""
+    return ModelError(
+        f"{at} answered with a web page instead of the file. Is it the sign-in page of this network? "
+        "Open a web page in a browser, sign in, and try again."
+    )
+
+
+def _refuse(response: requests.Response, at: str) -> NoReturn:
+    """Raise the error for an answer that is not the file."""
+    status = response.status_code
+    said = f"{at} answered {status} {response.reason or ''}".rstrip()
+    if status in _PASSING:
+        raise TransientError(f"{said}: the server has trouble. Try again later.", connected=True)
+    if status == 429 or (status == 403 and "Retry-After" in response.headers):
+        seconds = _whole_number(response.headers.get("Retry-After"))
+        when = "later" if seconds is None else f"in {max(1, round(seconds / 60))} min"
+        raise ModelError(f"{said}: too many requests came from this network. Try again {when}.")
+    if status in (404, 410):
+        raise ModelError(f"{said}: the file is no longer there. Is there a newer TransferSeg?")
+    if status == 407:
+        raise ModelError(f"{said}: the proxy wants a password. Put it into the variable HTTPS_PROXY.")
+    if status in (401, 403, 451):
+        raise ModelError(f"{said}: it does not hand the file out to this computer, or a proxy does not let it through.")
+    raise ModelError(f"{said}, which is no answer to build on. Try again later.")
+
+
+def _explain(error: Exception, address: str) -> NoReturn:
+    """Raise the error for a request that got no answer."""
+    at, causes = host(address), list(_causes(error))
+    reason = next((str(cause) for cause in reversed(causes) if str(cause)), type(error).__name__)
+    if isinstance(error, requests.exceptions.ProxyError):
+        message = f"The proxy for {at} cannot be used ({reason}). Check the variable HTTPS_PROXY."
+    elif isinstance(error, requests.exceptions.SSLError):
+        raise ModelError(
+            f"{at} cannot prove who it is ({reason}). If a proxy of your institution opens connections, set "
+            "REQUESTS_CA_BUNDLE to the file with its certificate."
+        ) from error
+    elif any(isinstance(cause, socket.gaierror) for cause in causes):
+        message = f"{at} cannot be found. Is this computer connected to the internet?"
+    elif isinstance(error, requests.exceptions.Timeout):
+        message = f"{at} does not answer. Try again later."
+    elif isinstance(error, requests.exceptions.ConnectionError):
+        message = f"There is no connection to {at} ({reason}). Is this computer connected to the internet?"
+    else:
+        raise ModelError(f"{address} cannot be asked for ({reason}).") from error
+    raise TransientError(message, connected=any(isinstance(cause, _BROKEN_OFF) for cause in causes)) from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was made of, outermost first; libraries hide the reason in several ways."""
+    seen: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if isinstance(cause, BaseException) and not any(cause is known for known in seen):
+            seen.append(cause)
+            yield cause
+            waiting += [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]
+
+
+def _whole_number(text: str | None) -> int | None:
+    """Return a number a server sent, None when it is none."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _read_beside(
+    pieces: Generator[tuple[Head, bytes], None, None], cancel: CancelToken
+) -> Iterator[tuple[Head, bytes]]:
+    """Yield the same while a thread reads; a request to stop is obeyed at once and the thread left to its timeout."""
+    waiting: queue.Queue[tuple[Head, bytes] | BaseException | None] = queue.Queue(maxsize=16)
+    left = threading.Event()
+
+    def put(item: tuple[Head, bytes] | BaseException | None) -> None:
+        while not left.is_set():
+            try:
+                return waiting.put(item, timeout=_CANCEL_LOOKED_AT_S)
+            except queue.Full:
+                continue
+
+    def read() -> None:
+        try:
+            for piece in pieces:
+                put(piece)
+                if left.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+        finally:
+            pieces.close()
+
+    threading.Thread(target=read, name="fetch", daemon=True).start()
+    try:
+        while True:
+            cancel.check()
+            try:
+                item = waiting.get(timeout=_CANCEL_LOOKED_AT_S)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        left.set()
