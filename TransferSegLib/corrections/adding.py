@@ -1,0 +1,282 @@
+"""Placing a corrected case in a project: which case it is, which label values its structures have, what is noted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import SimpleITK as sitk
+
+from TransferSegLib.corrections.content_hash import hash_content, hash_volume, reviewed_values
+from TransferSegLib.corrections.inputs import (
+    ImageSource,
+    JudgedSlices,
+    NamedLabels,
+    Structures,
+    patient_id_of,
+    read_image,
+    read_judged,
+    read_named_labels,
+    reviewed_structures,
+)
+from TransferSegLib.corrections.project_files import IMAGE, JUDGED, LABELS, PREDICTION, Incoming, has_case_folder
+from TransferSegLib.corrections.revisions import ModelReference, ProjectState, RetiredStructure, Revision, now_utc
+from TransferSegLib.datasets.dataset import Case, Dataset
+from TransferSegLib.errors import DatasetError
+from TransferSegLib.progress import Stage
+from TransferSegLib.structures import LabelSet, Structure
+
+#: Also a folder's name, on every system.
+_CASE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?")
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class AddedCase:
+    """What adding a case did; ``notes`` are lines for a person. ``replaced`` tells that the scan was there already."""
+
+    revision: Revision
+    replaced: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CorrectedCase:
+    """A corrected case as it is handed in.
+
+    ``reviewed`` names the structures that are right wherever they are in the (judged part of the) scan, or is 'all'
+    for those of the label map; one without voxels is absent. ``structures`` says what the label values mean (default:
+    the names in a .seg.nrrd, else the project's values), ``prediction_structures`` the same for the prediction
+    (default: ``structures``). ``judged`` is a mask or slices, None when everything was looked at. ``series`` chooses
+    among several in a DICOM folder.
+
+    ``patient`` is hashed like a DICOM PatientID to make the case's group, ``group`` is kept as it is; without both the
+    group is that of the DICOM patient, else the case's id.
+    """
+
+    image: ImageSource
+    label_map: ImageSource
+    reviewed: Iterable[str] | Literal["all"]
+    structures: Structures | None = None
+    judged: ImageSource | JudgedSlices | None = None
+    prediction: ImageSource | None = None
+    prediction_structures: Structures | None = None
+    model: ModelReference | None = None
+    case_id: str | None = None
+    group: str | None = None
+    patient: str = ""
+    series: str | None = None
+    notes: str = ""
+
+    def patient_id(self) -> str:
+        """Return the patient's id where it decides the group, else ''."""
+        return "" if self.group else self.patient or patient_id_of(self.image, self.series)
+
+    def read(self, stage: Stage, known: LabelSet | None) -> Submission:
+        """Read and check all files, in two steps of a stage; ``known`` are the structures of the project.
+
+        Raises ScanError for files that cannot be read, DatasetError for what does not fit.
+        """
+        if self.case_id is not None:
+            check_case_id(self.case_id)
+        scan = read_image(self.image, self.series)
+        image_hash = hash_volume(scan)
+        stage.step("read the image")
+        stage.check()
+        labels = read_named_labels(self.label_map, "the label map", scan, self.structures, known)
+        predicted = None
+        if self.prediction is not None:
+            names = self.structures if self.prediction_structures is None else self.prediction_structures
+            predicted = read_named_labels(self.prediction, "the prediction", scan, names, known)
+        judged = read_judged(self.judged, scan)
+        reviewed = reviewed_structures(self.reviewed, labels.label_set, known)
+        stage.step("read the label map")
+        stage.check()
+        return Submission(self, scan, image_hash, labels, predicted, judged, reviewed)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A corrected case, read and checked, that has no place in a project yet; all images share one grid."""
+
+    asked: CorrectedCase
+    scan: sitk.Image
+    image_hash: str
+    labels: NamedLabels
+    prediction: NamedLabels | None
+    judged: sitk.Image | None
+    reviewed: tuple[Structure, ...]
+
+    def structures(self) -> list[Structure]:
+        """Return the structures the project must have for this case: those with voxels, and the reviewed ones."""
+        maps = [self.labels] if self.prediction is None else [self.labels, self.prediction]
+        present = [one for named in maps for one in named.label_set if one.label in named.present]
+        return list({structure.key: structure for structure in (*self.reviewed, *present)}.values())
+
+
+def check_case_id(case_id: str) -> None:
+    """Raise DatasetError unless an id can be the name of a folder on every system."""
+    if not _CASE_ID.fullmatch(case_id) or _RESERVED.fullmatch(case_id):
+        raise DatasetError(
+            f"'{case_id}' cannot be a case's id: use up to 64 letters, digits, spaces and . _ - (a folder is named "
+            "after it), and no patient's name."
+        )
+
+
+def place_case(
+    state: ProjectState | None, folder: Path, submission: Submission, group: str | None, incoming: Incoming
+) -> tuple[AddedCase, ProjectState]:
+    """Write a case's label maps, move its files to their place, and return the state that names them.
+
+    The project in ``folder`` is locked; ``state`` is what it holds now, None when it is new. ``group`` is None for the
+    group the case has already, or its own id. Raises DatasetError when the id is taken by another scan, ScanError and
+    OSError when the files cannot be written.
+    """
+    case_id, before = _identify(state, folder, submission)
+    after, notes = _with_structures(state, folder, submission)
+    label_set = after.label_set.select(structure.name for structure in submission.structures())
+    labels = submission.labels.renumbered(label_set)
+    incoming.write_labels(labels, LABELS, label_set)
+    if submission.prediction is not None:
+        incoming.write_labels(submission.prediction.renumbered(label_set), PREDICTION, label_set)
+    judged_hash = ""
+    if submission.judged is not None:
+        incoming.write_labels(submission.judged, JUDGED, None)
+        judged_hash = hash_volume(submission.judged)
+    if before is not None:
+        (incoming.folder / IMAGE).unlink(missing_ok=True)
+    elif not (incoming.folder / IMAGE).is_file():
+        raise DatasetError(f"The project in {folder} was exchanged while the case was added. Add it again.")
+    number = 1 if before is None else before.number + 1
+    place = incoming.move_to(case_id, number)
+    names = tuple(s.name for one in submission.reviewed if (s := label_set.find(one.name)) is not None)
+    case = Case(
+        id=case_id,
+        image=place / IMAGE if before is None else before.case.image,
+        labels=place / LABELS,
+        annotated=tuple(name for name in after.label_set.names if name in names),
+        judged=None if submission.judged is None else place / JUDGED,
+        group=group or ("" if before is None else before.case.group),
+    )
+    revision = Revision(
+        case=case,
+        number=number,
+        created=now_utc(),
+        image_hash=submission.image_hash,
+        content_hash=hash_content(
+            submission.image_hash, hash_volume(labels), judged_hash, reviewed_values(names, label_set)
+        ),
+        corrected_from=submission.asked.model,
+        prediction=None if submission.prediction is None else place / PREDICTION,
+        notes=submission.asked.notes.strip(),
+    )
+    notes = [*_notes_on_case(revision, before), *notes, *_notes_on_structures(submission, names)]
+    return AddedCase(revision, before is not None, tuple(notes)), _counted(after.with_revision(revision), case_id)
+
+
+def _identify(state: ProjectState | None, folder: Path, submission: Submission) -> tuple[str, Revision | None]:
+    """Return the id of a case, and its latest revision when its scan is in the project already."""
+    revisions = () if state is None else state.every_revision
+    ids = {revision.case.id.casefold(): revision.case.id for revision in revisions}
+    same = next((revision.case.id for revision in revisions if revision.image_hash == submission.image_hash), None)
+    wanted = submission.asked.case_id
+    if same is not None:
+        if wanted is not None and wanted.casefold() != same.casefold():
+            raise DatasetError(
+                f"This scan is the case '{same}' of the project already: leave the id out to add a new revision of it."
+            )
+        assert state is not None
+        return same, state.latest(same)
+    if wanted is not None:
+        if wanted.casefold() in ids:
+            raise DatasetError(
+                f"The case '{ids[wanted.casefold()]}' has another scan: choose another id, or leave it out."
+            )
+        return wanted, None
+    number = 1 if state is None else state.next_case
+    while (id := f"case-{number:04d}") in ids or has_case_folder(folder, id):
+        number += 1
+    return id, None
+
+
+def _with_structures(
+    state: ProjectState | None, folder: Path, submission: Submission
+) -> tuple[ProjectState, list[str]]:
+    """Return the state that has every structure of a case and counts it, and lines on what is new."""
+    needed = submission.structures()
+    label_set, retired = join_structures(
+        None if state is None else state.label_set, () if state is None else state.retired, needed
+    )
+    if state is None:
+        return ProjectState(Dataset(folder, "Corrected cases", "", "", "", label_set, ())), []
+    notes = []
+    for structure in label_set:
+        if state.label_set.find(structure.name) is None:
+            again = any(old.structure.key == structure.key for old in state.retired)
+            what = "is a structure of the project again" if again else "is new in the project"
+            notes.append(f"'{structure.name}' {what}: its label value is {structure.label}.")
+    return replace(state, dataset=replace(state.dataset, label_set=label_set), retired=retired), notes
+
+
+def _counted(state: ProjectState, case_id: str) -> ProjectState:
+    """Return the state in which the number of a made-up id is not used again."""
+    number = re.fullmatch(r"case-(\d{4,9})", case_id)
+    return state if number is None else replace(state, next_case=max(state.next_case, int(number.group(1)) + 1))
+
+
+def join_structures(
+    current: LabelSet | None, retired: tuple[RetiredStructure, ...], needed: Iterable[Structure]
+) -> tuple[LabelSet, tuple[RetiredStructure, ...]]:
+    """Return the project's structures with the needed ones among them, and what is still retired.
+
+    Structures are the same when their names are. Values that were given once stay: one that is retired comes back with
+    its own, and a new one gets the value it brings along when nothing ever had it, else the next above all.
+    """
+    joined = [] if current is None else list(current)
+    known = {structure.key for structure in joined}
+    resting = {one.structure.key: one for one in retired}
+    taken = {structure.label for structure in joined} | {one.structure.label for one in retired}
+    for structure in needed:
+        if structure.key in known:
+            continue
+        known.add(structure.key)
+        if structure.key in resting:
+            joined.append(resting.pop(structure.key).structure)
+            continue
+        label = structure.label if structure.label not in taken else max(taken) + 1
+        taken.add(label)
+        joined.append(replace(structure, label=label))
+    return LabelSet(tuple(joined)), tuple(resting.values())
+
+
+def _notes_on_case(revision: Revision, before: Revision | None) -> list[str]:
+    """Return what a person should know when the scan was in the project already."""
+    if before is None:
+        return []
+    if before.removed:
+        return [f"The scan is that of the removed case '{revision.case.id}', which is back with a new revision."]
+    return [
+        f"The scan is that of the case '{revision.case.id}': this is its revision {revision.number}, "
+        f"revision {before.number} is kept."
+    ]
+
+
+def _notes_on_structures(submission: Submission, reviewed: Iterable[str]) -> list[str]:
+    """Return what a person should know of reviewed structures without voxels, and of others with voxels."""
+    present = {
+        structure.key for structure in submission.labels.label_set if structure.label in submission.labels.present
+    }
+    where = "this scan" if submission.judged is None else "the judged part of this scan"
+    notes = [
+        f"'{one.name}' was reviewed and has no voxel: it counts as absent from {where}."
+        for one in submission.reviewed
+        if one.key not in present
+    ]
+    keys = {one.key for one in submission.reviewed}
+    others = [s.name for s in submission.labels.label_set if s.key in present and s.key not in keys]
+    if others:
+        notes.append(f"Has voxels but was not reviewed, so counts as unknown: {', '.join(others)}.")
+    return notes

@@ -1,0 +1,69 @@
+"""Checking a project: leftovers of killed writers go, every file of every revision is read and compared."""
+
+from __future__ import annotations
+
+from TransferSegLib.corrections.content_hash import hash_case, hash_volume
+from TransferSegLib.corrections.project import Project
+from TransferSegLib.corrections.project_files import unnamed_folders
+from TransferSegLib.corrections.revisions import ProjectState, Revision
+from TransferSegLib.datasets.validate import Problem, check_dataset
+from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
+
+
+def check_project(
+    project: Project, progress: ProgressCallback | None = None, cancel: CancelToken | None = None
+) -> list[Problem]:
+    """Clear leftovers, read every file of every revision, and return all problems.
+
+    A problem of the whole project has no case. What was cleared, or could not be, is a warning. Raises DatasetError
+    when there is no project or its ``dataset.json`` is damaged, and Cancelled.
+    """
+    state = project.state()
+    problems = []
+    try:
+        problems += [Problem("", f"cleared: {line}", "warning") for line in project.clear_leftovers()]
+    except DatasetError as error:
+        problems.append(Problem("", f"leftovers were not looked for: {error}", "warning"))
+    named = {file for revision in state.every_revision for file in revision.files()}
+    problems += [
+        Problem("", f"{folder.relative_to(state.folder)} belongs to no revision: it was left alone", "warning")
+        for folder in unnamed_folders(state.folder, named)
+    ]
+    stage = Stage("Checking revisions", len(state.every_revision), progress, cancel)
+    for revision in state.every_revision:
+        stage.check()
+        problems += _check_revision(revision, state)
+        stage.step(revision.case.id)
+    broken = {problem.case for problem in problems if problem.severity == "error"}
+    if state.current:
+        found = check_dataset(state.to_dataset(), progress, cancel)
+        problems += [problem for problem in found if problem.case not in broken]
+    return problems
+
+
+def _check_revision(revision: Revision, state: ProjectState) -> list[Problem]:
+    """Return what is wrong with the files of one revision."""
+    case = revision.case
+    what = f"revision {revision.number}"
+    try:
+        scan = read_scan(case.image)
+        if hash_volume(scan) != revision.image_hash:
+            return [Problem(case.id, f"{what}: its image is not the one that was saved: {case.image}", "error")]
+        if hash_case(case, state.every_structure) != revision.content_hash:
+            return [
+                Problem(
+                    case.id,
+                    f"{what}: its label map, judged voxels or reviewed structures are not those that were saved: "
+                    f"{case.labels}",
+                    "error",
+                )
+            ]
+        if revision.prediction is not None:
+            difference = same_geometry(scan, read_label_map(revision.prediction))
+            if difference is not None:
+                return [Problem(case.id, f"{what}: image and prediction do not fit: {difference}", "error")]
+    except ScanError as error:
+        return [Problem(case.id, f"{what}: {error}", "error")]
+    return []

@@ -1,0 +1,77 @@
+"""The patient of a DICOM scan, for a pseudonym that keeps two scans of one patient together.
+
+Read in a child process, as DICOM always is here: a file that crashes its reader ends the child and not the caller.
+
+Run as ``python -m TransferSegLib.corrections.dicom_patient PATH [SERIES]``; prints the PatientID as JSON.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from TransferSegLib.scans.dicom import is_dicom_file
+from TransferSegLib.scans.isolated_reading import find_interpreter
+
+PATIENT_ID = "0010|0020"
+_SERIES_UID = "0020|000e"
+_LONGEST_S = 300
+
+
+def pseudonym(patient_id: str, salt: str) -> str:
+    """Return a name for a patient from which the id cannot be found without the project's salt."""
+    digest = hmac.new(salt.encode(), patient_id.strip().encode(), "sha256").hexdigest()
+    return f"patient-{digest[:16]}"
+
+
+def read_patient_id(path: Path, series: str | None = None) -> str:
+    """Return the PatientID of a DICOM file, or of a series in a folder; '' when it is no DICOM or has none."""
+    python = find_interpreter()
+    try:
+        if python is None or not (path.is_dir() or is_dicom_file(path)):
+            return ""
+        command = [str(python), "-m", "TransferSegLib.corrections.dicom_patient", str(path.absolute())]
+        done = subprocess.run(  # noqa: S603 - the command is this library's own
+            command + ([series] if series else []),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_LONGEST_S,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+        return str(json.loads(done.stdout.splitlines()[-1])) if done.returncode == 0 else ""
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _find_patient_id(path: Path, series: str | None) -> str:
+    """Return the PatientID of the first image file of the series (the child's side)."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(str(file))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            continue
+        if series is None or _tag(reader, _SERIES_UID).endswith(series):
+            return _tag(reader, PATIENT_ID)
+    return ""
+
+
+def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
+    """Return a DICOM value without its padding, '' when the file has none."""
+    return reader.GetMetaData(tag).strip(" \0") if reader.HasMetaDataKey(tag) else ""
+
+
+if __name__ == "__main__":
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    found = _find_patient_id(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    print(json.dumps(found.encode("utf-8", "replace").decode("utf-8")))

@@ -1,0 +1,274 @@
+"""A project: a folder of corrected cases that can be added to, corrected again, and gone back on.
+
+>>> project = Project(folder, create=True)
+>>> added = project.add_case("scan.nii.gz", "corrected.seg.nrrd", reviewed=["mandible"])
+>>> project.dataset()  # to train on
+
+Every change is one renaming of ``dataset.json`` under a lock: it is there completely or not at all, whenever the
+process dies and whoever else works on the project. ``docs/corrections.md`` describes the folder.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from TransferSegLib.corrections.adding import AddedCase, CorrectedCase, place_case
+from TransferSegLib.corrections.dicom_patient import pseudonym
+from TransferSegLib.corrections.inputs import ImageSource
+from TransferSegLib.corrections.project_files import (
+    BACKUP_NAME,
+    SALT_NAME,
+    clear_leftovers,
+    incoming_folder,
+    project_lock,
+    save_project_text,
+)
+from TransferSegLib.corrections.revisions import ProjectState, Revision, now_utc, read_state
+from TransferSegLib.datasets.dataset import FILE_NAME, Dataset, dataset_text
+from TransferSegLib.datasets.durable_writing import write_text_durably
+from TransferSegLib.errors import DatasetError
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+
+#: Seconds to wait for the lock when only leftovers are to be cleared: the next change does it too.
+_TIDY_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """A project that is locked for a change: what it holds (None: it is new), and which leftovers were cleared."""
+
+    folder: Path
+    new_or_known: ProjectState | None
+    cleared: tuple[str, ...]
+
+    @property
+    def state(self) -> ProjectState:
+        """What the project holds; raises DatasetError when there is none."""
+        if self.new_or_known is None:
+            raise _no_project(self.folder)
+        return self.new_or_known
+
+    def save(self, state: ProjectState) -> None:
+        """Make this the project's state; when it returns the disk has it. Raises DatasetError and OSError."""
+        save_project_text(self.folder, dataset_text(state.to_dataset(), self.folder))
+
+
+class Project:
+    """A folder of corrected cases; the object holds no state, so that several and other processes can use one."""
+
+    def __init__(self, folder: Path | str, create: bool = False, timeout_s: float = 60.0) -> None:
+        """Name a project; with ``create`` the folder is made by the first case (its parent must be there).
+
+        ``timeout_s`` is how long a change waits for one that another program is making.
+        """
+        self.folder = Path(folder).resolve()
+        self._create = create
+        self.timeout_s = timeout_s
+
+    def state(self) -> ProjectState:
+        """Return what the project holds now; raises DatasetError when there is none, or it is damaged."""
+        state = self._read()
+        if state is None:
+            raise _no_project(self.folder)
+        return state
+
+    def dataset(self) -> Dataset:
+        """Return the current cases as a dataset; raises DatasetError as ``state`` does."""
+        return self.state().to_dataset()
+
+    def revisions(self, case_id: str) -> tuple[Revision, ...]:
+        """Return the revisions of a case, removed or not, the latest last; raises DatasetError when there is none."""
+        return self.state().of_case(case_id)
+
+    def add_case(
+        self,
+        image: ImageSource,
+        label_map: ImageSource,
+        reviewed: Iterable[str] | Literal["all"],
+        progress: ProgressCallback | None = None,
+        cancel: CancelToken | None = None,
+        **more: Any,
+    ) -> AddedCase:
+        """Add a corrected case; ``more`` are the other fields of ``CorrectedCase``. See ``add``."""
+        return self.add(CorrectedCase(image, label_map, reviewed, **more), progress, cancel)
+
+    def add(
+        self, case: CorrectedCase, progress: ProgressCallback | None = None, cancel: CancelToken | None = None
+    ) -> AddedCase:
+        """Add a corrected case, or a new revision of the case that has the same scan; when it returns the disk has it.
+
+        Raises ScanError for files that cannot be read, DatasetError for what does not fit or cannot be saved.
+        """
+        stage = Stage("Adding a case", 4, progress, cancel)
+        known = self._read()
+        submission = case.read(stage, None if known is None else known.label_set)
+        patient_id = case.patient_id()
+        group = self._pseudonym(patient_id) if patient_id else case.group
+        try:
+            with self._saving(), incoming_folder(self._made(), self.timeout_s, cancel) as incoming:
+                if known is None or not any(one.image_hash == submission.image_hash for one in known.every_revision):
+                    incoming.write_image(submission.scan)
+                stage.step("copied the image")
+                stage.check()
+                with self.changing(cancel) as change:
+                    state = change.new_or_known if known is None else change.state
+                    added, state = place_case(state, self.folder, submission, group, incoming)
+                    change.save(state)
+        finally:
+            self.tidy()
+        stage.step(added.revision.case.id)
+        return added
+
+    def remove_case(self, case_id: str) -> Revision:
+        """Put a case in the project's bin, from which ``restore_case`` brings it back; returns its latest revision.
+
+        Raises DatasetError when there is no such case, or it is in the bin already.
+        """
+        with self.changing() as change:
+            latest = change.state.latest(case_id)
+            if latest.removed:
+                raise DatasetError(f"The case '{case_id}' was removed already, {latest.removed}.")
+            latest = replace(latest, removed=now_utc())
+            current = tuple(revision for revision in change.state.current if revision.case.id != case_id)
+            change.save(replace(change.state, current=current, removed=(*change.state.removed, latest)))
+        return latest
+
+    def restore_case(self, case_id: str) -> Revision:
+        """Bring a removed case back as it was, with its structures; raises DatasetError when it is not in the bin."""
+        with self.changing() as change:
+            latest = change.state.latest(case_id)
+            if not latest.removed:
+                raise DatasetError(f"The case '{case_id}' is not removed, so there is nothing to bring back.")
+            latest = replace(latest, removed="")
+            removed = tuple(revision for revision in change.state.removed if revision.case.id != case_id)
+            state = change.state.with_structures_of(latest.case.annotated)
+            change.save(replace(state, current=(*state.current, latest), removed=removed))
+        return latest
+
+    def restore_revision(self, case_id: str, number: int) -> Revision:
+        """Make an earlier revision of a case the current one again, as a new revision; returns that.
+
+        Structures that were dropped or merged since, and were reviewed in it, are structures of the project again.
+        Raises DatasetError when there is no such revision.
+        """
+        with self.changing() as change:
+            found = {revision.number: revision for revision in change.state.of_case(case_id)}
+            if number not in found:
+                numbers = ", ".join(str(known) for known in found)
+                raise DatasetError(f"The case '{case_id}' has no revision {number}. It has: {numbers}.")
+            old = found[number]
+            if number == max(found) and not old.removed:
+                raise DatasetError(f"Revision {number} of the case '{case_id}' is the current one.")
+            revision = replace(old, number=max(found) + 1, created=now_utc(), removed="", restored_from=number)
+            change.save(change.state.with_structures_of(old.case.annotated).with_revision(revision))
+        return revision
+
+    def clear_leftovers(self) -> tuple[str, ...]:
+        """Remove what killed writers left; returns a line for each thing. Raises DatasetError as ``state`` does."""
+        with self.changing() as change:
+            return change.cleared
+
+    def repair(self) -> Path | None:
+        """Put the last good ``dataset.json`` back; returns where the damaged one was put, None if it was missing.
+
+        Raises DatasetError when it is not damaged, or there is no good backup.
+        """
+        file, backup = self.folder / FILE_NAME, self.folder / BACKUP_NAME
+        with self._saving(), project_lock(self.folder, self.timeout_s):
+            if _state_or_none(file) is not None:
+                raise DatasetError(f"{file} is not damaged: there is nothing to repair.")
+            read_state(backup)
+            kept = None
+            if file.exists():
+                kept = file.with_name(f"{FILE_NAME}.damaged-{secrets.token_hex(4)}")
+                file.rename(kept)
+            write_text_durably(file, backup.read_text(encoding="utf-8"))
+        return kept
+
+    @contextmanager
+    def changing(self, cancel: CancelToken | None = None, timeout_s: float | None = None) -> Iterator[Change]:
+        """Lock the project for a change and clear leftovers away; nothing is changed but by ``Change.save``.
+
+        Raises DatasetError when another program keeps it locked, it is damaged, or it cannot be written.
+        """
+        if not self.folder.is_dir():
+            raise _no_project(self.folder)
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        with self._saving(), project_lock(self.folder, timeout_s, cancel):
+            state = self._read()
+            named = [] if state is None else [file for one in state.every_revision for file in one.files()]
+            text = None if state is None else (self.folder / FILE_NAME).read_text(encoding="utf-8-sig")
+            yield Change(self.folder, state, tuple(clear_leftovers(self.folder, text, named)))
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Turn errors of the disk into DatasetError."""
+        try:
+            yield
+        except OSError as error:
+            raise DatasetError(
+                f"The project in {self.folder} cannot be changed: {error.strerror or error}. What was saved before is "
+                "still there. Check the folder, its permissions and the disk."
+            ) from error
+
+    def tidy(self) -> None:
+        """Clear leftovers if that is possible now."""
+        with suppress(DatasetError), self.changing(timeout_s=_TIDY_TIMEOUT_S):
+            pass
+
+    def _made(self) -> Path:
+        """Return the project's folder, made if this may be a new project; raises DatasetError and OSError."""
+        if self._create:
+            self.folder.mkdir(exist_ok=True)
+        if not self.folder.is_dir():
+            raise _no_project(self.folder)
+        return self.folder
+
+    def _read(self) -> ProjectState | None:
+        """Return the state, None when the project is still to be made; raises DatasetError with a way out."""
+        file, backup = self.folder / FILE_NAME, self.folder / BACKUP_NAME
+        if not file.exists() and not backup.exists():
+            if not self._create:
+                raise _no_project(self.folder)
+            return None
+        try:
+            return read_state(file)
+        except DatasetError as error:
+            good = _state_or_none(backup)
+            if good is None:
+                raise
+            raise DatasetError(
+                f"{error}\nThe last good state, with {len(good.current)} cases, is in {backup.name}. To put it back "
+                f"(the damaged file is kept): transferseg cases check --repair --project '{self.folder}'"
+            ) from error
+
+    def _pseudonym(self, patient_id: str) -> str:
+        """Return the group of a patient; the project's salt is made when it has none."""
+        file = self._made() / SALT_NAME
+        with self._saving(), project_lock(self.folder, self.timeout_s):
+            if not file.exists():
+                write_text_durably(file, f"{secrets.token_hex(32)}\n")
+                file.chmod(0o600)
+            return pseudonym(patient_id, file.read_text(encoding="ascii").strip())
+
+
+def _no_project(folder: Path) -> DatasetError:
+    """Return the error for a folder without a project."""
+    why = f"it has no {FILE_NAME}" if folder.is_dir() else "the folder is not there"
+    return DatasetError(
+        f"There is no project of corrected cases in {folder}: {why}. Check the folder, or make a project by adding a "
+        "case (transferseg cases add)."
+    )
+
+
+def _state_or_none(file: Path) -> ProjectState | None:
+    """Return the state in a file, None when it cannot be read."""
+    try:
+        return read_state(file)
+    except DatasetError:
+        return None

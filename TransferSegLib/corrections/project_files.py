@@ -1,0 +1,218 @@
+"""The files of a project: written where nobody looks, moved into place, named by ``dataset.json`` only then.
+
+::
+
+    dataset.json                      the project; replaced as a whole, after everything it names is on the disk
+    dataset.json.bak                  the same, written just before it
+    cases/case-0001/revision-1/       image.nrrd, labels.seg.nrrd, judged.nrrd, prediction.seg.nrrd
+    .incoming/<token>/                files of a revision that is being written
+    .incoming/<token>.lock            locked by its writer as long as it lives
+    .incoming/<token>.target          where the finished folder goes, written before it goes there
+    patient-salt.txt                  what patients' pseudonyms are made with; made when first needed
+    .lock                             held by whoever changes the project
+
+A killed writer leaves a token whose lock is free: its folder goes, and the target too unless ``dataset.json`` names it.
+Nothing else is ever deleted, so a project whose ``dataset.json`` was exchanged for an older one loses no files.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from TransferSegLib.corrections.content_hash import hash_volume
+from TransferSegLib.datasets.dataset import FILE_NAME
+from TransferSegLib.datasets.durable_writing import flush_file, flush_folder, unfinished_texts, write_text_durably
+from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.file_lock import FileLock
+from TransferSegLib.progress import CancelToken
+from TransferSegLib.scans.isolated_reading import first_line
+from TransferSegLib.scans.read import read_label_map, read_scan
+from TransferSegLib.scans.write import write_label_map
+from TransferSegLib.structures import LabelSet
+
+BACKUP_NAME = f"{FILE_NAME}.bak"
+SALT_NAME = "patient-salt.txt"
+IMAGE, LABELS, JUDGED, PREDICTION = "image.nrrd", "labels.seg.nrrd", "judged.nrrd", "prediction.seg.nrrd"
+_CASES, _INCOMING, _LOCK = "cases", ".incoming", ".lock"
+
+
+def project_lock(folder: Path, timeout_s: float, cancel: CancelToken | None = None) -> FileLock:
+    """Return the lock of a project; raises DatasetError on entering when another program keeps it."""
+    message = f"The project in {folder} is being changed by another program. Try again when it is done."
+    return FileLock(folder / _LOCK, timeout_s, message, DatasetError, cancel)
+
+
+def save_project_text(folder: Path, text: str) -> None:
+    """Write the text of ``dataset.json``, its backup first; raises OSError.
+
+    In this order a backup never lacks what was reported saved; at worst it has one change that was not.
+    """
+    write_text_durably(folder / BACKUP_NAME, text)
+    write_text_durably(folder / FILE_NAME, text)
+
+
+class Incoming:
+    """A folder for the files of one revision that is not yet part of the project.
+
+    >>> with incoming_folder(project, timeout_s=60) as incoming:
+    ...     incoming.write_image(image)
+    ...     with project_lock(project, 60):
+    ...         files = incoming.move_to("case-0001", 1)  # then save dataset.json
+    """
+
+    def __init__(self, project: Path, token: str) -> None:
+        """Name the folder, its lock and its target; nothing is made yet."""
+        self._project = project
+        self.folder = project / _INCOMING / token
+        self._target_file = project / _INCOMING / f"{token}.target"
+        self.lock = FileLock(project / _INCOMING / f"{token}.lock", 0, f"{self.folder} is in use.", DatasetError)
+
+    def write_image(self, image: sitk.Image) -> None:
+        """Write a scan without metadata, and read it back; raises ScanError."""
+        target = self.folder / IMAGE
+        try:
+            sitk.WriteImage(without_metadata(image), str(target), useCompression=True, compressionLevel=1)
+            flush_file(target)
+        except (OSError, RuntimeError) as error:
+            raise ScanError(f"{target} cannot be written: {first_line(error)}. Is the disk full?") from error
+        _check_copy(target, read_scan, image)
+
+    def write_labels(self, labels: sitk.Image, name: str, label_set: LabelSet | None) -> None:
+        """Write a label map with the names of its structures, or a mask (no label set); raises ScanError."""
+        target = self.folder / name
+        if label_set is not None:
+            write_label_map(labels, target, label_set)
+        try:
+            if label_set is None:
+                sitk.WriteImage(without_metadata(labels), str(target), useCompression=True)
+            flush_file(target)
+        except (OSError, RuntimeError) as error:
+            raise ScanError(f"{target} cannot be written: {first_line(error)}. Is the disk full?") from error
+        _check_copy(target, read_label_map, labels)
+
+    def move_to(self, case_id: str, number: int) -> Path:
+        """Give the folder its place among the cases and return it; the project is locked. Raises OSError."""
+        case_folder = self._project / _CASES / case_id
+        case_folder.mkdir(parents=True, exist_ok=True)
+        target = case_folder / f"revision-{number}"
+        while target.exists():  # of a project whose dataset.json was exchanged for an older one
+            target = target.with_name(f"{target.name}-again")
+        flush_folder(self.folder)
+        write_text_durably(self._target_file, target.relative_to(self._project).as_posix())
+        self.folder.rename(target)
+        for folder in (case_folder, case_folder.parent, self._project):
+            flush_folder(folder)
+        return target
+
+    def remove(self) -> None:
+        """Forget the folder, which was moved or is not wanted; the project is locked and the token's lock free."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for file in (self._target_file, self.lock.path):
+            file.unlink(missing_ok=True)
+
+    def target(self) -> Path | None:
+        """Return where the folder was to go or has gone, None when it never got so far."""
+        try:
+            text = self._target_file.read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+        parts = text.split("/")
+        sound = len(parts) == 3 and parts[0] == _CASES and not {".", "..", ""} & set(parts)
+        return self._project.joinpath(*parts) if sound else None
+
+
+@contextmanager
+def incoming_folder(project: Path, timeout_s: float, cancel: CancelToken | None = None) -> Iterator[Incoming]:
+    """Make a folder for new files; when its block ends, whatever happened, no more is left than the project names.
+
+    Raises DatasetError when the project cannot be written.
+    """
+    incoming = Incoming(project, uuid.uuid4().hex)
+    try:
+        with project_lock(project, timeout_s, cancel):
+            incoming.folder.parent.mkdir(exist_ok=True)
+            incoming.lock.acquire()
+            incoming.folder.mkdir()
+    except OSError as error:
+        incoming.lock.release()
+        raise DatasetError(f"{project} cannot be written: {error.strerror or error}.") from error
+    try:
+        yield incoming
+    finally:
+        incoming.lock.release()  # from here on the next writer would clear it away as well
+
+
+def clear_leftovers(folder: Path, text: str | None, named: Collection[Path]) -> list[str]:
+    """Remove what dead writers left in a project that is locked; returns a line for each thing removed.
+
+    ``text`` is that of ``dataset.json`` (None: there is none yet), ``named`` the files it names. Raises OSError.
+    """
+    removed = []
+    for name in (FILE_NAME, BACKUP_NAME, SALT_NAME):
+        for file in unfinished_texts(folder / name):
+            file.unlink(missing_ok=True)
+            removed.append(f"{file.name}: an unfinished {name}")
+    for incoming in _dead_writers(folder):
+        target = incoming.target()
+        if target is not None and target.is_dir() and not any(file.is_relative_to(target) for file in named):
+            if text is not None:
+                write_text_durably(folder / BACKUP_NAME, text)  # which may name it, having been written first
+            shutil.rmtree(target)
+            with suppress(OSError):
+                target.parent.rmdir()  # of a case that has no other revision
+            removed.append(f"{target.relative_to(folder).as_posix()}: files of a revision that was never saved")
+        elif incoming.folder.exists():
+            removed.append(f"{incoming.folder.name}: files of a revision that was never finished")
+        with suppress(FileNotFoundError):
+            incoming.remove()
+    return removed
+
+
+def unnamed_folders(folder: Path, named: Collection[Path]) -> list[Path]:
+    """Return the folders of revisions that ``dataset.json`` does not name."""
+    found = [path for path in (folder / _CASES).glob("*/*") if path.is_dir()]
+    return sorted(path for path in found if not any(file.is_relative_to(path) for file in named))
+
+
+def has_case_folder(folder: Path, case_id: str) -> bool:
+    """Tell whether there is a folder of that case already, named by ``dataset.json`` or not."""
+    return (folder / _CASES / case_id).exists()
+
+
+def _dead_writers(folder: Path) -> list[Incoming]:
+    """Return what belongs to writers that are gone; the project is locked, so no new one can begin meanwhile."""
+    tokens = {path.name.split(".")[0] for path in (folder / _INCOMING).glob("*")}
+    found = []
+    for token in sorted(token for token in tokens if re.fullmatch("[0-9a-f]{32}", token)):
+        incoming = Incoming(folder, token)
+        try:
+            with incoming.lock:
+                pass
+        except DatasetError:
+            continue  # its writer lives
+        found.append(incoming)
+    return found
+
+
+def without_metadata(image: sitk.Image) -> sitk.Image:
+    """Return a copy of an image that has voxels and geometry and nothing else."""
+    copy = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(image))
+    copy.CopyInformation(image)
+    return copy
+
+
+def _check_copy(path: Path, read: Callable[[Path], sitk.Image], original: sitk.Image) -> None:
+    """Raise ScanError unless a file gives back what was written: ITK does not always notice a full disk."""
+    try:
+        same = hash_volume(read(path)) == hash_volume(original)
+    except ScanError as error:
+        raise ScanError(f"{path} cannot be written completely: is the disk full?") from error
+    if not same:
+        raise ScanError(f"{path} does not hold what was written to it: is the disk full, or failing?")
