@@ -1,14 +1,21 @@
-"""``transferseg evaluate``: Dice of a model on the cases of a dataset, on each scan's own grid."""
+"""``transferseg evaluate``: how good a model is on the cases of a dataset, on each scan's own grid."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.reporting import interruptible, progress_shown, table
-from TransferSegLib.errors import DatasetError
+from TransferSegLib.errors import DatasetError, TransferSegError
+
+if TYPE_CHECKING:
+    from TransferSegLib.evaluation.cases import Summary
+    from TransferSegLib.evaluation.scores import Score
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,18 +33,40 @@ def add_parser(subparsers: Any) -> None:
         "--validation", action="store_true", help="only the cases the model was validated on, by its description"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every case's numbers to a file")
+    parser.add_argument(
+        "--surface",
+        action="store_true",
+        help="also measure the normalised surface Dice (NSD) and the 95%% Hausdorff distance (HD95, mm)",
+    )
+    parser.add_argument(
+        "--tolerance-mm",
+        type=_tolerance,
+        metavar="MM",
+        help="measure them with this tolerance of the NSD (default: 3 mm, about what two experts differ by)",
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write every case's numbers to a file: Dice by case and structure, with surfaces all numbers",
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a line for every case and structure")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a table of mean, median, smallest and number of cases by structure."""
     from TransferSegLib.datasets.dataset import read_dataset
-    from TransferSegLib.evaluation.cases import evaluate, summarise
+    from TransferSegLib.evaluation.cases import dice_of, evaluate_scores, summarise_scores
+    from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
     from TransferSegLib.segmenting.segment import Segmenter
 
+    tolerance_mm = arguments.tolerance_mm
+    if tolerance_mm is None and arguments.surface:
+        tolerance_mm = DEFAULT_TOLERANCE_MM
+    _check_folders(arguments.json, arguments.csv)
     dataset = read_dataset(arguments.data)
     model = load_model(find_model(arguments.model))
     if arguments.validation:
@@ -49,14 +78,61 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.cases:
         dataset = dataset.select(arguments.cases)
     with progress_shown() as progress, interruptible() as cancel:
-        results = evaluate(Segmenter(model, arguments.device), dataset, progress, cancel)
-    summary = summarise(results, model.description.label_set.names)
-    rows = [
-        (name, str(row.cases), f"{row.mean:.3f}", f"{row.median:.3f}", f"{row.smallest:.3f}")
-        for name, row in summary.items()
-    ]
+        results = evaluate_scores(Segmenter(model, arguments.device), dataset, tolerance_mm, progress, cancel)
     print(f"Dice on each scan's own grid, {len(dataset)} cases of '{dataset.name}', model '{model.description.name}'")
-    print(table(("structure", "cases", "mean", "median", "smallest"), rows))
+    print(_table(summarise_scores(results, model.description.label_set.names), tolerance_mm))
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        content: Any = dice_of(results)
+        if tolerance_mm is not None:
+            content = {
+                case: {name: score.to_json() for name, score in scores.items()} for case, scores in results.items()
+            }
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if arguments.csv is not None:
+        _write_csv(arguments.csv, results, {case.id: case.group for case in dataset.cases}, tolerance_mm)
     return 0
+
+
+def _table(summary: Mapping[str, Summary], tolerance_mm: float | None) -> str:
+    """Return the table to print; surfaces have columns when they were measured."""
+    header = ["structure", "cases", "mean", "median", "smallest"]
+    if tolerance_mm is not None:
+        header += [f"NSD at {tolerance_mm:g} mm", "median HD95, mm"]
+    rows = []
+    for name, row in summary.items():
+        cells = [name, str(row.cases), f"{row.mean:.3f}", f"{row.median:.3f}", f"{row.smallest:.3f}"]
+        if tolerance_mm is not None:
+            cells += [f"{row.mean_nsd:.3f}", f"{row.median_hd95_mm:.1f}"]
+        rows.append(cells)
+    return table(header, rows)
+
+
+def _write_csv(
+    file: Path, results: Mapping[str, Mapping[str, Score]], groups: Mapping[str, str], tolerance_mm: float | None
+) -> None:
+    """Write a line for every case and structure; what was not measured is empty, an infinite distance is 'inf'."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(
+            ["case", "patient", "structure", "dice", "nsd", "tolerance_mm", "hd95_mm", "volume_ml", "reference_ml"]
+        )
+        for case, scores in results.items():
+            for name, score in scores.items():
+                values = [score.dice, score.nsd, tolerance_mm, score.hd95_mm, score.volume_ml, score.reference_ml]
+                cells = ["" if value is None or math.isnan(value) else f"{value:.6g}" for value in values]
+                writer.writerow([case, groups[case], name, *cells])
+
+
+def _tolerance(text: str) -> float:
+    """Return a tolerance in mm; argparse turns the error into its message."""
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of mm from 0 up")
+    return value
+
+
+def _check_folders(*files: Path | None) -> None:
+    """Raise TransferSegError for a result that could not be written, before minutes are spent on it."""
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise TransferSegError(f"{file} cannot be written: there is no folder {file.parent}.")

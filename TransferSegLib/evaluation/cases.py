@@ -10,21 +10,29 @@ import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
-from TransferSegLib.evaluation.overlap import dice
+from TransferSegLib.evaluation.scores import Score, score_case
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
 from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
 from TransferSegLib.segmenting.segment import Segmenter
 from TransferSegLib.structures import LabelSet
 
+#: The row of a summary that stands for all structures.
+MEAN_OF_STRUCTURES = "mean of structures"
+
 
 @dataclass(frozen=True)
 class Summary:
-    """The Dice of one structure over several cases."""
+    """The Dice of one structure over several cases; surfaces are nan where they were not measured.
+
+    ``hd95_mm`` is the median: it stays a number when a structure was missed in a few cases (infinite distance).
+    """
 
     cases: int
     mean: float
     median: float
     smallest: float
+    mean_nsd: float = float("nan")
+    median_hd95_mm: float = float("nan")
 
 
 def evaluate(
@@ -34,6 +42,20 @@ def evaluate(
     cancel: CancelToken | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return the Dice by case id and structure name, for the structures annotated there that the model knows.
+
+    Raises DatasetError naming the case when a file cannot be used.
+    """
+    return dice_of(evaluate_scores(segmenter, dataset, None, progress, cancel))
+
+
+def evaluate_scores(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    tolerance_mm: float | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> dict[str, dict[str, Score]]:
+    """Return the score by case id and structure name; surfaces are compared only when a tolerance is given.
 
     Raises DatasetError naming the case when a file cannot be used.
     """
@@ -47,8 +69,8 @@ def evaluate(
             if difference is not None:
                 raise ScanError(f"{case.labels} does not lie on its scan's grid: {difference}")
             segmentation = segmenter.segment(image, None, None, cancel)
-            results[case.id] = dice_by_structure(
-                segmentation.label_map, segmentation.label_set, reference, dataset.label_set, case
+            results[case.id] = score_label_maps(
+                segmentation.label_map, segmentation.label_set, reference, dataset.label_set, case, tolerance_mm
             )
         except ScanError as error:
             raise DatasetError(f"Case {case.id}: {error}") from error
@@ -56,43 +78,91 @@ def evaluate(
     return results
 
 
+def score_label_maps(
+    label_map: sitk.Image,
+    label_set: LabelSet,
+    reference: sitk.Image,
+    reference_set: LabelSet,
+    case: Case,
+    tolerance_mm: float | None = None,
+) -> dict[str, Score]:
+    """Return the score of each structure annotated in the case; both maps lie on the same grid.
+
+    Only judged voxels count. Raises ScanError when the mask of judged voxels cannot be read or does not fit.
+    """
+    judged = None
+    if case.judged is not None:
+        mask = read_label_map(case.judged)
+        difference = same_geometry(reference, mask)
+        if difference is not None:
+            raise ScanError(f"{case.judged} does not lie on its scan's grid: {difference}")
+        judged = sitk.GetArrayFromImage(mask) != 0
+    x, y, z = reference.GetSpacing()
+    return score_case(
+        sitk.GetArrayViewFromImage(label_map),
+        label_set,
+        sitk.GetArrayViewFromImage(reference),
+        reference_set,
+        case.annotated,
+        (z, y, x),
+        tolerance_mm,
+        judged,
+    )
+
+
 def dice_by_structure(
     label_map: sitk.Image, label_set: LabelSet, reference: sitk.Image, reference_set: LabelSet, case: Case
 ) -> dict[str, float]:
-    """Return the Dice of each annotated structure, matched by name; both maps lie on the same grid.
+    """Return the Dice of each annotated structure, matched by name; see ``score_label_maps``."""
+    scores = score_label_maps(label_map, label_set, reference, reference_set, case)
+    return {name: score.dice for name, score in scores.items()}
 
-    Only judged voxels count. A structure that is neither there nor claimed has no score.
-    """
-    found, expected = sitk.GetArrayViewFromImage(label_map), sitk.GetArrayViewFromImage(reference)
-    judged = np.ones(expected.shape, bool)
-    if case.judged is not None:
-        judged = sitk.GetArrayFromImage(read_label_map(case.judged)) != 0
-    scores = {}
-    for name in case.annotated:
-        mine, theirs = label_set.find(name), reference_set.find(name)
-        if mine is None or theirs is None:
-            continue
-        value = dice((found == mine.label) & judged, (expected == theirs.label) & judged)
-        if not np.isnan(value):
-            scores[mine.name] = value
-    return scores
+
+def dice_of(results: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, float]]:
+    """Return only the Dice of scores by case and structure."""
+    return {case: {name: score.dice for name, score in scores.items()} for case, scores in results.items()}
 
 
 def summarise(results: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, Summary]:
+    """Return a summary of Dice per structure that has one, in the order of ``names``, then of all structures."""
+    unmeasured = float("nan")
+    return summarise_scores(
+        {
+            case: {name: Score(value, unmeasured, unmeasured, unmeasured, unmeasured) for name, value in scores.items()}
+            for case, scores in results.items()
+        },
+        names,
+    )
+
+
+def summarise_scores(results: Mapping[str, Mapping[str, Score]], names: Sequence[str]) -> dict[str, Summary]:
     """Return a summary per structure that has a score, in the order of ``names``, then 'mean of structures'."""
     summaries = {}
     for name in names:
-        values = [scores[name] for scores in results.values() if name in scores]
-        if values:
+        scores = [by_structure[name] for by_structure in results.values() if name in by_structure]
+        if scores:
+            values = [score.dice for score in scores]
             summaries[name] = Summary(
-                len(values), float(np.mean(values)), float(np.median(values)), float(np.min(values))
+                len(values),
+                float(np.mean(values)),
+                float(np.median(values)),
+                float(np.min(values)),
+                float(np.mean(_measured([score.nsd for score in scores]))),
+                float(np.median(_measured([score.hd95_mm for score in scores]))),
             )
     if summaries:
         rows = list(summaries.values())
-        summaries["mean of structures"] = Summary(
+        summaries[MEAN_OF_STRUCTURES] = Summary(
             len(results),
             float(np.mean([row.mean for row in rows])),
             float(np.mean([row.median for row in rows])),
             float(np.min([row.smallest for row in rows])),
+            float(np.mean(_measured([row.mean_nsd for row in rows]))),
+            float(np.mean(_measured([row.median_hd95_mm for row in rows]))),
         )
     return summaries
+
+
+def _measured(values: list[float]) -> list[float]:
+    """Return the values that are not nan, one nan where there is none."""
+    return [value for value in values if not np.isnan(value)] or [float("nan")]

@@ -1,0 +1,120 @@
+"""How far two outlines are apart, in mm: normalised surface Dice and the 95 % Hausdorff distance.
+
+Both use one definition of a surface, that of MONAI (``compute_surface_dice`` with its default ``use_subvoxels=False``,
+and ``compute_hausdorff_distance``) and of MedPy: the **voxels** of a structure that have a face in common with a
+voxel outside it. The edge of the image counts as outside. A surface is measured by the number of its voxels and the
+distance of two surfaces between voxel centres, with the spacing of every axis.
+
+It is not the definition of DeepMind's ``surface-distance`` (Nikolov et al., arXiv 1809.04430, 2018), where a surface
+is made of elements between the voxels, weighted by their area: numbers of the two must not be compared with each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import binary_erosion
+from scipy.spatial import KDTree
+
+#: Rounding of a distance, in mm: three voxels of 0.7 mm lie 2.0999999999999996 mm apart, which is within 2.1 mm.
+_ROUNDING_MM = 1e-6
+#: Share of a surface's distances that the 95 % Hausdorff distance covers.
+_HAUSDORFF_QUANTILE = 0.95
+
+
+@dataclass(frozen=True)
+class SurfaceAgreement:
+    """Normalised surface Dice (0 to 1) and 95 % Hausdorff distance in mm; nan where there is nothing to measure."""
+
+    nsd: float
+    hd95_mm: float
+
+
+def surface_agreement(
+    found_zyx: np.ndarray,
+    reference_zyx: np.ndarray,
+    spacing_zyx_mm: tuple[float, float, float],
+    tolerance_mm: float,
+    judged_zyx: np.ndarray | None = None,
+) -> SurfaceAgreement:
+    """Compare the surfaces of two boolean arrays (zyx) that lie on the same grid.
+
+    The normalised surface Dice is the share of the voxels of both surfaces that lie within the tolerance of the other
+    surface (Nikolov et al. 2018, equation 3, counting voxels). The 95 % Hausdorff distance is the larger of the 95th
+    percentiles (linear interpolation) of the distances from one surface to the other and back.
+
+    Both empty: nan and nan, nothing to measure. One of them empty: 0 and infinity. (MONAI's NSD is 0 and its plain
+    Hausdorff distance infinite there, too; some challenges put the image's diagonal in its place, which depends on how
+    much was scanned around the structure.)
+
+    ``judged_zyx`` (None: all) limits the comparison: what lies elsewhere is neither structure nor surface, and where a
+    structure is cut by the limit there is no surface either. Near the limit a distance may come out too long, as the
+    closest point may lie beyond it. Structures that fill all that was judged have no surface: nan where both do, 0 and
+    infinity where one does.
+
+    Raises ValueError when shapes differ, or for a tolerance below 0 or a spacing not above 0.
+    """
+    _check(found_zyx, reference_zyx, judged_zyx, spacing_zyx_mm, tolerance_mm)
+    box = bounding_box(found_zyx | reference_zyx)
+    if box is None:
+        return SurfaceAgreement(float("nan"), float("nan"))
+    judged = None if judged_zyx is None else judged_zyx[box]
+    spacing = np.asarray(spacing_zyx_mm, np.float64)
+    found = _surface_mm(found_zyx[box], judged, spacing)
+    reference = _surface_mm(reference_zyx[box], judged, spacing)
+    if len(found) == 0 and len(reference) == 0:
+        inside = [mask[box] if judged is None else mask[box] & judged for mask in (found_zyx, reference_zyx)]
+        if np.array_equal(*inside):
+            return SurfaceAgreement(float("nan"), float("nan"))
+    if len(found) == 0 or len(reference) == 0:
+        return SurfaceAgreement(0.0, float("inf"))
+    there = KDTree(reference, leafsize=32).query(found)[0]
+    back = KDTree(found, leafsize=32).query(reference)[0]
+    within = np.count_nonzero(there <= tolerance_mm + _ROUNDING_MM) + np.count_nonzero(
+        back <= tolerance_mm + _ROUNDING_MM
+    )
+    hd95 = max(np.quantile(there, _HAUSDORFF_QUANTILE), np.quantile(back, _HAUSDORFF_QUANTILE))
+    return SurfaceAgreement(float(within / (there.size + back.size)), float(hd95))
+
+
+def bounding_box(mask_zyx: np.ndarray, margin: int = 1) -> tuple[slice, slice, slice] | None:
+    """Return the smallest box around the true voxels, wider by a margin where the array allows; None for no voxel."""
+    slices = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        there = np.flatnonzero(mask_zyx.any(axis=others))
+        if there.size == 0:
+            return None
+        slices.append(slice(max(0, int(there[0]) - margin), int(there[-1]) + 1 + margin))
+    return slices[0], slices[1], slices[2]
+
+
+def _surface_mm(mask: np.ndarray, judged: np.ndarray | None, spacing_mm: np.ndarray) -> np.ndarray:
+    """Return the places (n x 3, zyx, mm) of the voxels that have a judged face neighbour outside the mask."""
+    if judged is None:
+        inner = binary_erosion(mask)
+    else:
+        mask = mask & judged
+        # A neighbour that nobody judged takes nothing away; one beyond the image's edge does.
+        inner = binary_erosion(mask | ~judged)
+    return np.argwhere(mask & ~inner) * spacing_mm
+
+
+def _check(
+    found: np.ndarray,
+    reference: np.ndarray,
+    judged: np.ndarray | None,
+    spacing_mm: tuple[float, float, float],
+    tolerance_mm: float,
+) -> None:
+    """Raise ValueError for arguments that cannot be compared."""
+    shapes = {array.shape for array in (found, reference, judged) if array is not None}
+    if len(shapes) != 1 or found.ndim != 3:
+        raise ValueError(f"The arrays must be three-dimensional and of one shape, not {sorted(shapes)}.")
+    if any(array is not None and array.dtype != bool for array in (found, reference, judged)):
+        raise ValueError("The arrays must be boolean.")
+    if not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
+        raise ValueError(f"The tolerance must be a number of mm from 0 up, not {tolerance_mm}.")
+    if len(spacing_mm) != 3 or not all(np.isfinite(step) and step > 0 for step in spacing_mm):
+        raise ValueError(f"The spacing must be three numbers of mm above 0, not {spacing_mm}.")
