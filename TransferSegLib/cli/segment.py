@@ -8,13 +8,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, progress_shown, table
 from TransferSegLib.errors import ScanError, TransferSegError
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters, segment_file, segmented_entry
 from TransferSegLib.scans.write import LABEL_MAP_SUFFIXES, check_writable
 
 if TYPE_CHECKING:
-    from TransferSegLib.progress import CancelToken, ProgressCallback
-    from TransferSegLib.segmenting.segment import Segmentation, Segmenter
+    from TransferSegLib.segmenting.segment import Segmentation
 
 _FORMATS = (".nii.gz", ".nrrd", ".seg.nrrd")
 
@@ -55,6 +57,7 @@ def add_parser(subparsers: Any) -> None:
         default="text",
         help="json: progress, results and errors as one JSON object a line on standard output, for other programs",
     )
+    add_background_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -75,6 +78,9 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     if not 0 < arguments.memory < float("inf"):
         raise TransferSegError(f"--memory {arguments.memory:g} is no amount of memory: give gigabytes, e.g. 4.")
 
+    if arguments.background:
+        return _start_in_background(arguments, scans, outputs, previews)
+
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
     from TransferSegLib.segmenting.segment import Segmenter
@@ -89,8 +95,9 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     with shown as progress, interruptible() as cancel:
         for scan, output, preview in zip(scans, outputs, previews, strict=True):
             cancel.check()
+            each = ScanToSegment(scan, output, preview)
             try:
-                segmentation = _segment_one(segmenter, scan, output, preview, arguments, progress, cancel)
+                segmentation = segment_file(segmenter, each, arguments.structures, arguments.series, progress, cancel)
             except (ScanError, MemoryError) as error:
                 failed += 1
                 message = str(error) or f"{scan}: not enough memory."
@@ -101,36 +108,36 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
             if lines is None:
                 print(report(scan, output, segmentation))
             else:
-                lines.result(_result(scan, output, segmentation))
+                lines.result(segmented_entry(each, segmentation))
     if len(scans) > 1 and lines is None:
         print(f"{len(scans) - failed} of {len(scans)} scans segmented.")
     return 2 if failed else 0
 
 
-def _segment_one(
-    segmenter: Segmenter,
-    scan: Path,
-    output: Path,
-    preview: Path | None,
-    arguments: argparse.Namespace,
-    progress: ProgressCallback,
-    cancel: CancelToken,
-) -> Segmentation:
-    """Read, segment and write one scan."""
-    from TransferSegLib.scans.read import read_scan
-    from TransferSegLib.scans.write import write_label_map
+def _start_in_background(
+    arguments: argparse.Namespace, scans: list[Path], outputs: list[Path], previews: list[Path | None]
+) -> int:
+    """Start the same as a job, after the checks that need no torch."""
+    from TransferSegLib.models.locate import find_model
+    from TransferSegLib.models.store import load_description
 
-    image = read_scan(scan, arguments.series)
-    try:
-        segmentation = segmenter.segment(image, arguments.structures, progress, cancel)
-    except ScanError as error:
-        raise ScanError(f"{scan}: {error}") from error
-    write_label_map(segmentation.label_map, output, segmentation.label_set)
-    if preview is not None:
-        from TransferSegLib.pictures.preview import draw_preview
-
-        draw_preview(image, segmentation.label_map, segmentation.label_set, preview, title=scan.name)
-    return segmentation
+    model = find_model(arguments.model)
+    label_set = load_description(model).label_set
+    if arguments.structures:
+        label_set.select(arguments.structures)
+    for file in [*outputs, *(preview for preview in previews if preview is not None)]:
+        check_writable(file)
+    parameters = SegmentParameters(
+        tuple(ScanToSegment(*files) for files in zip(scans, outputs, previews, strict=True)),
+        str(model.absolute()),
+        tuple(arguments.structures) if arguments.structures else None,
+        arguments.memory,
+        arguments.series,
+    )
+    title = scans[0].name if len(scans) == 1 else f"{len(scans)} scans"
+    return start_in_background(
+        JobRequest("segment", parameters.to_json(), arguments.device, f"segment {title}"), arguments
+    )
 
 
 def report(scan: Path, output: Path, segmentation: Segmentation) -> str:
@@ -143,17 +150,6 @@ def report(scan: Path, output: Path, segmentation: Segmentation) -> str:
         f"{scan.name}\n{table(('structure', 'ml'), rows)}\n"
         f"written to {output} ({duration(segmentation.seconds)} on {segmentation.device})"
     )
-
-
-def _result(scan: Path, output: Path, segmentation: Segmentation) -> dict[str, Any]:
-    """Return a segmented scan for ``--progress json``."""
-    return {
-        "scan": str(scan),
-        "output": str(output),
-        "device": segmentation.device,
-        "seconds": round(segmentation.seconds, 2),
-        "volumes_ml": {name: round(volume, 3) for name, volume in segmentation.volumes_ml().items()},
-    }
 
 
 def stem(scan: Path) -> str:

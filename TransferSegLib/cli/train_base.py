@@ -10,8 +10,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.reporting import interruptible, progress_shown, table
 from TransferSegLib.errors import Cancelled, TrainingError
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.jobs.train_base_job import TrainBaseParameters
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 
 
@@ -31,6 +34,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with training knobs")
+    add_background_options(parser)
     knobs = parser.add_argument_group("training knobs (defaults in brackets)")
     defaults = TrainingConfiguration()
     for field in fields(TrainingConfiguration):
@@ -45,6 +49,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, print the validation table, and say where the model is."""
+    if arguments.background:
+        return _start_in_background(arguments)
     from TransferSegLib.datasets.dataset import read_dataset
     from TransferSegLib.models.store import load_description
     from TransferSegLib.training.base import BaseModelPlan, train_base
@@ -53,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         dataset=read_dataset(arguments.data),
         output=arguments.output,
         configuration=_configuration(arguments),
-        name=arguments.name or arguments.output.resolve().name,
+        name=_name(arguments),
         device=arguments.device,
         command=_command(arguments),
     )
@@ -70,6 +76,27 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"(validation: {metrics['cases']} cases, {metrics['grid']}, step {metrics['step']})")
     print(f"The model is in {folder}")
     return 0
+
+
+def _start_in_background(arguments: argparse.Namespace) -> int:
+    """Start the same as a job, after the checks that need no torch."""
+    from TransferSegLib.datasets.dataset import read_dataset
+
+    dataset = read_dataset(arguments.data)
+    parameters = TrainBaseParameters(
+        arguments.data,
+        _name(arguments),
+        arguments.output,
+        _configuration(arguments),
+        arguments.resume,
+        _command(arguments),
+    )
+    title = f"train {parameters.name} on {dataset.name}"
+    return start_in_background(JobRequest("train-base", parameters.to_json(), arguments.device, title), arguments)
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    return arguments.name or str(arguments.output.resolve().name)
 
 
 def _option(knob: str) -> str:

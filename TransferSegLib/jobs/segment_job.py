@@ -5,7 +5,7 @@ After each scan ``finished.json`` in the job's folder says which are done, so th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,7 @@ class SegmentParameters:
 def segment_file(
     segmenter: Segmenter,
     each: ScanToSegment,
-    structures: tuple[str, ...] | None = None,
+    structures: Iterable[str] | None = None,
     series: str | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
