@@ -1,6 +1,6 @@
 """The same network as ``UNet3D``, arranged for predicting: fewer multiply-adds, a fraction of the memory.
 
-Three changes leave the answer the same but for rounding:
+Four changes leave the answer the same but for rounding:
 
 - Repeating every voxel twice along each axis and then convolving with 3x3x3 weights equals one transposed convolution
   of stride 2 with 4x4x4 weights, of which only 2x2x2 meet each voxel: 8 multiply-adds instead of 27, and neither the
@@ -8,6 +8,8 @@ Three changes leave the answer the same but for rounding:
   bfloat16, channels last): 1.25 s for repeating, joining and convolving, 0.56 s so.
 - Of the maps a level hands over to the way up, only the centre that is needed there is kept.
 - The levels on the way down and the last one, whose maps are the largest, are computed in slabs along z.
+- Where a tile sees nothing (air, or beyond the scan) the maps are filled with the constants they hold there, see
+  ``content.py``.
 
 Processor seconds of one tile on one core, bfloat16, channels last (``Testing/benchmarks/tile_memory.py``): width 16 and
 212 voxels a side 6.4 instead of 9.0, width 32 and 180 voxels 12.8 instead of 15.4.
@@ -15,6 +17,7 @@ Processor seconds of one tile on one core, bfloat16, channels last (``Testing/be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -22,6 +25,7 @@ from torch.nn import functional
 
 from TransferSegLib.network.geometry import check_input_side, output_side
 from TransferSegLib.network.unet import ConvolutionPair, UNet3D
+from TransferSegLib.segmenting.content import Span, Spans, map_spans
 
 #: Rows along z, at their own resolution, of the slabs of the first three levels on the way down. Thin ones stay in
 #: memory that is used again and again instead of being given back to the system and cleared (a fifth of the time at the
@@ -55,18 +59,43 @@ class InferenceNetwork:
             self._down = [[self._convolution(layer) for layer in (pair.first, pair.second)] for pair in down]
             self._up = [self._up_weights(pair) for pair in up]
             self._head = self._convolution(network.head)
+        self._nothing: float | None = None
+        self._constants: dict[str, torch.Tensor] = {}
 
-    def __call__(self, scan: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, scan: torch.Tensor, content_zyx: Sequence[Span] | None = None, nothing: float = 0.0
+    ) -> torch.Tensor:
         """Return the logits (1, classes, D - 88, H - 88, W - 88) of a tile (1, 1, D, H, W) in the network's precision.
 
+        ``content_zyx`` is a box of the tile outside of which every voxel is ``nothing``; None: there is no such box.
         Raises NetworkError for an illegal side.
         """
         for side in scan.shape[2:]:
             check_input_side(side)
+        contents: Sequence[Span | None] = (None, None, None) if content_zyx is None else content_zyx
+        spans = [map_spans(side, content) for side, content in zip(scan.shape[2:], contents, strict=True)]
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            return self._logits(self._ready(scan))
+            if content_zyx is not None and nothing != self._nothing:
+                self._constants, self._nothing = self._answers_to(nothing), nothing
+            return self._logits(self._ready(scan), spans)
 
-    def _logits(self, scan: torch.Tensor) -> torch.Tensor:
+    def _answers_to(self, nothing: float) -> dict[str, torch.Tensor]:
+        """Return what each map holds where the network sees nothing but this intensity, as (1, channels, 1, 1, 1)."""
+        answers = {}
+
+        def everywhere(values: torch.Tensor, side: int) -> torch.Tensor:
+            return self._ready(values.expand(-1, -1, side, side, side))
+
+        values = torch.full((1, 1, 1, 1, 1), nothing)
+        for level, weights in enumerate(self._down):
+            values = answers[f"down{level}"] = self._pair(everywhere(values, 5), weights)
+        for step, level in enumerate((2, 1, 0)):
+            maps = self._join_and_convolve(everywhere(values, 3), everywhere(answers[f"down{level}"], 6), step)
+            values = answers[f"up{level}"] = maps[:, :, :1, :1, :1]
+        answers["logits"] = functional.conv3d(values, *self._head)
+        return answers
+
+    def _logits(self, scan: torch.Tensor, spans: list[Spans]) -> torch.Tensor:
         """Go down to the lowest level and up again, dropping every map as soon as it is not needed."""
         outputs = [output_side(side) for side in scan.shape[2:]]
         # Sides at which the way up enters each level: 4 more than what it hands on, halved (and 2 more) a level down.
@@ -75,41 +104,56 @@ class InferenceNetwork:
             entering.append([side // 2 + 4 for side in entering[-1]])
         maps, skips = scan, []
         for level in range(3):
-            maps, skip = self._go_down(maps, level, entering[level])
+            maps, skip = self._go_down(maps, level, entering[level], spans)
             skips.append(skip)
             del skip
-        maps = self._pair(maps, self._down[3])
+        maps = self._turn(maps, spans)
         for step in (0, 1):
-            maps = self._join_and_convolve(maps, skips.pop(), step)
-        return self._last_level(maps, skips.pop())
+            maps = self._go_up(maps, skips.pop(), step, spans)
+        return self._last_level(maps, skips.pop(), spans)
 
-    def _go_down(self, maps: torch.Tensor, level: int, kept: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _go_down(
+        self, maps: torch.Tensor, level: int, kept: list[int], spans: list[Spans]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the pooled maps of a level and the centre, of ``kept`` voxels, that the way up needs of it."""
-        depth, height, width = (side - 4 for side in maps.shape[2:])
-        channels = 2 * self.width * 2**level
-        pooled = self._empty(channels, (depth // 2, height // 2, width // 2))
-        skip = self._empty(channels, (kept[0], kept[1], kept[2]))
-        first = (depth - kept[0]) // 2
-        for start in range(0, depth, DOWN_SLAB_ROWS[level]):
-            stop = min(depth, start + DOWN_SLAB_ROWS[level])
-            slab = self._pair(maps[:, :, start : stop + 4], self._down[level])
-            pooled[:, :, start // 2 : stop // 2] = functional.max_pool3d(slab, 2)
-            low, high = max(start, first), min(stop, first + kept[0])
-            if low < high:
-                rows = centre(slab, [stop - start, kept[1], kept[2]])
-                skip[:, :, low - first : high - first] = rows[:, :, low - start : high - start]
-                del rows
+        name = f"down{level}"
+        size = [side - 4 for side in maps.shape[2:]]
+        (first, last), *plane = [axis[name] for axis in spans]
+        pooled = self._room(name, [side // 2 for side in size], _halved([(first, last), *plane]))
+        corner = [(have - want) // 2 for have, want in zip(size, kept, strict=True)]
+        skip = self._room(
+            name, kept, [(a - c, b - c) for (a, b), c in zip([(first, last), *plane], corner, strict=True)]
+        )
+        for start in range(first, last, DOWN_SLAB_ROWS[level]):
+            box = [(start, min(last, start + DOWN_SLAB_ROWS[level])), *plane]
+            slab = self._pair(maps[_at(box, 4)], self._down[level])
+            pooled[_at(_halved(box))] = functional.max_pool3d(slab, 2)
+            _copy_common_part(slab, [a for a, _ in box], skip, corner)
             del slab  # before the next one is made
         return pooled, skip
 
-    def _last_level(self, low: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+    def _turn(self, maps: torch.Tensor, spans: list[Spans]) -> torch.Tensor:
+        """Return the maps of the lowest level."""
+        box = [axis["down3"] for axis in spans]
+        size = [side - 4 for side in maps.shape[2:]]
+        return self._placed("down3", size, box, self._pair(maps[_at(box, 4)], self._down[3]))
+
+    def _go_up(self, low: torch.Tensor, skip: torch.Tensor, step: int, spans: list[Spans]) -> torch.Tensor:
+        """Return the maps of a level of the way up from those of the level below and the kept ones of this level."""
+        name = f"up{2 - step}"
+        box = [axis[name] for axis in spans]
+        size = [side - 4 for side in skip.shape[2:]]
+        maps = self._join_and_convolve(low[_at(_halved(box), 2)], skip[_at(box, 4)], step)
+        return self._placed(name, size, box, maps)
+
+    def _last_level(self, low: torch.Tensor, skip: torch.Tensor, spans: list[Spans]) -> torch.Tensor:
         """Return the logits from the maps of the level below and the kept maps of the first level."""
-        depth, height, width = (side - 4 for side in skip.shape[2:])
-        logits = self._empty(self.classes, (depth, height, width))
-        for start in range(0, depth, LAST_SLAB_ROWS):
-            stop = min(depth, start + LAST_SLAB_ROWS)
-            maps = self._join_and_convolve(low[:, :, start // 2 : stop // 2 + 2], skip[:, :, start : stop + 4], 2)
-            logits[:, :, start:stop] = functional.conv3d(maps, *self._head)
+        (first, last), *plane = [axis["up0"] for axis in spans]
+        logits = self._room("logits", [side - 4 for side in skip.shape[2:]], [(first, last), *plane])
+        for start in range(first, last, LAST_SLAB_ROWS):
+            box = [(start, min(last, start + LAST_SLAB_ROWS)), *plane]
+            maps = self._join_and_convolve(low[_at(_halved(box), 2)], skip[_at(box, 4)], 2)
+            logits[_at(box)] = functional.conv3d(maps, *self._head)
             del maps
         return logits
 
@@ -149,17 +193,54 @@ class InferenceNetwork:
         """Return a 5D tensor on this network's device in its precision and memory format."""
         return values.to(self.device, self.dtype).contiguous(memory_format=self.memory_format)
 
-    def _empty(self, channels: int, size_zyx: tuple[int, int, int]) -> torch.Tensor:
-        """Return room for maps."""
-        shape = (1, channels, *size_zyx)
-        return torch.empty(shape, device=self.device, dtype=self.dtype, memory_format=self.memory_format)
+    def _room(self, name: str, size_zyx: Sequence[int], box: Sequence[Span]) -> torch.Tensor:
+        """Return room for maps of a size, which hold their answer to nothing unless the box to be written is all."""
+        channels = self.classes if name == "logits" else self._channels(name)
+        room = torch.empty(
+            (1, channels, *size_zyx), device=self.device, dtype=self.dtype, memory_format=self.memory_format
+        )
+        is_all = all(start <= 0 and stop >= size for (start, stop), size in zip(box, size_zyx, strict=True))
+        return room if is_all else room.copy_(self._constants[name])
+
+    def _placed(self, name: str, size_zyx: Sequence[int], box: Sequence[Span], maps: torch.Tensor) -> torch.Tensor:
+        """Return maps of the whole size of which those given are a box."""
+        if list(maps.shape[2:]) == list(size_zyx):
+            return maps
+        room = self._room(name, size_zyx, box)
+        room[_at(box)] = maps
+        return room
+
+    def _channels(self, name: str) -> int:
+        """Return the number of channels of the maps that a level hands on."""
+        level = int(name[-1])
+        return self.width * 2 ** (level + 1)
 
 
-def centre(maps: torch.Tensor, size_zyx: list[int]) -> torch.Tensor:
-    """Return a view of the centre of maps (N, C, D, H, W)."""
-    for axis, (have, want) in enumerate(zip(maps.shape[2:], size_zyx, strict=True), start=2):
-        maps = maps.narrow(axis, (have - want) // 2, want)
-    return maps
+def _at(box: Sequence[Span], more: int = 0) -> tuple[slice, ...]:
+    """Return the index of a box of maps (N, C, z, y, x), longer by ``more`` voxels along each axis."""
+    return (slice(None), slice(None), *(slice(start, stop + more) for start, stop in box))
+
+
+def _halved(box: Sequence[Span]) -> list[Span]:
+    """Return a box with even ends at half the resolution."""
+    return [(start // 2, stop // 2) for start, stop in box]
+
+
+def _copy_common_part(
+    source: torch.Tensor, source_corner: Sequence[int], target: torch.Tensor, target_corner: Sequence[int]
+) -> None:
+    """Copy what two maps, given with the position of their first voxels, have in common."""
+    starts = [max(a, b) for a, b in zip(source_corner, target_corner, strict=True)]
+    ends = [
+        min(a + have, b + want)
+        for a, have, b, want in zip(source_corner, source.shape[2:], target_corner, target.shape[2:], strict=True)
+    ]
+    if all(start < end for start, end in zip(starts, ends, strict=True)):
+        common = [
+            [(start - corner, end - corner) for start, end, corner in zip(starts, ends, corners, strict=True)]
+            for corners in (source_corner, target_corner)
+        ]
+        target[_at(common[1])] = source[_at(common[0])]
 
 
 def repeated_then_convolved(weight: torch.Tensor) -> torch.Tensor:

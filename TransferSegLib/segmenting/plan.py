@@ -7,16 +7,16 @@ they agree to rounding where they overlap. An output side is always 4 more than 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 
 from TransferSegLib.errors import DeviceError
 from TransferSegLib.network.geometry import ALIGNMENT, MARGIN, SMALLEST_INPUT_SIDE
-from TransferSegLib.segmenting.tile_cost import TileSides, memory_bytes, multiply_adds
+from TransferSegLib.segmenting.content import Span
+from TransferSegLib.segmenting.tile_cost import ComputedSides, TileSides, memory_bytes, multiply_adds
 
 #: Voxels by which an output side exceeds a multiple of ALIGNMENT: what two neighbouring tiles share.
 OVERLAP = (SMALLEST_INPUT_SIDE - 2 * MARGIN) % ALIGNMENT
@@ -88,22 +88,22 @@ def plan_tiles(
     itemsize: int = 4,
     longest_side: int | None = None,
     region: tuple[Triple, Triple] | None = None,
+    content_zyx: Sequence[Span] | None = None,
 ) -> TilePlan:
     """Return the plan with the fewest multiply-adds of which one tile takes at most ``tile_bytes``.
 
     ``itemsize`` is the bytes of one activation (2 for bfloat16), ``longest_side`` caps the input sides in voxels,
-    ``region`` (start, stop) restricts the plan to a box whose start is a multiple of ALIGNMENT. Raises DeviceError
-    when not even the smallest tile fits.
+    ``region`` (start, stop) restricts the plan to a box whose start is a multiple of ALIGNMENT, ``content_zyx`` is the
+    box of the volume outside of which there is nothing to see (None: the volume). Raises DeviceError when not even the
+    smallest tile fits.
     """
     start, stop = region if region is not None else ((0, 0, 0), size_zyx)
     lengths = [last - first for first, last in zip(start, stop, strict=True)]
     choices = [candidate_sides(length, longest_side) for length in lengths]
     grids = np.meshgrid(*choices, indexing="ij", sparse=True)
     sides = (TileSides(grids[0]), TileSides(grids[1]), TileSides(grids[2]))
-    counts: Any = 1
-    for length, grid in zip(lengths, grids, strict=True):
-        counts = counts * np.maximum(1, -(-(length - OVERLAP) // (grid - _SIDE_MINUS_STEP)))
-    cost = counts * multiply_adds(sides, width, classes)
+    contents = content_zyx if content_zyx is not None else [(0, size) for size in size_zyx]
+    cost = np.asarray(multiply_adds(_computed(choices, start, stop, contents), width, classes))
     needed = memory_bytes(sides, width, classes, itemsize)
     if float(needed.min()) > tile_bytes:
         raise DeviceError(
@@ -112,6 +112,29 @@ def plan_tiles(
         )
     z, y, x = np.unravel_index(int(np.where(needed <= tile_bytes, cost, np.inf).argmin()), cost.shape)
     return TilePlan(start, stop, (int(choices[0][z]), int(choices[1][y]), int(choices[2][x])))
+
+
+def _contents(side: int, start: int, stop: int, content: Span) -> list[Span]:
+    """Return the content of each tile of that side along an axis, in the tile's voxels; some see none."""
+    step = side - _SIDE_MINUS_STEP
+    corners = [start + number * step - MARGIN for number in range(tiles_along(stop - start, step))]
+    spans = [(max(0, content[0] - corner), min(side, content[1] - corner)) for corner in corners]
+    return [(first, end) for first, end in spans if first < end]
+
+
+def _computed(
+    choices: Sequence[np.ndarray], start: Triple, stop: Triple, contents: Sequence[Span]
+) -> tuple[ComputedSides, ...]:
+    """Return what is computed along each axis for each choice of its side; they broadcast over all three."""
+    rows = []
+    for axis, (sides, first, last, content) in enumerate(zip(choices, start, stop, contents, strict=True)):
+        whole = [int(side) for side in sides]
+        row = ComputedSides(whole, [_contents(side, first, last, content) for side in whole])
+        shape = [1, 1, 1]
+        shape[axis] = -1
+        row.lengths = {name: values.reshape(shape) for name, values in row.lengths.items()}
+        rows.append(row)
+    return tuple(rows)
 
 
 def candidate_sides(length: int, longest_side: int | None = None) -> np.ndarray:
@@ -133,26 +156,20 @@ def tile_memory_bytes(input_zyx: Triple, width: int, classes: int, itemsize: int
     return float(memory_bytes((z, y, x), width, classes, itemsize))
 
 
-def region_with_content(intensities_zyx: np.ndarray, outside: float) -> tuple[Triple, Triple] | None:
-    """Return (start, stop) of the box outside of which the network sees nothing but ``outside``; None: it sees nothing.
+def region_around(content_zyx: Sequence[Span], size_zyx: Triple) -> tuple[Triple, Triple]:
+    """Return (start, stop) of the box of a volume outside of which the network sees nothing of its content.
 
     Where the box ends before the volume does, its outermost voxels are such voxels too, so that interpolating across
     its border is the same on both sides. A voxel p is known to be one when a smallest tile at a multiple of ALIGNMENT
-    gives an answer for it without seeing anything else.
+    gives an answer for it without seeing any content.
     """
-    is_content = intensities_zyx != np.float32(outside)
     starts, stops = [], []
     smallest_output = SMALLEST_INPUT_SIDE - 2 * MARGIN
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        found = np.flatnonzero(is_content.any(axis=others))
-        if not found.size:
-            return None
-        first, end = int(found[0]), int(found[-1]) + 1
+    for (first, end), size in zip(content_zyx, size_zyx, strict=True):
         # The last smallest tile that ends its view before the content; what it answers for is known up to its end.
         before = (first - smallest_output - MARGIN) // ALIGNMENT * ALIGNMENT
         starts.append(max(0, before + smallest_output - OVERLAP))
         # The first smallest tile that begins its view behind the content, and one voxel of it.
         behind = -(-(end + MARGIN) // ALIGNMENT) * ALIGNMENT
-        stops.append(min(intensities_zyx.shape[axis], behind + 1))
+        stops.append(min(size, behind + 1))
     return (starts[0], starts[1], starts[2]), (stops[0], stops[1], stops[2])

@@ -5,7 +5,7 @@ The network given is never changed: a copy of its weights, in the device's preci
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,10 @@ from TransferSegLib.errors import DeviceError, ModelError
 from TransferSegLib.network.geometry import MARGIN, SMALLEST_INPUT_SIDE
 from TransferSegLib.network.unet import UNet3D
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.segmenting.content import Span, content_spans
 from TransferSegLib.segmenting.devices import Device, choose_device, free_memory_bytes, is_out_of_memory
 from TransferSegLib.segmenting.inference_network import InferenceNetwork
-from TransferSegLib.segmenting.plan import Tile, TilePlan, Triple, plan_tiles, region_with_content, tile_memory_bytes
+from TransferSegLib.segmenting.plan import Tile, TilePlan, Triple, plan_tiles, region_around, tile_memory_bytes
 
 #: Memory for one tile when nobody says otherwise.
 DEFAULT_TILE_BYTES = 2.5e9
@@ -89,8 +90,10 @@ class Predictor:
         """
         return TiledPrediction(self, intensities_zyx, outside, tile_bytes, progress, cancel)
 
-    def plan(self, size_zyx: Triple, tile_bytes: float, region: tuple[Triple, Triple]) -> TilePlan:
-        """Return the tiles for a region of a volume as long as the device stays the same."""
+    def plan(
+        self, size_zyx: Triple, tile_bytes: float, region: tuple[Triple, Triple], content_zyx: Sequence[Span]
+    ) -> TilePlan:
+        """Return the tiles for a region of a volume around its content as long as the device stays the same."""
         free = free_memory_bytes(self.device)
         budget = min(self._tile_bytes, tile_bytes if free is None else _SHARE_OF_GPU * free)
         return plan_tiles(
@@ -101,16 +104,21 @@ class Predictor:
             self.device.dtype.itemsize,
             self._longest_side,
             region,
+            content_zyx,
         )
 
-    def logits(self, seen_zyx: np.ndarray) -> torch.Tensor:
-        """Return the logits (classes, z, y, x), in the device's precision, of what one tile sees (float32, zyx)."""
+    def logits(self, seen_zyx: np.ndarray, outside: float) -> torch.Tensor:
+        """Return the logits (classes, z, y, x), in the device's precision, of what one tile sees (float32, zyx).
+
+        Where the tile holds nothing but ``outside`` the answer to that is filled in.
+        """
         try:
             if self._runner is None:
                 self._runner = InferenceNetwork(
                     self._source, self.device.torch_name, self.device.dtype, self.device.memory_format
                 )
-            logits = self._runner(torch.from_numpy(seen_zyx)[None, None])[0]
+            content = content_spans(seen_zyx, outside)
+            logits = self._runner(torch.from_numpy(seen_zyx)[None, None], content, outside)[0]
             # A sum is finite when all its terms are, and takes no memory.
             is_finite = bool(torch.isfinite(logits.sum(dtype=torch.float32)))
         except (RuntimeError, MemoryError) as error:
@@ -168,9 +176,10 @@ class TiledPrediction:
         self._cancel = cancel
         size = (intensities_zyx.shape[0], intensities_zyx.shape[1], intensities_zyx.shape[2])
         self.size_zyx: Triple = size
-        region = region_with_content(intensities_zyx, outside)
-        self._region = region if region is not None else ((0, 0, 0), size)
-        plan = predictor.plan(size, tile_bytes, self._region)
+        content = content_spans(intensities_zyx, outside)
+        self._content = content if content is not None else tuple((0, length) for length in size)
+        self._region = region_around(self._content, size)
+        plan = predictor.plan(size, tile_bytes, self._region, self._content)
         is_whole = self._region == ((0, 0, 0), size)
         #: Logits (classes) of voxels in no tile; None when the tiles cover the volume.
         self.elsewhere: torch.Tensor | None = None
@@ -186,7 +195,7 @@ class TiledPrediction:
         """Compute the tiles one by one; raises Cancelled, DeviceError, ModelError."""
         message = ""
         while True:
-            plan = self._predictor.plan(self.size_zyx, self._tile_bytes, self._region)
+            plan = self._predictor.plan(self.size_zyx, self._tile_bytes, self._region, self._content)
             tiles = [tile for tile in plan if self.elsewhere is None or self._sees_anything(plan, tile)]
             stage = Stage("Segmenting", len(tiles), self._progress, self._cancel)
             if message:
@@ -194,7 +203,9 @@ class TiledPrediction:
             try:
                 for tile in tiles:
                     stage.check()
-                    logits = self._predictor.logits(tile_input(self._intensities, self._outside, plan, tile))
+                    logits = self._predictor.logits(
+                        tile_input(self._intensities, self._outside, plan, tile), self._outside
+                    )
                     yield TileLogits(tile, logits[(slice(None), *_with_one_more(tile, self._region[1]))])
                     del logits
                     stage.step(f"on {self._predictor.device}")
@@ -212,7 +223,7 @@ class TiledPrediction:
         """Return the network's logits where it sees nothing but the intensity beyond the scan."""
         while True:
             try:
-                logits = self._predictor.logits(np.full(_SMALLEST, self._outside, np.float32))
+                logits = self._predictor.logits(np.full(_SMALLEST, self._outside, np.float32), self._outside)
                 return logits[:, 0, 0, 0]
             except _TryDifferently as failure:
                 reason = failure.reason

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from TransferSegLib.network.geometry import level_sides
+from TransferSegLib.segmenting.content import Span, map_spans
 from TransferSegLib.segmenting.inference_network import DOWN_SLAB_ROWS, LAST_SLAB_ROWS
 
 #: Measured peak over the maps counted here, see ``memory_bytes``.
@@ -55,11 +56,27 @@ class TileSides:
         return part
 
 
+class ComputedSides:
+    """The lengths along one axis of what is computed of all maps, summed over a row of tiles.
+
+    ``contents`` holds, for every choice of a side, the span of the content in each tile of the row.
+    """
+
+    def __init__(self, sides: list[int], contents: list[list[Span]]) -> None:
+        """Add up the lengths; each of them becomes an array over the choices."""
+        self.lengths: dict[str, np.ndarray] = {}
+        rows = [[map_spans(side, content) for content in row] for side, row in zip(sides, contents, strict=True)]
+        for name in map_spans(sides[0]):
+            lengths = [[stop - start for start, stop in (spans[name] for spans in row)] for row in rows]
+            self.lengths[name] = np.array([sum(row) for row in lengths], np.float64)
+            self.lengths[f"{name}.first"] = np.array([sum(row) + 2 * len(row) for row in lengths], np.float64)
+
+
 Sides = tuple[TileSides, TileSides, TileSides]
 
 
-def multiply_adds(sides_zyx: Sides, width: int, classes: int) -> np.ndarray:
-    """Return the multiply-adds of one tile, with repetition and convolution folded into 8 taps."""
+def multiply_adds(sides_zyx: Sides | tuple[ComputedSides, ...], width: int, classes: int) -> np.ndarray:
+    """Return the multiply-adds of a tile, or a grid of tiles, with repetition and convolution folded into 8 taps."""
     terms: _Terms = [(27.0 * width, "down0.first"), (27.0 * width * 2 * width, "down0")]
     for level in (1, 2, 3):
         here = width * 2**level
@@ -109,13 +126,13 @@ def _stages(width: int, classes: int) -> list[_Terms]:
     return stages
 
 
-def _total(terms: _Terms, sides_zyx: Sides) -> np.ndarray:
+def _total(terms: _Terms, sides_zyx: Sides | tuple[ComputedSides, ...]) -> np.ndarray:
     """Return the sum over terms of channels times voxels; names with a slab take it along z only."""
     total: np.ndarray = np.zeros(())
     for channels, name in terms:
         voxels = np.array(channels)
         for side in sides_zyx:
             lengths = side.lengths
-            voxels = voxels * lengths.get(name, lengths[name.removesuffix(".slab")])
+            voxels = voxels * (lengths[name] if name in lengths else lengths[name.removesuffix(".slab")])
         total = total + voxels
     return total
