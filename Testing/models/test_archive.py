@@ -82,8 +82,28 @@ def test_damaged_model_is_not_exported(saved: Path) -> None:
     (saved / "weights.pt").write_bytes(weights[:-1] + b"x")
     with pytest.raises(ModelError, match="SHA-256"):
         export_model(saved, saved.with_name("bad.zip"))
-    with pytest.raises(ModelError, match="no model folder"):
+    with pytest.raises(ModelError, match="no model at"):
         export_model(saved / "nowhere", saved.with_name("bad.zip"))
+    assert not saved.with_name("bad.zip").exists()
+
+
+def test_only_zip_files_are_exported(saved: Path) -> None:
+    for name in ("tiny", "tiny.tar", "tiny.zip.gz", "folder.zip/"):
+        target = saved.parent / "out" / name
+        target.parent.mkdir(exist_ok=True)
+        if name.endswith("/"):
+            target.mkdir()
+        with pytest.raises(ModelError, match="exists already" if name.endswith("/") else r"ends in \.zip instead of"):
+            export_model(saved, target)
+    assert export_model(saved, saved.parent / "out" / "TINY.ZIP").is_file()
+
+
+def test_zip_file_is_exported_as_it_is(saved: Path, zipped: Path) -> None:
+    (saved / "README.md").write_text("a card")
+    first = export_model(saved, saved.with_name("card.zip"))
+    assert export_model(first, saved.with_name("again.zip")).read_bytes() == first.read_bytes()
+    with pytest.raises(ModelError, match=r"no file 'weights\.PT'"):
+        export_model(rewritten(zipped, ("weights.PT", b"x")), saved.with_name("bad.zip"))
     assert not saved.with_name("bad.zip").exists()
 
 

@@ -6,10 +6,13 @@ checked. Nothing here needs torch.
 
 from __future__ import annotations
 
+import os
 import stat
 import uuid
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -84,7 +87,7 @@ def parse_model_file(text: bytes, source: str) -> tuple[ModelDescription, Weight
 
 
 def read_model_entry(path: Path, name: str) -> bytes:
-    """Return the content of ``model.json`` or ``weights.pt`` of a model that is a folder or a zip file.
+    """Return the content of one file, such as ``model.json``, of a model that is a folder or a zip file.
 
     Raises ModelError when there is no model, the file is missing, too large, or the archive is not to be trusted.
     """
@@ -95,25 +98,43 @@ def read_model_entry(path: Path, name: str) -> bytes:
     raise ModelError(f"There is no model at {path}: give a model's folder or zip file.")
 
 
-def export_model(folder: Path, zip_path: Path, overwrite: bool = False) -> Path:
-    """Write a model's folder as one zip file and return its path; the same model gives the same bytes.
+def read_model_files(path: Path) -> dict[str, bytes]:
+    """Return the files of a model that is a folder or a zip file: model.json, weights.pt, then its card and pictures.
+
+    The description is checked, and the weights against its checksum; other files of a folder are left out. Raises
+    ModelError as ``read_model_entry`` does, and when the model is damaged.
+    """
+    text = read_model_entry(path, MODEL_FILE)
+    _, record = parse_model_file(text, file_in(path, MODEL_FILE))
+    weights = read_model_entry(path, WEIGHTS_FILE)
+    record.check(weights, file_in(path, WEIGHTS_FILE))
+    cards = {name: read_model_entry(path, name) for name in _card_names(path)}
+    return {MODEL_FILE: text, WEIGHTS_FILE: weights, **cards}
+
+
+def is_model_file(name: str) -> bool:
+    """Tell whether a file of this name, without folders, is part of a model: the two files, a card or a picture."""
+    return name in (MODEL_FILE, WEIGHTS_FILE) or _is_card(name)
+
+
+def file_in(path: Path, name: str) -> str:
+    """Return how a message names a file of a model that is a folder or a zip file."""
+    return f"{name} in {path}" if path.is_file() else str(path / name)
+
+
+def export_model(path: Path, zip_path: Path, overwrite: bool = False) -> Path:
+    """Write a model, a folder or a zip file, as one zip file and return its path; the same model gives the same bytes.
 
     The model's files are verified first. A card and pictures that lie beside them go along, other files do not. Raises
-    ModelError when the model is damaged, the target exists and is not to be overwritten, or cannot be written.
+    ModelError when the model is damaged, the target's name does not end in .zip, it exists and is not to be
+    overwritten, or cannot be written.
     """
-    folder, zip_path = Path(folder), Path(zip_path)
-    if not folder.is_dir():
-        raise ModelError(f"There is no model folder at {folder}.")
+    path, zip_path = Path(path), Path(zip_path)
+    if zip_path.suffix.lower() != ".zip":
+        raise ModelError(f"A model is exported as a .zip file: give a name that ends in .zip instead of {zip_path}.")
     if zip_path.exists() and not overwrite:
         raise ModelError(f"{zip_path} exists already: choose another name or allow it to be overwritten.")
-    text = read_model_entry(folder, MODEL_FILE)
-    _, record = parse_model_file(text, str(folder / MODEL_FILE))
-    weights = read_model_entry(folder, WEIGHTS_FILE)
-    record.check(weights, str(folder / WEIGHTS_FILE))
-    entries = {MODEL_FILE: text, WEIGHTS_FILE: weights}
-    for file in sorted(folder.iterdir()):
-        if _is_card(file.name) and file.is_file():
-            entries[file.name] = _read_file(file, LARGEST_CARD_FILE)
+    entries = read_model_files(path)
     temporary = zip_path.with_name(f".{zip_path.name}.{uuid.uuid4().hex}.part")
     try:
         _write_zip(temporary, entries)
@@ -127,13 +148,24 @@ def export_model(folder: Path, zip_path: Path, overwrite: bool = False) -> Path:
 
 def _write_zip(path: Path, entries: dict[str, bytes]) -> None:
     """Write the entries in their order with fixed dates; weights are stored, as noise does not compress."""
-    with zipfile.ZipFile(path, "x") as archive:
-        for name, content in entries.items():
-            info = zipfile.ZipInfo(name, _ZIP_DATE)
-            info.create_system = 3
-            info.external_attr = (stat.S_IFREG | 0o644) << 16
-            kind = zipfile.ZIP_STORED if name == WEIGHTS_FILE else zipfile.ZIP_DEFLATED
-            archive.writestr(info, content, compress_type=kind)
+    with path.open("xb") as stream:
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name, content in entries.items():
+                info = zipfile.ZipInfo(name, _ZIP_DATE)
+                info.create_system = 3
+                info.external_attr = (stat.S_IFREG | 0o644) << 16
+                kind = zipfile.ZIP_STORED if name == WEIGHTS_FILE else zipfile.ZIP_DEFLATED
+                archive.writestr(info, content, compress_type=kind)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _card_names(path: Path) -> list[str]:
+    """Return the names of a model's cards and pictures in order; raises ModelError."""
+    if path.is_dir():
+        return sorted(file.name for file in path.iterdir() if _is_card(file.name) and file.is_file())
+    with _opened(path) as archive:
+        return sorted(name for name in _checked_entries(path, archive.infolist()) if _is_card(name))
 
 
 def _read_file(path: Path, largest: int) -> bytes:
@@ -151,18 +183,25 @@ def _read_file(path: Path, largest: int) -> bytes:
 
 def _read_zipped(path: Path, name: str) -> bytes:
     """Return one entry of an archive after checking all of them; raises ModelError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = _checked_entries(path, archive.infolist())
-            if name not in entries:
-                raise ModelError(f"{path} is not a model: there is no {name} in it.")
-            with archive.open(entries[name]) as stream:
-                content = stream.read(_largest(name) + 1)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{path} is not a zip file or is damaged ({error}). Get the model again.") from error
+    with _opened(path) as archive:
+        entries = _checked_entries(path, archive.infolist())
+        if name not in entries:
+            raise ModelError(f"{path} is not a model: there is no {name} in it.")
+        with archive.open(entries[name]) as stream:
+            content = stream.read(_largest(name) + 1)
     if len(content) != entries[name].file_size:
         raise ModelError(f"{path} is damaged: {name} has not the size the archive declares. Get the model again.")
     return content
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive; what goes wrong with it is a ModelError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path} is not a zip file or is damaged ({error}). Get the model again.") from error
 
 
 def _checked_entries(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:

@@ -26,6 +26,7 @@ from TransferSegLib.models.archive import (
     MODEL_FILE,
     WEIGHTS_FILE,
     WeightsRecord,
+    file_in,
     parse_model_file,
     read_model_entry,
 )
@@ -72,7 +73,7 @@ def load_description(path: Path | str) -> ModelDescription:
     Raises ModelError when there is no model or its description cannot be used.
     """
     path = Path(path)
-    return parse_model_file(read_model_entry(path, MODEL_FILE), _name_of(path, MODEL_FILE))[0]
+    return parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))[0]
 
 
 def load_model(path: Path | str) -> Model:
@@ -81,10 +82,10 @@ def load_model(path: Path | str) -> Model:
     Raises ModelError saying which file is missing, damaged, changed or newer than this version.
     """
     path = Path(path)
-    description, record = parse_model_file(read_model_entry(path, MODEL_FILE), _name_of(path, MODEL_FILE))
+    description, record = parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))
     weights = read_model_entry(path, WEIGHTS_FILE)
-    record.check(weights, _name_of(path, WEIGHTS_FILE))
-    state_dict = _parse_weights(weights, description.network, _name_of(path, WEIGHTS_FILE))
+    record.check(weights, file_in(path, WEIGHTS_FILE))
+    state_dict = _parse_weights(weights, description.network, file_in(path, WEIGHTS_FILE))
     return Model(description, state_dict, path)
 
 
@@ -105,16 +106,39 @@ def save_model(
     folder = Path(folder).resolve()
     if _is_taken(folder) and not overwrite:
         raise ModelError(f"{folder} exists already: choose another folder or allow it to be overwritten.")
-    weights = _weights_as_bytes(state_dict, description, half_precision)
-    text = _model_file(description, WeightsRecord.of(weights))
+    files = model_files(description, state_dict, half_precision)
     try:
         with _temporary_folder(folder) as temporary:
-            _write(temporary / WEIGHTS_FILE, weights)
-            _write(temporary / MODEL_FILE, text)
+            write_files(temporary, files)
             _put_in_place(temporary, folder)
     except OSError as error:
         raise ModelError(f"The model cannot be written to {folder}: {error}.") from error
     return folder
+
+
+def model_files(
+    description: ModelDescription, state_dict: Mapping[str, torch.Tensor], half_precision: bool = False
+) -> dict[str, bytes]:
+    """Return the files of a model by name, as ``save_model`` writes them; raises ModelError as it does."""
+    weights = _weights_as_bytes(state_dict, description, half_precision)
+    return {MODEL_FILE: _model_file(description, WeightsRecord.of(weights)), WEIGHTS_FILE: weights}
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write new files and wait until they are on the disk, so that a power cut after a renaming finds them whole.
+
+    Raises OSError.
+    """
+    for name, content in files.items():
+        _write(folder / name, content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write one new file and wait until it is on the disk."""
+    with path.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _model_file(description: ModelDescription, record: WeightsRecord) -> bytes:
@@ -209,14 +233,6 @@ def _parse_weights(weights: bytes, network: NetworkDescription, source: str) -> 
     return {name: state_dict[name].to(torch.float32).contiguous() for name in shapes}
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk, so that a power cut after the renaming finds it whole."""
-    with path.open("xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 @contextmanager
 def _temporary_folder(folder: Path) -> Iterator[Path]:
     """Make a hidden folder beside the given one and remove it, whatever is left in it, at the end."""
@@ -256,8 +272,3 @@ def _put_in_place(complete: Path, folder: Path) -> None:
         if file.name not in (MODEL_FILE, WEIGHTS_FILE):
             file.rename(folder / file.name)
     shutil.rmtree(retired)
-
-
-def _name_of(path: Path, name: str) -> str:
-    """Return how a message names a file of a model that is a folder or a zip file."""
-    return f"{name} in {path}" if path.is_file() else str(path / name)
