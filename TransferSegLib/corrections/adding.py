@@ -111,10 +111,18 @@ class Submission:
     reviewed: tuple[Structure, ...]
 
     def structures(self) -> list[Structure]:
-        """Return the structures the project must have for this case: those with voxels, and the reviewed ones."""
-        maps = [self.labels] if self.prediction is None else [self.labels, self.prediction]
-        present = [one for named in maps for one in named.label_set if one.label in named.present]
-        return list({structure.key: structure for structure in (*self.reviewed, *present)}.values())
+        """Return the structures the project must have for this case: reviewed ones and those with voxels.
+
+        Those of the label map come first, in its order.
+        """
+        reviewed = {structure.key for structure in self.reviewed}
+        own = [one for one in self.labels.label_set if one.label in self.labels.present or one.key in reviewed]
+        predicted = [] if self.prediction is None else list(self.prediction.label_set)
+        others = [one for one in predicted if self.prediction is not None and one.label in self.prediction.present]
+        needed: dict[str, Structure] = {}
+        for structure in (*own, *self.reviewed, *others):
+            needed.setdefault(structure.key, structure)
+        return list(needed.values())
 
 
 def check_case_id(case_id: str) -> None:

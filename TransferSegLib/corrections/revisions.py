@@ -17,6 +17,18 @@ from TransferSegLib.structures import LabelSet, Structure, structure_key
 
 #: Of what this module adds to the dataset format ('corrections' in dataset.json).
 CORRECTIONS_VERSION = 1
+#: What this module adds to a case.
+_CASE_KEYS = (
+    "prediction",
+    "revision",
+    "created",
+    "corrected_from",
+    "notes",
+    "removed",
+    "restored_from",
+    "image_hash",
+    "content_hash",
+)
 _EARLIER, _REMOVED, _RETIRED, _OWN = "earlier_revisions", "removed_cases", "retired_structures", "corrections"
 
 
@@ -65,7 +77,7 @@ class Revision:
             if type(number) is not int or number < 1:
                 raise TypeError(f"'revision' is {number!r}")
             return Revision(
-                case=case,
+                case=replace(case, extra={key: value for key, value in extra.items() if key not in _CASE_KEYS}),
                 number=number,
                 created=texts[0],
                 image_hash=texts[1],
@@ -84,19 +96,19 @@ class Revision:
     def to_case(self, folder: Path) -> Case:
         """Return the case with everything of the revision in its ``extra``; what others put there is kept."""
         model = self.corrected_from
-        own: dict[str, Any] = {
-            "prediction": None if self.prediction is None else portable_path(self.prediction, folder),
-            "revision": self.number,
-            "created": self.created,
-            "corrected_from": None if model is None else {"model": model.name, "version": model.version},
-            "notes": self.notes or None,
-            "removed": self.removed or None,
-            "restored_from": self.restored_from,
-            "image_hash": self.image_hash,
-            "content_hash": self.content_hash,
-        }
-        others = {key: value for key, value in self.case.extra.items() if key not in own}
-        return replace(self.case, extra={key: value for key, value in own.items() if value is not None} | others)
+        values = (
+            None if self.prediction is None else portable_path(self.prediction, folder),
+            self.number,
+            self.created,
+            None if model is None else {"model": model.name, "version": model.version},
+            self.notes or None,
+            self.removed or None,
+            self.restored_from,
+            self.image_hash,
+            self.content_hash,
+        )
+        own = {key: value for key, value in zip(_CASE_KEYS, values, strict=True) if value is not None}
+        return replace(self.case, extra=own | self.case.extra)
 
     def files(self) -> tuple[Path, ...]:
         """Return every file of the revision."""

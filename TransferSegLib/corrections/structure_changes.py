@@ -43,6 +43,11 @@ def rename_structure(project: Project, old: str, new: str) -> None:
             )
         label_set = LabelSet(tuple(renamed if one == structure else one for one in state.label_set))
 
+        retired = tuple(
+            replace(one, merged_into=renamed.name) if structure_key(one.merged_into) == structure.key else one
+            for one in state.retired
+        )
+
         def with_new_name(revision: Revision) -> Revision:
             names = tuple(renamed.name if structure_key(n) == structure.key else n for n in revision.case.annotated)
             return replace(revision, case=replace(revision.case, annotated=names))
@@ -54,6 +59,7 @@ def rename_structure(project: Project, old: str, new: str) -> None:
                 current=tuple(with_new_name(revision) for revision in state.current),
                 earlier=tuple(with_new_name(revision) for revision in state.earlier),
                 removed=tuple(with_new_name(revision) for revision in state.removed),
+                retired=retired,
             )
         )
 

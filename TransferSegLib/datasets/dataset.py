@@ -105,7 +105,8 @@ def read_dataset(folder: Path | str) -> Dataset:
     Raises DatasetError that names every problem of the file's structure at once, each with its case and key.
     """
     path = Path(folder)
-    path = path if path.name == FILE_NAME and not path.is_dir() else path / FILE_NAME
+    # A project of corrected cases keeps a backup beside the file: dataset.json.bak.
+    path = path if path.name.startswith(FILE_NAME) and not path.is_dir() else path / FILE_NAME
     content = _read_json(path)
     dataset, problems = _parse(content, path.parent.resolve())
     if dataset is None or problems:

@@ -1,0 +1,304 @@
+"""``transferseg cases``: the corrected cases of a project: add, list, show, remove, restore, check, structures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from TransferSegLib.cli.reporting import interruptible, progress_shown, table
+
+if TYPE_CHECKING:
+    from TransferSegLib.corrections.revisions import ModelReference, ProjectState, Revision
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb with its own verbs."""
+    parser = subparsers.add_parser(
+        "cases",
+        help="collect corrected cases in a project folder",
+        description="A project is a folder of corrected cases to fine-tune a model with: images, label maps, and which "
+        "structures were reviewed in each. Earlier revisions and removed cases are kept.",
+    )
+    verbs = parser.add_subparsers(dest="cases_command", metavar="COMMAND", title="commands", required=True)
+    _add_add(verbs)
+    show_list = _verb(verbs, "list", run_list, "list the cases, removed ones too")
+    show_list.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    show = _verb(verbs, "show", run_show, "show a case with all its revisions")
+    show.add_argument("case", metavar="CASE", help="id of the case")
+    show.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    remove = _verb(verbs, "remove", run_remove, "put cases in the project's bin")
+    remove.add_argument("cases", nargs="+", metavar="CASE", help="id of a case")
+    restore = _verb(verbs, "restore", run_restore, "bring a removed case, or an earlier revision of a case, back")
+    restore.add_argument("case", metavar="CASE", help="id of the case")
+    restore.add_argument("--revision", type=int, metavar="N", help="make this revision the current one again")
+    check = _verb(verbs, "check", run_check, "clear leftovers of killed programs, read every file, report problems")
+    check.add_argument(
+        "--repair", action="store_true", help="put the last good dataset.json back in place of a bad one"
+    )
+    structures = _verb(verbs, "structures", run_structures, "show the structures, or rename, drop or merge some")
+    change = structures.add_mutually_exclusive_group()
+    change.add_argument("--rename", nargs=2, metavar=("OLD", "NEW"), help="give a structure another name")
+    change.add_argument("--drop", metavar="NAME", help="take a structure out; its voxels count as unknown")
+    change.add_argument("--merge", nargs="+", metavar="NAME", help="make structures one: INTO PART PART ...")
+
+
+def _verb(verbs: Any, name: str, run: Any, help: str) -> argparse.ArgumentParser:
+    """Add one verb with the option that names the project."""
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser.add_argument("--project", type=Path, required=True, metavar="FOLDER", help="folder of the project")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_add(verbs: Any) -> None:
+    """Add the verb that adds a case."""
+    add = _verb(verbs, "add", run_add, "add a corrected case, or a new revision of the case with the same scan")
+    add.add_argument("image", type=Path, metavar="IMAGE", help="scan: a file, or a DICOM folder")
+    add.add_argument("labels", type=Path, metavar="LABELS", help="corrected label map on the scan's voxel grid")
+    add.add_argument(
+        "--reviewed",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="structures that are right wherever they are in this scan, or 'all' of the label map; of all others "
+        "nothing is learned. One without voxels is absent.",
+    )
+    add.add_argument(
+        "--structures",
+        type=Path,
+        metavar="FILE",
+        help='what the label values mean: JSON like {"1": "spleen"}, or a dataset.json (default: the names in a '
+        ".seg.nrrd file, else the project's values)",
+    )
+    judged = add.add_mutually_exclusive_group()
+    judged.add_argument("--judged", type=Path, metavar="FILE", help="mask of the voxels that were looked at")
+    judged.add_argument(
+        "--judged-slices", metavar="SLICES", help="slices that were looked at, e.g. z:10-20,25 (they count from 0)"
+    )
+    add.add_argument("--prediction", type=Path, metavar="FILE", help="label map the correction started from")
+    add.add_argument(
+        "--prediction-structures", type=Path, metavar="FILE", help="the same for the prediction (default: --structures)"
+    )
+    add.add_argument("--model", metavar="NAME", help="model that made the prediction: name, folder or .zip")
+    add.add_argument("--model-version", metavar="VERSION", help="its version (default: that of the installed model)")
+    add.add_argument("--id", metavar="CASE", help="id of a new case (default: case-0001 and so on); no patient's name")
+    patient = add.add_mutually_exclusive_group()
+    patient.add_argument("--patient", default="", metavar="ID", help="patient's id; only a pseudonym of it is kept")
+    patient.add_argument("--group", metavar="NAME", help="group of cases that are never divided; kept as it is")
+    add.add_argument("--series", metavar="UID", help="DICOM series to read where a folder holds several")
+    add.add_argument("--notes", default="", metavar="TEXT", help="a line that is kept with the revision")
+
+
+def run_add(arguments: argparse.Namespace) -> int:
+    """Add a case and say what became of it."""
+    from TransferSegLib.corrections.adding import CorrectedCase
+    from TransferSegLib.corrections.inputs import JudgedSlices
+    from TransferSegLib.corrections.project import Project
+
+    slices = arguments.judged_slices
+    case = CorrectedCase(
+        image=arguments.image,
+        label_map=arguments.labels,
+        reviewed="all" if arguments.reviewed == ["all"] else arguments.reviewed,
+        structures=arguments.structures,
+        judged=arguments.judged if slices is None else JudgedSlices.parse(slices),
+        prediction=arguments.prediction,
+        prediction_structures=arguments.prediction_structures,
+        model=_model(arguments.model, arguments.model_version),
+        case_id=arguments.id,
+        group=arguments.group,
+        patient=arguments.patient,
+        series=arguments.series,
+        notes=arguments.notes,
+    )
+    project = Project(arguments.project, create=True)
+    with progress_shown() as progress, interruptible() as cancel:
+        added = project.add(case, progress, cancel)
+    for note in added.notes:
+        print(note)
+    revision = added.revision
+    print(f"{revision.case.id}, revision {revision.number}, is saved in {project.folder}")
+    return 0
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Print a line per case, the removed ones last."""
+    state = _state(arguments)
+    if arguments.json:
+        cases = [_revision_json(revision) for revision in (*state.current, *state.removed)]
+        print(json.dumps({"project": str(state.folder), "structures": state.label_set.to_json(), "cases": cases}))
+        return 0
+    rows = [
+        (
+            one.case.id,
+            _status(one),
+            str(one.number),
+            one.created,
+            _model_text(one),
+            ", ".join(one.case.annotated) or "-",
+        )
+        for one in (*state.current, *state.removed)
+    ]
+    if not rows:
+        print(f"The project in {state.folder} has no cases yet.")
+        return 0
+    print(table(("case", "state", "revision", "saved (UTC)", "started from", "reviewed"), rows))
+    groups = {revision.case.group for revision in state.current}
+    print(f"\nin use: {len(state.current)}, of {len(groups)} patients or groups; removed: {len(state.removed)}")
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Print everything that is known of a case."""
+    state = _state(arguments)
+    revisions = state.of_case(arguments.case)
+    if arguments.json:
+        print(json.dumps({"case": arguments.case, "revisions": [_revision_json(one) for one in revisions]}))
+        return 0
+    latest = revisions[-1]
+    print(f"{arguments.case}: {_status(latest)}, group {latest.case.group}\nimage: {latest.case.image}")
+    for revision in reversed(revisions):
+        print(f"\nrevision {revision.number}, {revision.created}")
+        from_before = None if revision.restored_from is None else f"revision {revision.restored_from}"
+        for what, value in (
+            ("reviewed", ", ".join(revision.case.annotated) or "nothing"),
+            ("label map", revision.case.labels),
+            ("judged", revision.case.judged or "every voxel"),
+            ("prediction", revision.prediction),
+            ("started from", revision.corrected_from),
+            ("brought back from", from_before),
+            ("notes", revision.notes),
+            ("content hash", revision.content_hash),
+        ):
+            if value:
+                print(f"  {what}: {value}")
+    return 0
+
+
+def run_remove(arguments: argparse.Namespace) -> int:
+    """Put cases in the bin."""
+    from TransferSegLib.corrections.project import Project
+
+    for case in arguments.cases:
+        Project(arguments.project).remove_case(case)
+        print(f"{case} is removed; 'transferseg cases restore {case}' brings it back")
+    return 0
+
+
+def run_restore(arguments: argparse.Namespace) -> int:
+    """Bring a case or an earlier revision back."""
+    from TransferSegLib.corrections.project import Project
+
+    project = Project(arguments.project)
+    if arguments.revision is None:
+        revision = project.restore_case(arguments.case)
+        print(f"{arguments.case} is back, at revision {revision.number}")
+    else:
+        revision = project.restore_revision(arguments.case, arguments.revision)
+        print(f"{arguments.case} is at revision {revision.number}, which is revision {arguments.revision} again")
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Print every problem of a project; 2 when one of them is an error."""
+    from TransferSegLib.corrections.checking import check_project
+    from TransferSegLib.corrections.project import Project
+    from TransferSegLib.datasets.validate import has_errors, report
+
+    project = Project(arguments.project)
+    if arguments.repair:
+        kept = project.repair()
+        print(f"The last good dataset.json is back{'' if kept is None else f'; the damaged one is {kept}'}.")
+    with progress_shown() as progress, interruptible() as cancel:
+        problems = check_project(project, progress, cancel)
+    print(report(problems))
+    return 2 if has_errors(problems) else 0
+
+
+def run_structures(arguments: argparse.Namespace) -> int:
+    """Change the structures if asked to, and print them."""
+    from TransferSegLib.corrections import structure_changes
+    from TransferSegLib.corrections.project import Project
+
+    project = Project(arguments.project)
+    revisions: list[Revision] = []
+    if arguments.rename:
+        structure_changes.rename_structure(project, *arguments.rename)
+    elif arguments.drop:
+        revisions = structure_changes.drop_structure(project, arguments.drop)
+    elif arguments.merge:
+        with progress_shown() as progress, interruptible() as cancel:
+            into, *parts = arguments.merge
+            revisions = structure_changes.merge_structures(project, parts, into, progress, cancel)
+    for revision in revisions:
+        print(f"{revision.case.id} has a new revision {revision.number}")
+    state = project.state()
+    counts = state.to_dataset().annotated_counts()
+    rows = [(one.name, str(one.label), str(counts[one.name])) for one in state.label_set]
+    rows += [
+        (f"({one.structure.name})", str(one.structure.label), one.merged_into or "dropped") for one in state.retired
+    ]
+    print(table(("structure", "label", "reviewed in"), rows))
+    return 0
+
+
+def _state(arguments: argparse.Namespace) -> ProjectState:
+    """Return what the project holds."""
+    from TransferSegLib.corrections.project import Project
+
+    return Project(arguments.project).state()
+
+
+def _model(name: str | None, version: str | None) -> ModelReference | None:
+    """Return the model named on the command line, with the version of the installed one when none is given."""
+    from TransferSegLib.corrections.revisions import ModelReference
+    from TransferSegLib.errors import DatasetError, ModelError
+    from TransferSegLib.models.locate import find_model
+    from TransferSegLib.models.store import load_description
+
+    if name is None:
+        if version is not None:
+            raise DatasetError("--model-version says nothing without --model.")
+        return None
+    try:
+        description = load_description(find_model(name))
+    except ModelError:
+        if version is None:
+            raise
+        return ModelReference(name, version)
+    return ModelReference(description.name, version or description.version)
+
+
+def _status(revision: Revision) -> str:
+    """Return whether a case is in use."""
+    return f"removed {revision.removed}" if revision.removed else "in use"
+
+
+def _model_text(revision: Revision) -> str:
+    """Return the model a correction started from, for a table."""
+    return "-" if revision.corrected_from is None else str(revision.corrected_from)
+
+
+def _revision_json(revision: Revision) -> dict[str, Any]:
+    """Return a revision for other programs; paths are absolute."""
+    case, model = revision.case, revision.corrected_from
+    return {
+        "id": case.id,
+        "revision": revision.number,
+        "state": "removed" if revision.removed else "in use",
+        "reviewed": list(case.annotated),
+        "group": case.group,
+        "created": revision.created,
+        "removed": revision.removed or None,
+        "model": None if model is None else {"name": model.name, "version": model.version},
+        "image": str(case.image),
+        "labels": str(case.labels),
+        "judged": None if case.judged is None else str(case.judged),
+        "prediction": None if revision.prediction is None else str(revision.prediction),
+        "notes": revision.notes,
+        "restored_from": revision.restored_from,
+        "image_hash": revision.image_hash,
+        "content_hash": revision.content_hash,
+    }
