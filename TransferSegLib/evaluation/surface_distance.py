@@ -64,8 +64,8 @@ def surface_agreement(
     found = _surface_mm(found_zyx[box], judged, spacing)
     reference = _surface_mm(reference_zyx[box], judged, spacing)
     if len(found) == 0 and len(reference) == 0:
-        inside = [mask[box] if judged is None else mask[box] & judged for mask in (found_zyx, reference_zyx)]
-        if np.array_equal(*inside):
+        differs = found_zyx[box] ^ reference_zyx[box]
+        if not (differs if judged is None else differs & judged).any():
             return SurfaceAgreement(float("nan"), float("nan"))
     if len(found) == 0 or len(reference) == 0:
         return SurfaceAgreement(0.0, float("inf"))
