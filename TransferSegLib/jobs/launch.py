@@ -23,7 +23,7 @@ from TransferSegLib.jobs.request import read_request
 from TransferSegLib.jobs.status import read_state, state_without_worker, worker_is_alive
 
 #: How long to wait for someone who only looks whether a job has a worker.
-_LOOK_S = 2.0
+_LOOK_S = 0.5
 _POLL_S = 0.05
 
 

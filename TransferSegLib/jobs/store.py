@@ -25,7 +25,7 @@ from TransferSegLib.jobs.status import read_state
 #: This environment variable names the folder of jobs, if it is not to be in its usual place.
 JOBS_VARIABLE = "TRANSFERSEG_JOBS"
 #: How long to wait for someone who only looks whether a job has a worker.
-_LOOK_S = 2.0
+_LOOK_S = 0.5
 #: A pause between two looks at a stream that is followed.
 _FOLLOW_S = 0.2
 

@@ -1,0 +1,74 @@
+"""Kinds of work that end at once or never, for the tests of everything around the work; see ``tiny_worker.py``."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from TransferSegLib.errors import ScanError
+from TransferSegLib.jobs.files import read_json, write_json
+from TransferSegLib.jobs.kinds import Kind, PartlyDone
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Stage
+
+
+def count(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
+    """Count to ``steps``, ``pause_s`` apart, with a checkpoint after each; the result says where it began."""
+    checkpoint = folder / "checkpoint.json"
+    begun = read_json(checkpoint)["step"] if checkpoint.exists() else 0
+    stage = Stage("counting", request.parameters["steps"], progress, cancel, done=begun)
+    print("counting from", begun)
+    while stage.done < stage.steps:
+        stage.check()
+        time.sleep(request.parameters.get("pause_s", 0.0))
+        write_json(checkpoint, {"step": stage.done + 1})
+        stage.step("", loss=1 / (1 + stage.done), dice=0.5)
+    return {"from": begun, "to": stage.done}
+
+
+def wait_for_file(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
+    """Work until the file ``go`` is there: a holder of the device that ends when the test says so."""
+    progress(Progress("waiting", 0.0))
+    while not Path(request.parameters["go"]).exists():
+        cancel.check()
+        time.sleep(0.02)
+    return {}
+
+
+def deaf(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
+    """Start a child, write its process id, and never look whether to stop."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    write_json(folder / "child.json", {"pid": child.pid})
+    progress(Progress("deaf", 0.1))
+    time.sleep(600)
+    return {}
+
+
+def segfault(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
+    """Crash as compiled code does."""
+    ctypes.string_at(0)
+    return {}
+
+
+def fail(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
+    """Raise what is asked for."""
+    raise {
+        "foreseen": ScanError("The scan is upside down: turn it."),
+        "memory": MemoryError(),
+        "disk": OSError(errno.ENOSPC, "No space left on device", "there/model.part"),
+        "gone": FileNotFoundError(errno.ENOENT, "No such file", "there/scan.nii.gz"),
+        "unexpected": ZeroDivisionError("by zero"),
+        "partly": PartlyDone("1 of 2 done.", {"done": 1}),
+    }[request.parameters["with"]]
+
+
+COUNT = Kind(count)
+WAIT = Kind(wait_for_file)
+DEAF = Kind(deaf, grace_s=0.5)
+SEGFAULT = Kind(segfault)
+FAIL = Kind(fail)
