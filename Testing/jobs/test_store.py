@@ -16,7 +16,9 @@ from TransferSegLib.jobs.request import JobRequest, read_request
 from TransferSegLib.jobs.status import read_state, read_status
 from TransferSegLib.jobs.store import create_job, find_job, jobs_folder, list_jobs, remove_job, request_cancel
 
-REQUESTED = JobRequest("count", {"path": "Köpfe \ud800/1", "number": [1, 2.5, None]}, "cuda:1", "Zähle")
+
+def requested() -> JobRequest:
+    return JobRequest("count", {"path": "Köpfe \ud800/1", "number": [1, 2.5, None]}, "cuda:1", "Zähle")
 
 
 def test_front_ends_need_no_torch() -> None:
@@ -30,8 +32,9 @@ def test_front_ends_need_no_torch() -> None:
 
 
 def test_a_request_comes_back_as_it_was(jobs: Path) -> None:
-    folder = create_job(REQUESTED)
-    assert read_request(folder) == REQUESTED
+    request = requested()
+    folder = create_job(request)
+    assert read_request(folder) == request
     assert folder.parent == jobs and "-count-" in folder.name
     assert [path.name for path in folder.iterdir()] == [REQUEST]
     assert [path.name for path in jobs.iterdir()] == [folder.name]
@@ -62,7 +65,7 @@ def test_parameters_that_are_no_json_leave_nothing_behind(jobs: Path) -> None:
     ],
 )
 def test_damaged_requests_say_what_is_wrong(change: dict, message: str, jobs: Path) -> None:
-    folder = create_job(REQUESTED)
+    folder = create_job(requested())
     write_json(folder / REQUEST, read_json(folder / REQUEST) | change)
     with pytest.raises(JobError, match=message):
         read_status(folder)
@@ -102,7 +105,7 @@ def test_where_jobs_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JobError, match="cannot be made"):
-        create_job(REQUESTED, tmp_path / "file")
+        create_job(requested(), tmp_path / "file")
 
 
 def long_ago(folder: Path) -> None:
@@ -112,7 +115,7 @@ def long_ago(folder: Path) -> None:
 
 
 def test_a_job_that_never_got_a_worker(jobs: Path) -> None:
-    folder = create_job(REQUESTED)
+    folder = create_job(requested())
     assert read_state(folder) == JobState.QUEUED
     assert request_cancel(folder) == JobState.CANCELLING == read_state(folder)
     (folder / CANCEL).unlink()
@@ -124,7 +127,7 @@ def test_a_job_that_never_got_a_worker(jobs: Path) -> None:
 
 
 def test_only_jobs_that_are_over_are_removed(jobs: Path) -> None:
-    folder = create_job(REQUESTED)
+    folder = create_job(requested())
     with pytest.raises(JobError, match="cancel it first"):
         remove_job(folder)
     EventWriter(folder).write(Event(JobState.FAILED, error="It did not work."))

@@ -1,4 +1,4 @@
-"""Training a base model as a job: killed twice, resumed, and the same in the end, bit for bit."""
+"""Training a base model as a job: killed, cancelled, resumed, and the same in the end, bit for bit."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ import torch
 
 from TransferSegLib.cli.main import main
 from TransferSegLib.datasets.dataset import read_dataset
-from TransferSegLib.errors import JobError, TrainingError
+from TransferSegLib.errors import Cancelled, JobError, TrainingError
 from TransferSegLib.jobs.events import JobState, last_event, read_events
 from TransferSegLib.jobs.files import RESULT, WORKER_FACTS, read_json
-from TransferSegLib.jobs.launch import resume_job
 from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.jobs.status import read_state, read_status
-from TransferSegLib.jobs.store import create_job, find_job, request_cancel
+from TransferSegLib.jobs.status import read_state
+from TransferSegLib.jobs.store import create_job, find_job
 from TransferSegLib.jobs.train_base_job import TrainBaseParameters, run_train_base
 from TransferSegLib.models.store import load_model
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Progress
 from TransferSegLib.training import base
 from TransferSegLib.training.base import BaseModelPlan, train_base
 from TransferSegLib.training.checkpoint import read_checkpoint
@@ -46,8 +45,14 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+def step_of(folder: Path) -> int:
+    """Return the last training step that a job has told of."""
+    last = last_event(folder)
+    return 0 if last is None or last.stage != "training" else last.step or 0
+
+
 @pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
-def test_killed_twice_it_ends_as_if_it_had_not_been(
+def test_killed_and_cancelled_it_ends_as_if_it_had_not_been(
     jobs: Path,
     data: Path,
     tmp_path: Path,
@@ -57,24 +62,27 @@ def test_killed_twice_it_ends_as_if_it_had_not_been(
 ) -> None:
     output = tmp_path / "run"
     words = ["train-base", "--data", str(data), "--output", str(output), "--device", "cpu", *KNOBS]
-    words += ["--steps", "60", "--checkpoint-every", "4", "--validate-every", "25"]
+    words += ["--steps", "24", "--checkpoint-every", "4", "--validate-every", "10"]
     assert main([*words, "--background"]) == 0
     folder = find_job(capsys.readouterr().out.strip())
-    steps = []
-    for killed_after in (6, 30):  # between two checkpoints, and after a validation
 
-        def is_there(step: int = killed_after) -> bool:
-            last = last_event(folder)
-            return last is not None and (last.step or 0) >= step and last.stage == "training"
+    wait_until(lambda: step_of(folder) >= 6)  # between two checkpoints
+    os.kill(read_json(folder / WORKER_FACTS)["pid"], signal.SIGKILL)
+    wait_until(lambda: read_state(folder) == JobState.INTERRUPTED)
+    killed_at = read_checkpoint(output / "checkpoint.pt")["trainer"]["step"]
+    assert main(["jobs", "list"]) == 0
+    assert "ended from outside" in capsys.readouterr().out
+    assert main(["jobs", "follow", folder.name]) == 2
 
-        wait_until(is_there)
-        os.kill(read_json(folder / WORKER_FACTS)["pid"], signal.SIGKILL)
-        wait_until(lambda: read_state(folder) == JobState.INTERRUPTED)
-        steps.append(read_checkpoint(output / "checkpoint.pt")["trainer"]["step"])
-        assert main(["jobs", "list"]) == 0
-        assert "ended from outside" in capsys.readouterr().out
-        assert main(["jobs", "resume", folder.name]) == 0
-    assert 4 <= steps[0] < steps[1] < 60
+    assert main(["jobs", "resume", folder.name]) == 0
+    wait_until(lambda: step_of(folder) >= 12)  # after a validation
+    assert main(["jobs", "cancel", folder.name]) == 0
+    assert "cancelled: Stopped on request." in capsys.readouterr().out
+    cancelled_at = read_checkpoint(output / "checkpoint.pt")["trainer"]["step"]
+    assert 4 <= killed_at < 12 <= cancelled_at < 24
+    assert main(["jobs", "follow", folder.name]) == 130
+
+    assert main(["jobs", "resume", folder.name]) == 0
     assert main(["jobs", "follow", folder.name]) == 0
     result = read_json(folder / RESULT)["result"]
     assert result["validation"]["cases"] == 1 and Path(result["model"]) == output / "model"
@@ -96,28 +104,22 @@ def test_killed_twice_it_ends_as_if_it_had_not_been(
     assert whole["best"] == saved["best"]
 
 
-def test_cancelled_it_leaves_a_checkpoint_in_its_own_folder_and_goes_on(
-    jobs: Path, data: Path, wait_until: Wait, command: list[str]
-) -> None:
-    knobs = TrainingConfiguration(
-        width=2, spacing_mm=8.0, steps=100_000, patch=32, frame=2, validation_share=0.0, checkpoint_every=100_000
-    )
-    folder = create_job(
-        JobRequest("train-base", TrainBaseParameters(data, "tiny", configuration=knobs).to_json(), "cpu")
-    )
-    resume_job(folder, command)
-    for _ in range(2):
-        before = (
-            read_checkpoint(folder / "checkpoint.pt")["trainer"]["step"] if (folder / "checkpoint.pt").exists() else 0
-        )
-        wait_until(lambda least=before + 2: (last_event(folder).step or 0) >= least and last_event(folder).loss)
-        request_cancel(folder)
-        wait_until(lambda: read_state(folder).ended)
-        assert read_status(folder).message == "Stopped on request."
-        assert read_checkpoint(folder / "checkpoint.pt")["trainer"]["step"] > before
-        resume_job(folder, command)
-    request_cancel(folder)
-    wait_until(lambda: read_state(folder) == JobState.CANCELLED)
+def test_without_an_output_folder_the_run_is_in_the_jobs_own(jobs: Path, data: Path) -> None:
+    knobs = TrainingConfiguration(width=2, spacing_mm=8.0, steps=3, patch=32, frame=2, validation_share=0.0)
+    request = JobRequest("train-base", TrainBaseParameters(data, "tiny", configuration=knobs).to_json(), "cpu")
+    folder = create_job(request)
+    cancel = CancelToken()
+
+    def stop(report: Progress) -> None:
+        if report.stage == "training":
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        run_train_base(request, folder, stop, cancel)
+    assert read_checkpoint(folder / "checkpoint.pt")["trainer"]["step"] == 1
+    result = run_train_base(request, folder, lambda report: None, CancelToken())
+    assert result == {"model": str(folder / "model"), "validation": {}}
+    assert read_checkpoint(folder / "checkpoint.pt")["trainer"]["step"] == 3
 
 
 def test_a_run_that_is_not_the_jobs_own_is_not_touched(jobs: Path, data: Path, tmp_path: Path) -> None:
