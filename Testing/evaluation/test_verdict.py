@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,3 +180,23 @@ def test_few_false_claims_and_few_missed_losses(patients: int) -> None:
     assert share(Answer.BETTER, 0.0) < 0.07
     assert share(Answer.BETTER, -0.05) < 0.01
     assert share(Answer.WORSE, -0.15) > (0.85 if patients == 2 else 0.95)
+
+
+def test_the_simulation_uses_the_rule_that_users_get() -> None:
+    path = Path(__file__).resolve().parents[1] / "benchmarks" / "verdict_simulation.py"
+    specification = importlib.util.spec_from_file_location("verdict_simulation", path)
+    assert specification is not None and specification.loader is not None
+    simulation = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(simulation)
+    random, seen = np.random.default_rng(3), set()
+    for truth in (-0.3, -0.1, 0.0, 0.1):
+        for patients, lost in ((1, False), (2, True), (4, False), (4, True)):
+            differences = simulation.drawn(patients, truth, 0.05, lost, random)
+            parent = {
+                f"case {n}": {f"structure {i}": 0.5 for i in range(differences.shape[1])} for n in range(patients)
+            }
+            candidate = changed(parent, *map(tuple, differences))
+            answer = judge(parent, candidate).answer
+            assert simulation.ours(differences) is answer
+            seen.add(answer)
+    assert len(seen) == 4
