@@ -75,6 +75,12 @@ class Server:
         """Return the product's own session, carried to this server."""
         return session_to(self.port)
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self.released.set()
         self.http.shutdown()
@@ -125,11 +131,14 @@ class Request(BaseHTTPRequestHandler):
             self.head(200, **{"Content_Length": size, **headers})
 
     def drop(self) -> None:
-        """Break the connection as a pulled cable does."""
+        """End the connection after what was sent, which still arrives."""
         self.wfile.flush()
+        self.close_connection = True
+
+    def reset(self) -> None:
+        """Break the connection; what was sent and not yet read is lost."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
 
 
 def well(request: Request) -> None:
@@ -245,7 +254,19 @@ def says(**headers: str | int) -> Behaviour:
 
 def hangs_up(request: Request) -> None:
     """Break the connection without an answer."""
-    request.drop()
+    request.reset()
+
+
+def resets_after(count: int) -> Behaviour:
+    """Promise everything, send so many bytes and break the connection."""
+
+    def behave(request: Request) -> None:
+        start = request.start
+        request.content_head(start)
+        request.wfile.write(request.served.content[start : start + count])
+        request.reset()
+
+    return behave
 
 
 def late(seconds: float) -> Behaviour:

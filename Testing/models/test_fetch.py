@@ -126,8 +126,14 @@ def test_breaks_are_gone_on_from(server: Server, part: Part, cancel: CancelToken
     first, *others = server.ranges()
     assert first is None and len(others) == 2 and all(others)
     starts = [int(str(range).removeprefix("bytes=").removesuffix("-")) for range in others]
-    assert 0 < starts[0] <= 100_000 < starts[1] <= 200_000
+    assert 0 < starts[0] <= 100_000 and starts[0] < starts[1] <= 200_000
     assert all(headers["If-Range"] == '"version-1"' for _, headers in server.requests[1:])
+
+
+def test_reset_connections_are_gone_on_from(server: Server, part: Part) -> None:
+    server.behaviours = [server_module.resets_after(100_000)] * 2
+    assert fetched(server, part) == CONTENT
+    assert len(server.requests) == 3
 
 
 def test_next_call_goes_on_where_the_last_one_stopped(server: Server, part: Part) -> None:

@@ -1,53 +1,87 @@
-"""``transferseg models``: which models there are, and what one of them says of itself."""
+"""``transferseg models``: the bundled models, those of your library, and those that can be fetched."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.cli.reporting import table
+from TransferSegLib.cli.reporting import interruptible, progress_shown, table
+from TransferSegLib.errors import ModelError, TransferSegError
+
+if TYPE_CHECKING:
+    from TransferSegLib.models.catalogue import Catalogue, CatalogueEntry
+    from TransferSegLib.models.library import Added
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb and its own verbs."""
-    parser = subparsers.add_parser("models", help="list models, show one, export one as a single file")
+    parser = subparsers.add_parser("models", help="list, show, fetch, import, export and remove models")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    verbs.add_parser("list", help="list the bundled models and those of your library").set_defaults(run=run_list)
-    show = verbs.add_parser("show", help="show what a model segments and where it comes from")
+
+    listed = _verb(verbs, "list", run_list, "list the bundled models, those of your library and those to fetch")
+    listed.add_argument("--json", action="store_true", help="print JSON, for other programs")
+
+    show = _verb(verbs, "show", run_show, "show what a model segments and where it comes from")
     show.add_argument("model", nargs="?", help="model name, folder or .zip (default: the bundled model)")
-    show.set_defaults(run=run_show)
-    export = verbs.add_parser("export", help="write a model as one .zip file")
+    show.add_argument("--json", action="store_true", help="print JSON, for other programs")
+
+    fetch = _verb(verbs, "fetch", run_fetch, "fetch a model of the catalogue into your library")
+    fetch.add_argument("model", help="a name that 'transferseg models list' shows as 'to fetch'")
+    _add_replace(fetch)
+
+    imported = _verb(verbs, "import", run_import, "add a model from a file to your library")
+    imported.add_argument("file", type=Path, help="exported .zip, model folder, or .h5 file of a Keras network")
+    imported.add_argument("--name", help="another name for the model")
+    _add_replace(imported)
+    keras = imported.add_argument_group("Keras files", "what a .h5 file does not say, unless it is the published one")
+    keras.add_argument("--structures", nargs="+", metavar="NAME", help="in the order of its channels, no background")
+    keras.add_argument("--background", choices=("first", "last"), help="the background's channel (default: last)")
+    keras.add_argument("--spacing-mm", type=float, metavar="MM", help="spacing it was trained at (default: 1)")
+    keras.add_argument("--modality", help="CT, MR ... (default: CT)")
+
+    export = _verb(verbs, "export", run_export, "write a model as one .zip file")
     export.add_argument("model", help="model name or folder")
     export.add_argument("file", type=Path, help="the .zip file to write")
-    export.set_defaults(run=run_export)
+    export.add_argument("--replace", action="store_true", help="overwrite a file of that name")
+
+    remove = _verb(verbs, "remove", run_remove, "remove a model from your library")
+    remove.add_argument("model", help="model name")
+    remove.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print a line per model; one that cannot be read is listed with the reason."""
-    from TransferSegLib.errors import ModelError
-    from TransferSegLib.models.locate import bundled_models, library_models
-    from TransferSegLib.models.store import load_description
-
-    rows = []
-    for place, folders in (("bundled", bundled_models()), ("library", library_models())):
-        for folder in folders:
-            try:
-                model = load_description(folder)
-                rows.append((model.name, model.version, model.modality, str(len(model.label_set)), place))
-            except ModelError as error:
-                rows.append((folder.name, "-", "-", "-", f"damaged: {error}"))
-    print(table(("model", "version", "modality", "structures", "where"), rows) if rows else "There are no models.")
+    models = _listed(_library(arguments))
+    if arguments.json:
+        print(json.dumps([model.to_json() for model in models], indent=1, ensure_ascii=False))
+        return 0
+    header = ("model", "version", "modality", "structures", "spacing", "size", "where")
+    print(table(header, [model.row() for model in models]) if models else "There are no models.")
     return 0
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    """Print a model's description for a person."""
+    """Print a model's description for a person, or what the catalogue says of one that is not here yet."""
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
 
-    folder = find_model(arguments.model)
-    model = load_model(folder).description  # the weights too: a damaged model is not shown as if it were whole
+    try:
+        path = find_model(arguments.model, _library(arguments))
+    except ModelError:
+        entry = _catalogue().find(arguments.model or "")
+        if entry is None or entry.download is None:
+            raise
+        print(json.dumps(entry.to_json(), indent=1, ensure_ascii=False) if arguments.json else _entry_text(entry))
+        return 0
+    model = load_model(path).description  # the weights too: a damaged model is not shown as if it were whole
+    if arguments.json:
+        print(json.dumps(model.to_json() | {"path": str(path)}, indent=1, ensure_ascii=False))
+        return 0
     dice = model.metrics.get("validation", {}).get("dice", {})
     rows = []
     for structure in model.label_set:
@@ -56,19 +90,233 @@ def run_show(arguments: argparse.Namespace) -> int:
         score = "-" if dice.get(structure.name) is None else f"{dice[structure.name]:.3f}"
         rows.append((structure.name, str(structure.label), code, score))
     print(f"{model.name}, version {model.version}: {model.summary}")
-    inferred = " (inferred)" if model.spacing_inferred else ""
-    print(f"works at {model.spacing_mm:g} mm{inferred}, network width {model.network.width}, licence {model.license}")
+    spacing = _spacing(model.spacing_mm, model.spacing_inferred)
+    print(f"{model.modality}, works at {spacing}, network width {model.network.width}, licence {model.license}")
     print(table(("structure", "label", "SNOMED CT", "validation Dice"), rows))
     print(f"trained on: {model.training_data}")
     print(f"made by: {model.provenance.command} ({model.provenance.code_version}, {model.provenance.created})")
-    print(f"cite: {model.citation}\nin: {folder}")
+    print(f"cite: {model.citation}\nin: {path}")
+    return 0
+
+
+def run_fetch(arguments: argparse.Namespace) -> int:
+    """Fetch a model and add it to the library."""
+    from TransferSegLib.models.library import fetch_model
+
+    with progress_shown() as progress, interruptible() as cancel:
+        added = fetch_model(arguments.model, _library(arguments), arguments.replace, progress, cancel)
+    if added.was_there:
+        print(f"'{added.description.name}' is in your library already, and whole: {added.path}")
+        return 0
+    _report(added, arguments)
+    return 0
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Add a model from a file to the library."""
+    from TransferSegLib.models.incoming import KerasOptions
+    from TransferSegLib.models.library import import_model
+
+    options = KerasOptions(
+        structures=None if arguments.structures is None else tuple(arguments.structures),
+        background=arguments.background,
+        spacing_mm=arguments.spacing_mm,
+        modality=arguments.modality,
+    )
+    with interruptible() as cancel:
+        added = import_model(
+            arguments.file, _library(arguments), arguments.name, options, arguments.replace, cancel=cancel
+        )
+    configuration = added.description.provenance.configuration
+    if added.entry is not None:
+        print(f"{arguments.file} is the published file of '{added.entry.name}'.")
+    elif configuration.get("imported_from"):
+        print(f"{arguments.file} is no file of the catalogue: imported as the options say.")
+    if added.entry is None and configuration.get("structure_names_assumed"):
+        print(
+            "The file does not name its structures, they are assumed: give them with --structures if they are others."
+        )
+    _report(added, arguments)
     return 0
 
 
 def run_export(arguments: argparse.Namespace) -> int:
-    """Write a model folder as one file."""
+    """Write a model as one file."""
     from TransferSegLib.models.archive import export_model
     from TransferSegLib.models.locate import find_model
 
-    print(f"written to {export_model(find_model(arguments.model), arguments.file)}")
+    path = find_model(arguments.model, _library(arguments))
+    print(f"written to {export_model(path, arguments.file, overwrite=arguments.replace)}")
     return 0
+
+
+def run_remove(arguments: argparse.Namespace) -> int:
+    """Remove a model from the library, once the user has said so twice."""
+    from TransferSegLib.models.library import remove_model
+    from TransferSegLib.models.locate import find_library_model
+
+    library = _library(arguments)
+    path = find_library_model(arguments.model, library)
+    if path is not None and not arguments.yes:
+        _confirm(arguments.model, path)
+    print(f"removed: {remove_model(arguments.model, library)}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A model as ``list`` shows it; ``problem`` tells why it cannot be used."""
+
+    name: str
+    where: str
+    bytes: int
+    version: str | None = None
+    modality: str | None = None
+    structures: tuple[str, ...] = ()
+    spacing_mm: float | None = None
+    spacing_inferred: bool = False
+    path: Path | None = None
+    problem: str | None = None
+
+    def row(self) -> tuple[str, ...]:
+        from TransferSegLib.models.catalogue import megabytes
+
+        count = str(len(self.structures)) if self.structures else "-"
+        spacing = "-" if self.spacing_mm is None else _spacing(self.spacing_mm, self.spacing_inferred)
+        size = f"{'about ' if self.path is None else ''}{megabytes(self.bytes)}"
+        where = self.where if self.problem is None else f"damaged: {self.problem}"
+        return self.name, self.version or "-", self.modality or "-", count, spacing, size, where
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self) | {"structures": list(self.structures), "path": None if self.path is None else str(self.path)}
+
+
+def _listed(library: Path) -> list[_Listed]:
+    """Return the bundled models, those of the library, and those of the catalogue that are not there yet."""
+    from TransferSegLib.models.locate import bundled_models, library_models
+    from TransferSegLib.models.store import load_description
+
+    models = []
+    for where, paths in (("bundled", bundled_models()), ("library", library_models(library))):
+        for path in paths:
+            try:
+                found = load_description(path)
+            except ModelError as error:
+                models.append(_Listed(path.name, where, _size(path), path=path, problem=str(error)))
+                continue
+            models.append(
+                _Listed(
+                    found.name,
+                    where,
+                    _size(path),
+                    found.version,
+                    found.modality,
+                    found.label_set.names,
+                    found.spacing_mm,
+                    found.spacing_inferred,
+                    path,
+                )
+            )
+    there = {name.casefold() for model in models for name in (model.name, model.path.name if model.path else "")}
+    for entry in _catalogue().to_fetch:
+        if entry.name.casefold() not in there:
+            spacing = (entry.spacing_mm, entry.spacing_inferred)
+            details = (None, entry.modality, entry.structures, *spacing)
+            models.append(_Listed(entry.name, "to fetch", entry.about_bytes, *details))
+    return models
+
+
+def _catalogue() -> Catalogue:
+    """Return the catalogue; a damaged one is reported and is no reason not to speak of the models that are there."""
+    from TransferSegLib.models.catalogue import Catalogue
+    from TransferSegLib.models.locate import catalogue
+
+    try:
+        return catalogue()
+    except ModelError as error:
+        print(f"transferseg: {error}", file=sys.stderr)
+        return Catalogue()
+
+
+def _entry_text(entry: CatalogueEntry) -> str:
+    """Return what the catalogue says of a model that is not on this computer."""
+    from TransferSegLib.models.catalogue import megabytes
+
+    lines = [
+        f"{entry.name}: {entry.summary}",
+        f"{entry.modality}, works at {_spacing(entry.spacing_mm, entry.spacing_inferred)}, "
+        f"network width {entry.width}, licence {entry.license}",
+        f"structures: {', '.join(entry.structures)}",
+        f"homepage: {entry.homepage}",
+        f"cite: {entry.citation}",
+    ]
+    if entry.download is not None:
+        lines += [
+            f"file: {entry.download.address}\n      git blob id {entry.download.git_blob}",
+            f"not on this computer yet; fetch about {megabytes(entry.about_bytes)} with: "
+            f"transferseg models fetch {entry.name}",
+        ]
+    return "\n".join(lines)
+
+
+def _report(added: Added, arguments: argparse.Namespace) -> None:
+    """Print what came into the library and how to use it."""
+    model = added.description
+    spacing = _spacing(model.spacing_mm, model.spacing_inferred)
+    print(f"'{model.name}' is in your library: {len(model.label_set)} structures, works at {spacing}, in {added.path}")
+    use = model.name if arguments.library is None else str(added.path)
+    print(f"use it with: transferseg segment SCAN --output FILE --model {shlex.quote(use)}")
+    print(f"licence: {model.license}\ncite: {model.citation}")
+
+
+def _confirm(name: str, path: Path) -> None:
+    """Ask whether a model is to be removed; raises TransferSegError unless the user types its name."""
+    if not sys.stdin.isatty():
+        raise TransferSegError(f"Removing {path} cannot be undone: say --yes to do it.")
+    print(f"This removes {path} and all that lies in it, and cannot be undone.")
+    try:
+        typed = input(f"Type {name} to go on: ")
+    except EOFError:
+        typed = ""
+    if typed.strip() != name:
+        raise TransferSegError("Nothing was removed: that was not the model's name.")
+
+
+def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    """Add a verb with the options they all have."""
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument(
+        "--library", type=Path, metavar="FOLDER", help="your model library (default: TRANSFERSEG_MODELS, or a folder)"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_replace(parser: argparse.ArgumentParser) -> None:
+    """Add the option that lets a model of that name be replaced."""
+    parser.add_argument("--replace", action="store_true", help="replace the model of that name in your library")
+
+
+def _library(arguments: argparse.Namespace) -> Path:
+    """Return the library folder to use."""
+    from TransferSegLib.models.locate import library_folder
+
+    named: Path | None = arguments.library
+    return library_folder() if named is None else named.expanduser()
+
+
+def _spacing(spacing_mm: float, inferred: bool) -> str:
+    """Return a spacing for a person."""
+    return f"{spacing_mm:g} mm{' (inferred)' if inferred else ''}"
+
+
+def _size(path: Path) -> int:
+    """Return the bytes on disk of a model's folder or file; what vanishes meanwhile counts nothing."""
+    files = [path] if path.is_file() else list(path.rglob("*"))
+    total = 0
+    for file in files:
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except OSError:
+            continue
+    return total

@@ -195,6 +195,11 @@ def git_blob_id(file: Path) -> str:
     return digest.hexdigest()
 
 
+def megabytes(size: int) -> str:
+    """Return a size for a person, in units of 10^6 bytes: '65.3 MB'."""
+    return f"{size / 1e6:.1f} MB"
+
+
 def _entry(entry: Any) -> CatalogueEntry:
     """Return one entry; the error names the model where its name is known."""
     try:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from TransferSegLib.errors import Cancelled, ModelError
 from TransferSegLib.file_lock import FileLock
-from TransferSegLib.models.catalogue import Download, git_blob_id
+from TransferSegLib.models.catalogue import Download, git_blob_id, megabytes
 from TransferSegLib.models.http_source import (
     Head,
     RangeRefusedError,
@@ -304,11 +304,6 @@ class _Fetching:
             if self._cancel is not None:
                 self._cancel.check()
             time.sleep(min(0.1, seconds))
-
-
-def megabytes(size: int) -> str:
-    """Return a size for a person, in units of 10^6 bytes: '65.3 MB'."""
-    return f"{size / 1e6:.1f} MB"
 
 
 def _not_writable(part: Part, error: OSError, kept: str = "") -> ModelError:

@@ -29,7 +29,8 @@ _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 #: Answers after which the same request may succeed soon.
 _PASSING = (408, 500, 502, 503, 504)
-_BYTES_AT_ONCE = 2**15
+#: Little, because what arrived of a piece is lost when the connection breaks.
+_BYTES_AT_ONCE = 2**13
 _CANCEL_LOOKED_AT_S = 0.1
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 #: The server had been reached when this happened.

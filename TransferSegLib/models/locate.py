@@ -102,6 +102,11 @@ def library_models(library: Path | None = None) -> list[Path]:
         raise ModelError(f"The model library {folder} cannot be read: {error.strerror or error}.") from error
 
 
+def find_bundled_model(name: str) -> Path | None:
+    """Return the model of that name that came with TransferSeg, or None."""
+    return _named(name, bundled_models())
+
+
 def find_library_model(name: str, library: Path | None = None) -> Path | None:
     """Return the model of that name in the library, by its folder's name or its description's, or None."""
     return _named(name, library_models(library))
@@ -119,7 +124,7 @@ def find_model(name_or_path: str | Path | None = None, library: Path | None = No
     path = _expanded(wanted)
     if name_or_path is not None and (isinstance(name_or_path, Path) or not _is_bare_word(wanted)) and path.exists():
         return _model_of(path)
-    found = _named(wanted, bundled_models())
+    found = find_bundled_model(wanted)
     if found is None and name_or_path is not None:
         found = find_library_model(wanted, library)
     if found is not None:

@@ -1,0 +1,165 @@
+"""A file that somebody wants in the library: recognised, read, checked, and turned into the files of a model.
+
+Everything happens in memory; ``TransferSegLib.models.library`` writes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from TransferSegLib.errors import ModelError
+from TransferSegLib.models.archive import MODEL_FILE, parse_model_file, read_model_files
+from TransferSegLib.models.catalogue import CatalogueEntry, git_blob_id
+from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
+from TransferSegLib.models.locate import catalogue
+
+if TYPE_CHECKING:
+    from TransferSegLib.models.keras_weights import Background
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_ZIP_SIGNATURE = b"PK\x03\x04"
+#: What has one of these names is for the reader of Keras files, which says what is wrong with it.
+_KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
+#: Names that Windows keeps for devices, whatever comes after a dot.
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+
+
+@dataclass(frozen=True)
+class KerasOptions:
+    """What a user says of a Keras file, which holds numbers only; None where nothing is said.
+
+    ``structures`` are the names in channel order without the background, ``background`` tells whether it is the first
+    or the last channel. A file of the catalogue needs none of it, and takes none but another spacing.
+    """
+
+    structures: tuple[str, ...] | None = None
+    background: Background | None = None
+    spacing_mm: float | None = None
+    modality: str | None = None
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The names of the entries that say something."""
+        return tuple(name for name, value in asdict(self).items() if value is not None)
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """The files of a model by name, complete and checked; ``entry`` is what the catalogue knows of the file, if so."""
+
+    description: ModelDescription
+    files: dict[str, bytes]
+    entry: CatalogueEntry | None
+
+
+def read_incoming(path: Path, name: str | None = None, options: KerasOptions | None = None) -> Incoming:
+    """Return the model of a TransferSeg zip file, a model's folder, or a Keras weights file.
+
+    ``name`` is the name it gets, None the one it has: that of the catalogue for a file of the catalogue, else what the
+    description says or, for other Keras files, the file's own. Raises ModelError when it is none of these, cannot be
+    trusted, or the options do not fit.
+    """
+    path = path.parent if path.name == MODEL_FILE and path.is_file() else path
+    entry = catalogue().recognise(git_blob_id(path)) if path.is_file() else None
+    is_keras = _is_keras(path)
+    if options is not None and options.said and not is_keras:
+        raise ModelError(
+            f"{path} describes itself: leave out what is meant for Keras files ({_options(options.said)})."
+        )
+    incoming = _from_keras(path, name, options or KerasOptions(), entry) if is_keras else _from_model(path, name, entry)
+    for file in incoming.files:
+        if not is_portable_name(file):
+            raise ModelError(f"{path} is refused: the name {file!r} in it does not do on every system.")
+    return incoming
+
+
+def check_name(name: str) -> None:
+    """Raise ModelError unless a model of this name can lie in a library on every system."""
+    if not is_portable_name(name):
+        raise ModelError(
+            f"'{name}' cannot be a model's name: use up to 100 letters, digits, spaces and dashes, beginning with a "
+            "letter or digit. Give another name."
+        )
+
+
+def is_portable_name(name: str) -> bool:
+    """Tell whether a file or folder can have this name on every system."""
+    return is_model_name(name) and name.split(".")[0].strip().casefold() not in _DEVICES
+
+
+def _is_keras(path: Path) -> bool:
+    """Tell whether a path is for the reader of Keras files; raises ModelError when it is no model of any kind."""
+    if path.is_dir():
+        return False
+    try:
+        with path.open("rb") as stream:
+            first = stream.read(len(_HDF5_SIGNATURE))
+    except FileNotFoundError as error:
+        raise ModelError(f"There is no file {path}.") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if first == _HDF5_SIGNATURE or path.suffix.lower() in _KERAS_SUFFIXES:
+        return True
+    if not first.startswith(_ZIP_SIGNATURE):
+        hint = " (an ONNX file is not read: give the .h5 file)" if path.suffix.lower() == ".onnx" else ""
+        raise ModelError(
+            f"{path} is no model{hint}: give a .zip that 'transferseg models export' wrote, a model's folder, or the "
+            ".h5 file of a Keras network."
+        )
+    return False
+
+
+def _from_model(path: Path, name: str | None, entry: CatalogueEntry | None) -> Incoming:
+    """Read a model as TransferSeg writes it; every file of it stays as it is, but for the name in model.json."""
+    files = read_model_files(path)
+    description, _ = parse_model_file(files[MODEL_FILE], str(path))
+    check_name(name or description.name)
+    if name is not None and name != description.name:
+        content = parse_json(files[MODEL_FILE], str(path)) | {"name": name}
+        files[MODEL_FILE] = (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+        description = replace(description, name=name)
+    return Incoming(description, files, entry)
+
+
+def _from_keras(path: Path, name: str | None, options: KerasOptions, entry: CatalogueEntry | None) -> Incoming:
+    """Turn Keras weights into a model: as the catalogue says, or else as the user does."""
+    from TransferSegLib.models.keras_import import PUBLISHED, KerasImport, model_from_keras
+    from TransferSegLib.models.store import model_files
+
+    if entry is None:
+        check_name(name or path.stem)
+        # What the user says of a file of their own is no guess.
+        said = {what: getattr(options, what) for what in options.said}
+        inferred = options.spacing_mm is None
+        asked = KerasImport(**{"name": name or path.stem, "spacing_inferred": inferred, **said})
+        source = ""
+    else:
+        refused = [what for what in options.said if what != "spacing_mm"]
+        if refused:
+            raise ModelError(
+                f"{path} is the published file of '{entry.name}', of which everything but the spacing is known: leave "
+                f"out {_options(refused)}."
+            )
+        check_name(name or entry.name)
+        asked = replace(
+            PUBLISHED,
+            name=name or entry.name,
+            structures=entry.structures,
+            summary=entry.summary,
+            modality=entry.modality,
+            spacing_mm=entry.spacing_mm if options.spacing_mm is None else options.spacing_mm,
+            spacing_inferred=entry.spacing_inferred,
+            license=entry.license,
+            citation=entry.citation,
+        )
+        source = f"{entry.download.address} (git blob {entry.download.git_blob})" if entry.download else ""
+    description, state_dict = model_from_keras(path, asked, source)
+    return Incoming(description, model_files(description, state_dict), entry)
+
+
+def _options(names: tuple[str, ...] | list[str]) -> str:
+    """Return options as the command line calls them: 'spacing_mm' -> '--spacing-mm'."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)

@@ -1,0 +1,274 @@
+"""The user's model library: a folder that several Slicers and command lines may read and change at once.
+
+A model is added, replaced or removed by renaming a complete folder, under a lock that dies with its holder. Reading
+needs no lock: a model is there as a whole or not at all. In the library lie, hidden, ``.lock``, ``.work`` (what a
+change under way has not finished) and ``.downloads`` (what is being fetched).
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from TransferSegLib.errors import ModelError
+from TransferSegLib.file_lock import FileLock
+from TransferSegLib.models.archive import is_model_file
+from TransferSegLib.models.catalogue import CatalogueEntry
+from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.models.incoming import Incoming, KerasOptions, check_name, read_incoming
+from TransferSegLib.models.locate import catalogue, find_bundled_model, find_library_model
+from TransferSegLib.models.store import load_model, write_files
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    import requests
+
+LOCK_FILE = ".lock"
+WORK_FOLDER = ".work"
+DOWNLOADS_FOLDER = ".downloads"
+#: Longer than any change takes: adding a model of 100 MB is a matter of seconds.
+_LONGEST_WAIT_S = 120.0
+# What a folder of WORK_FOLDER can hold; see _tidy.
+_NEW, _REPLACED, _REMOVED = "new", "replaced", "removed"
+
+
+@dataclass(frozen=True)
+class Added:
+    """A model in the library: its folder, its description, and the entry of the catalogue it is, if it is one.
+
+    ``was_there`` tells that nothing was done because the model was in the library already.
+    """
+
+    path: Path
+    description: ModelDescription
+    entry: CatalogueEntry | None
+    was_there: bool = False
+
+
+def import_model(
+    file: Path,
+    library: Path,
+    name: str | None = None,
+    options: KerasOptions | None = None,
+    replace: bool = False,
+    cancel: CancelToken | None = None,
+) -> Added:
+    """Add a model to the library from a TransferSeg zip file, a model's folder, or a Keras weights file.
+
+    A file of the catalogue is recognised by its checksum and gets the catalogue's name and description; for other
+    Keras files ``options`` say what the file does not. ``name`` is another name. With ``replace`` a model of that name
+    is replaced. Raises ModelError when the file cannot be used, the name is taken, or the library cannot be written;
+    then the library is as it was.
+    """
+    if name is not None:
+        check_name(name)
+        _check_free(name, library, replace)
+    incoming = read_incoming(Path(file), name, options)
+    if cancel is not None:
+        cancel.check()
+    return _add(incoming, library, replace, cancel)
+
+
+def fetch_model(
+    name: str,
+    library: Path,
+    replace: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+    session: requests.Session | None = None,
+) -> Added:
+    """Fetch a model of the catalogue and add it to the library; a model that is there already is left as it is.
+
+    Of two processes that fetch the same model one waits for the other. What a break leaves is gone on with by the next
+    call. ``session`` None is a new one that sends no credentials. Raises ModelError in a line for a person, Cancelled.
+    """
+    entry = _fetchable(name)
+    download = entry.download
+    assert download is not None
+    _check_free(entry.name, library, replace=True)
+    if download.kind == "keras" and importlib.util.find_spec("h5py") is None:
+        raise ModelError(
+            f"Importing '{entry.name}' needs the Python package h5py. Install it with: pip install h5py "
+            '(in 3D Slicer, in the Python console: slicer.util.pip_install("h5py")), then fetch again.'
+        )
+
+    from TransferSegLib.models.fetch import Part, alone, fetch_file
+
+    part = Part(library / DOWNLOADS_FOLDER, download)
+    with alone(part, entry.name, progress, cancel):
+        existing = None if replace else find_library_model(entry.name, library)
+        if existing is not None:
+            return Added(existing, _verified(existing), entry, was_there=True)
+        file = fetch_file(download, part, entry.name, progress, cancel, session)
+        stage = f"Importing {entry.name}"
+        if progress is not None:
+            progress(Progress(stage, 0.0))
+        added = import_model(file, library, replace=replace, cancel=cancel)
+        with suppress(OSError):  # a leftover is found and used again, and no reason to call this a failure
+            part.discard()
+        if progress is not None:
+            progress(Progress(stage, 1.0))
+    return added
+
+
+def remove_model(name: str, library: Path) -> Path:
+    """Remove a model, with all that lies in its folder, from the library; return where it was.
+
+    Raises ModelError when there is none of that name, it comes with TransferSeg, or it cannot be removed.
+    """
+    if find_library_model(name, library) is None:
+        if find_bundled_model(name) is not None:
+            raise ModelError(f"The model '{name}' comes with TransferSeg and is not in your library: it stays.")
+        raise ModelError(f"There is no model '{name}' in the library {library}.")
+    with _changing(library) as work:
+        path = find_library_model(name, library)
+        if path is None:
+            raise ModelError(f"The model '{name}' was removed by another program in the meantime.")
+        (work / _REMOVED).mkdir()
+        path.rename(work / _REMOVED / path.name)
+        _sync(library)
+    return path
+
+
+def _fetchable(name: str) -> CatalogueEntry:
+    """Return the catalogue's entry of a model that can be fetched; raises ModelError saying which can."""
+    known = catalogue()
+    entry = known.find(name)
+    if entry is not None and entry.download is not None:
+        return entry
+    if entry is not None:
+        raise ModelError(f"The model '{entry.name}' comes with TransferSeg: there is nothing to fetch.")
+    names = ", ".join(entry.name for entry in known.to_fetch)
+    raise ModelError(
+        f"There is no model '{name}' in the catalogue. {f'To fetch: {names}.' if names else 'Nothing can be fetched.'} "
+        "A file that you have is added with: transferseg models import FILE"
+    )
+
+
+def _verified(path: Path) -> ModelDescription:
+    """Return the description of a model that is in the library already; raises ModelError when it is damaged."""
+    try:
+        return load_model(path).description
+    except ModelError as error:
+        raise ModelError(f"{error} To fetch it again: --replace.") from error
+
+
+def _check_free(name: str, library: Path, replace: bool) -> Path | None:
+    """Return the library's model of that name, which may be replaced, or None; raises ModelError if it is taken."""
+    if find_bundled_model(name) is not None:
+        raise ModelError(f"'{name}' is the name of a model that comes with TransferSeg: give another with --name.")
+    existing = find_library_model(name, library)
+    if existing is not None and not replace:
+        raise ModelError(
+            f"There is a model '{name}' in the library already ({existing}). Give another name with --name, or "
+            "replace it with --replace."
+        )
+    return existing
+
+
+def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken | None) -> Added:
+    """Write a model into the library, verify what was written, and give it its place."""
+    name = incoming.description.name
+    _check_free(name, library, replace)
+    with _changing(library, cancel) as work:
+        existing = _check_free(name, library, replace)
+        # A folder that is replaced keeps its name, and with it whatever else lies in it.
+        target = existing if existing is not None and existing.is_dir() else library / name
+        if existing is None and target.exists():
+            raise ModelError(f"{target} exists already, and is no model: move it away, or give another name.")
+        written = work / _NEW / name
+        written.mkdir(parents=True)
+        write_files(written, incoming.files)
+        load_model(written)
+        if cancel is not None:
+            cancel.check()
+        if existing is not None:
+            (work / _REPLACED).mkdir()
+            existing.rename(work / _REPLACED / existing.name)
+        written.rename(target)
+        if existing is not None and existing != target:
+            (work / _REMOVED).mkdir()
+            (work / _REPLACED / existing.name).rename(work / _REMOVED / existing.name)
+        _sync(library)
+    return Added(target, incoming.description, incoming.entry)
+
+
+@contextmanager
+def _changing(library: Path, cancel: CancelToken | None = None) -> Iterator[Path]:
+    """Hold the library's lock and yield an empty folder in it for what is under way; tidy up before and after.
+
+    Raises ModelError when the library cannot be locked or written.
+    """
+    try:
+        library.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(library, error) from error
+    busy = f"The model library {library} is being changed by another program. Try again when it is done."
+    with FileLock(library / LOCK_FILE, _LONGEST_WAIT_S, busy, ModelError, cancel):
+        try:
+            _tidy(library)
+            work = library / WORK_FOLDER / uuid.uuid4().hex
+            work.mkdir(parents=True)
+            try:
+                yield work
+            finally:
+                _tidy(library)
+        except OSError as error:
+            raise _not_writable(library, error) from error
+
+
+def _tidy(library: Path) -> None:
+    """Finish or undo what changes left, also those whose process was killed; the caller holds the lock.
+
+    A model that was to be replaced comes back when nothing took its place; when something did, the files in its folder
+    that are not the old model's go there. The rest was never, or is no longer, part of the library.
+    """
+    leftovers = library / WORK_FOLDER
+    for leftover in sorted(leftovers.iterdir()) if leftovers.is_dir() else []:
+        replaced = leftover / _REPLACED
+        for old in sorted(replaced.iterdir()) if replaced.is_dir() else []:
+            new = library / old.name
+            if not new.exists():
+                old.rename(new)
+            elif old.is_dir() and not old.is_symlink():
+                for file in sorted(old.iterdir()):
+                    if not is_model_file(file.name) and not (new / file.name).exists():
+                        file.rename(new / file.name)
+        shutil.rmtree(leftover, ignore_errors=True)
+    with suppress(OSError):
+        leftovers.rmdir()
+
+
+def _sync(folder: Path) -> None:
+    """Wait until renamings in a folder are on the disk, where the system can be asked to (not Windows)."""
+    if os.name == "nt":
+        return
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _not_writable(library: Path, error: OSError) -> ModelError:
+    """Return the error for a library that cannot be changed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ModelError(f"The disk is full: free some space for the model library {library} and try again.")
+    if isinstance(error, PermissionError) and os.name == "nt":
+        return ModelError(
+            f"The model library {library} cannot be changed: {error.strerror}. Is one of its models in use by another "
+            "program? Close it and try again."
+        )
+    return ModelError(
+        f"The model library {library} cannot be changed: {error.strerror or error}. Choose another folder with "
+        "--library or the variable TRANSFERSEG_MODELS."
+    )
