@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.scans.canonical import canonical_labels
-from TransferSegLib.scans.decode import LabelDecoder, agreeing_cells, smallest_label_type
+from TransferSegLib.scans.decode import LabelDecoder, Probabilities, agreeing_cells, smallest_label_type
 from TransferSegLib.scans.grid import CanonicalGrid
 
 LABELS = (0, 7, 3, 200, 9)
@@ -58,7 +58,7 @@ def decoded(probabilities, grid, tile=None, labels=LABELS) -> np.ndarray:
         for y in starts[1]:
             for x in starts[2]:
                 part = probabilities[z : z + steps[0] + 1, y : y + steps[1] + 1, x : x + steps[2] + 1]
-                decoder.write(np.ascontiguousarray(part), (z, y, x))
+                decoder.write(Probabilities(np.ascontiguousarray(part)), (z, y, x))
     return grid.order.apply(decoder.labels_zyx)
 
 
@@ -156,7 +156,7 @@ def test_labels_survive_the_way_there_and_back():
     grid = CanonicalGrid.around(scan, 2.0)
     channels = canonical_labels(labels, (7, 3), grid)
     back = LabelDecoder(grid, (0, 7, 3))
-    back.write(np.eye(3, dtype=np.float32)[channels], (0, 0, 0))
+    back.write(Probabilities(np.eye(3, dtype=np.float32)[channels]), (0, 0, 0))
     for value in (7, 3):
         here, there = voxels == value, back.labels_zyx == value
         assert 2 * np.sum(here & there) / (here.sum() + there.sum()) > 0.96
@@ -183,7 +183,7 @@ def test_voxels_of_no_tile_keep_their_channel():
     decoder = LabelDecoder(grid, (0, 7, 3), elsewhere=2)
     probabilities = np.zeros((6, 6, 6, 3), np.float32)
     probabilities[..., 1] = 1
-    decoder.write(probabilities, (5, 0, 14))
+    decoder.write(Probabilities(probabilities), (5, 0, 14))
     expected = np.full((20, 20, 20), 3)
     expected[5:10, 0:5, 14:20] = 7
     np.testing.assert_array_equal(decoder.labels_zyx, expected)
@@ -191,7 +191,7 @@ def test_voxels_of_no_tile_keep_their_channel():
 
 def test_agreeing_cells_by_hand():
     channels = np.array([[[0, 0, 1], [0, 0, 1]], [[0, 0, 1], [0, 0, 1]]])
-    assert agreeing_cells(np.eye(2)[channels]).tolist() == [[[0, 2]]]
+    assert agreeing_cells(np.array(channels), 2).tolist() == [[[0, 2]]]
 
 
 @pytest.mark.parametrize(("values", "dtype"), [((0, 1, 255), np.uint8), ((0, 256), np.uint16), ((0, 70000), np.uint32)])

@@ -239,17 +239,13 @@ def test_the_memory_for_a_tile_is_kept_to(network, volume):
     assert max(max(side) for side in sides) <= 28
 
 
-def test_probabilities_come_in_slabs_that_share_a_row(network, volume, reference):
+def test_answers_of_a_tile(network, volume, reference):
     expected = np.exp(reference) / np.exp(reference).sum(axis=0)
     (part,) = Predictor(network, CPU).predict(volume, -1.0)
-    slabs = list(part.probabilities(rows=8))
-    assert [(start, len(values)) for start, values in slabs] == [((0, 0, 0), 9), ((8, 0, 0), 9), ((16, 0, 0), 6)]
-    for (z, _, _), values in slabs:
-        assert values.dtype == np.float32
-        assert np.abs(values - expected[:, z : z + len(values)].transpose(1, 2, 3, 0)).max() < 1e-4
-
-
-def test_a_single_row_is_a_slab(network):
-    volume = np.random.default_rng(0).normal(size=(1, 5, 4)).astype(np.float32)
-    (part,) = Predictor(network, CPU).predict(volume, -1.0)
-    assert [values.shape for _, values in part.probabilities()] == [(1, 5, 4, 4)]
+    most = part.most_probable()
+    assert most.dtype == np.uint8
+    assert np.mean(most == reference.argmax(axis=0)) > 0.9999
+    positions = tuple(np.random.default_rng(0).integers(0, size, 500) for size in volume.shape)
+    values = part.probabilities_at(positions)
+    assert values.dtype == np.float32
+    assert np.abs(values - expected[(slice(None), *positions)].T).max() < 1e-4

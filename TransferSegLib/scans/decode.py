@@ -5,14 +5,17 @@ keeps a boundary where the network saw it, between two voxels of its grid; takin
 grid makes steps of its spacing (on head and neck CT at 3 mm the best Dice a perfect network could reach is
 0.98 to 0.99 one way, 0.97 the other).
 
-Probabilities come tile by tile, so that those of a whole scan never exist. Where all eight voxels around a point agree
-on their class, the interpolated probabilities do too (each difference of two classes is a weighted mean of differences
-of one sign): only the rest, the neighbourhood of boundaries, is really interpolated.
+Answers come tile by tile, so that those of a whole scan never exist. Where all eight voxels around a point agree on
+their class, the interpolated probabilities do too (each difference of two classes is a weighted mean of differences of
+one sign): probabilities are asked for only in the rest, the neighbourhood of boundaries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
 
 import numpy as np
 import SimpleITK as sitk
@@ -24,14 +27,49 @@ from TransferSegLib.scans.grid import CanonicalGrid
 _AT_ONCE = 4_000_000
 
 Triple = tuple[int, int, int]
+Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Answers(Protocol):
+    """What a network says of a box of voxels, wherever it keeps it."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, the background included."""
+
+    def most_probable(self) -> np.ndarray:
+        """Return the most probable channel of every voxel (zyx; an unsigned type that also holds ``classes``)."""
+
+    def probabilities_at(self, positions_zyx: Positions) -> np.ndarray:
+        """Return the probabilities (n, classes; float32) at n voxels given by their positions in the box."""
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Answers as an array of probabilities (z, y, x, classes; float32)."""
+
+    values: np.ndarray
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, the background included."""
+        return self.values.shape[3]
+
+    def most_probable(self) -> np.ndarray:
+        """Return the most probable channel of every voxel (zyx)."""
+        return self.values.argmax(axis=3).astype(np.min_scalar_type(self.classes))
+
+    def probabilities_at(self, positions_zyx: Positions) -> np.ndarray:
+        """Return the probabilities (n, classes) at n voxels."""
+        return self.values[positions_zyx]
 
 
 class LabelDecoder:
-    """Writes class probabilities of tiles of a canonical grid into a label map of the scan's own voxels.
+    """Writes a network's answers for tiles of a canonical grid into a label map of the scan's own voxels.
 
     >>> decoder = LabelDecoder(grid, label_set.label_values)
-    >>> for start_zyx, probabilities in tiles:
-    ...     decoder.write(probabilities, start_zyx)
+    >>> for start_zyx, answers in tiles:
+    ...     decoder.write(answers, start_zyx)
     >>> label_map = decoder.label_map(image)
     """
 
@@ -46,25 +84,21 @@ class LabelDecoder:
         self.labels_zyx = np.full(own_size[::-1], self._values[elsewhere], self._values.dtype)
         self._oriented = grid.order.apply(self.labels_zyx)
 
-    def write(self, probabilities: np.ndarray, start_zyx: Triple) -> None:
-        """Label the scan's voxels that lie among the voxels of one tile.
+    def write(self, answers: Answers, start_zyx: Triple) -> None:
+        """Label the scan's voxels that lie among the voxels of one tile, which begins at ``start_zyx`` of the grid.
 
-        ``probabilities`` (z, y, x, classes; float32) begin at voxel ``start_zyx`` of the grid. A voxel of the scan
-        belongs to a tile when both voxels of the grid around it, along each axis, do: neighbouring tiles must share
-        one voxel. Voxels beyond the outermost centres of the grid take the outermost values.
+        A voxel of the scan belongs to a tile when both voxels of the grid around it, along each axis, do: neighbouring
+        tiles must share one voxel. Voxels beyond the outermost centres of the grid take the outermost values.
         """
-        lengths = [
-            _repeat_single(length, size)
-            for length, size in zip(probabilities.shape[:3], self.grid.size_zyx, strict=True)
-        ]
-        for axis, length in enumerate(lengths):
-            if length != probabilities.shape[axis]:
-                probabilities = np.repeat(probabilities, 2, axis=axis)
-        cells = agreeing_cells(probabilities)
+        channels = answers.most_probable()
+        for axis, (length, size) in enumerate(zip(channels.shape, self.grid.size_zyx, strict=True)):
+            if length == size == 1:
+                channels = np.repeat(channels, 2, axis=axis)  # so that there is a cell between two voxels
+        cells = agreeing_cells(channels, answers.classes)
         if self.grid.aligned:
-            self._write_aligned(probabilities, cells, start_zyx)
+            self._write_aligned(answers, cells, start_zyx)
         else:
-            self._write_oblique(probabilities, cells, start_zyx)
+            self._write_oblique(answers, cells, start_zyx)
 
     def label_map(self, scan: sitk.Image) -> sitk.Image:
         """Return the labels as an image with the size, spacing, origin and direction of the scan."""
@@ -74,7 +108,7 @@ class LabelDecoder:
         image.CopyInformation(scan)
         return image
 
-    def _write_aligned(self, probabilities: np.ndarray, cells: np.ndarray, start_zyx: Triple) -> None:
+    def _write_aligned(self, answers: Answers, cells: np.ndarray, start_zyx: Triple) -> None:
         """Write a tile of a grid whose axes are the scan's: positions along the three axes are independent."""
         firsts, bases, fractions = [], [], []
         for axis in range(3):
@@ -93,18 +127,17 @@ class LabelDecoder:
         window = self._oriented[:, firsts[1] : firsts[1] + height, firsts[2] : firsts[2] + width]
         for number, (base, fraction) in enumerate(zip(bases[0], fractions[0], strict=True)):
             channels = cells[base].take(bases[1], axis=0).take(bases[2], axis=1)
-            unsure = np.flatnonzero(channels == probabilities.shape[3])
+            unsure = np.flatnonzero(channels == answers.classes)
             if unsure.size:
-                plane = probabilities[base] * (1 - fraction) + probabilities[base + 1] * fraction
                 row, column = np.divmod(unsure, width)
-                channels.reshape(-1)[unsure] = _most_probable(
-                    plane[None],
-                    (np.zeros_like(row), bases[1][row], bases[2][column]),
-                    (None, fractions[1][row], fractions[2][column]),
+                channels.reshape(-1)[unsure] = self._most_probable(
+                    answers,
+                    (np.full_like(row, base), bases[1][row], bases[2][column]),
+                    (np.full(len(row), fraction), fractions[1][row], fractions[2][column]),
                 )
             window[firsts[0] + number] = self._values[channels]
 
-    def _write_oblique(self, probabilities: np.ndarray, cells: np.ndarray, start_zyx: Triple) -> None:
+    def _write_oblique(self, answers: Answers, cells: np.ndarray, start_zyx: Triple) -> None:
         """Write a tile of a grid that is turned against the scan, slice by slice of the scan."""
         box = self._scan_box(cells.shape, start_zyx)
         z_range, y_range, x_range = (np.arange(first, last) for first, last in box)
@@ -123,14 +156,33 @@ class LabelDecoder:
                 fractions.append(fraction)
             own = tuple(base[mine] for base in bases)
             channels = cells[own]
-            unsure = np.flatnonzero(channels == probabilities.shape[3])
+            unsure = np.flatnonzero(channels == answers.classes)
             if unsure.size:
-                channels[unsure] = _most_probable(
-                    probabilities,
+                channels[unsure] = self._most_probable(
+                    answers,
                     (own[0][unsure], own[1][unsure], own[2][unsure]),
                     (fractions[0][mine][unsure], fractions[1][mine][unsure], fractions[2][mine][unsure]),
                 )
             window[z][mine] = self._values[channels]
+
+    def _most_probable(self, answers: Answers, bases: Positions, fractions: Positions) -> np.ndarray:
+        """Return the channel with the largest interpolated probability at points given by base voxel and fraction."""
+        found = np.empty(len(bases[0]), np.min_scalar_type(answers.classes))
+        chunk = max(1, _AT_ONCE // answers.classes)
+        for first in range(0, len(found), chunk):
+            part = slice(first, first + chunk)
+            interpolated = np.zeros((len(found[part]), answers.classes), np.float32)
+            for corner in product((0, 1), repeat=3):
+                weight = np.ones(len(interpolated), np.float32)
+                voxel = []
+                for base, fraction, step, size in zip(bases, fractions, corner, self.grid.size_zyx, strict=True):
+                    weight *= fraction[part] if step else 1 - fraction[part]
+                    voxel.append(base[part] + step if size > 1 else base[part])
+                reached = np.flatnonzero(weight)
+                values = answers.probabilities_at((voxel[0][reached], voxel[1][reached], voxel[2][reached]))
+                interpolated[reached] += values * weight[reached, None]
+            found[part] = interpolated.argmax(axis=1)
+        return found
 
     def _scan_box(self, cells_zyx: tuple[int, ...], start_zyx: Triple) -> list[tuple[int, int]]:
         """Return, per axis zyx, the range of the scan's voxels that may lie among a tile's voxels."""
@@ -147,14 +199,12 @@ class LabelDecoder:
         ]
 
 
-def agreeing_cells(probabilities: np.ndarray) -> np.ndarray:
-    """Return, per cell of eight neighbouring voxels, the channel all of them hold most probable.
+def agreeing_cells(channels_zyx: np.ndarray, classes: int) -> np.ndarray:
+    """Return, per cell of eight neighbouring voxels, the channel that all of them have.
 
-    ``probabilities`` is (z, y, x, classes), the result one shorter along each axis. Where the eight do not agree it
-    holds the number of classes.
+    The result is one shorter along each axis. Where the eight do not agree it holds the number of classes.
     """
-    classes = probabilities.shape[3]
-    lowest = highest = probabilities.argmax(axis=3).astype(np.min_scalar_type(classes))
+    lowest = highest = channels_zyx
     for axis in range(3):
         length = lowest.shape[axis]
         here, there = (np.arange(length - 1), np.arange(1, length))
@@ -174,39 +224,3 @@ def _base_and_fraction(position: np.ndarray, size: int) -> tuple[np.ndarray, np.
     inside = np.clip(position, 0, size - 1)
     base = np.minimum(inside.astype(np.int64), max(0, size - 2))
     return base, (inside - base).astype(np.float32)
-
-
-def _repeat_single(length: int, size: int) -> int:
-    """Return how many voxels a tile needs along an axis: two even where the grid has only one."""
-    return 2 if length == size == 1 else length
-
-
-def _most_probable(
-    probabilities: np.ndarray,
-    bases: tuple[np.ndarray, np.ndarray, np.ndarray],
-    fractions: tuple[np.ndarray | None, np.ndarray, np.ndarray],
-) -> np.ndarray:
-    """Return the channel with the largest interpolated probability at points given by base voxel and fraction (zyx).
-
-    A fraction None means: exactly at the base voxel along that axis.
-    """
-    classes = probabilities.shape[3]
-    rows = probabilities.reshape(-1, classes)
-    strides = (probabilities.shape[1] * probabilities.shape[2], probabilities.shape[2], 1)
-    found = np.empty(len(bases[0]), np.min_scalar_type(classes))
-    chunk = max(1, _AT_ONCE // classes)
-    for first in range(0, len(found), chunk):
-        part = slice(first, first + chunk)
-        lowest = sum(base[part] * stride for base, stride in zip(bases, strides, strict=True))
-        corners: list[tuple[np.ndarray, np.ndarray]] = [(np.asarray(lowest), np.ones(len(found[part]), np.float32))]
-        for fraction, stride in zip(fractions, strides, strict=True):
-            if fraction is not None:
-                share = fraction[part]
-                corners = [(row, weight * (1 - share)) for row, weight in corners] + [
-                    (row + stride, weight * share) for row, weight in corners
-                ]
-        interpolated = np.zeros((len(found[part]), classes), np.float32)
-        for row, weight in corners:
-            interpolated += rows.take(row, axis=0) * weight[:, None]
-        found[part] = interpolated.argmax(axis=1)
-    return found

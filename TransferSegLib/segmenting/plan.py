@@ -103,7 +103,7 @@ def plan_tiles(
     grids = np.meshgrid(*choices, indexing="ij", sparse=True)
     sides = (TileSides(grids[0]), TileSides(grids[1]), TileSides(grids[2]))
     contents = content_zyx if content_zyx is not None else [(0, size) for size in size_zyx]
-    cost = np.asarray(multiply_adds(_computed(choices, start, stop, contents), width, classes))
+    cost = multiply_adds(_computed(choices, start, stop, contents), width, classes)
     needed = memory_bytes(sides, width, classes, itemsize)
     if float(needed.min()) > tile_bytes:
         raise DeviceError(
@@ -148,6 +148,13 @@ def candidate_sides(length: int, longest_side: int | None = None) -> np.ndarray:
         count += 1
     cap = max(SMALLEST_INPUT_SIDE, longest_side or max(sides))
     return np.array(sorted(side for side in sides | {SMALLEST_INPUT_SIDE} if side <= cap), dtype=np.int64)
+
+
+def planned_multiply_adds(plan: TilePlan, width: int, classes: int, content_zyx: Sequence[Span]) -> float:
+    """Return the multiply-adds of all tiles of a plan for a volume whose content lies in a box."""
+    sides = [np.array([side]) for side in plan.input_zyx]
+    computed = _computed(sides, plan.region_start_zyx, plan.region_stop_zyx, content_zyx)
+    return float(multiply_adds(computed, width, classes).item())
 
 
 def tile_memory_bytes(input_zyx: Triple, width: int, classes: int, itemsize: int = 4) -> float:

@@ -104,8 +104,7 @@ class Segmenter:
         prediction = self._predictor.predict(scan.intensities_zyx, scan.outside, tile_bytes, progress, cancel)
         decoder = LabelDecoder(scan.grid, values, prediction.channel_elsewhere)
         for part in prediction:
-            for start_zyx, probabilities in part.probabilities():
-                decoder.write(probabilities, start_zyx)
+            decoder.write(part, part.tile.start_zyx)
             del part  # before the next tile is computed
         single = self.model.description.single_part
         keep_largest_part(decoder.labels_zyx, [s.label for s in selected if s.name in single])
