@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# No test measures into the cache of whoever runs it, nor do the processes it starts.
+os.environ.setdefault("TRANSFERSEG_CACHE", str(Path(tempfile.gettempdir()) / "transferseg-tests-cache"))
 
 
 def find_shared_data() -> Path | None:

@@ -6,6 +6,7 @@ import torch
 from TransferSegLib.errors import DeviceError
 from TransferSegLib.segmenting import devices
 from TransferSegLib.segmenting.devices import Device, choose_device, is_out_of_memory
+from TransferSegLib.segmenting.probe import Fastest
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def two_ampere_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     monkeypatch.setattr(devices, "_failure", lambda name: None)
-    monkeypatch.setattr(devices, "half_is_faster", lambda name, half: True)
+    monkeypatch.setattr(devices, "fastest", lambda name, label, half: Fastest(half=True, channels_last=True))
 
 
 def test_without_a_gpu_auto_is_the_cpu(no_gpu):
@@ -52,7 +53,8 @@ def test_an_unknown_device(wanted):
 
 def test_gpus_are_chosen_and_named(two_ampere_gpus):
     assert str(choose_device("auto")) == "GPU 0 (bfloat16)"
-    assert choose_device("cuda:1") == Device("cuda:1", "GPU 1", torch.bfloat16)
+    assert choose_device("cuda:1") == Device("cuda:1", "GPU 1", torch.bfloat16, channels_last=True)
+    assert choose_device("cuda:1").memory_format == torch.channels_last_3d
     assert choose_device("cuda", torch.float32).dtype == torch.float32
     with pytest.raises(DeviceError, match="cuda:0 to cuda:1"):
         choose_device("cuda:2")
@@ -65,8 +67,9 @@ def test_older_gpus_get_what_they_compute_natively(two_ampere_gpus, monkeypatch,
 
 
 def test_half_precision_only_where_it_is_faster(two_ampere_gpus, monkeypatch):
-    monkeypatch.setattr(devices, "half_is_faster", lambda name, half: False)
+    monkeypatch.setattr(devices, "fastest", lambda name, label, half: Fastest(half=False, channels_last=False))
     assert choose_device("cuda").dtype == torch.float32
+    assert choose_device("cuda").memory_format == torch.contiguous_format
 
 
 def test_a_gpu_that_does_not_run_the_network(two_ampere_gpus, monkeypatch, no_gpu):
@@ -80,13 +83,6 @@ def test_a_gpu_that_does_not_run_the_network(two_ampere_gpus, monkeypatch, no_gp
 def test_the_trial_run_passes_on_the_cpu_and_reports_what_goes_wrong():
     assert devices._failure("cpu") is None
     assert devices._failure("meta")
-
-
-def test_measuring_leaves_the_number_of_threads():
-    threads = torch.get_num_threads()
-    devices.half_is_faster.cache_clear()
-    assert devices.half_is_faster("cpu", torch.bfloat16) in (True, False)
-    assert torch.get_num_threads() == threads
 
 
 def test_native_bfloat16_is_asked_of_torch_first(monkeypatch):

@@ -46,7 +46,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--structures", nargs="+", metavar="NAME", help="only these structures (default: all the model knows)"
     )
-    parser.add_argument("--memory", type=float, default=4.0, metavar="GB", help="memory to stay within (default: 4)")
+    parser.add_argument(
+        "--memory",
+        type=float,
+        metavar="GB",
+        help="memory to stay within (default: 6, or half of the computer's where that is less)",
+    )
     parser.add_argument("--series", metavar="UID", help="DICOM series to read where a folder holds several")
     parser.add_argument(
         "--preview", type=Path, metavar="PNG", help="picture of the result over three slices (several scans: a folder)"
@@ -75,7 +80,7 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     scans = [Path(scan) for scan in arguments.scans]
     outputs = _output_files(scans, arguments.output, arguments.format)
     previews = _preview_files(scans, arguments.preview)
-    if not 0 < arguments.memory < float("inf"):
+    if arguments.memory is not None and not 0 < arguments.memory < float("inf"):
         raise TransferSegError(f"--memory {arguments.memory:g} is no amount of memory: give gigabytes, e.g. 4.")
 
     if arguments.background:

@@ -36,20 +36,20 @@ class SegmentParameters:
     """What is segmented, with what; the job's request carries ``to_json()`` as its parameters.
 
     ``model`` is a name, folder or zip file (None: the bundled one), ``structures`` those to write (None: all),
-    ``memory_gb`` the memory to stay within on a CPU, ``series`` the DICOM series where a folder holds several.
+    ``memory_gb`` the memory to stay within on a CPU (None: as ``Segmenter``), ``series`` the DICOM series where a folder holds several.
     """
 
     scans: tuple[ScanToSegment, ...]
     model: str | None = None
     structures: tuple[str, ...] | None = None
-    memory_gb: float = 4.0
+    memory_gb: float | None = None
     series: str | None = None
 
     def __post_init__(self) -> None:
         """Raise JobError for parameters that cannot work."""
         if not self.scans:
             raise JobError("There is no scan to segment.")
-        if not 0 < self.memory_gb < float("inf"):
+        if self.memory_gb is not None and not 0 < self.memory_gb < float("inf"):
             raise JobError(f"{self.memory_gb:g} GB is no amount of memory.")
 
     def to_json(self) -> dict[str, Any]:
@@ -80,12 +80,12 @@ class SegmentParameters:
                 )
                 for each in entry["scans"]
             )
-            structures = entry.get("structures")
+            structures, memory = entry.get("structures"), entry.get("memory_gb")
             return SegmentParameters(
                 scans,
                 entry.get("model"),
                 None if structures is None else tuple(structures),
-                float(entry.get("memory_gb", 4.0)),
+                None if memory is None else float(memory),
                 entry.get("series"),
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -1,27 +1,24 @@
 """Which device computes, in which precision and memory format.
 
 bfloat16 is used where the processor multiplies it natively *and* a short measurement shows that this version of torch
-makes use of it (some do not), float32 everywhere else. Channels last is what wins for 3D convolutions on CPUs.
+makes use of it (some do not), float32 everywhere else. Channels last is what wins for 3D convolutions on CPUs; on GPUs
+it is measured. See ``probe.py``.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch.nn import functional
 
 from TransferSegLib.errors import DeviceError
 from TransferSegLib.network.geometry import SMALLEST_INPUT_SIDE
 from TransferSegLib.network.unet import UNet3D
 from TransferSegLib.segmenting.inference_network import InferenceNetwork
+from TransferSegLib.segmenting.probe import fastest
 
-#: Half precision must take less than this share of float32's time to be chosen.
-_WORTH_IT = 0.85
 #: What torch says when there is not enough memory on a CPU, a CUDA device, an Apple GPU.
 _OUT_OF_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
@@ -36,6 +33,8 @@ class Device:
     torch_name: str
     name: str
     dtype: torch.dtype = torch.float32
+    #: Whether maps lie in memory channels last; None: as is usual for this kind of device.
+    channels_last: bool | None = None
 
     @property
     def kind(self) -> str:
@@ -45,7 +44,8 @@ class Device:
     @property
     def memory_format(self) -> torch.memory_format:
         """How maps lie in memory on this device."""
-        return torch.channels_last_3d if self.kind == "cpu" else torch.contiguous_format
+        channels_last = self.kind == "cpu" if self.channels_last is None else self.channels_last
+        return torch.channels_last_3d if channels_last else torch.contiguous_format
 
     def __str__(self) -> str:
         """Return e.g. ``NVIDIA H200 (bfloat16)``."""
@@ -141,9 +141,10 @@ def _described(name: str, dtype: torch.dtype | None) -> Device:
     else:
         torch_name, label = "cpu", "CPU"
         native = torch.bfloat16 if cpu_has_bfloat16() else None
+    best = fastest(torch_name, label, native)
     if dtype is None:
-        dtype = native if native is not None and half_is_faster(torch_name, native) else torch.float32
-    return Device(torch_name, label, dtype)
+        dtype = native if native is not None and best.half else torch.float32
+    return Device(torch_name, label, dtype, None if torch_name == "cpu" else best.channels_last)
 
 
 def _native_half_of_cuda(name: str) -> torch.dtype | None:
@@ -164,40 +165,3 @@ def cpu_has_bfloat16() -> bool:
         return False
     flags = _PROCESSOR_FLAGS.read_text(errors="replace")
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-@lru_cache(maxsize=8)
-def half_is_faster(name: str, half: torch.dtype) -> bool:
-    """Measure one convolution in half precision against float32, once per process."""
-    device = torch.device(name)
-    memory_format = Device(name, "").memory_format
-
-    def once(dtype: torch.dtype) -> Callable[[], torch.Tensor]:
-        maps = torch.ones(1, 32, 26, 26, 26, device=device, dtype=dtype).contiguous(memory_format=memory_format)
-        weight = torch.ones(32, 32, 3, 3, 3, device=device, dtype=dtype).contiguous(memory_format=memory_format)
-        return lambda: functional.conv3d(maps, weight)
-
-    threads = torch.get_num_threads()
-    try:
-        if device.type == "cpu":
-            torch.set_num_threads(1)  # so that the time counted is this thread's work, not waiting for others
-        with torch.inference_mode():
-            return _shortest_time(once(half), device) < _WORTH_IT * _shortest_time(once(torch.float32), device)
-    except RuntimeError:
-        return False  # this torch cannot convolve in half precision here
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _shortest_time(work: Callable[[], torch.Tensor], device: torch.device) -> float:
-    """Return the shortest seconds of five runs after a first; on a CPU, which others share, of this thread's work."""
-    clock = time.thread_time if device.type == "cpu" else time.perf_counter
-    times = []
-    for _ in range(6):
-        started = clock()
-        result = work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        del result
-        times.append(clock() - started)
-    return min(times[1:])

@@ -23,6 +23,7 @@ from TransferSegLib.scans.canonical import CanonicalScan, canonical_scan
 from TransferSegLib.scans.decode import LabelDecoder
 from TransferSegLib.scans.read import read_scan
 from TransferSegLib.segmenting.devices import choose_device
+from TransferSegLib.segmenting.memory import default_memory_gb
 from TransferSegLib.segmenting.parts import keep_largest_part
 from TransferSegLib.segmenting.predict import Predictor
 from TransferSegLib.structures import LabelSet
@@ -53,13 +54,15 @@ class Segmentation:
 class Segmenter:
     """A model on a device, loaded once for many scans."""
 
-    def __init__(self, model: Model, device: str = "auto", memory_gb: float = 4.0) -> None:
+    def __init__(self, model: Model, device: str = "auto", memory_gb: float | None = None) -> None:
         """Load the network; ``device`` as in ``choose_device``, ``memory_gb`` for the whole process on a CPU.
+
+        ``memory_gb`` None: 6, or half of the computer's memory where that is less.
 
         Raises DeviceError when the device asked for is not there.
         """
         self.model = model
-        self._memory_bytes = memory_gb * 1e9
+        self._memory_bytes = (default_memory_gb() if memory_gb is None else memory_gb) * 1e9
         self._network = model.network()
         self._predictor = Predictor(self._network, choose_device(device))
 
@@ -124,7 +127,7 @@ def segment(
     structures: Iterable[str] | None = None,
     *,
     device: str = "auto",
-    memory_gb: float = 4.0,
+    memory_gb: float | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Segmentation:
