@@ -124,6 +124,15 @@ def test_more_memory_is_never_slower():
     assert costs[-1] < costs[0]
 
 
+def test_however_much_memory_there_is_maps_can_be_counted_in_32_bits():
+    plan = plan_tiles((900, 900, 900), 32, 23, 1e13, 2)
+    z, y, x = plan.input_zyx
+    assert len(plan) > 1
+    assert 64 * (z - 84) * (y - 84) * (x - 84) < 2**31
+    assert 128 * (z // 2) * (y // 2) * (x // 2) < 1.2 * 2**31
+    assert len(plan_tiles((300, 300, 300), 32, 23, 1e13, 2)) == 1
+
+
 def test_too_little_memory_is_told():
     with pytest.raises(DeviceError, match="smallest tile needs"):
         plan_tiles((300, 300, 300), 32, 23, 1e8)

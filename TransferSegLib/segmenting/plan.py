@@ -16,13 +16,16 @@ import numpy as np
 from TransferSegLib.errors import DeviceError
 from TransferSegLib.network.geometry import ALIGNMENT, MARGIN, SMALLEST_INPUT_SIDE
 from TransferSegLib.segmenting.content import Span
-from TransferSegLib.segmenting.tile_cost import ComputedSides, TileSides, memory_bytes, multiply_adds
+from TransferSegLib.segmenting.tile_cost import ComputedSides, TileSides, largest_map, memory_bytes, multiply_adds
 
 #: Voxels by which an output side exceeds a multiple of ALIGNMENT: what two neighbouring tiles share.
 OVERLAP = (SMALLEST_INPUT_SIDE - 2 * MARGIN) % ALIGNMENT
 #: The step from tile to tile is so much less than the input side.
 _SIDE_MINUS_STEP = OVERLAP + 2 * MARGIN
 _SMALLEST_STEP = SMALLEST_INPUT_SIDE - _SIDE_MINUS_STEP
+
+#: A map must have fewer numbers: libraries of GPUs count them in 32 bits.
+_MOST_NUMBERS = 2**31
 
 Triple = tuple[int, int, int]
 
@@ -110,7 +113,8 @@ def plan_tiles(
             f"The smallest tile needs {float(needed.min()) / 1e9:.2f} GB, but the memory limit leaves "
             f"{max(0.0, tile_bytes) / 1e9:.2f} GB for it: raise the limit or choose a narrower model."
         )
-    z, y, x = np.unravel_index(int(np.where(needed <= tile_bytes, cost, np.inf).argmin()), cost.shape)
+    fits = (needed <= tile_bytes) & ((largest_map(sides, width, classes) < _MOST_NUMBERS) | (needed == needed.min()))
+    z, y, x = np.unravel_index(int(np.where(fits, cost, np.inf).argmin()), cost.shape)
     return TilePlan(start, stop, (int(choices[0][z]), int(choices[1][y]), int(choices[2][x])))
 
 

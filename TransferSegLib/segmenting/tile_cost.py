@@ -98,6 +98,19 @@ def memory_bytes(sides_zyx: Sides, width: int, classes: int, itemsize: int) -> n
     return _MEASURED_OVER_COUNTED * counted_bytes(sides_zyx, counted_width, classes, itemsize) + _CONSTANT_BYTES
 
 
+def largest_map(sides_zyx: Sides, width: int, classes: int) -> np.ndarray:
+    """Return the numbers in the largest map that exists as a whole: above 2**31 GPU libraries lose count."""
+    maps: _Terms = [
+        (2.0 * width, "kept0"),
+        (2.0 * width, "pooled0"),
+        (4.0 * width, "down1.first"),
+        (4.0 * width, "up1.first"),
+        (float(classes), "up0"),
+    ]
+    largest: np.ndarray = np.maximum.reduce(np.broadcast_arrays(*(_total([term], sides_zyx) for term in maps)))
+    return largest
+
+
 def counted_bytes(sides_zyx: Sides, width: int, classes: int, itemsize: int) -> np.ndarray:
     """Return the most bytes of maps that ``InferenceNetwork`` keeps alive together."""
     sides = (sides_zyx[0].slab(), sides_zyx[1], sides_zyx[2])
