@@ -52,10 +52,12 @@ def project_lock(folder: Path, timeout_s: float, cancel: CancelToken | None = No
 def save_project_text(folder: Path, text: str) -> None:
     """Write the text of ``dataset.json``, its backup first; raises OSError.
 
-    In this order a backup never lacks what was reported saved; at worst it has one change that was not.
+    In this order a backup never lacks what was reported saved; at worst it has one change that was not. Of a new
+    project the backup comes second: alone it would stand for one whose ``dataset.json`` was lost.
     """
-    write_text_durably(folder / BACKUP_NAME, text)
-    write_text_durably(folder / FILE_NAME, text)
+    names = (BACKUP_NAME, FILE_NAME) if (folder / FILE_NAME).exists() else (FILE_NAME, BACKUP_NAME)
+    for name in names:
+        write_text_durably(folder / name, text)
 
 
 class Incoming:
@@ -100,12 +102,12 @@ class Incoming:
     def move_to(self, case_id: str, number: int) -> Path:
         """Give the folder its place among the cases and return it; the project is locked. Raises OSError."""
         case_folder = self._project / _CASES / case_id
-        case_folder.mkdir(parents=True, exist_ok=True)
         target = case_folder / f"revision-{number}"
         while target.exists():  # of a project whose dataset.json was exchanged for an older one
             target = target.with_name(f"{target.name}-again")
         flush_folder(self.folder)
         write_text_durably(self._target_file, target.relative_to(self._project).as_posix())
+        case_folder.mkdir(parents=True, exist_ok=True)
         self.folder.rename(target)
         for folder in (case_folder, case_folder.parent, self._project):
             flush_folder(folder)
@@ -114,7 +116,7 @@ class Incoming:
     def remove(self) -> None:
         """Forget the folder, which was moved or is not wanted; the project is locked and the token's lock free."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        for file in (self._target_file, self.lock.path):
+        for file in (self._target_file, *unfinished_texts(self._target_file), self.lock.path):
             file.unlink(missing_ok=True)
 
     def target(self) -> Path | None:
@@ -161,18 +163,24 @@ def clear_leftovers(folder: Path, text: str | None, named: Collection[Path]) -> 
             removed.append(f"{file.name}: an unfinished {name}")
     for incoming in _dead_writers(folder):
         target = incoming.target()
-        if target is not None and target.is_dir() and not any(file.is_relative_to(target) for file in named):
-            if text is not None:
-                write_text_durably(folder / BACKUP_NAME, text)  # which may name it, having been written first
-            shutil.rmtree(target)
+        if target is not None and not any(file.is_relative_to(target) for file in named):
+            _restore_backup(folder / BACKUP_NAME, text)
+            if target.is_dir():
+                shutil.rmtree(target)
+                removed.append(f"{target.relative_to(folder).as_posix()}: files of a revision that was never saved")
             with suppress(OSError):
                 target.parent.rmdir()  # of a case that has no other revision
-            removed.append(f"{target.relative_to(folder).as_posix()}: files of a revision that was never saved")
-        elif incoming.folder.exists():
+        if incoming.folder.exists():
             removed.append(f"{incoming.folder.name}: files of a revision that was never finished")
         with suppress(FileNotFoundError):
             incoming.remove()
     return removed
+
+
+def _restore_backup(backup: Path, text: str | None) -> None:
+    """Make the backup that of ``dataset.json`` again: written first, it may name what was never saved."""
+    if text is not None and (not backup.exists() or backup.read_bytes() != text.encode("utf-8")):
+        write_text_durably(backup, text)
 
 
 def unnamed_folders(folder: Path, named: Collection[Path]) -> list[Path]:

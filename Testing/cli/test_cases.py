@@ -1,0 +1,115 @@
+"""The command ``cases``: a corrected case from the first to the last verb, as a person and as a program use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from TransferSegLib.cli.main import main
+from TransferSegLib.datasets.dataset import read_dataset
+
+DATA = Path(__file__).resolve().parents[1] / "Data"
+CT = DATA / "head_neck_ct"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return the folder of a project with one case."""
+    assert main(add(tmp_path / "project", "pt_14", "--reviewed", "brainstem", "larynx")) == 0
+    return tmp_path / "project"
+
+
+def add(project: Path, id: str, *words: str) -> list[str]:
+    files = [str(CT / folder / f"{id}.nii.gz") for folder in ("images", "labels")]
+    return ["cases", "add", *files, "--project", str(project), "--structures", str(CT / "dataset.json"), *words]
+
+
+def test_a_case_through_all_verbs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on_it = ["--project", str(project)]
+    prediction = str(CT / "labels" / "pt_14.nii.gz")
+    words = ["--judged-slices", "z:2-9", "--prediction", prediction, "--model", str(DATA / "model_format_1" / "model")]
+    assert (
+        main(add(project, "pt_14", "--reviewed", "all", *words, "--notes", "second look", "--patient", "Nobody")) == 0
+    )
+    assert "revision 1 is kept" in capsys.readouterr().out
+    assert main(["cases", "list", *on_it]) == 0
+    listed = capsys.readouterr().out
+    model = json.loads((DATA / "model_format_1" / "model" / "model.json").read_text())
+    assert f"{model['name']} {model['version']}" in listed and "spinal cord" in listed
+    assert "in use: 1, of 1 patients" in listed
+    assert main(["cases", "show", "case-0001", *on_it]) == 0
+    shown = capsys.readouterr().out
+    for text in (
+        "revision 2",
+        "revision 1",
+        "second look",
+        "reviewed: brainstem, larynx",
+        "every voxel",
+        "judged.nrrd",
+    ):
+        assert text in shown
+    assert main(["cases", "remove", "case-0001", *on_it]) == 0
+    assert len(read_dataset(project)) == 0
+    assert main(["cases", "list", *on_it]) == 0
+    assert "removed 2" in capsys.readouterr().out
+    assert main(["cases", "restore", "case-0001", *on_it]) == 0
+    assert main(["cases", "restore", "case-0001", "--revision", "1", *on_it]) == 0
+    assert "revision 3, which is revision 1 again" in capsys.readouterr().out
+    assert read_dataset(project).cases[0].annotated == ("brainstem", "larynx")
+    assert main(["cases", "check", *on_it]) == 0
+    assert "0 errors" in capsys.readouterr().out
+
+
+def test_json_for_programs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["cases", "list", "--json", "--project", str(project)]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    (case,) = listed["cases"]
+    assert (case["id"], case["revision"], case["state"]) == ("case-0001", 1, "in use")
+    assert case["reviewed"] == ["brainstem", "larynx"] and len(case["content_hash"]) == 64
+    assert case["model"] is None and Path(case["image"]).is_file() and Path(case["labels"]).is_file()
+    assert [one["name"] for one in listed["structures"]][:2] == ["brainstem", "spinal cord"]
+    assert main(["cases", "show", "case-0001", "--json", "--project", str(project)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"case": "case-0001", "revisions": [case]}
+
+
+def test_structures(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["cases", "structures", "--project", str(project)]
+    assert main([*words, "--rename", "larynx", "voice box"]) == 0
+    assert main([*words, "--merge", "cord", "brainstem", "spinal cord"]) == 0
+    assert "case-0001 has a new revision 2" in capsys.readouterr().out
+    assert main([*words, "--drop", "voice box"]) == 0
+    table = capsys.readouterr().out
+    assert "(voice box)" in table and "(brainstem)" in table and "dropped" in table
+    assert "cord" in read_dataset(project).label_set.names
+
+
+def test_errors_are_one_line(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = [
+        (["cases", "list", "--project", str(tmp_path / "nowhere")], "There is no project"),
+        (["cases", "show", "x", "--project", str(project)], "no case 'x'"),
+        (["cases", "restore", "case-0001", "--project", str(project)], "is not removed"),
+        (["cases", "check", "--repair", "--project", str(project)], "is not damaged"),
+        (add(project, "pt_22", "--reviewed", "lung"), "'lung' was reviewed"),
+        (add(project, "pt_22", "--reviewed", "all", "--judged-slices", "a-b"), "does not name slices"),
+        (add(project, "pt_22", "--reviewed", "all", "--model", "no such model"), "no such model"),
+        (add(project, "pt_22", "--reviewed", "all", "--model-version", "1"), "without --model"),
+    ]
+    for words, message in wrong:
+        capsys.readouterr()
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error
+    assert main(add(project, "pt_22", "--reviewed", "all", "--model", "elsewhere", "--model-version", "7")) == 0
+
+
+def test_repair(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "dataset.json").write_text("{")
+    assert main(["cases", "list", "--project", str(project)]) == 2
+    assert "cases check --repair" in capsys.readouterr().err
+    assert main(["cases", "check", "--repair", "--project", str(project)]) == 0
+    assert "the damaged one is" in capsys.readouterr().out
+    read_dataset(project).case("case-0001").labels.unlink()
+    assert main(["cases", "check", "--project", str(project)]) == 2
