@@ -28,7 +28,7 @@ def test_help_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("segment", "demo", "train-base", "dataset", "evaluate", "models"):
+    for verb in ("segment", "demo", "train-base", "dataset", "evaluate", "models", "jobs"):
         assert verb in done.stdout
 
 

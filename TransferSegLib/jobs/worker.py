@@ -34,7 +34,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_BUSY, EXIT_CANCELLED = 0, 2, 3, 130
 #: How long to wait for someone who only looks whether there is a worker.
 _LOOK_S = 1.0
 #: Before the work has said anything there is nothing to save: importing torch is not waited for.
-_GRACE_BEFORE_WORK_S = 1.0
+_GRACE_BEFORE_WORK_S = 0.5
 #: Events of one stage are at least so far apart; what comes faster is not written.
 _BETWEEN_EVENTS_S = 0.2
 
