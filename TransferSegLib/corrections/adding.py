@@ -147,13 +147,12 @@ def place_case(
     after, notes = _with_structures(state, folder, submission)
     label_set = after.label_set.select(structure.name for structure in submission.structures())
     labels = submission.labels.renumbered(label_set)
-    incoming.write_labels(labels, LABELS, label_set)
+    labels_hash = incoming.write_labels(labels, LABELS, label_set)
     if submission.prediction is not None:
         incoming.write_labels(submission.prediction.renumbered(label_set), PREDICTION, label_set)
     judged_hash = ""
     if submission.judged is not None:
-        incoming.write_labels(submission.judged, JUDGED, None)
-        judged_hash = hash_volume(submission.judged)
+        judged_hash = incoming.write_labels(submission.judged, JUDGED, None)
     if before is not None:
         (incoming.folder / IMAGE).unlink(missing_ok=True)
     elif not (incoming.folder / IMAGE).is_file():
@@ -174,9 +173,7 @@ def place_case(
         number=number,
         created=now_utc(),
         image_hash=submission.image_hash,
-        content_hash=hash_content(
-            submission.image_hash, hash_volume(labels), judged_hash, reviewed_values(names, label_set)
-        ),
+        content_hash=hash_content(submission.image_hash, labels_hash, judged_hash, reviewed_values(names, label_set)),
         corrected_from=submission.asked.model,
         prediction=None if submission.prediction is None else place / PREDICTION,
         notes=submission.asked.notes.strip(),

@@ -29,7 +29,7 @@ def hash_volume(image: sitk.Image) -> str:
     for what, numbers, decimals in geometry:
         digest.update(f"{what} {_rounded(numbers, decimals)}\n".encode())
     for plane_yx in sitk.GetArrayViewFromImage(image):
-        digest.update((plane_yx.astype("<f8") + 0.0).tobytes())  # + 0.0 makes -0.0 the zero it equals
+        digest.update(_plane_bytes(plane_yx))
     return digest.hexdigest()
 
 
@@ -56,6 +56,18 @@ def hash_case(case: Case, label_set: LabelSet) -> str:
 def reviewed_values(names: Iterable[str], label_set: LabelSet) -> list[int]:
     """Return the label values of the named structures that the label set knows."""
     return [structure.label for name in names if (structure := label_set.find(name)) is not None]
+
+
+def _plane_bytes(plane_yx: np.ndarray) -> bytes:
+    """Return a plane's values in a form that depends on nothing else: as int32 where all are such, else as float64."""
+    low, high = plane_yx.min(), plane_yx.max()
+    if (
+        low >= -(2**31)
+        and high < 2**31
+        and (plane_yx.dtype.kind in "iu" or np.array_equal(plane_yx, np.rint(plane_yx)))
+    ):
+        return b"i" + plane_yx.astype("<i4").tobytes()
+    return b"f" + (plane_yx.astype("<f8") + 0.0).tobytes()  # + 0.0 makes -0.0 the zero it equals
 
 
 def _rounded(numbers: Sequence[float], decimals: int) -> str:

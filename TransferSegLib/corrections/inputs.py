@@ -128,8 +128,7 @@ def read_named_labels(
             f"What the label values of {_name(source, what)} mean is not known: name the structures "
             "(--structures FILE), or give a .seg.nrrd file of 3D Slicer, which names them itself."
         )
-    values, counts = np.unique(sitk.GetArrayViewFromImage(labels), return_counts=True)
-    voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    voxels = count_values(sitk.GetArrayViewFromImage(labels))
     unknown = sorted(set(voxels) - set(label_set.label_values))
     if unknown:
         listed = ", ".join(f"{value} ({voxels[value]:,} voxels)" for value in unknown[:5])
@@ -137,8 +136,19 @@ def read_named_labels(
             f"{_name(source, what)} holds label values that belong to no structure: {listed}. Known are "
             f"{', '.join(f'{structure.label} {structure.name}' for structure in label_set)}."
         )
-    present = tuple(value for value in values.tolist() if value != 0)
+    present = tuple(value for value in voxels if value != 0)
     return NamedLabels(_on_grid_of(sitk.GetArrayViewFromImage(labels), image), label_set, present)
+
+
+def count_values(labels_zyx: np.ndarray) -> dict[int, int]:
+    """Return how many voxels each value of a label map (any unsigned type) has, by value in rising order."""
+    if labels_zyx.itemsize <= 2:  # counting is many times faster than sorting
+        counts = np.zeros(2 ** (8 * labels_zyx.itemsize), np.int64)
+        for plane_yx in labels_zyx:
+            counts += np.bincount(plane_yx.ravel(), minlength=counts.size)
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    values, number = np.unique(labels_zyx, return_counts=True)
+    return dict(zip(values.tolist(), number.tolist(), strict=True))
 
 
 def read_judged(source: ImageSource | JudgedSlices | None, image: sitk.Image) -> sitk.Image | None:

@@ -76,18 +76,21 @@ class Incoming:
         self._target_file = project / _INCOMING / f"{token}.target"
         self.lock = FileLock(project / _INCOMING / f"{token}.lock", 0, f"{self.folder} is in use.", DatasetError)
 
-    def write_image(self, image: sitk.Image) -> None:
-        """Write a scan without metadata, and read it back; raises ScanError."""
+    def write_image(self, image: sitk.Image, image_hash: str) -> None:
+        """Write a scan without metadata, and read it back to compare its hash; raises ScanError."""
         target = self.folder / IMAGE
         try:
             sitk.WriteImage(without_metadata(image), str(target), useCompression=True, compressionLevel=1)
             flush_file(target)
         except (OSError, RuntimeError) as error:
             raise ScanError(f"{target} cannot be written: {first_line(error)}. Is the disk full?") from error
-        _check_copy(target, read_scan, image)
+        _check_copy(target, read_scan, image_hash)
 
-    def write_labels(self, labels: sitk.Image, name: str, label_set: LabelSet | None) -> None:
-        """Write a label map with the names of its structures, or a mask (no label set); raises ScanError."""
+    def write_labels(self, labels: sitk.Image, name: str, label_set: LabelSet | None) -> str:
+        """Write a label map with the names of its structures, or a mask (no label set), and return its hash.
+
+        It is read back to compare that. Raises ScanError.
+        """
         target = self.folder / name
         if label_set is not None:
             write_label_map(labels, target, label_set)
@@ -97,7 +100,9 @@ class Incoming:
             flush_file(target)
         except (OSError, RuntimeError) as error:
             raise ScanError(f"{target} cannot be written: {first_line(error)}. Is the disk full?") from error
-        _check_copy(target, read_label_map, labels)
+        labels_hash = hash_volume(labels)
+        _check_copy(target, read_label_map, labels_hash)
+        return labels_hash
 
     def move_to(self, case_id: str, number: int) -> Path:
         """Give the folder its place among the cases and return it; the project is locked. Raises OSError."""
@@ -216,10 +221,10 @@ def without_metadata(image: sitk.Image) -> sitk.Image:
     return copy
 
 
-def _check_copy(path: Path, read: Callable[[Path], sitk.Image], original: sitk.Image) -> None:
+def _check_copy(path: Path, read: Callable[[Path], sitk.Image], original_hash: str) -> None:
     """Raise ScanError unless a file gives back what was written: ITK does not always notice a full disk."""
     try:
-        same = hash_volume(read(path)) == hash_volume(original)
+        same = hash_volume(read(path)) == original_hash
     except ScanError as error:
         raise ScanError(f"{path} cannot be written completely: is the disk full?") from error
     if not same:

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 from TransferSegLib.anatomy import describe_structure
 from TransferSegLib.corrections.adding import join_structures
 from TransferSegLib.corrections.content_hash import hash_case
+from TransferSegLib.corrections.inputs import count_values
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.project_files import LABELS, PREDICTION, Incoming, incoming_folder
 from TransferSegLib.corrections.revisions import ProjectState, RetiredStructure, Revision, now_utc
@@ -183,7 +184,7 @@ def _write_merged(revision: Revision, plan: _Merge, incoming: Incoming) -> set[s
         merged = None if path is None else plan.apply(path)
         if merged is not None:
             every = plan.after.every_structure
-            present = set(np.unique(sitk.GetArrayViewFromImage(merged)).tolist())
+            present = count_values(sitk.GetArrayViewFromImage(merged))
             names = [structure.name for structure in every if structure.label in present]
             incoming.write_labels(merged, name, every.select(names))
             written.add(name)
