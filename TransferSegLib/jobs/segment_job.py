@@ -36,7 +36,8 @@ class SegmentParameters:
     """What is segmented, with what; the job's request carries ``to_json()`` as its parameters.
 
     ``model`` is a name, folder or zip file (None: the bundled one), ``structures`` those to write (None: all),
-    ``memory_gb`` the memory to stay within on a CPU (None: as ``Segmenter``), ``series`` the DICOM series where a folder holds several.
+    ``memory_gb`` the memory to stay within on a CPU (None: as ``Segmenter``), ``series`` the DICOM series where a
+    folder holds several.
     """
 
     scans: tuple[ScanToSegment, ...]
