@@ -28,7 +28,7 @@ PAPER = [
         "left kidney",
     ),
     *("left lung", "left psoas major", "liver", "pancreas", "portal vein and splenic vein", "right adrenal gland"),
-    *("right kidney", "right lung", "right psoas", "spinal cord", "spleen", "sternum", "stomach", "trachea"),
+    *("right kidney", "right lung", "right psoas major", "spinal cord", "spleen", "sternum", "stomach", "trachea"),
 ]
 
 
@@ -47,8 +47,8 @@ def test_every_structure_of_the_paper_is_known_and_keeps_its_name():
     label_set = LabelSet(tuple(describe_structure(name, label) for label, name in enumerate(PAPER, start=1)))
     assert label_set.names == tuple(PAPER)
     without_code = [structure.name for structure in label_set if structure.terminology is None]
-    assert without_code == ["left psoas major", "right psoas"], "only what could not be confirmed has no code"
-    assert readable_name("right psoas") == "right psoas major"
+    assert without_code == ["left psoas major", "right psoas major"], "only what could not be confirmed has no code"
+    assert readable_name("right psoas") == readable_name("Right psoas muscle") == "right psoas major"
     for structure in label_set:
         assert (structure.modifier is None) == (
             structure.terminology is None
@@ -64,6 +64,11 @@ def test_a_side_is_recognised_wherever_it_stands(name: str):
     assert structure.terminology == ("64033007", "Kidney")
     assert structure.modifier == ("7771000", "Left")
     assert readable_name(name) == "left kidney"
+
+
+def test_a_code_of_the_psoas_that_is_another_concept_is_not_taken():
+    """64038003, in a public list for the psoas major, is the intercostal lymph node in SNOMED CT and DICOM."""
+    assert all(anatomy.terminology is None or anatomy.terminology[0] != "64038003" for anatomy in CATALOGUE)
 
 
 def test_the_left_ventricle_has_a_side_in_its_concept():

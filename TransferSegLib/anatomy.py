@@ -53,7 +53,8 @@ CATALOGUE = (
     Anatomy("adrenal gland", ("23451007", "Adrenal gland"), (249, 186, 150), ("adrenal", "suprarenal gland")),
     Anatomy("kidney", ("64033007", "Kidney"), (185, 102, 83)),
     Anatomy("lung", ("39607008", "Lung"), (197, 165, 145)),
-    # No code of the psoas major could be confirmed in a public list, and a wrong one is worse than none.
+    # No code could be confirmed, and a wrong one is worse than none: the TotalSegmentator extension's 64038003 is the
+    # intercostal lymph node in SNOMED CT (DICOM's CID 7600 has it, too).
     Anatomy("psoas major", None, (192, 104, 88), ("psoas", "psoas muscle", "psoas major muscle")),
     Anatomy("liver", ("10200004", "Liver"), (221, 130, 101)),
     Anatomy("pancreas", ("15776009", "Pancreas"), (249, 180, 111)),
