@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import SimpleITK as sitk
 
+from TransferSegLib.corrections import project as project_module
 from TransferSegLib.corrections.checking import check_project
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.structure_changes import merge_structures
@@ -206,6 +208,23 @@ def test_two_processes_use_one_project(tmp_path: Path) -> None:
     added = [(line["case"], line["revision"]) for told in lines for line in told if line["values"] is not None]
     assert len(added) == len(set(added)) == len(revisions), "no revision was overwritten"
     settled(folder)
+
+
+def test_changes_that_overlap_are_both_kept(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that stops between reading the project and saving it must not overwrite what another one saves."""
+    make.add(0, 1)
+    original = project_module.save_project_text
+
+    def slow(*words: Any) -> None:
+        time.sleep(0.3)
+        original(*words)
+
+    monkeypatch.setattr(project_module, "save_project_text", slow)
+    with ThreadPoolExecutor() as pool:
+        added = list(pool.map(lambda seed: make.add(seed, 1), [1, 2, 1]))
+    found = {(one.revision.case.id, one.revision.number) for one in added}
+    assert found | {("case-0001", 1)} == set(contents(make.project.folder)) and len(found) == 3
+    settled(make.project.folder)
 
 
 def test_a_change_waits_for_another_one_and_says_so(make) -> None:
