@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 
 from TransferSegLib.datasets.dataset import Dataset, read_dataset
+from TransferSegLib.evaluation.verdict import judge
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.network.unet import UNet3D
@@ -131,6 +134,15 @@ def differences(measured: dict[str, Any], candidate: str) -> np.ndarray:
     return np.array([np.mean([other[id][name] - parent[id][name] for name in parent[id]]) for id in parent])
 
 
+def verdict_shares(parent: Scores, candidate: Scores, patients: int) -> str:
+    """Return how often each verdict is given when only some of the cases are known, over all ways to choose them."""
+    counts = Counter(
+        judge({id: parent[id] for id in ids}, {id: candidate[id] for id in ids}).answer
+        for ids in combinations(parent, patients)
+    )
+    return ", ".join(f"{answer} {100 * count / counts.total():.0f} %" for answer, count in counts.most_common())
+
+
 def report(measured: dict[str, Any]) -> None:
     """Print mean and spread of the differences per candidate, and how far the folds differ from one another."""
     parent = measured["dice"]["parent"]
@@ -146,7 +158,11 @@ def report(measured: dict[str, Any]) -> None:
             for one in sorted(structures)
         ]
         print(f"{name:18s} {by_case.mean():+7.3f} {by_case.std(ddof=1):20.3f} {np.median(spreads):38.3f}")
+        for patients in (1, 3, 5):
+            print(f"    verdicts on any {patients} of these patients: {verdict_shares(parent, scores, patients)}")
     folds = [differences(measured, name) for name in measured["dice"] if name.startswith("without ")]
+    if len(folds) < 2:
+        return
     whole = differences(measured, "all")
     means = [fold.mean() for fold in folds]
     print(f"sd of the folds' means {np.std(means, ddof=1):.3f}; folds minus all {np.mean(means) - whole.mean():+.3f}")

@@ -32,9 +32,9 @@ PARENT_5 = results(*[(0.75, 0.85, 0.65)] * 5)
 
 
 def test_interval_by_hand() -> None:
-    # Usual spread 0.05 counted for 3, seen: 0.00, 0.04, 0.08; 3 * 0.0025 + 0.0032 = 0.0107 over 5 degrees of freedom.
+    # Usual spread 0.04 counted for 3, seen: 0.00, 0.04, 0.08; 3 * 0.0016 + 0.0032 = 0.0080 over 5 degrees of freedom.
     low, high = VerdictRule().interval(np.array([0.0, 0.04, 0.08]))
-    half = 2.015048 * np.sqrt(0.0107 / 5 / 3 + 0.01**2)
+    half = 2.015048 * np.sqrt(0.0080 / 5 / 3 + 0.01**2)
     assert (low, high) == pytest.approx((0.04 - half, 0.04 + half), abs=1e-6)
     with pytest.raises(ValueError, match="no patient"):
         VerdictRule().interval(np.array([]))

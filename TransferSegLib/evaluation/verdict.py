@@ -56,8 +56,8 @@ class VerdictRule:
     #: Coverage of the interval: 0.9 leaves 5 % on either side, so 5 % false claims of 'better' at most.
     confidence: float = 0.9
     #: Usual standard deviation between patients, of a case's mean over structures and of a single structure ...
-    usual_spread: float = 0.05
-    usual_spread_of_structure: float = 0.08
+    usual_spread: float = 0.04
+    usual_spread_of_structure: float = 0.06
     #: ... and the number of patients (less one) that this knowledge counts for.
     usual_weight: float = 3.0
     #: Standard deviation of what another training run would change by itself, the same in every case.
