@@ -15,6 +15,7 @@ from TransferSegLib.models.archive import MODEL_FILE, parse_model_file, read_mod
 from TransferSegLib.models.catalogue import CatalogueEntry, git_blob_id
 from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
 from TransferSegLib.models.locate import catalogue
+from TransferSegLib.models.versions_state import current_folder
 
 if TYPE_CHECKING:
     from TransferSegLib.models.keras_weights import Background
@@ -62,7 +63,7 @@ def read_incoming(path: Path, name: str | None = None, options: KerasOptions | N
     description says or, for other Keras files, the file's own. Raises ModelError when it is none of these, cannot be
     trusted, or the options do not fit.
     """
-    path = path.parent if path.name == MODEL_FILE and path.is_file() else path
+    path = current_folder(path.parent if path.name == MODEL_FILE and path.is_file() else path)
     entry = catalogue().recognise(git_blob_id(path)) if path.is_file() else None
     is_keras = _is_keras(path)
     if options is not None and options.said and not is_keras:

@@ -26,6 +26,7 @@ from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.incoming import Incoming, KerasOptions, check_name, read_incoming
 from TransferSegLib.models.locate import catalogue, find_bundled_model, find_library_model
 from TransferSegLib.models.store import load_model, write_files
+from TransferSegLib.models.versions_state import is_line
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def fetch_model(
     entry = _fetchable(name)
     download = entry.download
     assert download is not None
-    _check_free(entry.name, library, replace=True)
+    if replace or find_library_model(entry.name, library) is None:
+        _check_free(entry.name, library, replace)
     if download.kind == "keras" and importlib.util.find_spec("h5py") is None:
         raise ModelError(
             f"Importing '{entry.name}' needs the Python package h5py. Install it with: pip install h5py "
@@ -128,13 +130,13 @@ def remove_model(name: str, library: Path) -> Path:
         if find_bundled_model(name) is not None:
             raise ModelError(f"The model '{name}' comes with TransferSeg and is not in your library: it stays.")
         raise ModelError(f"There is no model '{name}' in the library {library}.")
-    with _changing(library) as work:
+    with changing(library) as work:
         path = find_library_model(name, library)
         if path is None:
             raise ModelError(f"The model '{name}' was removed by another program in the meantime.")
         (work / _REMOVED).mkdir()
         path.rename(work / _REMOVED / path.name)
-        _sync(library)
+        flush_names(library)
     return path
 
 
@@ -166,6 +168,11 @@ def _check_free(name: str, library: Path, replace: bool) -> Path | None:
     if find_bundled_model(name) is not None:
         raise ModelError(f"'{name}' is the name of a model that comes with TransferSeg: give another with --name.")
     existing = find_library_model(name, library)
+    if existing is not None and replace and is_line(existing):
+        raise ModelError(
+            f"The model '{name}' has versions ({existing}), which would lose what they were made from: give another "
+            "name with --name, or remove it first."
+        )
     if existing is not None and not replace:
         raise ModelError(
             f"There is a model '{name}' in the library already ({existing}). Give another name with --name, or "
@@ -178,7 +185,7 @@ def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken |
     """Write a model into the library, verify what was written, and give it its place."""
     name = incoming.description.name
     _check_free(name, library, replace)
-    with _changing(library, cancel) as work:
+    with changing(library, cancel) as work:
         existing = _check_free(name, library, replace)
         # A folder that is replaced keeps its name, and with it whatever else lies in it.
         target = existing if existing is not None and existing.is_dir() else library / name
@@ -197,12 +204,12 @@ def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken |
         if existing is not None and existing != target:
             (work / _REMOVED).mkdir()
             (work / _REPLACED / existing.name).rename(work / _REMOVED / existing.name)
-        _sync(library)
+        flush_names(library)
     return Added(target, incoming.description, incoming.entry)
 
 
 @contextmanager
-def _changing(library: Path, cancel: CancelToken | None = None) -> Iterator[Path]:
+def changing(library: Path, cancel: CancelToken | None = None) -> Iterator[Path]:
     """Hold the library's lock and yield an empty folder in it for what is under way; tidy up before and after.
 
     Raises ModelError when the library cannot be locked or written.
@@ -247,7 +254,7 @@ def _tidy(library: Path) -> None:
         leftovers.rmdir()
 
 
-def _sync(folder: Path) -> None:
+def flush_names(folder: Path) -> None:
     """Wait until renamings in a folder are on the disk, where the system can be asked to (not Windows)."""
     if os.name == "nt":
         return

@@ -15,6 +15,14 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import MODEL_FILE
 from TransferSegLib.models.catalogue import CATALOGUE_FILE, Catalogue, read_catalogue
 from TransferSegLib.models.store import load_description
+from TransferSegLib.models.versions_state import (
+    current_folder,
+    is_line,
+    split_version,
+    unknown_version,
+    version_folder,
+    version_numbers,
+)
 
 #: The bundled model that is used when none is named, and the sample scan that goes with it.
 DEFAULT_MODEL = "head-neck-ct"
@@ -96,7 +104,9 @@ def library_models(library: Path | None = None) -> list[Path]:
             entry
             for entry in folder.iterdir()
             if not entry.name.startswith(".")
-            and ((entry / MODEL_FILE).is_file() or (entry.is_file() and entry.suffix.lower() == ".zip"))
+            and (
+                (entry / MODEL_FILE).is_file() or is_line(entry) or (entry.is_file() and entry.suffix.lower() == ".zip")
+            )
         )
     except OSError as error:
         raise ModelError(f"The model library {folder} cannot be read: {error.strerror or error}.") from error
@@ -117,8 +127,8 @@ def find_model(name_or_path: str | Path | None = None, library: Path | None = No
 
     None is the default bundled model. A bare word is the name of a bundled model or of one in the library folder (its
     folder's, or the one its description gives, in this order; upper or lower case do not matter), or else a path.
-    Anything else is a path: a model's folder, its model.json, or a zip file. ``library`` is another library folder
-    than the user's.
+    Anything else is a path: a model's folder, its model.json, or a zip file. Of a model with versions the current one
+    is found, and ``name@3`` is version 3. ``library`` is another library folder than the user's.
     """
     wanted = DEFAULT_MODEL if name_or_path is None else str(name_or_path)
     path = _expanded(wanted)
@@ -128,7 +138,10 @@ def find_model(name_or_path: str | Path | None = None, library: Path | None = No
     if found is None and name_or_path is not None:
         found = find_library_model(wanted, library)
     if found is not None:
-        return found
+        return current_folder(found)
+    version = find_version(wanted, library)
+    if version is not None:
+        return version
     if name_or_path is None:
         raise ModelError(
             f"The model '{wanted}' that comes with TransferSeg is missing: install TransferSeg again, or name another "
@@ -137,6 +150,24 @@ def find_model(name_or_path: str | Path | None = None, library: Path | None = No
     if path.exists():
         return _model_of(path)
     raise ModelError(_not_found(wanted, library))
+
+
+def find_version(name: str, library: Path | None = None) -> Path | None:
+    """Return the folder of a version of a model, named like 'liver@3', or None when that is no version of a model.
+
+    A model without versions is its own version 0. Raises ModelError when the model has no such version.
+    """
+    split = split_version(name)
+    model = None if split is None else find_bundled_model(split[0]) or find_library_model(split[0], library)
+    if split is None or model is None:
+        return None
+    if not is_line(model):
+        if split[1] == 0:
+            return model
+        raise unknown_version(model, split[1])
+    if split[1] not in version_numbers(model):
+        raise unknown_version(model, split[1])
+    return version_folder(model, split[1])
 
 
 def _first_resource(part: str) -> Path | None:
@@ -177,8 +208,11 @@ def _expanded(text: str) -> Path:
 
 
 def _model_of(path: Path) -> Path:
-    """Return the model's folder when the path is that of its model.json, else the path itself."""
-    return path.parent if path.name == MODEL_FILE and path.is_file() else path
+    """Return the model's folder when the path is that of its model.json, else the path itself.
+
+    Of a model with versions that is the current one's.
+    """
+    return current_folder(path.parent if path.name == MODEL_FILE and path.is_file() else path)
 
 
 def _not_found(wanted: str, library: Path | None) -> str:

@@ -31,6 +31,7 @@ from TransferSegLib.models.archive import (
     read_model_entry,
 )
 from TransferSegLib.models.description import ModelDescription, NetworkDescription
+from TransferSegLib.models.versions_state import current_folder
 
 if TYPE_CHECKING:
     import torch
@@ -70,18 +71,20 @@ class Model:
 def load_description(path: Path | str) -> ModelDescription:
     """Return what a model's folder or zip file says of itself, without torch and without reading the weights.
 
-    Raises ModelError when there is no model or its description cannot be used.
+    Of a model with versions that is the current one. Raises ModelError when there is no model or its description cannot
+    be used.
     """
-    path = Path(path)
+    path = current_folder(Path(path))
     return parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))[0]
 
 
 def load_model(path: Path | str) -> Model:
     """Return the model of a folder or zip file, everything verified: description, checksum, layer names and shapes.
 
-    Raises ModelError saying which file is missing, damaged, changed or newer than this version.
+    Of a model with versions that is the current one, whose folder is then the ``path`` of the model. Raises ModelError
+    saying which file is missing, damaged, changed or newer than this version.
     """
-    path = Path(path)
+    path = current_folder(Path(path))
     description, record = parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))
     weights = read_model_entry(path, WEIGHTS_FILE)
     record.check(weights, file_in(path, WEIGHTS_FILE))
