@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.corrections.checking import check_project
 from TransferSegLib.corrections.project import Project
-from TransferSegLib.datasets.durable_writing import write_text_durably
+from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError, ScanError, TransferSegError
 
 LIMITED = """

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from TransferSegLib.segmenting import probe
-from TransferSegLib.segmenting.probe import Fastest, cache_folder, fastest
+from TransferSegLib.segmenting.probe import Fastest, fastest
 
 
 @pytest.fixture
@@ -87,13 +87,3 @@ def test_a_folder_that_cannot_be_made_does_not_matter(tmp_path, times, monkeypat
     times[0].update({(torch.float32, LAST): 1.0})
     assert fastest("cpu", "CPU", None) == Fastest(False, True)
     fastest.cache_clear()
-
-
-def test_the_usual_place(monkeypatch, tmp_path):
-    monkeypatch.delenv(probe.CACHE_VARIABLE, raising=False)
-    monkeypatch.setattr(probe.sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "transferseg"
-    monkeypatch.setattr(probe.sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
-    assert cache_folder() == tmp_path / "TransferSeg" / "Cache"

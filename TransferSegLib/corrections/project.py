@@ -30,7 +30,7 @@ from TransferSegLib.corrections.project_files import (
 )
 from TransferSegLib.corrections.revisions import ProjectState, Revision, now_utc, read_state
 from TransferSegLib.datasets.dataset import FILE_NAME, Dataset, dataset_text
-from TransferSegLib.datasets.durable_writing import write_text_durably
+from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
 

@@ -28,7 +28,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.corrections.content_hash import hash_volume
 from TransferSegLib.datasets.dataset import FILE_NAME
-from TransferSegLib.datasets.durable_writing import flush_file, flush_folder, unfinished_texts, write_text_durably
+from TransferSegLib.durable_writing import flush_file, flush_folder, unfinished_texts, write_text_durably
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.progress import CancelToken

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from TransferSegLib.datasets.durable_writing import write_text_durably
+from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError, TransferSegError
 from TransferSegLib.structures import LabelSet
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import JobError
 
 REQUEST = "request.json"
@@ -28,17 +26,7 @@ RESERVE = "reserve"
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file under a temporary name and rename it once it is on the disk; raises OSError."""
     # ASCII only: names of files that are no valid text (possible on Linux) survive as escapes.
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("x", encoding="ascii", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    write_text_durably(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

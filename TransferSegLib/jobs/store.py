@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from TransferSegLib.jobs.files import CANCEL, REQUEST, WORKER_LOCK
 from TransferSegLib.jobs.queue import DeviceQueue
 from TransferSegLib.jobs.request import JobRequest, write_request
 from TransferSegLib.jobs.status import read_state
+from TransferSegLib.user_folders import data_folder
 
 #: This environment variable names the folder of jobs, if it is not to be in its usual place.
 JOBS_VARIABLE = "TRANSFERSEG_JOBS"
@@ -36,17 +35,8 @@ def jobs_folder() -> Path:
     It is the environment variable TRANSFERSEG_JOBS, else beside the models where this platform keeps a user's
     application data. Raises JobError when the user has no home folder.
     """
-    named = os.environ.get(JOBS_VARIABLE)
     try:
-        if named:
-            return Path(named).expanduser().absolute()
-        if sys.platform == "win32":
-            local = os.environ.get("LOCALAPPDATA")
-            return (Path(local) if local else Path.home() / "AppData" / "Local") / "TransferSeg" / "Jobs"
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Application Support" / "TransferSeg" / "Jobs"
-        data = os.environ.get("XDG_DATA_HOME")
-        return (Path(data) if data else Path.home() / ".local" / "share") / "transferseg" / "jobs"
+        return data_folder("Jobs", JOBS_VARIABLE).absolute()
     except RuntimeError as error:
         raise JobError(f"There is no home folder for jobs: set {JOBS_VARIABLE} to a folder.") from error
 

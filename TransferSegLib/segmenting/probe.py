@@ -7,19 +7,18 @@ so that a machine makes the same choice every time. A file that is damaged or ca
 from __future__ import annotations
 
 import json
-import os
 import platform
-import sys
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch.nn import functional
+
+from TransferSegLib.durable_writing import write_text_durably
+from TransferSegLib.user_folders import cache_folder
 
 #: Half precision must take less than this share of float32's time to be chosen, channels last less than this share of
 #: the other format's.
@@ -53,48 +52,22 @@ def fastest(torch_name: str, label: str, half: torch.dtype | None) -> Fastest:
     return measured
 
 
-def cache_folder() -> Path | None:
-    """Return the folder of what is remembered, which need not exist; None when the user has no home folder."""
-    named = os.environ.get(CACHE_VARIABLE)
-    try:
-        if named:
-            return Path(named).expanduser()
-        if sys.platform == "win32":
-            local = os.environ.get("LOCALAPPDATA")
-            return (Path(local) if local else Path.home() / "AppData" / "Local") / "TransferSeg" / "Cache"
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "TransferSeg"
-        cache = os.environ.get("XDG_CACHE_HOME")
-        return (Path(cache) if cache else Path.home() / ".cache") / "transferseg"
-    except RuntimeError:
-        return None
-
-
 def _remembered() -> dict[str, object]:
     """Return what is remembered by device; nothing when the file is missing or damaged."""
-    folder = cache_folder()
-    if folder is not None:
-        with suppress(OSError, ValueError):
-            known = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-            if isinstance(known, dict):
-                return known
+    with suppress(OSError, ValueError, RuntimeError):
+        known = json.loads((cache_folder(CACHE_VARIABLE) / _FILE).read_text(encoding="utf-8"))
+        if isinstance(known, dict):
+            return known
     return {}
 
 
 def _remember(key: str, measured: Fastest) -> None:
     """Add a measurement to the file; what another process adds at the same moment may be lost and measured again."""
-    folder = cache_folder()
-    if folder is None:
-        return
     known = _remembered() | {key: {"half": measured.half, "channels_last": measured.channels_last}}
-    temporary = folder / f".{_FILE}.{uuid.uuid4().hex}.part"
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
+        folder = cache_folder(CACHE_VARIABLE)
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            temporary.replace(folder / _FILE)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text_durably(folder / _FILE, json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
 def _measure(torch_name: str, half: torch.dtype | None) -> Fastest:

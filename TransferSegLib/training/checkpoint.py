@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import TrainingError
 
 #: Raised when the content of a checkpoint changes in a way older ones cannot answer.
@@ -22,7 +23,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
             torch.save({"checkpoint_version": CHECKPOINT_VERSION, **state}, stream)
             stream.flush()
             os.fsync(stream.fileno())
-        part.replace(path)
+        replace_file(part, path)
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
         raise TrainingError(
