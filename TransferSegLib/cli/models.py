@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from TransferSegLib.cli.model_versions import add_verbs, library_of, record_lines, run_remove_version
 from TransferSegLib.cli.reporting import interruptible, progress_shown, table
 from TransferSegLib.errors import ModelError, TransferSegError
 
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb and its own verbs."""
-    parser = subparsers.add_parser("models", help="list, show, fetch, import, export and remove models")
+    parser = subparsers.add_parser("models", help="list, show, fetch, import, export, compare and remove models")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     listed = _verb(verbs, "list", run_list, "list the bundled models, those of your library and those to fetch")
     listed.add_argument("--json", action="store_true", help="print JSON, for other programs")
 
     show = _verb(verbs, "show", run_show, "show what a model segments and where it comes from")
-    show.add_argument("model", nargs="?", help="model name, folder or .zip (default: the bundled model)")
+    show.add_argument("model", nargs="?", help="model name, NAME@3, folder or .zip (default: the bundled model)")
     show.add_argument("--json", action="store_true", help="print JSON, for other programs")
 
     fetch = _verb(verbs, "fetch", run_fetch, "fetch a model of the catalogue into your library")
@@ -45,18 +46,21 @@ def add_parser(subparsers: Any) -> None:
     keras.add_argument("--modality", help="CT, MR ... (default: CT)")
 
     export = _verb(verbs, "export", run_export, "write a model as one .zip file")
-    export.add_argument("model", help="model name or folder")
+    export.add_argument("model", help="model name or folder; NAME@3 is version 3")
     export.add_argument("file", type=Path, help="the .zip file to write")
     export.add_argument("--replace", action="store_true", help="overwrite a file of that name")
 
     remove = _verb(verbs, "remove", run_remove, "remove a model from your library")
-    remove.add_argument("model", help="model name")
+    remove.add_argument("model", help="model name; NAME@3 is version 3 only")
     remove.add_argument("--yes", action="store_true", help="do not ask")
+    remove.add_argument("--force", action="store_true", help="also a version that is current, or others came from")
+
+    add_verbs(lambda name, run, text: _verb(verbs, name, run, text))
 
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print a line per model; one that cannot be read is listed with the reason."""
-    models = _listed(_library(arguments))
+    models = _listed(library_of(arguments))
     if arguments.json:
         print(json.dumps([model.to_json() for model in models], indent=1, ensure_ascii=False))
         return 0
@@ -69,9 +73,10 @@ def run_show(arguments: argparse.Namespace) -> int:
     """Print a model's description for a person, or what the catalogue says of one that is not here yet."""
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
+    from TransferSegLib.models.versions_record import load_record
 
     try:
-        path = find_model(arguments.model, _library(arguments))
+        path = find_model(arguments.model, library_of(arguments))
     except ModelError:
         entry = _catalogue().find(arguments.model or "")
         if entry is None or entry.download is None:
@@ -80,7 +85,9 @@ def run_show(arguments: argparse.Namespace) -> int:
         return 0
     model = load_model(path).description  # the weights too: a damaged model is not shown as if it were whole
     if arguments.json:
-        print(json.dumps(model.to_json() | {"path": str(path)}, indent=1, ensure_ascii=False))
+        record = load_record(path)
+        recorded = {} if record is None else {"record": record.to_json()}
+        print(json.dumps(model.to_json() | recorded | {"path": str(path)}, indent=1, ensure_ascii=False))
         return 0
     dice = model.metrics.get("validation", {}).get("dice", {})
     rows = []
@@ -93,7 +100,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     spacing = _spacing(model.spacing_mm, model.spacing_inferred)
     print(f"{model.modality}, works at {spacing}, network width {model.network.width}, licence {model.license}")
     print(table(("structure", "label", "SNOMED CT", "validation Dice"), rows))
-    print(f"trained on: {model.training_data}")
+    print("\n".join([*record_lines(path), f"trained on: {model.training_data}"]))
     print(f"made by: {model.provenance.command} ({model.provenance.code_version}, {model.provenance.created})")
     print(f"cite: {model.citation}\nin: {path}")
     return 0
@@ -104,7 +111,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     from TransferSegLib.models.library import fetch_model
 
     with progress_shown() as progress, interruptible() as cancel:
-        added = fetch_model(arguments.model, _library(arguments), arguments.replace, progress, cancel)
+        added = fetch_model(arguments.model, library_of(arguments), arguments.replace, progress, cancel)
     if added.was_there:
         print(f"'{added.description.name}' is in your library already, and whole: {added.path}")
         return 0
@@ -125,7 +132,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     )
     with interruptible() as cancel:
         added = import_model(
-            arguments.file, _library(arguments), arguments.name, options, arguments.replace, cancel=cancel
+            arguments.file, library_of(arguments), arguments.name, options, arguments.replace, cancel=cancel
         )
     configuration = added.description.provenance.configuration
     if added.entry is not None:
@@ -145,7 +152,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     from TransferSegLib.models.archive import export_model
     from TransferSegLib.models.locate import find_model
 
-    path = find_model(arguments.model, _library(arguments))
+    path = find_model(arguments.model, library_of(arguments))
     print(f"written to {export_model(path, arguments.file, overwrite=arguments.replace)}")
     return 0
 
@@ -154,9 +161,13 @@ def run_remove(arguments: argparse.Namespace) -> int:
     """Remove a model from the library, once the user has said so twice."""
     from TransferSegLib.models.library import remove_model
     from TransferSegLib.models.locate import find_library_model
+    from TransferSegLib.models.versions_state import split_version
 
-    library = _library(arguments)
+    library = library_of(arguments)
     path = find_library_model(arguments.model, library)
+    version = split_version(arguments.model)
+    if path is None and version is not None:
+        return run_remove_version(arguments, *version)
     if path is not None and not arguments.yes:
         _confirm(arguments.model, path)
     print(f"removed: {remove_model(arguments.model, library)}")
@@ -295,14 +306,6 @@ def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
 def _add_replace(parser: argparse.ArgumentParser) -> None:
     """Add the option that lets a model of that name be replaced."""
     parser.add_argument("--replace", action="store_true", help="replace the model of that name in your library")
-
-
-def _library(arguments: argparse.Namespace) -> Path:
-    """Return the library folder to use."""
-    from TransferSegLib.models.locate import library_folder
-
-    named: Path | None = arguments.library
-    return library_folder() if named is None else named.expanduser()
 
 
 def _spacing(spacing_mm: float, inferred: bool) -> str:

@@ -40,6 +40,7 @@ from TransferSegLib.models.versions_state import (
     LineState,
     is_line,
     read_state,
+    tidy_state,
     unknown_version,
     version_folder,
     version_numbers,
@@ -134,6 +135,8 @@ def promote(name: str, library: Path, number: int, force: bool = False) -> Versi
             after = before.promoted(number, now())
             if after is not before or before.problem:
                 write_state(line, after)
+            else:
+                tidy_state(line)
     return replace(version, current=True)
 
 

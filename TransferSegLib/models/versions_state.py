@@ -173,9 +173,14 @@ def write_state(line: Path, state: LineState) -> None:
     text = json.dumps(state.to_json(), indent=1) + "\n"
     for name in (BACKUP_FILE, CURRENT_FILE):
         write_text_durably(line / name, text)
-        for leftover in unfinished_texts(line / name):
-            with suppress(OSError):
-                leftover.unlink()
+    tidy_state(line)
+
+
+def tidy_state(line: Path) -> None:
+    """Remove what killed writers of the state left; the caller holds the library's lock."""
+    for leftover in (file for name in (BACKUP_FILE, CURRENT_FILE) for file in unfinished_texts(line / name)):
+        with suppress(OSError):
+            leftover.unlink()
 
 
 def current_folder(path: Path) -> Path:

@@ -1,0 +1,222 @@
+"""``transferseg models history|promote|rollback|compare``: the versions of a model in your library."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from TransferSegLib.cli.reporting import table
+from TransferSegLib.errors import TransferSegError
+
+if TYPE_CHECKING:
+    from TransferSegLib.models.versions_compare import VersionComparison
+    from TransferSegLib.models.versions_history import History, Version
+
+#: Adds a verb: its name, what runs it, what it does.
+AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+
+def add_verbs(add: AddVerb) -> None:
+    """Add the verbs about versions to those of ``transferseg models``."""
+    history = add("history", run_history, "list the versions of a model of your library, and which were current when")
+    history.add_argument("model", help="model name")
+    history.add_argument("--json", action="store_true", help="print JSON, for other programs")
+
+    promote = add("promote", run_promote, "make a version the current one")
+    promote.add_argument("model", help="model name, or NAME@NUMBER")
+    promote.add_argument("version", nargs="?", type=int, metavar="NUMBER", help="the version to use from now on")
+    promote.add_argument("--force", action="store_true", help="also one whose verdict is 'worse'")
+
+    rollback = add("rollback", run_rollback, "go back to the version that was current before")
+    rollback.add_argument("model", help="model name")
+
+    compare = add("compare", run_compare, "show what sets two versions of a model apart")
+    compare.add_argument("model", help="model name")
+    compare.add_argument("first", nargs="?", type=int, metavar="NUMBER", help="(default: what the other was made from)")
+    compare.add_argument("second", nargs="?", type=int, metavar="NUMBER", help="(default: the current version)")
+    compare.add_argument("--json", action="store_true", help="print JSON, for other programs")
+
+
+def run_history(arguments: argparse.Namespace) -> int:
+    """Print a line per version, then the switches."""
+    from TransferSegLib.models.versions_history import history
+    from TransferSegLib.models.versions_state import ROLLED_BACK
+
+    found = history(arguments.model, library_of(arguments))
+    if arguments.json:
+        print(json.dumps(_history_entry(found), indent=1, ensure_ascii=False))
+        return 0
+    header = ("version", "", "made", "from", "cases", "mean Dice before", "after", "verdict")
+    print(f"{found.name}: {found.path}")
+    print(table(header, [_row(found, version) for version in found.versions]))
+    if found.state.switches:
+        print("switches:")
+    for switch in found.state.switches:
+        to = " to" if switch.action == ROLLED_BACK else ""
+        print(f"  {switch.date}  {switch.action}{to} {switch.version}")
+    for problem in (found.state.problem, *found.damaged):
+        if problem:
+            print(f"look: {problem}")
+    return 0
+
+
+def run_promote(arguments: argparse.Namespace) -> int:
+    """Make a version the current one."""
+    from TransferSegLib.models.versions import promote
+    from TransferSegLib.models.versions_state import split_version
+
+    name, number = arguments.model, arguments.version
+    split = split_version(name)
+    if number is None and split is not None:
+        name, number = split
+    if number is None:
+        raise TransferSegError(f"Which version? Say: transferseg models promote {arguments.model} NUMBER")
+    _print_current(name, promote(name, library_of(arguments), number, arguments.force))
+    return 0
+
+
+def run_rollback(arguments: argparse.Namespace) -> int:
+    """Go back to what was current before."""
+    from TransferSegLib.models.versions import rollback
+
+    _print_current(arguments.model, rollback(arguments.model, library_of(arguments)))
+    return 0
+
+
+def run_compare(arguments: argparse.Namespace) -> int:
+    """Print the evidence of two versions and what else differs."""
+    from TransferSegLib.models.versions_compare import compare_versions
+    from TransferSegLib.models.versions_history import history
+
+    found = history(arguments.model, library_of(arguments))
+    compared = compare_versions(found, *_pair(found, arguments.first, arguments.second))
+    if arguments.json:
+        print(json.dumps({"model": found.name} | compared.to_json(), indent=1, ensure_ascii=False))
+        return 0
+    print(_comparison_text(found.name, compared))
+    return 0
+
+
+def run_remove_version(arguments: argparse.Namespace, name: str, number: int) -> int:
+    """Remove one version; nothing asks, as the versions that matter need --force."""
+    from TransferSegLib.models.versions import remove_version
+
+    print(f"removed: {remove_version(name, library_of(arguments), number, arguments.force)}")
+    return 0
+
+
+def record_lines(path: Path) -> list[str]:
+    """Return what ``show`` says of a version beyond its description: parent and verdict; nothing for other models."""
+    from TransferSegLib.models.versions_card import verdict_text
+    from TransferSegLib.models.versions_record import load_record
+
+    record = load_record(path)
+    if record is None:
+        return []
+    lines = [f"version {record.number} of {record.line}, made {record.created} from {record.parent}"]
+    return [*lines, f"verdict: {verdict_text(record).replace('**', '')}"]
+
+
+def library_of(arguments: argparse.Namespace) -> Path:
+    """Return the library folder to use."""
+    from TransferSegLib.models.locate import library_folder
+
+    named: Path | None = arguments.library
+    return library_folder() if named is None else named.expanduser()
+
+
+def _pair(found: History, first: int | None, second: int | None) -> tuple[int, int]:
+    """Return the two versions to compare: by default the current one with what it was made from."""
+    if first is not None and second is not None:
+        return first, second
+    if found.current is None:
+        raise TransferSegError(found.damaged[0])
+    if first is not None:
+        return first, found.current
+    parent = found.parent_of(found.find(found.current))
+    if parent is None:
+        raise TransferSegError(
+            f"Version {found.current} of '{found.name}', the current one, was made from no other version: say which "
+            "two are to be compared."
+        )
+    return parent.number, found.current
+
+
+def _print_current(name: str, version: Version) -> None:
+    """Print which version is the current one now."""
+    print(f"'{name}' is version {version.number} now: {len(version.description.label_set)} structures, {version.path}")
+
+
+def _row(found: History, version: Version) -> tuple[str, ...]:
+    """Return a version as a line of the history."""
+    current = "current" if version.current else ""
+    record = None if version.number == 0 else version.record
+    if record is None:
+        what = "what it began with" if version.number == 0 else "-"
+        return str(version.number), current, version.description.provenance.created, "-", "-", "-", "-", what
+    parent = found.parent_of(version)
+    before, after = (_dice(value) for value in record.mean_dice)
+    came = str(record.parent) if parent is None else str(parent.number)
+    verdict = record.verdict or "not measured"
+    return str(version.number), current, record.created, came, str(len(record.cases)), before, after, verdict
+
+
+def _history_entry(found: History) -> dict[str, Any]:
+    """Return the history as JSON."""
+    entries = []
+    for version in found.versions:
+        parent = found.parent_of(version)
+        description = version.description
+        entries.append(
+            {
+                "number": version.number,
+                "current": version.current,
+                "path": str(version.path),
+                "sha256": version.sha256,
+                "structures": list(description.label_set.names),
+                "parent_number": None if parent is None else parent.number,
+                "record": None if version.record is None else version.record.to_json(),
+            }
+        )
+    return {
+        "model": found.name,
+        "path": str(found.path),
+        "current": found.current,
+        "versions": entries,
+        "switches": [switch.to_json() for switch in found.state.switches],
+        "problems": [problem for problem in (found.state.problem, *found.damaged) if problem],
+    }
+
+
+def _comparison_text(name: str, compared: VersionComparison) -> str:
+    """Return the comparison of two versions for a person."""
+    one, other = f"version {compared.first.number}", f"version {compared.second.number}"
+    lines = [f"{name}: {one} and {other}. {compared.note}"]
+    rows = []
+    for row in compared.rows:
+        interval = "-" if row.low is None or row.high is None else f"{row.low:+.3f} to {row.high:+.3f}"
+        difference = "-" if row.difference is None else f"{row.difference:+.3f}"
+        rows.append((row.structure, _dice(row.first), _dice(row.second), difference, interval))
+    if rows:
+        lines.append(table(("Dice of", one, other, "difference", "interval"), rows))
+    for which, names in ((one, compared.only_first), (other, compared.only_second)):
+        if names:
+            lines.append(f"only in {which}: {', '.join(names)}")
+    if compared.configuration:
+        shown = [(change.knob, _value(change.first), _value(change.second)) for change in compared.configuration]
+        lines += ["what else differs:", table(("knob", one, other), shown)]
+    return "\n".join(lines)
+
+
+def _dice(value: float | None) -> str:
+    """Return a Dice as it is printed."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _value(value: Any) -> str:
+    """Return a knob's value as it is printed, at most 40 characters."""
+    shown = "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
