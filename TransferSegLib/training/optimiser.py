@@ -8,9 +8,11 @@ normalisation this is worth a lot: the same loss was reached in less than half o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from TransferSegLib.network.unet import UNet3D
 
@@ -28,16 +30,26 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, network: UNet3D, learning_rate: float, weight_decay: float, precision: torch.dtype, momentum: float = 0.95
+        self,
+        network: UNet3D | nn.Module,
+        learning_rate: float,
+        weight_decay: float,
+        precision: torch.dtype,
+        momentum: float = 0.95,
+        hidden: Sequence[nn.Parameter] | None = None,
     ) -> None:
-        """Sort the network's parameters; ``precision`` is that of the orthogonalisation."""
-        first = next(iter(network.parameters()))
-        hidden = [p for p in network.parameters() if p.ndim == 5 and p is not first and p is not network.head.weight]
+        """Sort the parameters; ``precision`` is that of the orthogonalisation.
+
+        ``hidden`` are Muon's; None: the 3x3x3 convolutions of a whole network but the first.
+        """
+        if hidden is None:
+            first, head = next(iter(network.parameters())), network.get_parameter("head.weight")
+            hidden = [p for p in network.parameters() if p.ndim == 5 and p is not first and p is not head]
         taken = {id(parameter) for parameter in hidden}
         others = [parameter for parameter in network.parameters() if id(parameter) not in taken]
         self._precision = precision
         super().__init__(
-            [{"params": hidden, "muon": True}, {"params": others, "muon": False}],
+            [{"params": list(hidden), "muon": True}, {"params": others, "muon": False}],
             {"lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum},
         )
 

@@ -6,6 +6,7 @@ Everything random comes from the generator handed in, so step 1234 of a seed is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import ndimage
@@ -13,7 +14,27 @@ from scipy import ndimage
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.training.augmentation import vary_intensities
 from TransferSegLib.training.cases import PreparedCase
-from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
+from TransferSegLib.training.configuration import AugmentationConfiguration
+
+
+class PatchRules(Protocol):
+    """How patches are drawn: the knobs of those names in TrainingConfiguration."""
+
+    @property
+    def patch(self) -> int:
+        """Side in voxels."""
+
+    @property
+    def frame(self) -> int:
+        """Frame without weight, in voxels; what a patch is drawn for lies within it."""
+
+    @property
+    def background_share(self) -> float:
+        """Share of patches drawn anywhere."""
+
+    @property
+    def augmentation(self) -> AugmentationConfiguration:
+        """How patches are varied."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +51,7 @@ class PatchSampler:
     """Draws patches so that every annotated structure is seen equally often, however rare it is."""
 
     def __init__(
-        self, cases: list[PreparedCase], mirrored_channels: tuple[int, ...], configuration: TrainingConfiguration
+        self, cases: list[PreparedCase], mirrored_channels: tuple[int, ...], configuration: PatchRules
     ) -> None:
         """Index the cases by structure; raises TrainingError when no case has an annotated voxel."""
         self._cases = cases
@@ -49,7 +70,9 @@ class PatchSampler:
         side = self._configuration.patch
         case, anchor = self._place(random)
         reach = side // 2 - self._configuration.frame - 1
-        centre = _kept_near(anchor + random.uniform(-reach, reach, 3), case.labels.shape, side)
+        # A wide frame (all the context of a patch) may lie outside the scan as a whole.
+        overhang = max(12, self._configuration.frame + 8)
+        centre = _kept_near(anchor + random.uniform(-reach, reach, 3), case.labels.shape, side, overhang)
         augmentation = self._configuration.augmentation
         turn = _random_turn(random, augmentation)
         mirror = random.random() < augmentation.mirror
@@ -78,7 +101,7 @@ class PatchSampler:
         return case, np.array(np.unravel_index(index, case.labels.shape), np.float64)
 
 
-def _kept_near(centre: np.ndarray, shape: tuple[int, ...], side: int, overhang: int = 12) -> np.ndarray:
+def _kept_near(centre: np.ndarray, shape: tuple[int, ...], side: int, overhang: int) -> np.ndarray:
     """Move a patch's centre so that the patch leaves a larger scan by at most ``overhang`` voxels."""
     kept = []
     for position, size in zip(centre, shape, strict=True):

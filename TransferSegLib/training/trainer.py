@@ -7,10 +7,10 @@ A run is a function of its cases, its configuration and its seed. Step ``n`` dra
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,18 +21,40 @@ from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.training.configuration import TrainingConfiguration
 from TransferSegLib.training.losses import marginal_loss
 from TransferSegLib.training.optimiser import MuonWithAdamW
-from TransferSegLib.training.patches import Patch, PatchSampler
+from TransferSegLib.training.patches import Patch
+
+
+class DrawsPatches(Protocol):
+    """Anything that draws a patch from a generator, e.g. a PatchSampler."""
+
+    def draw(self, random: np.random.Generator) -> Patch:
+        """Draw one patch."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches on the device: scans (N, 1, z, y, x), labels and weights (N, z, y, x), annotated (N, classes)."""
+
+    scans: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor
+    annotated: torch.Tensor
+
+
+#: A loss added to the marginal one, of the logits (N, classes, z, y, x) of a batch.
+FurtherLoss = Callable[[torch.Tensor, Batch], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did: its number from 1, the two parts of the loss, and the gradient's norm before clipping."""
+    """What one step did: its number from 1, the parts of the loss, and the gradient's norm before clipping."""
 
     step: int
     cross_entropy: float
     dice_loss: float
     gradient_norm: float
     learning_rate: float
+    further_loss: float = 0.0
 
 
 class Trainer:
@@ -45,7 +67,12 @@ class Trainer:
     """
 
     def __init__(
-        self, network: UNet3D, sampler: PatchSampler, configuration: TrainingConfiguration, device: Device
+        self,
+        network: UNet3D,
+        sampler: DrawsPatches,
+        configuration: TrainingConfiguration,
+        device: Device,
+        further_loss: FurtherLoss | None = None,
     ) -> None:
         """Put the network on the device and set up the optimiser."""
         self._torch_device = torch.device(device.torch_name)
@@ -58,21 +85,25 @@ class Trainer:
         self._sampler = sampler
         self._configuration = configuration
         self._device = device
+        self._further_loss = further_loss
         self._optimiser = MuonWithAdamW(
             self.network, configuration.learning_rate, configuration.weight_decay, device.dtype
         )
         self._average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
-    def train_step(self) -> StepReport:
-        """Draw a batch, take one step of the optimiser and move the running average."""
-        rate = learning_rate(self.step, self._configuration)
+    def train_step(self, rate: float | None = None) -> StepReport:
+        """Draw a batch, take one step of the optimiser and move the running average.
+
+        ``rate`` None: the one that the configuration has for this step.
+        """
+        rate = learning_rate(self.step, self._configuration) if rate is None else rate
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         random = np.random.default_rng([self._configuration.seed, self.step])
         batch = [self._sampler.draw(random) for _ in range(self._configuration.batch)]
-        cross_entropy, dice = self._loss(batch)
+        cross_entropy, dice, further = self._loss(batch)
         self._optimiser.zero_grad(set_to_none=True)
-        (cross_entropy + dice).backward()
+        (cross_entropy + dice + further).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._configuration.gradient_norm)
         if not torch.isfinite(norm):
             raise TrainingError(
@@ -82,18 +113,22 @@ class Trainer:
         self._optimiser.step()
         self.step += 1
         self._move_average()
-        return StepReport(self.step, cross_entropy.item(), dice.item(), norm.item(), rate)
+        return StepReport(self.step, cross_entropy.item(), dice.item(), norm.item(), rate, further.item())
 
-    def _loss(self, batch: list[Patch]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cross-entropy and Dice loss of a batch."""
+    def _loss(self, patches: list[Patch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return cross-entropy, Dice loss and further loss of some patches."""
         device = self._torch_device
-        scans = torch.from_numpy(np.stack([patch.intensities for patch in batch])[:, None]).to(device)
-        labels = torch.from_numpy(np.stack([patch.labels for patch in batch])).to(device)
-        weights = torch.from_numpy(np.stack([patch.weights for patch in batch])).to(device)
-        annotated = torch.from_numpy(np.stack([patch.annotated for patch in batch])).to(device)
+        batch = Batch(
+            torch.from_numpy(np.stack([patch.intensities for patch in patches])[:, None]).to(device),
+            torch.from_numpy(np.stack([patch.labels for patch in patches])).to(device),
+            torch.from_numpy(np.stack([patch.weights for patch in patches])).to(device),
+            torch.from_numpy(np.stack([patch.annotated for patch in patches])).to(device),
+        )
         with torch.autocast(device.type, self._device.dtype, enabled=self._device.dtype != torch.float32):
-            logits = self.network(scans.to(memory_format=torch.channels_last_3d), padded=True)
-        return marginal_loss(logits, labels, annotated, weights)
+            logits = self.network(batch.scans.to(memory_format=torch.channels_last_3d), padded=True)
+        cross_entropy, dice = marginal_loss(logits, batch.labels, batch.annotated, batch.weights)
+        further = self._further_loss(logits, batch) if self._further_loss is not None else logits.new_zeros(())
+        return cross_entropy, dice, further
 
     def _move_average(self) -> None:
         """Move the running average; early on it follows quickly, so that it does not remember the random start."""

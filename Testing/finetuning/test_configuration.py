@@ -1,0 +1,59 @@
+"""The knobs: round trip, clear refusals, what the strategies mean."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.scans.intensity import MR_PERCENTILES
+from TransferSegLib.training.configuration import AugmentationConfiguration
+
+
+def test_round_trip_through_json() -> None:
+    configuration = FineTuningConfiguration(
+        strategy="vanilla",
+        minutes=2.5,
+        spacing_mm=1.5,
+        intensity=MR_PERCENTILES,
+        inversion=0.5,
+        augmentation=AugmentationConfiguration(gamma=0.7),
+    )
+    text = json.dumps(configuration.to_json())
+    assert FineTuningConfiguration.from_json(json.loads(text)) == configuration
+    assert FineTuningConfiguration.from_json({}) == FineTuningConfiguration()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"strategy": "magic"}, "strategy must be one of finetune, vanilla, scratch, not 'magic'"),
+        ({"strategy": 3}, "takes a word"),
+        ({"step": 3}, "Unknown knob of fine-tuning: step"),
+        ({"steps": 3.5}, "takes a whole number"),
+        ({"minutes": "five"}, "minutes takes a number"),
+        ({"minutes": -1}, "minutes must be 0"),
+        ({"tail_patch": 45}, "tail_patch must be 20"),
+        ({"patch": 60}, "patch must be a multiple of 8"),
+        ({"augmentation": {"colour": 1}}, "Unknown knob of fine-tuning: colour"),
+        ({"intensity": {"kind": "window"}}, "not an intensity rule"),
+        ({"tail": "head"}, "last convolution, last pair"),
+    ],
+)
+def test_refusals_name_the_knob(knobs: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        FineTuningConfiguration.from_json(knobs)
+
+
+def test_what_the_strategies_mean() -> None:
+    finetune = FineTuningConfiguration()
+    assert finetune.has_tail_stage and finetune.starts_from_data and finetune.rate == finetune.full_rate
+    vanilla = replace(finetune, strategy="vanilla")
+    assert not vanilla.has_tail_stage and not vanilla.starts_from_data and vanilla.rate == vanilla.vanilla_rate
+    assert replace(vanilla, head_start="data").starts_from_data
+    assert replace(finetune, strategy="scratch").rate == finetune.scratch_rate
+    assert finetune.with_steps(10, 20).minutes == 0

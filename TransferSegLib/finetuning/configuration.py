@@ -1,0 +1,196 @@
+"""Every knob of adapting a model to corrected cases, in one small object that is stored with the model it made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from TransferSegLib.errors import ModelError, TrainingError
+from TransferSegLib.finetuning.names import CUTS, HEAD_STARTS, LAST_CONVOLUTION, STRATEGIES
+from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.scans.intensity import IntensityRule
+from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
+
+
+@dataclass(frozen=True)
+class FineTuningConfiguration:
+    """The knobs of ``adapt``. A stage ends at its number of steps or when its minutes are up, whichever is first.
+
+    With ``minutes`` 0 a run depends on nothing but its cases, its seed and the machine's arithmetic; the same numbers
+    of ``steps``, or the same ``minutes``, give every strategy the same to spend.
+    """
+
+    #: ``finetune`` (last layers first, then all), ``vanilla`` (all weights from the parent, all updated at once) or
+    #: ``scratch`` (random weights): the paper's three ways.
+    strategy: str = "finetune"
+    #: How the channels of new, merged and split structures start: fitted to the ``data``, ``random``, or ``auto``:
+    #: data for finetune, random for vanilla, as published.
+    head_start: str = "auto"
+    #: Minutes for everything but the final report, 0 for no limit.
+    minutes: float = 5.0
+    #: Share of the minutes after which stage 1 ends, and the share of those that computing features may take.
+    tail_minutes_share: float = 0.35
+    cache_minutes_share: float = 0.6
+    #: Stage 1: optimisation steps on cached features, patches in each, highest rate (Muon's; AdamW has a twentieth).
+    tail_steps: int = 300
+    tail_batch: int = 1
+    tail_rate: float = 0.005
+    #: Which layers stage 1 trains: ``last convolution`` and the head (the paper's), or the ``last pair`` and the head.
+    tail: str = LAST_CONVOLUTION
+    #: Stage 1 classifies cubes of so many voxels a side; each is computed with all its context, as in predicting.
+    tail_patch: int = 44
+    #: Augmented patches cached per training case at most, and bytes of features; beyond ``memory_bytes`` on disk.
+    patches_per_case: int = 16
+    cache_bytes: float = 1.5e9
+    memory_bytes: float = 1.5e9
+    #: Stage 2 (and vanilla and scratch): optimisation steps of all weights, and patches in each.
+    steps: int = 400
+    batch: int = 1
+    #: Highest rate of stage 2, of vanilla and of scratch.
+    full_rate: float = 0.004
+    vanilla_rate: float = 0.01
+    scratch_rate: float = 0.02
+    #: Side of a patch of stage 2 in voxels, a multiple of 8, and the frame in which its loss is not counted.
+    patch: int = 64
+    frame: int = 4
+    #: Share of patches drawn anywhere; the others hold a voxel of an annotated structure.
+    background_share: float = 0.1
+    #: Steps until the highest rate is reached; afterwards it falls as a cosine to zero.
+    warm_up: int = 10
+    weight_decay: float = 0.01
+    gradient_norm: float = 1.0
+    #: What is kept is a running average of the weights over about 1 / (1 - average) steps.
+    average: float = 0.98
+    #: Weight of the loss that holds structures without annotation to the parent's predictions; 0: they are let go.
+    distillation: float = 1.0
+    #: With validation cases: steps of stage 2 between validations; it ends after so many without a better one.
+    validate_every: int = 100
+    patience: int = 3
+    checkpoint_every: int = 100
+    #: Training cases on whose whole volumes forgetting is measured; 0: not at all.
+    report_cases: int = 3
+    #: Grid and intensities, where the new scans ask for other than the parent's (another modality).
+    spacing_mm: float | None = None
+    intensity: IntensityRule | None = None
+    #: Filters of the first convolution for ``scratch``; 0: as many as the parent has.
+    scratch_width: int = 0
+    seed: int = 1
+    augmentation: AugmentationConfiguration = field(default_factory=AugmentationConfiguration)
+    #: Probability of inverted contrast, and of a random monotone curve over the intensities of ``curve_points`` knots:
+    #: for parents that must cross to another modality. 0: none.
+    inversion: float = 0.0
+    intensity_curve: float = 0.0
+    curve_points: int = 6
+
+    def __post_init__(self) -> None:
+        """Raise TrainingError, naming every knob whose value cannot work."""
+        wrong = [
+            f"{name} must be {rule}, not {getattr(self, name)!r}" for name, rule, holds in self._rules if not holds
+        ]
+        if wrong:
+            raise TrainingError("The fine-tuning configuration does not work: " + "; ".join(wrong) + ".")
+        self.patch_configuration()  # raises for patches no network takes
+
+    @property
+    def _rules(self) -> list[tuple[str, str, bool]]:
+        """Return (knob, rule in words, whether it holds) of every knob that is not checked elsewhere."""
+        rules = [
+            ("strategy", f"one of {', '.join(STRATEGIES)}", self.strategy in STRATEGIES),
+            ("head_start", f"one of {', '.join(HEAD_STARTS)}", self.head_start in HEAD_STARTS),
+            ("tail", f"one of {', '.join(CUTS)}", self.tail in CUTS),
+            ("tail_patch", "20 + 8 n, e.g. 44", self.tail_patch >= 20 and self.tail_patch % 8 == 4),
+            ("minutes", "0 (no limit) or more", self.minutes >= 0),
+            ("spacing_mm", "above 0", self.spacing_mm is None or self.spacing_mm > 0),
+        ]
+        for name in ("tail_steps", "steps", "warm_up", "report_cases", "scratch_width", "seed", "distillation"):
+            rules.append((name, "0 or more", getattr(self, name) >= 0))
+        for name in ("tail_batch", "patches_per_case", "validate_every", "patience", "checkpoint_every"):
+            rules.append((name, "1 or more", getattr(self, name) >= 1))
+        for name in ("tail_rate", "full_rate", "vanilla_rate", "scratch_rate", "gradient_norm", "cache_bytes"):
+            rules.append((name, "above 0", getattr(self, name) > 0))
+        for name in ("tail_minutes_share", "cache_minutes_share", "inversion", "intensity_curve"):
+            rules.append((name, "between 0 and 1", 0 <= getattr(self, name) <= 1))
+        rules.append(("curve_points", "3 or more", self.curve_points >= 3))
+        return rules
+
+    @property
+    def has_tail_stage(self) -> bool:
+        """Whether the last layers are trained first, on cached features."""
+        return self.strategy == "finetune" and self.tail_steps > 0
+
+    @property
+    def starts_from_data(self) -> bool:
+        """Whether channels without a predecessor start from a fit to the data."""
+        return self.head_start == "data" or (self.head_start == "auto" and self.strategy == "finetune")
+
+    @property
+    def rate(self) -> float:
+        """The highest rate at which all weights are trained."""
+        return {"finetune": self.full_rate, "vanilla": self.vanilla_rate, "scratch": self.scratch_rate}[self.strategy]
+
+    def preparation(self, parent: ModelDescription) -> tuple[float, IntensityRule]:
+        """Return the spacing (mm) and the intensity rule for the cases and the new model: the parent's by default."""
+        return self.spacing_mm or parent.spacing_mm, self.intensity or parent.intensity
+
+    def patch_configuration(self) -> TrainingConfiguration:
+        """Return what the trainer of all weights asks for."""
+        return TrainingConfiguration(
+            width=1,
+            steps=max(1, self.steps),
+            batch=self.batch,
+            patch=self.patch,
+            frame=self.frame,
+            background_share=self.background_share,
+            learning_rate=self.rate,
+            warm_up=self.warm_up,
+            weight_decay=self.weight_decay,
+            gradient_norm=self.gradient_norm,
+            average=self.average,
+            seed=self.seed,
+            augmentation=self.augmentation,
+        )
+
+    def with_steps(self, tail_steps: int, steps: int) -> FineTuningConfiguration:
+        """Return the same knobs with a budget of steps and no clock."""
+        return replace(self, minutes=0.0, tail_steps=tail_steps, steps=steps)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary of every knob."""
+        return asdict(self) | {"intensity": None if self.intensity is None else self.intensity.to_json()}
+
+    @staticmethod
+    def from_json(entry: dict[str, Any]) -> FineTuningConfiguration:
+        """Read a dictionary of knobs; those left out keep their defaults, unknown ones raise TrainingError."""
+        values = dict(entry)
+        augmentation = values.pop("augmentation", {})
+        if isinstance(augmentation, AugmentationConfiguration):
+            augmentation = asdict(augmentation)
+        rule = values.pop("intensity", None)
+        try:
+            intensity = rule if rule is None or isinstance(rule, IntensityRule) else IntensityRule.from_json(rule)
+        except ModelError as error:
+            raise TrainingError(str(error)) from error
+        _check_kinds(values, FineTuningConfiguration)
+        _check_kinds(augmentation, AugmentationConfiguration)
+        return FineTuningConfiguration(
+            **values, intensity=intensity, augmentation=AugmentationConfiguration(**augmentation)
+        )
+
+
+def _check_kinds(values: dict[str, Any], kind: type) -> None:
+    """Raise TrainingError for a knob that is not there, or a value of the wrong kind."""
+    known = {one.name: str(one.type) for one in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise TrainingError(f"Unknown knob of fine-tuning: {', '.join(unknown)}. Known are: {', '.join(known)}.")
+    for name, value in values.items():
+        wanted = known[name]
+        if wanted == "str":
+            if not isinstance(value, str):
+                raise TrainingError(f"The fine-tuning knob {name} takes a word, not {value!r}.")
+        elif value is None and wanted.endswith("None"):
+            continue
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TrainingError(f"The fine-tuning knob {name} takes a number, not {value!r}.")
+        elif wanted == "int" and int(value) != value:
+            raise TrainingError(f"The fine-tuning knob {name} takes a whole number, not {value!r}.")

@@ -1,0 +1,101 @@
+"""What happened to each structure the parent knew: it must be seen, not hoped for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from TransferSegLib.evaluation.overlap import dice
+from TransferSegLib.finetuning.label_change import LabelChange
+from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.segmenting.devices import Device
+from TransferSegLib.segmenting.predict import label_volume
+from TransferSegLib.training.cases import PreparedCase
+
+
+@dataclass(frozen=True)
+class StructureFate:
+    """What became of structures of the parent (``parent``) that are structures of the new model (``new``).
+
+    ``fate``: kept, renamed, merged, split or dropped. Over the cases looked at: ``reviewed_cases`` had it annotated,
+    with mean Dice ``dice_before`` (the parent's prediction against the label) and ``dice_after``; in
+    ``unreviewed_cases`` nobody drew it, and ``agreement`` is the mean Dice between the new and the parent's
+    prediction. None where there is nothing to measure. On training cases the first two say how well the corrections
+    were learned, not how good the model is elsewhere.
+    """
+
+    parent: tuple[str, ...]
+    new: tuple[str, ...]
+    fate: str
+    reviewed_cases: int
+    dice_before: float | None
+    dice_after: float | None
+    unreviewed_cases: int
+    agreement: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return self.__dict__ | {"parent": list(self.parent), "new": list(self.new)}
+
+
+def measure_forgetting(
+    parent: UNet3D,
+    adapted: UNet3D,
+    cases: Sequence[PreparedCase],
+    change: LabelChange,
+    device: Device,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> tuple[StructureFate, ...]:
+    """Predict whole cases with both networks and return the fate of each structure (or merged, split group of them).
+
+    Only judged voxels count. Raises Cancelled between two predictions.
+    """
+    groups = change.groups()[1:]
+    before: list[list[float]] = [[] for _ in groups]
+    after: list[list[float]] = [[] for _ in groups]
+    agreement: list[list[float]] = [[] for _ in groups]
+    stage = Stage("Looking for what was forgotten", len(cases), progress, cancel)
+    for case in cases:
+        stage.check()
+        scan = case.intensities.astype(np.float32)
+        old = label_volume(parent, scan, case.outside, device=device, cancel=cancel)
+        new = label_volume(adapted, scan, case.outside, device=device, cancel=cancel)
+        judged = np.ones(old.shape, bool) if case.judged is None else case.judged
+        for number, group in enumerate(groups):
+            by_parent = np.isin(old, group.parent)
+            by_new = np.isin(new, group.new)
+            flags = case.annotated[list(group.new)]
+            if flags.all():
+                drawn = np.isin(case.labels, group.new) & judged
+                before[number].append(dice(by_parent & judged, drawn))
+                after[number].append(dice(by_new & judged, drawn))
+            elif not flags.any():
+                agreement[number].append(dice(by_new, by_parent))
+        stage.step(case.id)
+    fates = []
+    for number, group in enumerate(groups):
+        fates.append(
+            StructureFate(
+                tuple(change.parent.names[channel - 1] for channel in group.parent),
+                tuple(change.label_set.names[channel - 1] for channel in group.new),
+                change.fates[group.new[0] - 1],
+                len(before[number]),
+                _mean(before[number]),
+                _mean(after[number]),
+                len(agreement[number]),
+                _mean(agreement[number]),
+            )
+        )
+    dropped = [StructureFate((name,), (), "dropped", 0, None, None, 0, None) for name in change.dropped]
+    return (*fates, *dropped)
+
+
+def _mean(values: list[float]) -> float | None:
+    """Return the mean of the numbers among the values, None when there are none (nothing there, nothing found)."""
+    numbers = [value for value in values if not np.isnan(value)]
+    return float(np.mean(numbers)) if numbers else None
