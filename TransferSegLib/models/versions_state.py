@@ -168,10 +168,12 @@ def read_state(line: Path) -> LineState:
 def write_state(line: Path, state: LineState) -> None:
     """Make a state the line's, in one step; the caller holds the library's lock. Raises OSError.
 
-    The backup goes first: it never lacks a switch that was reported done.
+    The backup goes first: it never lacks a switch that was reported done. Of a line that was never switched it comes
+    second: alone it would stand for one whose current.json was lost.
     """
     text = json.dumps(state.to_json(), indent=1) + "\n"
-    for name in (BACKUP_FILE, CURRENT_FILE):
+    names = (BACKUP_FILE, CURRENT_FILE) if (line / CURRENT_FILE).exists() else (CURRENT_FILE, BACKUP_FILE)
+    for name in names:
         write_text_durably(line / name, text)
     tidy_state(line)
 
