@@ -74,7 +74,8 @@ def test_switching(transferseg: Transferseg, library: Path) -> None:
 def test_compare(transferseg: Transferseg) -> None:
     code, out, _ = transferseg("compare", "clinic")  # the current version with what it was made from
     assert code == 0 and "version 0 and version 1. Both were measured on the same held-out cases." in out
-    assert ["liver", "0.500", "0.700", "+0.200", "+0.100", "to", "+0.300"] in [line.split() for line in out.splitlines()]
+    rows = [line.split() for line in out.splitlines()]
+    assert ["liver", "0.500", "0.700", "+0.200", "+0.100", "to", "+0.300"] in rows
     assert "only in version 1: spleen" in out
     out = transferseg("compare", "clinic", "1", "2")[1]
     assert "only in version 1: spleen" in out and "steps" in out
