@@ -92,6 +92,7 @@ def test_show_list_export_and_import(transferseg: Transferseg, library: Path, tm
     code, out, _ = transferseg("show", "clinic")
     assert code == 0 and "version 1 of clinic, made 2026-11-23T10:01:00+00:00 from base version 1.0" in out
     assert "verdict: better. On 3 held-out patients" in out and "liver" in out and "spleen" in out
+    assert "look: liver is odd in case-0001." in out
     assert json.loads(transferseg("show", "clinic@2", "--json")[1])["record"]["parent"]["name"] == "clinic"
     assert "spleen" not in transferseg("show", "clinic@0")[1]
     listed = [entry for entry in json.loads(transferseg("list", "--json")[1]) if entry["where"] == "library"]
@@ -103,6 +104,7 @@ def test_show_list_export_and_import(transferseg: Transferseg, library: Path, tm
     assert code == 0
     out = transferseg("show", "clinic", "--library", tmp_path / "elsewhere")[1]
     assert "clinic, version 2:" in out and "from clinic version 1" in out and "verdict: worse." in out
+    assert "look: " not in out
 
 
 def test_removing_a_version(transferseg: Transferseg, library: Path) -> None:

@@ -109,7 +109,7 @@ def run_remove_version(arguments: argparse.Namespace, name: str, number: int) ->
 
 
 def record_lines(path: Path) -> list[str]:
-    """Return what ``show`` says of a version beyond its description: parent and verdict; nothing for other models."""
+    """Return what ``show`` says of a version beyond its description: parent, verdict, warnings; nothing for others."""
     from TransferSegLib.models.versions_card import verdict_text
     from TransferSegLib.models.versions_record import load_record
 
@@ -117,7 +117,9 @@ def record_lines(path: Path) -> list[str]:
     if record is None:
         return []
     lines = [f"version {record.number} of {record.line}, made {record.created} from {record.parent}"]
-    return [*lines, f"verdict: {verdict_text(record).replace('**', '')}"]
+    warnings = record.evidence.get("warnings", [])  # of a model made elsewhere they stayed there
+    looks = [f"look: {warning}" for warning in warnings if isinstance(warnings, list)]
+    return [*lines, f"verdict: {verdict_text(record).replace('**', '')}", *looks]
 
 
 def library_of(arguments: argparse.Namespace) -> Path:
