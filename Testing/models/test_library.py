@@ -517,6 +517,17 @@ def test_real_keras_files(folder: Path, resources: Path, shared_data: Path, name
     assert contents(folder).keys() == {
         f"{m}/{f}" for m in (file.stem, "published") for f in ("model.json", "weights.pt")
     }
+    with pytest.raises(ModelError, match="in the library already"):
+        fetch_model("published", folder, spacing_mm=1.5)
+    with Server(file.read_bytes()) as server:
+        added = fetch_model("published", folder, replace=True, session=server.session(), spacing_mm=1.5)
+    assert added.description.spacing_mm == load_model(added.path).description.spacing_mm == 1.5
+
+
+def test_fetched_models_that_describe_themselves_keep_their_spacing(folder: Path, server: Server) -> None:
+    with pytest.raises(ModelError, match="leave out --spacing-mm"):
+        fetch_model("tiny", folder, session=server.session(), spacing_mm=1.5)
+    assert not server.requests
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
     fetch = _verb(verbs, "fetch", run_fetch, "fetch a model of the catalogue into your library")
     fetch.add_argument("model", help="a name that 'transferseg models list' shows as 'to fetch'")
+    fetch.add_argument("--spacing-mm", type=float, metavar="MM", help="another spacing than the inferred one")
     _add_replace(fetch)
 
     imported = _verb(verbs, "import", run_import, "add a model from a file to your library")

@@ -85,16 +85,20 @@ def fetch_model(
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
     session: requests.Session | None = None,
+    spacing_mm: float | None = None,
 ) -> Added:
     """Fetch a model of the catalogue and add it to the library; a model that is there already is left as it is.
 
     Of two processes that fetch the same model one waits for the other. What a break leaves is gone on with by the next
-    call. ``session`` None is a new one that sends no credentials. Raises ModelError in a line for a person, Cancelled.
+    call. ``session`` None is a new one that sends no credentials; ``spacing_mm`` is another spacing than the inferred
+    one of Keras weights. Raises ModelError in a line for a person, Cancelled.
     """
     entry = _fetchable(name)
     download = entry.download
     assert download is not None
-    if replace or find_library_model(entry.name, library) is None:
+    if spacing_mm is not None and download.kind != "keras":
+        raise ModelError(f"The spacing of '{entry.name}' is its makers' word: leave out --spacing-mm.")
+    if spacing_mm is not None or replace or find_library_model(entry.name, library) is None:
         _check_free(entry.name, library, replace)
     if download.kind == "keras" and importlib.util.find_spec("h5py") is None:
         raise ModelError(
@@ -113,7 +117,8 @@ def fetch_model(
         stage = f"Importing {entry.name}"
         if progress is not None:
             progress(Progress(stage, 0.0))
-        added = import_model(file, library, replace=replace, cancel=cancel)
+        options = None if spacing_mm is None else KerasOptions(spacing_mm=spacing_mm)
+        added = import_model(file, library, options=options, replace=replace, cancel=cancel)
         with suppress(OSError):  # a leftover is found and used again, and no reason to call this a failure
             part.discard()
         if progress is not None:
