@@ -191,7 +191,7 @@ class _Run:
             self._validate_when_due()
             while self._trainer.step < configuration.steps:
                 stage.check()
-                report = self._trainer.train_step()
+                report = self._trainer.train_step(cancel=self._cancel)
                 self._recent.append(report)
                 loss = report.cross_entropy + report.dice_loss
                 stage.step(f"loss {loss:.3f}{self._best_text()}", loss=loss, dice=self._best_dice())

@@ -17,8 +17,10 @@ import torch
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.progress import CancelToken
 from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.training.configuration import TrainingConfiguration
+from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.losses import marginal_loss
 from TransferSegLib.training.optimiser import MuonWithAdamW
 from TransferSegLib.training.patches import Patch
@@ -91,19 +93,21 @@ class Trainer:
         )
         self._average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
-    def train_step(self, rate: float | None = None) -> StepReport:
+    def train_step(self, rate: float | None = None, cancel: CancelToken | None = None) -> StepReport:
         """Draw a batch, take one step of the optimiser and move the running average.
 
-        ``rate`` None: the one that the configuration has for this step.
+        ``rate`` None: the one that the configuration has for this step. Raises Cancelled within the step, which then
+        counts as never begun, and TrainingError when training diverges.
         """
         rate = learning_rate(self.step, self._configuration) if rate is None else rate
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         random = np.random.default_rng([self._configuration.seed, self.step])
         batch = [self._sampler.draw(random) for _ in range(self._configuration.batch)]
-        cross_entropy, dice, further = self._loss(batch)
-        self._optimiser.zero_grad(set_to_none=True)
-        (cross_entropy + dice + further).backward()
+        with interruptible(self.network, cancel):
+            cross_entropy, dice, further = self._loss(batch)
+            self._optimiser.zero_grad(set_to_none=True)
+            (cross_entropy + dice + further).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._configuration.gradient_norm)
         if not torch.isfinite(norm):
             raise TrainingError(

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from TransferSegLib.errors import Cancelled
+from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.progress import CancelToken
+from TransferSegLib.segmenting.devices import Device
+from TransferSegLib.training.configuration import TrainingConfiguration
+from TransferSegLib.training.interruption import interruptible
+from TransferSegLib.training.patches import Patch
+from TransferSegLib.training.trainer import Trainer
+
+KNOBS = TrainingConfiguration(width=2, patch=32, frame=2, steps=4, warm_up=1, seed=3)
+
+
+class Patches:
+    """Draws noise with a cube in it; asks to stop after some looks at the token."""
+
+    def draw(self, random):
+        labels = torch.zeros(32, 32, 32, dtype=torch.uint8).numpy()
+        labels[8:20, 8:20, 8:20] = 1
+        noise = random.standard_normal((32, 32, 32)).astype("float32")
+        return Patch(noise, labels, (labels >= 0).astype("float32"), torch.tensor([True, True]).numpy())
+
+
+class Impatient(CancelToken):
+    """Is set at the n-th look."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            self.cancel()
+        super().check()
+
+
+def make_trainer() -> Trainer:
+    network = UNet3D(2, KNOBS.width)
+    initialise(network, 1)
+    return Trainer(network, Patches(), KNOBS, Device("cpu", "CPU", torch.float32))
+
+
+def looks_of_a_step() -> tuple[int, int]:
+    """How often a whole step looks at the token, and how often on the way forward."""
+    token = Impatient(10**9)
+    trainer = make_trainer()
+    with interruptible(trainer.network, token):
+        logits = trainer.network(torch.zeros(1, 1, 32, 32, 32), padded=True)
+        forward = 10**9 - token.left
+        logits.sum().backward()
+    return 10**9 - token.left, forward
+
+
+def test_there_are_many_moments_to_stop_at() -> None:
+    looks, forward = looks_of_a_step()
+    assert forward >= 8  # the network, seven pairs of convolutions, the head
+    assert looks - forward >= 7
+
+
+@pytest.mark.parametrize("where", ["first", "forward", "backward", "last"])
+def test_a_step_that_is_stopped_was_never_begun(where: str) -> None:
+    looks, forward = looks_of_a_step()
+    moment = {"first": 1, "forward": forward - 1, "backward": forward + 3, "last": looks}[where]
+    expected = make_trainer()
+    for _ in range(2):
+        expected.train_step()
+    trainer = make_trainer()
+    trainer.train_step()
+    before = {name: values.clone() for name, values in trainer.network.state_dict().items()}
+    with pytest.raises(Cancelled):
+        trainer.train_step(cancel=Impatient(moment))
+    assert trainer.step == 1
+    assert all(torch.equal(values, before[name]) for name, values in trainer.network.state_dict().items())
+    trainer.train_step()  # nothing of the stopped step is left, neither hooks nor gradients
+    for name, values in trainer.network.state_dict().items():
+        assert torch.equal(values, expected.network.state_dict()[name])
+
+
+def test_looking_changes_nothing() -> None:
+    plain, looking = make_trainer(), make_trainer()
+    for _ in range(2):
+        plain.train_step()
+        looking.train_step(cancel=CancelToken())
+    for name, values in plain.network.state_dict().items():
+        assert torch.equal(values, looking.network.state_dict()[name])

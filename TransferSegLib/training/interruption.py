@@ -1,0 +1,40 @@
+"""Stopping within an optimisation step: a step of a wide network takes many seconds, and nobody waits that long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from TransferSegLib.progress import CancelToken
+
+
+@contextmanager
+def interruptible(network: nn.Module, cancel: CancelToken | None) -> Iterator[None]:
+    """Raise Cancelled between two parts of the network, on the way forward or back, once stopping was asked for.
+
+    The parts are the modules that the network calls. Weights are as they were: they change in the optimiser's step,
+    which is not made any more. Without a token nothing happens.
+    """
+    if cancel is None:
+        yield
+        return
+
+    def before(module: nn.Module, inputs: Any) -> None:
+        cancel.check()
+
+    def after(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            output.register_hook(lambda gradient: cancel.check())
+
+    hooks = []
+    for module in network.modules():
+        hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
