@@ -38,7 +38,7 @@ class FineTuningConfiguration:
     #: Which layers stage 1 trains: ``last convolution`` and the head (the paper's), or the ``last pair`` and the head.
     tail: str = LAST_CONVOLUTION
     #: Stage 1 classifies cubes of so many voxels a side; each is computed with all its context, as in predicting.
-    tail_patch: int = 44
+    tail_patch: int = 36
     #: Augmented patches cached per training case at most, and bytes of features; beyond ``memory_bytes`` on disk.
     patches_per_case: int = 16
     cache_bytes: float = 1.5e9

@@ -83,6 +83,9 @@ class TailTrainer:
         """Set up the optimiser over the network's tail."""
         self._place = torch.device(device.torch_name)
         self.tail = Tail(network.to(self._place), configuration.tail).train()
+        for convolution in self.tail.convolutions.parameters():
+            if convolution.ndim == 5:
+                convolution.data = convolution.data.contiguous(memory_format=torch.channels_last_3d)
         self.step = 0
         self._cache = cache
         self._configuration = configuration
@@ -121,7 +124,9 @@ class TailTrainer:
         labels = torch.stack([patch.labels for patch in patches]).to(self._place)
         weights = torch.stack([patch.weights for patch in patches]).to(self._place)
         annotated = torch.stack([patch.annotated for patch in patches]).to(self._place)
-        maps = torch.stack([patch.maps for patch in patches]).to(self._place, self._device.dtype)
+        # Channels last, as they lie in the cache: stacking as they are would reorder them.
+        maps = torch.stack([patch.maps.permute(1, 2, 3, 0) for patch in patches]).permute(0, 4, 1, 2, 3)
+        maps = maps.to(self._place, self._device.dtype)
         with torch.autocast(self._place.type, self._device.dtype, enabled=self._device.dtype != torch.float32):
             logits = self.tail(maps)
         cross_entropy, dice = marginal_loss(logits, labels, annotated, weights)
