@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--command", help="the command to state, where the run was not started by it (say so in --note)"
     )
+    parser.add_argument("--model-version", help="the version to state (default: that of the run, 1)")
     parser.add_argument("--note", default="", help="a paragraph for the card: how the run really went")
     parser.add_argument("--single-part", nargs="*", default=[], help="structures of which the largest part is kept")
     arguments = parser.parse_args()
@@ -37,7 +38,12 @@ def main() -> None:
     if arguments.command:
         provenance = replace(trained.description.provenance, command=arguments.command)
         trained = replace(trained, description=replace(trained.description, provenance=provenance))
-    described = replace(trained.description, single_part=tuple(arguments.single_part), license="Apache-2.0")
+    described = replace(
+        trained.description,
+        single_part=tuple(arguments.single_part),
+        license="Apache-2.0",
+        version=arguments.model_version or trained.description.version,
+    )
     trained = replace(trained, description=described)
     save_model(arguments.output, trained.description, trained.state_dict, half_precision=True, overwrite=True)
     dataset = read_dataset(arguments.data)
