@@ -9,11 +9,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from TransferSegLib.cli import cases, dataset, demo, evaluate, jobs, models, segment, train_base
+from TransferSegLib.cli import cases, dataset, demo, evaluate, finetune, jobs, models, segment, train_base
 from TransferSegLib.errors import Cancelled, TransferSegError
 from TransferSegLib.version import code_version
 
-_VERBS = (demo, segment, train_base, dataset, cases, evaluate, models, jobs)
+_VERBS = (demo, segment, train_base, dataset, cases, finetune, evaluate, models, jobs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

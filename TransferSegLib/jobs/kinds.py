@@ -30,6 +30,7 @@ class Kind:
 KINDS: Mapping[str, str] = {
     "segment": "TransferSegLib.jobs.segment_job:SEGMENT",
     "train-base": "TransferSegLib.jobs.train_base_job:TRAIN_BASE",
+    "finetune": "TransferSegLib.jobs.finetune_job:FINETUNE",
 }
 
 

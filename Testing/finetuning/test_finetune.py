@@ -1,0 +1,257 @@
+"""From corrected cases to a version: a gain is seen and used, wrong labels are not, and a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import SimpleITK as sitk
+import torch
+
+from TransferSegLib.errors import Cancelled, DatasetError, ModelError, TrainingError
+from TransferSegLib.finetuning import finetune as module
+from TransferSegLib.finetuning.finetune import FineTuned, finetune
+from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.finetuning.run_folder import RUNS_NAME
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import load_model
+from TransferSegLib.models.versions import rollback
+from TransferSegLib.models.versions_history import history
+from TransferSegLib.progress import CancelToken, Progress
+from TransferSegLib.segmenting.segment import Segmenter
+
+
+def beside(name: str) -> ModuleType:
+    """Return the module in a file beside this one: test folders are no packages."""
+    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+projects = beside("projects")
+KNOBS, add_cases, put_parent, request = projects.KNOBS, projects.add_cases, projects.put_parent, projects.request
+
+
+@pytest.fixture(scope="module")
+def better(world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[FineTuned, Path, list[Progress]]:
+    """Return what comes of three patients whose bright ball the parent does not find, the library, and all progress."""
+    place = tmp_path_factory.mktemp("better")
+    library = put_parent(place / "library", projects.seeing(world.make_parent(world.label_set("bright", "dark"))))
+    reports: list[Progress] = []
+    project = add_cases(place / "project", [1, 2, 3], ["bright"])
+    return finetune(request(project, library), reports.append), library, reports
+
+
+def test_a_gain_is_seen_and_used(better: tuple[FineTuned, Path, list[Progress]]) -> None:
+    result, library, _ = better
+    row = next(row for row in result.evidence.rows if row.structure == "bright")
+    assert row.cases == 3 and row.candidate is not None and row.parent is not None
+    assert row.candidate > 0.8 and row.parent < 0.2
+    assert result.evidence.answer == "better"
+    assert result.version.number == 1 and result.version.current
+    # The scores are those of a user: three candidates, each measured on the patient it did not see.
+    assert len(result.evidence.cases) == 3 and result.plan.folds == 3
+    image, truth = projects.ball_scan(77)
+    found = Segmenter(load_model(find_model("tiny", library)), "cpu").segment(image)
+    mask = sitk.GetArrayFromImage(found.label_map) == 1
+    assert 2 * (mask & (truth == 1)).sum() / (mask.sum() + (truth == 1).sum()) > 0.7
+
+
+def test_what_is_recorded(better: tuple[FineTuned, Path, list[Progress]]) -> None:
+    result, library, _ = better
+    record = history("tiny", library).find(1).record
+    assert record is not None and record.verdict == "better"
+    hashes = [
+        revision.content_hash for revision in projects.Project(result.undertaking.request.project).state().current
+    ]
+    assert [case.content_hash for case in record.cases] == hashes
+    assert record.parent.sha256 == history("tiny", library).find(0).sha256
+    description = result.version.description
+    assert description.license == "Apache-2.0" and "3 corrected cases" in description.training_data
+    assert description.provenance.configuration["tail_steps"] == KNOBS.tail_steps
+    exported = json.loads((result.version.path / "model.json").read_text(encoding="utf-8"))
+    assert "case-0001" not in json.dumps(exported), "what travels names no case"
+    assert result.evidence.grid == "the scans' own grid"
+    # Nobody reviewed the dark ball, which the parent finds: how much it changed is told.
+    dark = next(row for row in result.evidence.rows if row.structure == "dark")
+    assert dark.cases == 0 and dark.unannotated_cases == 3 and dark.agreement is not None
+    assert 0.3 < dark.agreement < 0.9
+    assert [line.split()[0] for line in result.to_json()["not_corrected"]] == ["dark"]
+    assert [fate["parent"] for fate in result.fates] == [["bright"], ["dark"]]
+    assert not (result.undertaking.request.project / RUNS_NAME).exists()
+
+
+def test_progress_is_of_the_whole(better: tuple[FineTuned, Path, list[Progress]]) -> None:
+    reports = better[2]
+    fractions = [report.fraction for report in reports]
+    assert fractions == sorted(fractions) and fractions[-1] > 0.9
+    stages = list(dict.fromkeys(report.stage for report in reports))
+    assert "Held-out comparison 2 of 3: training the last layers" in stages
+    assert stages.index("Computing features") < stages.index("Held-out comparison 1 of 3")
+
+
+def test_wrong_labels_are_not_used(world: Any, better: tuple[FineTuned, Path, list[Progress]], tmp_path: Path) -> None:
+    """Labels that are moved in every case otherwise: the parent, version 1, stays in use."""
+    _, library, _ = better
+    project = add_cases(tmp_path / "spoilt", [11, 12, 13], shifts=[(0, 9, 9), (14, 0, -9), (9, 11, 0)])
+    knobs = replace(KNOBS, report_cases=0)
+    result = finetune(request(project, library, configuration=knobs, promote=False))
+    assert result.evidence.answer != "better"
+    assert not result.version.current and history("tiny", library).current == 1
+    assert result.undertaking.reference.version == "1"
+
+
+def test_one_patient_is_weak_evidence(world: Any, tmp_path: Path) -> None:
+    library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=2))
+    project = add_cases(tmp_path / "project", [1, 2], patients=["the same", "the same"])
+    knobs = replace(KNOBS, tail_steps=20, report_cases=0)
+    result = finetune(request(project, library, configuration=knobs, name="mine"))
+    assert result.evidence.is_weak and result.evidence.patients == 1
+    assert "Weak evidence" in result.evidence.verdict.text
+    assert {one.case for one in result.evidence.cases} == {
+        f"case-000{number} part {part}" for number in (1, 2) for part in (1, 2)
+    }
+    assert result.evidence.answer in ("too few cases to say", "worse") and not result.version.current
+    assert find_model("mine", library).parent.name != "1"
+
+
+def test_a_structure_the_parent_does_not_know(world: Any, tmp_path: Path) -> None:
+    library = put_parent(tmp_path / "library", projects.seeing(world.make_parent(world.label_set("bright"))))
+    project = add_cases(tmp_path / "project", [1, 2, 3], ["dark"])
+    result = finetune(request(project, library, structures=("dark",)))
+    assert result.undertaking.change.label_set.names == ("bright", "dark")
+    assert result.undertaking.change.fates == ("kept", "new")
+    row = next(row for row in result.evidence.rows if row.structure == "dark")
+    assert row.parent is None and row.candidate is not None and row.candidate > 0.15
+    assert result.evidence.answer == "better", "it finds what the parent cannot"
+
+
+def test_patients_are_not_divided(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No candidate learns from a case of a patient that it is measured on."""
+    library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    project = add_cases(tmp_path / "project", [1, 2, 3, 4], patients=["a", "b", "a", "c"])
+    learned: list[set[str]] = []
+    adapt = module.adapt
+
+    def watched(parent: Any, training: Any, *others: Any, **more: Any) -> Any:
+        learned.append({case.id for case in training})
+        return adapt(parent, training, *others, **more)
+
+    monkeypatch.setattr(module, "adapt", watched)
+    result = finetune(request(project, library, configuration=replace(KNOBS, tail_steps=1, report_cases=0)))
+    groups = result.undertaking.groups
+    *of_folds, of_final = learned
+    assert of_final == set(groups)
+    held = [set(groups) - training for training in of_folds]
+    assert sorted(sorted(ids) for ids in held) == [["case-0001", "case-0003"], ["case-0002"], ["case-0004"]]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
+def test_killed_it_goes_on_and_ends_the_same(world: Any, tmp_path: Path) -> None:
+    knobs = replace(KNOBS, tail_steps=3, steps=3, patches_per_case=1, report_cases=0)
+    project = add_cases(tmp_path / "project", [1, 2])
+    parent = world.make_parent(world.label_set("bright"), width=1)
+    whole = finetune(request(project, put_parent(tmp_path / "whole", parent), configuration=knobs))
+    library = put_parent(tmp_path / "library", parent)
+    wanted = request(project, library, configuration=knobs)
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(wanted.to_json()), encoding="utf-8")
+    for stage in ("Held-out comparison 2 of 2: training all layers", "Final training: training all layers"):
+        words = [sys.executable, projects.__file__, str(file), stage, "3"]
+        assert subprocess.run(words, check=False).returncode == -9
+        assert len(list((project / RUNS_NAME).glob("run-*"))) == 1
+        assert history("tiny", library).current == 0
+    reports: list[Progress] = []
+    result = finetune(wanted, reports.append)
+    stages = {report.stage for report in reports}
+    assert not any("comparison" in stage for stage in stages), "what was done is not done again"
+    steps = [report.step for report in reports if report.stage == "Final training: training all layers" and report.step]
+    assert steps == [3], "the checkpoint after 2 steps was gone on from"
+    assert result.evidence.to_json() == whole.evidence.to_json()
+    assert result.version.sha256 == whole.version.sha256
+    assert not (project / RUNS_NAME).exists()
+    # Asked again, it is found to be the same candidate.
+    again = finetune(wanted)
+    assert again.version.number == 1 and len(history("tiny", library).versions) == 2
+
+
+def test_stopped_it_goes_on(world: Any, tmp_path: Path) -> None:
+    library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    wanted = request(add_cases(tmp_path / "project", [1, 2]), library, configuration=replace(KNOBS, tail_steps=4))
+    token = CancelToken()
+
+    def watch(report: Progress) -> None:
+        if report.stage == "Held-out comparison 2 of 2: training the last layers" and report.step == 2:
+            token.cancel()
+
+    with pytest.raises(Cancelled):
+        finetune(wanted, watch, token)
+    assert len(history("tiny", library).versions) == 1
+    reports: list[Progress] = []
+    finetune(wanted, reports.append)
+    assert not any("comparison 1" in report.stage for report in reports)
+    later = "Held-out comparison 2 of 2: training the last layers"
+    assert [report.step for report in reports if report.stage == later and report.step] == [3, 4]
+
+
+def test_worse_is_never_promoted(world: Any, better: tuple[FineTuned, Path, list[Progress]], tmp_path: Path) -> None:
+    """Random weights instead of good ones: worse, and kept out of use even where promoting was asked for."""
+    library = tmp_path / "library"
+    put_parent(library, load_model(better[0].version.path))
+    project = add_cases(tmp_path / "project", [21, 22])
+    knobs = replace(KNOBS, strategy="scratch", steps=1)
+    result = finetune(request(project, library, configuration=knobs, promote=True))
+    assert result.evidence.answer == "worse"
+    assert not result.version.current and history("tiny", library).current == 0
+    with pytest.raises(ModelError):
+        rollback("tiny", library)
+
+
+def test_what_cannot_be_done_is_said(world: Any, tmp_path: Path) -> None:
+    library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    with pytest.raises(DatasetError, match="There is no project of corrected cases"):
+        finetune(request(tmp_path / "nowhere", library))
+    project = add_cases(tmp_path / "project", [1])
+    with pytest.raises(TrainingError, match=r"have no structure liver. They have: bright"):
+        finetune(request(project, library, structures=("liver",)))
+    with pytest.raises(ModelError, match="There is no model 'nobody'"):
+        finetune(request(project, library, model="nobody"))
+    with pytest.raises(ModelError, match="comes with TransferSeg and stays"):
+        finetune(request(project, library, name="head-neck-ct"))
+    with pytest.raises(TrainingError, match="no time to train for"):
+        request(project, library, minutes=-1)
+    for case in ("case-0001",):
+        projects.Project(project).remove_case(case)
+    with pytest.raises(DatasetError, match=r"no corrected case in .*: add one with: transferseg cases add"):
+        finetune(request(project, library))
+    assert not (project / RUNS_NAME).exists()
+
+
+def test_request_survives_json(tmp_path: Path) -> None:
+    wanted = request(
+        tmp_path.absolute(), tmp_path / "library", merged={"both": ("bright", "dark")}, dropped=("dark",), most_folds=3
+    )
+    assert FineTuneRequest.from_json(json.loads(json.dumps(wanted.to_json())), "cpu") == wanted
+    with pytest.raises(TrainingError, match="damaged"):
+        FineTuneRequest.from_json({})
+
+
+def test_scratch_owes_its_parent_nothing(world: Any, tmp_path: Path) -> None:
+    library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    knobs = replace(KNOBS, strategy="scratch", steps=1, scratch_width=2)
+    result = finetune(request(add_cases(tmp_path / "project", [1, 2]), library, configuration=knobs))
+    description = load_model(result.version.path).description
+    assert description.network.width == 2
+    assert description.license == "of the cases it was trained on: not stated"
+    assert description.training_data == "trained from random weights on 2 corrected cases"
+    assert torch.isfinite(torch.tensor(result.seconds))

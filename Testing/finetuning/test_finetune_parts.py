@@ -1,0 +1,166 @@
+"""The parts of ``finetune`` without training: slabs, words of the parent, time, progress, the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.evaluation.scores import Score
+from TransferSegLib.finetuning.evidence import changed_without_correction, weigh
+from TransferSegLib.finetuning.held_out_scores import CaseComparison, ParentWords
+from TransferSegLib.finetuning.holding_out import Fold, divide, held_out_slabs, learned_structures
+from TransferSegLib.finetuning.label_change import plan_label_change
+from TransferSegLib.finetuning.report import report_text
+from TransferSegLib.finetuning.time_plan import plan_time, training_seconds
+from TransferSegLib.finetuning.whole_progress import WholeProgress
+from TransferSegLib.progress import Progress
+
+
+def test_slabs_divide_every_structure(world: Any) -> None:
+    case = world.ball_case()
+    masks = [held_out_slabs(case, parity) for parity in (0, 1)]
+    assert (masks[0] ^ masks[1]).all()
+    for mask in masks:
+        for channel in (1, 2):
+            assert 0.3 < (mask & (case.labels == channel)).sum() / (case.labels == channel).sum() < 0.7
+    fold = Fold(("ball",), ("ball",), 1)
+    (training,), (held_out,) = divide({"ball": case}, fold)
+    assert training.judged is not None and held_out.judged is not None
+    assert not (training.judged & held_out.judged).any()
+    assert all(training.judged.reshape(-1)[indices].all() for indices in training.voxels.values())
+    assert training.id != case.id, "its patches are others"
+
+
+def test_slabs_keep_to_what_was_judged(world: Any) -> None:
+    judged = np.zeros((32, 32, 32), bool)
+    judged[:, :16] = True
+    case = replace(world.ball_case(), judged=judged)
+    (training,), (held_out,) = divide({"ball": case}, Fold(("ball",), ("ball",), 0))
+    assert not ((training.judged | held_out.judged) & ~judged).any()
+
+
+def test_cases_without_voxels_are_measured_on_but_not_learned_from(world: Any) -> None:
+    empty = replace(world.ball_case("empty"), labels=np.zeros((32, 32, 32), np.uint8), voxels={})
+    cases = {"a": world.ball_case("a"), "empty": empty}
+    training, held_out = divide(cases, Fold(("a", "empty"), ("empty",)))
+    assert [case.id for case in training] == ["a"] and [case.id for case in held_out] == ["empty"]
+    assert learned_structures([*training, empty], ("bright", "dark")) == {"bright", "dark"}
+    with pytest.raises(TrainingError, match="Without a no corrected case"):
+        divide(cases, Fold(("empty",), ("a",)))
+
+
+def test_words_of_the_parent(world: Any) -> None:
+    parent = world.label_set("keep", "old", "left", "right", "gone", "whole")
+    change = plan_label_change(
+        parent,
+        world.label_set("new name", "pair", "half", "other half", "added"),
+        renamed={"new name": "old"},
+        merged={"pair": ("left", "right")},
+        split={"half": "whole", "other half": "whole"},
+        dropped=("gone",),
+    )
+    words = ParentWords(change)
+    known = words.label_set()
+    assert known is not None and set(known.names) == {"keep", "new name", "pair"}
+    values = np.arange(7, dtype=np.uint8)
+    translated = words.translated(values, {one.name: one.label for one in parent})
+    of = {one.name: one.label for one in change.label_set}
+    assert translated.tolist() == [0, of["keep"], of["new name"], of["pair"], of["pair"], 0, 0]
+
+
+def test_time_is_divided_evenly() -> None:
+    left_s = training_seconds(10, spent_s=30, prediction_s=5, held_out=5, reported=3)
+    assert left_s == 600 - 30 - 5 * 11
+    plan = plan_time(left_s, patients=5)
+    assert plan.folds == 5 and plan.minutes_each * 60 * 6 == pytest.approx(left_s)
+    assert plan_time(100.0, patients=8).folds == 4 and "not enough time" in plan_time(100.0, patients=8).text
+    assert plan_time(1.0, patients=8).folds == 2
+    assert plan_time(None, patients=30).folds == 10 and plan_time(None, patients=30).minutes_each == 0
+    assert plan_time(None, patients=1).folds == 2 and plan_time(None, 30, 4).folds == 4
+    assert training_seconds(1, spent_s=200, prediction_s=5, held_out=5, reported=0) == pytest.approx(18)
+
+
+def test_progress_of_the_whole() -> None:
+    now = [0.0]
+    seen: list[Progress] = []
+    whole = WholeProgress(seen.append, {"a": 10, "fold 1": 100, "fold 2": 100}, lambda: now[0])
+    report = whole.begin("a", "First")
+    assert report is not None
+    now[0] = 5
+    report(Progress("working", 0.5))
+    assert seen[-1].stage == "First: working" and seen[-1].fraction == pytest.approx(5 / 210)
+    assert seen[-1].seconds_left == pytest.approx(205)
+    now[0] = 10
+    whole.end()
+    whole.begin("fold 1", "Fold")
+    now[0] = 30
+    whole.end()
+    report = whole.begin("fold 2", "Fold")
+    assert report is not None
+    assert seen[-1].seconds_left == pytest.approx(20), "the first fold told how long the second will take"
+    now[0] = 40
+    report(Progress("x", 0.5))
+    assert seen[-1].fraction == pytest.approx(40 / 50) and seen[-1].seconds_left == pytest.approx(10)
+    fractions = [one.fraction for one in seen]
+    assert fractions == sorted(fractions)
+
+
+def score(dice: float) -> Score:
+    return Score(dice, dice, 2.0, 1.0, 1.0)
+
+
+def comparisons() -> list[CaseComparison]:
+    return [
+        CaseComparison(f"c{number}", {"bright": score(0.5)}, {"bright": score(0.8), "dark": score(0.6)}, {"other": 0.7})
+        for number in range(4)
+    ]
+
+
+def test_evidence_of_comparisons() -> None:
+    folds = [Fold((), (f"c{number}",)) for number in range(4)]
+    groups = {f"c{number}": f"p{number}" for number in range(4)}
+    found = weigh(comparisons(), groups, folds, ("bright", "dark", "other"), "grid", 3.0, ["A note."])
+    assert found.answer == "better" and found.method == "leave one patient out, 4 patients" and not found.is_weak
+    assert "A note." in found.verdict.text
+    assert [row.structure for row in found.rows] == ["bright", "dark", "other"]
+    assert found.rows[0].parent == pytest.approx(0.5) and found.rows[1].parent is None
+    assert changed_without_correction(found.rows) == (
+        "other was not corrected, and is predicted otherwise than before (agreement 0.70).",
+    )
+    assert CaseComparison.from_json(found.cases[0].to_json()) == found.cases[0]
+
+
+def test_report_for_a_person() -> None:
+    folds = [Fold((), (f"c{number}",)) for number in range(4)]
+    found = weigh(comparisons(), {f"c{n}": f"p{n}" for n in range(4)}, folds, ("bright", "dark", "other"), "grid", 3.0)
+    result: dict[str, Any] = {
+        "model": "our clinic",
+        "version": 3,
+        "path": "somewhere",
+        "current": False,
+        "parent": "tiny version 1",
+        "new_structures": ["dark"],
+        "dropped": ["gone"],
+        "cases": 4,
+        "patients": 4,
+        "strategy": "finetune",
+        "evidence": found.to_json(),
+        "not_corrected": list(changed_without_correction(found.rows)),
+        "forgetting": [{"new": ["bright"], "dice_before": 0.9, "dice_after": 0.5}],
+        "notes": ["1 case is not used."],
+        "seconds": 90.0,
+    }
+    text = report_text(result)
+    assert "bright          4        0.500  0.800  +0.300" in text
+    assert "dark (new)" in text and "Verdict: better." in text and "agreement" in text
+    assert "bright got worse even on cases it learned from (Dice 0.90 to 0.50)" in text
+    assert "No longer found: gone." in text and "1 case is not used." in text
+    assert "not the version in use" in text
+    assert "transferseg models promote 'our clinic' 3    #" in text
+    assert "transferseg models rollback 'our clinic'" in report_text(result | {"current": True})
+    worse = result | {"evidence": result["evidence"] | {"verdict": "worse"}}
+    assert "promote 'our clinic' 3 --force" in report_text(worse)

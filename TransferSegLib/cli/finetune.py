@@ -1,0 +1,142 @@
+"""``transferseg finetune``: corrected cases in, a new version of a model out, with evidence whether it is better."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from TransferSegLib.cli.jobs import add_background_options, start_in_background
+from TransferSegLib.cli.reporting import interruptible, progress_shown
+from TransferSegLib.errors import Cancelled, TrainingError
+from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.names import STRATEGIES
+from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
+from TransferSegLib.jobs.request import JobRequest
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb and its options."""
+    parser = subparsers.add_parser(
+        "finetune",
+        help="make a better model from corrected cases, with evidence",
+        description="Fine-tune a model on a project of corrected cases, compare the result with it on cases that were "
+        "held out, and keep it as a version in your library. It is used from then on only if it is better.",
+        epilog="Interrupted (Ctrl-C, a crash, a power cut), it goes on when the same command is given again. "
+        'Every knob of training can stand in a JSON file given with --configuration, e.g. {"steps": 200}; the knobs '
+        "and what they mean: TransferSegLib/finetuning/configuration.py.",
+    )
+    parser.add_argument("--project", type=Path, required=True, metavar="FOLDER", help="folder of corrected cases")
+    parser.add_argument("--model", help="the model to start from: name, NAME@VERSION or folder (default: the bundled)")
+    parser.add_argument(
+        "--name", help="model in your library that gets the new version (default: --model, or NAME-corrected)"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=DEFAULT_MINUTES,
+        metavar="N",
+        help=f"time for everything together [{DEFAULT_MINUTES:g}]; 0: as many steps as the configuration says",
+    )
+    parser.add_argument("--strategy", choices=STRATEGIES, help="how to train [finetune]")
+    parser.add_argument("--structures", nargs="+", metavar="NAME", help="learn only these (default: all reviewed)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of everything random [1]")
+    parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with knobs")
+    parser.add_argument("--folds", type=int, metavar="N", help="at most so many candidates to compare with [10]")
+    parser.add_argument(
+        "--tolerance-mm",
+        type=float,
+        default=DEFAULT_TOLERANCE_MM,
+        metavar="MM",
+        help=f"tolerance of the surface Dice [{DEFAULT_TOLERANCE_MM:g}]",
+    )
+    parser.add_argument("--promote", action="store_true", help="use the new version unless its verdict is 'worse'")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--library", type=Path, metavar="FOLDER", help="another model library than your own")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, for other programs")
+    changes = parser.add_argument_group("structures that change (those not named are kept, or added)")
+    changes.add_argument("--renamed", nargs=2, action="append", metavar=("NEW", "OLD"), help="a new name for one")
+    changes.add_argument("--merged", nargs="+", action="append", metavar="NAME", help="NEW OLD OLD ...: one of several")
+    changes.add_argument("--split", nargs=2, action="append", metavar=("NEW", "OLD"), help="NEW is a part of OLD")
+    changes.add_argument("--drop", nargs="+", metavar="NAME", help="structures of the model that it is to forget")
+    add_background_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fine-tune and print what came of it."""
+    request = _request(arguments)
+    if arguments.background:
+        return _start_in_background(request, arguments)
+    from TransferSegLib.finetuning.finetune import finetune
+    from TransferSegLib.finetuning.report import report_text
+
+    with nullcontext() if arguments.json else progress_shown() as progress, interruptible() as cancel:
+        try:
+            result = finetune(request, progress, cancel).to_json()
+        except Cancelled:
+            raise Cancelled("Stopped. What was done is kept: give the same command again to go on.") from None
+    print(json.dumps(result, indent=1, ensure_ascii=False) if arguments.json else report_text(result))
+    return 0
+
+
+def _start_in_background(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
+    """Start the same as a job, after the checks that take no time."""
+    from TransferSegLib.finetuning.undertaking import check_request
+
+    title = f"fine-tune {check_request(request)} on {request.project.name}"
+    return start_in_background(JobRequest("finetune", request.to_json(), arguments.device, title), arguments)
+
+
+def _request(arguments: argparse.Namespace) -> FineTuneRequest:
+    """Return what the command line asks for; raises TrainingError for what cannot be."""
+    knobs = {} if arguments.configuration is None else _read_json(arguments.configuration)
+    for name in ("strategy", "seed"):
+        if getattr(arguments, name) is not None:
+            knobs[name] = getattr(arguments, name)
+    merged = {words[0]: tuple(words[1:]) for words in arguments.merged or ()}
+    return FineTuneRequest(
+        project=arguments.project,
+        model=arguments.model,
+        name=arguments.name,
+        minutes=arguments.minutes,
+        configuration=FineTuningConfiguration.from_json(knobs),
+        structures=None if arguments.structures is None else tuple(arguments.structures),
+        renamed=_pairs(arguments.renamed),
+        merged=merged,
+        split=_pairs(arguments.split),
+        dropped=tuple(arguments.drop or ()),
+        device=arguments.device,
+        library=arguments.library,
+        promote=arguments.promote,
+        most_folds=arguments.folds,
+        tolerance_mm=arguments.tolerance_mm,
+        command=_command(sys.argv[1:]),
+    )
+
+
+def _pairs(words: Sequence[Sequence[str]] | None) -> dict[str, str]:
+    """Return new names with their old ones."""
+    return {pair[0]: pair[1] for pair in words or ()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"The configuration {path} cannot be read as JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise TrainingError(f'The configuration {path} must be an object of knobs, e.g. {{"steps": 200}}.')
+    return content
+
+
+def _command(words: Sequence[str]) -> str:
+    """Return the command line for the model's provenance, without the folders of this computer."""
+    from TransferSegLib.finetuning.request import command_words
+
+    return command_words(words) if words[:1] == ["finetune"] else "transferseg finetune"

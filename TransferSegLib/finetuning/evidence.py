@@ -1,0 +1,153 @@
+"""Is a candidate better than its parent on cases it did not see? The numbers of all folds, and the verdict.
+
+Nothing here runs a network: ``TransferSegLib.finetuning.held_out_scores`` does, and hands in a comparison per case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from TransferSegLib.evaluation.scores import Score
+from TransferSegLib.evaluation.verdict import Verdict, judge
+from TransferSegLib.finetuning.held_out_scores import CaseComparison
+from TransferSegLib.finetuning.holding_out import WEAK_EVIDENCE, Fold, method_in_words
+
+#: Predictions of a structure nobody annotated that agree less than this are pointed at.
+_CHANGED = 0.9
+
+
+@dataclass(frozen=True)
+class StructureRow:
+    """One structure over the held-out cases in which it was annotated, or, with no score, was not.
+
+    ``parent`` and ``candidate`` are mean Dice, ``nsd`` and ``hd95_mm`` (parent, candidate) mean and median, None where
+    there is none (the parent does not know it; a distance that is infinite). ``agreement`` is the mean Dice between
+    the two models' predictions where nobody annotated it.
+    """
+
+    structure: str
+    cases: int
+    parent: float | None
+    candidate: float | None
+    nsd: tuple[float | None, float | None]
+    hd95_mm: tuple[float | None, float | None]
+    unannotated_cases: int
+    agreement: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return vars(self) | {"nsd": list(self.nsd), "hd95_mm": list(self.hd95_mm)}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was compared and how, case by case, and the verdict on it."""
+
+    method: str
+    grid: str
+    tolerance_mm: float
+    is_weak: bool
+    patients: int
+    cases: tuple[CaseComparison, ...]
+    rows: tuple[StructureRow, ...]
+    verdict: Verdict
+
+    @property
+    def answer(self) -> str:
+        """The verdict in words."""
+        return str(self.verdict.answer)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description: the verdict's entries, ``method``, and the numbers of every case.
+
+        Everything that names a case is under ``held_out_cases``, which does not travel with an exported model.
+        """
+        return self.verdict.to_json() | {
+            "method": {
+                "held_out": self.method,
+                "grid": self.grid,
+                "tolerance_mm": self.tolerance_mm,
+                "patients": self.patients,
+                "weak": self.is_weak,
+                "rows": [row.to_json() for row in self.rows],
+            },
+            "held_out_cases": [case.to_json() for case in self.cases],
+        }
+
+
+def weigh(
+    comparisons: Sequence[CaseComparison],
+    groups: Mapping[str, str],
+    folds: Sequence[Fold],
+    names: Sequence[str],
+    grid: str,
+    tolerance_mm: float,
+    notes: Sequence[str] = (),
+    seed: int = 0,
+) -> Evidence:
+    """Return the evidence; ``groups`` gives the patient of every compared case, ``names`` the order of structures.
+
+    With slabs of one patient the verdict carries that it is weak; ``notes`` are further sentences on the evidence.
+    """
+    is_weak = any(fold.slabs is not None for fold in folds)
+    caveat = " ".join([*([WEAK_EVIDENCE] if is_weak else []), *notes])
+    parent, candidate = (
+        {one.case: {name: score.dice for name, score in getattr(one, which).items()} for one in comparisons}
+        for which in ("parent", "candidate")
+    )
+    patients = len({groups[one.case] for one in comparisons})
+    return Evidence(
+        method=method_in_words(folds, patients),
+        grid=grid,
+        tolerance_mm=tolerance_mm,
+        is_weak=is_weak,
+        patients=patients,
+        cases=tuple(comparisons),
+        rows=tuple(row for name in names if (row := _row(name, comparisons)) is not None),
+        verdict=judge(parent, candidate, groups, caveat=caveat, seed=seed),
+    )
+
+
+def _row(name: str, comparisons: Sequence[CaseComparison]) -> StructureRow | None:
+    """Return a structure's row, None when there is nothing to say of it."""
+    candidate = [one.candidate[name] for one in comparisons if name in one.candidate]
+    parent = [one.parent[name] for one in comparisons if name in one.parent]
+    agreement = [one.agreement[name] for one in comparisons if name in one.agreement]
+    if not candidate and not agreement:
+        return None
+    return StructureRow(
+        structure=name,
+        cases=len(candidate),
+        parent=_mean([score.dice for score in parent]),
+        candidate=_mean([score.dice for score in candidate]),
+        nsd=(_mean([score.nsd for score in parent]), _mean([score.nsd for score in candidate])),
+        hd95_mm=(_median_hd95_mm(parent), _median_hd95_mm(candidate)),
+        unannotated_cases=len(agreement),
+        agreement=_mean(agreement),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Return the mean of the numbers among values, None when there are none."""
+    numbers = [value for value in values if not np.isnan(value)]
+    return float(np.mean(numbers)) if numbers else None
+
+
+def _median_hd95_mm(scores: Sequence[Score]) -> float | None:
+    """Return the median distance, None when there is none or it is infinite."""
+    values = [score.hd95_mm for score in scores if not np.isnan(score.hd95_mm)]
+    median = float(np.median(values)) if values else float("inf")
+    return median if np.isfinite(median) else None
+
+
+def changed_without_correction(rows: Sequence[StructureRow]) -> tuple[str, ...]:
+    """Return a line for every structure that nobody annotated and that is predicted otherwise than before."""
+    return tuple(
+        f"{row.structure} was not corrected, and is predicted otherwise than before (agreement {row.agreement:.2f})."
+        for row in rows
+        if row.agreement is not None and row.agreement < _CHANGED
+    )

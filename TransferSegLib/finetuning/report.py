@@ -1,0 +1,130 @@
+"""The result of a fine-tuning as a text for a person: before and after, the verdict, what was forgotten, what to do.
+
+It is made from the result's JSON values, so that a job's result reads the same as that of a foreground run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Dice with the labels, or agreement, that fell by more is pointed at.
+_LOST = 0.05
+
+
+def report_text(result: Mapping[str, Any]) -> str:
+    """Return what ``FineTuned.to_json`` says as a text of some lines."""
+    parts = [_headline(result), *result["notes"], _compared(result), _verdict(result)]
+    parts += [_not_corrected(result), _outcome(result), _commands(result)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    cases, patients = _count(result["cases"], "corrected case"), _count(result["patients"], "patient")
+    minutes = f"{result['seconds'] / 60:.1f} min"
+    return f"{result['parent']}, strategy {result['strategy']}, {cases} of {patients}, {minutes}."
+
+
+def _compared(result: Mapping[str, Any]) -> str:
+    """Return the table of structures that were annotated in held-out cases."""
+    method = result["evidence"]["method"]
+    rows = [row for row in method["rows"] if row["cases"]]
+    if not rows:
+        return "There is no held-out case to compare the two models on."
+    nsd = f"NSD {method['tolerance_mm']:g} mm"
+    header = ("structure", "cases", "Dice before", "after", "change", nsd, "after", "HD95 mm", "after")
+    lines = [(_row_name(row, result), str(row["cases"]), *_cells(row)) for row in rows]
+    title = f"On cases it did not learn from ({method['held_out']}; {method['grid']}):"
+    return f"{title}\n{_table(header, lines)}"
+
+
+def _row_name(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    return f"{row['structure']} (new)" if row["structure"] in result["new_structures"] else str(row["structure"])
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a row's numbers; '-' is 'no number': unknown to the parent, or an infinite distance."""
+    before, after = row["parent"], row["candidate"]
+    change = "-" if before is None or after is None else f"{after - before:+.3f}"
+    nsd, hd95 = row["nsd"], row["hd95_mm"]
+    return (_number(before), _number(after), change, *map(_number, nsd), *(_number(value, 1) for value in hd95))
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    evidence = result["evidence"]
+    lines = [f"Verdict: {evidence['verdict']}.", *evidence["reasons"]]
+    lines += [f"Look: {warning}" for warning in evidence["warnings"]]
+    return "\n".join(lines)
+
+
+def _not_corrected(result: Mapping[str, Any]) -> str:
+    """Return what happened to structures that nobody corrected."""
+    rows = [row for row in result["evidence"]["method"]["rows"] if row["agreement"] is not None]
+    lines = [(row["structure"], str(row["unannotated_cases"]), _number(row["agreement"])) for row in rows]
+    parts = []
+    if lines:
+        title = "Not corrected; do both models still say the same in held-out cases (1 = the same)?"
+        parts.append(f"{title}\n{_table(('structure', 'cases', 'agreement'), lines)}")
+    parts += [f"Look: {line}" for line in result["not_corrected"]]
+    for fate in result["forgetting"]:
+        before, after = fate.get("dice_before"), fate.get("dice_after")
+        if before is not None and after is not None and after < before - _LOST:
+            parts.append(
+                f"Look: {', '.join(fate['new'])} got worse even on cases it learned from "
+                f"(Dice {before:.2f} to {after:.2f})."
+            )
+    if result["dropped"]:
+        parts.append(f"No longer found: {', '.join(result['dropped'])}.")
+    return "\n".join(parts)
+
+
+def _outcome(result: Mapping[str, Any]) -> str:
+    """Return which version was made and whether it is in use."""
+    made = f"Made version {result['version']} of '{result['model']}' ({result['path']})."
+    if result["current"]:
+        return f"{made}\nIt is the current one: '{result['model']}' means this version from now on."
+    verdict = result["evidence"]["verdict"]
+    why = f"its verdict is '{verdict}'"
+    if verdict == "better":
+        why = f"it is better than {result['parent']}, but that is not the version in use"
+    return f"{made}\nIt is kept, and not the current one: {why}."
+
+
+def _commands(result: Mapping[str, Any]) -> str:
+    """Return the commands to use it, or not to."""
+    name = _quoted(result["model"])
+    lines = []
+    if result["current"]:
+        lines.append(f"transferseg segment SCAN --model {name} --output FILE")
+        lines.append(f"transferseg models rollback {name}    # go back to what was in use before")
+    else:
+        lines.append(
+            f"transferseg segment SCAN --model {_quoted(result['model'] + '@' + str(result['version']))} "
+            "--output FILE    # to look at its results"
+        )
+        force = " --force" if result["evidence"]["verdict"] == "worse" else ""
+        lines.append(f"transferseg models promote {name} {result['version']}{force}    # to use it all the same")
+    lines.append(f"transferseg models history {name}")
+    return "\n".join(lines)
+
+
+def _quoted(word: str) -> str:
+    return f"'{word}'" if " " in word else word
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _number(value: float | None, decimals: int = 3) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a plain text table: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = []
+    for row in [header, *rows]:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

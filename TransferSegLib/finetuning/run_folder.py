@@ -1,0 +1,159 @@
+"""What a fine-tuning keeps on the disk while it runs, so that it can be killed at any moment and go on.
+
+The folder's name is a hash of everything that decides the result (cases by content, parent, knobs). Whoever asks for
+the same again goes on where it ended; whoever asks for something else begins a folder of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from TransferSegLib.durable_writing import replace_file, write_text_durably
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.file_lock import FileLock
+from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
+
+#: In a project's folder: runs that were begun there and have not ended.
+RUNS_NAME = ".fine-tuning"
+_LOCK, _PLAN = "in-use.lock", "plan.json"
+#: A run nobody has touched for so long is not gone on with any more.
+_FORGOTTEN_S = 14 * 24 * 3600.0
+
+
+class RunFolder:
+    """The folder of one run; use it in a ``with`` statement, which keeps other processes from the same run."""
+
+    def __init__(self, runs: Path, identity: dict[str, Any]) -> None:
+        """Name the folder of a run among others; it is made when it is entered."""
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8")).hexdigest()
+        self.folder = runs / f"run-{digest[:16]}"
+        self._lock: FileLock | None = None
+
+    def __enter__(self) -> RunFolder:
+        """Make and lock the folder; raises TrainingError when it cannot be written or another process has it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
+        message = f"This very fine-tuning is running already (in {self.folder})."
+        lock = FileLock(self.folder / _LOCK, 1.0, message, TrainingError)
+        lock.acquire()
+        self._lock = lock
+        _forget_old(self.folder.parent, self.folder)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let others have it; what is in it stays."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def remove(self) -> None:
+        """Remove the folder of a run whose result is safe elsewhere."""
+        if self._lock is not None:
+            self._lock.release()
+        _remove(self.folder)
+        with suppress(OSError):  # not empty: there are other runs
+            self.folder.parent.rmdir()
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Return an entry that was written, None when there is none (or it is damaged: then it is made again)."""
+        try:
+            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write an entry that is whole or not there; raises TrainingError."""
+        self._touch()
+        try:
+            write_text_durably(self.folder / name, json.dumps(content, allow_nan=False) + "\n")
+        except OSError as error:
+            raise self._unwritable(name, error) from error
+
+    def read_plan(self) -> dict[str, Any] | None:
+        """Return what was decided before the first candidate."""
+        return self.read_json(_PLAN)
+
+    def write_plan(self, plan: dict[str, Any]) -> None:
+        """Write what was decided; from here on a run that goes on must decide the same."""
+        self.write_json(_PLAN, plan)
+
+    def read_array(self, name: str) -> np.ndarray | None:
+        """Return an array that was written, None when there is none or it is damaged."""
+        try:
+            with np.load(self.folder / name, allow_pickle=False) as content:
+                return np.asarray(content["values"])
+        except Exception:  # numpy raises many kinds for a damaged file, which is made again
+            return None
+
+    def write_array(self, name: str, values: np.ndarray) -> None:
+        """Write an array that is whole or not there; raises TrainingError."""
+        part = self.folder / (name + ".part")
+        try:
+            with part.open("wb") as stream:
+                np.savez_compressed(stream, values=values)
+                stream.flush()
+                os.fsync(stream.fileno())
+            replace_file(part, self.folder / name)
+        except OSError as error:
+            raise self._unwritable(name, error) from error
+
+    def read_state(self, name: str) -> dict[str, Any] | None:
+        """Return a training's state, None when there is none, or it is damaged (then that part is trained again)."""
+        try:
+            return read_checkpoint(self.folder / name) if (self.folder / name).exists() else None
+        except TrainingError:
+            return None
+
+    def write_state(self, name: str, state: dict[str, Any]) -> None:
+        """Write a training's state; raises TrainingError when the disk refuses."""
+        self._touch()
+        write_checkpoint(self.folder / name, state)
+
+    def forget(self, name: str) -> None:
+        """Remove what is not needed any more."""
+        with suppress(OSError):
+            (self.folder / name).unlink()
+
+    def _touch(self) -> None:
+        """Show that the run is alive, or raise TrainingError when its folder has vanished."""
+        try:
+            os.utime(self.folder)
+        except OSError as error:
+            raise TrainingError(f"The folder {self.folder} is gone or cannot be reached: {error.strerror}.") from error
+
+    def _unwritable(self, name: str, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"{self.folder / name} cannot be written ({error.strerror or error}). What was done before is still there; "
+            "free some disk space and give the same command again."
+        )
+
+
+def _forget_old(runs: Path, current: Path) -> None:
+    """Remove runs that nobody has gone on with for two weeks and nobody has in use."""
+    for folder in runs.glob("run-*"):
+        with suppress(OSError, TrainingError):
+            if folder != current and time.time() - folder.stat().st_mtime > _FORGOTTEN_S:
+                with FileLock(folder / _LOCK, 0.0, "in use", TrainingError):
+                    pass
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Rename a folder away, then remove it, so that half of one is never taken for a run."""
+    with suppress(OSError):
+        folder = folder.rename(folder.with_name(f".removed-{folder.name}-{os.getpid()}"))
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,35 @@
+"""The job that fine-tunes a model; an interrupted one goes on when it is resumed, from what its folder holds.
+
+Its parameters are those of ``FineTuneRequest``; its result is what ``FineTuned.to_json`` gives, and ``report``, the
+same as a text for a person.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from TransferSegLib.jobs.kinds import Kind
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.progress import CancelToken, ProgressCallback
+
+#: In the job's folder: what a resumed job goes on from.
+RUNS = "runs"
+
+
+def run_finetune(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
+    """Fine-tune, or go on; the result is described at the top."""
+    from TransferSegLib.finetuning.finetune import finetune
+    from TransferSegLib.finetuning.report import report_text
+    from TransferSegLib.finetuning.request import FineTuneRequest
+
+    wanted = FineTuneRequest.from_json(request.parameters, request.device, folder / RUNS)
+    result = finetune(wanted, progress, cancel).to_json()
+    text = report_text(result)
+    print(text)  # into the job's log
+    return result | {"report": text}
+
+
+#: A tile of a large scan, after which the work looks whether to stop, can take many seconds; a hard end costs that
+#: prediction, or the training steps since the last checkpoint.
+FINETUNE = Kind(run_finetune, grace_s=1.5)
