@@ -524,6 +524,22 @@ def test_real_keras_files(folder: Path, resources: Path, shared_data: Path, name
     assert added.description.spacing_mm == load_model(added.path).description.spacing_mm == 1.5
 
 
+@pytest.mark.parametrize("name", ["published", "PUBLISHED"])
+def test_another_file_cannot_borrow_a_name_of_the_catalogue(
+    folder: Path, resources: Path, shared_data: Path, name: str
+) -> None:
+    file = shared_data / "keras_reference" / "weights_only.h5"
+    put_into_catalogue(resources, b"the published file", "keras", name="published", structures=("a", "b"))
+    with pytest.raises(ModelError, match="'published' is the catalogue's name of a model, and this file is not"):
+        import_model(file, folder, name)
+    assert not contents(folder)
+    # Put there by hand, it is not taken for the published one.
+    import_model(file, folder, "mine")
+    (folder / "mine").rename(folder / "published")
+    with pytest.raises(ModelError, match="is another one than the catalogue's"):
+        fetch_model("published", folder)
+
+
 def test_fetched_models_that_describe_themselves_keep_their_spacing(folder: Path, server: Server) -> None:
     with pytest.raises(ModelError, match="leave out --spacing-mm"):
         fetch_model("tiny", folder, session=server.session(), spacing_mm=1.5)

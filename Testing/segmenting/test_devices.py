@@ -110,6 +110,10 @@ def test_native_bfloat16_falls_back_to_the_processors_flags(monkeypatch, tmp_pat
         RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes."),
         RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
 )
 def test_out_of_memory_in_all_its_words(error):

@@ -202,6 +202,27 @@ def test_out_of_memory_on_a_gpu_goes_on_on_the_cpu(network, volume, reference, f
     assert ("cuda:0", 108) in sides
 
 
+def test_a_gpu_that_others_fill_is_given_up_for_the_cpu(network, volume, reference, monkeypatch):
+    monkeypatch.setattr(predict, "free_memory_bytes", lambda device: 1.2e8 if device.kind == "cuda" else None)
+    monkeypatch.setattr(predict, "choose_device", lambda wanted: choose_device(wanted, torch.float32))
+    reports = []
+    predictor = Predictor(network, Device("cuda:0", "GPU"))
+    logits = assembled(predictor.predict(volume, -1.0, progress=reports.append))
+    assert np.abs(logits - reference).max() < 1e-4
+    assert predictor.device == CPU
+    assert reports[0].message == "Not enough memory on GPU: going on on the CPU"
+    assert [report.message for report in reports].count(reports[0].message) == 1
+
+
+def test_one_value_that_is_no_number_is_seen(network):
+    logits = torch.zeros(3, 40, 20, 20)
+    assert predict._are_finite(logits)
+    for value in (float("nan"), float("inf"), -float("inf")):
+        damaged = logits.clone()
+        damaged[2, 39, 19, 19] = value
+        assert not predict._are_finite(damaged)
+
+
 def test_out_of_memory_for_the_smallest_tile_on_the_cpu_is_told(network, volume, failing):
     failing(lambda runner, scan: MemoryError())
     with pytest.raises(DeviceError, match="not enough memory for the smallest tile"):

@@ -112,7 +112,7 @@ def fetch_model(
     with alone(part, entry.name, progress, cancel):
         existing = None if replace else find_library_model(entry.name, library)
         if existing is not None:
-            return Added(existing, _verified(existing), entry, was_there=True)
+            return Added(existing, _verified(existing, entry), entry, was_there=True)
         file = fetch_file(download, part, entry.name, progress, cancel, session)
         stage = f"Importing {entry.name}"
         if progress is not None:
@@ -160,12 +160,34 @@ def _fetchable(name: str) -> CatalogueEntry:
     )
 
 
-def _verified(path: Path) -> ModelDescription:
-    """Return the description of a model that is in the library already; raises ModelError when it is damaged."""
+def _verified(path: Path, entry: CatalogueEntry) -> ModelDescription:
+    """Return the description of a model that is in the library already.
+
+    Raises ModelError when it is damaged, or is another model that somebody gave the catalogue's name.
+    """
     try:
-        return load_model(path).description
+        description = load_model(path).description
     except ModelError as error:
         raise ModelError(f"{error} To fetch it again: --replace.") from error
+    # A model of ours describes itself; what Keras weights are is known from the catalogue alone.
+    is_keras = entry.download is not None and entry.download.kind == "keras"
+    if is_keras and (description.network.width, description.label_set.names) != (entry.width, entry.structures):
+        raise ModelError(
+            f"The model in {path} has the name '{entry.name}', but is another one than the catalogue's: remove it, or "
+            "fetch with --replace."
+        )
+    return description
+
+
+def _check_not_borrowed(incoming: Incoming) -> None:
+    """Raise ModelError when a file that is not the catalogue's would get the name of a model that can be fetched."""
+    name = incoming.description.name
+    entry = catalogue().find(name)
+    if entry is not None and incoming.entry != entry:
+        raise ModelError(
+            f"'{entry.name}' is the catalogue's name of a model, and this file is not that model: give another name "
+            "with --name."
+        )
 
 
 def _check_free(name: str, library: Path, replace: bool) -> Path | None:
@@ -189,6 +211,7 @@ def _check_free(name: str, library: Path, replace: bool) -> Path | None:
 def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken | None) -> Added:
     """Write a model into the library, verify what was written, and give it its place."""
     name = incoming.description.name
+    _check_not_borrowed(incoming)
     _check_free(name, library, replace)
     with changing(library, cancel) as work:
         existing = _check_free(name, library, replace)

@@ -19,8 +19,18 @@ from TransferSegLib.network.unet import UNet3D
 from TransferSegLib.segmenting.inference_network import InferenceNetwork
 from TransferSegLib.segmenting.probe import fastest
 
-#: What torch says when there is not enough memory on a CPU, a CUDA device, an Apple GPU.
-_OUT_OF_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+#: What torch says when there is not enough memory on a CPU, a CUDA device, an Apple GPU; the last four are what
+#: NVIDIA's libraries make of it.
+_OUT_OF_MEMORY_WORDS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "cudnn_status_alloc_failed",
+    "cublas_status_alloc_failed",
+    "unable to find an engine to execute this computation",
+    "unable to find a valid cudnn algorithm",
+)
 
 #: Where Linux lists what the processor can do.
 _PROCESSOR_FLAGS = Path("/proc/cpuinfo")

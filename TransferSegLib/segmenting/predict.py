@@ -88,6 +88,8 @@ class Predictor:
         self._longest_side = longest_side
         self._tile_bytes = float("inf")
         self._runner: InferenceNetwork | None = None
+        #: What planning had to change, in words for the progress; empty when nothing.
+        self.notice = ""
 
     def predict(
         self,
@@ -106,19 +108,28 @@ class Predictor:
     def plan(
         self, size_zyx: Triple, tile_bytes: float, region: tuple[Triple, Triple], content_zyx: Sequence[Span]
     ) -> TilePlan:
-        """Return the tiles for a region of a volume around its content as long as the device stays the same."""
-        free = free_memory_bytes(self.device)
-        budget = min(self._tile_bytes, tile_bytes if free is None else _SHARE_OF_GPU * free)
-        return plan_tiles(
-            size_zyx,
-            self._source.width,
-            self._source.classes,
-            budget,
-            self.device.dtype.itemsize,
-            self._longest_side,
-            region,
-            content_zyx,
-        )
+        """Return the tiles for a region of a volume around its content as long as the device stays the same.
+
+        A GPU with too little free memory for the smallest tile is given up for the CPU.
+        """
+        while True:
+            free = free_memory_bytes(self.device)
+            budget = min(self._tile_bytes, tile_bytes if free is None else _SHARE_OF_GPU * free)
+            try:
+                return plan_tiles(
+                    size_zyx,
+                    self._source.width,
+                    self._source.classes,
+                    budget,
+                    self.device.dtype.itemsize,
+                    self._longest_side,
+                    region,
+                    content_zyx,
+                )
+            except DeviceError:
+                if self.device.kind == "cpu":
+                    raise
+                self.notice = self._go_on_on_the_cpu()
 
     def logits(self, seen_zyx: np.ndarray, outside: float) -> torch.Tensor:
         """Return the logits (classes, z, y, x), in the device's precision, of what one tile sees (float32, zyx).
@@ -132,8 +143,7 @@ class Predictor:
                 )
             content = content_spans(seen_zyx, outside)
             logits = self._runner(torch.from_numpy(seen_zyx)[None, None], content, outside)[0]
-            # A sum is finite when all its terms are, and takes no memory.
-            is_finite = bool(torch.isfinite(logits.sum(dtype=torch.float32)))
+            is_finite = _are_finite(logits)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -160,7 +170,12 @@ class Predictor:
             raise DeviceError(
                 f"There is not enough memory for the smallest tile ({needed / 1e9:.1f} GB): close other programs."
             )
-        failed, self.device, self._tile_bytes = self.device, choose_device("cpu"), float("inf")
+        return self._go_on_on_the_cpu()
+
+    def _go_on_on_the_cpu(self) -> str:
+        """Give up a GPU for want of memory; return what happened in words."""
+        failed, self.device = self.device, choose_device("cpu")
+        self._tile_bytes, self._runner = float("inf"), None
         return f"Not enough memory on {failed.name}: going on on the {self.device.name}"
 
 
@@ -211,6 +226,7 @@ class TiledPrediction:
             plan = self._predictor.plan(self.size_zyx, self._tile_bytes, self._region, self._content)
             tiles = [tile for tile in plan if self.elsewhere is None or self._sees_anything(plan, tile)]
             stage = Stage("Segmenting", len(tiles), self._progress, self._cancel)
+            message, self._predictor.notice = message or self._predictor.notice, ""
             if message:
                 stage.step(message, count=0)
             try:
@@ -274,6 +290,15 @@ def label_volume(
         labels[window] = part.most_probable()[:z, :y, :x]
         del part  # before the next tile is computed
     return labels
+
+
+def _are_finite(logits: torch.Tensor) -> bool:
+    """Tell whether logits (classes, z, y, x) are finite: a sum is when all its terms are.
+
+    In slabs, because a sum in float32 makes a copy in float32.
+    """
+    slabs = logits.split(_ROWS_AT_ONCE, dim=1)
+    return bool(torch.isfinite(torch.stack([slab.sum(dtype=torch.float32) for slab in slabs])).all())
 
 
 def tile_input(intensities_zyx: np.ndarray, outside: float, plan: TilePlan, tile: Tile) -> np.ndarray:
