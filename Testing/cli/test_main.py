@@ -107,3 +107,20 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume(tmp_path: Path) -> None:
 def test_durations_and_tables() -> None:
     assert [duration(s) for s in (8.4, 185, 7800)] == ["8 s", "3 min 05 s", "2 h 10 min"]
     assert table(("name", "n"), [("a", "10")]) == "name   n\n----  --\na     10"
+
+
+def test_what_the_output_cannot_show_is_escaped():
+    code = (
+        "import sys; from TransferSegLib.cli import main; "
+        "main.make_parser = lambda: print('脾臓') or sys.exit(0); sys.exit(main.main([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONIOENCODING": "cp1252"}, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, b"\\u813e\\u81d3"), done.stderr
+
+
+def test_no_verb_is_imported_before_main_runs():
+    code = "import sys, TransferSegLib.cli.main; print([name for name in sys.modules if '.cli.' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['TransferSegLib.cli.main']"

@@ -6,24 +6,30 @@ Exit codes: 0 done, 2 something the user can put right (one line says what), 130
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from TransferSegLib.cli import cases, dataset, demo, evaluate, finetune, jobs, models, segment, train_base
 from TransferSegLib.errors import Cancelled, TransferSegError
 from TransferSegLib.version import code_version
 
-_VERBS = (demo, segment, train_base, dataset, cases, finetune, evaluate, models, jobs)
+#: The modules of the verbs, in the order of the help. They are imported in ``main``, where Ctrl-C is answered already.
+_VERBS = ("demo", "segment", "train_base", "dataset", "cases", "finetune", "evaluate", "models", "jobs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    if not hasattr(arguments, "run"):
-        parser.print_help()
-        return 0
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal or a pipe cannot show (a name in Japanese on cp1252) is escaped, and no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        parser = make_parser()
+        arguments = parser.parse_args(argv)
+        if not hasattr(arguments, "run"):
+            parser.print_help()
+            return 0
         return int(arguments.run(arguments))
     except Cancelled as stopped:
         print(f"transferseg: {stopped}", file=sys.stderr)
@@ -49,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"transferseg {code_version()}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for verb in _VERBS:
-        verb.add_parser(subparsers)
+        import_module(f"TransferSegLib.cli.{verb}").add_parser(subparsers)
     return parser
 
 

@@ -13,7 +13,6 @@ from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, pro
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters, segment_file, segmented_entry
-from TransferSegLib.scans.write import LABEL_MAP_SUFFIXES, check_writable
 
 if TYPE_CHECKING:
     from TransferSegLib.segmenting.segment import Segmentation
@@ -88,6 +87,7 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
 
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
+    from TransferSegLib.scans.write import check_writable
     from TransferSegLib.segmenting.segment import Segmenter
 
     segmenter = Segmenter(load_model(find_model(arguments.model)), arguments.device, arguments.memory)
@@ -125,6 +125,7 @@ def _start_in_background(
     """Start the same as a job, after the checks that need no torch."""
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_description
+    from TransferSegLib.scans.write import check_writable
 
     model = find_model(arguments.model)
     label_set = load_description(model).label_set
@@ -170,6 +171,8 @@ def stem(scan: Path) -> str:
 
 def _written_extension(path: Path) -> str | None:
     """Return the known label map extension a file name ends with, None when it has none."""
+    from TransferSegLib.scans.write import LABEL_MAP_SUFFIXES
+
     return next((suffix for suffix in LABEL_MAP_SUFFIXES if path.name.lower().endswith(suffix)), None)
 
 
