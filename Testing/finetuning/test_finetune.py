@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -202,6 +203,23 @@ def test_stopped_it_goes_on(world: Any, tmp_path: Path) -> None:
     assert not any("comparison 1" in report.stage for report in reports)
     later = "Held-out comparison 2 of 2: training the last layers"
     assert [report.step for report in reports if report.stage == later and report.step] == [3, 4]
+
+
+def test_the_parent_may_vanish_meanwhile(world: Any, tmp_path: Path) -> None:
+    library = put_parent(tmp_path / "elsewhere", world.make_parent(world.label_set("bright"), width=1))
+    project = add_cases(tmp_path / "project", [1, 2])
+
+    def watch(report: Progress) -> None:
+        if report.stage.startswith("Held-out comparison 1"):
+            shutil.rmtree(library, ignore_errors=True)
+
+    knobs = replace(KNOBS, tail_steps=1, report_cases=0)
+    wanted = request(project, tmp_path / "library", model=str(library / "tiny"), name="mine", configuration=knobs)
+    result = finetune(wanted, watch)
+    assert not library.exists()
+    versions = history("mine", tmp_path / "library").versions
+    assert [version.number for version in versions] == [0, 1]
+    assert versions[0].sha256 == result.undertaking.reference.sha256
 
 
 def test_worse_is_never_promoted(world: Any, better: tuple[FineTuned, Path, list[Progress]], tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ class _Run:
         """Set up a run that has not begun, or goes on."""
         self._work, self._folder = work, folder
         self._cancel, self._clock, self._started = cancel, clock, started
+        self._parent_copy = folder.pin(work.parent_path)
         self._saved = folder.read_plan()
         precision = None if self._saved is None else getattr(torch, self._saved["precision"])
         self._device: Device = choose_device(work.request.device, precision)
@@ -421,7 +422,7 @@ class _Run:
             work.describe(metrics),
             final.state_dict,
             record,
-            origin=work.parent_path,
+            origin=self._parent_copy,
             log="\n".join(lines) + "\n",
             promote="unless worse" if work.request.promote else "if better",
             cancel=self._cancel,

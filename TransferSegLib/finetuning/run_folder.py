@@ -21,6 +21,8 @@ import numpy as np
 from TransferSegLib.durable_writing import replace_file, write_text_durably
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.file_lock import FileLock
+from TransferSegLib.models.archive import read_model_files
+from TransferSegLib.models.store import write_files
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 
 #: In a project's folder: runs that were begun there and have not ended.
@@ -66,6 +68,23 @@ class RunFolder:
         _remove(self.folder)
         with suppress(OSError):  # not empty: there are other runs
             self.folder.parent.rmdir()
+
+    def pin(self, model: Path) -> Path:
+        """Return a copy of a model: the original may be replaced or removed while the run goes on.
+
+        Raises ModelError when the model cannot be read and TrainingError when its copy cannot be written.
+        """
+        copy, part = self.folder / "parent", self.folder / "parent.part"
+        if not copy.is_dir():
+            files = read_model_files(model)
+            try:
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                write_files(part, files)
+                part.rename(copy)
+            except OSError as error:
+                raise self._unwritable(copy.name, error) from error
+        return copy
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return an entry that was written, None when there is none (or it is damaged: then it is made again)."""
