@@ -143,7 +143,9 @@ class _Run:
         self._cache: FeatureCache | None = None
         self._log: list[str] = []
         count = len(work.dataset.cases)
-        self._whole = WholeProgress(progress, self._estimates(count, 5, _PREDICT_S, _CANDIDATE_S), clock)
+        folds = max(2, min(work.patients, 5))
+        candidate_s = 60.0 * work.request.minutes * 0.7 / (folds + 1) or _CANDIDATE_S
+        self._whole = WholeProgress(progress, self._estimates(count, folds, _PREDICT_S, candidate_s), clock)
 
     def run(self) -> FineTuned:
         """Do what is left and return the result."""
