@@ -112,3 +112,11 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         FileLock(tmp_path / "nowhere" / "lock", 0, "busy", DatasetError),
     ):
         pass
+
+
+def test_caller_says_what_to_do_about_a_file_that_cannot_be_locked(tmp_path: Path):
+    with (
+        pytest.raises(TransferSegError, match=r"cannot be locked: .*\. Choose another folder\.$"),
+        FileLock(tmp_path / "nowhere" / "lock", 0, "busy", hint="Choose another folder."),
+    ):
+        pass

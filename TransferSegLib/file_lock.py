@@ -39,17 +39,20 @@ class FileLock:
         message: str,
         error_type: type[TransferSegError] = TransferSegError,
         cancel: CancelToken | None = None,
+        hint: str = "Check the folder, its permissions and disk.",
     ) -> None:
         """Prepare a lock; nothing is touched before it is entered.
 
         ``timeout_s`` is how long to wait for another holder (0: do not); then ``error_type`` is raised with
         ``message``, a line for a person. ``cancel`` ends the wait with Cancelled.
+        ``hint`` says what to do where the file cannot be locked at all.
         """
         self.path = Path(path)
         self._timeout_s = timeout_s
         self._message = message
         self._error_type = error_type
         self._cancel = cancel
+        self._hint = hint
         self._descriptor: int | None = None
 
     @property
@@ -124,4 +127,4 @@ class FileLock:
     def _unusable(self, error: OSError) -> TransferSegError:
         """Return the error for a file that cannot be locked at all."""
         reason = error.strerror or str(error)
-        return self._error_type(f"{self.path} cannot be locked: {reason}. Check the folder, its permissions and disk.")
+        return self._error_type(f"{self.path} cannot be locked: {reason}. {self._hint}")

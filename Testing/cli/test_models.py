@@ -131,12 +131,16 @@ def test_export_refuses_other_names_and_overwriting(transferseg: Transferseg, tm
 def test_keras_options(transferseg: Transferseg, library: Path, shared_data: Path) -> None:
     file = shared_data / "keras_reference" / "weights_only.h5"
     code, out, _ = transferseg("import", file)
-    assert code == 0 and "is no file of the catalogue: imported as the options say" in out and "are assumed" in out
+    assert (
+        code == 0
+        and "is no file of the catalogue: imported as a CT network that works at 1 mm" in out
+        and "are assumed" in out
+    )
     assert "works at 1 mm (inferred)" in out
     names = [f"part {number}" for number in range(1, 23)]
     words = ["--name", "mine", "--background", "first", "--spacing-mm", "1.5", "--modality", "MR", "--structures"]
     code, out, _ = transferseg("import", file, *words, *names)
-    assert code == 0 and "works at 1.5 mm, in" in out and "assumed" not in out
+    assert code == 0 and "works at 1.5 mm, in" in out and "assumed" not in out and "imported as the options say" in out
     model = load_description(library / "mine")
     assert (model.spacing_mm, model.spacing_inferred, model.modality) == (1.5, False, "MR")
     assert model.label_set.names == tuple(names)
@@ -249,3 +253,12 @@ def test_ctrl_c_while_the_server_is_silent(
     assert "Stopped on request." in err and "are kept: fetch again to go on from there" in err
     assert transferseg("fetch", NAME)[0] == 0
     assert server.ranges()[-1] is not None
+
+
+def test_library_that_is_a_file(transferseg: Transferseg, library: Path) -> None:
+    library.write_text("mine")
+    for words in (("list",), ("import", MODEL)):
+        code, out, err = transferseg(*words)
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert f"is a file, not a folder: {library}" in err and "TRANSFERSEG_MODELS" in err
+    assert library.read_text() == "mine"

@@ -70,7 +70,7 @@ def test_card_and_pictures_go_along_and_nothing_else(saved: Path) -> None:
 def test_export_does_not_overwrite_unasked(saved: Path, zipped: Path) -> None:
     before = zipped.read_bytes()
     (saved / "README.md").write_text("a card")
-    with pytest.raises(ModelError, match="exists already"):
+    with pytest.raises(ModelError, match=r"exists already.*--replace"):
         export_model(saved, zipped)
     assert zipped.read_bytes() == before
     export_model(saved, zipped, overwrite=True)
@@ -124,8 +124,15 @@ def test_export_that_is_interrupted_keeps_the_old_archive(
 
 
 def test_export_to_a_missing_folder(saved: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be written"):
+    with pytest.raises(ModelError, match=r"folder\.zip cannot be written: there is no folder .*no\.$"):
         export_model(saved, saved / "no" / "folder.zip")
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x.HDF5", "x.keras"])
+def test_keras_files_are_to_be_imported(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(ModelError, match="is a Keras file: import it first with: transferseg models import"):
+        load_model(tmp_path / name)
 
 
 def test_folder_compressed_by_hand_is_read(saved: Path) -> None:

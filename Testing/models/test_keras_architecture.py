@@ -70,9 +70,30 @@ def other_order(of: Layers) -> None:
     (inbound[0]["args"][0] if isinstance(inbound[0], dict) else inbound[0]).reverse()
 
 
+def rectified_head(of: Layers) -> None:
+    of["conv3d_3"]["config"]["activation"] = "linear"  # as many ReLUs as before
+    of["output_segm"]["config"]["activation"] = "relu"
+
+
+def rectified_head_alone(of: Layers) -> None:
+    of["output_segm"]["config"]["activation"] = "relu"
+
+
+def cropped_at_one_side(of: Layers) -> None:
+    of["cropping3d_1"]["config"]["cropping"] = [[32, 0], [16, 16], [16, 16]]
+
+
+def cropped_too_much(of: Layers) -> None:
+    of["cropping3d_1"]["config"]["cropping"] = 18
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (rectified_head, "'conv3d_3' is not followed by a ReLU"),
+        (rectified_head_alone, "relu"),
+        (cropped_at_one_side, "'cropping3d_1' has cropping = .* instead of 16 on every side"),
+        (cropped_too_much, "'cropping3d_1' has cropping = 18 instead of 16"),
         (same_padding, "'conv3d_3' has padding = 'same' instead of 'valid'"),
         (dilated, r"'conv3d_3' has dilation_rate = \[2, 2, 2\]"),
         (strided, r"'conv3d_3' has strides = \[1, 1, 2\]"),

@@ -111,3 +111,24 @@ def test_the_catalogue_says_the_same_of_the_published_model():
     assert (entry["spacing_mm"], entry["spacing_inferred"]) == (PUBLISHED.spacing_mm, PUBLISHED.spacing_inferred)
     assert (entry["modality"], entry["license"]) == (PUBLISHED.modality, PUBLISHED.license)
     assert (entry["citation"], entry["summary"]) == (PUBLISHED.citation, PUBLISHED.summary)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("liver", "", "spleen"), "The name '' of structure 2 for .*full_model.h5 is empty"),
+        (("liver", "a\nb", "spleen"), r"The name 'a\\nb' of structure 2 .* cannot be printed"),
+        (("liver", "a\x1b[31m", "spleen"), "cannot be printed"),
+        (("Background", "liver", "spleen"), "'Background' is no structure"),
+        (("RightKidney", "kidney_right", "spleen"), "share the name right kidney: 'RightKidney' and 'kidney_right'"),
+    ],
+)
+def test_names_that_cannot_be_used_are_named(names: tuple[str, ...], words: str):
+    with pytest.raises(ModelError, match=words):
+        model_from_keras(SMALL, KerasImport(name="mine", structures=names))
+
+
+@pytest.mark.parametrize("modality", ["", "  ", "C\nT"])
+def test_modality_that_is_none(modality: str):
+    with pytest.raises(ModelError, match="is no modality"):
+        model_from_keras(SMALL, KerasImport(name="mine", modality=modality))

@@ -139,7 +139,8 @@ def run_import(arguments: argparse.Namespace) -> int:
     if added.entry is not None:
         print(f"{arguments.file} is the published file of '{added.entry.name}'.")
     elif configuration.get("imported_from"):
-        print(f"{arguments.file} is no file of the catalogue: imported as the options say.")
+        how = "imported as the options say" if options.said else "imported as a CT network that works at 1 mm"
+        print(f"{arguments.file} is no file of the catalogue: {how}.")
     if added.entry is None and configuration.get("structure_names_assumed"):
         print(
             "The file does not name its structures, they are assumed: give them with --structures if they are others."

@@ -25,6 +25,8 @@ MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
 #: Texts and pictures for people that may lie beside the two files; they travel in an archive and are not read here.
 CARD_FILES = ("README.md", "card.md", "LICENSE", "LICENSE.txt")
+#: Files for the reader of Keras files, which says what is wrong with them; they have to be imported to be used.
+KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 #: Largest accepted size in bytes of each kind of file, and of an archive's whole content.
@@ -94,6 +96,8 @@ def read_model_entry(path: Path, name: str) -> bytes:
     if path.is_dir():
         return _read_file(path / name, _largest(name))
     if path.is_file():
+        if path.suffix.lower() in KERAS_SUFFIXES:
+            raise ModelError(f"{path} is a Keras file: import it first with: transferseg models import {path}")
         return _read_zipped(path, name)
     raise ModelError(f"There is no model at {path}: give a model's folder or zip file.")
 
@@ -127,20 +131,22 @@ def export_model(path: Path, zip_path: Path, overwrite: bool = False) -> Path:
 
     The model's files are verified first. A card and pictures that lie beside them go along, other files do not. Raises
     ModelError when the model is damaged, the target's name does not end in .zip, it exists and is not to be
-    overwritten, or cannot be written.
+    overwritten, its folder is missing, or it cannot be written.
     """
     path, zip_path = Path(path), Path(zip_path)
     if zip_path.suffix.lower() != ".zip":
         raise ModelError(f"A model is exported as a .zip file: give a name that ends in .zip instead of {zip_path}.")
     if zip_path.exists() and not overwrite:
-        raise ModelError(f"{zip_path} exists already: choose another name or allow it to be overwritten.")
+        raise ModelError(f"{zip_path} exists already: choose another name, or replace it with --replace.")
+    if not zip_path.parent.is_dir():
+        raise ModelError(f"{zip_path} cannot be written: there is no folder {zip_path.parent}.")
     entries = read_model_files(path)
     temporary = zip_path.with_name(f".{zip_path.name}.{uuid.uuid4().hex}.part")
     try:
         _write_zip(temporary, entries)
         temporary.replace(zip_path)
     except OSError as error:
-        raise ModelError(f"The model cannot be written to {zip_path}: {error}.") from error
+        raise ModelError(f"The model cannot be written to {zip_path}: {error.strerror or error}.") from error
     finally:
         temporary.unlink(missing_ok=True)
     return zip_path

@@ -29,6 +29,7 @@ from TransferSegLib.models.http_source import (
     read_from,
     web_page_instead,
 )
+from TransferSegLib.models.locate import ANOTHER_LIBRARY
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Stage
 
 if TYPE_CHECKING:
@@ -98,13 +99,13 @@ def alone(
             f"The folder {part.lock.parent} cannot be made: {error.strerror or error}. Choose another library folder."
         ) from error
     busy = f"Another program is fetching {name}. Try again when it is done."
-    lock = FileLock(part.lock, 0, busy, ModelError)
+    lock = FileLock(part.lock, 0, busy, ModelError, hint=ANOTHER_LIBRARY)
     try:
         lock.acquire()
     except ModelError:
         if progress is not None:
             progress(Progress("Waiting", 0.0, f"another program is fetching {name}"))
-        lock = FileLock(part.lock, _LONGEST_WAIT_S, busy, ModelError, cancel)
+        lock = FileLock(part.lock, _LONGEST_WAIT_S, busy, ModelError, cancel, ANOTHER_LIBRARY)
         lock.acquire()
     try:
         yield

@@ -13,6 +13,12 @@ from typing import Any
 
 from TransferSegLib.errors import ModelError
 
+_Layer = tuple[str, dict[str, Any], Any]
+_ACTIVATIONS = ("Activation", "ReLU", "Softmax")
+_WITHOUT_EFFECT = ("Dropout", "SpatialDropout3D")
+#: Voxels cut off each side of the skipped maps, in order of joining: what the convolutions without padding of the
+#: levels below take away, 4 at the lowest, then twice (4 + 4) and twice (16 + 4).
+_CROPPED = (4, 16, 40)
 _ONE, _TWO = (1, [1, 1, 1]), (2, [2, 2, 2])
 #: By kind of layer: the settings that matter with the values they may have. Layers of no effect are allowed.
 _SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -45,14 +51,15 @@ def check_architecture(configuration: str, source: str) -> None:
         layers = json.loads(configuration)["config"]["layers"]
         described = [(str(layer["class_name"]), dict(layer["config"]), layer.get("inbound_nodes")) for layer in layers]
         _check_settings(described, source)
+        _check_activations(described, source)
         _check_order_of_joining(described, source)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        _check_croppings(described, source)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{source} is damaged: its description of the network cannot be read.") from error
 
 
-def _check_settings(layers: list[tuple[str, dict[str, Any], Any]], source: str) -> None:
+def _check_settings(layers: list[_Layer], source: str) -> None:
     """Raise ModelError for a kind of layer or a setting that the paper's network does not have."""
-    convolutions = [settings for kind, settings, _ in layers if kind == "Conv3D"]
     for kind, settings, _ in layers:
         if kind not in _SETTINGS:
             raise _other_network(source, settings, f"is of the kind {kind}, which that network does not have")
@@ -62,13 +69,54 @@ def _check_settings(layers: list[tuple[str, dict[str, Any], Any]], source: str) 
                 value = list(value)
             if not any(value == choice for choice in allowed):
                 raise _other_network(source, settings, f"has {setting} = {value!r} instead of {allowed[0]!r}")
-    rectifiers = sum(kind == "ReLU" or settings.get("activation") == "relu" for kind, settings, _ in layers)
-    if rectifiers < len(convolutions) - 1:
-        bare = next(s for s in convolutions if s.get("activation") != "relu")
-        raise _other_network(source, bare, "is not followed by a ReLU")
 
 
-def _check_order_of_joining(layers: list[tuple[str, dict[str, Any], Any]], source: str) -> None:
+def _check_activations(layers: list[_Layer], source: str) -> None:
+    """Raise ModelError unless a ReLU follows each convolution but the last, and nothing or a softmax the last."""
+    known: dict[Any, tuple[str, dict[str, Any]]] = {}  # by layer: how its maps are activated, by which convolution
+    for kind, settings, inbound in layers:
+        before = [known[name] for name in _input_names(inbound)]
+        own = {"ReLU": "relu", "Softmax": "softmax"}.get(kind, settings.get("activation") or "linear")
+        if kind == "InputLayer":
+            known[settings["name"]] = ("relu", settings)  # nothing has to follow it
+            continue
+        activation, convolution = before[0]
+        if kind in _ACTIVATIONS and activation not in ("linear", own) and own != "linear":
+            raise _other_network(source, settings, f"applies {own} after {activation}")
+        if kind in _ACTIVATIONS or kind in _WITHOUT_EFFECT:
+            known[settings["name"]] = (activation if own == "linear" else own, convolution)
+            continue
+        for activation, convolution in before:
+            if activation != "relu":
+                raise _other_network(source, convolution, "is not followed by a ReLU")
+        known[settings["name"]] = (own, settings) if kind == "Conv3D" else before[0]
+    activation, head = known[layers[-1][1]["name"]]
+    if activation not in ("linear", "softmax"):
+        raise _other_network(source, head, f"is the last and has activation = {activation!r} instead of 'softmax'")
+
+
+def _check_croppings(layers: list[_Layer], source: str) -> None:
+    """Raise ModelError unless what is skipped is cropped around its centre, to the size of what it is joined with."""
+    kinds = {settings.get("name"): (kind, settings, list(_input_names(inbound))) for kind, settings, inbound in layers}
+    joinings = [settings for kind, settings, _ in layers if kind == "Concatenate"]
+    croppings = sum(kind == "Cropping3D" for kind, _, _ in layers)
+    if len(joinings) != len(_CROPPED) or croppings != len(_CROPPED):
+        raise _other_network(source, layers[-1][1], f"comes after {len(joinings)} joinings and {croppings} croppings")
+    for joining, margin in zip(joinings, _CROPPED, strict=True):
+        skipped = kinds[joining.get("name")][2][1]
+        while kinds[skipped][0] in _WITHOUT_EFFECT:
+            skipped = kinds[skipped][2][0]
+        kind, settings, _ = kinds[skipped]
+        if kind != "Cropping3D":
+            raise _other_network(source, joining, "joins maps that are not cropped")
+        cropping = settings["cropping"]
+        per_axis = [cropping] * 3 if isinstance(cropping, int) else list(cropping)
+        pairs = [[axis, axis] if isinstance(axis, int) else list(axis) for axis in per_axis]
+        if pairs != [[margin, margin]] * 3:
+            raise _other_network(source, settings, f"has cropping = {cropping!r} instead of {margin} on every side")
+
+
+def _check_order_of_joining(layers: list[_Layer], source: str) -> None:
     """Raise ModelError unless each joining puts the up-sampled maps before the skipped ones."""
     kinds = {settings.get("name"): kind for kind, settings, _ in layers}
     for kind, settings, inbound in layers:

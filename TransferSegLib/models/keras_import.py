@@ -19,7 +19,7 @@ from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.keras_weights import Background, KerasWeights, read_keras_weights
 from TransferSegLib.scans.intensity import IntensityRule
-from TransferSegLib.structures import LabelSet
+from TransferSegLib.structures import LabelSet, structure_key
 from TransferSegLib.version import code_version
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def model_from_keras(
     options do not fit it.
     """
     path = Path(path)
+    if not options.modality.strip() or not options.modality.isprintable():
+        raise ModelError(f"{options.modality!r} is no modality for {path}: give CT or MR, for example.")
     weights = read_keras_weights(path, options.background)
     label_set, assumed = _label_set(options, weights.network.classes, path)
     description = ModelDescription(
@@ -146,12 +148,28 @@ def _label_set(options: KerasImport, classes: int, path: Path) -> tuple[LabelSet
             f"{path} has {classes} channels: the background and {classes - 1} structures. {len(names)} structures are "
             "named: name each of them, in the order of the channels, without the background."
         )
+    _check_names(names, path)
     readable = [readable_name(name) for name in names]
     try:
         label_set = LabelSet(tuple(describe_structure(name, label) for label, name in enumerate(readable, start=1)))
     except TransferSegError as error:
         raise ModelError(f"The structures for {path} cannot be used. {error}") from error
     return label_set, assumed
+
+
+def _check_names(names: tuple[str, ...], path: Path) -> None:
+    """Raise ModelError naming the first structure whose name is empty, not printable, the background's, or taken."""
+    seen: dict[str, str] = {}
+    for number, name in enumerate(names, start=1):
+        key = structure_key(readable_name(name))
+        if not key or not name.isprintable():
+            what = "is empty" if not key else "holds what cannot be printed"
+            raise ModelError(f"The name {name!r} of structure {number} for {path} {what}: give another.")
+        if key == "background":
+            raise ModelError(f"'{name}' is no structure for {path}: name them without the background.")
+        if key in seen:
+            raise ModelError(f"Two structures for {path} share the name {key}: '{seen[key]}' and '{name}'.")
+        seen[key] = name
 
 
 def _summary(options: KerasImport, label_set: LabelSet) -> str:

@@ -24,7 +24,13 @@ from TransferSegLib.models.archive import is_model_file
 from TransferSegLib.models.catalogue import CatalogueEntry
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.incoming import Incoming, KerasOptions, check_name, read_incoming
-from TransferSegLib.models.locate import catalogue, find_bundled_model, find_library_model
+from TransferSegLib.models.locate import (
+    ANOTHER_LIBRARY,
+    catalogue,
+    check_library,
+    find_bundled_model,
+    find_library_model,
+)
 from TransferSegLib.models.store import load_model, write_files
 from TransferSegLib.models.versions_state import is_line
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
@@ -242,12 +248,13 @@ def changing(library: Path, cancel: CancelToken | None = None) -> Iterator[Path]
 
     Raises ModelError when the library cannot be locked or written.
     """
+    check_library(library)
     try:
         library.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _not_writable(library, error) from error
     busy = f"The model library {library} is being changed by another program. Try again when it is done."
-    with FileLock(library / LOCK_FILE, _LONGEST_WAIT_S, busy, ModelError, cancel):
+    with FileLock(library / LOCK_FILE, _LONGEST_WAIT_S, busy, ModelError, cancel, ANOTHER_LIBRARY):
         try:
             _tidy(library)
             work = library / WORK_FOLDER / uuid.uuid4().hex

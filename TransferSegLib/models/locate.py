@@ -29,6 +29,8 @@ DEFAULT_MODEL = "head-neck-ct"
 DEFAULT_SAMPLE = "head-neck-ct"
 #: This environment variable names the user's library folder, if it is not to be in its usual place.
 LIBRARY_VARIABLE = "TRANSFERSEG_MODELS"
+#: What a message about a library that cannot be used ends with.
+ANOTHER_LIBRARY = f"Choose another folder with --library or the variable {LIBRARY_VARIABLE}."
 
 
 def resource_folders() -> list[Path]:
@@ -99,6 +101,7 @@ def library_models(library: Path | None = None) -> list[Path]:
     folder = library_folder() if library is None else library
     try:
         if not folder.is_dir():
+            check_library(folder)
             return []
         return sorted(
             entry
@@ -110,6 +113,12 @@ def library_models(library: Path | None = None) -> list[Path]:
         )
     except OSError as error:
         raise ModelError(f"The model library {folder} cannot be read: {error.strerror or error}.") from error
+
+
+def check_library(library: Path) -> None:
+    """Raise ModelError when a file lies where the library's folder, which need not exist, should be."""
+    if library.exists() and not library.is_dir():
+        raise ModelError(f"The model library is a file, not a folder: {library}. {ANOTHER_LIBRARY}")
 
 
 def find_bundled_model(name: str) -> Path | None:
