@@ -71,7 +71,7 @@ class SegmentProcess:
         self._process.connect("readyReadStandardError()", self._readLog)
         self._process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         self._process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
-        self._process.start(pythonExecutable(), ["-m", "TransferSegLib", *self._words()])
+        self._process.start(pythonExecutable(), ["-P", "-m", "TransferSegLib", *self._words()])
 
     def cancel(self) -> None:
         """End the process with all it started; ``onEnd`` follows when it is gone."""

@@ -36,7 +36,7 @@ def read_patient_id(path: Path, series: str | None = None) -> str:
     try:
         if python is None or not (path.is_dir() or is_dicom_file(path)):
             return ""
-        command = [str(python), "-m", "TransferSegLib.corrections.dicom_patient", str(path.absolute())]
+        command = [str(python), "-P", "-m", "TransferSegLib.corrections.dicom_patient", str(path.absolute())]
         done = subprocess.run(  # noqa: S603 - the command is this library's own
             command + ([series] if series else []),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},

@@ -38,7 +38,7 @@ def read_arrays_isolated(path: Path, interpreter: Path | None = None) -> KerasAr
     if python is None:
         raise ModelError(f"{path} can only be read with a Python interpreter, and none was found.")
     with tempfile.TemporaryDirectory(prefix="transferseg-") as folder:
-        command = [str(python), "-m", "TransferSegLib.models.keras_isolated", folder, str(path.absolute())]
+        command = [str(python), "-P", "-m", "TransferSegLib.models.keras_isolated", folder, str(path.absolute())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
         try:
             done = subprocess.run(  # noqa: S603 - the command is this library's own

@@ -41,7 +41,7 @@ def read_isolated(path: Path, series: str | None, interpreter: Path | None = Non
             f"{path} can only be read with a Python interpreter, and none was found. Save it as NIfTI or NRRD."
         )
     with tempfile.TemporaryDirectory(prefix="transferseg-") as folder:
-        command = [str(python), "-m", "TransferSegLib.scans.isolated_reading", folder, str(path.absolute())]
+        command = [str(python), "-P", "-m", "TransferSegLib.scans.isolated_reading", folder, str(path.absolute())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
         try:
             done = subprocess.run(  # noqa: S603 - the command is this library's own
