@@ -437,7 +437,9 @@ def keras_calls(monkeypatch: pytest.MonkeyPatch, description: ModelDescription, 
     """Replace the reading of Keras weights by the tiny network; what it is asked for is listed."""
     calls: list[Any] = []
 
-    def stand_in(path: Path, options: KerasImport, source: str = "") -> tuple[ModelDescription, Weights]:
+    def stand_in(
+        path: Path, options: KerasImport, source: str = "", cancel: CancelToken | None = None
+    ) -> tuple[ModelDescription, Weights]:
         calls.append((options, source))
         names = options.structures or ("structure 1", "structure 2")
         structures = [

@@ -177,6 +177,17 @@ def test_the_console_waits_and_returns_the_wanted_structures(host):
     assert len(segmentations()) == 1 and temporary_folders() == []
 
 
+def test_nothing_in_the_current_folder_is_run(host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import slicer
+
+    for name in ("json.py", "numpy.py"):
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})\n")
+    monkeypatch.chdir(tmp_path)
+    logic = slicer.util.getModuleLogic("TransferSeg")
+    assert logic.segment(add_volume(), model="tiny", device="cpu") is not None
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the launcher of this test is a shell script")
 def test_cancel_ends_the_process_behind_the_launcher(host, ui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """PythonSlicer only starts the real Python: killing it alone would leave that running."""

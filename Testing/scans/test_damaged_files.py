@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from TransferSegLib.child_process import find_interpreter
 from TransferSegLib.errors import ScanError
-from TransferSegLib.scans.isolated_reading import find_interpreter
 from TransferSegLib.scans.read import read_scan
 
 

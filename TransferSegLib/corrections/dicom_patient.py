@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import SimpleITK as sitk
 
+from TransferSegLib.child_process import find_interpreter, run_module
 from TransferSegLib.scans.dicom import is_dicom_file
-from TransferSegLib.scans.isolated_reading import find_interpreter
 
 PATIENT_ID = "0010|0020"
 _SERIES_UID = "0020|000e"
@@ -36,16 +35,9 @@ def read_patient_id(path: Path, series: str | None = None) -> str:
     try:
         if python is None or not (path.is_dir() or is_dicom_file(path)):
             return ""
-        command = [str(python), "-P", "-m", "TransferSegLib.corrections.dicom_patient", str(path.absolute())]
-        done = subprocess.run(  # noqa: S603 - the command is this library's own
-            command + ([series] if series else []),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_LONGEST_S,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
-        return str(json.loads(done.stdout.splitlines()[-1])) if done.returncode == 0 else ""
+        words = [str(path.absolute()), *([series] if series else [])]
+        end = run_module(python, "TransferSegLib.corrections.dicom_patient", words, _LONGEST_S)
+        return str(json.loads(end.output.splitlines()[-1])) if end.exit_code == 0 else ""
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
         return ""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import TransferSegLib
+from TransferSegLib.child_process import find_interpreter
 from TransferSegLib.errors import JobError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.jobs.diagnosis import log_tail
@@ -36,8 +37,6 @@ def worker_command(python: Path | str | None = None) -> list[str]:
     if python is None and "python" in Path(sys.executable or "").name.lower():
         python = sys.executable
     if python is None:
-        from TransferSegLib.scans.isolated_reading import find_interpreter
-
         python = find_interpreter()
     if python is None:
         raise JobError("No Python was found to run the job in: name one.")

@@ -107,7 +107,7 @@ def segment_file(
     from TransferSegLib.scans.read import read_scan
     from TransferSegLib.scans.write import write_label_map
 
-    image = read_scan(each.scan, series)
+    image = read_scan(each.scan, series, cancel=cancel)
     try:
         segmentation = segmenter.segment(image, structures, progress, cancel)
     except ScanError as error:

@@ -183,7 +183,9 @@ def read_catalogue(file: Path) -> Catalogue:
 
 
 def git_blob_id(file: Path) -> str:
-    """Return the git blob id of a file; raises ModelError when it cannot be read."""
+    """Return the git blob id of a file; raises ModelError when it cannot be read or is a pipe."""
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise ModelError(f"{file} cannot be read: it is no file but a pipe or a device.")
     try:
         with file.open("rb") as stream:
             # SHA-1 is what git gives; nobody can make another file for an id that is given (a second preimage).

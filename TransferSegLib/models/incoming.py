@@ -16,6 +16,7 @@ from TransferSegLib.models.catalogue import CatalogueEntry, git_blob_id
 from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
 from TransferSegLib.models.locate import catalogue
 from TransferSegLib.models.versions_state import current_folder
+from TransferSegLib.progress import CancelToken
 
 if TYPE_CHECKING:
     from TransferSegLib.models.keras_weights import Background
@@ -56,12 +57,14 @@ class Incoming:
     entry: CatalogueEntry | None
 
 
-def read_incoming(path: Path, name: str | None = None, options: KerasOptions | None = None) -> Incoming:
+def read_incoming(
+    path: Path, name: str | None = None, options: KerasOptions | None = None, cancel: CancelToken | None = None
+) -> Incoming:
     """Return the model of a TransferSeg zip file, a model's folder, or a Keras weights file.
 
     ``name`` is the name it gets, None the one it has: that of the catalogue for a file of the catalogue, else what the
     description says or, for other Keras files, the file's own. Raises ModelError when it is none of these, cannot be
-    trusted, or the options do not fit.
+    trusted, or the options do not fit; Cancelled.
     """
     path = current_folder(path.parent if path.name == MODEL_FILE and path.is_file() else path)
     entry = catalogue().recognise(git_blob_id(path)) if path.is_file() else None
@@ -70,7 +73,10 @@ def read_incoming(path: Path, name: str | None = None, options: KerasOptions | N
         raise ModelError(
             f"{path} describes itself: leave out what is meant for Keras files ({_options(options.said)})."
         )
-    incoming = _from_keras(path, name, options or KerasOptions(), entry) if is_keras else _from_model(path, name, entry)
+    if is_keras:
+        incoming = _from_keras(path, name, options or KerasOptions(), entry, cancel)
+    else:
+        incoming = _from_model(path, name, entry)
     for file in incoming.files:
         if not is_portable_name(file):
             raise ModelError(f"{path} is refused: the name {file!r} in it does not do on every system.")
@@ -95,6 +101,8 @@ def _is_keras(path: Path) -> bool:
     """Tell whether a path is for the reader of Keras files; raises ModelError when it is no model of any kind."""
     if path.is_dir():
         return False
+    if path.exists() and not path.is_file():
+        raise ModelError(f"{path} is no file but a pipe or a device: save the model as a file first.")
     try:
         with path.open("rb") as stream:
             first = stream.read(len(_HDF5_SIGNATURE))
@@ -125,7 +133,9 @@ def _from_model(path: Path, name: str | None, entry: CatalogueEntry | None) -> I
     return Incoming(description, files, entry)
 
 
-def _from_keras(path: Path, name: str | None, options: KerasOptions, entry: CatalogueEntry | None) -> Incoming:
+def _from_keras(
+    path: Path, name: str | None, options: KerasOptions, entry: CatalogueEntry | None, cancel: CancelToken | None
+) -> Incoming:
     """Turn Keras weights into a model: as the catalogue says, or else as the user does."""
     from TransferSegLib.models.keras_import import PUBLISHED, KerasImport, model_from_keras
     from TransferSegLib.models.store import model_files
@@ -157,7 +167,7 @@ def _from_keras(path: Path, name: str | None, options: KerasOptions, entry: Cata
             citation=entry.citation,
         )
         source = f"{entry.download.address} (git blob {entry.download.git_blob})" if entry.download else ""
-    description, state_dict = model_from_keras(path, asked, source)
+    description, state_dict = model_from_keras(path, asked, source, cancel)
     return Incoming(description, model_files(description, state_dict), entry)
 
 

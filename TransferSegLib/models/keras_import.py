@@ -18,6 +18,7 @@ from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.keras_weights import Background, KerasWeights, read_keras_weights
+from TransferSegLib.progress import CancelToken
 from TransferSegLib.scans.intensity import IntensityRule
 from TransferSegLib.structures import LabelSet, structure_key
 from TransferSegLib.version import code_version
@@ -102,18 +103,18 @@ PUBLISHED = KerasImport(
 
 
 def model_from_keras(
-    path: Path, options: KerasImport, source: str = ""
+    path: Path, options: KerasImport, source: str = "", cancel: CancelToken | None = None
 ) -> tuple[ModelDescription, dict[str, torch.Tensor]]:
     """Return the description and the float32 weights of a legacy Keras HDF5 file's model, ready for ``save_model``.
 
     ``source`` is where the file comes from, e.g. its address; it goes into the provenance with the file's name (not
     its folder), SHA-256 and size. Raises ModelError when the file is not the paper's kind of network or the
-    options do not fit it.
+    options do not fit it; Cancelled.
     """
     path = Path(path)
     if not options.modality.strip() or not options.modality.isprintable():
         raise ModelError(f"{options.modality!r} is no modality for {path}: give CT or MR, for example.")
-    weights = read_keras_weights(path, options.background)
+    weights = read_keras_weights(path, options.background, cancel)
     label_set, assumed = _label_set(options, weights.network.classes, path)
     description = ModelDescription(
         name=options.name,

@@ -20,6 +20,7 @@ from TransferSegLib.models.description import NetworkDescription
 from TransferSegLib.models.keras_isolated import read_arrays_isolated
 from TransferSegLib.models.keras_network import KerasArrays
 from TransferSegLib.models.store import expected_shapes
+from TransferSegLib.progress import CancelToken
 
 if TYPE_CHECKING:
     import torch
@@ -42,16 +43,16 @@ class KerasWeights:
     layers_checked: bool
 
 
-def read_keras_weights(path: Path, background: Background = "last") -> KerasWeights:
+def read_keras_weights(path: Path, background: Background = "last", cancel: CancelToken | None = None) -> KerasWeights:
     """Return the weights of a legacy Keras HDF5 file, written by ``save_weights`` or by ``save``.
 
     Any width and number of classes are taken; layers count in the order in which the file lists them, and their names
     mean nothing. The background's channel becomes channel 0; the others keep their order. The file is read in a child
-    process. Raises ModelError naming the layer that does not fit, or saying what else is wrong.
+    process. Raises ModelError naming the layer that does not fit, or saying what else is wrong; Cancelled.
     """
     if background not in get_args(Background):
         raise ModelError(f"The background is the 'first' or the 'last' channel of the file, not '{background}'.")
-    return to_weights(read_arrays_isolated(Path(path)), background)
+    return to_weights(read_arrays_isolated(Path(path), cancel=cancel), background)
 
 
 def to_weights(found: KerasArrays, background: Background = "last") -> KerasWeights:

@@ -78,7 +78,7 @@ def import_model(
     if name is not None:
         check_name(name)
         _check_free(name, library, replace)
-    incoming = read_incoming(Path(file), name, options)
+    incoming = read_incoming(Path(file), name, options, cancel)
     if cancel is not None:
         cancel.check()
     return _add(incoming, library, replace, cancel)

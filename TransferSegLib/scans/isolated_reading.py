@@ -9,78 +9,47 @@ Run as ``python -m TransferSegLib.scans.isolated_reading FOLDER PATH [SERIES]``.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from TransferSegLib.child_process import RESULT_FILE, Reading, read_in_child
 from TransferSegLib.errors import ScanError
+from TransferSegLib.progress import CancelToken
 from TransferSegLib.scans.dicom import is_dicom_file, read_dicom
 from TransferSegLib.scans.geometry_checks import check_volume
 
 #: A scan that takes longer than this, in seconds, hangs.
 _LONGEST = 3600
-_RESULT, _VOXELS = "result.json", "voxels.npy"
+_VOXELS = "voxels.npy"
 #: Formats that never compress, so that the file must be as long as its voxels; ITK does not notice when it is not.
 _UNCOMPRESSED_SUFFIXES = (".gipl", ".mrc", ".rec", ".spr", ".sdt")
 
 
-def read_isolated(path: Path, series: str | None, interpreter: Path | None = None) -> sitk.Image:
+def read_isolated(
+    path: Path, series: str | None, interpreter: Path | None = None, cancel: CancelToken | None = None
+) -> sitk.Image:
     """Return a checked 3D image, read in a child process by ``interpreter`` (None: find one).
 
-    Raises ScanError for whatever is wrong with the file, and when reading it crashes.
+    Raises ScanError for whatever is wrong with the file, and when reading it crashes or hangs; Cancelled.
     """
-    python = interpreter or find_interpreter()
-    if python is None:
-        raise ScanError(
-            f"{path} can only be read with a Python interpreter, and none was found. Save it as NIfTI or NRRD."
-        )
-    with tempfile.TemporaryDirectory(prefix="transferseg-") as folder:
-        command = [str(python), "-P", "-m", "TransferSegLib.scans.isolated_reading", folder, str(path.absolute())]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-        try:
-            done = subprocess.run(  # noqa: S603 - the command is this library's own
-                command + ([series] if series else []),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_LONGEST,
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ScanError(f"{path} cannot be read: {error}.") from error
-        result_path = Path(folder) / _RESULT
-        if done.returncode != 0 or not result_path.is_file():
-            reason = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-            detail = f" ({reason[0][:200]})" if reason and done.returncode > 0 else ""
-            raise ScanError(f"{path} crashes its reader{detail}: it is damaged. Copy or export it again.")
-        result = json.loads(result_path.read_text(encoding="utf-8"))
-        if "error" in result:
-            raise ScanError(result["error"])
-        image = sitk.GetImageFromArray(np.load(Path(folder) / _VOXELS, allow_pickle=False))
+    reading = Reading(
+        "TransferSegLib.scans.isolated_reading",
+        path,
+        ScanError,
+        "Copy or export it again.",
+        _LONGEST,
+        words=(series,) if series else (),
+        without_python="Save it as NIfTI or NRRD.",
+    )
+    with read_in_child(reading, interpreter, cancel) as (folder, result):
+        image = sitk.GetImageFromArray(np.load(folder / _VOXELS, allow_pickle=False))
     image.SetSpacing(result["spacing_mm"])
     image.SetOrigin(result["origin_mm"])
     image.SetDirection(result["direction"])
     return image
-
-
-def find_interpreter() -> Path | None:
-    """Return a Python interpreter for child processes: this one, or PythonSlicer inside 3D Slicer."""
-    own = Path(sys.executable) if sys.executable else None
-    if own is not None and "python" in own.name.lower():
-        return own
-    suffix = ".exe" if os.name == "nt" else ""
-    if own is not None:
-        for folder in (own.parent, own.parent / "bin"):
-            if (folder / f"PythonSlicer{suffix}").is_file():
-                return folder / f"PythonSlicer{suffix}"
-    found = shutil.which("PythonSlicer") or shutil.which("python3")
-    return Path(found) if found else None
 
 
 def first_line(error: Exception) -> str:
@@ -140,7 +109,7 @@ def _main(folder: Path, path: Path, series: str | None) -> None:
         result = {"error": str(error)}
     except (OSError, MemoryError, RuntimeError) as error:
         result = {"error": f"{path} cannot be read: {first_line(error)}."}
-    (folder / _RESULT).write_text(json.dumps(result), encoding="utf-8")
+    (folder / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
+from TransferSegLib.progress import CancelToken
 from TransferSegLib.scans.geometry_checks import (
     check_intensities,
     check_volume,
@@ -36,15 +37,22 @@ _HEADER_READERS = {
 }
 
 
-def read_scan(path: Path | str, series: str | None = None, *, interpreter: Path | None = None) -> sitk.Image:
+def read_scan(
+    path: Path | str,
+    series: str | None = None,
+    *,
+    interpreter: Path | None = None,
+    cancel: CancelToken | None = None,
+) -> sitk.Image:
     """Return a scan as a scalar 3D image with its own voxel type; geometry in mm, LPS.
 
     ``path`` is a file in any format SimpleITK reads, a folder with one DICOM series, or one file of it; ``series``
     chooses among several by its UID or the end of it. ``interpreter`` runs the child process for formats whose
-    readers may crash (None: this one, or PythonSlicer). Raises ScanError saying what is wrong and what to do.
+    readers may crash (None: this one, or PythonSlicer), which ``cancel`` ends. Raises ScanError saying what is wrong
+    and what to do; Cancelled.
     """
     path = Path(path)
-    image = _read_volume(path, series, interpreter)
+    image = _read_volume(path, series, interpreter, cancel)
     check_intensities(image, path)
     return image
 
@@ -87,20 +95,22 @@ def smallest_label_type(largest: int) -> int:
     return int(sitk.sitkUInt16 if largest <= 65535 else sitk.sitkUInt32)
 
 
-def _read_volume(path: Path, series: str | None, interpreter: Path | None) -> sitk.Image:
+def _read_volume(
+    path: Path, series: str | None, interpreter: Path | None, cancel: CancelToken | None = None
+) -> sitk.Image:
     """Return a checked scalar 3D image, its intensities not yet looked at; raises ScanError."""
     try:
         if not path.exists():
             raise ScanError(f"{path} does not exist. Check the name and the folder.")
         if path.is_dir():
-            return read_isolated(path, series, interpreter)
+            return read_isolated(path, series, interpreter, cancel)
         if path.stat().st_size == 0:
             raise ScanError(f"{path} is empty (0 bytes). Copy or export it again.")
         facts = read_header(path)
     except OSError as error:
         raise ScanError(f"{path} cannot be read: {error.strerror or error}.") from error
     if facts is None or not facts.vouched:
-        image = read_isolated(path, series, interpreter)
+        image = read_isolated(path, series, interpreter, cancel)
     else:
         image = _read_vouched(path, facts)
     check_volume(image, path)

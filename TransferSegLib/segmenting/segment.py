@@ -135,7 +135,7 @@ def segment(
 
     For several scans make one ``Segmenter``. Raises TransferSegError saying what is wrong and what to do.
     """
-    image = scan if isinstance(scan, sitk.Image) else read_scan(scan)
+    image = scan if isinstance(scan, sitk.Image) else read_scan(scan, cancel=cancel)
     loaded = model if isinstance(model, Model) else load_model(find_model(model))
     return Segmenter(loaded, device, memory_gb).segment(image, structures, progress, cancel)
 
