@@ -35,5 +35,9 @@ class JobError(TransferSegError):
     """A background job cannot be found, read, started or ended as asked."""
 
 
+class StudyError(TransferSegError):
+    """A study's configuration or its data do not allow what is asked of it."""
+
+
 class Cancelled(TransferSegError):
     """The user asked to stop; what was saved up to here is complete."""

@@ -20,8 +20,7 @@ def test_round_trip_through_json() -> None:
         minutes=2.5,
         spacing_mm=1.5,
         intensity=MR_PERCENTILES,
-        inversion=0.5,
-        augmentation=AugmentationConfiguration(gamma=0.7),
+        augmentation=AugmentationConfiguration(gamma=0.7, inversion=0.5),
     )
     text = json.dumps(configuration.to_json())
     assert FineTuningConfiguration.from_json(json.loads(text)) == configuration
@@ -39,6 +38,8 @@ def test_round_trip_through_json() -> None:
         ({"minutes": -1}, "minutes must be 0"),
         ({"tail_patch": 45}, "tail_patch must be 20"),
         ({"patch": 60}, "patch must be a multiple of 8"),
+        ({"augmentation": {"inversion": 1.5}}, "inversion must be between 0 and 1, not 1.5"),
+        ({"augmentation": {"curve_points": 2}}, "curve_points must be 3"),
         ({"augmentation": {"colour": 1}}, "Unknown knob of fine-tuning: colour"),
         ({"intensity": {"kind": "window"}}, "not an intensity rule"),
         ({"tail": "head"}, "last convolution, last pair"),

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
             knobs.add_argument(_option(field.name), type=type(default), metavar="N", help=f"[{default:g}]")
     for field in fields(AugmentationConfiguration):
         default = getattr(defaults.augmentation, field.name)
-        knobs.add_argument(_option("augment_" + field.name), type=float, metavar="N", help=f"[{default:g}]")
+        knobs.add_argument(_option("augment_" + field.name), type=type(default), metavar="N", help=f"[{default:g}]")
     parser.set_defaults(run=run)
 
 

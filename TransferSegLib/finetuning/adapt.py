@@ -18,7 +18,6 @@ import torch
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.contrasts import ContrastSampler
 from TransferSegLib.finetuning.features import FeatureCache, cache_features
 from TransferSegLib.finetuning.forgetting import StructureFate, measure_forgetting
 from TransferSegLib.finetuning.head_start import ChannelStart, start_at_random, start_fresh_channels
@@ -287,7 +286,7 @@ class _Run:
         held = None
         if self._holding is not None:
             held = held_by_parent(self._parent.network(), self._holding, knobs, self._device)
-        trainer = Trainer(network, ContrastSampler(sampler, knobs), rules, self._device, held)
+        trainer = Trainer(network, sampler, rules, self._device, held)
         if self._state["trainer"]:
             trainer.restore(self._state["trainer"])
         clock = StageClock(self._budget, knobs.steps, 1.0, float(self._state["since_s"]))

@@ -76,11 +76,6 @@ class FineTuningConfiguration:
     scratch_width: int = 0
     seed: int = 1
     augmentation: AugmentationConfiguration = field(default_factory=AugmentationConfiguration)
-    #: Probability of inverted contrast, and of a random monotone curve over the intensities of ``curve_points`` knots:
-    #: for parents that must cross to another modality. 0: none.
-    inversion: float = 0.0
-    intensity_curve: float = 0.0
-    curve_points: int = 6
 
     def __post_init__(self) -> None:
         """Raise TrainingError, naming every knob whose value cannot work."""
@@ -108,9 +103,8 @@ class FineTuningConfiguration:
             rules.append((name, "1 or more", getattr(self, name) >= 1))
         for name in ("tail_rate", "full_rate", "vanilla_rate", "scratch_rate", "gradient_norm", "cache_bytes"):
             rules.append((name, "above 0", getattr(self, name) > 0))
-        for name in ("tail_minutes_share", "cache_minutes_share", "inversion", "intensity_curve"):
+        for name in ("tail_minutes_share", "cache_minutes_share"):
             rules.append((name, "between 0 and 1", 0 <= getattr(self, name) <= 1))
-        rules.append(("curve_points", "3 or more", self.curve_points >= 3))
         return rules
 
     @property

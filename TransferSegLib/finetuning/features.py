@@ -19,7 +19,6 @@ import torch
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.contrasts import ContrastSampler
 from TransferSegLib.finetuning.holding import Holding
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.finetuning.tail import Tail, channels_at, frozen_part, halo, input_side
@@ -223,12 +222,12 @@ def cache_features(
     return FeatureCache(maps, entries)
 
 
-def patch_sampler(case: PreparedCase, change: LabelChange, configuration: FineTuningConfiguration) -> ContrastSampler:
+def patch_sampler(case: PreparedCase, change: LabelChange, configuration: FineTuningConfiguration) -> PatchSampler:
     """Return the sampler of a case's patches with all their context."""
     rules = ContextRules(
         input_side(configuration.tail_patch), configuration.background_share, configuration.augmentation
     )
-    return ContrastSampler(PatchSampler([case], change.label_set.mirrored_channels(), rules), configuration)
+    return PatchSampler([case], change.label_set.mirrored_channels(), rules)
 
 
 def patch_random(seed: int, case_id: str, number: int) -> np.random.Generator:

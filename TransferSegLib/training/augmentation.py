@@ -1,4 +1,4 @@
-"""Changes of intensity that keep the anatomy: contrast, brightness, gamma, noise and resolution."""
+"""Changes of intensity that keep the anatomy: contrast (up to its inversion), brightness, gamma, noise, resolution."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from TransferSegLib.training.configuration import AugmentationConfiguration
+from TransferSegLib.training.contrasts import curved, inverted
 
 
 def vary_intensities(
@@ -13,6 +14,11 @@ def vary_intensities(
 ) -> np.ndarray:
     """Return a varied copy of a patch (float32, zyx); each change happens with the configured probability."""
     varied = intensities
+    # Probabilities of 0 draw no number, so that a seed keeps its patches when they are not asked for.
+    if augmentation.inversion > 0 and random.random() < augmentation.inversion:
+        varied = inverted(varied)
+    if augmentation.intensity_curve > 0 and random.random() < augmentation.intensity_curve:
+        varied = curved(varied, augmentation.curve_points, random)
     if random.random() < augmentation.intensity:
         varied = low_resolution(varied, random.uniform(1.0, augmentation.low_resolution, 3))
     if random.random() < augmentation.intensity:

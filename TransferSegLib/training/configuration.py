@@ -32,6 +32,23 @@ class AugmentationConfiguration:
     noise: float = 0.1
     #: Largest factor by which resolution is lowered along each axis.
     low_resolution: float = 1.8
+    #: Probability of inverted contrast, and of a random rising curve of ``curve_points`` knots over the intensities:
+    #: for models that must cross to another modality.
+    inversion: float = 0.0
+    intensity_curve: float = 0.0
+    curve_points: int = 6
+
+    def __post_init__(self) -> None:
+        """Raise TrainingError, naming the knob, for values that cannot work."""
+        wrong = [
+            f"{name} must be between 0 and 1, not {getattr(self, name)}"
+            for name in ("mirror", "intensity", "inversion", "intensity_curve")
+            if not 0 <= getattr(self, name) <= 1
+        ]
+        if self.curve_points < 3:
+            wrong.append(f"curve_points must be 3 or more, not {self.curve_points}")
+        if wrong:
+            raise TrainingError("The augmentation does not work: " + "; ".join(wrong) + ".")
 
 
 @dataclass(frozen=True)

@@ -5,31 +5,7 @@ Networks trained under random contrasts keep features that survive a change of m
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-
-from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.training.patches import Patch
-from TransferSegLib.training.trainer import DrawsPatches
-
-
-class ContrastSampler:
-    """Draws from another sampler and changes the contrast of what it draws."""
-
-    def __init__(self, sampler: DrawsPatches, configuration: FineTuningConfiguration) -> None:
-        """Wrap a sampler; with both probabilities 0 its patches pass unchanged."""
-        self._sampler = sampler
-        self._configuration = configuration
-
-    def draw(self, random: np.random.Generator) -> Patch:
-        """Draw one patch."""
-        patch, knobs = self._sampler.draw(random), self._configuration
-        if random.random() < knobs.inversion:
-            patch = replace(patch, intensities=inverted(patch.intensities))
-        if random.random() < knobs.intensity_curve:
-            patch = replace(patch, intensities=curved(patch.intensities, knobs.curve_points, random))
-        return patch
 
 
 def inverted(intensities: np.ndarray) -> np.ndarray:

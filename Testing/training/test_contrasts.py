@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from TransferSegLib.finetuning.contrasts import curved, inverted
+from TransferSegLib.training.contrasts import curved, inverted
 
 
 def test_inversion_exchanges_bright_and_dark_and_leaves_air() -> None:
