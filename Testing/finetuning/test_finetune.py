@@ -20,8 +20,9 @@ import torch
 from TransferSegLib.errors import Cancelled, DatasetError, ModelError, TrainingError
 from TransferSegLib.finetuning import finetune as module
 from TransferSegLib.finetuning.finetune import FineTuned, finetune
-from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.finetuning.request import FineTuneRequest, command_words
 from TransferSegLib.finetuning.run_folder import RUNS_NAME
+from TransferSegLib.finetuning.undertaking import undertake
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
 from TransferSegLib.models.versions import rollback
@@ -242,6 +243,10 @@ def test_what_cannot_be_done_is_said(world: Any, tmp_path: Path) -> None:
     project = add_cases(tmp_path / "project", [1])
     with pytest.raises(TrainingError, match=r"have no structure liver. They have: bright"):
         finetune(request(project, library, structures=("liver",)))
+    with pytest.raises(DatasetError, match=r"There is no case pelvis in .*\. It has: case-0001\."):
+        finetune(request(project, library, cases=("case-0001", "pelvis")))
+    with pytest.raises(DatasetError, match=r"No case of .* is chosen"):
+        finetune(request(project, library, cases=()))
     with pytest.raises(ModelError, match="There is no model 'nobody'"):
         finetune(request(project, library, model="nobody"))
     with pytest.raises(ModelError, match="comes with TransferSeg and stays"):
@@ -255,9 +260,30 @@ def test_what_cannot_be_done_is_said(world: Any, tmp_path: Path) -> None:
     assert not (project / RUNS_NAME).exists()
 
 
+def test_only_the_chosen_cases_are_learned_from(world: Any, tmp_path: Path) -> None:
+    library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    project = add_cases(tmp_path / "project", [1, 2, 3])
+    chosen = undertake(request(project, library, cases=("case-0003", "case-0001")))
+    assert chosen.dataset.ids == ("case-0001", "case-0003") and set(chosen.hashes) == {"case-0001", "case-0003"}
+    assert chosen.notes == ("2 of the 3 cases were chosen to learn from.",)
+    every = undertake(request(project, library))
+    assert every.dataset.ids == ("case-0001", "case-0002", "case-0003") and every.notes == ()
+    assert every.identity() != chosen.identity(), "another run"
+
+
+def test_a_models_provenance_names_no_case() -> None:
+    words = ["finetune", "--project", "/data/clinic", "--cases", "Smith", "Jones", "--minutes", "5", "--cases=Miller"]
+    assert command_words(words) == "transferseg finetune --project clinic --cases ... --minutes 5 --cases ..."
+
+
 def test_request_survives_json(tmp_path: Path) -> None:
     wanted = request(
-        tmp_path.absolute(), tmp_path / "library", merged={"both": ("bright", "dark")}, dropped=("dark",), most_folds=3
+        tmp_path.absolute(),
+        tmp_path / "library",
+        cases=("case-0001", "case-0003"),
+        merged={"both": ("bright", "dark")},
+        dropped=("dark",),
+        most_folds=3,
     )
     assert FineTuneRequest.from_json(json.loads(json.dumps(wanted.to_json())), "cpu") == wanted
     with pytest.raises(TrainingError, match="damaged"):

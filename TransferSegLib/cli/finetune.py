@@ -44,6 +44,9 @@ def add_parser(subparsers: Any) -> None:
         help=f"time for everything together [{DEFAULT_MINUTES:g}]; 0: as many steps as the configuration says",
     )
     parser.add_argument("--strategy", choices=STRATEGIES, help="how to train [finetune]")
+    parser.add_argument(
+        "--cases", nargs="+", metavar="CASE", help="learn from these only (default: all of the project)"
+    )
     parser.add_argument("--structures", nargs="+", metavar="NAME", help="learn only these (default: all reviewed)")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of everything random [1]")
     parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with knobs")
@@ -106,6 +109,7 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
         name=arguments.name,
         minutes=arguments.minutes,
         configuration=FineTuningConfiguration.from_json(knobs),
+        cases=None if arguments.cases is None else tuple(arguments.cases),
         structures=None if arguments.structures is None else tuple(arguments.structures),
         renamed=_pairs(arguments.renamed),
         merged=merged,

@@ -19,7 +19,8 @@ DEFAULT_MINUTES = 10.0
 class FineTuneRequest:
     """A fine-tuning: ``project`` is the folder of corrected cases, ``model`` the parent's name or path.
 
-    ``name`` is the model in the library that gets the new version (None: see ``line_name``). ``minutes`` for
+    ``name`` is the model in the library that gets the new version (None: see ``line_name``). ``cases`` limits what is
+    learned from, and compared on, to the cases with these ids (None: all of the project). ``minutes`` for
     everything together replace the configuration's; 0: its steps decide. ``structures`` limits what is learned to
     these (None: all that were reviewed). ``renamed``, ``merged``, ``split`` and ``dropped`` as in
     ``plan_label_change``. ``most_folds`` caps the number of folds. ``promote`` makes the candidate the current version
@@ -31,6 +32,7 @@ class FineTuneRequest:
     name: str | None = None
     minutes: float = DEFAULT_MINUTES
     configuration: FineTuningConfiguration = field(default_factory=FineTuningConfiguration)
+    cases: tuple[str, ...] | None = None
     structures: tuple[str, ...] | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -61,6 +63,7 @@ class FineTuneRequest:
             "name": self.name,
             "minutes": self.minutes,
             "configuration": self.configuration.to_json(),
+            "cases": None if self.cases is None else list(self.cases),
             "structures": None if self.structures is None else list(self.structures),
             "renamed": dict(self.renamed),
             "merged": {new: list(old) for new, old in self.merged.items()},
@@ -77,13 +80,14 @@ class FineTuneRequest:
     def from_json(entry: Mapping[str, Any], device: str = "auto", runs: Path | None = None) -> FineTuneRequest:
         """Read what ``to_json`` wrote; raises TrainingError for damaged parameters or knobs that cannot work."""
         try:
-            structures, library = entry.get("structures"), entry.get("library")
+            cases, structures, library = entry.get("cases"), entry.get("structures"), entry.get("library")
             return FineTuneRequest(
                 project=Path(entry["project"]),
                 model=entry.get("model"),
                 name=entry.get("name"),
                 minutes=float(entry.get("minutes", DEFAULT_MINUTES)),
                 configuration=FineTuningConfiguration.from_json(dict(entry.get("configuration", {}))),
+                cases=None if cases is None else tuple(cases),
                 structures=None if structures is None else tuple(structures),
                 renamed=dict(entry.get("renamed", {})),
                 merged={new: tuple(old) for new, old in entry.get("merged", {}).items()},
@@ -113,9 +117,14 @@ def _absolute_if_there(model: str | None) -> str | None:
 
 
 def command_words(words: Sequence[str]) -> str:
-    """Return a command line for a model's provenance, without the folders of this computer."""
-    shown, hide = [], False
+    """Return a command line for a model's provenance, without the folders of this computer and names of cases."""
+    shown: list[str] = []
+    hide, names_cases = False, False
     for word in words:
+        names_cases = word.startswith("--cases") or (names_cases and not word.startswith("--"))
+        if names_cases:
+            shown += [] if shown[-1:] == ["..."] else ["--cases", "..."]
+            continue
         shown.append(Path(word).name if hide or Path(word).is_absolute() else word)
         hide = word in ("--project", "--configuration", "--library", "--jobs-folder")
     return " ".join(["transferseg", *(f"'{word}'" if " " in word else word for word in shown)])

@@ -205,6 +205,7 @@ def _chosen(dataset: Dataset, request: FineTuneRequest) -> tuple[Dataset, tuple[
     place = request.project
     if not dataset.cases:
         raise DatasetError(f"There is no corrected case in {place} yet: add one with: transferseg cases add")
+    dataset, notes = _with_wanted_cases(dataset, request)
     if request.structures is not None:
         unknown = [name for name in request.structures if dataset.label_set.find(name) is None]
         if unknown:
@@ -226,8 +227,24 @@ def _chosen(dataset: Dataset, request: FineTuneRequest) -> tuple[Dataset, tuple[
         )
     reviewed = {name for case in cases for name in case.annotated}
     label_set = wanted.select(name for name in wanted.names if name in reviewed)
-    notes = _left_out_note(len(dataset.cases) - len(cases))
+    notes += _left_out_note(len(dataset.cases) - len(cases))
     return replace(dataset, cases=tuple(cases), label_set=label_set), notes
+
+
+def _with_wanted_cases(dataset: Dataset, request: FineTuneRequest) -> tuple[Dataset, tuple[str, ...]]:
+    """Return the dataset with the cases that were asked for, and a note when others are left out."""
+    if request.cases is None:
+        return dataset, ()
+    place, known = request.project, set(dataset.ids)
+    missing = [name for name in request.cases if name not in known]
+    if missing:
+        raise DatasetError(f"There is no case {', '.join(missing)} in {place}. It has: {', '.join(dataset.ids)}.")
+    wanted = tuple(case for case in dataset.cases if case.id in request.cases)
+    if not wanted:
+        raise DatasetError(f"No case of {place} is chosen, so there is nothing to learn: choose at least one.")
+    left_out = len(dataset.cases) - len(wanted)
+    notes = (f"{len(wanted)} of the {len(dataset.cases)} cases were chosen to learn from.",) if left_out else ()
+    return replace(dataset, cases=wanted), notes
 
 
 def _left_out_note(count: int) -> tuple[str, ...]:
