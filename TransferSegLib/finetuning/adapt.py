@@ -23,6 +23,7 @@ from TransferSegLib.finetuning.forgetting import StructureFate, measure_forgetti
 from TransferSegLib.finetuning.head_start import ChannelStart, start_at_random, start_fresh_channels
 from TransferSegLib.finetuning.holding import Holding
 from TransferSegLib.finetuning.label_change import LabelChange, adapted_state
+from TransferSegLib.finetuning.names import AUTO, STRATEGIES
 from TransferSegLib.finetuning.stages import Budget, Clock, StageClock, TailTrainer, held_by_parent
 from TransferSegLib.finetuning.tail import Tail
 from TransferSegLib.models.description import NetworkDescription
@@ -84,6 +85,8 @@ def adapt(
     run with a budget of steps ends with the same weights as an uninterrupted one (same machine, same precision).
     Raises TrainingError for cases or states that do not fit, and Cancelled.
     """
+    if configuration.strategy not in STRATEGIES:
+        raise TrainingError(f"One model is made by one strategy ({', '.join(STRATEGIES)}), not by '{AUTO}'.")
     _check_cases(training, validation, change, configuration.preparation(parent.description)[0])
     if change.parent.names != parent.description.label_set.names:
         raise TrainingError(f"The change of structures was planned for another model than '{parent.description.name}'.")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from TransferSegLib.errors import ModelError, TrainingError
-from TransferSegLib.finetuning.names import CUTS, HEAD_STARTS, LAST_CONVOLUTION, STRATEGIES
+from TransferSegLib.finetuning.names import AUTO, CUTS, HEAD_STARTS, LAST_CONVOLUTION, STRATEGY_CHOICES
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.scans.intensity import IntensityRule
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
@@ -21,7 +21,8 @@ class FineTuningConfiguration:
     """
 
     #: ``finetune`` (last layers first, then all), ``vanilla`` (all weights from the parent, all updated at once) or
-    #: ``scratch`` (random weights): the paper's three ways.
+    #: ``scratch`` (random weights): the paper's three ways. ``auto``: the one that does best on held-out cases, chosen
+    #: by ``finetune``; ``adapt`` does not know it.
     strategy: str = "finetune"
     #: How the channels of new, merged and split structures start: fitted to the ``data``, ``random``, or ``auto``:
     #: data for finetune, random for vanilla, as published.
@@ -90,7 +91,7 @@ class FineTuningConfiguration:
     def _rules(self) -> list[tuple[str, str, bool]]:
         """Return (knob, rule in words, whether it holds) of every knob that is not checked elsewhere."""
         rules = [
-            ("strategy", f"one of {', '.join(STRATEGIES)}", self.strategy in STRATEGIES),
+            ("strategy", f"one of {', '.join(STRATEGY_CHOICES)}", self.strategy in STRATEGY_CHOICES),
             ("head_start", f"one of {', '.join(HEAD_STARTS)}", self.head_start in HEAD_STARTS),
             ("tail", f"one of {', '.join(CUTS)}", self.tail in CUTS),
             ("tail_patch", "20 + 8 n, e.g. 44", self.tail_patch >= 20 and self.tail_patch % 8 == 4),
@@ -110,17 +111,17 @@ class FineTuningConfiguration:
     @property
     def has_tail_stage(self) -> bool:
         """Whether the last layers are trained first, on cached features."""
-        return self.strategy == "finetune" and self.tail_steps > 0
+        return self.strategy in ("finetune", AUTO) and self.tail_steps > 0
 
     @property
     def starts_from_data(self) -> bool:
         """Whether channels without a predecessor start from a fit to the data."""
-        return self.head_start == "data" or (self.head_start == "auto" and self.strategy == "finetune")
+        return self.head_start == "data" or (self.head_start == "auto" and self.strategy in ("finetune", AUTO))
 
     @property
     def rate(self) -> float:
         """The highest rate at which all weights are trained."""
-        return {"finetune": self.full_rate, "vanilla": self.vanilla_rate, "scratch": self.scratch_rate}[self.strategy]
+        return {"vanilla": self.vanilla_rate, "scratch": self.scratch_rate}.get(self.strategy, self.full_rate)
 
     def preparation(self, parent: ModelDescription) -> tuple[float, IntensityRule]:
         """Return the spacing (mm) and the intensity rule for the cases and the new model: the parent's by default."""
