@@ -11,10 +11,12 @@ import pytest
 
 from TransferSegLib.cli import jobs as verb
 from TransferSegLib.cli.main import main
-from TransferSegLib.jobs.events import Event, EventWriter, JobState
+from TransferSegLib.jobs.events import Event, EventWriter, JobState, last_event
+from TransferSegLib.jobs.fetch_job import FetchParameters
 from TransferSegLib.jobs.files import REQUEST
+from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.status import read_state
-from TransferSegLib.jobs.store import list_jobs
+from TransferSegLib.jobs.store import create_job, list_jobs
 
 DATA = Path(__file__).resolve().parents[1] / "Data" / "job_format_1"
 
@@ -95,3 +97,16 @@ def test_ctrl_c_stops_following_not_the_job(
     assert "  running  0%  " in capsys.readouterr().out
     assert main(["jobs", "cancel", folder.name]) == 0
     assert "cancelled: Stopped on request." in capsys.readouterr().out
+
+
+def test_a_job_that_another_program_made_is_started_once(
+    jobs: Path, ended: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = create_job(JobRequest("fetch-model", FetchParameters("nobody", jobs / "library").to_json()), jobs)
+    assert main(["jobs", "start", str(folder)]) == 0
+    assert capsys.readouterr().out.strip() == folder.name
+    assert ended(folder) == "failed"
+    assert last_event(folder).error.startswith("There is no model 'nobody' in the catalogue. To fetch: ")
+    assert not (jobs / "library").exists()
+    assert main(["jobs", "start", folder.name]) == 2
+    assert "was started before and is failed: resume it" in capsys.readouterr().err

@@ -52,6 +52,20 @@ def test_reading_while_it_grows_gives_each_event_once(cut: int, again: int, tmp_
     assert offset == len(LINES)
 
 
+@given(most=st.integers(1, len(LINES)))
+def test_a_long_stream_can_be_read_in_parts(most: int, tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("job")
+    (folder / EVENTS).write_bytes(LINES)
+    offset, found = 0, []
+    while offset < len(LINES):
+        events, after = read_events(folder, offset, most)
+        if after == offset:  # less than a line
+            assert not events and most < len(LINES) / 4
+            events, after = read_events(folder, offset)
+        found, offset = found + events, after
+    assert [event.step for event in found] == [0, 1, 2, 3, 4]
+
+
 def test_a_torn_line_stays_alone(tmp_path: Path) -> None:
     (tmp_path / EVENTS).write_bytes(LINES + b'{"state": "runn')
     assert last_event(tmp_path).step == 4

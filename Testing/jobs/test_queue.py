@@ -81,3 +81,22 @@ def test_tickets_of_jobs_that_are_gone_are_thrown_away(jobs: Path, start: Start,
     (jobs / ".queue" / "00000000000000000000.damaged.ticket").write_text("{")
     assert ended(start("count", steps=1)) == "done"
     assert [path.name for path in (jobs / ".queue").glob("*.ticket")] == ["00000000000000000000.damaged.ticket"]
+
+
+def test_what_needs_no_device_neither_waits_nor_is_waited_for(
+    start: Start, ended: Ended, wait_until: Wait, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    training = start("wait", go=str(go))
+    wait_until(lambda: read_state(training) == JobState.RUNNING)
+    fetching = start("aside", steps=2)
+    assert ended(fetching) == "done", "while the device is busy"
+    assert last_event(fetching).device is None
+    slow = start("aside", steps=1000, pause_s=0.02)
+    wait_until(lambda: read_state(slow) == JobState.RUNNING)
+    third = start("count", steps=1)
+    wait_until(lambda: place_of(third) == 1)
+    go.touch()
+    assert [ended(training), ended(third)] == ["done", "done"] and read_state(slow) == JobState.RUNNING
+    request_cancel(slow)
+    assert ended(slow) == "cancelled"

@@ -68,6 +68,7 @@ def fail(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: 
 
 
 COUNT = Kind(count)
+ASIDE = Kind(count, uses_device=False)
 WAIT = Kind(wait_for_file)
 DEAF = Kind(deaf, grace_s=0.5)
 SEGFAULT = Kind(segfault)

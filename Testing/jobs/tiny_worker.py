@@ -5,7 +5,7 @@ import sys
 from TransferSegLib.jobs.kinds import KINDS
 from TransferSegLib.jobs.worker import main
 
-NAMES = ("count", "wait", "deaf", "segfault", "fail")
+NAMES = ("count", "aside", "wait", "deaf", "segfault", "fail")
 
 if __name__ == "__main__":
     sys.exit(main(kinds={**KINDS, **{name: f"tiny_kinds:{name.upper()}" for name in NAMES}}))

@@ -42,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
         ("show", run_show, "show what a job does, where it is, its result and the end of its log"),
         ("follow", run_follow, "show a job's progress until it ends; Ctrl-C stops following, not the job"),
         ("cancel", run_cancel, "stop a job; it can be resumed"),
+        ("start", run_start, "start a job that was made and has not been started yet"),
         ("resume", run_resume, "go on with a job that was cancelled, failed or was interrupted"),
         ("remove", run_remove, "remove a job's folder; what it wrote elsewhere stays"),
     ):
@@ -141,6 +142,14 @@ def run_cancel(arguments: argparse.Namespace) -> int:
         state = read_state(folder)
     status = read_status(folder)
     print(f"{status.id}: {_state_text(status)}" + (f": {status.message}" if status.message else ""))
+    return 0
+
+
+def run_start(arguments: argparse.Namespace) -> int:
+    """Start the worker of a job that another program made, so that it outlives that program."""
+    folder = find_job(arguments.job, arguments.jobs_folder)
+    wait_for_worker(folder, start_job(folder))
+    _print_started(folder, arguments)
     return 0
 
 

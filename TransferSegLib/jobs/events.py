@@ -185,9 +185,11 @@ def _ends_with_line(descriptor: int) -> bool:
     return os.read(descriptor, 1) == b"\n"
 
 
-def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
+def read_events(folder: Path, offset: int = 0, most_bytes: int | None = None) -> tuple[list[Event], int]:
     """Return the events from a byte offset on, and the offset to go on from.
 
+    With ``most_bytes`` no more is read at once, so that a window that follows a long stream from its beginning is not
+    kept from drawing; a line that is longer comes with a call without it.
     A last line without its end is being written, or was cut off: it is left for the next call. Lines that are no
     events are skipped. A stream that is shorter than the offset is read from its beginning. Raises JobError when the
     stream cannot be read; one that is not there has no events.
@@ -197,7 +199,7 @@ def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
             if stream.seek(0, os.SEEK_END) < offset:
                 offset = 0
             stream.seek(offset)
-            content = stream.read()
+            content = stream.read(-1 if most_bytes is None else most_bytes)
     except FileNotFoundError:
         return [], 0
     except OSError as error:

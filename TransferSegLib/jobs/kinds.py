@@ -20,10 +20,14 @@ KindFunction = Callable[[JobRequest, Path, ProgressCallback, CancelToken], dict[
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of work: its function, and how long it may take to stop by itself before its process is ended hard."""
+    """A kind of work: its function, and how long it may take to stop by itself before its process is ended hard.
+
+    One that does not compute (``uses_device`` False) waits for no other job, and no other waits for it.
+    """
 
     run: KindFunction
     grace_s: float = 10.0
+    uses_device: bool = True
 
 
 #: By name, where each kind is found: ``module:attribute``, imported by the worker only.
@@ -31,6 +35,7 @@ KINDS: Mapping[str, str] = {
     "segment": "TransferSegLib.jobs.segment_job:SEGMENT",
     "train-base": "TransferSegLib.jobs.train_base_job:TRAIN_BASE",
     "finetune": "TransferSegLib.jobs.finetune_job:FINETUNE",
+    "fetch-model": "TransferSegLib.jobs.fetch_job:FETCH",
 }
 
 

@@ -23,7 +23,7 @@ from TransferSegLib.jobs.diagnosis import write_worker_facts
 from TransferSegLib.jobs.events import Event, EventWriter, JobState, last_event
 from TransferSegLib.jobs.failures import describe_failure
 from TransferSegLib.jobs.files import LOG, RESULT, WORKER_LOCK, write_json
-from TransferSegLib.jobs.kinds import KINDS, PartlyDone, find_kind
+from TransferSegLib.jobs.kinds import KINDS, Kind, PartlyDone, find_kind
 from TransferSegLib.jobs.queue import AUTO, DeviceQueue
 from TransferSegLib.jobs.request import JobRequest, now_text, read_request
 from TransferSegLib.jobs.watcher import Watcher, own_process_group
@@ -125,24 +125,33 @@ class _Worker:
         return code
 
     def _work(self) -> None:
-        """Wait for the device, do the work, and write its result."""
+        """Wait for the device, if one is needed, do the work, and write its result."""
         request = read_request(self._folder)
         kind = find_kind(request.kind, self._kinds)
         self._grace_of_kind_s = kind.grace_s
+        queue = DeviceQueue(self._folder.parent)
+        if not kind.uses_device:
+            queue.leave(self._folder.name)
+            self._do(kind, request, "Started.")
+            return
         name = device_name(request.device)
-        turn = DeviceQueue(self._folder.parent).wait(self._folder.name, name, self._waiting, self._cancel)
+        turn = queue.wait(self._folder.name, name, self._waiting, self._cancel)
         try:
             self._device = name
-            started = time.monotonic()
-            self._writer.write(Event(JobState.RUNNING, device=name, message=f"Started on {name}."))
-            try:
-                result = kind.run(request, self._folder, self._progress, self._cancel)
-            except PartlyDone as partly:
-                self._write_result(request, partly.result, started)
-                raise
-            self._write_result(request, result, started)
+            self._do(kind, request, f"Started on {name}.")
         finally:
             turn.release()
+
+    def _do(self, kind: Kind, request: JobRequest, message: str) -> None:
+        """Do the work and write its result, also that of what was done before it failed."""
+        started = time.monotonic()
+        self._writer.write(Event(JobState.RUNNING, device=self._device, message=message))
+        try:
+            result = kind.run(request, self._folder, self._progress, self._cancel)
+        except PartlyDone as partly:
+            self._write_result(request, partly.result, started)
+            raise
+        self._write_result(request, result, started)
 
     def _write_result(self, request: JobRequest, result: dict[str, Any], started: float) -> None:
         content = {
