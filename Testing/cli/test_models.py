@@ -69,6 +69,15 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield running
 
 
+def offer_keras(catalogue: Path, content: bytes) -> None:
+    """Make the file to fetch of a catalogue a Keras file of this content, of the width of the reference files."""
+    offered = json.loads(catalogue.read_text(encoding="utf-8"))
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    offered["models"][1] |= {"width": 4, "about_bytes": len(content)}
+    offered["models"][1]["download"] |= {"kind": "keras", "git_blob": blob}
+    catalogue.write_text(json.dumps(offered), encoding="utf-8")
+
+
 def test_list_and_show_before_anything_is_fetched(transferseg: Transferseg, library: Path) -> None:
     code, out, _ = transferseg("list")
     lines = [line.split() for line in out.splitlines()]
@@ -210,6 +219,51 @@ def test_file_fetched_by_hand_goes_the_same_way(transferseg: Transferseg, server
     code, out, _ = transferseg("import", by_hand)
     assert code == 0 and f"is the published file of '{NAME}'" in out and server.requests == []
     assert "to fetch" not in transferseg("list")[1]
+
+
+def test_fetch_at_another_spacing(
+    transferseg: Transferseg, library: Path, server: Server, shared_data: Path, tmp_path: Path
+) -> None:
+    code, _, err = transferseg("fetch", NAME, "--spacing-mm", "1.5")
+    assert code == 2 and "leave out --spacing-mm" in err and server.requests == []
+    server.content = (shared_data / "keras_reference" / "weights_only.h5").read_bytes()
+    offer_keras(tmp_path / "Resources" / "Models" / "catalogue.json", server.content)
+    for spacing in ("0", "nan"):
+        code, out, err = transferseg("fetch", NAME, "--spacing-mm", spacing)
+        assert (code, out, len(err.splitlines())) == (2, "", 1) and "spacing" in err
+    assert server.requests == []
+    code, out, _ = transferseg("fetch", NAME, "--spacing-mm", "1.5")
+    assert code == 0 and "works at 1.5 mm" in out
+    assert load_description(library / NAME).spacing_mm == 1.5
+
+
+def test_the_published_model_travels_as_a_zip(
+    transferseg: Transferseg, library: Path, server: Server, shared_data: Path, tmp_path: Path
+) -> None:
+    """What 'models export' writes of a fetched model is imported under its own name on another computer."""
+    server.content = (shared_data / "keras_reference" / "weights_only.h5").read_bytes()
+    offer_keras(tmp_path / "Resources" / "Models" / "catalogue.json", server.content)
+    carried, other = tmp_path / "carried.zip", tmp_path / "other library"
+    assert transferseg("fetch", NAME)[0] == 0
+    assert transferseg("export", NAME, carried)[0] == 0
+    code, out, err = transferseg("import", carried, "--library", other)
+    assert code == 0, err
+    assert f"says that it was made from the published file of '{NAME}'" in out
+    assert "no file of the catalogue" not in out and "--structures" not in out
+    assert (other / NAME / "weights.pt").read_bytes() == (library / NAME / "weights.pt").read_bytes()
+    code, out, _ = transferseg("fetch", NAME, "--library", other)
+    assert code == 0 and "in your library already" in out
+
+
+def test_exported_keras_model_is_not_spoken_of_as_a_keras_file(
+    transferseg: Transferseg, shared_data: Path, tmp_path: Path
+) -> None:
+    assert transferseg("import", shared_data / "keras_reference" / "weights_only.h5", "--name", "mine")[0] == 0
+    assert transferseg("export", "mine", tmp_path / "mine.zip")[0] == 0
+    code, out, _ = transferseg("import", tmp_path / "mine.zip", "--name", "again")
+    assert code == 0 and "'again' is in your library" in out
+    # What a zip describes itself cannot be given with options, so it is no use to advise them.
+    assert "imported as" not in out and "--structures" not in out
 
 
 def test_fetch_that_fails(transferseg: Transferseg, library: Path, server: Server) -> None:

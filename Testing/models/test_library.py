@@ -542,6 +542,29 @@ def test_another_file_cannot_borrow_a_name_of_the_catalogue(
         fetch_model("published", folder)
 
 
+def test_exported_model_keeps_a_name_of_the_catalogue_if_it_was_made_of_its_file(
+    tmp_path: Path, folder: Path, resources: Path, shared_data: Path
+) -> None:
+    file = shared_data / "keras_reference" / "weights_only.h5"
+    names = tuple(f"part {number}" for number in range(1, 23))
+    entry = put_into_catalogue(resources, file.read_bytes(), "keras", name="published", structures=names, width=4)
+    original = import_model(file, folder)
+    assert (original.kind, original.entry, original.claimed) == ("keras", entry, None)
+    carried = export_model(original.path, tmp_path / "carried.zip")
+    added = import_model(carried, tmp_path / "other")
+    assert (added.kind, added.entry, added.claimed) == ("transferseg", None, entry)
+    assert added.description == original.description
+    # Neither other structures nor weights that were trained further have the name.
+    text = (original.path / "model.json").read_text(encoding="utf-8")
+    for number, (old, new) in enumerate((("part 7", "part of another"), (entry.download.git_blob, "0" * 40))):
+        changed = shutil.copytree(original.path, tmp_path / f"changed {number}")
+        assert old in text
+        (changed / "model.json").write_text(text.replace(old, new), encoding="utf-8")
+        with pytest.raises(ModelError, match="'published' is the catalogue's name"):
+            import_model(changed, tmp_path / "third")
+        assert import_model(changed, tmp_path / "third", f"mine {number}").claimed is None
+
+
 def test_fetched_models_that_describe_themselves_keep_their_spacing(folder: Path, server: Server) -> None:
     with pytest.raises(ModelError, match="leave out --spacing-mm"):
         fetch_model("tiny", folder, session=server.session(), spacing_mm=1.5)

@@ -16,6 +16,7 @@ from TransferSegLib.errors import ModelError, TransferSegError
 
 if TYPE_CHECKING:
     from TransferSegLib.models.catalogue import Catalogue, CatalogueEntry
+    from TransferSegLib.models.incoming import KerasOptions
     from TransferSegLib.models.library import Added
 
 
@@ -112,7 +113,14 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     from TransferSegLib.models.library import fetch_model
 
     with progress_shown() as progress, interruptible() as cancel:
-        added = fetch_model(arguments.model, library_of(arguments), arguments.replace, progress, cancel)
+        added = fetch_model(
+            arguments.model,
+            library_of(arguments),
+            arguments.replace,
+            progress,
+            cancel,
+            spacing_mm=arguments.spacing_mm,
+        )
     if added.was_there:
         print(f"'{added.description.name}' is in your library already, and whole: {added.path}")
         return 0
@@ -135,16 +143,8 @@ def run_import(arguments: argparse.Namespace) -> int:
         added = import_model(
             arguments.file, library_of(arguments), arguments.name, options, arguments.replace, cancel=cancel
         )
-    configuration = added.description.provenance.configuration
-    if added.entry is not None:
-        print(f"{arguments.file} is the published file of '{added.entry.name}'.")
-    elif configuration.get("imported_from"):
-        how = "imported as the options say" if options.said else "imported as a CT network that works at 1 mm"
-        print(f"{arguments.file} is no file of the catalogue: {how}.")
-    if added.entry is None and configuration.get("structure_names_assumed"):
-        print(
-            "The file does not name its structures, they are assumed: give them with --structures if they are others."
-        )
+    for line in _recognised(added, arguments.file, options):
+        print(line)
     _report(added, arguments)
     return 0
 
@@ -270,6 +270,26 @@ def _entry_text(entry: CatalogueEntry) -> str:
             f"transferseg models fetch {entry.name}",
         ]
     return "\n".join(lines)
+
+
+def _recognised(added: Added, file: Path, options: KerasOptions) -> list[str]:
+    """Return in lines what a file was taken for; nothing for a model that describes itself."""
+    if added.entry is not None:
+        return [f"{file} is the published file of '{added.entry.name}'."]
+    if added.claimed is not None:
+        return [
+            f"{file} says that it was made from the published file of '{added.claimed.name}'; only that file itself "
+            "can be verified."
+        ]
+    if added.kind != "keras":
+        return []
+    how = "imported as the options say" if options.said else "imported as a CT network that works at 1 mm"
+    lines = [f"{file} is no file of the catalogue: {how}."]
+    if added.description.provenance.configuration.get("structure_names_assumed"):
+        lines.append(
+            "The file does not name its structures, they are assumed: give them with --structures if they are others."
+        )
+    return lines
 
 
 def _report(added: Added, arguments: argparse.Namespace) -> None:

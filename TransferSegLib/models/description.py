@@ -161,12 +161,7 @@ class ModelDescription:
             raise ModelError(f"The model '{self.name}' has no version.")
         for what in ("modality", "summary", "license", "training_data", "citation"):
             _text(what, getattr(self, what))
-        spacing = _number("spacing_mm", self.spacing_mm)
-        if not _SMALLEST_SPACING_MM <= spacing <= _LARGEST_SPACING_MM:
-            raise ModelError(
-                f"The model's spacing of {spacing:g} mm is outside "
-                f"{_SMALLEST_SPACING_MM:g} to {_LARGEST_SPACING_MM:g} mm."
-            )
+        check_spacing(self.spacing_mm)
         if not isinstance(self.spacing_inferred, bool):
             raise ModelError("The model's entry 'spacing_inferred' must be true or false.")
         unknown = [name for name in self.single_part if self.label_set.find(name) is None]
@@ -295,6 +290,15 @@ def _check_metrics(metrics: Any) -> None:
         for structure, score in _object(f"Dice of '{data_set}'", scores).items():
             if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
                 raise ModelError(f"The model's Dice of '{structure}' must be a number or null, not {_short(score)}.")
+
+
+def check_spacing(spacing_mm: float) -> None:
+    """Raise ModelError unless a model can work at this spacing."""
+    spacing = _number("spacing_mm", spacing_mm)
+    if not _SMALLEST_SPACING_MM <= spacing <= _LARGEST_SPACING_MM:
+        raise ModelError(
+            f"The model's spacing of {spacing:g} mm is outside {_SMALLEST_SPACING_MM:g} to {_LARGEST_SPACING_MM:g} mm."
+        )
 
 
 def _required(entry: Mapping[str, Any], key: str) -> Any:

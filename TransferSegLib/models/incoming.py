@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import MODEL_FILE, parse_model_file, read_model_files
-from TransferSegLib.models.catalogue import CatalogueEntry, git_blob_id
+from TransferSegLib.models.catalogue import CatalogueEntry, Download, FileKind, git_blob_id
 from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
 from TransferSegLib.models.locate import catalogue
 from TransferSegLib.models.versions_state import current_folder
@@ -50,11 +50,17 @@ class KerasOptions:
 
 @dataclass(frozen=True)
 class Incoming:
-    """The files of a model by name, complete and checked; ``entry`` is what the catalogue knows of the file, if so."""
+    """The files of a model by name, complete and checked, and what kind of file they were made of.
+
+    ``entry`` is what the catalogue knows of the file, if it is one of the catalogue's. ``claimed`` is the entry whose
+    file an exported model says it was made of: its words, which nothing proves.
+    """
 
     description: ModelDescription
     files: dict[str, bytes]
     entry: CatalogueEntry | None
+    kind: FileKind
+    claimed: CatalogueEntry | None = None
 
 
 def read_incoming(
@@ -130,7 +136,27 @@ def _from_model(path: Path, name: str | None, entry: CatalogueEntry | None) -> I
         content = parse_json(files[MODEL_FILE], str(path)) | {"name": name}
         files[MODEL_FILE] = (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
         description = replace(description, name=name)
-    return Incoming(description, files, entry)
+    return Incoming(description, files, entry, "transferseg", _claimed(description))
+
+
+def _claimed(description: ModelDescription) -> CatalogueEntry | None:
+    """Return the catalogue's entry of Keras weights that a model says it was made of, if it looks like that model."""
+    imported = description.provenance.configuration.get("imported_from")
+    source = imported.get("source") if isinstance(imported, dict) else None
+    if not isinstance(source, str):
+        return None
+    made_of = (e for e in catalogue().to_fetch if e.download is not None and source.endswith(_blob_of(e.download)))
+    return next((entry for entry in made_of if is_like(description, entry)), None)
+
+
+def is_like(description: ModelDescription, entry: CatalogueEntry) -> bool:
+    """Tell whether a model has the network and the structures of an entry of the catalogue."""
+    return (description.network.width, description.label_set.names) == (entry.width, entry.structures)
+
+
+def _blob_of(download: Download) -> str:
+    """Return how the provenance of a model that was made of a file of the catalogue ends, whatever its address."""
+    return f" (git blob {download.git_blob})"
 
 
 def _from_keras(
@@ -166,9 +192,9 @@ def _from_keras(
             license=entry.license,
             citation=entry.citation,
         )
-        source = f"{entry.download.address} (git blob {entry.download.git_blob})" if entry.download else ""
+        source = f"{entry.download.address}{_blob_of(entry.download)}" if entry.download else ""
     description, state_dict = model_from_keras(path, asked, source, cancel)
-    return Incoming(description, model_files(description, state_dict), entry)
+    return Incoming(description, model_files(description, state_dict), entry, "keras")
 
 
 def _options(names: tuple[str, ...] | list[str]) -> str:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from TransferSegLib.errors import ModelError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.models.archive import is_model_file
-from TransferSegLib.models.catalogue import CatalogueEntry
-from TransferSegLib.models.description import ModelDescription
-from TransferSegLib.models.incoming import Incoming, KerasOptions, check_name, read_incoming
+from TransferSegLib.models.catalogue import CatalogueEntry, FileKind
+from TransferSegLib.models.description import ModelDescription, check_spacing
+from TransferSegLib.models.incoming import Incoming, KerasOptions, check_name, is_like, read_incoming
 from TransferSegLib.models.locate import (
     ANOTHER_LIBRARY,
     catalogue,
@@ -51,12 +51,15 @@ _NEW, _REPLACED, _REMOVED = "new", "replaced", "removed"
 class Added:
     """A model in the library: its folder, its description, and the entry of the catalogue it is, if it is one.
 
-    ``was_there`` tells that nothing was done because the model was in the library already.
+    ``kind`` is what kind of file it was made of, ``claimed`` as in ``Incoming``. ``was_there`` tells that nothing was
+    done because the model was in the library already.
     """
 
     path: Path
     description: ModelDescription
     entry: CatalogueEntry | None
+    kind: FileKind
+    claimed: CatalogueEntry | None = None
     was_there: bool = False
 
 
@@ -104,6 +107,8 @@ def fetch_model(
     assert download is not None
     if spacing_mm is not None and download.kind != "keras":
         raise ModelError(f"The spacing of '{entry.name}' is its makers' word: leave out --spacing-mm.")
+    if spacing_mm is not None:
+        check_spacing(spacing_mm)  # before many bytes are fetched for nothing
     if spacing_mm is not None or replace or find_library_model(entry.name, library) is None:
         _check_free(entry.name, library, replace)
     if download.kind == "keras" and importlib.util.find_spec("h5py") is None:
@@ -118,7 +123,7 @@ def fetch_model(
     with alone(part, entry.name, progress, cancel):
         existing = None if replace else find_library_model(entry.name, library)
         if existing is not None:
-            return Added(existing, _verified(existing, entry), entry, was_there=True)
+            return Added(existing, _verified(existing, entry), entry, download.kind, was_there=True)
         file = fetch_file(download, part, entry.name, progress, cancel, session)
         stage = f"Importing {entry.name}"
         if progress is not None:
@@ -177,7 +182,7 @@ def _verified(path: Path, entry: CatalogueEntry) -> ModelDescription:
         raise ModelError(f"{error} To fetch it again: --replace.") from error
     # A model of ours describes itself; what Keras weights are is known from the catalogue alone.
     is_keras = entry.download is not None and entry.download.kind == "keras"
-    if is_keras and (description.network.width, description.label_set.names) != (entry.width, entry.structures):
+    if is_keras and not is_like(description, entry):
         raise ModelError(
             f"The model in {path} has the name '{entry.name}', but is another one than the catalogue's: remove it, or "
             "fetch with --replace."
@@ -186,10 +191,13 @@ def _verified(path: Path, entry: CatalogueEntry) -> ModelDescription:
 
 
 def _check_not_borrowed(incoming: Incoming) -> None:
-    """Raise ModelError when a file that is not the catalogue's would get the name of a model that can be fetched."""
+    """Raise ModelError when a file that is not the catalogue's would get the name of a model that can be fetched.
+
+    An exported model that says it was made of the catalogue's file keeps its name: that is how it travels.
+    """
     name = incoming.description.name
     entry = catalogue().find(name)
-    if entry is not None and incoming.entry != entry:
+    if entry is not None and entry not in (incoming.entry, incoming.claimed):
         raise ModelError(
             f"'{entry.name}' is the catalogue's name of a model, and this file is not that model: give another name "
             "with --name."
@@ -239,7 +247,7 @@ def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken |
             (work / _REMOVED).mkdir()
             (work / _REPLACED / existing.name).rename(work / _REMOVED / existing.name)
         flush_names(library)
-    return Added(target, incoming.description, incoming.entry)
+    return Added(target, incoming.description, incoming.entry, incoming.kind, incoming.claimed)
 
 
 @contextmanager
