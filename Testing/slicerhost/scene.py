@@ -39,6 +39,7 @@ class Application:
     """The part of ``slicer.app`` that works without a window."""
 
     def __init__(self) -> None:
+        self._atStartup: list = []
         self._temporaryFolder = tempfile.TemporaryDirectory(prefix="slicerhost-")
         self.temporaryPath = self._temporaryFolder.name
         self._logic = slicer.vtkSlicerApplicationLogic()
@@ -50,6 +51,18 @@ class Application:
 
     def mrmlScene(self):
         return slicer.mrmlScene
+
+    def connect(self, signal: str, target) -> None:
+        """Keep what is to be called at the end of the start-up; the application has no other signals here."""
+        if signal != "startupCompleted()":
+            raise AttributeError(f"the test host's application has no signal '{signal}'")
+        self._atStartup.append(target)
+
+    def completeStartup(self) -> None:
+        """Call what waits for the end of the start-up, which comes after all modules were loaded."""
+        waiting, self._atStartup = self._atStartup, []
+        for target in waiting:
+            target()
 
     def pauseRender(self) -> None:
         """Do nothing: views are drawn on request only."""

@@ -13,7 +13,7 @@ from slicerhost import pythonqt, scene
 
 qt = pythonqt.install()
 
-from slicerhost import widgets  # noqa: E402 - after Qt's classes were changed
+from slicerhost import mrml_widgets, ui_loader, views  # noqa: E402 - after Qt's classes were changed
 
 TITLE = "Test host (not 3D Slicer)"
 
@@ -31,7 +31,7 @@ class qSlicerScriptedLoadableModule(scene.Module):
 
 
 @pythonqt.cpp
-class qSlicerScriptedLoadableModuleWidget(widgets.qMRMLWidget):
+class qSlicerScriptedLoadableModuleWidget(mrml_widgets.qMRMLWidget):
     """The Qt widget around a module's Python widget."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Host:
         self.application.moduleManager = lambda: self
         slicer.qSlicerScriptedLoadableModule = qSlicerScriptedLoadableModule
         slicer.qSlicerScriptedLoadableModuleWidget = qSlicerScriptedLoadableModuleWidget
-        widgets.install()
+        ui_loader.install()
         self._makeWindow()
 
     def _makeWindow(self) -> None:
@@ -62,7 +62,7 @@ class Host:
         self.window.setWindowTitle(TITLE)
         center = qt.QWidget()
         grid = qt.QGridLayout(center)
-        self.slices = {name: widgets.SliceViewLabel(name) for name in ("Red", "Yellow", "Green")}
+        self.slices = {name: views.SliceViewLabel(name) for name in ("Red", "Yellow", "Green")}
         for index, view in enumerate(self.slices.values()):
             grid.addWidget(view, index // 2, index % 2)
         label = qt.QLabel(TITLE)
@@ -88,6 +88,7 @@ class Host:
         module = qSlicerScriptedLoadableModule(name, path)
         getattr(self.pythonModule, name)(module)
         setattr(slicer.modules, name.lower(), module)
+        self.application.completeStartup()
         frame = module.widget = qSlicerScriptedLoadableModuleWidget()
         qt.QVBoxLayout(frame)
         frame.setMRMLScene(slicer.mrmlScene)
