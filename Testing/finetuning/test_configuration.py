@@ -30,7 +30,7 @@ def test_round_trip_through_json() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"strategy": "magic"}, "strategy must be one of finetune, vanilla, scratch, not 'magic'"),
+        ({"strategy": "magic"}, "strategy must be one of finetune, vanilla, scratch, auto, not 'magic'"),
         ({"strategy": 3}, "takes a word"),
         ({"step": 3}, "Unknown knob of fine-tuning: step"),
         ({"steps": 3.5}, "takes a whole number"),

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 import torch
 
 from TransferSegLib.errors import Cancelled, DatasetError, ModelError, TrainingError
-from TransferSegLib.finetuning import finetune as module
+from TransferSegLib.finetuning import candidates as module
 from TransferSegLib.finetuning.finetune import FineTuned, finetune
 from TransferSegLib.finetuning.request import FineTuneRequest, command_words
 from TransferSegLib.finetuning.run_folder import RUNS_NAME

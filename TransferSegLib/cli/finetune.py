@@ -15,7 +15,7 @@ from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.names import STRATEGIES
+from TransferSegLib.finetuning.names import STRATEGY_CHOICES
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
 from TransferSegLib.jobs.request import JobRequest
 
@@ -43,7 +43,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help=f"time for everything together [{DEFAULT_MINUTES:g}]; 0: as many steps as the configuration says",
     )
-    parser.add_argument("--strategy", choices=STRATEGIES, help="how to train [finetune]")
+    parser.add_argument(
+        "--strategy",
+        choices=STRATEGY_CHOICES,
+        help="how to train [finetune]; auto: as does best on cases that are held out",
+    )
     parser.add_argument(
         "--cases", nargs="+", metavar="CASE", help="learn from these only (default: all of the project)"
     )

@@ -4,25 +4,24 @@
 >>> print(result.evidence.verdict.text, result.version.number, result.version.current)
 
 In order: the parent predicts every case once; features are computed once; for every fold a candidate is made and
-measured on what it did not see; the final candidate learns from all cases; it becomes a version in the library. What
-is done is on the disk: killed and called again with the same request, it goes on and ends with the same version.
+measured on what it did not see (for the strategy ``auto`` the first folds by several strategies, of which the best goes
+on); the final candidate learns from all cases; it becomes a version in the library. What is done is on the disk: killed
+and called again with the same request, it goes on and ends with the same version.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from TransferSegLib.finetuning.adapt import Adapted, adapt
-from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.candidates import Candidate, CandidateTrainer, Cases, learnable_cases
 from TransferSegLib.finetuning.evidence import Evidence, changed_without_correction, weigh
-from TransferSegLib.finetuning.features import FeatureCache, cache_features
 from TransferSegLib.finetuning.held_out_scores import (
     CANONICAL_GRID,
     CaseComparison,
@@ -30,9 +29,18 @@ from TransferSegLib.finetuning.held_out_scores import (
     affordable_grid,
 )
 from TransferSegLib.finetuning.holding_out import Fold, divide, learned_structures, plan_folds
+from TransferSegLib.finetuning.names import AUTO
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import RUNS_NAME, RunFolder
-from TransferSegLib.finetuning.time_plan import FEATURE_SHARE, TimePlan, plan_time, training_seconds
+from TransferSegLib.finetuning.strategy_choice import (
+    CHOOSING_FOLDS,
+    Choice,
+    choose,
+    choosing_folds,
+    judging_folds,
+    strategies_to_try,
+)
+from TransferSegLib.finetuning.time_plan import FEATURE_SHARE, MOST_FOLDS, TimePlan, plan_time, training_seconds
 from TransferSegLib.finetuning.undertaking import Undertaking, undertake
 from TransferSegLib.finetuning.whole_progress import WholeProgress
 from TransferSegLib.models.description import finite
@@ -42,7 +50,7 @@ from TransferSegLib.models.versions_history import Version
 from TransferSegLib.models.versions_record import LearnedCase, VersionRecord
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
 from TransferSegLib.segmenting.devices import Device, choose_device
-from TransferSegLib.training.cases import PreparedCase, prepare_cases
+from TransferSegLib.training.cases import prepare_cases
 
 #: Seconds that parts are thought to take before anything was measured: they only move the progress bar.
 _READ_S, _PREDICT_S, _FEATURES_S, _CANDIDATE_S = 0.5, 4.0, 20.0, 60.0
@@ -51,7 +59,10 @@ _FINAL = "final"
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """A new version of a model, the evidence on it, and what happened to what its parent knew (``fates``)."""
+    """A new version of a model, the evidence on it, and what happened to what its parent knew (``fates``).
+
+    ``undertaking`` says by which strategy it was made, and ``choice`` why, where several were tried.
+    """
 
     version: Version
     undertaking: Undertaking
@@ -59,6 +70,7 @@ class FineTuned:
     plan: TimePlan
     fates: tuple[dict[str, Any], ...]
     seconds: float
+    choice: Choice | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values; ``report.report_text`` makes a text for a person of it."""
@@ -75,6 +87,7 @@ class FineTuned:
             "cases": len(work.dataset.cases),
             "patients": work.patients,
             "strategy": work.configuration.strategy,
+            "strategy_choice": None if self.choice is None else self.choice.to_json(),
             "evidence": finite(self.evidence.to_json()),
             "not_corrected": list(changed_without_correction(self.evidence.rows)),
             "forgetting": finite(list(self.fates)),
@@ -102,25 +115,6 @@ def finetune(
         return _Run(work, folder, progress, cancel, clock, started).run()
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """A trained candidate as it is kept on the disk."""
-
-    state_dict: dict[str, torch.Tensor]
-    history: list[dict[str, Any]]
-    fates: list[dict[str, Any]]
-    starts: list[dict[str, Any]]
-    tail_steps: int
-    steps: int
-
-    @staticmethod
-    def of(adapted: Adapted) -> _Candidate:
-        """Keep what is needed of an adaptation."""
-        fates = [fate.to_json() for fate in adapted.fates]
-        starts = [asdict(start) for start in adapted.starts]
-        return _Candidate(adapted.state_dict, adapted.history, fates, starts, adapted.tail_steps, adapted.steps)
-
-
 class _Run:
     """One fine-tuning, with what it decided and where it keeps what is done."""
 
@@ -134,18 +128,25 @@ class _Run:
         started: float,
     ) -> None:
         """Set up a run that has not begun, or goes on."""
-        self._work, self._folder = work, folder
+        self._work, self._tried = _with_strategies(work)
+        self._folder = folder
         self._cancel, self._clock, self._started = cancel, clock, started
         self._parent_copy = folder.pin(work.parent_path)
         self._saved = folder.read_plan()
         precision = None if self._saved is None else getattr(torch, self._saved["precision"])
         self._device: Device = choose_device(work.request.device, precision)
-        self._cache: FeatureCache | None = None
         self._log: list[str] = []
-        count = len(work.dataset.cases)
+        self._training_s: dict[str, float] = {}
         folds = max(2, min(work.patients, 5))
-        candidate_s = 60.0 * work.request.minutes * 0.7 / (folds + 1) or _CANDIDATE_S
-        self._whole = WholeProgress(progress, self._estimates(count, folds, _PREDICT_S, candidate_s), clock)
+        candidate_s = 60.0 * work.request.minutes * 0.7 / (folds + 1 + self._extra) or _CANDIDATE_S
+        self._whole = WholeProgress(progress, {}, clock)
+        self._trainer = CandidateTrainer(self._work, folder, self._device, self._whole, cancel, clock)
+        self._whole.estimate(self._estimates(folds, _PREDICT_S, candidate_s))
+
+    @property
+    def _extra(self) -> int:
+        """Candidates that are only trained to choose a strategy."""
+        return CHOOSING_FOLDS * (len(self._tried) - 1)
 
     def run(self) -> FineTuned:
         """Do what is left and return the result."""
@@ -154,19 +155,23 @@ class _Run:
             scorer, prediction_s = self._parent_answers(cases)
             plan, folds = self._plan(cases, prediction_s)
             self._say(f"{self._work.reference}: {self._device}, {plan.text}")
-            comparisons, notes = self._hold_out(cases, folds, plan, scorer)
-            evidence = self._weigh(folds, comparisons, notes)
-            final = self._final(cases, plan)
-            version = self._keep(final, evidence, plan)
+            planned = _Planned(cases, scorer, plan, folds)
+            choice = self._choose(planned)
+            judging = range(len(folds)) if choice is None else judging_folds(folds, self._work.groups)
+            comparisons, notes = self._hold_out(planned, judging)
+            notes += [] if choice is None else [choice.caveat]
+            evidence = self._weigh([folds[number] for number in judging], comparisons, notes)
+            final = self._final(planned)
+            version = self._keep(final, evidence, plan, choice)
         finally:
-            if self._cache is not None:
-                self._cache.close()
+            self._trainer.close()
         self._folder.remove()
-        return FineTuned(version, self._work, evidence, plan, tuple(final.fates), self._clock() - self._started)
+        fates = tuple(final.fates)
+        return FineTuned(version, self._work, evidence, plan, fates, self._clock() - self._started, choice)
 
     # The parts, in order.
 
-    def _read(self) -> dict[str, PreparedCase]:
+    def _read(self) -> Cases:
         """Bring all cases to the model's grid."""
         work = self._work
         spacing_mm, rule = work.configuration.preparation(work.parent.description)
@@ -175,7 +180,7 @@ class _Run:
         self._whole.end()
         return {case.id: case for case in prepared}
 
-    def _parent_answers(self, cases: dict[str, PreparedCase]) -> tuple[HeldOutScorer, float]:
+    def _parent_answers(self, cases: Cases) -> tuple[HeldOutScorer, float]:
         """Let the parent predict every case once; also returns the seconds that one prediction took."""
         work = self._work
         self._grid = CANONICAL_GRID if work.patients < 2 else affordable_grid(cases.values())
@@ -201,132 +206,121 @@ class _Run:
         """Return the parent's prediction of a case, None where it knows nothing of what is wanted."""
         return self._folder.read_array(_answer_file(self._work.dataset.ids.index(case_id)))
 
-    def _plan(self, cases: dict[str, PreparedCase], prediction_s: float) -> tuple[TimePlan, tuple[Fold, ...]]:
+    def _plan(self, cases: Cases, prediction_s: float) -> tuple[TimePlan, tuple[Fold, ...]]:
         """Decide on folds and time, or return what was decided before."""
-        work, knobs = self._work, self._work.configuration
+        work, knobs, trainer = self._work, self._work.configuration, self._trainer
         if self._saved is not None:
             plan = TimePlan(**self._saved["time"])
             folds = tuple(Fold.from_json(fold) for fold in self._saved["folds"])
-            self._estimate(plan, len(cases), prediction_s)
+            trainer.rounds = self._saved["rounds"]
+            self._estimate(plan, prediction_s)
             return plan, folds
         left_s: float | None = None
         if work.request.minutes > 0:
             spent_s = self._clock() - self._started
+            per_fold = -(-len(cases) // min(work.patients, work.request.most_folds or MOST_FOLDS))
+            held_out = len(cases) + self._extra * per_fold
             left_s = training_seconds(
-                work.request.minutes, spent_s, prediction_s, len(cases), min(len(cases), knobs.report_cases)
+                work.request.minutes, spent_s, prediction_s, held_out, min(len(cases), knobs.report_cases)
             )
-        rounds = None
-        if self._shares_features:
+        if trainer.shares_features():
             began = self._clock()
-            rounds = self._compute_features(cases, None, None if left_s is None else FEATURE_SHARE * left_s)
+            trainer.compute_features(cases, None if left_s is None else FEATURE_SHARE * left_s)
             if left_s is not None:
                 left_s -= self._clock() - began
-        plan = plan_time(left_s, work.patients, work.request.most_folds)
+        plan = plan_time(left_s, work.patients, work.request.most_folds, self._extra)
         folds = plan_folds(work.dataset, plan.folds, knobs.seed)
         self._saved = {
             "precision": str(self._device.dtype).removeprefix("torch."),
             "time": plan.to_json(),
             "folds": [fold.to_json() for fold in folds],
-            "rounds": rounds,
+            "rounds": trainer.rounds,
         }
         self._folder.write_plan(self._saved)
-        self._estimate(plan, len(cases), prediction_s)
+        self._estimate(plan, prediction_s)
         return plan, folds
 
-    @property
-    def _shares_features(self) -> bool:
-        """Whether all candidates learn from the same cached features."""
-        knobs = self._work.configuration
-        starts = bool(self._work.change.fresh_channels) and knobs.starts_from_data and knobs.strategy != "scratch"
-        # Slabs are judged otherwise in every fold, so their patches are others.
-        return (starts or knobs.has_tail_stage) and self._work.patients > 1
+    def _choose(self, planned: _Planned) -> Choice | None:
+        """Try every strategy on the first folds and go on with the best; None where there is nothing to choose."""
+        if len(self._tried) == 1:
+            return None
+        folds, groups = planned.folds, self._work.groups
+        numbers = choosing_folds(folds)
+        tried: dict[str, list[CaseComparison]] = {strategy: [] for strategy in self._tried}
+        for number in numbers:
+            for strategy, comparisons in tried.items():
+                entry = self._fold(number, strategy, f"Trying '{strategy}' {number + 1} of {len(numbers)}", planned)
+                self._say(f"{_candidate_name(number, strategy)}: {json.dumps(finite(entry['comparisons']))}")
+                comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
+        choice = choose(tried, groups, len(judging_folds(folds, groups)) < len(folds))
+        self._say(choice.text)
+        self._work = _by_strategy(self._work, choice.strategy)
+        left = [(number, choice.strategy) for number in range(len(folds)) if number not in numbers]
+        candidate_s = 60.0 * planned.time.minutes_each or self._training_s.get(choice.strategy, _CANDIDATE_S)
+        self._whole.estimate(self._candidate_estimates(left, len(folds), _PREDICT_S, candidate_s))
+        return choice
 
-    def _compute_features(self, cases: dict[str, PreparedCase], rounds: int | None, limit_s: float | None) -> int:
-        """Compute the features of all cases once; returns how many patches there are of each."""
-        learnable = _learnable(cases)
-        report = self._whole.begin("features", "Computing features")
-        began = self._clock()
-        enough = None if limit_s is None or rounds is not None else lambda: self._clock() - began >= limit_s
-        work = self._work
-        self._cache = cache_features(
-            work.parent.network(),
-            learnable,
-            work.change,
-            work.configuration,
-            self._device,
-            patches_per_case=rounds,
-            enough=enough,
-            progress=report,
-            cancel=self._cancel,
-        )
-        self._whole.end()
-        return len(self._cache) // len(learnable)
-
-    def _hold_out(
-        self,
-        cases: dict[str, PreparedCase],
-        folds: tuple[Fold, ...],
-        plan: TimePlan,
-        scorer: HeldOutScorer,
-    ) -> tuple[list[CaseComparison], list[str]]:
-        """Make a candidate for every fold and compare it on what it did not see; also returns notes on the evidence."""
+    def _hold_out(self, planned: _Planned, judging: Sequence[int]) -> tuple[list[CaseComparison], list[str]]:
+        """Make a candidate for every fold that judges, and compare it on what it did not see; notes on the evidence."""
         comparisons: list[CaseComparison] = []
         unlearned: set[str] = set()
-        for number, fold in enumerate(folds, start=1):
-            entry = self._folder.read_json(f"fold-{number}.json")
-            if entry is None:
-                entry = self._fold(number, len(folds), fold, cases, plan, scorer)
-                self._folder.write_json(f"fold-{number}.json", entry)
-                self._folder.forget(f"fold-{number}.pt")
-                self._folder.forget(f"fold-{number}-trained.pt")
-            else:
-                self._whole.skip(f"candidate {number}")
-                self._whole.skip(f"held out {number}")
-            found = [CaseComparison.from_json(one) for one in entry["comparisons"]]
-            self._say(f"fold {number} of {len(folds)}: {json.dumps(finite([one.to_json() for one in found]))}")
-            comparisons += found
+        folds, strategy, names = planned.folds, self._work.configuration.strategy, self._work.change.label_set.names
+        for number in judging:
+            entry = self._fold(number, strategy, f"Held-out comparison {number + 1} of {len(folds)}", planned)
+            self._say(f"fold {number + 1} of {len(folds)}: {json.dumps(finite(entry['comparisons']))}")
+            comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
             unlearned |= set(entry["unlearned"])
-        notes = [
-            f"Nothing can be said of {', '.join(sorted(unlearned))} in patients who were held out: too few others have "
-            "it drawn."
-        ]
-        return comparisons, notes if unlearned else []
+        notes = []
+        if unlearned:
+            notes.append(
+                f"Nothing can be said of {', '.join(sorted(unlearned))} in patients who were held out: too few others "
+                "have it drawn."
+            )
+        judged = learned_structures([planned.cases[id] for n in judging for id in folds[n].held_out], names)
+        elsewhere = learned_structures(planned.cases.values(), names) - judged
+        if elsewhere:
+            notes.append(f"Only patients who chose the strategy have {', '.join(sorted(elsewhere))} drawn.")
+        return comparisons, notes
 
-    def _fold(
-        self,
-        number: int,
-        count: int,
-        fold: Fold,
-        cases: dict[str, PreparedCase],
-        plan: TimePlan,
-        scorer: HeldOutScorer,
-    ) -> dict[str, Any]:
+    def _fold(self, number: int, strategy: str, title: str, planned: _Planned) -> dict[str, Any]:
+        """Return the comparisons of a fold's candidate by a strategy, and what it could not learn: made, or read."""
+        file = f"{_candidate_name(number, strategy)}.json"
+        entry = self._folder.read_json(file)
+        if entry is None:
+            entry = self._compare(number, strategy, title, planned)
+            self._folder.write_json(file, entry)
+            self._trainer.forget(_candidate_name(number, strategy))
+        else:
+            self._whole.skip(_training_part(number, strategy))
+            self._whole.skip(_held_out_part(number, strategy))
+        return entry
+
+    def _compare(self, number: int, strategy: str, title: str, planned: _Planned) -> dict[str, Any]:
         """Train one fold's candidate and return its comparisons, and the structures it could not learn."""
-        work = self._work
-        training, held_out = divide(cases, fold)
-        knobs = replace(work.configuration, minutes=plan.minutes_each, report_cases=0)
-        title = f"Held-out comparison {number} of {count}"
-        trained = self._train(f"fold-{number}", training, knobs, f"candidate {number}", title, cases)
+        work, fold = _by_strategy(self._work, strategy), planned.folds[number]
+        training, held_out = divide(planned.cases, fold)
+        knobs = replace(work.configuration, minutes=planned.time.minutes_each, report_cases=0)
+        name, part = _candidate_name(number, strategy), _training_part(number, strategy)
+        began = self._clock()
+        trained = self._trainer.train(name, training, knobs, part, title, planned.cases)
+        self._training_s[strategy] = self._clock() - began
+        self._say(f"{name}: {trained.tail_steps} + {trained.steps} steps")
         candidate = Model(work.describe(), trained.state_dict, work.parent_path)
         names = work.change.label_set.names
         fresh = {names[channel - 1] for channel in work.change.fresh_channels}
         unlearned = fresh - learned_structures(training, names)
         comparisons = []
         which = _OneOfSeveral(len(held_out))
-        report = self._whole.begin(f"held out {number}", title, which.done)
+        report = self._whole.begin(_held_out_part(number, strategy), title, which.done)
         for which.index, (case_id, case) in enumerate(zip(fold.held_out, held_out, strict=True)):
-            found = scorer.compare(candidate, case, case_id, self._answer(case_id), report, self._cancel)
+            found = planned.scorer.compare(candidate, case, case_id, self._answer(case_id), report, self._cancel)
             scores = {name: score for name, score in found.candidate.items() if name not in unlearned}
             comparisons.append(replace(found, candidate=scores).to_json())
-            measured = [score.dice for score in scores.values() if np.isfinite(score.dice)]
-            if report is not None and measured:
-                stage = f"Held-out case {which.index + 1} of {len(held_out)}"
-                report(Progress(stage, 1.0, dice=float(np.mean(measured))))
         self._whole.end()
         drawn = {name for case in held_out for name in learned_structures([case], names)}
         return {"comparisons": comparisons, "unlearned": sorted(unlearned & drawn)}
 
-    def _weigh(self, folds: tuple[Fold, ...], comparisons: list[CaseComparison], notes: list[str]) -> Evidence:
+    def _weigh(self, folds: Sequence[Fold], comparisons: list[CaseComparison], notes: list[str]) -> Evidence:
         """Return the verdict on all comparisons."""
         work = self._work
         groups = {}
@@ -338,70 +332,16 @@ class _Run:
         tolerance_mm, seed = work.request.tolerance_mm, work.configuration.seed
         return weigh(comparisons, groups, folds, names, self._grid, tolerance_mm, notes, seed)
 
-    def _final(self, cases: dict[str, PreparedCase], plan: TimePlan) -> _Candidate:
+    def _final(self, planned: _Planned) -> Candidate:
         """Train the candidate that is kept, on all cases."""
-        knobs = replace(self._work.configuration, minutes=plan.minutes_each)
-        return self._train(_FINAL, _learnable(cases), knobs, f"candidate {plan.folds + 1}", "Final training", cases)
+        knobs = replace(self._work.configuration, minutes=planned.time.minutes_each)
+        part = _training_part(len(planned.folds), knobs.strategy)
+        learnable = learnable_cases(planned.cases)
+        final = self._trainer.train(_FINAL, learnable, knobs, part, "Final training", planned.cases)
+        self._say(f"{_FINAL}: {final.tail_steps} + {final.steps} steps")
+        return final
 
-    def _train(
-        self,
-        name: str,
-        training: list[PreparedCase],
-        knobs: FineTuningConfiguration,
-        part: str,
-        title: str,
-        cases: dict[str, PreparedCase],
-    ) -> _Candidate:
-        """Train a candidate, go on with it, or return it when it is on the disk."""
-        done, state = f"{name}-trained.pt", f"{name}.pt"
-        kept = self._folder.read_state(done)
-        if kept is not None:
-            self._whole.skip(part)
-            kept.pop("checkpoint_version", None)
-            return _Candidate(**kept)
-        if self._shares_features and self._cache is None:
-            assert self._saved is not None
-            self._compute_features(cases, self._saved["rounds"], None)
-        work = self._work
-        report = self._whole.begin(part, title, self._inside_training(knobs))
-        adapted = adapt(
-            work.parent,
-            training,
-            work.change,
-            knobs,
-            device=self._device,
-            cache=self._cache,
-            progress=report,
-            cancel=self._cancel,
-            save=lambda reached: self._folder.write_state(state, reached),
-            resume=self._folder.read_state(state),
-            clock=self._clock,
-        )
-        candidate = _Candidate.of(adapted)
-        self._folder.write_state(done, dict(vars(candidate)))
-        self._folder.forget(state)
-        self._whole.end()
-        self._say(f"{name}: {candidate.tail_steps} + {candidate.steps} steps")
-        return candidate
-
-    def _inside_training(self, knobs: FineTuningConfiguration) -> Callable[[Progress], float]:
-        """Return what tells from a report of ``adapt`` how much of a training is done."""
-        tail = 0.3 if knobs.has_tail_stage else 0.0
-
-        def done(report: Progress) -> float:
-            by_time = self._whole.elapsed_s / (60.0 * knobs.minutes) if knobs.minutes > 0 else 0.0
-            by_steps = 0.0
-            if report.stage == "Training the last layers":
-                by_steps = tail * report.fraction
-            elif report.stage == "Training all layers":
-                by_steps = tail + (0.98 - tail) * report.fraction
-            elif report.stage == "Looking for what was forgotten":
-                by_steps = 0.98 + 0.02 * report.fraction
-            return min(0.99, max(by_time, by_steps))
-
-        return done
-
-    def _keep(self, final: _Candidate, evidence: Evidence, plan: TimePlan) -> Version:
+    def _keep(self, final: Candidate, evidence: Evidence, plan: TimePlan, choice: Choice | None) -> Version:
         """Add the candidate to the library."""
         work = self._work
         rows = {row.structure: row.candidate for row in evidence.rows if row.candidate is not None}
@@ -417,7 +357,7 @@ class _Run:
         record = VersionRecord(
             parent=work.reference,
             cases=tuple(LearnedCase(work.hashes[case.id], case.id) for case in work.dataset.cases),
-            evidence=finite(evidence.to_json() | {"time": plan.to_json()}),
+            evidence=finite(evidence.to_json() | {"time": plan.to_json()} | _choice_entry(choice)),
             forgetting=tuple(finite(final.fates)),
         )
         lines = [*self._log, *(json.dumps(finite(line)) for line in final.history)]
@@ -438,28 +378,77 @@ class _Run:
         """Write a line into the version's log."""
         self._log.append(line)
 
-    def _estimate(self, plan: TimePlan, cases: int, prediction_s: float) -> None:
+    def _estimate(self, plan: TimePlan, prediction_s: float) -> None:
         """Tell the progress how long the candidates will take."""
         candidate_s = 60.0 * plan.minutes_each or _CANDIDATE_S
-        estimates = self._estimates(cases, plan.folds, prediction_s or _PREDICT_S, candidate_s)
-        for done in ("reading", "parent", *(["features"] if self._cache is not None else [])):
+        estimates = self._estimates(plan.folds, prediction_s or _PREDICT_S, candidate_s)
+        for done in ("reading", "parent", *(["features"] if self._trainer.has_features else [])):
             estimates.pop(done)
         self._whole.estimate(estimates)
 
-    def _estimates(self, cases: int, folds: int, prediction_s: float, candidate_s: float) -> dict[str, float]:
-        """Return the seconds that every part may take."""
+    def _estimates(self, folds: int, prediction_s: float, candidate_s: float) -> dict[str, float]:
+        """Return the seconds that every part may take, for so many folds."""
+        cases = len(self._work.dataset.cases)
         parts = {"reading": _READ_S * cases, "parent": prediction_s * cases}
-        parts["features"] = _FEATURES_S if self._shares_features else 0.0
-        for number in range(1, folds + 1):
-            parts[f"candidate {number}"] = candidate_s
-            parts[f"held out {number}"] = prediction_s * max(1, cases // folds)
-        parts[f"candidate {folds + 1}"] = candidate_s
-        return parts
+        parts["features"] = _FEATURES_S if self._trainer.shares_features() else 0.0
+        first, *others = self._tried
+        chosen_by = [(number, strategy) for number in range(CHOOSING_FOLDS) for strategy in others]
+        to_train = [*chosen_by, *((number, first) for number in range(folds))]
+        return parts | self._candidate_estimates(to_train, folds, prediction_s, candidate_s)
+
+    def _candidate_estimates(
+        self, to_train: Sequence[tuple[int, str]], folds: int, prediction_s: float, candidate_s: float
+    ) -> dict[str, float]:
+        """Return the seconds that candidates (fold, strategy) and their comparisons take, and the final one."""
+        parts = {}
+        held_out = max(1, len(self._work.dataset.cases) // folds)
+        for number, strategy in to_train:
+            parts[_training_part(number, strategy)] = candidate_s
+            parts[_held_out_part(number, strategy)] = prediction_s * held_out
+        strategy = to_train[-1][1] if to_train else self._work.configuration.strategy
+        return parts | {_training_part(folds, strategy): candidate_s}
 
 
-def _learnable(cases: dict[str, PreparedCase]) -> list[PreparedCase]:
-    """Return the cases with a voxel of something to learn."""
-    return [case for case in cases.values() if case.voxels]
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """What is settled before the first candidate is trained."""
+
+    cases: Cases
+    scorer: HeldOutScorer
+    time: TimePlan
+    folds: tuple[Fold, ...]
+
+
+def _with_strategies(work: Undertaking) -> tuple[Undertaking, tuple[str, ...]]:
+    """Return the strategies to try, and the undertaking with notes on them; with one it is settled already."""
+    if work.configuration.strategy != AUTO:
+        return work, (work.configuration.strategy,)
+    parent = work.parent.description
+    _, rule = work.configuration.preparation(parent)
+    tried, notes = strategies_to_try(parent, rule, work.change, work.dataset)
+    work = replace(work, notes=(*work.notes, *notes))
+    return (_by_strategy(work, tried[0]) if len(tried) == 1 else work), tried
+
+
+def _by_strategy(work: Undertaking, strategy: str) -> Undertaking:
+    """Return the undertaking by one strategy."""
+    return replace(work, configuration=replace(work.configuration, strategy=strategy))
+
+
+def _choice_entry(choice: Choice | None) -> dict[str, Any]:
+    return {} if choice is None else {"strategy_choice": choice.to_json()}
+
+
+def _candidate_name(number: int, strategy: str) -> str:
+    return f"fold-{number + 1}-{strategy}"
+
+
+def _training_part(number: int, strategy: str) -> str:
+    return f"candidate {strategy} {number + 1}"
+
+
+def _held_out_part(number: int, strategy: str) -> str:
+    return f"held out {strategy} {number + 1}"
 
 
 class _OneOfSeveral:

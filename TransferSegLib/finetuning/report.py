@@ -14,7 +14,7 @@ _LOST = 0.05
 
 def report_text(result: Mapping[str, Any]) -> str:
     """Return what ``FineTuned.to_json`` says as a text of some lines."""
-    parts = [_headline(result), *result["notes"], _compared(result), _verdict(result)]
+    parts = [_headline(result), *result["notes"], _choice(result), _compared(result), _verdict(result)]
     parts += [_not_corrected(result), _outcome(result), _commands(result)]
     return "\n\n".join(part for part in parts if part)
 
@@ -23,6 +23,12 @@ def _headline(result: Mapping[str, Any]) -> str:
     cases, patients = _count(result["cases"], "corrected case"), _count(result["patients"], "patient")
     minutes = f"{result['seconds'] / 60:.1f} min"
     return f"{result['parent']}, strategy {result['strategy']}, {cases} of {patients}, {minutes}."
+
+
+def _choice(result: Mapping[str, Any]) -> str:
+    """Return how the strategy was chosen, where it was."""
+    choice = result.get("strategy_choice")
+    return "" if choice is None else str(choice["text"])
 
 
 def _compared(result: Mapping[str, Any]) -> str:

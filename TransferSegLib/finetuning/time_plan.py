@@ -46,20 +46,23 @@ def training_seconds(minutes: float, spent_s: float, prediction_s: float, held_o
     return max(left_s, _LEAST_SHARE * limit_s)
 
 
-def plan_time(left_s: float | None, patients: int, most_folds: int | None = None) -> TimePlan:
+def plan_time(left_s: float | None, patients: int, most_folds: int | None = None, extra: int = 0) -> TimePlan:
     """Return the plan for so many seconds of training (None: steps decide) and patients.
 
-    ``most_folds`` caps the number of folds. One patient has two folds (of slabs).
+    ``most_folds`` caps the number of folds. One patient has two folds (of slabs). ``extra`` candidates are trained for
+    the choice of a strategy only.
     """
     wanted = 2 if patients < 2 else min(patients, max(2, most_folds or MOST_FOLDS))
+    also = f" {extra} more serve to choose the strategy." if extra else ""
     if left_s is None:
-        return TimePlan(wanted, 0.0, f"{wanted} folds and the final candidate, each for the number of steps set.")
-    affordable = int(left_s // _SHORTEST_FOLD_S) - 1
+        text = f"{wanted} folds and the final candidate, each for the number of steps set.{also}"
+        return TimePlan(wanted, 0.0, text)
+    affordable = int(left_s // _SHORTEST_FOLD_S) - 1 - extra
     folds = max(2, min(wanted, affordable))
-    minutes = max(left_s / (folds + 1) / 60.0, _SHORTEST_MINUTES)
+    minutes = max(left_s / (folds + 1 + extra) / 60.0, _SHORTEST_MINUTES)
     text = (
         f"{60 * minutes:.0f} s at most for each of {folds} candidates that are compared with the parent on cases they "
-        "did not see, and as much for the final one."
+        f"did not see, and as much for the final one.{also}"
     )
     if folds < wanted:
         text += f" For {wanted} folds there was not enough time."

@@ -1,0 +1,133 @@
+"""``auto``: which of the three strategies a candidate is trained by is decided by what each does on held-out cases.
+
+The first folds are trained by every strategy that is tried, with the same time (or steps). The one with the best mean
+Dice makes the remaining folds' candidates and the final one. Cases that chose do not judge as well, where there are
+patients enough: the best of several results on the same cases is better than what a new case will show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from TransferSegLib.datasets.dataset import Dataset
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.evaluation.statistics import by_patient, pair_scores
+from TransferSegLib.finetuning.held_out_scores import CaseComparison
+from TransferSegLib.finetuning.holding_out import Fold
+from TransferSegLib.finetuning.label_change import LabelChange
+from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.scans.intensity import IntensityRule
+
+#: So many folds choose.
+CHOOSING_FOLDS = 2
+#: Patients who must be left to judge when those who chose do not.
+_FEWEST_JUDGES = 3
+#: What is not better than ``finetune`` by so much Dice (half of what the verdict calls a difference) counts as a tie.
+TIE = 0.005
+_DEFAULT = "finetune"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The strategy chosen, the mean held-out Dice of each that was tried, on how many patients, and a line on it.
+
+    ``judges_alone``: the patients who chose are not among those the verdict is about.
+    """
+
+    strategy: str
+    mean_dice: dict[str, float]
+    patients: int
+    judges_alone: bool
+
+    @property
+    def text(self) -> str:
+        """What was found, in a sentence."""
+        found = ", ".join(f"{name} {mean:.3f}" for name, mean in self.mean_dice.items())
+        return (
+            f"Strategy '{self.strategy}' was chosen by the mean Dice on {_patients(self.patients)} held out from it: "
+            f"{found}."
+        )
+
+    @property
+    def caveat(self) -> str:
+        """What it means for the evidence, in a sentence."""
+        if self.judges_alone:
+            return f"The strategy was chosen on {_patients(self.patients)} who do not count here."
+        return (
+            "The strategy was chosen by results on some of these same patients (there are too few to leave them out), "
+            "so its Dice is likely to be a little too high."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description; it names no case."""
+        return dict(vars(self)) | {"text": self.text}
+
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> Choice:
+        """Read what ``to_json`` wrote; raises TrainingError when it is something else."""
+        try:
+            means = {str(name): float(mean) for name, mean in entry["mean_dice"].items()}
+            return Choice(str(entry["strategy"]), means, int(entry["patients"]), bool(entry["judges_alone"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TrainingError(f"This is no choice of a strategy: {entry!r}.") from error
+
+
+def strategies_to_try(
+    parent: ModelDescription, rule: IntensityRule, change: LabelChange, dataset: Dataset
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the strategies that ``auto`` tries, ``finetune`` first, and notes for a person.
+
+    ``rule`` is that of the new model. Random weights are only tried where the parent's help is doubtful (another
+    modality, or nothing but structures it does not know), and never where they would lose what nobody drew.
+    """
+    if len({case.group for case in dataset.cases}) < 2:
+        why = "Choosing a strategy needs cases of at least 2 patients: 'finetune' was used."
+        return (_DEFAULT,), (why,)
+    tried = (_DEFAULT, "vanilla")
+    modality, known = dataset.modality.upper(), parent.modality.upper()
+    other = modality != known if modality and known else rule != parent.intensity
+    drawn = [fate for one, fate in zip(change.label_set, change.fates, strict=True) if dataset.label_set.find(one.name)]
+    if not other and any(fate != "new" for fate in drawn):
+        return tried, ()
+    held = [name for name in change.label_set.names if dataset.label_set.find(name) is None]
+    if held:
+        why = f"Random weights ('scratch') were not tried: nobody drew {', '.join(held)}, which they would not know."
+        return tried, (f"{why} With --drop they may be forgotten.",)
+    return (*tried, "scratch"), ()
+
+
+def choosing_folds(folds: Sequence[Fold]) -> tuple[int, ...]:
+    """Return the numbers (from 0) of the folds that choose."""
+    return tuple(range(min(CHOOSING_FOLDS, len(folds))))
+
+
+def judging_folds(folds: Sequence[Fold], groups: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the numbers (from 0) of the folds that the verdict is about: those that did not choose, or all."""
+    rest = tuple(number for number in range(len(folds)) if number not in choosing_folds(folds))
+    patients = {groups[id] for number in rest for id in folds[number].held_out}
+    return rest if len(patients) >= _FEWEST_JUDGES else tuple(range(len(folds)))
+
+
+def choose(tried: Mapping[str, Sequence[CaseComparison]], groups: Mapping[str, str], judges_alone: bool) -> Choice:
+    """Return the strategy with the best Dice: mean over a case's structures, a patient's cases, the patients.
+
+    ``tried`` holds what each strategy's candidates did on the same held-out cases. ``finetune`` wins ties.
+    """
+    means = {}
+    for name, comparisons in tried.items():
+        scores = {one.case: {key: score.dice for key, score in one.candidate.items()} for one in comparisons}
+        patients = [after for _, after in by_patient(pair_scores(scores, scores, groups)).values()]
+        means[name] = float(np.mean(patients)) if patients else 0.0
+    best = max(means, key=lambda name: means[name])
+    if _DEFAULT in means and means[best] < means[_DEFAULT] + TIE:
+        best = _DEFAULT
+    seen = {groups[one.case] for comparisons in tried.values() for one in comparisons}
+    return Choice(best, means, len(seen), judges_alone)
+
+
+def _patients(count: int) -> str:
+    return "1 patient" if count == 1 else f"{count} patients"
