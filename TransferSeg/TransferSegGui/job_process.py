@@ -1,0 +1,239 @@
+"""A job of the library, started and followed from Slicer without ever keeping its window waiting.
+
+The job's worker is a process that belongs to nobody: it goes on when the scene, the module or Slicer is closed. What
+happens to it is read from the job's folder (docs/job-format.md), so a job that is found again is followed like one
+that was just started.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.process_tree import endProcessTree
+from TransferSegLib.errors import JobError
+from TransferSegLib.jobs.diagnosis import log_tail
+from TransferSegLib.jobs.events import Event, JobState, read_events
+from TransferSegLib.jobs.files import RESULT, WORKER_FACTS, read_json
+from TransferSegLib.jobs.request import JobRequest, read_request
+from TransferSegLib.jobs.status import read_state, read_status, worker_is_alive
+from TransferSegLib.jobs.store import create_job, find_job, list_jobs, request_cancel
+
+#: Milliseconds between two looks at the stream, and how many looks pass between two at the worker itself.
+_LOOK_MS, _LOOKS_BETWEEN_STATES = 200, 5
+#: What is read of a stream at once: some hundred events, which take a few milliseconds.
+_BYTES_AT_ONCE = 65536
+#: A worker ends itself 1.5 to 10 s after it was asked to; one that has not after so many seconds is ended from here.
+_PATIENCE_MS = 20_000
+#: More lines than are kept of a log.
+_ALL_LINES = 100_000
+
+
+class JobProcess:
+    """One job, from ``start`` (or ``resume``, or ``follow`` for one that was found) to ``onEnd``.
+
+    >>> job = JobProcess.create(JobRequest("finetune", request.to_json(), "auto", "fine-tune our-clinic"))
+    >>> job.onProgress = lambda fraction, secondsLeft, message: print(f"{100 * fraction:.0f} %", message)
+    >>> job.onPoint = lambda stage, step, loss, dice: ...
+    >>> job.onEnd = lambda job: print(job.error or job.result["report"])
+    >>> job.start()
+
+    and later, perhaps in another Slicer:
+
+    >>> job = JobProcess.find(jobId)
+    >>> job.follow()
+
+    ``onProgress`` gets the fraction done (0 to 1; None: waiting), the seconds left (None: not known) and a line for a
+    person; ``onPoint`` the training's loss and Dice (None: not told) at a step (None: no training step) of a stage.
+    ``onEnd`` gets the job, exactly once for each ``start``, ``resume`` or ``follow``: its ``state`` is done,
+    ``cancelled``, ``failed`` or ``interrupted``. When done, ``result`` is set; otherwise ``error`` says in one line
+    why, ``lastLines()`` and ``log()`` tell more, and ``resume`` goes on. Callbacks come from Slicer's event loop.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Speak of the job in a folder; raises JobError when it is none."""
+        self.onProgress: Callable[[float | None, float | None, str], None] = lambda fraction, secondsLeft, message: None
+        self.onPoint: Callable[[str, int | None, float | None, float | None], None] = lambda *point: None
+        self.onEnd: Callable[[JobProcess], None] = lambda job: None
+        self.folder = Path(folder)
+        self.request = read_request(self.folder)
+        self.state = read_state(self.folder)
+        self.error = ""
+        self.result: dict[str, Any] | None = None
+        self._launcher: CommandProcess | None = None
+        self._offset, self._looks = 0, 0
+        self._cancelTimer: qt.QElapsedTimer | None = None
+        self._timer = qt.QTimer()
+        self._timer.connect("timeout()", self._look)
+
+    @classmethod
+    def create(cls, request: JobRequest) -> JobProcess:
+        """Return a new job of the user's store, which is not started yet; raises JobError when it cannot be made."""
+        return cls(create_job(request))
+
+    @classmethod
+    def find(cls, jobId: str) -> JobProcess | None:
+        """Return a job of the user's store by its id, None when it is not there (any more) or cannot be read."""
+        try:
+            return cls(find_job(jobId)) if jobId else None
+        except JobError:
+            return None
+
+    @property
+    def id(self) -> str:
+        """The name by which the job is found again."""
+        return self.folder.name
+
+    @property
+    def isFollowed(self) -> bool:
+        """Whether ``onEnd`` is still to come."""
+        return self._timer.active or self._launcher is not None
+
+    def start(self) -> None:
+        """Start the worker of a new job and follow it."""
+        self._launch("start")
+
+    def resume(self) -> None:
+        """Go on with a job that was cancelled, failed or was interrupted, and follow it."""
+        self._launch("resume")
+
+    def follow(self) -> None:
+        """Follow the job from the beginning of its stream, whoever started it and however it stands."""
+        self._offset = 0
+        self._follow()
+
+    def leave(self) -> None:
+        """Stop following; the job itself goes on, and ``onEnd`` is not called any more."""
+        self._timer.stop()
+        if self._launcher is not None:
+            self._launcher.onEnd = lambda launcher: None
+            self._launcher = None
+
+    def cancel(self) -> None:
+        """Ask the job to stop; ``onEnd`` follows when its processes are gone. It can be resumed."""
+        self._cancelTimer = qt.QElapsedTimer()
+        self._cancelTimer.start()
+        if self._launcher is None:  # else it is said to the worker when that is there
+            self._requestCancel()
+
+    def _requestCancel(self) -> None:
+        with suppress(JobError):  # it is over already: the next look tells how
+            request_cancel(self.folder)
+
+    def wait(self) -> None:
+        """Return when the job that is followed has ended; Slicer's window is kept up to date meanwhile."""
+        while self.isFollowed:
+            slicer.app.processEvents()
+            time.sleep(0.02)
+
+    def lastLines(self, count: int = 3) -> list[str]:
+        """Return the last lines of what the worker and its libraries printed."""
+        return log_tail(self.folder, count)
+
+    def log(self) -> str:
+        """Return what the worker and its libraries printed, of a very long log the end."""
+        return "\n".join(log_tail(self.folder, _ALL_LINES))
+
+    def _launch(self, verb: str) -> None:
+        """Let ``transferseg jobs`` start the worker, which so is a child neither of Slicer nor of its launcher."""
+        self.state, self.error, self.result, self._cancelTimer = JobState.QUEUED, "", None, None
+        self._launcher = CommandProcess(["jobs", verb, str(self.folder)])
+        self._launcher.onEnd = self._onLaunched
+        self._launcher.start()
+
+    def _onLaunched(self, launcher: CommandProcess) -> None:
+        """Follow the worker, or tell why there is none."""
+        self._launcher = None
+        if not launcher.error:
+            if self._cancelTimer is not None:
+                self._requestCancel()
+            self._follow()
+            return
+        self.state, self.error = JobState.FAILED, launcher.error
+        self.onEnd(self)
+
+    def _follow(self) -> None:
+        self._looks = 0
+        self._timer.start(0)
+
+    def _look(self) -> None:
+        """Take the new events, and see from time to time whether the worker still lives."""
+        try:
+            events, offset = read_events(self.folder, self._offset, _BYTES_AT_ONCE)
+            isBehind = offset - self._offset > _BYTES_AT_ONCE // 2
+            self._offset = offset
+            self._tell(events)
+            if not isBehind and (self._looks % _LOOKS_BETWEEN_STATES == 0 or (events and events[-1].state.ended)):
+                self._lookAtWorker()
+            self._looks += 0 if isBehind else 1
+            if self._timer.active:
+                self._timer.start(0 if isBehind else _LOOK_MS)
+        except JobError as error:
+            self._end(JobState.FAILED, str(error))
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        """Tell every point of the curves, and the last word on progress."""
+        for event in events:
+            if event.loss is not None or event.dice is not None:
+                self.onPoint(event.stage or "", event.step, event.loss, event.dice)
+        if events and not events[-1].state.ended:
+            last = events[-1]
+            self.state = last.state
+            self.onProgress(last.fraction, last.seconds_left, last.message or "")
+
+    def _lookAtWorker(self) -> None:
+        """End when the job has ended; end a worker that does not react when it is asked to stop."""
+        state = read_state(self.folder)
+        if not state.ended:
+            self.state = state
+            self._loseNoPatience()
+            return
+        status = read_status(self.folder)
+        if state != JobState.DONE:
+            self._end(state, status.message or _("The job is {state}.").format(state=state))
+            return
+        self.result = read_json(self.folder / RESULT).get("result")
+        self._end(state, "" if isinstance(self.result, dict) else _("The job is done, but left no result."))
+
+    def _loseNoPatience(self) -> None:
+        """End the process tree of a worker that was asked to stop long ago."""
+        if self._cancelTimer is None or self._cancelTimer.elapsed() < _PATIENCE_MS:
+            return
+        self._cancelTimer.restart()
+        facts = read_json(self.folder / WORKER_FACTS)
+        # The lock tells that the worker lives: its process id cannot be that of another program.
+        if facts.get("host") == platform.node() and worker_is_alive(self.folder):
+            endProcessTree(int(facts["pid"]))
+
+    def _end(self, state: JobState, error: str) -> None:
+        self._timer.stop()
+        self.state, self.error = state, error
+        self.onEnd(self)
+
+
+def jobsOf(kind: str, parameter: str, value: str) -> list[JobProcess]:
+    """Return the jobs of a kind with a parameter of this value, the newest first; those that are damaged are left out.
+
+    >>> jobsOf("finetune", "project", str(projectFolder))
+    """
+    found = []
+    try:
+        folders = [folder for folder in list_jobs() if f"-{kind}-" in folder.name]
+    except JobError:
+        return []
+    for folder in reversed(folders):
+        try:
+            if read_request(folder).parameters.get(parameter) == value:
+                found.append(JobProcess(folder))
+        except JobError:
+            continue
+    return found
