@@ -91,6 +91,23 @@ def choose_device(wanted: str = "auto", dtype: torch.dtype | None = None) -> Dev
     return _described(wanted, dtype)
 
 
+def found_devices() -> tuple[tuple[str, str], ...]:
+    """Return (name as ``choose_device`` takes it, name for people) of what runs the network; ``auto`` takes the first.
+
+    Precisions are not measured, so this takes a moment only.
+    """
+    found = []
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        name = f"cuda:{number}"
+        if not _failure(name):
+            found.append((name, torch.cuda.get_device_name(number)))
+    if torch.backends.mps.is_available() and not _failure("mps"):
+        found.append(("mps", "Apple GPU"))
+    found.append(("cpu", "CPU"))
+    first = next(name for name in ("cuda:0", "mps", "cpu") if name in dict(found))
+    return tuple(sorted(found, key=lambda device: device[0] != first))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that there is not enough memory, on whatever device."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
