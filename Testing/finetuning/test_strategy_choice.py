@@ -1,0 +1,163 @@
+"""``--strategy auto``: the best on held-out cases goes on, who chose does not judge, and a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.evaluation.scores import Score
+from TransferSegLib.finetuning.adapt import adapt
+from TransferSegLib.finetuning.finetune import finetune
+from TransferSegLib.finetuning.held_out_scores import CaseComparison
+from TransferSegLib.finetuning.holding_out import Fold
+from TransferSegLib.finetuning.label_change import unchanged
+from TransferSegLib.finetuning.report import report_text
+from TransferSegLib.finetuning.strategy_choice import Choice, choose, judging_folds, strategies_to_try
+from TransferSegLib.finetuning.time_plan import plan_time
+from TransferSegLib.finetuning.undertaking import undertake
+from TransferSegLib.models.versions_history import history
+from TransferSegLib.progress import Progress
+
+_file = Path(__file__).with_name("projects.py")
+_spec = spec_from_file_location("projects", _file)
+assert _spec is not None and _spec.loader is not None
+projects = module_from_spec(_spec)
+_spec.loader.exec_module(projects)
+AUTO = replace(projects.KNOBS, strategy="auto", report_cases=0)
+
+
+def compared(case: str, dice: float) -> CaseComparison:
+    return CaseComparison(case, {}, {"bright": Score(dice, dice, 1.0, 1.0, 1.0)}, {})
+
+
+def test_the_best_mean_wins_and_ties_go_to_finetune() -> None:
+    groups = {"a": "p", "b": "p", "c": "q"}
+    tried = {
+        "finetune": [compared("a", 0.9), compared("b", 0.9), compared("c", 0.1)],
+        "vanilla": [compared("a", 0.5), compared("b", 0.5), compared("c", 0.6)],
+    }
+    found = choose(tried, groups, judges_alone=True)
+    # By patients it is 0.5 to 0.55, by cases it would be 0.63 to 0.53.
+    assert found.strategy == "vanilla" and found.patients == 2
+    assert found.mean_dice == pytest.approx({"finetune": 0.5, "vanilla": 0.55})
+    assert "finetune 0.500, vanilla 0.550" in found.text and "2 patients who do not count here" in found.caveat
+    assert Choice.from_json(json.loads(json.dumps(found.to_json()))) == found
+    near = {"finetune": [compared("a", 0.5)], "vanilla": [compared("a", 0.504)]}
+    assert choose(near, groups, judges_alone=False).strategy == "finetune"
+    assert "a little too high" in choose(near, groups, judges_alone=False).caveat
+    with pytest.raises(TrainingError, match="no choice of a strategy"):
+        Choice.from_json({"strategy": "vanilla"})
+
+
+@pytest.mark.parametrize(("patients", "judging"), [(2, (0, 1)), (4, (0, 1, 2, 3)), (5, (2, 3, 4)), (6, (2, 3, 4, 5))])
+def test_who_chose_does_not_judge_where_enough_are_left(patients: int, judging: tuple[int, ...]) -> None:
+    folds = [Fold((), (f"case {number}",)) for number in range(patients)]
+    groups = {f"case {number}": f"patient {number}" for number in range(patients)}
+    assert judging_folds(folds, groups) == judging
+
+
+@pytest.mark.parametrize(
+    ("reviewed", "changes", "rule", "tried", "note"),
+    [
+        (["bright"], {}, None, ("finetune", "vanilla"), ""),
+        (["bright"], {}, "MR", ("finetune", "vanilla", "scratch"), ""),
+        (["dark"], {}, None, ("finetune", "vanilla"), "nobody drew bright"),
+        (["dark"], {"dropped": ("bright",)}, None, ("finetune", "vanilla", "scratch"), ""),
+    ],
+)
+def test_what_is_tried(
+    world: Any, tmp_path: Path, reviewed: list[str], changes: Any, rule: Any, tried: Any, note: str
+) -> None:
+    library = projects.put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    project = projects.add_cases(tmp_path / "project", [1, 2], reviewed)
+    work = undertake(projects.request(project, library, configuration=AUTO, **changes))
+    dataset = work.dataset if rule is None else replace(work.dataset, modality=rule)
+    found, notes = strategies_to_try(work.parent.description, work.parent.description.intensity, work.change, dataset)
+    assert found == tried
+    assert (note in " ".join(notes)) if note else not notes
+
+
+def test_time_for_the_choice() -> None:
+    plan = plan_time(300.0, patients=5, extra=2)
+    assert plan.folds == 5 and plan.minutes_each * 60 * 8 == pytest.approx(300)
+    assert "2 more serve to choose" in plan.text and "choose" not in plan_time(300.0, 5).text
+    assert plan_time(100.0, patients=5, extra=4).folds == 2
+
+
+def test_adapt_makes_one_model_by_one_strategy(world: Any) -> None:
+    parent = world.make_parent(world.label_set("bright", "dark"), width=1)
+    knobs = replace(world.quick, strategy="auto")
+    with pytest.raises(TrainingError, match="not by 'auto'"):
+        adapt(parent, [world.ball_case()], unchanged(parent.description.label_set), knobs)
+
+
+def test_one_patient_falls_back_to_finetune(world: Any, tmp_path: Path) -> None:
+    library = projects.put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    knobs = replace(AUTO, tail_steps=1)
+    result = finetune(projects.request(projects.add_cases(tmp_path / "project", [1]), library, configuration=knobs))
+    assert result.choice is None and result.to_json()["strategy"] == "finetune"
+    assert "needs cases of at least 2 patients" in report_text(result.to_json())
+
+
+def test_the_winner_goes_on_and_others_judge_it(world: Any, tmp_path: Path) -> None:
+    """Fine-tuning that learns nothing (no steps of stage 1, a rate of nothing) loses, and goes no further."""
+    parent = projects.seeing(world.make_parent(world.label_set("bright"), width=2))
+    library = projects.put_parent(tmp_path / "library", parent)
+    knobs = replace(AUTO, tail_steps=0, steps=25, full_rate=1e-9, vanilla_rate=0.05)
+    project = projects.add_cases(tmp_path / "project", [1, 2, 3, 4, 5])
+    reports: list[Progress] = []
+    result = finetune(projects.request(project, library, configuration=knobs), reports.append)
+    choice = result.choice
+    assert choice is not None and choice.strategy == "vanilla" and choice.judges_alone
+    assert choice.mean_dice["vanilla"] > choice.mean_dice["finetune"] + 0.1
+    stages = dict.fromkeys(report.stage.partition(":")[0] for report in reports)
+    assert [stage for stage in stages if "Trying" in stage or "comparison" in stage] == [
+        "Trying 'finetune' 1 of 2",
+        "Trying 'vanilla' 1 of 2",
+        "Trying 'finetune' 2 of 2",
+        "Trying 'vanilla' 2 of 2",
+        *(f"Held-out comparison {number} of 5" for number in (3, 4, 5)),
+    ]
+    assert result.evidence.patients == 3 and len(result.evidence.cases) == 3
+    assert "2 patients who do not count here" in result.evidence.verdict.text
+    fractions = [report.fraction for report in reports]
+    assert fractions == sorted(fractions)
+    # What is stored says by which strategy it was made, and why.
+    assert result.version.description.provenance.configuration["strategy"] == "vanilla"
+    record = history("tiny", library).find(1).record
+    assert record is not None and record.evidence["strategy_choice"]["strategy"] == "vanilla"
+    assert "case-000" not in json.dumps(record.evidence["strategy_choice"])
+    assert "Strategy 'vanilla' was chosen" in report_text(result.to_json())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
+def test_killed_while_choosing_it_goes_on_and_ends_the_same(world: Any, tmp_path: Path) -> None:
+    knobs = replace(AUTO, tail_steps=2, steps=3, patches_per_case=1)
+    project = projects.add_cases(tmp_path / "project", [1, 2])
+    parent = world.make_parent(world.label_set("bright"), width=1)
+    library = projects.put_parent(tmp_path / "whole", parent)
+    whole = finetune(projects.request(project, library, configuration=knobs))
+    wanted = projects.request(project, projects.put_parent(tmp_path / "library", parent), configuration=knobs)
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(wanted.to_json()), encoding="utf-8")
+    words = [sys.executable, projects.__file__, str(file), "Trying 'vanilla' 2 of 2: training all layers", "3"]
+    assert subprocess.run(words, check=False).returncode == -9
+    reports: list[Progress] = []
+    result = finetune(wanted, reports.append)
+    stages = {report.stage for report in reports}
+    assert not any("1 of 2" in stage or "Trying 'finetune'" in stage for stage in stages), "done is done"
+    steps = [report.step for report in reports if "Trying 'vanilla'" in report.stage and report.step]
+    assert steps[0] == 3, "the checkpoint after 2 steps was gone on from"
+    assert result.choice == whole.choice and result.choice is not None
+    assert "a little too high" in result.evidence.verdict.text
+    assert result.evidence.to_json() == whole.evidence.to_json()
+    assert result.version.sha256 == whole.version.sha256
