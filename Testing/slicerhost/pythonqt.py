@@ -188,6 +188,10 @@ def _setAttribute(self, name, value) -> None:
             if hasattr(type(descriptor), "__set__"):
                 descriptor.__set__(self, value)
                 return
+            if isinstance(descriptor, QtCore.Property):  # of a stand-in: PySide sets it outside of Python's protocol
+                if not self.setProperty(name, value):
+                    raise AttributeError(f"property '{name}' of {aClass.__name__} does not take {value!r}")
+                return
             break
     isQt = aClass.__module__.startswith("PySide6") or aClass.__dict__.get("_isCpp", False)
     if not isQt or name.startswith("_"):

@@ -6,11 +6,14 @@ import os
 import sys
 import tempfile
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import slicer
 import slicer_core
 import vtk
+
+from slicerhost.files import CoreIOManager
 
 #: Attribute of slicer.modules, class of the logic, name under which other logics find it. Colors come first.
 _LOGICS = [
@@ -20,6 +23,10 @@ _LOGICS = [
     ("volumes", "vtkSlicerVolumesLogic", "Volumes"),
     ("segmentations", "vtkSlicerSegmentationsModuleLogic", "Segmentations"),  # without it there are no converters
     ("transforms", "vtkSlicerTransformLogic", "Transforms"),
+    ("markups", "vtkSlicerMarkupsLogic", "Markups"),
+    ("models", "vtkSlicerModelsLogic", "Models"),
+    ("tables", "vtkSlicerTablesLogic", "Tables"),
+    ("plots", "vtkSlicerPlotsLogic", "Plots"),
 ]
 #: Modules under which Slicer's Python code looks for these libraries.
 _LIBRARIES = ("vtkSegmentationCore", "vtkITK", "MRMLCore", "MRMLLogic", "vtkSlicerSegmentationsModuleLogic")
@@ -36,9 +43,16 @@ class Module:
 
 
 class Application:
-    """The part of ``slicer.app`` that works without a window."""
+    """The part of ``slicer.app`` that works without a window; ``Host`` adds what needs one."""
+
+    #: Signals that can be connected to, and what was connected.
+    _SIGNALS = ("startupCompleted()", "aboutToQuit()", "lastWindowClosed()")
+    applicationName = mainApplicationName = "Slicer"
+    majorVersion, minorVersion = 5, 10
 
     def __init__(self) -> None:
+        self._slots: dict[str, list[Callable]] = {signal: [] for signal in self._SIGNALS}
+        self._coreIOManager = CoreIOManager()
         self._atStartup: list = []
         self._temporaryFolder = tempfile.TemporaryDirectory(prefix="slicerhost-")
         self.temporaryPath = self._temporaryFolder.name
@@ -84,11 +98,6 @@ def start() -> Application:
     application = slicer.app = Application()
     _startLogics(application.applicationLogic(), scene)
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
-    for name in ("vtkMRMLSelectionNode", "vtkMRMLInteractionNode"):
-        node = scene.CreateNodeByClass(name)
-        node.UnRegister(None)
-        node.SetSingletonTag("Singleton")
-        scene.AddNode(node)
     crosshair = slicer.vtkMRMLCrosshairNode()
     crosshair.SetCrosshairName("default")
     scene.AddNode(crosshair)

@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
 
-_MANAGERS = ["vtkMRMLModelSliceDisplayableManager", "vtkMRMLSegmentationsDisplayableManager2D"]
+from slicerhost.offscreen_view import OffscreenView
+
+_MANAGERS = [
+    "vtkMRMLModelSliceDisplayableManager",
+    "vtkMRMLSegmentationsDisplayableManager2D",
+    "vtkMRMLMarkupsDisplayableManager",
+]
 _ORIENTATIONS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
+_COLORS = {"Red": (0.95, 0.29, 0.20), "Yellow": (0.93, 0.84, 0.30), "Green": (0.43, 0.69, 0.29)}
 
 
-class SliceView:
+class SliceView(OffscreenView):
     """One of Slicer's slice views: Red, Yellow or Green."""
 
     def __init__(self, name: str, width: int = 320, height: int = 300) -> None:
-        self._renderer = vtk.vtkRenderer()
+        super().__init__(width, height)
         self._renderer.GetActiveCamera().ParallelProjectionOn()
-        self._window = vtk.vtkRenderWindow()
-        self._window.ShowWindowOff()
-        self._window.SetOffScreenRendering(1)
-        self._window.SetMultiSamples(0)
-        self._window.AddRenderer(self._renderer)
-        self._window.SetSize(width, height)
         # The image must be added before the managers add theirs, or it hides them.
         self._mapper = vtk.vtkImageMapper()
         self._mapper.SetColorWindow(255)
@@ -32,35 +32,26 @@ class SliceView:
         self._image.GetProperty().SetDisplayLocationToBackground()
         self._image.VisibilityOff()
         self._renderer.AddViewProp(self._image)
-        self._interactor = vtk.vtkGenericRenderWindowInteractor()
-        self._interactor.SetRenderWindow(self._window)
-        self._interactor.Initialize()
-        self._connect(name, width, height)
-
-    def _connect(self, name: str, width: int, height: int) -> None:
-        """Make the slice's node and logic, and the managers that draw segmentations."""
-        factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
+        self._addManagers(slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance(), _MANAGERS)
         application = slicer.app.applicationLogic()
-        factory.SetMRMLApplicationLogic(application)
-        for manager in _MANAGERS:
-            if not factory.IsDisplayableManagerRegistered(manager):
-                factory.RegisterDisplayableManager(manager)
-        self._managers = slicer.vtkMRMLDisplayableManagerGroup()
-        self._managers.SetRenderer(self._renderer)
-        self._managers.Initialize(factory, self._renderer)
         self.logic = slicer.vtkMRMLSliceLogic()
         self.logic.SetMRMLApplicationLogic(application)
         application.GetSliceLogics().AddItem(self.logic)
         self.logic.SetMRMLScene(slicer.mrmlScene)
         self.node = self.logic.AddSliceNode(name)
+        self.node.SetLayoutLabel(name[0])
+        self.node.SetLayoutColor(*_COLORS[name])
         self._managers.SetMRMLDisplayableNode(self.node)
         self.node.SetOrientation(_ORIENTATIONS[name])
         self.resize(width, height)
 
     def resize(self, width: int, height: int) -> None:
-        self._window.SetSize(width, height)
-        self._interactor.SetSize(width, height)
+        super().resize(width, height)
         self.logic.ResizeSliceNode(width, height)
+
+    def fit(self) -> None:
+        self.logic.FitSliceToBackground()
+        self.logic.SnapSliceOffsetToIJK()
 
     def show(self, volumeNode, centerRas: tuple[float, float, float]) -> None:
         """Show a volume, fitted to the view, in the slice through a point (RAS, mm)."""
@@ -69,17 +60,8 @@ class SliceView:
         self.node.JumpSlice(*centerRas)
 
     def pixels(self) -> np.ndarray:
-        """Draw the view; returns height x width x 3 bytes, the top row first."""
         connection = self.logic.GetImageDataConnection()
         if connection is not None:
             self._mapper.SetInputConnection(connection)
         self._image.SetVisibility(connection is not None)
-        self._window.Render()
-        grabber = vtk.vtkWindowToImageFilter()
-        grabber.SetInput(self._window)
-        grabber.ReadFrontBufferOff()
-        grabber.ShouldRerenderOff()
-        grabber.Update()
-        width, height, _ = grabber.GetOutput().GetDimensions()
-        scalars = vtk_to_numpy(grabber.GetOutput().GetPointData().GetScalars())
-        return scalars.reshape(height, width, -1)[::-1, :, :3].copy()
+        return super().pixels()

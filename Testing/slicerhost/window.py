@@ -13,7 +13,7 @@ from slicerhost import pythonqt, scene
 
 qt = pythonqt.install()
 
-from slicerhost import mrml_widgets, ui_loader, views  # noqa: E402 - after Qt's classes were changed
+from slicerhost import layout_manager, mrml_widgets, ui_loader  # noqa: E402 - after Qt's classes were changed
 
 TITLE = "Test host (not 3D Slicer)"
 
@@ -52,6 +52,11 @@ class Host:
         self._qt = qt.QApplication.instance() or qt.QApplication(sys.argv[:1])
         self.application.processEvents = self._qt.processEvents
         self.application.moduleManager = lambda: self
+        self.application.layoutManager = lambda: self.layoutManager
+        self.application.setOverrideCursor = self._qt.setOverrideCursor
+        self.application.restoreOverrideCursor = self._qt.restoreOverrideCursor
+        settings = qt.QSettings(self.application.temporaryPath + "/settings.ini", qt.QSettings.IniFormat)
+        self.application.userSettings = self.application.settings = lambda: settings
         slicer.qSlicerScriptedLoadableModule = qSlicerScriptedLoadableModule
         slicer.qSlicerScriptedLoadableModuleWidget = qSlicerScriptedLoadableModuleWidget
         ui_loader.install()
@@ -61,18 +66,20 @@ class Host:
         self.window = qt.QMainWindow()
         self.window.setWindowTitle(TITLE)
         center = qt.QWidget()
-        grid = qt.QGridLayout(center)
-        self.slices = {name: views.SliceViewLabel(name) for name in ("Red", "Yellow", "Green")}
-        for index, view in enumerate(self.slices.values()):
-            grid.addWidget(view, index // 2, index % 2)
+        column = qt.QVBoxLayout(center)
+        viewport = qt.QWidget()
+        self.layoutManager = layout_manager.LayoutManager(viewport)
+        self.slices = self.layoutManager.slices
+        column.addWidget(viewport)
         label = qt.QLabel(TITLE)
         label.setAlignment(qt.Qt.AlignCenter)
-        grid.addWidget(label, 1, 1)
+        label.setMaximumHeight(20)
+        column.addWidget(label)
         self.window.setCentralWidget(center)
         self._dock = qt.QDockWidget("Module")
-        self._dock.setMinimumWidth(430)
+        self._dock.setMinimumWidth(480)
         self.window.addDockWidget(qt.Qt.LeftDockWidgetArea, self._dock)
-        self.window.resize(1150, 700)
+        self.window.resize(1200, 720)
 
     def module(self, name: str):
         """Return a module by its name, None when there is none (this is the module manager's method)."""
@@ -94,13 +101,14 @@ class Host:
         frame.setMRMLScene(slicer.mrmlScene)
         self.widget = frame._python = getattr(self.pythonModule, name + "Widget")(frame)
         self.widget.setup()
-        area = qt.QScrollArea()
-        area.setWidgetResizable(True)
-        area.setWidget(frame)
-        self._dock.setWidget(area)
+        self._area = qt.QScrollArea()
+        self._area.setWidgetResizable(True)
+        self._area.setWidget(frame)
+        self._dock.setWidget(self._area)
         self._dock.setWindowTitle(module.title)
         frame._isEntered = True
         self.widget.enter()
+        self.application.emit("startupCompleted()")
         self.window.show()
         self.process()
         return self.widget
@@ -120,11 +128,17 @@ class Host:
             assert timer.elapsed() < 1000 * seconds, f"waited {seconds:g} s in vain"
             self._qt.processEvents(qt.QEventLoop.AllEvents, 20)
 
+    def showSection(self, section) -> None:
+        """Scroll the panel to one of its sections."""
+        self.process()
+        self._area.ensureVisible(0, section.mapTo(self._area.widget(), qt.QPoint(0, 0)).y() + self._area.height, 0, 0)
+        self.process()
+
     def screenshot(self, path: Path) -> None:
         """Draw the views and save a picture of the window."""
+        self.layoutManager.arrange()
         self.process(100)
-        for view in self.slices.values():
-            view.draw()
+        self.layoutManager.draw()
         self.process(100)
         assert self.window.grab().save(str(path))
 
