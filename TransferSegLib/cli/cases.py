@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.cli.reporting import interruptible, progress_shown, table
+from TransferSegLib.cli.reporting import JsonLines, interruptible, progress_shown, table
 
 if TYPE_CHECKING:
+    from TransferSegLib.corrections.adding import AddedCase
     from TransferSegLib.corrections.revisions import ModelReference, ProjectState, Revision
 
 
@@ -85,14 +88,38 @@ def _add_add(verbs: Any) -> None:
     add.add_argument("--model-version", metavar="VERSION", help="its version (default: that of the installed model)")
     add.add_argument("--id", metavar="CASE", help="id of a new case (default: case-0001 and so on); no patient's name")
     patient = add.add_mutually_exclusive_group()
-    patient.add_argument("--patient", default="", metavar="ID", help="patient's id; only a pseudonym of it is kept")
+    patient.add_argument(
+        "--patient", default="", metavar="ID", help="patient's id (-: from standard input); only a pseudonym is kept"
+    )
     patient.add_argument("--group", metavar="NAME", help="group of cases that are never divided; kept as it is")
     add.add_argument("--series", metavar="UID", help="DICOM series to read where a folder holds several")
     add.add_argument("--notes", default="", metavar="TEXT", help="a line that is kept with the revision")
+    add.add_argument(
+        "--progress",
+        choices=("text", "json"),
+        default="text",
+        help="json: progress, results and errors as one JSON object a line on standard output, for other programs",
+    )
 
 
 def run_add(arguments: argparse.Namespace) -> int:
     """Add a case and say what became of it."""
+    if arguments.progress == "text":
+        added = _add(arguments, None)
+        for note in added.notes:
+            print(note)
+        revision = added.revision
+        print(f"{revision.case.id}, revision {revision.number}, is saved in {arguments.project.resolve()}")
+        return 0
+    lines = JsonLines()
+    with lines.errors_written():
+        added = _add(arguments, lines)
+    lines.result(_revision_json(added.revision) | {"replaced": added.replaced, "remarks": list(added.notes)})
+    return 0
+
+
+def _add(arguments: argparse.Namespace, lines: JsonLines | None) -> AddedCase:
+    """Add a case, with text for a person, or with JSON ``lines`` for a program."""
     from TransferSegLib.corrections.adding import CorrectedCase
     from TransferSegLib.corrections.inputs import JudgedSlices
     from TransferSegLib.corrections.project import Project
@@ -109,18 +136,14 @@ def run_add(arguments: argparse.Namespace) -> int:
         model=_model(arguments.model, arguments.model_version),
         case_id=arguments.id,
         group=arguments.group,
-        patient=arguments.patient,
+        patient=sys.stdin.readline().strip() if arguments.patient == "-" else arguments.patient,
         series=arguments.series,
         notes=arguments.notes,
     )
     project = Project(arguments.project, create=True)
-    with progress_shown() as progress, interruptible() as cancel:
-        added = project.add(case, progress, cancel)
-    for note in added.notes:
-        print(note)
-    revision = added.revision
-    print(f"{revision.case.id}, revision {revision.number}, is saved in {project.folder}")
-    return 0
+    shown = progress_shown() if lines is None else nullcontext(lines.report)
+    with shown as progress, interruptible() as cancel:
+        return project.add(case, progress, cancel)
 
 
 def run_list(arguments: argparse.Namespace) -> int:
