@@ -15,7 +15,19 @@ from TransferSegLib.errors import Cancelled, TransferSegError
 from TransferSegLib.version import code_version
 
 #: The modules of the verbs, in the order of the help. They are imported in ``main``, where Ctrl-C is answered already.
-_VERBS = ("demo", "segment", "train_base", "dataset", "cases", "finetune", "evaluate", "models", "devices", "jobs")
+_VERBS = (
+    "demo",
+    "segment",
+    "train_base",
+    "dataset",
+    "cases",
+    "finetune",
+    "evaluate",
+    "models",
+    "devices",
+    "jobs",
+    "study",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,109 @@
+"""``transferseg study``: bases x tasks x training-set sizes x strategies x seeds, run and reported."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from TransferSegLib.cli.reporting import interruptible, progress_shown
+from TransferSegLib.errors import StudyError
+
+if TYPE_CHECKING:
+    from TransferSegLib.study.configuration import Study
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb and its options."""
+    parser = subparsers.add_parser(
+        "study",
+        help="compare ways of learning new structures, on few to many cases",
+        description="Run a study (bases x tasks x training-set sizes x strategies x seeds), each run in a process of "
+        "its own, or report what there is. An interrupted study goes on with --resume.",
+        epilog="The configuration file is described in docs/study.md; Testing/benchmarks/study.json is an example.",
+    )
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("run", "report", "list"),
+        default="run",
+        help="run what is missing (default), print every number of the report, or list the runs",
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the study's configuration")
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="folder of the collections (default: the configuration's 'data')"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for bases and prepared cases (default: runs/NAME of the file)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on: make only what is missing or has changed")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only runs whose key has this, e.g. mandible/.*/1$")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each run (default: 1)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument(
+        "--base",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="a base that is trained already, with the structures and knobs that the configuration says",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the action says."""
+    from TransferSegLib.study.configuration import read_study
+
+    study = read_study(arguments.config)
+    return {"run": _run, "list": _list}[arguments.action](study, arguments)
+
+
+def _run(study: Study, arguments: argparse.Namespace) -> int:
+    """Make the missing runs and say how it went."""
+    from TransferSegLib.study.running import StudyOptions, run_study
+
+    data = arguments.data or study.data
+    if data is None:
+        raise StudyError("Name the folder of the collections with --data.")
+    options = StudyOptions(
+        data=data.resolve(),
+        work=(arguments.work or Path("runs") / study.path.stem).resolve(),
+        resume=arguments.resume,
+        only=arguments.only,
+        workers=arguments.workers,
+        threads=arguments.threads,
+        device=arguments.device,
+        bases=dict(_named_folder(text) for text in arguments.base),
+    )
+    with progress_shown() as progress, interruptible() as cancel:
+        outcome = run_study(study, options, progress, cancel)
+    print(f"{outcome.runs} runs: {outcome.found} were there, {outcome.made} made, {len(outcome.failed)} failed.")
+    for key, words in outcome.failed.items():
+        print(f"  {key}: {words}")
+    print(f"The results are in {study.results}")
+    return 2 if outcome.failed else 0
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise StudyError(f"--base takes NAME=FOLDER, not '{text}'.")
+    return name, Path(folder).resolve()
+
+
+def _list(study: Study, arguments: argparse.Namespace) -> int:
+    """Print the key of every run, and whether there is a result."""
+    from TransferSegLib.study.results import ResultsFile, finished_runs
+    from TransferSegLib.study.runs import plan_runs
+
+    runs = [one for one in plan_runs(study) if re.search(arguments.only, one.key)]
+    found = finished_runs(runs, ResultsFile(study.results).read())
+    for one in runs:
+        print(f"{'done' if one.key in found else '    '} {one.key}")
+    print(f"{len(found)} of {len(runs)} runs are done.")
+    return 0

@@ -1,0 +1,369 @@
+"""A study's configuration file: collections, bases, tasks, sizes, strategies and seeds, checked with clear messages.
+
+``docs/study.md`` tells what a study does; ``Testing/benchmarks/study.json`` is the full one. Nothing here needs torch
+or reads an image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from TransferSegLib.errors import StudyError, TransferSegError
+from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES
+from TransferSegLib.study.case_selection import SelectionRule
+from TransferSegLib.training.configuration import TrainingConfiguration
+
+#: Intensity rules that a configuration may call by name.
+_NAMED_RULES = {"CT_WINDOW": CT_WINDOW, "MR_PERCENTILES": MR_PERCENTILES}
+#: What stands for all cases of a pool among the sizes.
+ALL = "all"
+#: A study counts steps, not minutes: only then do all strategies get the same on a machine that does other things too.
+_KNOBS_OF_A_STUDY: dict[str, Any] = {"minutes": 0, "report_cases": 0}
+
+_Kind = TypeVar("_Kind")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images with label maps; paths are relative to the study's data folder. See ``datasets.make.FolderSource``.
+
+    ``structures``: names by label value, or a JSON file. ``annotated``: 'present', 'all' or a CSV table.
+    """
+
+    images: str
+    labels: str
+    structures: Mapping[str, str] | str | None = None
+    annotated: str = "present"
+    image_pattern: str | None = None
+    label_pattern: str | None = None
+    group_pattern: str | None = None
+    modality: str = ""
+    license: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model: trained on what the tasks leave over of a collection, or a ``model`` folder that is there already.
+
+    ``without_cases_of`` names the tasks whose cases it must not see, ``without_structures`` what it must not know.
+    ``only_fully_annotated``: only cases with every structure that is left. ``tasks``, ``sizes``, ``strategies`` and
+    ``seeds`` limit what the base is tried on (empty: no limit).
+    """
+
+    collection: str = ""
+    model: str = ""
+    without_structures: tuple[str, ...] = ()
+    without_cases_of: tuple[str, ...] = ()
+    only_fully_annotated: bool = False
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    strategies: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+    def training(self) -> TrainingConfiguration:
+        """Return the knobs of its training."""
+        return TrainingConfiguration.from_json(dict(self.knobs))
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to learn from few cases: structures of a collection, and which cases test and teach.
+
+    ``knobs`` go over the study's, ``strategy_knobs`` over those of a strategy. Sizes (0: all), strategies, seeds and
+    bases are the study's unless the task has its own. ``title`` is for the report.
+    """
+
+    collection: str
+    structures: tuple[str, ...]
+    selection: SelectionRule
+    knobs: Mapping[str, Any]
+    strategy_knobs: Mapping[str, Mapping[str, Any]]
+    sizes: tuple[int, ...]
+    strategies: tuple[str, ...]
+    seeds: tuple[int, ...]
+    bases: tuple[str, ...]
+    tolerance_mm: float
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole study; ``results`` and ``report`` are absolute paths, ``data`` is None when the file names none."""
+
+    path: Path
+    title: str
+    data: Path | None
+    results: Path
+    report: Path | None
+    collections: Mapping[str, Collection]
+    bases: Mapping[str, Base]
+    tasks: Mapping[str, Task]
+    strategies: Mapping[str, Mapping[str, Any]]
+    knobs: Mapping[str, Any]
+    floors: tuple[Mapping[str, Any], ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def configuration(self, task: str, strategy: str, seed: int) -> FineTuningConfiguration:
+        """Return the knobs of a run: defaults, then the study's, the task's, the strategy's, the task's for it."""
+        own = self.tasks[task]
+        knobs = dict(_KNOBS_OF_A_STUDY)
+        for layer in (self.knobs, own.knobs, self.strategies[strategy], own.strategy_knobs.get(strategy, {})):
+            knobs = merged(knobs, layer)
+        if isinstance(knobs.get("intensity"), str):
+            knobs["intensity"] = _NAMED_RULES[knobs["intensity"]].to_json()
+        return FineTuningConfiguration.from_json(knobs | {"seed": seed})
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first knobs with the second over them; those of the augmentation one by one."""
+    result = dict(first) | dict(second)
+    if "augmentation" in first and "augmentation" in second:
+        result["augmentation"] = dict(first["augmentation"]) | dict(second["augmentation"])
+    return result
+
+
+def read_study(path: Path | str) -> Study:
+    """Read a configuration file; raises StudyError that says which entry is wrong."""
+    path = Path(path).absolute()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudyError(f"The study {path} cannot be read as JSON: {error}.") from error
+    try:
+        return _parse(content, path)
+    except _Wrong as wrong:
+        raise StudyError(f"The study {path} does not work: {wrong}.") from wrong
+
+
+class _Wrong(Exception):
+    """What is wrong with a configuration, in words, without the name of its file."""
+
+
+_KEYS = {
+    "title",
+    "data",
+    "results",
+    "report",
+    "tolerance_mm",
+    "collections",
+    "bases",
+    "tasks",
+    "sizes",
+    "strategies",
+    "seeds",
+    "knobs",
+    "floors",
+    "notes",
+}
+
+
+def _parse(content: Any, path: Path) -> Study:
+    """Return the study; raises _Wrong."""
+    content = _object(content, "the file")
+    _check_keys(content, _KEYS, "the file")
+    for key in ("collections", "bases", "tasks", "strategies"):
+        if not _object(content.get(key, {}), key):
+            raise _Wrong(f"'{key}' must name at least one")
+    collections = {name: _collection(name, entry) for name, entry in content["collections"].items()}
+    strategies = {name: _knobs(entry, f"strategy '{name}'") for name, entry in content["strategies"].items()}
+    bases = {name: _base(name, entry, strategies) for name, entry in content["bases"].items()}
+    common = {
+        "sizes": content.get("sizes"),
+        "seeds": content.get("seeds"),
+        "strategies": list(strategies),
+        "bases": list(bases),
+        "tolerance_mm": content.get("tolerance_mm", DEFAULT_TOLERANCE_MM),
+    }
+    tasks = {name: _task(name, _object(entry, f"task '{name}'"), common) for name, entry in content["tasks"].items()}
+    _check_names(bases, tasks, collections, strategies)
+    data, report = content.get("data"), content.get("report")
+    study = Study(
+        path,
+        str(content.get("title", path.stem)),
+        None if data is None else (path.parent / str(data)).absolute(),
+        path.parent / str(content.get("results", f"{path.stem}.results.jsonl")),
+        None if report is None else path.parent / str(report),
+        collections,
+        bases,
+        tasks,
+        strategies,
+        _knobs(content.get("knobs", {}), "'knobs'"),
+        tuple(_object(floor, "a floor") for floor in content.get("floors", [])),
+        {str(key): str(text) for key, text in _object(content.get("notes", {}), "notes").items()},
+    )
+    _check_knobs(study)
+    return study
+
+
+def _collection(name: str, entry: Any) -> Collection:
+    """Return one collection; raises _Wrong."""
+    where = f"collection '{name}'"
+    _check_name(name, "collection")
+    structures = _object(entry, where).get("structures")
+    if isinstance(structures, dict) and not all(key.isdecimal() for key in structures):
+        raise _Wrong(f'{where}: \'structures\' must give a name for each label value, e.g. {{"1": "liver"}}')
+    return _built(Collection, entry, where)
+
+
+def _base(name: str, entry: Any, strategies: Mapping[str, Any]) -> Base:
+    """Return one base; raises _Wrong."""
+    where = f"base '{name}'"
+    _check_name(name, "base")
+    values = dict(_object(entry, where))
+    for key in ("without_structures", "without_cases_of", "tasks", "strategies"):
+        values[key] = _names(values.get(key, []), f"{where}: '{key}'")
+    values["sizes"] = _sizes(values.get("sizes", []), where)
+    values["seeds"] = _seeds(values.get("seeds", []), where)
+    values["knobs"] = _knobs(values.get("knobs", {}), where)
+    base = _built(Base, values, where)
+    if bool(base.collection) == bool(base.model):
+        raise _Wrong(f"{where} must have a 'collection' to be trained on, or a 'model' that is there already")
+    unknown = sorted(set(base.strategies) - set(strategies))
+    if unknown:
+        raise _Wrong(f"{where}: there is no strategy {', '.join(unknown)}")
+    return base
+
+
+def _task(name: str, entry: dict[str, Any], common: Mapping[str, Any]) -> Task:
+    """Return one task; raises _Wrong."""
+    where = f"task '{name}'"
+    _check_name(name, "task")
+    values = {**common, **entry}
+    rule = dict(_object(values.get("selection"), f"{where}: 'selection'"))
+    rule["required"] = _names(rule.get("required", values.get("structures", [])), f"{where}: 'required'")
+    for key in ("structures", "strategies", "bases"):
+        values[key] = _names(values.get(key, []), f"{where}: '{key}'")
+        if not values[key]:
+            raise _Wrong(f"{where}: '{key}' must name at least one")
+    values["sizes"], values["seeds"] = _sizes(values["sizes"], where), _seeds(values["seeds"], where)
+    for key in ("sizes", "seeds"):
+        if not values[key]:
+            raise _Wrong(f"{where}: '{key}' must hold at least one, here or for the whole study")
+    by_strategy = _object(values.get("strategy_knobs", {}), f"{where}: 'strategy_knobs'")
+    values["strategy_knobs"] = {key: _knobs(knobs, f"{where}, strategy '{key}'") for key, knobs in by_strategy.items()}
+    values["knobs"] = _knobs(values.get("knobs", {}), where)
+    values["selection"] = _built(SelectionRule, rule, f"{where}: 'selection'")
+    tolerance = values["tolerance_mm"]
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance <= 0:
+        raise _Wrong(f"{where}: 'tolerance_mm' must be above 0, not {tolerance!r}")
+    return _built(Task, values, where)
+
+
+def _check_names(
+    bases: Mapping[str, Base],
+    tasks: Mapping[str, Task],
+    collections: Mapping[str, Collection],
+    strategies: Mapping[str, Any],
+) -> None:
+    """Raise _Wrong for names that nothing has."""
+    used: list[tuple[str, str, tuple[str, ...], Mapping[str, Any]]] = []
+    for name, base in bases.items():
+        used.append((f"base '{name}'", "collection", (base.collection,) if base.collection else (), collections))
+        used.append((f"base '{name}'", "task", (*base.without_cases_of, *base.tasks), tasks))
+    for name, task in tasks.items():
+        used.append((f"task '{name}'", "collection", (task.collection,), collections))
+        used.append((f"task '{name}'", "strategy", (*task.strategies, *task.strategy_knobs), strategies))
+        used.append((f"task '{name}'", "base", task.bases, bases))
+    for where, kind, names, known in used:
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise _Wrong(f"{where}: there is no {kind} {', '.join(unknown)}; there is {', '.join(known)}")
+    for name, base in bases.items():
+        elsewhere = [task for task in base.without_cases_of if tasks[task].collection != base.collection]
+        if base.collection and elsewhere:
+            raise _Wrong(f"base '{name}': the cases of {', '.join(elsewhere)} are not of its collection")
+        shared = [
+            key
+            for key, task in tasks.items()
+            if task.collection == base.collection and key not in base.without_cases_of
+        ]
+        tried = [key for key in shared if name in tasks[key].bases and (not base.tasks or key in base.tasks)]
+        if tried:
+            raise _Wrong(f"base '{name}' would see the test cases of {', '.join(tried)}: add to 'without_cases_of'")
+
+
+def _check_knobs(study: Study) -> None:
+    """Raise _Wrong for knobs that no training or fine-tuning takes."""
+    for name, base in study.bases.items():
+        try:
+            base.training()
+        except TransferSegError as error:
+            raise _Wrong(f"base '{name}': {str(error).rstrip('.')}") from error
+    for name, task in study.tasks.items():
+        for strategy in task.strategies:
+            try:
+                study.configuration(name, strategy, task.seeds[0])
+            except KeyError as error:
+                known = ", ".join(_NAMED_RULES)
+                raise _Wrong(f"task '{name}': there is no intensity rule {error}; there is {known}") from error
+            except TransferSegError as error:
+                raise _Wrong(f"task '{name}', strategy '{strategy}': {str(error).rstrip('.')}") from error
+
+
+def _check_name(name: str, kind: str) -> None:
+    """Raise _Wrong for names that would not do in keys and file names."""
+    if not name or not all(letter.isalnum() or letter in "_-" for letter in name):
+        raise _Wrong(f"'{name}' cannot be the name of a {kind}: use letters, digits, dashes and underscores")
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    """Return a JSON object; raises _Wrong for anything else."""
+    if not isinstance(value, dict):
+        raise _Wrong(f"{where} must be an object, not {value!r}")
+    return value
+
+
+def _check_keys(entry: Mapping[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(set(entry) - known)
+    if unknown:
+        raise _Wrong(f"{where} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+
+
+def _built(kind: Callable[..., _Kind], entry: Mapping[str, Any], where: str) -> _Kind:
+    """Return an object of a dataclass from its entry; raises _Wrong for unknown and missing keys."""
+    _check_keys(entry, {one.name for one in fields(kind)}, where)  # type: ignore[arg-type]
+    try:
+        return kind(**entry)
+    except TypeError as error:
+        raise _Wrong(f"{where}: {error}") from error
+
+
+def _knobs(value: Any, where: str) -> dict[str, Any]:
+    """Return an object of knobs; raises _Wrong, also for an augmentation that is no object."""
+    knobs = _object(value, where)
+    if "seed" in knobs and not where.startswith("base"):
+        raise _Wrong(f"{where}: the seed of a run is one of 'seeds', and no knob")
+    _object(knobs.get("augmentation", {}), f"{where}: 'augmentation'")
+    return dict(knobs)
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+        raise _Wrong(f"{where} must be a list of names, not {value!r}")
+    return tuple(value)
+
+
+def _sizes(value: Any, where: str) -> tuple[int, ...]:
+    """Return numbers of cases, 0 for all."""
+    if value is None or not isinstance(value, list):
+        raise _Wrong(f"{where}: 'sizes' must be a list of numbers of cases, or \"{ALL}\", not {value!r}")
+    wrong = [one for one in value if one != ALL and (isinstance(one, bool) or not isinstance(one, int) or one < 1)]
+    if wrong:
+        raise _Wrong(f'{where}: a size is a number of cases from 1 up, or "{ALL}", not {wrong[0]!r}')
+    return tuple(0 if one == ALL else one for one in value)
+
+
+def _seeds(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or any(
+        isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in value
+    ):
+        raise _Wrong(f"{where}: 'seeds' must be a list of whole numbers from 0 up, not {value!r}")
+    return tuple(value)
