@@ -108,7 +108,6 @@ class Host:
         self._dock.setWindowTitle(module.title)
         frame._isEntered = True
         self.widget.enter()
-        self.application.emit("startupCompleted()")
         self.window.show()
         self.process()
         return self.widget
