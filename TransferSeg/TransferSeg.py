@@ -1,4 +1,7 @@
-"""The TransferSeg module of 3D Slicer: a shell around TransferSegGui (the panel) and TransferSegLib (the work)."""
+"""The TransferSeg module of 3D Slicer: a shell around TransferSegGui (the panel) and TransferSegLib (the work).
+
+Both are imported when they are first needed: Slicer imports this file each time it starts.
+"""
 
 import importlib.util
 import sys
@@ -20,9 +23,6 @@ if importlib.util.find_spec("TransferSegLib") is None:
     # Run from a source checkout: Slicer knows this folder only, and the library lies beside it.
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from TransferSegGui.process import SegmentProcess
-from TransferSegGui.segment_panel import SegmentPanel
-
 
 class TransferSeg(ScriptedLoadableModule):
     """What Slicer's module list shows."""
@@ -31,35 +31,54 @@ class TransferSeg(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("TransferSeg")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = ["Segmentations", "Volumes"]
+        self.parent.dependencies = ["Segmentations", "Volumes", "SegmentEditor"]
         self.parent.contributors = ["TransferSeg contributors"]
         self.parent.helpText = _(
-            "Segments CT and MR volumes with a 3D network that was trained on sparsely annotated scans. The work is "
-            "done in the background, on this computer: no image leaves it. "
-            "The results are for research and must be checked by a person."
+            "Segments CT and MR volumes with a 3D network, lets you correct a few results, and makes a better model "
+            "from your corrections, with held-out evidence whether it is better. Everything is computed in the "
+            "background, on this computer: no image leaves it. The results are for research and must be checked by a "
+            'person. See the <a href="{url}">tutorial</a>.'
+        ).format(url="https://github.com/transferseg/SlicerTransferSeg/blob/main/docs/tutorial.md")
+        self.parent.acknowledgementText = _(
+            "The method is that of Humpire-Mamani et al., Transfer learning from a sparsely annotated dataset of 3D "
+            "medical images (arXiv:2311.05032, 2023). The bundled model and the sample were made from Open-KBP (Babier "
+            "et al., Medical Physics 48, 2021). Built with PyTorch, SimpleITK and 3D Slicer."
         )
-        self.parent.acknowledgementText = _("Built with PyTorch, SimpleITK and 3D Slicer.")
+        slicer.app.connect("startupCompleted()", self.registerSampleData)
+
+    def registerSampleData(self):
+        """Offer the bundled sample scan in the Sample Data module, which may be loaded after this one."""
+        from TransferSegGui.sample_data import registerSampleData
+
+        registerSampleData(str(Path(__file__).parent / "Resources" / "Icons" / "HeadNeckCT.png"))
 
 
 class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module's panel: loads the .ui file and keeps the section(s) on the scene's parameter node."""
+    """The module's panel: loads the .ui file and keeps its sections on the scene's parameter node."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
-        self.segmentPanel = None
+        #: The sections: each has refresh, setParameterNode, updateFromParameterNode and stop.
+        self.panels = []
         self._parameterNode = None
 
     def setup(self):
         """Build the panel; called once, when the module is first opened."""
         ScriptedLoadableModuleWidget.setup(self)
+        from TransferSegGui.model_panel import ModelPanel
+        from TransferSegGui.segment_panel import SegmentPanel
+
         widget = slicer.util.loadUI(self.resourcePath("UI/TransferSeg.ui"))
         self.layout.addWidget(widget)
         self.ui = slicer.util.childWidgetVariables(widget)
         widget.setMRMLScene(slicer.mrmlScene)
         self.logic = TransferSegLogic()
+        self.modelPanel = ModelPanel(self.ui)
         self.segmentPanel = SegmentPanel(self.ui)
+        self.panels = [self.modelPanel, self.segmentPanel]
+        self.modelPanel.onModelsChanged = self.refreshPanels
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)
@@ -67,19 +86,28 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(self.logic.getParameterNode())
 
     def cleanup(self):
-        """Stop what runs; called when Slicer closes or the module is reloaded."""
-        self.segmentPanel.stop()
+        """Stop what runs for this window only; called when Slicer closes or the module is reloaded."""
+        for panel in self.panels:
+            panel.stop()
         self.setParameterNode(None)
         self.removeObservers()
 
     def enter(self):
         """Bring the panel up to date each time the module is opened."""
-        self.segmentPanel.refresh()
+        for panel in self.panels:
+            panel.refresh()
         self.setParameterNode(self.logic.getParameterNode())
 
+    def refreshPanels(self):
+        """Let all other sections look again: models or versions have changed."""
+        for panel in self.panels:
+            if panel is not self.modelPanel:
+                panel.refresh()
+
     def onSceneStartClose(self, caller, event):
-        """Stop a run: its volume goes away."""
-        self.segmentPanel.stop()
+        """Stop what needs this scene: its volumes go away."""
+        for panel in self.panels:
+            panel.stop()
         self.setParameterNode(None)
 
     def onSceneEnd(self, caller, event):
@@ -94,32 +122,23 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = parameterNode
         if parameterNode is not None:
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
-        self.segmentPanel.setParameterNode(parameterNode)
+        for panel in self.panels:
+            panel.setParameterNode(parameterNode)
 
     def onParameterNodeModified(self, caller, event):
         """Show what a script or a loaded scene changed."""
-        self.segmentPanel.updateFromParameterNode()
+        for panel in self.panels:
+            panel.updateFromParameterNode()
 
 
 class TransferSegLogic(ScriptedLoadableModuleLogic):
-    """For the Python console and scripts: ``slicer.util.getModuleLogic("TransferSeg")``."""
+    """For the Python console and scripts: ``slicer.util.getModuleLogic("TransferSeg")``; see docs/slicer-module.md."""
 
-    def segment(self, volumeNode, model=None, device="auto", structures=None):
-        """Return a new segmentation node for a volume; this waits until it is done.
+    def segment(self, volumeNode, model=None, device="auto", structures=None, wait=True, onProgress=None, onEnd=None):
+        """Segment a volume: see ``TransferSegGui.console.segment``."""
+        from TransferSegGui import console
 
-        ``model`` is a model's name or path (None: the bundled one), ``device`` auto, cpu, cuda or mps, ``structures``
-        names those wanted (None: all that the model knows). Raises RuntimeError that says what is wrong.
-
-        >>> logic = slicer.util.getModuleLogic("TransferSeg")
-        >>> segmentation = logic.segment(slicer.util.getNode("CT"), structures=["brainstem"])
-        """
-        model = "" if model is None else str(model)
-        run = SegmentProcess(volumeNode, model=model, device=device, structures=structures or ())
-        run.start()
-        run.wait()
-        if run.segmentationNode is None:
-            raise RuntimeError(run.error)
-        return run.segmentationNode
+        return console.segment(volumeNode, model, device, structures, wait, onProgress, onEnd)
 
 
 class TransferSegTest(ScriptedLoadableModuleTest):

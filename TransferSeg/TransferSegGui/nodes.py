@@ -2,10 +2,52 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
+
+#: Attributes of a segmentation node that TransferSeg made: they are saved with the scene, and read when a corrected
+#: case is kept. The structures are a JSON list of names, those looked for, whether found or not.
+MODEL_ATTRIBUTE, VERSION_ATTRIBUTE = "TransferSeg.Model", "TransferSeg.ModelVersion"
+STRUCTURES_ATTRIBUTE = "TransferSeg.Structures"
+
+
+@dataclass(frozen=True)
+class SegmentedBy:
+    """Which model made a segmentation, and which structures it looked for."""
+
+    model: str
+    version: str
+    structures: tuple[str, ...]
+
+    def writeTo(self, segmentationNode) -> None:
+        """Store it in the node's attributes."""
+        segmentationNode.SetAttribute(MODEL_ATTRIBUTE, self.model)
+        segmentationNode.SetAttribute(VERSION_ATTRIBUTE, self.version)
+        segmentationNode.SetAttribute(STRUCTURES_ATTRIBUTE, json.dumps(list(self.structures), ensure_ascii=False))
+
+
+def segmentedBy(segmentationNode) -> SegmentedBy | None:
+    """Return what made a segmentation, None when it was not TransferSeg."""
+    model = segmentationNode.GetAttribute(MODEL_ATTRIBUTE)
+    if not model:
+        return None
+    try:
+        structures = json.loads(segmentationNode.GetAttribute(STRUCTURES_ATTRIBUTE) or "[]")
+    except ValueError:
+        structures = []
+    return SegmentedBy(
+        model, segmentationNode.GetAttribute(VERSION_ATTRIBUTE) or "", tuple(map(str, _asSequence(structures)))
+    )
+
+
+def _asSequence(value) -> Sequence:
+    return value if isinstance(value, list) else []
 
 
 def writeVolume(volumeNode, path: Path) -> None:
@@ -47,7 +89,34 @@ def readSegmentation(path: Path, volumeNode, segmentationNode=None):
     if volumeNode is not None:
         segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
         segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+        placeBesideVolume(segmentationNode, volumeNode)
     return segmentationNode
+
+
+def placeBesideVolume(segmentationNode, volumeNode) -> None:
+    """Put a segmentation where the volume is in the subject hierarchy: in the same study, right after it."""
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    volumeItem = hierarchy.GetItemByDataNode(volumeNode) if hierarchy is not None else 0
+    if not volumeItem:
+        return
+    parent = hierarchy.GetItemParent(volumeItem)
+    item = hierarchy.GetItemByDataNode(segmentationNode) or hierarchy.CreateItem(parent, segmentationNode)
+    if hierarchy.GetItemParent(item) != parent:
+        hierarchy.SetItemParent(item, parent)
+    siblings = vtk.vtkIdList()
+    hierarchy.GetItemChildren(parent, siblings, False)
+    after = hierarchy.GetItemPositionUnderParent(volumeItem) + 1
+    if after < siblings.GetNumberOfIds() and siblings.GetId(after) != item:
+        hierarchy.MoveItem(item, siblings.GetId(after))
+
+
+def showIn3D(segmentationNode, shown: bool) -> None:
+    """Show a segmentation as surfaces in 3D views, which takes a while for many structures, or only in slices."""
+    if shown:
+        segmentationNode.CreateClosedSurfaceRepresentation()
+    display = segmentationNode.GetDisplayNode()
+    if display is not None:
+        display.SetVisibility3D(shown)
 
 
 def _keepNames(segmentation) -> None:

@@ -15,11 +15,17 @@ import slicer
 from slicer.i18n import tr as _
 
 import TransferSegLib
-from TransferSegGui.nodes import readSegmentation, writeVolume
+from TransferSegGui.nodes import SegmentedBy, readSegmentation, writeVolume
+from TransferSegGui.predictions import keepPrediction
 from TransferSegGui.process_tree import endProcessTree
+from TransferSegLib.errors import TransferSegError
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import load_description
 
 #: The log that is kept for the text box; what is older is dropped.
 _LOG_CHARACTERS = 200_000
+#: How many lines of the log a message about an error holds.
+LAST_LINES = 3
 
 
 class SegmentProcess:
@@ -32,7 +38,8 @@ class SegmentProcess:
 
     At the end ``onEnd`` is called exactly once, the temporary files are gone, and either ``segmentationNode`` and
     ``result`` (device, seconds, volumes) are set, or ``cancelled`` is, or ``error`` says in one line what is wrong.
-    ``log`` holds everything that the process said.
+    ``log`` holds everything that the process said. Nodes may be removed or renamed meanwhile: without its volume the
+    result has no reference geometry, and without its output it becomes a new segmentation.
     """
 
     def __init__(
@@ -45,23 +52,30 @@ class SegmentProcess:
         self.result: dict | None = None
         self.error = ""
         self.cancelled = False
+        #: The process ended without saying why: ``error`` is made from what else is known.
+        self.crashed = False
         self.log = ""
-        # By ID: a node may be removed, or another one of its name appear, while the process runs.
-        self._volumeId = volumeNode.GetID()
-        self._outputId = outputNode.GetID() if outputNode is not None else ""
+        # The nodes themselves: another one may get the name or the ID of one that is removed while the process runs.
+        self._volume, self._output = volumeNode, outputNode
         self._model, self._device, self._structures = model, device, list(structures)
+        self._path: Path | None = None
+        self._segmentedBy: SegmentedBy | None = None
         self._folder: tempfile.TemporaryDirectory | None = None
         self._process: qt.QProcess | None = None
         self._queued = b""
         self._ended = False
 
     def start(self) -> None:
-        """Write the volume to a temporary folder and start the process; raises RuntimeError when it cannot be."""
+        """Write the volume to a temporary folder and start the process; raises RuntimeError when it cannot be.
+
+        The model is found now: a version that becomes the current one meanwhile changes nothing.
+        """
+        self._findModel()
         self._folder = tempfile.TemporaryDirectory(
             prefix="TransferSeg-", dir=slicer.app.temporaryPath, ignore_cleanup_errors=True
         )
         try:
-            writeVolume(slicer.mrmlScene.GetNodeByID(self._volumeId), self._file("volume.nrrd"))
+            writeVolume(self._volume, self._file("volume.nrrd"))
         except RuntimeError:
             self._folder.cleanup()
             raise
@@ -97,11 +111,27 @@ class SegmentProcess:
         """Whether the run is over, well or not."""
         return self._ended
 
+    @property
+    def volumeIsGone(self) -> bool:
+        """Whether the volume is not in the scene any more."""
+        return _ifThere(self._volume) is None
+
+    def _findModel(self) -> None:
+        """Find the model's files and what to write into the result; raises RuntimeError when it cannot be used."""
+        try:
+            self._path = find_model(self._model or None)
+            description = load_description(self._path)
+            label_set = description.label_set
+            names = (label_set.select(self._structures) if self._structures else label_set).names
+        except TransferSegError as error:
+            raise RuntimeError(str(error)) from error
+        self._segmentedBy = SegmentedBy(description.name, description.version, names)
+
     def _words(self) -> list[str]:
         """Return the command line after ``transferseg``."""
         words = ["segment", str(self._file("volume.nrrd")), "--output", str(self._file("result.seg.nrrd"))]
         words += ["--progress", "json", "--device", self._device]
-        words += ["--model", self._model] if self._model else []
+        words += ["--model", str(self._path)]
         return words + (["--structures", *self._structures] if self._structures else [])
 
     def _file(self, name: str) -> Path:
@@ -154,6 +184,7 @@ class SegmentProcess:
             if well and self.result is not None and not self.cancelled:
                 self._takeResult()
             elif not self.error:
+                self.crashed = True
                 self.error = lastLine(self.log) or _("The process ended without a word (exit code {code}).").format(
                     code=exitCode
                 )
@@ -165,10 +196,10 @@ class SegmentProcess:
     def _takeResult(self) -> None:
         """Turn the file that was written into a segmentation node."""
         self.segmentationNode = readSegmentation(
-            self._file("result.seg.nrrd"),
-            slicer.mrmlScene.GetNodeByID(self._volumeId),
-            slicer.mrmlScene.GetNodeByID(self._outputId) if self._outputId else None,
+            self._file("result.seg.nrrd"), _ifThere(self._volume), _ifThere(self._output)
         )
+        self._segmentedBy.writeTo(self.segmentationNode)
+        keepPrediction(self.segmentationNode, self._file("result.seg.nrrd"))
 
     def _end(self) -> None:
         """Remove the temporary files and tell that the run is over."""
@@ -195,5 +226,14 @@ def childEnvironment() -> qt.QProcessEnvironment:
 
 def lastLine(log: str) -> str:
     """Return the last line of a log that says something, without the command's name in front."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1].removeprefix("transferseg: ") if lines else ""
+    return (lastLines(log, 1) or [""])[0].removeprefix("transferseg: ")
+
+
+def lastLines(log: str, count: int = LAST_LINES) -> list[str]:
+    """Return the last lines of a log that say something."""
+    return [line.strip() for line in log.splitlines() if line.strip()][-count:]
+
+
+def _ifThere(node):
+    """Return a node, None when it is not in the scene (any more)."""
+    return node if node is not None and slicer.mrmlScene.IsNodePresent(node) else None

@@ -1,23 +1,36 @@
-"""The panel's section "Segment": model, volume and output in, a run with progress, a segmentation out."""
+"""The panel's section "Segment": volume, output and structures in, a run with progress, a segmentation out."""
 
 from __future__ import annotations
+
+import json
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
+from TransferSegGui.device_choice import AUTO, DEVICE
+from TransferSegGui.duration import durationText
+from TransferSegGui.modality_check import modalityWarning
 from TransferSegGui.model_choices import ModelChoice, modelChoices, noModelsMessage
-from TransferSegGui.process import SegmentProcess
-from TransferSegGui.torch_install import installTorch, torchIsInstalled
+from TransferSegGui.model_panel import MODEL
+from TransferSegGui.nodes import segmentedBy, showIn3D
+from TransferSegGui.process import LAST_LINES, SegmentProcess, lastLines
+from TransferSegGui.torch_install import torchIsInstalled
+from TransferSegGui.untouched import UntouchedSegmentations
+from TransferSegLib.errors import ModelError
+from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.models.store import load_description
 
 #: Names in the parameter node, and thereby in saved scenes.
-INPUT_VOLUME, OUTPUT_SEGMENTATION, MODEL = "InputVolume", "OutputSegmentation", "Model"
+INPUT_VOLUME, OUTPUT_SEGMENTATION = "InputVolume", "OutputSegmentation"
+HIDDEN_STRUCTURES, SHOW_3D = "HiddenStructures", "ShowIn3D"
 
 
 class SegmentPanel:
     """Wires the section's widgets to the parameter node and to a ``SegmentProcess``.
 
-    The parameter node is the state; the widgets follow it. Only a running process is not in it.
+    The parameter node is the state; the widgets follow it. Only a running process is not in it. The model and the
+    device are chosen in the section "Model" and read from the parameter node here.
     """
 
     def __init__(self, ui) -> None:
@@ -27,37 +40,37 @@ class SegmentPanel:
         self._parameterNode = None
         self._updating = False
         self._choices: list[ModelChoice] = []
-        self.ui.inputVolumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._saveChoices)
+        self._untouched = UntouchedSegmentations()
+        self._description: ModelDescription | None = None
+        self._torchInstalled = False
+        #: An output that the present run does not replace, because somebody has changed it.
+        self._kept = None
+        self._warned: tuple | None = None
+        self.ui.inputVolumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChosen)
         self.ui.outputSegmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._saveChoices)
-        self.ui.modelComboBox.connect("currentIndexChanged(int)", self._saveChoices)
+        self.ui.structureList.connect("itemChanged(QListWidgetItem*)", self._onStructureToggled)
+        self.ui.showIn3DCheckBox.connect("toggled(bool)", self._onShow3DToggled)
         self.ui.segmentButton.connect("clicked(bool)", self._onSegment)
         self.ui.cancelSegmentButton.connect("clicked(bool)", self._onCancel)
-        self.ui.installTorchButton.connect("clicked(bool)", self._onInstallTorch)
+        self.ui.segmentLogButton.setVisible(False)
         self.refresh()
 
     def refresh(self) -> None:
         """Look again for models and for PyTorch: either may have come while another module was open."""
-        self._choices = modelChoices()
-        self._updating = True
-        self.ui.modelComboBox.clear()
-        for choice in self._choices:
-            self.ui.modelComboBox.addItem(choice.text)
-        self._updating = False
+        try:
+            self._choices = modelChoices()
+        except ModelError:  # the section "Model" tells why the library cannot be read
+            self._choices = []
         self._torchInstalled = torchIsInstalled()
-        self.ui.torchLabel.setVisible(not self._torchInstalled)
-        self.ui.installTorchButton.setVisible(not self._torchInstalled)
         self.updateFromParameterNode()
 
     def setParameterNode(self, parameterNode) -> None:
-        """Follow another parameter node, None while there is none; what is not set yet gets its usual value."""
+        """Follow another parameter node, None while there is none; without an input the first volume is chosen."""
         self._parameterNode = parameterNode
-        if parameterNode is not None:
-            if not parameterNode.GetParameter(MODEL) and self._choices:
-                parameterNode.SetParameter(MODEL, self._choices[0].key)
-            if not parameterNode.GetNodeReferenceID(INPUT_VOLUME):
-                volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-                if volume is not None:
-                    parameterNode.SetNodeReferenceID(INPUT_VOLUME, volume.GetID())
+        if parameterNode is not None and not parameterNode.GetNodeReferenceID(INPUT_VOLUME):
+            volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            if volume is not None:
+                parameterNode.SetNodeReferenceID(INPUT_VOLUME, volume.GetID())
         self.updateFromParameterNode()
 
     def updateFromParameterNode(self) -> None:
@@ -65,20 +78,39 @@ class SegmentPanel:
         if self._updating:
             return
         self._updating = True
-        node = self._parameterNode
-        if node is not None:
-            self.ui.inputVolumeSelector.setCurrentNode(node.GetNodeReference(INPUT_VOLUME))
-            self.ui.outputSegmentationSelector.setCurrentNode(node.GetNodeReference(OUTPUT_SEGMENTATION))
-            keys = [choice.key for choice in self._choices]
-            wanted = node.GetParameter(MODEL)
-            self.ui.modelComboBox.setCurrentIndex(keys.index(wanted) if wanted in keys else -1)
-        self._updating = False
+        try:
+            node = self._parameterNode
+            if node is not None:
+                self.ui.inputVolumeSelector.setCurrentNode(node.GetNodeReference(INPUT_VOLUME))
+                self.ui.outputSegmentationSelector.setCurrentNode(node.GetNodeReference(OUTPUT_SEGMENTATION))
+                self.ui.showIn3DCheckBox.checked = node.GetParameter(SHOW_3D) == "true"
+            self._description = self._describeModel()
+            self._showStructures()
+            self._showWarning()
+        finally:
+            self._updating = False
         self._updateButtons()
 
     def stop(self) -> None:
         """End a running process and wait until it is gone; nothing happens when none runs."""
         if self.run is not None:
             self.run.stop()
+
+    # The choices
+
+    def _onInputChosen(self) -> None:
+        """Save the choice; a result of another volume is not to be replaced by one of this volume."""
+        node = self._parameterNode
+        if node is None or self._updating:
+            return
+        volume, output = self.ui.inputVolumeSelector.currentNode(), self.ui.outputSegmentationSelector.currentNode()
+        if volume is not None and output is not None:
+            reference = output.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+            if reference is not None and reference.GetID() != volume.GetID():
+                self._updating = True
+                self.ui.outputSegmentationSelector.setCurrentNode(None)
+                self._updating = False
+        self._saveChoices()
 
     def _saveChoices(self) -> None:
         """Write what the user chose to the parameter node."""
@@ -88,16 +120,90 @@ class SegmentPanel:
         wasModifying = node.StartModify()
         node.SetNodeReferenceID(INPUT_VOLUME, self.ui.inputVolumeSelector.currentNodeID or None)
         node.SetNodeReferenceID(OUTPUT_SEGMENTATION, self.ui.outputSegmentationSelector.currentNodeID or None)
-        choice = self._choice()
-        if choice is not None:
-            node.SetParameter(MODEL, choice.key)
         node.EndModify(wasModifying)
         self.updateFromParameterNode()
 
     def _choice(self) -> ModelChoice | None:
         """Return the chosen model, None when there is none."""
-        index = self.ui.modelComboBox.currentIndex
-        return self._choices[index] if 0 <= index < len(self._choices) else None
+        key = "" if self._parameterNode is None else self._parameterNode.GetParameter(MODEL)
+        return next((choice for choice in self._choices if choice.key == key), None)
+
+    def _describeModel(self) -> ModelDescription | None:
+        """Return what the chosen model's files say, None when there is none that can be used."""
+        choice = self._choice()
+        try:
+            return None if choice is None or choice.problem else load_description(choice.path)
+        except ModelError:
+            return None
+
+    # The structures to show
+
+    def _hidden(self) -> set[str]:
+        """Return the structures that the user does not want to see."""
+        text = "" if self._parameterNode is None else self._parameterNode.GetParameter(HIDDEN_STRUCTURES)
+        try:
+            names = json.loads(text or "[]")
+        except ValueError:
+            return set()
+        return set(map(str, names)) if isinstance(names, list) else set()
+
+    def _showStructures(self) -> None:
+        """List the model's structures, those to show with a tick."""
+        names = [] if self._description is None else list(self._description.label_set.names)
+        listed = self.ui.structureList
+        if [listed.item(row).text() for row in range(listed.count)] != names:
+            listed.clear()
+            for name in names:
+                listed.addItem(name)
+        hidden = self._hidden()
+        for row, name in enumerate(names):
+            listed.item(row).setCheckState(qt.Qt.Unchecked if name in hidden else qt.Qt.Checked)
+
+    def _onStructureToggled(self, item) -> None:
+        """Show or hide a structure, in the result that is there as in those to come."""
+        if self._updating or self._parameterNode is None:
+            return
+        hidden = self._hidden()
+        (hidden.discard if int(item.checkState()) == int(qt.Qt.Checked) else hidden.add)(item.text())
+        self._parameterNode.SetParameter(HIDDEN_STRUCTURES, json.dumps(sorted(hidden), ensure_ascii=False))
+        self._applyVisibility(self.ui.outputSegmentationSelector.currentNode())
+
+    def _applyVisibility(self, segmentationNode) -> None:
+        """Show in a result of ours the structures with a tick, hide the others."""
+        if segmentationNode is None or segmentedBy(segmentationNode) is None:
+            return
+        segmentation, display = segmentationNode.GetSegmentation(), segmentationNode.GetDisplayNode()
+        listed = [] if self._description is None else self._description.label_set.names
+        hidden = self._hidden()
+        for index in range(segmentation.GetNumberOfSegments() if display is not None else 0):
+            name = segmentation.GetNthSegment(index).GetName()
+            if name in listed:
+                display.SetSegmentVisibility(segmentation.GetNthSegmentID(index), name not in hidden)
+
+    def _onShow3DToggled(self, checked: bool) -> None:
+        """Show the result that is there in 3D, or not, and those to come alike."""
+        if self._updating or self._parameterNode is None:
+            return
+        self._parameterNode.SetParameter(SHOW_3D, "true" if checked else "false")
+        segmentationNode = self.ui.outputSegmentationSelector.currentNode()
+        if segmentationNode is not None:
+            showIn3D(segmentationNode, checked)
+
+    # What can be done now
+
+    def _showWarning(self) -> None:
+        """Say whether the volume is perhaps not what the model is for; looked at once for each volume and model."""
+        volume = self.ui.inputVolumeSelector.currentNode()
+        if volume is None or self._description is None:
+            self._warned, text = None, ""
+        else:
+            looked = (volume.GetID(), volume.GetName(), volume.GetMTime(), self._description.modality)
+            if self._warned is not None and self._warned[0] == looked:
+                return
+            text = modalityWarning(volume, self._description.modality)
+            self._warned = (looked, text)
+        self.ui.modalityWarningLabel.text = text
+        self.ui.modalityWarningLabel.setVisible(bool(text))
 
     def _obstacle(self) -> str:
         """Return why segmenting cannot start now, empty when it can."""
@@ -120,31 +226,32 @@ class SegmentPanel:
     def _updateButtons(self) -> None:
         """Enable what can be done now; a button that is not tells why in its tooltip."""
         running = self.run is not None
-        choice, obstacle = self._choice(), self._obstacle()
-        self.ui.modelDetailsLabel.text = choice.details if choice is not None else obstacle
+        obstacle = self._obstacle()
         self.ui.segmentButton.enabled = not running and not obstacle
         self.ui.segmentButton.toolTip = obstacle or (
             _("Segmenting is under way.") if running else _("Segment the volume in the background, on this computer.")
         )
         self.ui.cancelSegmentButton.enabled = running
-        for chooser in (
-            self.ui.modelComboBox,
-            self.ui.inputVolumeSelector,
-            self.ui.outputSegmentationSelector,
-            self.ui.installTorchButton,
-        ):
-            chooser.enabled = not running
+        self.ui.cancelSegmentButton.toolTip = (
+            _("Stop segmenting; nothing is changed in the scene.") if running else _("Nothing is being segmented.")
+        )
+        self.ui.inputVolumeSelector.enabled = self.ui.outputSegmentationSelector.enabled = not running
         self.ui.segmentProgressBar.setVisible(running)
+
+    # A run
 
     def _onSegment(self) -> None:
         """Start a run with what is chosen."""
+        output = self.ui.outputSegmentationSelector.currentNode()
+        self._kept = output if output is not None and not self._untouched.mayBeReplaced(output) else None
         run = SegmentProcess(
             self.ui.inputVolumeSelector.currentNode(),
-            self.ui.outputSegmentationSelector.currentNode(),
+            None if self._kept is not None else output,
             str(self._choice().path),
+            self._parameterNode.GetParameter(DEVICE) or AUTO,
         )
         run.onProgress, run.onEnd = self._onProgress, self._onEnd
-        self.ui.segmentLogText.setPlainText("")
+        self._showLog("")
         self.ui.segmentProgressBar.setRange(0, 0)  # busy: reading the model takes a while
         self.ui.segmentStatusLabel.text = _("Starting ...")
         self.run = run
@@ -167,23 +274,31 @@ class SegmentPanel:
     def _onEnd(self, run: SegmentProcess) -> None:
         """Show how the run ended."""
         self.run = None
-        self.ui.segmentLogText.setPlainText(run.log or _("The process wrote no log."))
+        self._showLog(run.log)
         if run.segmentationNode is not None:
-            self.ui.segmentStatusLabel.text = resultText(run)
+            self.ui.segmentStatusLabel.text = resultText(run, self._kept)
+            self._takeResult(run.segmentationNode)
         elif run.cancelled:
             self.ui.segmentStatusLabel.text = _("Cancelled.")
         else:
-            self.ui.segmentStatusLabel.text = _("Not segmented: {reason}").format(reason=run.error)
+            self.ui.segmentStatusLabel.text = errorText(run)
         self._updateButtons()
 
-    def _onInstallTorch(self) -> None:
-        qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
-        try:
-            problem = installTorch()
-        finally:
-            qt.QApplication.restoreOverrideCursor()
-        self.refresh()
-        self.ui.segmentStatusLabel.text = problem or _("PyTorch is installed.")
+    def _takeResult(self, segmentationNode) -> None:
+        """Make a result the one that is shown and corrected."""
+        self._untouched.add(segmentationNode)
+        self._applyVisibility(segmentationNode)
+        if self.ui.showIn3DCheckBox.checked:
+            showIn3D(segmentationNode, True)
+        if self._parameterNode is not None:
+            self._parameterNode.SetNodeReferenceID(OUTPUT_SEGMENTATION, segmentationNode.GetID())
+            self.updateFromParameterNode()
+
+    def _showLog(self, log: str) -> None:
+        self.ui.segmentLogText.setPlainText(log)
+        self.ui.segmentLogButton.setVisible(bool(log))
+        if not log:
+            self.ui.segmentLogButton.collapsed = True
 
 
 def progressText(fraction: float, secondsLeft: float | None, message: str) -> str:
@@ -196,8 +311,11 @@ def progressText(fraction: float, secondsLeft: float | None, message: str) -> st
     )
 
 
-def resultText(run: SegmentProcess) -> str:
-    """Return the status line of a run that went well: what was found, where it is, how long it took on what."""
+def resultText(run: SegmentProcess, kept=None) -> str:
+    """Return the status line of a run that went well: what was found, where it is, how long it took on what.
+
+    ``kept`` is the segmentation that was to be replaced and was not, because somebody had changed it.
+    """
     volumes = run.result["volumes_ml"]
     missing = [name for name, volume in volumes.items() if not volume]
     text = _("'{name}': {found} of {count} structures found in {time} on {device}.").format(
@@ -207,10 +325,17 @@ def resultText(run: SegmentProcess) -> str:
         time=durationText(run.result["seconds"]),
         device=run.result["device"],
     )
-    return text + (" " + _("Not found: {names}.").format(names=", ".join(missing)) if missing else "")
+    if missing:
+        text += " " + _("Not found: {names}.").format(names=", ".join(missing))
+    if kept is not None and kept.GetScene() is not None:
+        text += " " + _("'{name}' has changes of yours and was kept as it is.").format(name=kept.GetName())
+    if run.volumeIsGone:
+        text += " " + _("Its volume was removed meanwhile.")
+    return text
 
 
-def durationText(seconds: float) -> str:
-    """Return a duration for a person, e.g. '8 s' or '3 min 5 s'."""
-    minutes, rest = divmod(round(seconds), 60)
-    return _("{minutes} min {seconds} s").format(minutes=minutes, seconds=rest) if minutes else f"{rest} s"
+def errorText(run: SegmentProcess) -> str:
+    """Return what to show of a run that failed: the reason, and the last lines of the log where they say more."""
+    lines = [line for line in lastLines(run.log, LAST_LINES) if run.error not in line]
+    text = _("Not segmented: {reason}").format(reason=run.error)
+    return "\n".join([text, _("The log ends with:"), *lines]) if lines and run.crashed else text

@@ -1,0 +1,229 @@
+"""The module for scripts and the Python console, behind ``slicer.util.getModuleLogic("TransferSeg")``.
+
+What takes long is done in processes of their own: with ``wait=True`` until it is done (Slicer's window stays alive
+meanwhile), with ``wait=False`` as an object that can be followed, waited for and cancelled. Whatever is wrong is a
+RuntimeError with a line for a person. Examples, which are tests: docs/slicer-module.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.correction_process import Correction, CorrectionProcess
+from TransferSegGui.job_process import JobProcess
+from TransferSegGui.model_choices import modelChoices
+from TransferSegGui.process import SegmentProcess
+from TransferSegLib.errors import TransferSegError
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
+from TransferSegLib.jobs.events import JobState
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.models.locate import find_model, library_folder
+from TransferSegLib.models.store import load_description
+from TransferSegLib.models.versions_history import history
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model on this computer; ``name`` is what ``segment(model=...)`` takes, ``versions`` those it has (or none)."""
+
+    name: str
+    version: str
+    modality: str
+    spacing_mm: float
+    structures: tuple[str, ...]
+    versions: tuple[int, ...]
+    path: Path
+
+
+def models() -> list[InstalledModel]:
+    """Return the models that can be used: those that came with TransferSeg, then those of the user's library."""
+    return [_installed(choice.path) for choice in _said(modelChoices) if not choice.problem]
+
+
+def segment(
+    volumeNode,
+    model: str | Path | None = None,
+    device: str = "auto",
+    structures: Sequence[str] | None = None,
+    wait: bool = True,
+    onProgress: Callable[[float, float | None, str], None] | None = None,
+    onEnd: Callable[[SegmentProcess], None] | None = None,
+):
+    """Return a new segmentation node for a volume or, with ``wait=False``, the run that will make it.
+
+    ``model`` is a model's name, ``name@version`` or path (None: the bundled one), ``device`` auto, cpu, cuda or mps,
+    ``structures`` names those wanted (None: all that the model knows). ``onProgress`` gets the fraction done, the
+    seconds left (None: not known yet) and where it is computed; ``onEnd`` gets the run, see ``SegmentProcess``.
+    """
+    run = SegmentProcess(
+        volumeNode, model="" if model is None else str(model), device=device, structures=structures or ()
+    )
+    run.onProgress, run.onEnd = onProgress or run.onProgress, onEnd or run.onEnd
+    run.start()
+    if not wait:
+        return run
+    run.wait()
+    if run.segmentationNode is None:
+        raise RuntimeError(run.error or _("Cancelled."))
+    return run.segmentationNode
+
+
+def saveCorrection(
+    volumeNode,
+    segmentationNode,
+    reviewed: Sequence[str],
+    project: str | Path | None = None,
+    notes: str = "",
+    wait: bool = True,
+    onEnd: Callable[[CorrectionProcess], None] | None = None,
+):
+    """Save a corrected segmentation of a volume as a case, and return what ``cases list --json`` says of it.
+
+    ``reviewed`` names the segments that are right wherever they are in this volume; of the others nothing is learned.
+    ``project`` is the folder of corrected cases (None: the panel's). With ``wait=False`` the process that saves it is
+    returned, see ``CorrectionProcess``; the nodes may change or go away then.
+    """
+    ids = _segmentIds(segmentationNode, reviewed)
+    saving = CorrectionProcess(Correction(volumeNode, segmentationNode, ids, _project(project), notes=notes))
+    saving.onEnd = onEnd or saving.onEnd
+    saving.start()
+    if not wait:
+        return saving
+    saving.wait()
+    if saving.error:
+        raise RuntimeError(saving.error)
+    return saving.case
+
+
+def fineTune(
+    project: str | Path | None = None,
+    model: str | None = None,
+    name: str | None = None,
+    minutes: float = DEFAULT_MINUTES,
+    device: str = "auto",
+    configuration: Mapping[str, Any] | None = None,
+    promote: bool = False,
+    wait: bool = False,
+    onProgress: Callable[[float | None, float | None, str], None] | None = None,
+    onPoint: Callable[[str, int | None, float | None, float | None], None] | None = None,
+    onEnd: Callable[[JobProcess], None] | None = None,
+    **more: Any,
+) -> JobProcess:
+    """Start making a better model from corrected cases, and return the job; with ``wait=True`` when it is over.
+
+    The job is a process that goes on when Slicer is closed; ``JobProcess.find(job.id)`` finds it again, and its
+    docstring tells what the callbacks get. ``job.result`` holds the verdict. ``project`` is the folder of corrected
+    cases (None: the panel's), ``model`` the one to start from (None: the bundled one), ``name`` the model in the
+    library that gets the new version, ``configuration`` knobs by name, ``more`` what else ``FineTuneRequest`` takes.
+    The new version is used from then on only if it is better, or with ``promote`` unless it is worse. With
+    ``wait=True`` a job that does not end well is a RuntimeError.
+    """
+    job = _said(lambda: _fineTuneJob(_project(project), model, name, minutes, device, configuration, promote, more))
+    job.onProgress, job.onPoint, job.onEnd = onProgress or job.onProgress, onPoint or job.onPoint, onEnd or job.onEnd
+    job.start()
+    if wait:
+        job.wait()
+        if job.state != JobState.DONE:
+            raise RuntimeError(job.error or _("Cancelled."))
+    return job
+
+
+def promote(
+    model: str,
+    version: int,
+    force: bool = False,
+    wait: bool = True,
+    onEnd: Callable[[CommandProcess], None] | None = None,
+) -> CommandProcess:
+    """Make a version of a model the one that is used; one whose verdict is "worse" needs ``force``."""
+    return _command(["models", "promote", model, str(version), *(["--force"] if force else [])], wait, onEnd)
+
+
+def rollback(model: str, wait: bool = True, onEnd: Callable[[CommandProcess], None] | None = None) -> CommandProcess:
+    """Go back to the version of a model that was used before the present one."""
+    return _command(["models", "rollback", model], wait, onEnd)
+
+
+def _command(words: Sequence[str], wait: bool, onEnd: Callable[[CommandProcess], None] | None) -> CommandProcess:
+    """Run a command of the library, which verifies the weights before it changes anything."""
+    command = CommandProcess(words)
+    command.onEnd = onEnd or command.onEnd
+    command.start()
+    if wait:
+        command.wait()
+        if command.error:
+            raise RuntimeError(command.error)
+    return command
+
+
+def _installed(path: Path) -> InstalledModel:
+    description = load_description(find_model(path))
+    versions: tuple[int, ...] = ()
+    if path.is_dir() and path.parent == library_folder():
+        versions = tuple(version.number for version in history(path.name, path.parent).versions)
+    return InstalledModel(
+        path.stem if path.is_file() else path.name,
+        description.version,
+        description.modality,
+        description.spacing_mm,
+        description.label_set.names,
+        versions,
+        path,
+    )
+
+
+def _segmentIds(segmentationNode, names: Sequence[str]) -> list[str]:
+    """Return the IDs of segments by their names; raises RuntimeError for one that is not there."""
+    ids = [segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name) for name in names]
+    missing = [name for name, segmentId in zip(names, ids, strict=True) if not segmentId]
+    if missing:
+        raise RuntimeError(
+            _("'{segmentation}' has no segment '{name}'.").format(
+                segmentation=segmentationNode.GetName(), name=missing[0]
+            )
+        )
+    return ids
+
+
+def _project(project: str | Path | None) -> Path:
+    """Return the folder of corrected cases: the one given, else the one that the panel shows."""
+    if project is not None:
+        return Path(project).absolute()
+    from TransferSegGui.correct_panel import projectFolder
+
+    return projectFolder()
+
+
+def _fineTuneJob(
+    project: Path,
+    model: str | None,
+    name: str | None,
+    minutes: float,
+    device: str,
+    knobs: Mapping[str, Any] | None,
+    promote: bool,
+    more: Mapping[str, Any],
+) -> JobProcess:
+    from TransferSegLib.finetuning.undertaking import check_request  # reads scans: not for the start of Slicer
+
+    configuration = FineTuningConfiguration.from_json(dict(knobs or {}))
+    request = FineTuneRequest(
+        project, model, name, minutes, configuration, device=device, promote=promote, command="Slicer console", **more
+    )
+    title = _("fine-tune {name} on {project}").format(name=check_request(request), project=project.name)
+    return JobProcess.create(JobRequest("finetune", request.to_json(), device, title))
+
+
+def _said(work: Callable[[], Any]) -> Any:
+    """Do something; an error of the library becomes a RuntimeError with its message."""
+    try:
+        return work()
+    except TransferSegError as error:
+        raise RuntimeError(str(error)) from error
