@@ -1,0 +1,377 @@
+"""The panel's section "Correct": edit a segmentation, say what is right in it, save it as a case of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from TransferSegGui.case_opening import caseOf, markAsCase, openCase
+from TransferSegGui.case_table import CaseTable
+from TransferSegGui.correction_process import Correction, CorrectionProcess
+from TransferSegGui.judged_mask import writeJudged
+from TransferSegGui.judged_region import JudgedRegion
+from TransferSegGui.label_map import labelSetOf
+from TransferSegGui.next_scan import loadScan, nextFile, nextVolume, remainingFiles, rememberSaved
+from TransferSegGui.project_choice import PROJECT, PROJECT_SETTING, defaultProject, projectFolder, readProject
+from TransferSegGui.reviewed_table import ReviewedTable, newStructure
+from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
+from TransferSegLib.corrections.project import Project
+from TransferSegLib.corrections.revisions import ProjectState
+from TransferSegLib.errors import DatasetError, TransferSegError
+
+#: In the parameter node, beside the project: the folder with scans to correct.
+SCAN_FOLDER = "ScanFolder"
+#: A node that is a segmentation's reference for its geometry.
+_REFERENCE_ROLE = "referenceImageGeometryRef"
+
+
+class CorrectPanel(VTKObservationMixin):
+    """Wires the section to the volume and segmentation of the section "Segment", and to a project of corrected cases.
+
+    What the user chose is in the parameter node, what was ticked and marked is with the segmentation. ``casesChanged``
+    holds functions to call when the project's cases may have changed.
+    """
+
+    def __init__(self, ui) -> None:
+        """Connect the widgets of the .ui file."""
+        VTKObservationMixin.__init__(self)
+        self.ui = ui
+        self.casesChanged: list[Callable[[], None]] = []
+        self.saving: CorrectionProcess | None = None
+        self._parameterNode = None
+        self._project: ProjectState | None = None
+        self._projectProblem = ""
+        self._segmentation, self._volume = None, None
+        self._updating = False
+        self.reviewed = ReviewedTable(ui.reviewedTable)
+        self.judged = JudgedRegion(ui)
+        self.cases = CaseTable(ui.caseTable)
+        self.reviewed.changed = self.judged.changed = self.cases.changed = self._updateButtons
+        self.ui.saveProgressBar.setVisible(False)
+        self._connect()
+
+    def _connect(self) -> None:
+        ui = self.ui
+        ui.projectPathLineEdit.connect("currentPathChanged(QString)", self._onProjectTyped)
+        ui.scanFolderPathLineEdit.connect("currentPathChanged(QString)", self._onScanFolderTyped)
+        ui.newStructureLineEdit.connect("textChanged(QString)", self._updateButtons)
+        ui.newStructureLineEdit.connect("returnPressed()", self._onAddStructure)
+        for button, slot in (
+            (ui.addStructureButton, self._onAddStructure),
+            (ui.saveCorrectionButton, self._onSave),
+            (ui.cancelSaveButton, self._onCancel),
+            (ui.openCaseButton, self._onOpen),
+            (ui.removeCaseButton, self._onRemove),
+            (ui.restoreCaseButton, self._onRestore),
+            (ui.nextScanButton, self._onNextScan),
+        ):
+            button.connect("clicked(bool)", slot)
+        ui.caseTable.connect("cellDoubleClicked(int,int)", self._onOpen)
+
+    def refresh(self) -> None:
+        """Look at the project again: a script may have changed it while another module was open."""
+        self._readProject()
+        self.updateFromParameterNode()
+
+    def setParameterNode(self, parameterNode) -> None:
+        """Follow another parameter node, None while there is none."""
+        self._parameterNode = parameterNode
+        if parameterNode is None:
+            self._show(None, None)
+            return
+        if not parameterNode.GetParameter(PROJECT):
+            parameterNode.SetParameter(PROJECT, defaultProject())
+        self.ui.segmentEditorWidget.setMRMLSegmentEditorNode(_editorNode())
+        self.updateFromParameterNode()
+
+    def updateFromParameterNode(self) -> None:
+        """Show what the parameter node says."""
+        node = self._parameterNode
+        if node is None or self._updating:
+            return
+        self._updating = True
+        self.ui.projectPathLineEdit.currentPath = node.GetParameter(PROJECT)
+        self.ui.scanFolderPathLineEdit.currentPath = node.GetParameter(SCAN_FOLDER)
+        self._updating = False
+        if self._project is None or self._project.folder != projectFolder(node):
+            self._readProject()
+        self._show(node.GetNodeReference(OUTPUT_SEGMENTATION), node.GetNodeReference(INPUT_VOLUME))
+
+    def stop(self) -> None:
+        """Let go of the scene's nodes; a case that is being saved goes on, as its files are written."""
+        self._show(None, None)
+
+    def leave(self) -> None:
+        """Put the tool down: another module is opened, and clicks in views shall not paint there."""
+        self.ui.segmentEditorWidget.setActiveEffectByName("")
+
+    def close(self) -> None:
+        """Wait until a case is saved; Slicer is closing."""
+        if self.saving is not None:
+            self.saving.finish()
+
+    def _show(self, segmentation, volume) -> None:
+        """Follow a segmentation and a volume, None for none."""
+        if segmentation is not self._segmentation or volume is not self._volume:
+            self.removeObservers()
+            self._segmentation, self._volume = segmentation, volume
+            for node in (segmentation, volume):
+                if node is not None:
+                    self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onNodeModified)
+        editor = self.ui.segmentEditorWidget
+        if editor.mrmlSegmentEditorNode() is not None:
+            editor.setSegmentationNode(segmentation)
+            editor.setSourceVolumeNode(self._referenceVolume() or volume if segmentation is not None else None)
+        self.reviewed.show(segmentation, self._project)
+        self.judged.show(segmentation, volume)
+        self._updateButtons()
+
+    def _onNodeModified(self, caller, event) -> None:
+        self._updateButtons()
+
+    def _referenceVolume(self):
+        """Return the volume that the segmentation was made for, None when that is not known."""
+        return self._segmentation.GetNodeReference(_REFERENCE_ROLE) if self._segmentation is not None else None
+
+    # The project
+
+    def _onProjectTyped(self, path: str) -> None:
+        if self._parameterNode is not None and not self._updating:
+            self._parameterNode.SetParameter(PROJECT, path.strip())
+            self._readProject()
+            self.updateFromParameterNode()
+
+    def _onScanFolderTyped(self, path: str) -> None:
+        if self._parameterNode is not None and not self._updating:
+            self._parameterNode.SetParameter(SCAN_FOLDER, path.strip())
+
+    def _readProject(self) -> None:
+        """Read the project's cases; what cannot be read is told and changes nothing."""
+        self._project, self._projectProblem = readProject(projectFolder(self._parameterNode))
+        self.cases.show(self._project)
+        self.reviewed.show(self._segmentation, self._project)
+        if self._projectProblem:
+            self._say(self._projectProblem)
+        for function in self.casesChanged:
+            function()
+
+    # Structures
+
+    def _onAddStructure(self) -> None:
+        if self._segmentation is None:
+            return
+        try:
+            segmentId = newStructure(self._segmentation.GetSegmentation(), self.ui.newStructureLineEdit.text)
+        except ValueError as error:
+            self._say(str(error))
+            return
+        self.ui.newStructureLineEdit.text = ""
+        self.ui.segmentEditorWidget.setCurrentSegmentID(segmentId)
+        name = self._segmentation.GetSegmentation().GetSegment(segmentId).GetName()
+        self._say(_("'{name}' is a new structure: draw it, then tick it.").format(name=name))
+
+    # Saving
+
+    def obstacle(self) -> str:
+        """Return why the case cannot be saved now, empty when it can."""
+        if self.saving is not None:
+            return _("A case is being saved.")
+        if self._parameterNode is None or self._volume is None:
+            return _("Choose an input volume in the section above.")
+        if self._segmentation is None:
+            return _("Segment the volume, or choose an output segmentation in the section above.")
+        reference = self._referenceVolume()
+        if reference is not None and reference is not self._volume:
+            return _("The segmentation was made for '{name}': choose that volume.").format(name=reference.GetName())
+        if self._volume.GetImageData() is None:
+            return _("The volume '{name}' has no voxels.").format(name=self._volume.GetName())
+        if self._segmentation.GetSegmentation().GetNumberOfSegments() == 0:
+            return _("The segmentation has no structures: add one.")
+        if not self.reviewed.reviewedIds():
+            return _("Tick the structures that are right in this scan: only these are learned from.")
+        try:
+            labelSetOf(self._segmentation)
+        except TransferSegError as error:
+            return str(error)
+        return self.judged.obstacle() or self._projectProblem
+
+    def _onSave(self) -> None:
+        """Write the case's files and start the process that adds it to the project."""
+        segmentation, volume, folder = self._segmentation, self._volume, projectFolder(self._parameterNode)
+        saving = CorrectionProcess(
+            Correction(
+                volume,
+                segmentation,
+                self.reviewed.reviewedIds(),
+                folder,
+                lambda file: writeJudged(segmentation, volume, file),
+                self.ui.notesLineEdit.text.strip(),
+            )
+        )
+        saving.onProgress = self._onProgress
+        saving.onEnd = lambda saving: self._onSaved(saving, volume, folder)
+        self._say(_("Saving ..."))
+        qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+        try:
+            saving.start()
+        except RuntimeError as error:
+            self._say(_("Not saved: {reason}").format(reason=error))
+            return
+        finally:
+            qt.QApplication.restoreOverrideCursor()
+        self.saving = saving
+        self._updateButtons()
+
+    def _onCancel(self) -> None:
+        if self.saving is not None:
+            self.saving.cancel()
+
+    def _onProgress(self, fraction: float, message: str) -> None:
+        self.ui.saveProgressBar.setValue(round(100 * fraction))
+
+    def _onSaved(self, saving: CorrectionProcess, volume, folder: Path) -> None:
+        """Tell how saving ended, and show the case."""
+        self.saving = None
+        if saving.case is None:
+            text = _("Not saved: {reason}").format(reason=saving.error)
+            self._say(_("Not saved, the project is as it was.") if saving.cancelled else text)
+        else:
+            if slicer.mrmlScene.IsNodePresent(volume):
+                markAsCase(volume, saving.case["id"], folder)
+                rememberSaved(volume, folder)
+            slicer.app.userSettings().setValue(PROJECT_SETTING, str(folder))
+            self.ui.notesLineEdit.text = ""
+            self._readProject()
+            self.cases.select(saving.case["id"])
+            saved = _("{case}, revision {number}, is saved.").format(
+                case=saving.case["id"], number=saving.case["revision"]
+            )
+            self._say(" ".join([saved, *saving.case["remarks"]]))
+        self._updateButtons()
+
+    # Cases and scans
+
+    def _onOpen(self) -> None:
+        """Load the selected case, and go on with it."""
+        selected = self.cases.selected()
+        if selected is None or selected.removed:
+            return
+        try:
+            volume, segmentation = openCase(self._project, selected)
+        except RuntimeError as error:
+            self._say(str(error))
+            return
+        self._choose(volume, segmentation)
+        text = _("{case} is open. Saving it again makes revision {number}.")
+        self._say(text.format(case=selected.case.id, number=selected.number + 1))
+
+    def _onRemove(self) -> None:
+        self._change(lambda project, case: project.remove_case(case), _("{case} is removed; it can be restored."))
+
+    def _onRestore(self) -> None:
+        self._change(lambda project, case: project.restore_case(case), _("{case} is back."))
+
+    def _change(self, change: Callable, text: str) -> None:
+        """Change the selected case in the project."""
+        selected = self.cases.selected()
+        if selected is None:
+            return
+        try:
+            change(Project(self._project.folder, timeout_s=1.0), selected.case.id)
+        except DatasetError as error:
+            self._say(str(error))
+            return
+        self._readProject()
+        self._say(text.format(case=selected.case.id))
+
+    def _onNextScan(self) -> None:
+        """Show the next scan that is not in the project yet."""
+        project, folder = projectFolder(self._parameterNode), self._parameterNode.GetParameter(SCAN_FOLDER)
+        volume = None
+        try:
+            if folder:
+                file = nextFile(Path(folder), project, self._volume)
+                volume = loadScan(file) if file is not None else None
+            else:
+                volume = nextVolume(project, self._volume)
+        except RuntimeError as error:
+            self._say(str(error))
+            return
+        if volume is None:
+            where = folder or _("the loaded volumes")
+            self._say(_("There is no other scan in {place} that is not in the project yet.").format(place=where))
+            return
+        self._choose(volume, None)
+        text = _("'{name}' is next.").format(name=volume.GetName())
+        if folder:
+            text += " " + _("{count} scans of the folder are not saved yet.").format(
+                count=len(remainingFiles(Path(folder), project))
+            )
+        self._say(text + " " + _("Segment it in the section above."))
+
+    def _choose(self, volume, segmentation) -> None:
+        """Make a volume and a segmentation those of the panel, and show the volume."""
+        node = self._parameterNode
+        wasModifying = node.StartModify()
+        node.SetNodeReferenceID(INPUT_VOLUME, volume.GetID())
+        node.SetNodeReferenceID(OUTPUT_SEGMENTATION, segmentation.GetID() if segmentation is not None else None)
+        node.EndModify(wasModifying)
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+        self.updateFromParameterNode()
+
+    # What can be done now
+
+    def _updateButtons(self) -> None:
+        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        saving, obstacle = self.saving is not None, self.obstacle()
+        case = caseOf(self._volume, projectFolder(self._parameterNode))
+        ready = _("Keep the scan and the segmentation as a case of the project.")
+        again = _("Keep the segmentation as a new revision of {case}.").format(case=case)
+        _enable(self.ui.saveCorrectionButton, obstacle, again if case else ready)
+        _enable(self.ui.cancelSaveButton, "" if saving else _("No case is being saved."), _("Stop saving."))
+        self.ui.saveProgressBar.setVisible(saving)
+        named = bool(self.ui.newStructureLineEdit.text.strip())
+        missing = _("There is no segmentation yet.") if self._segmentation is None else _("Type a name first.")
+        there = self._segmentation is not None and named
+        _enable(
+            self.ui.addStructureButton, "" if there else missing, _("Add the structure, to be drawn in the editor.")
+        )
+        self._updateCaseButtons()
+        noScene = _("There is no scene.") if self._parameterNode is None else ""
+        _enable(self.ui.nextScanButton, noScene, _("Show the next scan that is not in the project yet."))
+
+    def _updateCaseButtons(self) -> None:
+        selected = self.cases.selected()
+        none = _("Select a case first.") if selected is None else ""
+        removed = selected is not None and bool(selected.removed)
+        gone = _("The case is removed: restore it first.") if removed else ""
+        there = "" if removed else _("The case is not removed.")
+        _enable(self.ui.openCaseButton, none or gone, _("Load the scan and its correction, to correct it again."))
+        _enable(self.ui.removeCaseButton, none or gone, _("Take the case out of use; its files are kept."))
+        _enable(self.ui.restoreCaseButton, none or there, _("Take the case into use again."))
+
+    def _say(self, text: str) -> None:
+        self.ui.correctionStatusLabel.text = text
+
+
+def _enable(button, obstacle: str, toolTip: str) -> None:
+    """Enable a button unless something stands in the way, which is then its tooltip."""
+    button.enabled = not obstacle
+    button.toolTip = obstacle or toolTip
+
+
+def _editorNode():
+    """Return this module's segment editor node, made when the scene has none: other modules have their own."""
+    node = slicer.mrmlScene.GetSingletonNode("TransferSeg", "vtkMRMLSegmentEditorNode")
+    if node is None:
+        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+        node.UnRegister(None)
+        node.SetSingletonTag("TransferSeg")
+        node = slicer.mrmlScene.AddNode(node)
+    return node

@@ -1,0 +1,158 @@
+"""The part of a scan that was looked at: kept with the segmentation node, and written as a mask of voxels."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from TransferSegGui.label_map import onGridOf
+from TransferSegLib.corrections.inputs import JudgedSlices
+
+#: Values of the first attribute of a segmentation node; the others hold the slices ("z:10-20"), and the file of a case
+#: that is opened again. They belong to the segmentation: another scan has another region.
+JUDGED_ALL, JUDGED_SLICES, JUDGED_BOX, JUDGED_SAVED = "", "slices", "box", "saved"
+JUDGED_ATTRIBUTE, SLICES_ATTRIBUTE, FILE_ATTRIBUTE = "TransferSeg.Judged", "TransferSeg.Slices", "TransferSeg.Mask"
+#: Role of the box among the node's references.
+BOX_ROLE = "TransferSegJudgedBox"
+#: A slice is one of the volume's own when its normal is along an axis to within some 5 degrees.
+_ALONG_AXIS = 0.996
+
+
+def judgedKind(segmentationNode) -> str:
+    """Return how the region of a segmentation is given."""
+    return (
+        (segmentationNode.GetAttribute(JUDGED_ATTRIBUTE) or JUDGED_ALL) if segmentationNode is not None else JUDGED_ALL
+    )
+
+
+def setJudged(segmentationNode, kind: str, value: str = "") -> None:
+    """Keep how the region is given, with the slices or the file that go with it."""
+    segmentationNode.SetAttribute(JUDGED_ATTRIBUTE, kind)
+    if kind == JUDGED_SLICES:
+        segmentationNode.SetAttribute(SLICES_ATTRIBUTE, value)
+    elif kind == JUDGED_SAVED:
+        segmentationNode.SetAttribute(FILE_ATTRIBUTE, value)
+
+
+def writeJudged(segmentationNode, volumeNode, file: Path) -> bool:
+    """Write the mask of what was looked at, False when that was everything.
+
+    Raises RuntimeError or DatasetError when it cannot be written, or lies outside of the volume.
+    """
+    kind = judgedKind(segmentationNode)
+    if kind == JUDGED_ALL:
+        return False
+    if kind == JUDGED_SAVED:
+        saved = Path(segmentationNode.GetAttribute(FILE_ATTRIBUTE) or "")
+        if not saved.is_file():
+            raise RuntimeError(_("The region saved with the case is gone ({path}): choose another.").format(path=saved))
+        shutil.copyfile(saved, file)
+        return True
+    if kind == JUDGED_SLICES:
+        slices = JudgedSlices.parse(segmentationNode.GetAttribute(SLICES_ATTRIBUTE) or "")
+        mask = slices.mask(onGridOf(volumeNode, _emptyOf(volumeNode)))
+    else:
+        mask = onGridOf(volumeNode, boxMask(segmentationNode.GetNodeReference(BOX_ROLE), volumeNode))
+    sitk.WriteImage(mask, str(file))
+    return True
+
+
+def _emptyOf(volumeNode) -> np.ndarray:
+    return np.zeros(tuple(reversed(volumeNode.GetImageData().GetDimensions())), np.uint8)
+
+
+def shownSlice(view: str, volumeNode) -> tuple[str, int]:
+    """Return the axis ('x', 'y', 'z') and number, in the volume, of the slice that a view shows; raises ValueError."""
+    sliceToRas = slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{view}").GetSliceToRAS()
+    worldToIjk = worldToIjkOf(volumeNode)
+    place = [sliceToRas.GetElement(row, 3) for row in range(3)]
+    normal = np.array([sliceToRas.GetElement(row, 2) for row in range(3)])
+    # Planes of constant index have the matrix' rows as normals, also where the voxels are sheared.
+    rows = worldToIjk[:3, :3] / np.linalg.norm(worldToIjk[:3, :3], axis=1, keepdims=True)
+    along = np.abs(rows @ normal)
+    axis = int(np.argmax(along))
+    if along[axis] < _ALONG_AXIS:
+        raise ValueError(_("The view shows a slice across the volume's own: turn it to the volume's axes first."))
+    number = round(float((worldToIjk @ np.array([*place, 1.0]))[axis]))
+    if not 0 <= number < volumeNode.GetImageData().GetDimensions()[axis]:
+        raise ValueError(_("The slice shown is outside of the volume."))
+    return "xyz"[axis], number
+
+
+def worldToIjkOf(volumeNode) -> np.ndarray:
+    """Return the 4 x 4 matrix from world RAS (mm) to voxel indices (i, j, k); raises ValueError when it is none."""
+    rasToIjk = vtk.vtkMatrix4x4()
+    volumeNode.GetRASToIJKMatrix(rasToIjk)
+    matrix = slicer.util.arrayFromVTKMatrix(rasToIjk)
+    transform = volumeNode.GetParentTransformNode()
+    if transform is None:
+        return matrix
+    worldToNode = vtk.vtkMatrix4x4()
+    if not transform.IsTransformToWorldLinear() or not transform.GetMatrixTransformFromWorld(worldToNode):
+        raise ValueError(_("The volume is under a transform that bends it: harden the transform first."))
+    return matrix @ slicer.util.arrayFromVTKMatrix(worldToNode)
+
+
+def withSlice(text: str, shown: tuple[str, int]) -> str:
+    """Return the marked slices with one more; raises ValueError for slices along another axis."""
+    axis, number = shown
+    if not text:
+        return slicesText(JudgedSlices(axis, (number,)))
+    marked = JudgedSlices.parse(text)
+    if marked.axis != axis:
+        raise ValueError(
+            _(
+                "The slices marked so far are along {axis}, the one shown is along {other}: clear the marks first."
+            ).format(axis=marked.axis, other=axis)
+        )
+    return slicesText(JudgedSlices(axis, tuple(sorted({*marked.indices, number}))))
+
+
+def slicesText(slices: JudgedSlices) -> str:
+    """Return slices in the form that is read, e.g. 'z:10-12,20'."""
+    runs: list[list[int]] = []
+    for index in slices.indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return f"{slices.axis}:" + ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def boxAround(segmentationNode):
+    """Return a new box (a markups ROI node) around all segments, None when they are empty."""
+    bounds = [0.0] * 6
+    segmentationNode.GetRASBounds(bounds)
+    if bounds[0] > bounds[1]:
+        return None
+    name = slicer.mrmlScene.GenerateUniqueName(_("Looked at"))
+    box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
+    box.CreateDefaultDisplayNodes()
+    box.SetCenterWorld(*[(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)])
+    box.SetSizeWorld(*[bounds[2 * axis + 1] - bounds[2 * axis] + 10 for axis in range(3)])
+    return box
+
+
+def boxMask(box, volumeNode) -> np.ndarray:
+    """Return 1 (z, y, x) for the voxels of a volume whose centres are in a box; raises RuntimeError."""
+    objectToWorld = slicer.util.arrayFromVTKMatrix(box.GetObjectToWorldMatrix())
+    try:
+        ijkToObject = np.linalg.inv(worldToIjkOf(volumeNode) @ objectToWorld)
+    except ValueError as error:
+        raise RuntimeError(str(error)) from error
+    half = np.array(box.GetSizeWorld()) / 2
+    mask_zyx = _emptyOf(volumeNode)
+    k, j, i = (np.arange(count, dtype=np.float32) for count in mask_zyx.shape)
+    for index, each in enumerate(k):
+        inside_yx = np.ones(mask_zyx.shape[1:], bool)
+        for axis in range(3):
+            along_i, along_j, along_k, offset = ijkToObject[axis].astype(np.float32)
+            inside_yx &= np.abs(along_i * i[None, :] + along_j * j[:, None] + along_k * each + offset) <= half[axis]
+        mask_zyx[index] = inside_yx
+    return mask_zyx

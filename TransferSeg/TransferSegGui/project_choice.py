@@ -1,0 +1,45 @@
+"""Which project, the folder of corrected cases, the panel works on: its place in the parameter node and its default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+from TransferSegLib.corrections.project import Project
+from TransferSegLib.corrections.revisions import ProjectState
+from TransferSegLib.datasets.dataset import FILE_NAME
+from TransferSegLib.errors import DatasetError
+from TransferSegLib.user_folders import data_folder
+
+#: The project's folder in the parameter node, and the last one used in Slicer's settings.
+PROJECT, PROJECT_SETTING = "Project", "TransferSeg/LastProject"
+
+
+def defaultProject() -> str:
+    """Return the project that was used last on this computer, else one among the user's data."""
+    used = slicer.app.userSettings().value(PROJECT_SETTING)
+    return str(used) if used else str(data_folder("Projects", "TRANSFERSEG_PROJECTS") / "corrected-cases")
+
+
+def projectFolder(parameterNode) -> Path | None:
+    """Return the project's folder, which need not exist yet; None when none is chosen."""
+    path = parameterNode.GetParameter(PROJECT).strip() if parameterNode is not None else ""
+    return Path(path).expanduser() if path else None
+
+
+def readProject(folder: Path | None) -> tuple[ProjectState | None, str]:
+    """Return what a project holds (None: nothing yet) and why it cannot be read, empty when it can be."""
+    if folder is None:
+        return None, _("Choose a project folder.")
+    if not folder.is_absolute():
+        return None, _("Give the project's folder with its whole path, not '{path}'.").format(path=folder)
+    if not (folder / FILE_NAME).exists():
+        if folder.is_dir() and any(folder.glob("cases/*")):
+            return None, _("{path} has cases, but its {file} is gone.").format(path=folder, file=FILE_NAME)
+        return None, ""
+    try:
+        return Project(folder).state(), ""
+    except DatasetError as error:
+        return None, str(error)
