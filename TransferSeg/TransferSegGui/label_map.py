@@ -81,11 +81,11 @@ def _layerOnGrid(segmentationNode, volumeNode, segmentIds: list[str]) -> np.ndar
     for segmentId in segmentIds:
         wanted.InsertNextValue(segmentId)
     merged = slicer.vtkOrientedImageData()
-    done = slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
+    slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
         segmentationNode, volumeNode, wanted, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, merged
     )
     shape_zyx = tuple(reversed(volumeNode.GetImageData().GetDimensions()))
-    if not done or tuple(reversed(merged.GetDimensions())) != shape_zyx:
+    if tuple(reversed(merged.GetDimensions())) != shape_zyx:
         raise RuntimeError(
             _("'{name}' cannot be brought to the voxels of '{volume}'.").format(
                 name=segmentationNode.GetName(), volume=volumeNode.GetName()
