@@ -47,7 +47,7 @@ import torch
 from scipy import ndimage
 
 from TransferSegLib.corrections.project import Project
-from TransferSegLib.datasets.dataset import Dataset, read_dataset
+from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
 from TransferSegLib.evaluation.cases import dice_by_structure
 from TransferSegLib.evaluation.statistics import bootstrap_interval, differences_by_patient, pair_scores
 from TransferSegLib.evaluation.verdict import Answer, VerdictRule
@@ -59,6 +59,7 @@ from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.scans.read import read_label_map, read_scan
 from TransferSegLib.segmenting.segment import Segmenter
+from TransferSegLib.structures import LabelSet
 from TransferSegLib.study.case_selection import SelectionRule, only_structures, select_cases, training_set
 from TransferSegLib.training.cases import PreparedCase
 
@@ -151,7 +152,7 @@ def run(
     try:
         project = Project(folder / "project", create=True)
         for number, case in enumerate(corrected.cases):
-            labels = read_label_map(case.labels)
+            labels = drawn_labels(case, corrected.label_set)
             if kind == "half" and number % 2 == 0:
                 labels = moved_image(labels)
             elif change is not None:
@@ -205,11 +206,18 @@ def dice_on(model: Model, tests: Dataset, change: Callable[[sitk.Image], sitk.Im
     scores = {}
     for case in tests.cases:
         found = segmenter.segment(read_scan(case.image)).label_map
-        reference = read_label_map(case.labels)
+        reference = drawn_labels(case, tests.label_set)
         reference = reference if change is None else change(reference)
         dice = dice_by_structure(found, model.description.label_set, reference, tests.label_set, case)
         scores[case.id] = {name: round(value, 5) for name, value in dice.items() if np.isfinite(value)}
     return scores
+
+
+def drawn_labels(case: Case, label_set: LabelSet) -> sitk.Image:
+    """Return a case's label map with only these structures, without those that the model is not to know."""
+    labels = read_label_map(case.labels)
+    values = sitk.GetArrayFromImage(labels)
+    return like(labels, np.where(np.isin(values, label_set.label_values), values, 0))
 
 
 # Conventions: all label maps of a run.
