@@ -67,6 +67,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Build the panel; called once, when the module is first opened."""
         ScriptedLoadableModuleWidget.setup(self)
+        from TransferSegGui.correct_panel import CorrectPanel
         from TransferSegGui.model_panel import ModelPanel
         from TransferSegGui.segment_panel import SegmentPanel
 
@@ -77,7 +78,8 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = TransferSegLogic()
         self.modelPanel = ModelPanel(self.ui)
         self.segmentPanel = SegmentPanel(self.ui)
-        self.panels = [self.modelPanel, self.segmentPanel]
+        self.correctPanel = CorrectPanel(self.ui)
+        self.panels = [self.modelPanel, self.segmentPanel, self.correctPanel]
         self.modelPanel.onModelsChanged = self.refreshPanels
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
@@ -89,6 +91,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Stop what runs for this window only; called when Slicer closes or the module is reloaded."""
         for panel in self.panels:
             panel.stop()
+        self.correctPanel.close()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -97,6 +100,10 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for panel in self.panels:
             panel.refresh()
         self.setParameterNode(self.logic.getParameterNode())
+
+    def exit(self):
+        """Put the painting tools down: another module is opened."""
+        self.correctPanel.leave()
 
     def refreshPanels(self):
         """Let all other sections look again: models or versions have changed."""
