@@ -251,6 +251,8 @@ def test_what_cannot_be_done_is_said(world: Any, tmp_path: Path) -> None:
         finetune(request(project, library, model="nobody"))
     with pytest.raises(ModelError, match="comes with TransferSeg and stays"):
         finetune(request(project, library, name="head-neck-ct"))
+    with pytest.raises(TrainingError, match="cannot both be used and not be used"):
+        request(project, library, promote=True, no_promote=True)
     with pytest.raises(TrainingError, match="no time to train for"):
         request(project, library, minutes=-1)
     for case in ("case-0001",):
@@ -284,7 +286,9 @@ def test_request_survives_json(tmp_path: Path) -> None:
         merged={"both": ("bright", "dark")},
         dropped=("dark",),
         most_folds=3,
+        no_promote=True,
     )
+    assert wanted.promotion == "never"
     assert FineTuneRequest.from_json(json.loads(json.dumps(wanted.to_json())), "cpu") == wanted
     with pytest.raises(TrainingError, match="damaged"):
         FineTuneRequest.from_json({})

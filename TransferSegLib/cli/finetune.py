@@ -62,7 +62,9 @@ def add_parser(subparsers: Any) -> None:
         metavar="MM",
         help=f"tolerance of the surface Dice [{DEFAULT_TOLERANCE_MM:g}]",
     )
-    parser.add_argument("--promote", action="store_true", help="use the new version unless its verdict is 'worse'")
+    promotion = parser.add_mutually_exclusive_group()
+    promotion.add_argument("--promote", action="store_true", help="use the new version unless its verdict is 'worse'")
+    promotion.add_argument("--no-promote", action="store_true", help="keep the new version unused, also a better one")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--library", type=Path, metavar="FOLDER", help="another model library than your own")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for other programs")
@@ -122,6 +124,7 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
         device=arguments.device,
         library=arguments.library,
         promote=arguments.promote,
+        no_promote=arguments.no_promote,
         most_folds=arguments.folds,
         tolerance_mm=arguments.tolerance_mm,
         command=_command(sys.argv[1:]),

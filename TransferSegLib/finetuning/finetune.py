@@ -80,6 +80,7 @@ class FineTuned:
             "version": self.version.number,
             "path": str(self.version.path),
             "current": self.version.current,
+            "promotion": work.request.promotion,
             "parent": str(work.reference),
             "structures": list(work.change.label_set.names),
             "new_structures": [work.change.label_set.names[channel - 1] for channel in work.change.fresh_channels],
@@ -370,7 +371,7 @@ class _Run:
             record,
             origin=self._parent_copy,
             log="\n".join(lines) + "\n",
-            promote="unless worse" if work.request.promote else "if better",
+            promote=work.request.promotion,
             cancel=self._cancel,
         )
 

@@ -91,7 +91,9 @@ def _outcome(result: Mapping[str, Any]) -> str:
         return f"{made}\nIt is the current one: '{result['model']}' means this version from now on."
     verdict = result["evidence"]["verdict"]
     why = f"its verdict is '{verdict}'"
-    if verdict == "better":
+    if result.get("promotion") == "never":
+        why += ", and you decide"
+    elif verdict == "better":
         why = f"it is better than {result['parent']}, but that is not the version in use"
     return f"{made}\nIt is kept, and not the current one: {why}."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
@@ -24,7 +24,8 @@ class FineTuneRequest:
     everything together replace the configuration's; 0: its steps decide. ``structures`` limits what is learned to
     these (None: all that were reviewed). ``renamed``, ``merged``, ``split`` and ``dropped`` as in
     ``plan_label_change``. ``most_folds`` caps the number of folds. ``promote`` makes the candidate the current version
-    unless its verdict is 'worse'. ``runs`` is where an interrupted run is kept (None: in the project).
+    unless its verdict is 'worse', ``no_promote`` never, so that somebody decides. ``runs`` is where
+    an interrupted run is kept (None: in the project).
     """
 
     project: Path
@@ -41,6 +42,7 @@ class FineTuneRequest:
     device: str = "auto"
     library: Path | None = None
     promote: bool = False
+    no_promote: bool = False
     most_folds: int | None = None
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
     runs: Path | None = None
@@ -52,8 +54,17 @@ class FineTuneRequest:
             raise TrainingError(f"{self.minutes:g} minutes are no time to train for: give 0 (no limit) or more.")
         if self.most_folds is not None and self.most_folds < 2:
             raise TrainingError("Comparing on cases that were held out needs at least 2 folds.")
+        if self.promote and self.no_promote:
+            raise TrainingError("The new version cannot both be used and not be used: leave out one of the two.")
         if not 0 < self.tolerance_mm < float("inf"):
             raise TrainingError(f"The tolerance of the surface Dice must be above 0 mm, not {self.tolerance_mm:g}.")
+
+    @property
+    def promotion(self) -> Literal["if better", "unless worse", "never"]:
+        """When the new version becomes the current one, as ``add_version`` takes it."""
+        if self.no_promote:
+            return "never"
+        return "unless worse" if self.promote else "if better"
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; paths become absolute, because a job runs in another folder. ``runs`` is left out."""
@@ -71,6 +82,7 @@ class FineTuneRequest:
             "dropped": list(self.dropped),
             "library": None if self.library is None else str(self.library.absolute()),
             "promote": self.promote,
+            "no_promote": self.no_promote,
             "most_folds": self.most_folds,
             "tolerance_mm": self.tolerance_mm,
             "command": self.command,
@@ -96,6 +108,7 @@ class FineTuneRequest:
                 device=device,
                 library=None if library is None else Path(library),
                 promote=bool(entry.get("promote", False)),
+                no_promote=bool(entry.get("no_promote", False)),
                 most_folds=entry.get("most_folds"),
                 tolerance_mm=float(entry.get("tolerance_mm", DEFAULT_TOLERANCE_MM)),
                 runs=runs,
