@@ -89,8 +89,8 @@ def test_a_job_is_left_found_again_cancelled_and_resumed(host, store: Path):
     host.process(500)
     assert len(heard.points) == told and heard.ends == [] and worker_is_alive(job.folder)
 
-    (again,) = jobsOf("count", "steps", 60)
-    assert again.id == job.id and jobsOf("count", "steps", 3) == []
+    (again,) = jobsOf("count", steps=60)
+    assert again.id == job.id and jobsOf("count", steps=3) == []
     assert JobProcess.find(job.id).id == job.id and JobProcess.find("20000101-nothing") is None
     heard = Heard(again)
     again.follow()

@@ -56,6 +56,13 @@ class CommandProcess:
             endProcessTree(self._process.processId())
             self._process.kill()
 
+    def stop(self) -> None:
+        """Cancel, and return when the process is gone: Slicer is closing. ``onEnd`` is not called."""
+        self.onEnd = lambda command: None
+        self.cancel()
+        if self._process is not None and not self.ended:
+            self._process.waitForFinished(5000)
+
     def wait(self) -> None:
         """Return when it has ended; Slicer's window is kept up to date meanwhile."""
         while self._process is not None and not self.ended:

@@ -188,7 +188,8 @@ class JobProcess:
         if events and not events[-1].state.ended:
             last = events[-1]
             self.state = last.state
-            self.onProgress(last.fraction, last.seconds_left, last.message or "")
+            message = ", ".join(part for part in (last.stage, last.message) if part)
+            self.onProgress(last.fraction, last.seconds_left, message)
 
     def _lookAtWorker(self) -> None:
         """End when the job has ended; end a worker that does not react when it is asked to stop."""
@@ -220,10 +221,15 @@ class JobProcess:
         self.onEnd(self)
 
 
-def jobsOf(kind: str, parameter: str, value: str) -> list[JobProcess]:
-    """Return the jobs of a kind with a parameter of this value, the newest first; those that are damaged are left out.
+def runningJobs(kind: str, **parameters: Any) -> list[JobProcess]:
+    """Return the jobs of ``jobsOf`` that are not over."""
+    return [job for job in jobsOf(kind, **parameters) if not job.state.ended]
 
-    >>> jobsOf("finetune", "project", str(projectFolder))
+
+def jobsOf(kind: str, **parameters: Any) -> list[JobProcess]:
+    """Return the jobs of a kind with these parameters, the newest first; those that are damaged are left out.
+
+    >>> jobsOf("finetune", project=str(projectFolder))
     """
     found = []
     try:
@@ -232,7 +238,8 @@ def jobsOf(kind: str, parameter: str, value: str) -> list[JobProcess]:
         return []
     for folder in reversed(folders):
         try:
-            if read_request(folder).parameters.get(parameter) == value:
+            asked = read_request(folder).parameters
+            if all(asked.get(name) == value for name, value in parameters.items()):
                 found.append(JobProcess(folder))
         except JobError:
             continue

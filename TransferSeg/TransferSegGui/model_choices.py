@@ -8,8 +8,13 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from TransferSegLib.errors import ModelError
+from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.locate import bundled_models, library_folder, library_models
 from TransferSegLib.models.store import load_description
+from TransferSegLib.models.versions_record import VersionRecord, load_record
+
+#: How keys of models begin: those that came with TransferSeg, and those of the user's library.
+BUNDLED, LIBRARY = "bundled", "library"
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,21 @@ class ModelChoice:
     details: str
     problem: str = ""
 
+    @property
+    def isOfLibrary(self) -> bool:
+        """Whether the model lies in the user's library, where it may have versions."""
+        return self.key.startswith(f"{LIBRARY}/")
+
 
 def modelChoices() -> list[ModelChoice]:
     """Return the bundled models, then those of the library; a damaged one is listed with its problem."""
-    bundled = [_choice("bundled", path) for path in bundled_models()]
-    return bundled + [_choice("library", path) for path in library_models()]
+    bundled = [_choice(BUNDLED, path) for path in bundled_models()]
+    return bundled + [_choice(LIBRARY, path) for path in library_models()]
+
+
+def libraryKey(path: Path) -> str:
+    """Return the key of a model that lies at a path in the library."""
+    return f"{LIBRARY}/{path.name}"
 
 
 def noModelsMessage() -> str:
@@ -38,14 +53,34 @@ def _choice(place: str, path: Path) -> ModelChoice:
     """Return the choice for a model's folder or zip file."""
     key = f"{place}/{path.name}"
     try:
-        model = load_description(path)
+        model, record = load_description(path), load_record(path)
     except ModelError as error:
         return ModelChoice(key, path, _("{name} (damaged)").format(name=path.name), str(error), str(error))
     text = _("{name}, version {version}").format(name=model.name, version=model.version)
-    details = _("{modality}, works at {spacing} mm, {count} structures: {structures}").format(
+    spacing = f"{model.spacing_mm:g} mm" + (_(" (inferred)") if model.spacing_inferred else "")
+    details = _("{modality}, works at {spacing}, {count} structures: {structures}").format(
         modality=model.modality,
-        spacing=f"{model.spacing_mm:g}",
+        spacing=spacing,
         count=len(model.label_set),
         structures=", ".join(model.label_set.names),
     )
-    return ModelChoice(key, path, text, details)
+    return ModelChoice(key, path, text, f"{details}\n{evidenceText(model, record)}")
+
+
+def evidenceText(model: ModelDescription, record: VersionRecord | None) -> str:
+    """Return in a sentence what is known of how good a model is."""
+    if record is not None and record.verdict:
+        before, after = record.mean_dice
+        text = _("Evidence: {verdict}, against {parent}").format(verdict=record.verdict, parent=record.parent)
+        if before is not None and after is not None:
+            text += ", " + _("mean Dice {before} to {after} on held-out cases").format(
+                before=f"{before:.3f}", after=f"{after:.3f}"
+            )
+        return text + "."
+    measured = model.metrics.get("validation") or model.metrics.get("held out") or {}
+    mean, cases = measured.get("mean_dice"), measured.get("cases")
+    if isinstance(mean, int | float) and isinstance(cases, int):
+        return _("Evidence: mean Dice {mean} on {cases} cases it did not learn from.").format(
+            mean=f"{mean:.3f}", cases=cases
+        )
+    return _("Evidence: none is recorded.")

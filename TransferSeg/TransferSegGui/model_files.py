@@ -1,0 +1,252 @@
+"""The section "More models": fetching from the catalogue, importing a file, writing one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import qt
+from slicer.i18n import tr as _
+
+from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.duration import durationText
+from TransferSegGui.h5py_install import h5pyIsInstalled, installH5py
+from TransferSegGui.job_process import JobProcess, runningJobs
+from TransferSegGui.model_choices import ModelChoice, libraryKey
+from TransferSegLib.errors import JobError, ModelError
+from TransferSegLib.jobs.fetch_job import FetchParameters
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.models.catalogue import CatalogueEntry, megabytes
+from TransferSegLib.models.locate import catalogue, find_library_model, library_models
+
+#: Files that h5py reads.
+_KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
+
+
+class ModelFiles:
+    """Wires the widgets that bring models here and take them away.
+
+    ``onAdded`` is called with the key of a model that has come into the library, ``onStatus`` with lines for the user.
+    Fetching is a job, which goes on when Slicer is closed; import and export are processes in the background.
+    """
+
+    def __init__(self, ui) -> None:
+        """Connect the widgets."""
+        self.ui = ui
+        self.onAdded: Callable[[str], None] = lambda key: None
+        self.onStatus: Callable[[str], None] = lambda text: None
+        self._entries: list[CatalogueEntry] = []
+        self._choice: ModelChoice | None = None
+        self._job: JobProcess | None = None
+        self._command: CommandProcess | None = None
+        self._h5pyInstalled = h5pyIsInstalled()
+        ui.fetchModelComboBox.connect("currentIndexChanged(int)", self._updateButtons)
+        ui.fetchModelButton.connect("clicked(bool)", self._onFetch)
+        ui.cancelFetchButton.connect("clicked(bool)", self._onCancelFetch)
+        ui.importModelPathLineEdit.connect("currentPathChanged(QString)", self._updateButtons)
+        ui.importModelButton.connect("clicked(bool)", self._onImport)
+        ui.exportModelPathLineEdit.connect("currentPathChanged(QString)", self._updateButtons)
+        ui.exportModelButton.connect("clicked(bool)", self._onExport)
+        ui.installH5pyButton.connect("clicked(bool)", self._onInstallH5py)
+
+    def refresh(self) -> None:
+        """Look again for what can be fetched, for h5py, and for a fetching that goes on from before."""
+        try:
+            entries = [entry for entry in catalogue().to_fetch if find_library_model(entry.name) is None]
+        except ModelError as error:
+            entries = []
+            self.onStatus(str(error))
+        if entries != self._entries:
+            self._entries = entries
+            self.ui.fetchModelComboBox.clear()
+            for entry in entries:
+                text = _("{name}, about {size}: {summary}")
+                size = megabytes(entry.about_bytes)
+                self.ui.fetchModelComboBox.addItem(text.format(name=entry.name, size=size, summary=entry.summary))
+        self._h5pyInstalled = h5pyIsInstalled()
+        if self._job is None:
+            running = runningJobs("fetch-model")
+            if running:
+                self._attach(running[0])
+                self._job.follow()
+        self._updateButtons()
+
+    def show(self, choice: ModelChoice | None) -> None:
+        """Know which model is chosen: it is the one that is written to a file."""
+        self._choice = choice
+        self._updateButtons()
+
+    def stop(self) -> None:
+        """Follow no more: a fetching goes on alone, import and export are too short to be left."""
+        if self._job is not None:
+            self._job.leave()
+            self._job = None
+
+    # What can be done now
+
+    def _entry(self) -> CatalogueEntry | None:
+        """Return the model of the catalogue that is chosen, None when there is none."""
+        index = self.ui.fetchModelComboBox.currentIndex
+        return self._entries[index] if 0 <= index < len(self._entries) else None
+
+    def _fetchObstacle(self) -> str:
+        entry = self._entry()
+        if self._job is not None:
+            return _("A model is being fetched.")
+        if entry is None:
+            return _("All models of the catalogue are in your library.")
+        return self._kerasObstacle(entry.download.kind == "keras")
+
+    def _importObstacle(self) -> str:
+        path = self.ui.importModelPathLineEdit.currentPath
+        if not path:
+            return _("Choose a file or folder first.")
+        return self._commandObstacle() or self._kerasObstacle(Path(path).suffix.lower() in _KERAS_SUFFIXES)
+
+    def _exportObstacle(self) -> str:
+        path = self.ui.exportModelPathLineEdit.currentPath
+        if self._choice is None or self._choice.problem:
+            return _("Choose a model that can be used.")
+        if not path:
+            return _("Say which file to write.")
+        if Path(path).exists():
+            return _("There is a file {path} already: say another name.").format(path=path)
+        return self._commandObstacle()
+
+    def _kerasObstacle(self, isKeras: bool) -> str:
+        if isKeras and not self._h5pyInstalled:
+            return _("These are Keras weights, which need the Python package h5py: install it with the button below.")
+        return ""
+
+    def _commandObstacle(self) -> str:
+        return _("A model is being imported or written.") if self._command is not None else ""
+
+    def _updateButtons(self) -> None:
+        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        for button, obstacle, text in (
+            (self.ui.fetchModelButton, self._fetchObstacle(), _("Fetch the model into your library and verify it")),
+            (
+                self.ui.importModelButton,
+                self._importObstacle(),
+                _("Copy the model into your library and verify it"),
+            ),
+            (
+                self.ui.exportModelButton,
+                self._exportObstacle(),
+                _("Write the chosen model to the file, to use it on another computer"),
+            ),
+        ):
+            button.enabled = not obstacle
+            button.toolTip = obstacle or text
+        isFetching = self._job is not None
+        self.ui.fetchModelComboBox.enabled = not isFetching
+        self.ui.cancelFetchButton.enabled = isFetching
+        self.ui.cancelFetchButton.toolTip = (
+            _("Stop fetching; what has come so far is kept for the next attempt")
+            if isFetching
+            else _("Nothing is being fetched.")
+        )
+        self.ui.fetchProgressBar.setVisible(isFetching or self._command is not None)
+        self.ui.h5pyLabel.setVisible(not self._h5pyInstalled)
+        self.ui.installH5pyButton.setVisible(not self._h5pyInstalled)
+
+    # Fetching
+
+    def _onFetch(self) -> None:
+        """Fetch the chosen model as a job."""
+        entry = self._entry()
+        title = _("fetch {name}").format(name=entry.name)
+        try:
+            job = JobProcess.create(JobRequest("fetch-model", FetchParameters(entry.name).to_json(), "cpu", title))
+        except JobError as error:
+            self.onStatus(str(error))
+            return
+        self._attach(job)
+        self.onStatus(_("Starting ..."))
+        self._updateButtons()
+        job.start()
+
+    def _attach(self, job: JobProcess) -> None:
+        self._job = job
+        job.onProgress, job.onEnd = self._onProgress, self._onFetched
+        self.ui.fetchProgressBar.setRange(0, 0)
+
+    def _onCancelFetch(self) -> None:
+        self.onStatus(_("Stopping ..."))
+        self._job.cancel()
+
+    def _onProgress(self, fraction: float | None, secondsLeft: float | None, message: str) -> None:
+        name = self._job.request.parameters.get("name", "")
+        text = _("Fetching {name}").format(name=name)
+        if fraction is not None:
+            self.ui.fetchProgressBar.setRange(0, 1000)
+            self.ui.fetchProgressBar.setValue(round(1000 * fraction))
+            text += f": {100 * fraction:.0f} %"
+        if secondsLeft is not None:
+            text += _(", {left} left").format(left=durationText(secondsLeft))
+        self.onStatus(text)
+
+    def _onFetched(self, job: JobProcess) -> None:
+        self._job = None
+        if job.error:
+            self.onStatus(_("Not fetched: {reason}").format(reason=job.error))
+            self._updateButtons()
+            return
+        self.onStatus(_("'{name}' is in your library.").format(name=job.result["model"]))
+        self.refresh()
+        self.onAdded(libraryKey(Path(job.result["path"])))
+
+    # Files
+
+    def _onImport(self) -> None:
+        """Read the file in a process in the background and put what it holds into the library."""
+        self.ui.importModelPathLineEdit.addCurrentPathToHistory()
+        before = self._libraryNames()
+        path = self.ui.importModelPathLineEdit.currentPath
+
+        def onEnd(command: CommandProcess) -> None:
+            self._finish(command, _("Not imported: {reason}"))
+            if not command.error:
+                new = sorted(self._libraryNames() - before)
+                self.ui.importModelPathLineEdit.setCurrentPath("")
+                self.refresh()
+                self.onAdded(libraryKey(Path(new[0])) if new else "")
+
+        self._run(["models", "import", path], _("Importing ..."), onEnd)
+
+    def _onExport(self) -> None:
+        """Write the chosen model in a process in the background."""
+        path = self.ui.exportModelPathLineEdit.currentPath
+        path = path if path.lower().endswith(".zip") else f"{path}.zip"
+        words = ["models", "export", str(self._choice.path), path]
+        self._run(words, _("Writing ..."), lambda command: self._finish(command, _("Not written: {reason}")))
+
+    def _run(self, words: list[str], text: str, onEnd: Callable[[CommandProcess], None]) -> None:
+        self._command = CommandProcess(words)
+        self._command.onEnd = onEnd
+        self.ui.fetchProgressBar.setRange(0, 0)
+        self.onStatus(text)
+        self._updateButtons()
+        self._command.start()
+
+    def _finish(self, command: CommandProcess, failed: str) -> None:
+        self._command = None
+        self.onStatus(failed.format(reason=command.error) if command.error else command.output.strip())
+        self._updateButtons()
+
+    def _libraryNames(self) -> set[str]:
+        try:
+            return {path.name for path in library_models()}
+        except ModelError:
+            return set()
+
+    def _onInstallH5py(self) -> None:
+        """Install h5py: pressing the button is what the user says to it."""
+        qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+        try:
+            problem = installH5py()
+        finally:
+            qt.QApplication.restoreOverrideCursor()
+        self._h5pyInstalled = h5pyIsInstalled()
+        self.onStatus(problem or _("h5py is installed."))
+        self._updateButtons()

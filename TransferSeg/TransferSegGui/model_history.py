@@ -1,0 +1,148 @@
+"""The section "History": the versions of the chosen model, which one is used, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import qt
+from slicer.i18n import tr as _
+
+from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.model_choices import ModelChoice
+from TransferSegLib.errors import ModelError
+from TransferSegLib.models.versions_history import History, Version, read_history
+from TransferSegLib.models.versions_record import WORSE
+
+
+class ModelHistory:
+    """Wires ``historyTable``, ``useVersionButton`` and ``rollbackButton`` to the versions in the library.
+
+    ``onSwitched`` is called when another version has become the current one, ``onStatus`` with lines for the user.
+    The versions are read and verified by a process in the background before they are used.
+    """
+
+    def __init__(self, ui) -> None:
+        """Connect the widgets."""
+        self.ui = ui
+        self.onSwitched: Callable[[], None] = lambda: None
+        self.onStatus: Callable[[str], None] = lambda text: None
+        self._choice: ModelChoice | None = None
+        self._history: History | None = None
+        self._shown: list[Version] = []
+        self._problem = ""
+        self._switch: CommandProcess | None = None
+        self._headers = [_("Version"), _("Made"), _("From"), _("Cases"), _("Dice before"), _("after"), _("Verdict")]
+        ui.historyTable.setColumnCount(len(self._headers))
+        ui.historyTable.setHorizontalHeaderLabels(self._headers)
+        ui.historyTable.connect("itemSelectionChanged()", self._updateButtons)
+        ui.useVersionButton.connect("clicked(bool)", self._onUse)
+        ui.rollbackButton.connect("clicked(bool)", self._onRollback)
+
+    @property
+    def isSwitching(self) -> bool:
+        """Whether another version is about to become the current one."""
+        return self._switch is not None
+
+    def show(self, choice: ModelChoice | None) -> None:
+        """List the versions of a model, anew also if it is the same."""
+        self._choice, self._history, self._problem = choice, None, ""
+        if choice is not None and choice.isOfLibrary and choice.path.is_dir():
+            try:
+                self._history = read_history(choice.path.name, choice.path)
+                self._problem = " ".join(filter(None, (self._history.state.problem, *self._history.damaged)))
+            except ModelError as error:
+                self._problem = str(error)
+        self._fill()
+
+    def promote(self, choice: ModelChoice, number: int, force: bool = False) -> None:
+        """Make a version the one that is used; ``onSwitched`` or ``onStatus`` tell what became of it."""
+        words = ["models", "promote", choice.path.name, str(number), *(["--force"] if force else [])]
+        self._start(words, _("Version {number} is read and verified ...").format(number=number))
+
+    def _fill(self) -> None:
+        """Show the newest version first; the one that is used is bold and marked."""
+        table = self.ui.historyTable
+        self._shown = [] if self._history is None else list(reversed(self._history.versions))
+        table.setRowCount(len(self._shown))
+        for row, version in enumerate(self._shown):
+            for column, text in enumerate(self._cells(version)):
+                item = qt.QTableWidgetItem(text)
+                font = item.font()
+                font.setBold(version.current)
+                item.setFont(font)
+                if version.record is not None and version.record.reasons:
+                    item.setToolTip(version.record.reasons)
+                table.setItem(row, column, item)
+        table.resizeColumnsToContents()
+        self._updateButtons()
+
+    def _cells(self, version: Version) -> list[str]:
+        """Return the texts of a version's row."""
+        number = _("{number} (used)").format(number=version.number) if version.current else str(version.number)
+        record = version.record
+        if record is None or version.number == 0:
+            return [number, "", _("what the model began with"), "", "", "", ""]
+        dice = ["" if value is None else f"{value:.3f}" for value in record.mean_dice]
+        return [number, record.created[:10], str(record.parent), str(len(record.cases)), *dice, record.verdict]
+
+    def _selected(self) -> Version | None:
+        """Return the version whose row is selected."""
+        row = self.ui.historyTable.currentRow()
+        isSelected = bool(self.ui.historyTable.selectedItems())
+        return self._shown[row] if isSelected and 0 <= row < len(self._shown) else None
+
+    def _obstacle(self) -> str:
+        """Return why no version can be chosen at all, empty when one can."""
+        if self._choice is None:
+            return _("Choose a model.")
+        if not self._choice.isOfLibrary:
+            return _("This model came with TransferSeg and has no versions: fine-tuning makes a model of your library.")
+        if self._switch is not None:
+            return _("A version is being read.")
+        if self._history is None:
+            return self._problem or _("A model in a zip file has no versions.")
+        return ""
+
+    def _updateButtons(self) -> None:
+        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        obstacle, version = self._obstacle(), self._selected()
+        use = obstacle
+        if not use and version is None:
+            use = _("Select a version in the table.")
+        if not use and version.current:
+            use = _("This version is used already.")
+        isWorse = version is not None and version.record is not None and version.record.verdict == WORSE
+        self.ui.useVersionButton.enabled = not use
+        self.ui.useVersionButton.text = _("Use it although it is worse") if isWorse else _("Use this version")
+        self.ui.useVersionButton.toolTip = use or (
+            version.record.reasons if isWorse else _("Make the selected version the one that is used")
+        )
+        back = obstacle
+        if not back and len(self._history.state.trail) < 2:
+            back = _("There is nothing to go back to.")
+        self.ui.rollbackButton.enabled = not back
+        self.ui.rollbackButton.toolTip = back or _("Use version {number} again, which was used before").format(
+            number=self._history.state.trail[-2]
+        )
+
+    def _onUse(self) -> None:
+        """Use the selected version; one that is worse only because the button says so."""
+        version = self._selected()
+        self.promote(self._choice, version.number, version.record is not None and version.record.verdict == WORSE)
+
+    def _onRollback(self) -> None:
+        self._start(["models", "rollback", self._choice.path.name], _("The version before is read and verified ..."))
+
+    def _start(self, words: list[str], text: str) -> None:
+        """Let a process in the background switch versions: verifying one takes torch, which has no place in Slicer."""
+        self._switch = CommandProcess(words)
+        self._switch.onEnd = self._onEnd
+        self.onStatus(text)
+        self._updateButtons()
+        self._switch.start()
+
+    def _onEnd(self, command: CommandProcess) -> None:
+        self._switch = None
+        self.onStatus(command.error or command.output.strip())
+        self.onSwitched()
+        self._updateButtons()
