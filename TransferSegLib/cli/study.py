@@ -52,6 +52,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME=FOLDER",
         help="a base that is trained already, with the structures and knobs that the configuration says",
     )
+    parser.add_argument("--write", action="store_true", help="report: also draw it, and put it into the study's page")
     parser.set_defaults(run=run)
 
 
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     from TransferSegLib.study.configuration import read_study
 
     study = read_study(arguments.config)
-    return {"run": _run, "list": _list}[arguments.action](study, arguments)
+    return {"run": _run, "list": _list, "report": _report}[arguments.action](study, arguments)
 
 
 def _run(study: Study, arguments: argparse.Namespace) -> int:
@@ -87,6 +88,25 @@ def _run(study: Study, arguments: argparse.Namespace) -> int:
         print(f"  {key}: {words}")
     print(f"The results are in {study.results}")
     return 2 if outcome.failed else 0
+
+
+def _report(study: Study, arguments: argparse.Namespace) -> int:
+    """Print the report, and put it into the study's page where that is asked for."""
+    from TransferSegLib.study.report import read_statistics, report_text, write_report
+
+    statistics = read_statistics(study)
+    if not arguments.write:
+        print(report_text(statistics))
+        return 0
+    if study.report is None:
+        raise StudyError(f"{study.path} names no 'report' to write into.")
+    from TransferSegLib.study.curves import draw_curves
+
+    pictures = draw_curves(statistics, study.report.parent / "images")
+    text = report_text(statistics, [picture.relative_to(study.report.parent).as_posix() for picture in pictures])
+    write_report(study, text)
+    print(f"The report is in {study.report}, its pictures in {study.report.parent / 'images'}")
+    return 0
 
 
 def _named_folder(text: str) -> tuple[str, Path]:

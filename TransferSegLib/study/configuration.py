@@ -95,8 +95,24 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Floor:
+    """What a strategy must gain over another in mean Dice, at every one of the sizes (0: all cases) or on average."""
+
+    task: str
+    strategy: str
+    against: str
+    at_least: float
+    sizes: tuple[int, ...]
+    on_average: bool = False
+
+
+@dataclass(frozen=True)
 class Study:
-    """A whole study; ``results`` and ``report`` are absolute paths, ``data`` is None when the file names none."""
+    """A whole study; ``results`` and ``report`` are absolute paths, ``data`` is None when the file names none.
+
+    ``comparisons`` and ``base_comparisons`` are pairs (of strategies, of bases) that the report compares, the first
+    with the second; every strategy is compared with training from scratch anyway.
+    """
 
     path: Path
     title: str
@@ -108,8 +124,9 @@ class Study:
     tasks: Mapping[str, Task]
     strategies: Mapping[str, Mapping[str, Any]]
     knobs: Mapping[str, Any]
-    floors: tuple[Mapping[str, Any], ...] = ()
-    notes: Mapping[str, str] = field(default_factory=dict)
+    floors: tuple[Floor, ...] = ()
+    comparisons: tuple[tuple[str, str], ...] = ()
+    base_comparisons: tuple[tuple[str, str], ...] = ()
 
     def configuration(self, task: str, strategy: str, seed: int) -> FineTuningConfiguration:
         """Return the knobs of a run: defaults, then the study's, the task's, the strategy's, the task's for it."""
@@ -161,7 +178,8 @@ _KEYS = {
     "seeds",
     "knobs",
     "floors",
-    "notes",
+    "comparisons",
+    "base_comparisons",
 }
 
 
@@ -196,8 +214,9 @@ def _parse(content: Any, path: Path) -> Study:
         tasks,
         strategies,
         _knobs(content.get("knobs", {}), "'knobs'"),
-        tuple(_object(floor, "a floor") for floor in content.get("floors", [])),
-        {str(key): str(text) for key, text in _object(content.get("notes", {}), "notes").items()},
+        tuple(_floor(_object(floor, "a floor"), tasks) for floor in content.get("floors", [])),
+        _pairs(content.get("comparisons", []), strategies, "comparisons"),
+        _pairs(content.get("base_comparisons", []), bases, "base_comparisons"),
     )
     _check_knobs(study)
     return study
@@ -255,6 +274,33 @@ def _task(name: str, entry: dict[str, Any], common: Mapping[str, Any]) -> Task:
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance <= 0:
         raise _Wrong(f"{where}: 'tolerance_mm' must be above 0, not {tolerance!r}")
     return _built(Task, values, where)
+
+
+def _floor(entry: dict[str, Any], tasks: Mapping[str, Task]) -> Floor:
+    """Return one floor; its sizes are the task's where it has none. Raises _Wrong."""
+    task = tasks.get(str(entry.get("task")))
+    if task is None:
+        raise _Wrong(f"a floor is about the task {entry.get('task')!r}, which there is not")
+    sizes = _sizes(entry["sizes"], "a floor") if "sizes" in entry else task.sizes
+    floor = _built(Floor, {**entry, "sizes": sizes}, "a floor")
+    unknown = [name for name in (floor.strategy, floor.against) if name not in task.strategies]
+    unknown += [f"size {size or ALL}" for size in sizes if size not in task.sizes]
+    if unknown:
+        raise _Wrong(f"a floor of task '{floor.task}' is about {unknown[0]}, which the task does not try")
+    if isinstance(floor.at_least, bool) or not isinstance(floor.at_least, (int, float)):
+        raise _Wrong(f"a floor's 'at_least' must be a number, not {floor.at_least!r}")
+    return floor
+
+
+def _pairs(value: Any, known: Mapping[str, Any], where: str) -> tuple[tuple[str, str], ...]:
+    """Return pairs of names; raises _Wrong."""
+    pairs = []
+    for pair in value if isinstance(value, list) else [value]:
+        names = _names(pair, f"an entry of '{where}'")
+        if len(names) != 2 or any(name not in known for name in names):
+            raise _Wrong(f"an entry of '{where}' must be two of {', '.join(known)}, not {pair!r}")
+        pairs.append((names[0], names[1]))
+    return tuple(pairs)
 
 
 def _check_names(

@@ -1,0 +1,301 @@
+"""The report of a study as Markdown: everything in it is computed from the results file, nothing is typed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from TransferSegLib.durable_writing import write_text_durably
+from TransferSegLib.errors import StudyError
+from TransferSegLib.study.configuration import Study
+from TransferSegLib.study.results import Result, ResultsFile, finished_runs
+from TransferSegLib.study.runs import plan_runs, size_word
+from TransferSegLib.study.statistics import (
+    NSD,
+    Cell,
+    Estimate,
+    Gain,
+    StudyStatistics,
+    check_floors,
+    summarise_gains,
+)
+
+#: The report stands between these lines of a page; the rest of the page is written by people.
+BEGIN, END = "<!-- study report begins -->", "<!-- study report ends -->"
+#: The paper's own summary figures (arXiv 2311.05032): gains of mean Dice over training from scratch.
+PAPER_LARGEST, PAPER_MEAN, PAPER_EXPERIMENTS = 0.129, 0.029, 23
+
+
+def read_statistics(study: Study) -> StudyStatistics:
+    """Return the statistics of the results that belong to the study as it is configured now; raises StudyError."""
+    found = finished_runs(plan_runs(study), ResultsFile(study.results).read())
+    return StudyStatistics(study, found.values())
+
+
+def report_text(statistics: StudyStatistics, pictures: Sequence[str] = ()) -> str:
+    """Return the whole report; ``pictures`` are paths of the learning curves as the page has them."""
+    parts = [
+        _extent(statistics),
+        *(f"![Dice and gain over scratch by number of cases]({path})" for path in pictures),
+        _summary(statistics),
+    ]
+    parts += [_floors(statistics)] if statistics.study.floors else []
+    parts += [_task(statistics, task) for task in statistics.study.tasks]
+    for strategy, against in statistics.study.comparisons:
+        title = f"### {strategy} against {against}"
+        parts.append(_comparison(title, statistics.gains_of(strategy, against), statistics))
+    for base, against in statistics.study.base_comparisons:
+        title = f"### Base {base} against base {against}"
+        parts.append(_comparison(title, statistics.gains_of_base(base, against), statistics))
+    parts.append(_cost(statistics))
+    parts.append(_knobs(statistics))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write_report(study: Study, text: str) -> None:
+    """Put the report between its marks in the study's page; raises StudyError when there is no such page."""
+    page = study.report
+    if page is None:
+        raise StudyError(f"{study.path} names no 'report' to write into.")
+    try:
+        old = page.read_text(encoding="utf-8") if page.exists() else f"# {study.title}\n\n{BEGIN}\n{END}\n"
+        first, last = old.find(BEGIN), old.find(END)
+        if first < 0 or last < first:
+            raise StudyError(f"{page} has no lines '{BEGIN}' and '{END}' between which the report can stand.")
+        write_text_durably(page, f"{old[: first + len(BEGIN)]}\n\n{text}\n{old[last:]}")
+    except OSError as error:
+        raise StudyError(f"{page} cannot be written: {error.strerror or error}.") from error
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table: the first column to the left, the others to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _extent(statistics: StudyStatistics) -> str:
+    """Return how much of the study is done, by which code, on what."""
+    results = _all_results(statistics)
+    if not results:
+        return f"No run of {len(statistics.runs)} is done yet."
+    versions = sorted({result.version for result in results})
+    devices = sorted({f"{result.device}, {result.threads} thread(s) a run" for result in results})
+    made = sum(result.wall_s + result.test_s for result in results)
+    lines = [
+        f"{len(results)} of {len(statistics.runs)} runs are done, on {'; '.join(devices)}: {made / 3600:.1f} hours of "
+        f"the clock if made one after another. Code: {', '.join(versions)}. Test cases are measured on the scans' own "
+        "grid. Intervals are 95 % (bootstrap over patients); p-values are Wilcoxon's over patients, corrected by "
+        "Holm's method for all tests of one question.",
+    ]
+    for base in statistics.study.bases:
+        weights = {result.base_weights for result in results if result.base == base}
+        if len(weights) > 1:
+            lines.append(f"The base {base} was trained {len(weights)} times in the course of these runs.")
+    return "\n\n".join(lines)
+
+
+def _all_results(statistics: StudyStatistics) -> list[Result]:
+    cells = [cell for task in statistics.study.tasks for cell in statistics.cells(task)]
+    return [result for cell in cells for result in statistics.results(cell).values()]
+
+
+def _summary(statistics: StudyStatistics) -> str:
+    """Return the paper's figures beside ours."""
+    rows = [
+        (
+            "the paper, fine-tuning",
+            str(PAPER_EXPERIMENTS),
+            f"{PAPER_LARGEST:+.3f}",
+            f"{PAPER_MEAN:+.3f}",
+            "not published",
+            "not published",
+        )
+    ]
+    for summary in summarise_gains(statistics.gains_over_scratch()):
+        largest = summary.largest
+        where = f"{largest.cell.task}, {_cases(largest.cell.size)}"
+        rows.append(
+            (
+                _label(statistics, summary.base, summary.strategy),
+                str(summary.experiments),
+                f"{largest.difference:+.3f} ({where})",
+                f"{summary.mean:+.3f}",
+                str(summary.better),
+                str(summary.worse),
+            )
+        )
+    if len(rows) == 1:
+        return ""
+    header = ("gain in mean Dice over scratch", "experiments", "largest", "mean", "clearly better", "clearly worse")
+    words = "An experiment is a task and a number of cases. Clearly: corrected p below 0.05."
+    return f"### The paper's figures and ours\n\n{table(header, rows)}\n\n{words}"
+
+
+def _floors(statistics: StudyStatistics) -> str:
+    """Return which floors hold."""
+    rows = []
+    for check in check_floors(statistics):
+        size = "on average" if check.size is None else _cases(check.size)
+        reached = "no results" if check.reached is None else f"{check.reached:+.3f}"
+        answer = "holds" if check.holds else "open" if check.reached is None else "MISSED"
+        rows.append((check.words, size, f"{check.at_least:+.3f}", reached, answer))
+    return "### Floors\n\n" + table(("floor", "cases", "at least", "reached", ""), rows)
+
+
+def _task(statistics: StudyStatistics, task_name: str) -> str:
+    """Return the tables of one task."""
+    study = statistics.study
+    task = study.tasks[task_name]
+    done = [result for cell in statistics.cells(task_name) for result in statistics.results(cell).values()]
+    if not done:
+        return f"### {task.title or task_name}\n\nNo run is done yet."
+    patients = len(set(done[0].patients.values()))
+    facts = (
+        f"{', '.join(task.structures)}; {len(done[0].scores)} test cases of {patients} patients; "
+        f"all: {_pool_size(done)} cases. Tolerance of the NSD: {task.tolerance_mm:g} mm."
+    )
+    gains = {gain.cell: gain for gain in statistics.gains_over_scratch()}
+    sections = [
+        ("Mean Dice", lambda cell: _estimate_text(statistics.estimate(cell), len(task.seeds))),
+        ("Gain in mean Dice over scratch", lambda cell: _gain_text(gains.get(cell))),
+        ("Mean NSD", lambda cell: _mean_text(statistics.estimate(cell, NSD))),
+        ("HD95 in mm, median (share of structures missed)", lambda cell: _distance_text(statistics, cell)),
+    ]
+    tables = [f"**{title}**\n\n{_by_size(statistics, task_name, text)}" for title, text in sections]
+    return "\n\n".join([f"### {task.title or task_name}", facts, *tables])
+
+
+def _pool_size(results: Sequence[Result]) -> str:
+    """Return how many cases 'all' are, as far as a run with all of them is done."""
+    sizes = {len(result.training) for result in results if result.size == 0}
+    return str(max(sizes)) if sizes else "not run"
+
+
+def _by_size(statistics: StudyStatistics, task: str, text: Callable[[Cell], str]) -> str:
+    """Return a table with a row per base and strategy, a column per size; rows without any text are left out."""
+    sizes = statistics.study.tasks[task].sizes
+    rows = []
+    for base, strategy in dict.fromkeys((cell.base, cell.strategy) for cell in statistics.cells(task)):
+        cells = [text(Cell(base, task, strategy, size)) for size in sizes]
+        if any(cells):
+            rows.append((_label(statistics, base, strategy), *(words or "-" for words in cells)))
+    return table(("cases to learn from", *(size_word(size) for size in sizes)), rows)
+
+
+def _label(statistics: StudyStatistics, base: str, strategy: str) -> str:
+    """Return a row's name: the strategy, and the base where there are several and it matters."""
+    study = statistics.study
+    is_scratch = all(
+        study.configuration(name, strategy, task.seeds[0]).strategy == "scratch"
+        for name, task in study.tasks.items()
+        if strategy in task.strategies
+    )
+    return strategy if len(study.bases) == 1 or is_scratch else f"{strategy}, base {base}"
+
+
+def _cases(size: int) -> str:
+    return "all cases" if size == 0 else "1 case" if size == 1 else f"{size} cases"
+
+
+def _estimate_text(estimate: Estimate | None, seeds: int) -> str:
+    if estimate is None:
+        return ""
+    interval = "" if estimate.low is None else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
+    missing = "" if len(estimate.seeds) == seeds else f" ({len(estimate.seeds)} of {seeds} seeds)"
+    return f"{estimate.mean:.3f}{interval}{missing}"
+
+
+def _mean_text(estimate: Estimate | None) -> str:
+    return "" if estimate is None else f"{estimate.mean:.3f}"
+
+
+def _gain_text(gain: Gain | None) -> str:
+    if gain is None:
+        return ""
+    interval = "" if gain.low is None else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
+    return f"{gain.difference:+.3f}{interval}{_p_text(gain.p_holm)}"
+
+
+def _p_text(p_value: float | None) -> str:
+    if p_value is None:
+        return ""
+    return ", p < 0.001" if p_value < 0.001 else f", p {p_value:.3f}"
+
+
+def _distance_text(statistics: StudyStatistics, cell: Cell) -> str:
+    distance = statistics.distance(cell)
+    if distance is None:
+        return ""
+    median = "infinite" if np.isinf(distance.median_mm) else f"{distance.median_mm:.1f}"
+    return median + (f" ({100 * distance.missed:.0f} %)" if distance.missed > 0 else "")
+
+
+def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) -> str:
+    """Return a table of gains, a row per task (and base), with the mean of all of them."""
+    if not gains:
+        return ""
+    sizes = list(dict.fromkeys(gain.cell.size for gain in gains))
+    rows = []
+    by_base = title.startswith("### Base")
+    groups = dict.fromkeys((g.cell.task, g.cell.strategy if by_base else g.cell.base) for g in gains)
+    for task, other in groups:
+        found = {
+            g.cell.size: g for g in gains if (g.cell.task, g.cell.strategy if by_base else g.cell.base) == (task, other)
+        }
+        several = by_base or len(statistics.study.bases) > 1
+        name = f"{task}, {other if by_base else 'base ' + other}" if several else task
+        rows.append((name, *(_gain_text(found.get(size)) or "-" for size in sizes)))
+    mean = float(np.mean([gain.difference for gain in gains]))
+    header = ("gain in mean Dice", *(size_word(size) for size in sizes))
+    return f"{title}\n\n{table(header, rows)}\n\nMean of {len(gains)} comparisons: {mean:+.3f}."
+
+
+def _cost(statistics: StudyStatistics) -> str:
+    """Return what making a model takes: median seconds of the processor by task and strategy."""
+    rows = []
+    for task in statistics.study.tasks:
+        for strategy in statistics.study.tasks[task].strategies:
+            cells = [cell for cell in statistics.cells(task) if cell.strategy == strategy]
+            results = [result for cell in cells for result in statistics.results(cell).values()]
+            if results:
+                rows.append(
+                    (
+                        f"{task}, {strategy}",
+                        str(results[0].tail_steps),
+                        str(results[0].steps),
+                        f"{np.median([result.cpu_s for result in results]):.0f}",
+                        f"{np.median([result.wall_s for result in results]):.0f}",
+                        f"{np.median([result.test_s for result in results]):.0f}",
+                    )
+                )
+    if not rows:
+        return ""
+    header = (
+        "median seconds of a run",
+        "steps of the last layers",
+        "of all layers",
+        "processor",
+        "clock",
+        "testing (clock)",
+    )
+    return f"### Time\n\n{table(header, rows)}"
+
+
+def _knobs(statistics: StudyStatistics) -> str:
+    """Return the knobs of every strategy and base that differ from the defaults, as the configuration has them."""
+    study = statistics.study
+    rows = [(f"strategy {name}", _knob_text(dict(knobs))) for name, knobs in study.strategies.items()]
+    rows += [(f"task {name}", _knob_text(dict(task.knobs))) for name, task in study.tasks.items() if task.knobs]
+    for name, task in study.tasks.items():
+        rows += [(f"{strategy} on {name}", _knob_text(dict(knobs))) for strategy, knobs in task.strategy_knobs.items()]
+    rows += [(f"base {name}", _knob_text(dict(base.knobs))) for name, base in study.bases.items() if base.knobs]
+    common = _knob_text(dict(study.knobs))
+    return f"### Knobs that are not the defaults\n\n{table(('of', 'knobs'), [('all runs', common), *rows])}"
+
+
+def _knob_text(knobs: dict[str, object]) -> str:
+    words = []
+    for name, value in knobs.items():
+        words.append(f"{name} ({_knob_text(value)})" if isinstance(value, dict) else f"{name} {value}")
+    return ", ".join(words) or "-"
