@@ -3,14 +3,17 @@
     python3 Testing/run.py demo     segments the bundled sample CT with the bundled model
     python3 Testing/run.py tests    ruff, mypy and the whole test suite
 
-Only Python 3.11 or newer is needed beforehand; nothing outside the folder of the environment is changed. Further
-words are handed on, e.g. ``python3 Testing/run.py tests Testing/network -x``.
+Only Python 3.11 or newer is needed beforehand. Outside the folder of the environment nothing is changed, with one
+exception: on Debian and Ubuntu, run by root, ``tests`` installs the system's libraries that the test host of the Slicer
+module needs; elsewhere it says which are missing. Further words are handed on, e.g.
+``python3 Testing/run.py tests Testing/network -x``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -31,6 +34,9 @@ TESTS = [
     "PySide6-Essentials==6.8.3",
 ]
 
+#: What the test host needs of the system to draw without a display, by Debian's names.
+LIBRARIES = ["libegl1", "libgl1", "libgl1-mesa-dri", "libxkbcommon0", "libdbus-1-3", "fonts-dejavu-core"]
+
 
 def main() -> int:
     """Set up and run; returns the exit code of what was run."""
@@ -44,6 +50,7 @@ def main() -> int:
     python = environment(RUNTIME if what == "demo" else RUNTIME + TESTS, what)
     if what == "demo":
         return subprocess.call([python, "-m", "TransferSegLib", "demo", *words])
+    install_libraries()
     return run_tests(python, words)
 
 
@@ -65,6 +72,26 @@ def environment(packages: list[str], name: str) -> str:
         subprocess.check_call([*pip, "--no-deps", "--editable", str(ROOT)])
         stamp.write_text(wanted, encoding="ascii")
     return str(python)
+
+
+def install_libraries() -> None:
+    """Install the system's libraries of the test host where that is possible, or say which are missing.
+
+    Where none is known to be missing (not Debian), the tests of the module find out and say what they need.
+    """
+    if shutil.which("dpkg") is None:
+        return
+    missing = [name for name in LIBRARIES if subprocess.run(["dpkg", "-s", name], capture_output=True).returncode]
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        print(f"For the tests of the Slicer module install: {' '.join(missing)}", flush=True)
+        return
+    print("Installing", *missing, flush=True)
+    for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
+        if subprocess.call(["apt-get", *words]):
+            print(f"apt-get {words[0]} failed: the tests of the Slicer module may not start.", file=sys.stderr)
+            return
 
 
 def run_tests(python: str, words: list[str]) -> int:

@@ -141,11 +141,43 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 class TransferSegLogic(ScriptedLoadableModuleLogic):
     """For the Python console and scripts: ``slicer.util.getModuleLogic("TransferSeg")``; see docs/slicer-module.md."""
 
-    def segment(self, volumeNode, model=None, device="auto", structures=None, wait=True, onProgress=None, onEnd=None):
+    def models(self):
+        """Return the models on this computer: see ``TransferSegGui.console.models``."""
+        from TransferSegGui import console
+
+        return console.models()
+
+    def segment(self, volumeNode, model=None, device="auto", structures=None, **more):
         """Segment a volume: see ``TransferSegGui.console.segment``."""
         from TransferSegGui import console
 
-        return console.segment(volumeNode, model, device, structures, wait, onProgress, onEnd)
+        return console.segment(volumeNode, model, device, structures, **more)
+
+    def saveCorrection(self, volumeNode, segmentationNode, reviewed, project=None, **more):
+        """Save a corrected case: see ``TransferSegGui.console.saveCorrection``."""
+        from TransferSegGui import console
+
+        return console.saveCorrection(
+            volumeNode, segmentationNode, reviewed, project or console.panelProject(self.getParameterNode()), **more
+        )
+
+    def fineTune(self, project=None, model=None, **more):
+        """Make a better model from corrected cases: see ``TransferSegGui.console.fineTune``."""
+        from TransferSegGui import console
+
+        return console.fineTune(project or console.panelProject(self.getParameterNode()), model, **more)
+
+    def promote(self, model, version, **more):
+        """Use a version of a model: see ``TransferSegGui.console.promote``."""
+        from TransferSegGui import console
+
+        return console.promote(model, version, **more)
+
+    def rollback(self, model, **more):
+        """Go back to the version used before: see ``TransferSegGui.console.rollback``."""
+        from TransferSegGui import console
+
+        return console.rollback(model, **more)
 
 
 class TransferSegTest(ScriptedLoadableModuleTest):
@@ -159,14 +191,22 @@ class TransferSegTest(ScriptedLoadableModuleTest):
         """Run all tests."""
         self.setUp()
         self.test_unknownModelIsToldInOneLine()
+        self.setUp()
+        self.test_wholeLoop()
 
     def test_unknownModelIsToldInOneLine(self):
-        """The child process starts, reads the volume, and its message arrives: all but the network itself."""
+        """What is wrong is told in a line, and leaves nothing behind."""
         import numpy as np
 
-        self.delayDisplay(_("Starting the process with a model that does not exist"))
+        self.delayDisplay("Segmenting with a model that does not exist")
         volume = slicer.util.addVolumeFromArray(np.zeros((8, 9, 10), np.int16), name="Test")
         with self.assertRaisesRegex(RuntimeError, "There is no model 'no-such-model'"):
             slicer.util.getModuleLogic("TransferSeg").segment(volume, model="no-such-model")
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
-        self.delayDisplay(_("Test passed"))
+
+    def test_wholeLoop(self):
+        """Segment, correct, save, fine-tune for a few steps, verdict, promote, roll back, with the bundled model."""
+        from TransferSegGui.self_test import runWholeLoop
+
+        runWholeLoop(slicer.util.getModuleLogic("TransferSeg"), self, self.delayDisplay)
+        self.delayDisplay("Test passed")

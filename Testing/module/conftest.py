@@ -1,4 +1,7 @@
-"""The test host with the real module in it, for the tests of this folder; skipped loudly where it cannot start."""
+"""The test host with the real module in it, for the tests of this folder.
+
+Where it cannot start they are skipped, loudly; where CI is set to true, they fail.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def host_environment() -> dict[str, str]:
-    """Return the environment of a process in which the host starts; skips when it does not.
+    """Return the environment of a process in which the host starts; skips, or in CI fails, when it does not.
 
     It is tried in a process of its own, because a missing library may end the process instead of raising.
     """
@@ -42,7 +45,7 @@ def host_environment() -> dict[str, str]:
     if tried.returncode:
         last = (tried.stderr.strip() or f"exit code {tried.returncode}").splitlines()[-1]
         _whyNot.append(f"The test host cannot start: {last}. It needs {NEEDED}.")
-        pytest.skip(_whyNot[0])
+        (pytest.fail if os.environ.get("CI", "").lower() == "true" else pytest.skip)(_whyNot[0])
     return environment
 
 

@@ -19,6 +19,7 @@ from TransferSegGui.correction_process import Correction, CorrectionProcess
 from TransferSegGui.job_process import JobProcess
 from TransferSegGui.model_choices import modelChoices
 from TransferSegGui.process import SegmentProcess
+from TransferSegGui.project_choice import defaultProject, projectFolder
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
@@ -79,7 +80,7 @@ def saveCorrection(
     volumeNode,
     segmentationNode,
     reviewed: Sequence[str],
-    project: str | Path | None = None,
+    project: str | Path,
     notes: str = "",
     wait: bool = True,
     onEnd: Callable[[CorrectionProcess], None] | None = None,
@@ -87,11 +88,11 @@ def saveCorrection(
     """Save a corrected segmentation of a volume as a case, and return what ``cases list --json`` says of it.
 
     ``reviewed`` names the segments that are right wherever they are in this volume; of the others nothing is learned.
-    ``project`` is the folder of corrected cases (None: the panel's). With ``wait=False`` the process that saves it is
+    ``project`` is the folder of corrected cases. With ``wait=False`` the process that saves it is
     returned, see ``CorrectionProcess``; the nodes may change or go away then.
     """
     ids = _segmentIds(segmentationNode, reviewed)
-    saving = CorrectionProcess(Correction(volumeNode, segmentationNode, ids, _project(project), notes=notes))
+    saving = CorrectionProcess(Correction(volumeNode, segmentationNode, ids, Path(project).absolute(), notes=notes))
     saving.onEnd = onEnd or saving.onEnd
     saving.start()
     if not wait:
@@ -103,7 +104,7 @@ def saveCorrection(
 
 
 def fineTune(
-    project: str | Path | None = None,
+    project: str | Path,
     model: str | None = None,
     name: str | None = None,
     minutes: float = DEFAULT_MINUTES,
@@ -120,12 +121,14 @@ def fineTune(
 
     The job is a process that goes on when Slicer is closed; ``JobProcess.find(job.id)`` finds it again, and its
     docstring tells what the callbacks get. ``job.result`` holds the verdict. ``project`` is the folder of corrected
-    cases (None: the panel's), ``model`` the one to start from (None: the bundled one), ``name`` the model in the
+    cases, ``model`` the one to start from (None: the bundled one), ``name`` the model in the
     library that gets the new version, ``configuration`` knobs by name, ``more`` what else ``FineTuneRequest`` takes.
     The new version is used from then on only if it is better, or with ``promote`` unless it is worse. With
     ``wait=True`` a job that does not end well is a RuntimeError.
     """
-    job = _said(lambda: _fineTuneJob(_project(project), model, name, minutes, device, configuration, promote, more))
+    job = _said(
+        lambda: _fineTuneJob(Path(project).absolute(), model, name, minutes, device, configuration, promote, more)
+    )
     job.onProgress, job.onPoint, job.onEnd = onProgress or job.onProgress, onPoint or job.onPoint, onEnd or job.onEnd
     job.start()
     if wait:
@@ -192,13 +195,9 @@ def _segmentIds(segmentationNode, names: Sequence[str]) -> list[str]:
     return ids
 
 
-def _project(project: str | Path | None) -> Path:
-    """Return the folder of corrected cases: the one given, else the one that the panel shows."""
-    if project is not None:
-        return Path(project).absolute()
-    from TransferSegGui.correct_panel import projectFolder
-
-    return projectFolder()
+def panelProject(parameterNode) -> Path:
+    """Return the folder of corrected cases that the panel shows, else the usual one."""
+    return projectFolder(parameterNode) or Path(defaultProject())
 
 
 def _fineTuneJob(

@@ -1,0 +1,54 @@
+"""The examples of docs/slicer-module.md run as they stand, but for the model's name: the tiny one of the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TESTING = Path(__file__).resolve().parents[1]
+PAGE = TESTING.parent / "docs" / "slicer-module.md"
+
+
+def examples() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def tiny_is_the_usual_model(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let ``model=None`` be the tiny model, jobs go to a folder of their own, and relative paths too."""
+    from TransferSegGui import process
+
+    find_model = process.find_model
+    monkeypatch.setattr(process, "find_model", lambda name: find_model(name or "tiny"))
+    monkeypatch.setenv("TRANSFERSEG_JOBS", str(tmp_path / "jobs"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.timeout(900)
+def test_the_examples_run(host, tiny_is_the_usual_model, tmp_path: Path):
+    import slicer
+
+    z, y, x = np.mgrid[:40, :44, :48]
+    slicer.util.addVolumeFromArray((25 * z + 20 * y - 22 * x).astype(np.int16), name="CT head and neck")
+    namespace: dict[str, object] = {}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        for number, code in enumerate(examples(), start=1):
+            text = code.replace('"head-neck-ct"', '"tiny"').replace('"mandible"', '"brainstem"')
+            exec(compile(text, f"{PAGE.name}, example {number}", "exec"), namespace)
+    output = said.getvalue()
+    assert "tiny 1.0 CT" in output and "There is no structure 'spleen' here" in output
+    assert namespace["case"]["annotated"] == ["brainstem", "left parotid gland"]
+    assert namespace["run"].cancelled and namespace["run"].segmentationNode is None
+    assert f"Verdict: {namespace['verdict']}." in output
+    assert str(namespace["again"].state) == "done"
+    version = namespace["job"].result["version"]
+    assert namespace["better"].GetAttribute("TransferSeg.ModelVersion") == str(version)
+    (now,) = [model for model in namespace["logic"].models() if model.name == namespace["job"].result["model"]]
+    assert now.versions == (0, version) and now.version != str(version), "rolled back"
+    assert (tmp_path / "my-cases" / "dataset.json").is_file()
