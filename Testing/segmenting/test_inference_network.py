@@ -16,6 +16,10 @@ def scan(*sides: int) -> torch.Tensor:
     return torch.randn(1, 1, *sides, generator=torch.Generator().manual_seed(1))
 
 
+def below_the_largest(logits: torch.Tensor) -> torch.Tensor:
+    return logits - logits.amax(dim=1, keepdim=True)
+
+
 @pytest.mark.parametrize("slab_rows", [4, 32])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
 def test_same_logits_as_the_network_itself(network, memory_format, slab_rows, monkeypatch):
@@ -32,12 +36,31 @@ def test_same_logits_as_the_network_itself(network, memory_format, slab_rows, mo
 
 def test_bfloat16_is_as_precise_as_that_of_the_network_itself(network):
     seen = scan(108, 108, 108)
-    exact = InferenceNetwork(network)(seen)
+    exact = below_the_largest(InferenceNetwork(network)(seen))
     half = InferenceNetwork(network, "cpu", torch.bfloat16, torch.channels_last_3d)(seen).float()
     with torch.inference_mode():
-        plain = copy.deepcopy(network).bfloat16()(seen.bfloat16()).float()
+        plain = below_the_largest(copy.deepcopy(network).bfloat16()(seen.bfloat16()).float())
+    assert float(half.amax(dim=1).abs().max()) == 0
     assert 0 < (half - exact).norm() < 1.6 * (plain - exact).norm()
     assert (plain - exact).norm() < 0.2 * (exact - exact.mean()).norm()
+
+
+@pytest.mark.parametrize("content", [None, [(40, 68)] * 3])
+def test_half_precision_tells_large_logits_apart(network, content):
+    """The same number added to all logits changes no probability: it must not make classes equal either.
+
+    bfloat16 holds numbers from 64 to 128 in steps of 0.5, and logits here differ by less.
+    """
+    seen = torch.full((1, 1, 108, 108, 108), -1.0)
+    seen[:, :, 40:68, 40:68, 40:68] = scan(28, 28, 28)
+    expected = InferenceNetwork(network)(seen).argmax(dim=1)
+    raised = copy.deepcopy(network)
+    with torch.no_grad():
+        raised.head.bias += 100
+    got = InferenceNetwork(raised, "cpu", torch.bfloat16, torch.channels_last_3d)(seen, content, -1.0)
+    largest_two = got.float().topk(2, dim=1).values
+    assert float((largest_two[:, 0] == largest_two[:, 1]).float().mean()) < 0.001
+    assert float((got.argmax(dim=1) == expected).float().mean()) > 0.97
 
 
 def test_the_network_is_left_as_it_is(network):

@@ -1,6 +1,6 @@
 """The same network as ``UNet3D``, arranged for predicting: fewer multiply-adds, a fraction of the memory.
 
-Four changes leave the answer the same but for rounding:
+Five changes leave the answer the same but for rounding:
 
 - Repeating every voxel twice along each axis and then convolving with 3x3x3 weights equals one transposed convolution
   of stride 2 with 4x4x4 weights, of which only 2x2x2 meet each voxel: 8 multiply-adds instead of 27, and neither the
@@ -10,6 +10,9 @@ Four changes leave the answer the same but for rounding:
 - The levels on the way down and the last one, whose maps are the largest, are computed in slabs along z.
 - Where a tile sees nothing (air, or beyond the scan) the maps are filled with the constants they hold there, see
   ``content.py``.
+- In half precision the last layer computes in float32, and its logits are stored less the largest of their voxel, which
+  no probability depends on. bfloat16 keeps two to three digits of a number: of two logits of 12 that differ by 0.02 it
+  makes one number, and the first class wins, mostly the background; of their difference it keeps as many digits.
 
 Processor seconds of one tile on one core, bfloat16, channels last (``Testing/benchmarks/tile_memory.py``): width 16 and
 212 voxels a side 6.4 instead of 9.0, width 32 and 180 voxels 12.8 instead of 15.4.
@@ -31,8 +34,10 @@ from TransferSegLib.segmenting.content import Span, Spans, map_spans
 #: memory that is used again and again instead of being given back to the system and cleared (a fifth of the time at the
 #: first level); two rows per slab of each level's first, cheaper convolution are made twice.
 DOWN_SLAB_ROWS = (8, 16, 32)
-#: Rows of a slab of the last level.
+#: Rows of a slab of the last level, and those of them of which the last layer is computed at once: a part, so that
+#: their copy in float32 takes less memory than the slab took before.
 LAST_SLAB_ROWS = 16
+HEAD_ROWS = 4
 
 
 class InferenceNetwork:
@@ -54,11 +59,12 @@ class InferenceNetwork:
         self.device = torch.device(device)
         self.dtype = dtype
         self.memory_format = memory_format
+        self._is_half = dtype.itemsize < torch.float32.itemsize
         with torch.no_grad():
             down, up = (cast(list[ConvolutionPair], list(pairs)) for pairs in (network.down, network.up))
             self._down = [[self._convolution(layer) for layer in (pair.first, pair.second)] for pair in down]
             self._up = [self._up_weights(pair) for pair in up]
-            self._head = self._convolution(network.head)
+            self._head = self._convolution(network.head, dtype=torch.float32 if self._is_half else dtype)
         self._nothing: float | None = None
         self._constants: dict[str, torch.Tensor] = {}
 
@@ -67,6 +73,7 @@ class InferenceNetwork:
     ) -> torch.Tensor:
         """Return the logits (1, classes, D - 88, H - 88, W - 88) of a tile (1, 1, D, H, W) in the network's precision.
 
+        In half precision they are less the largest of their voxel, which is 0.
         ``content_zyx`` is a box of the tile outside of which every voxel is ``nothing``; None: there is no such box.
         Raises NetworkError for an illegal side.
         """
@@ -92,7 +99,7 @@ class InferenceNetwork:
         for step, level in enumerate((2, 1, 0)):
             maps = self._join_and_convolve(everywhere(values, 3), everywhere(answers[f"down{level}"], 6), step)
             values = answers[f"up{level}"] = maps[:, :, :1, :1, :1]
-        answers["logits"] = functional.conv3d(values, *self._head)
+        answers["logits"] = self._head_of(values)
         return answers
 
     def _logits(self, scan: torch.Tensor, spans: list[Spans]) -> torch.Tensor:
@@ -153,7 +160,9 @@ class InferenceNetwork:
         for start in range(first, last, LAST_SLAB_ROWS):
             box = [(start, min(last, start + LAST_SLAB_ROWS)), *plane]
             maps = self._join_and_convolve(low[_at(_halved(box), 2)], skip[_at(box, 4)], 2)
-            logits[_at(box)] = functional.conv3d(maps, *self._head)
+            for row in range(0, maps.shape[2], HEAD_ROWS):
+                part = [(start + row, min(start + row + HEAD_ROWS, box[0][1])), *plane]
+                logits[_at(part)] = self._head_of(maps[:, :, row : row + HEAD_ROWS])
             del maps
         return logits
 
@@ -171,6 +180,11 @@ class InferenceNetwork:
         maps = functional.conv3d(functional.relu(maps, inplace=True), second, second_bias)
         return functional.relu(maps, inplace=True)
 
+    def _head_of(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the logits of maps of the last level; of half precision in float32, less the largest of each voxel."""
+        logits = functional.conv3d(maps.to(self._head[0].dtype), *self._head)
+        return logits.sub_(logits.amax(dim=1, keepdim=True)) if self._is_half else logits
+
     def _up_weights(self, pair: ConvolutionPair) -> tuple[torch.Tensor, ...]:
         """Split the first convolution of a pair of the way up into its part for the level below and for this level."""
         weight = pair.first.weight.detach()
@@ -182,16 +196,16 @@ class InferenceNetwork:
         )
 
     def _convolution(
-        self, layer: torch.nn.Conv3d, weight: torch.Tensor | None = None
+        self, layer: torch.nn.Conv3d, weight: torch.Tensor | None = None, dtype: torch.dtype | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a copy of a layer's weights (or a part of them) and bias as this network wants them."""
+        """Return a copy of a layer's weights (or a part of them) and bias as this network, or ``dtype``, wants them."""
         assert layer.bias is not None
-        bias = layer.bias.detach().to(self.device, self.dtype, copy=True)
-        return self._ready((layer.weight if weight is None else weight).detach().clone()), bias
+        bias = layer.bias.detach().to(self.device, dtype or self.dtype, copy=True)
+        return self._ready((layer.weight if weight is None else weight).detach().clone(), dtype), bias
 
-    def _ready(self, values: torch.Tensor) -> torch.Tensor:
-        """Return a 5D tensor on this network's device in its precision and memory format."""
-        return values.to(self.device, self.dtype).contiguous(memory_format=self.memory_format)
+    def _ready(self, values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Return a 5D tensor on this network's device in its precision (or another) and memory format."""
+        return values.to(self.device, dtype or self.dtype).contiguous(memory_format=self.memory_format)
 
     def _room(self, name: str, size_zyx: Sequence[int], box: Sequence[Span]) -> torch.Tensor:
         """Return room for maps of a size, which hold their answer to nothing unless the box to be written is all."""

@@ -41,7 +41,8 @@ class _TryDifferently(Exception):
 class TileLogits:
     """Logits (classes, z, y, x) from ``tile.start_zyx`` to one voxel beyond what the tile owns, on the device.
 
-    They are in the device's precision. The last tile along an axis has no voxel beyond.
+    They are in the device's precision, half of which holds them less the largest of their voxel (``InferenceNetwork``).
+    The last tile along an axis has no voxel beyond.
     """
 
     tile: Tile
