@@ -50,6 +50,8 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
             self._working = True
             child.setVisible(self._shown[child] and not self._closed)
             self._working = False
+            # Or Qt would take a later wish to hide a child that is hidden for done, and tell nobody.
+            child.setAttribute(QtCore.Qt.WA_WState_ExplicitShowHide, False)
 
     def eventFilter(self, child, event) -> bool:
         """Remember what a child's owner wants; it stays hidden while the section is closed."""

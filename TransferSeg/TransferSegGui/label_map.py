@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,6 +14,9 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from TransferSegLib.anatomy import describe_structure
 from TransferSegLib.structures import LabelSet
+
+#: Slicer's name for label maps among the representations of a segmentation.
+_BINARY = "Binary labelmap"
 
 
 def labelSetOf(segmentationNode) -> LabelSet:
@@ -41,25 +44,55 @@ def labelMapOf(segmentationNode, volumeNode, first: Collection[str]) -> sitk.Ima
     if not segmentationNode.CreateBinaryLabelmapRepresentation():
         raise RuntimeError(_("'{name}' cannot be turned into a label map.").format(name=segmentationNode.GetName()))
     ids = list(segmentation.GetSegmentIDs())
-    shape_zyx = tuple(reversed(volumeNode.GetImageData().GetDimensions()))
-    labels_zyx = np.zeros(shape_zyx, np.uint16)
-    won_zyx = None
-    for layer in range(segmentation.GetNumberOfLayers("Binary labelmap")):
-        inLayer = list(segmentation.GetSegmentIDsForLayer(layer, "Binary labelmap"))
-        layer_zyx = _layerOnGrid(segmentationNode, volumeNode, inLayer)
-        values = np.zeros(len(inLayer) + 1, np.uint16)
-        winning = np.zeros(len(inLayer) + 1, bool)
+    labels_zyx = np.zeros(_shapeOf(volumeNode), np.uint8 if len(ids) < 256 else np.uint16)
+    won_zyx = np.zeros(labels_zyx.shape, bool)
+    for layer in range(segmentation.GetNumberOfLayers(_BINARY)):
+        inLayer = list(segmentation.GetSegmentIDsForLayer(layer, _BINARY))
+        part = _layerAsItIs(segmentationNode, volumeNode, layer) or _layerResampled(
+            segmentationNode, volumeNode, inLayer
+        )
+        values = np.zeros(int(part.values_zyx.max(initial=0)) + 1, labels_zyx.dtype)
+        winning = np.zeros(values.size, bool)
         for number, segmentId in enumerate(inLayer, start=1):
-            values[number], winning[number] = ids.index(segmentId) + 1, segmentId in first
-        if won_zyx is None:
-            labels_zyx, won_zyx = values[layer_zyx], winning[layer_zyx]
-            continue
-        wins_zyx = winning[layer_zyx]
-        _refuseOverlap(segmentation, ids, labels_zyx, won_zyx & wins_zyx, values[layer_zyx])
-        taken_zyx = wins_zyx | ((layer_zyx > 0) & ~won_zyx)
-        labels_zyx = np.where(taken_zyx, values[layer_zyx], labels_zyx)
-        won_zyx |= wins_zyx
+            value = segmentation.GetSegment(segmentId).GetLabelValue() if part.asStored else number
+            if value < values.size:
+                values[value], winning[value] = ids.index(segmentId) + 1, segmentId in first
+        _merge(segmentation, ids, labels_zyx[part.place], won_zyx[part.place], values, winning, part.values_zyx)
     return onGridOf(volumeNode, labels_zyx)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Segments that do not overlap: where on the volume's grid they are, with one value for each segment.
+
+    The values are the segments' own (``asStored``), or 1, 2, 3 in the order of the layer's segments.
+    """
+
+    place: tuple[slice, slice, slice]
+    values_zyx: np.ndarray
+    asStored: bool
+
+
+def _merge(segmentation, ids, labels_zyx, won_zyx, values, winning, layer_zyx) -> None:
+    """Write a layer over label values, in place; where a winning segment is already, others do not go.
+
+    ``values`` and ``winning`` tell for each value of the layer which label value it gets, and whether it wins.
+    """
+    wins_zyx = winning[layer_zyx]
+    both_zyx = won_zyx & wins_zyx
+    if both_zyx.any():
+        place = tuple(index[0] for index in np.nonzero(both_zyx))
+        numbers = (labels_zyx[place], values[layer_zyx[place]])
+        names = [segmentation.GetSegment(ids[int(number) - 1]).GetName() for number in numbers]
+        raise RuntimeError(
+            _(
+                "'{one}' and '{other}' share {count} voxels, and a voxel can belong to one of them only: erase them "
+                "from one of the two, or tick only one."
+            ).format(one=names[0], other=names[1], count=int(both_zyx.sum()))
+        )
+    goes_zyx = wins_zyx | ((values[layer_zyx] > 0) & ~won_zyx)
+    labels_zyx[goes_zyx] = values[layer_zyx][goes_zyx]
+    won_zyx |= wins_zyx
 
 
 def onGridOf(volumeNode, voxels_zyx: np.ndarray) -> sitk.Image:
@@ -75,8 +108,53 @@ def onGridOf(volumeNode, voxels_zyx: np.ndarray) -> sitk.Image:
     return image
 
 
-def _layerOnGrid(segmentationNode, volumeNode, segmentIds: list[str]) -> np.ndarray:
-    """Return segments that do not overlap as 1, 2, 3 on the volume's grid; transforms are applied."""
+def _shapeOf(volumeNode) -> tuple[int, int, int]:
+    """Return a volume's number of voxels along z, y and x."""
+    along_x, along_y, along_z = volumeNode.GetImageData().GetDimensions()
+    return along_z, along_y, along_x
+
+
+def _layerAsItIs(segmentationNode, volumeNode, layer: int) -> _Layer | None:
+    """Return a layer that lies on the volume's grid already, which takes no time; None for another grid."""
+    image = segmentationNode.GetSegmentation().GetLayerDataObject(layer, _BINARY)
+    if segmentationNode.GetParentTransformNode() is not volumeNode.GetParentTransformNode():
+        return None
+    ijkToRas, imageToRas = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(ijkToRas)
+    image.GetImageToWorldMatrix(imageToRas)
+    ours, its = slicer.util.arrayFromVTKMatrix(ijkToRas), slicer.util.arrayFromVTKMatrix(imageToRas)
+    shape_zyx = _shapeOf(volumeNode)
+    # No voxel of the volume may be off by more than a hundredth of a millimetre.
+    corners = np.array([[x, y, z, 1] for x in (0, shape_zyx[2]) for y in (0, shape_zyx[1]) for z in (0, shape_zyx[0])])
+    if np.abs((ours - its) @ corners.T).max() > 0.01:
+        return None
+    extent = image.GetExtent()
+    if image.GetPointData().GetScalars() is None or extent[0] > extent[1]:
+        return _Layer((slice(0, 0),) * 3, np.zeros((0, 0, 0), np.uint8), True)
+    voxels_zyx = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(tuple(reversed(image.GetDimensions())))
+    place, inside = [], []
+    for first, used, size in zip((extent[4], extent[2], extent[0]), _used(voxels_zyx), shape_zyx, strict=True):
+        begin = max(first + used.start, 0)
+        end = max(min(first + used.stop, size), begin)
+        place.append(slice(begin, end))
+        inside.append(slice(begin - first, end - first))
+    return _Layer(tuple(place), voxels_zyx[tuple(inside)], True)
+
+
+def _used(voxels_zyx: np.ndarray) -> tuple[slice, slice, slice]:
+    """Return the smallest box with all voxels that are not 0: most of a layer is empty."""
+    box = [slice(0, 0)] * 3
+    for axis in range(3):
+        rest = tuple(other for other in range(3) if other != axis)
+        found = np.flatnonzero(voxels_zyx[tuple(box[:axis])].any(axis=rest))
+        if not found.size:
+            return (slice(0, 0),) * 3
+        box[axis] = slice(int(found[0]), int(found[-1]) + 1)
+    return tuple(box)
+
+
+def _layerResampled(segmentationNode, volumeNode, segmentIds: list[str]) -> _Layer:
+    """Return the segments of a layer on the volume's grid; Slicer applies the transforms."""
     wanted = vtk.vtkStringArray()
     for segmentId in segmentIds:
         wanted.InsertNextValue(segmentId)
@@ -84,25 +162,13 @@ def _layerOnGrid(segmentationNode, volumeNode, segmentIds: list[str]) -> np.ndar
     slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
         segmentationNode, volumeNode, wanted, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, merged
     )
-    shape_zyx = tuple(reversed(volumeNode.GetImageData().GetDimensions()))
+    shape_zyx = _shapeOf(volumeNode)
     if tuple(reversed(merged.GetDimensions())) != shape_zyx:
         raise RuntimeError(
             _("'{name}' cannot be brought to the voxels of '{volume}'.").format(
                 name=segmentationNode.GetName(), volume=volumeNode.GetName()
             )
         )
-    return vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(shape_zyx).astype(np.uint16)
-
-
-def _refuseOverlap(segmentation, ids: list[str], labels_zyx, both_zyx, others_zyx) -> None:
-    """Raise RuntimeError, naming two segments, when there are voxels that both of them have."""
-    if not both_zyx.any():
-        return
-    place = tuple(index[0] for index in np.nonzero(both_zyx))
-    names = [segmentation.GetSegment(ids[int(each[place]) - 1]).GetName() for each in (labels_zyx, others_zyx)]
-    raise RuntimeError(
-        _(
-            "'{one}' and '{other}' share {count} voxels: a voxel can belong to one of them only. Erase them from one "
-            "of the two, or review only one."
-        ).format(one=names[0], other=names[1], count=int(both_zyx.sum()))
-    )
+    values_zyx = vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(shape_zyx)
+    box = _used(values_zyx)
+    return _Layer(box, values_zyx[box].astype(np.uint16), False)
