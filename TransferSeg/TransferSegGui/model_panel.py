@@ -38,7 +38,7 @@ class ModelPanel:
         self.history = ModelHistory(ui)
         self.files = ModelFiles(ui)
         self.history.onStatus = self.files.onStatus = self._say
-        self.history.onSwitched, self.files.onAdded = self._onSwitched, self._onAdded
+        self.history.onSwitched, self.files.onAdded = self._onSwitched, self.choose
         ui.modelComboBox.connect("currentIndexChanged(int)", self._onChosen)
         ui.installTorchButton.connect("clicked(bool)", self._onInstallTorch)
         self.refresh()
@@ -124,8 +124,8 @@ class ModelPanel:
             self._parameterNode.SetParameter(MODEL, self._choices[index].key)
             self.updateFromParameterNode()
 
-    def _onAdded(self, key: str) -> None:
-        """Choose a model that has come into the library."""
+    def choose(self, key: str) -> None:
+        """Choose a model that has come into the library, or has another version now."""
         if key and self._parameterNode is not None:
             self._parameterNode.SetParameter(MODEL, key)
         self._onSwitched()

@@ -1,0 +1,267 @@
+"""The section "Fine-tune": real clicks, real jobs in the background, curves, verdicts, and the decision about them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import finetuning_world as world
+
+#: So many steps that there is time to click before they are over.
+LONG = {"tail_steps": 2, "steps": 4000, "patches_per_case": 1, "report_cases": 0, "checkpoint_every": 1}
+
+
+@pytest.fixture
+def balls(host, ui, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a project of three patients, chosen in the panel with the parent 'balls'; jobs are this test's."""
+    from TransferSegLib.errors import JobError
+    from TransferSegLib.jobs.status import read_state
+    from TransferSegLib.jobs.store import list_jobs, request_cancel
+
+    monkeypatch.setenv("TRANSFERSEG_JOBS", str(tmp_path / "jobs"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    world.put_parent(models)
+    project = world.add_cases(tmp_path / "Fälle", [1, 2, 3])
+    host.widget.enter()
+    choose(host, project)
+    yield project
+    host.widget.fineTunePanel.stop()
+    for folder in list_jobs(tmp_path / "jobs"):
+        with suppress(JobError):
+            request_cancel(folder)
+        deadline = time.monotonic() + 60
+        while not read_state(folder).ended and time.monotonic() < deadline:
+            time.sleep(0.05)
+    shutil.rmtree(models / "balls")
+    host.widget.enter()
+
+
+def choose(host, project: Path, knobs: str | None = None) -> None:
+    """Choose project, parent, processor and quick knobs in the parameter node, as the other sections do."""
+    node = host.widget._parameterNode
+    node.SetParameter("Project", str(project))
+    node.SetParameter("Model", "library/balls")
+    node.SetParameter("Device", "cpu")
+    node.SetParameter("FineTuneKnobs", knobs or world.knobs())
+
+
+def ended(host) -> bool:
+    return not host.widget.fineTunePanel.isRunning
+
+
+def rows_of(table) -> list[list[str]]:
+    node = table.mrmlTableNode()
+    rows, columns = range(node.GetNumberOfRows()), range(node.GetNumberOfColumns())
+    return [[node.GetCellText(row, column) for column in columns] for row in rows]
+
+
+def ticks(ui) -> dict[str, bool]:
+    table = ui.fineTuneCaseTable
+    return {table.item(row, 0).text(): bool(int(table.item(row, 0).checkState())) for row in range(table.rowCount)}
+
+
+def used_version(model: str) -> int | None:
+    from TransferSegLib.models.locate import library_folder
+    from TransferSegLib.models.versions_history import history
+
+    return history(model, library_folder()).current
+
+
+class Heartbeat:
+    """Measures how long Qt's event loop is kept from a timer that is due every 5 ms."""
+
+    def __init__(self) -> None:
+        import qt
+
+        self.gaps_ms: list[int] = []
+        self._clock, self._timer = qt.QElapsedTimer(), qt.QTimer()
+        self._timer.connect("timeout()", lambda: self.gaps_ms.append(self._clock.restart()))
+        self._clock.start()
+        self._timer.start(5)
+
+    def stop(self) -> int:
+        self._timer.stop()
+        return max(self.gaps_ms)
+
+
+def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, capsys: pytest.CaptureFixture[str]):
+    import slicer
+
+    assert ticks(ui) == {"case-0001": True, "case-0002": True, "case-0003": True}
+    assert ui.fineTuneModelLabel.text == "balls, version 1; makes a new version of 'balls'"
+    assert ui.fineTuneButton.enabled and not ui.cancelFineTuneButton.enabled and not ui.promoteButton.enabled
+    assert ui.promoteButton.toolTip == "There is no verdict yet." and not ui.verdictLabel.visible
+    said: set[str] = set()
+    ui.fineTuneProgressBar.connect("valueChanged(int)", lambda value: said.add(ui.fineTuneStatusLabel.text))
+    heartbeat = Heartbeat()
+    ui.fineTuneButton.click()
+    assert not ui.fineTuneButton.enabled and ui.fineTuneButton.toolTip == "Fine-tuning is under way."
+    assert ui.cancelFineTuneButton.enabled and not ended(host)
+    host.waitFor(lambda: ui.showCurvesButton.enabled)
+    ui.showCurvesButton.click()
+    host.waitFor(lambda: ended(host))
+    gap = heartbeat.stop()
+    with capsys.disabled():
+        print(f"\nlongest gap of the event loop while fine-tuning: {gap} ms ({len(heartbeat.gaps_ms)} beats)")
+    assert gap < 2000, "robust on a busy machine; the aim is 100 ms"
+
+    assert ui.fineTuneStatusLabel.text.startswith("Version 1 of 'balls' was made in ")
+    assert any("left: " in text and "%" in text for text in said), said
+    assert ui.verdictLabel.text.startswith("Verdict: better.\nOn 3 held-out patients the mean Dice rose from ")
+    rows = rows_of(ui.verdictTable)
+    assert rows[0][:2] == ["mean", "all, 3 patient(s)"] and float(rows[0][4]) > 0.5
+    assert [row[1] for row in rows if row[0] == "bright"] == ["all 3", "case-0001", "case-0002", "case-0003"]
+    assert all(float(row[3]) - float(row[2]) == pytest.approx(float(row[4]), abs=2e-3) for row in rows)
+
+    node = host.widget._parameterNode
+    chart = node.GetNodeReference("FineTuneChart")
+    assert chart.GetNumberOfPlotSeriesNodes() == 2
+    dice = slicer.util.arrayFromTableColumn(node.GetNodeReference("FineTuneDice"), "Held-out Dice")
+    assert len(dice) == 3 and dice.min() > 0.5, "a point for each held-out case"
+    loss = slicer.util.arrayFromTableColumn(node.GetNodeReference("FineTuneLoss"), "Loss")
+    steps = slicer.util.arrayFromTableColumn(node.GetNodeReference("FineTuneLoss"), "Step")
+    assert len(loss) > 2 and (steps[1:] > steps[:-1]).all() and loss[-1] < loss[0]
+    shown = slicer.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNodeID()
+    assert shown == chart.GetID()
+
+    assert used_version("balls") == 0, "nothing is promoted silently, a better one neither"
+    ui.promoteButton.click()
+    assert not ui.promoteButton.enabled and "being read" in ui.promoteButton.toolTip
+    host.waitFor(lambda: not host.widget.fineTunePanel.decision.isPromoting)
+    assert used_version("balls") == 1 and ui.fineTuneStatusLabel.text.startswith("'balls' is version 1 now")
+    assert ui.modelComboBox.currentText == "balls, version 1"
+    assert not ui.promoteButton.enabled and ui.promoteButton.toolTip == "Version 1 is used already."
+    assert ui.rollbackButton.enabled
+    ui.rollbackButton.click()
+    host.waitFor(lambda: not host.widget.modelPanel.history.isSwitching)
+    assert used_version("balls") == 0 and ui.promoteButton.enabled
+    ui.keepOldButton.click()
+    assert used_version("balls") == 0 and not ui.keepOldButton.enabled
+    assert ui.keepOldButton.toolTip == "The old version is kept."
+    ui.fineTuneLogButton.collapsed = False
+    assert "Verdict: better." in ui.fineTuneLogText.toPlainText()
+    ui.fineTuneLogButton.collapsed = True
+
+
+def test_only_ticked_cases_are_learned_from(host, ui, balls: Path):
+    from TransferSegLib.jobs.request import read_request
+
+    table = ui.fineTuneCaseTable
+    for row in range(3):
+        import qt
+
+        table.item(row, 0).setCheckState(qt.Qt.Unchecked)
+    assert not ui.fineTuneButton.enabled and ui.fineTuneButton.toolTip == "Tick at least one case to learn from."
+    for row in (0, 2):
+        table.item(row, 0).setCheckState(qt.Qt.Checked)
+    ui.minutesSpinBox.setValue(7)
+    ui.seedSpinBox.setValue(11)
+    ui.foldsSpinBox.setValue(2)
+    ui.candidateNameLineEdit.setText("Klinik")
+    assert ui.fineTuneModelLabel.text.endswith("makes a new version of 'Klinik'")
+    panel = host.widget.fineTunePanel
+    ui.fineTuneButton.click()
+    ui.cancelFineTuneButton.click()
+    asked = read_request(panel.job.folder)
+    assert asked.title == "fine-tune Klinik on Fälle" and asked.device == "cpu"
+    wanted = {"cases": ["case-0001", "case-0003"], "minutes": 7.0, "most_folds": 2, "name": "Klinik", "model": "balls"}
+    assert {key: asked.parameters[key] for key in wanted} == wanted and asked.parameters["no_promote"] is True
+    assert asked.parameters["configuration"]["seed"] == 11
+    host.waitFor(lambda: ended(host))
+    assert ui.fineTuneStatusLabel.text == "Cancelled. Resume goes on from where it was."
+    world.add_cases(balls, [4])
+    host.widget.enter()
+    assert ticks(ui) == {"case-0001": True, "case-0002": False, "case-0003": True, "case-0004": True}
+    ui.candidateNameLineEdit.setText("head-neck-ct")
+    assert not ui.fineTuneButton.enabled and "comes with TransferSeg" in ui.fineTuneButton.toolTip
+
+
+def test_cancel_close_the_scene_come_back_and_resume(host, ui, balls: Path, tmp_path: Path):
+    """A scene that is closed, and the module itself, hurt no job: the panel finds it and tells all of it."""
+    import slicer
+    from slicerhost.scene import openScene, saveScene
+
+    from TransferSegLib.jobs.status import worker_is_alive
+
+    panel = host.widget.fineTunePanel
+    choose(host, balls, world.knobs(**LONG))
+    ui.fineTuneButton.click()
+    host.waitFor(lambda: panel.curves is not None and not panel.curves.isEmpty)
+    folder, job = panel.job.folder, panel.job.id
+    saveScene(tmp_path / "scene.mrml")
+    slicer.mrmlScene.Clear(False)
+    assert worker_is_alive(folder)
+    host.widget._parameterNode.SetParameter("Project", str(balls))
+    assert panel.job.id == job and panel.isRunning, "a new scene finds the job of its project"
+    slicer.mrmlScene.Clear(False)
+    openScene(tmp_path / "scene.mrml")
+    host.process()
+    assert host.widget._parameterNode.GetParameter("FineTuneJob") == job
+    host.waitFor(lambda: panel.curves is not None and not panel.curves.isEmpty)
+    assert panel.job.id == job and panel.isRunning and worker_is_alive(folder)
+    host.widget.cleanup()
+    assert panel.job is None and worker_is_alive(folder), "as when Slicer is closed"
+    host.widget.enter()
+    host.waitFor(lambda: panel.job is not None and panel.isRunning)
+
+    ui.cancelFineTuneButton.click()
+    host.waitFor(lambda: ended(host))
+    assert not worker_is_alive(folder) and ui.fineTuneStatusLabel.text.startswith("Cancelled.")
+    assert ui.resumeFineTuneButton.enabled and "fine-tune balls on Fälle" in ui.resumeFineTuneButton.toolTip
+    assert not ui.cancelFineTuneButton.enabled
+    reached = panel.curves._last
+    ui.resumeFineTuneButton.click()
+    assert panel.isRunning and panel.job.id == job and not ui.resumeFineTuneButton.enabled
+    host.waitFor(lambda: panel.curves._last > reached)
+    ui.cancelFineTuneButton.click()
+    host.waitFor(lambda: ended(host))
+
+
+def test_a_worse_version_is_promoted_only_by_a_button_that_says_so(host, ui, balls: Path, tmp_path: Path):
+    project = world.add_cases(tmp_path / "dark ones", [21, 22], ("dark",))
+    choose(host, project, world.knobs(steps=1))
+    ui.strategyComboBox.setCurrentIndex(
+        [ui.strategyComboBox.itemText(index) for index in range(3)].index("From scratch: random weights")
+    )
+    ui.fineTuneButton.click()
+    host.waitFor(lambda: ended(host))
+    assert ui.verdictLabel.text.startswith("Verdict: worse.\n")
+    assert ui.promoteButton.text == "Promote although it is worse" and ui.promoteButton.enabled
+    assert used_version("balls") == 0
+    ui.promoteButton.click()
+    host.waitFor(lambda: not host.widget.fineTunePanel.decision.isPromoting)
+    assert used_version("balls") == 1
+
+
+def test_what_fails_is_told_with_the_end_of_the_log(host, ui, balls: Path):
+    damaged = next(balls.rglob("*.nii.gz"), None) or next(path for path in balls.rglob("*") if path.suffix == ".nrrd")
+    damaged.write_bytes(b"nothing")
+    ui.fineTuneButton.click()
+    host.waitFor(lambda: ended(host))
+    text = ui.fineTuneStatusLabel.text
+    assert text.startswith("Not fine-tuned: ") and damaged.name in text.splitlines()[0]
+    assert ui.resumeFineTuneButton.enabled and not ui.promoteButton.enabled and not ui.verdictLabel.visible
+
+
+def test_nothing_to_do_is_said_in_the_tooltip(host, ui, balls: Path, tmp_path: Path):
+    node = host.widget._parameterNode
+    node.SetParameter("Project", str(tmp_path / "empty"))
+    assert not ui.fineTuneButton.enabled and ui.fineTuneButton.toolTip == "Save corrected cases first."
+    assert ui.fineTuneCaseTable.rowCount == 0
+    node.SetParameter("Project", str(balls))
+    node.SetParameter("FineTuneKnobs", "{")
+    assert "further knobs of fine-tuning are no JSON" in ui.fineTuneButton.toolTip
+    node.SetParameter("FineTuneKnobs", '{"steps": -1}')
+    assert "steps must be 0 or more" in ui.fineTuneButton.toolTip
+    node.SetParameter("FineTuneKnobs", "")
+    assert ui.fineTuneButton.enabled
+    node.SetParameter("Model", "library/none")
+    assert ui.fineTuneButton.toolTip == "Choose a model to start from."
+    assert not ui.resumeFineTuneButton.enabled and ui.resumeFineTuneButton.toolTip == "There is no interrupted job."

@@ -1,0 +1,333 @@
+"""The panel's section "Fine-tune": corrected cases in, a job with curves, a verdict, and the user's decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import qt
+from slicer.i18n import tr as _
+
+from TransferSegGui.curves import TrainingCurves
+from TransferSegGui.device_choice import DEVICE
+from TransferSegGui.duration import durationText
+from TransferSegGui.finetune_request import JOB, FineTuneWishes, jobRequest
+from TransferSegGui.job_process import JobProcess, jobsOf
+from TransferSegGui.learning_cases import LearningCases
+from TransferSegGui.model_choices import ModelChoice, modelChoices
+from TransferSegGui.model_panel import MODEL
+from TransferSegGui.project_choice import projectFolder
+from TransferSegGui.torch_install import torchIsInstalled
+from TransferSegGui.verdict_decision import VerdictDecision
+from TransferSegLib.errors import ModelError, TransferSegError
+from TransferSegLib.finetuning.names import STRATEGY_CHOICES
+from TransferSegLib.finetuning.undertaking import line_name
+from TransferSegLib.jobs.events import JobState
+from TransferSegLib.models.locate import library_folder
+
+#: Milliseconds between two drawings of the curves.
+_DRAW_MS = 1000
+
+
+class FineTunePanel:
+    """Wires the section's widgets to the parameter node and to a job, which outlives the scene, the module and Slicer.
+
+    The parameter node is the state, the id of the job included: a scene that is opened again finds its job, and a new
+    scene the one that runs for its project. ``onPromoted`` gets the key of a model whose new version is used now.
+    """
+
+    def __init__(self, ui) -> None:
+        """Connect the widgets of the .ui file."""
+        self.ui = ui
+        self.job: JobProcess | None = None
+        self.curves: TrainingCurves | None = None
+        self.onPromoted: Callable[[str], None] = lambda key: None
+        self._parameterNode = None
+        self._updating = False
+        self._choices: list[ModelChoice] = []
+        self._torchInstalled = True
+        self._searched: tuple | None = None
+        self.decision = VerdictDecision(ui)
+        self.decision.onPromoted = lambda key: self.onPromoted(key)
+        self.cases = LearningCases(ui.fineTuneCaseTable)
+        self.cases.onToggled = lambda leftOut: self._save(leftOut=leftOut)
+        self._drawTimer = qt.QTimer()
+        self._drawTimer.setInterval(_DRAW_MS)
+        self._drawTimer.connect("timeout()", self._onDraw)
+        for word in STRATEGY_CHOICES:
+            ui.strategyComboBox.addItem(strategyText(word))
+        ui.minutesSpinBox.connect("valueChanged(int)", lambda value: self._save(minutes=value))
+        ui.strategyComboBox.connect("currentIndexChanged(int)", self._onStrategy)
+        ui.candidateNameLineEdit.connect("textChanged(QString)", lambda text: self._save(name=text))
+        ui.foldsSpinBox.connect("valueChanged(int)", lambda value: self._save(folds=value))
+        ui.seedSpinBox.connect("valueChanged(int)", lambda value: self._save(seed=value))
+        ui.fineTuneButton.connect("clicked(bool)", self._onStart)
+        ui.cancelFineTuneButton.connect("clicked(bool)", self._onCancel)
+        ui.resumeFineTuneButton.connect("clicked(bool)", self._onResume)
+        ui.showCurvesButton.connect("clicked(bool)", self._onShowCurves)
+        ui.fineTuneLogButton.connect("contentsCollapsed(bool)", self._onLogOpened)
+        ui.fineTuneProgressBar.setRange(0, 1000)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again for models, PyTorch, cases and jobs: they may have come while another module was open."""
+        try:
+            self._choices = modelChoices()
+        except ModelError:
+            self._choices = []  # the section "Model" says why
+        self._torchInstalled = torchIsInstalled()
+        self._searched = None
+        self.decision.update()
+        self.updateFromParameterNode()
+
+    def setParameterNode(self, parameterNode) -> None:
+        """Follow another parameter node, None while there is none, and the job it names, or its project's."""
+        if parameterNode is not self._parameterNode:
+            self._leave()
+        self._parameterNode, self._searched = parameterNode, None
+        self.updateFromParameterNode()
+
+    def updateFromParameterNode(self) -> None:
+        """Show what the parameter node says."""
+        if self._updating:
+            return
+        self._updating = True
+        try:
+            if self._parameterNode is not None:
+                wishes = FineTuneWishes.of(self._parameterNode)
+                self.ui.minutesSpinBox.setValue(wishes.minutes)
+                self.ui.foldsSpinBox.setValue(wishes.folds)
+                self.ui.seedSpinBox.setValue(wishes.seed)
+                words = list(STRATEGY_CHOICES)
+                self.ui.strategyComboBox.setCurrentIndex(
+                    words.index(wishes.strategy) if wishes.strategy in words else -1
+                )
+                if self.ui.candidateNameLineEdit.text != wishes.name:
+                    self.ui.candidateNameLineEdit.setText(wishes.name)
+                self.cases.show(projectFolder(self._parameterNode), wishes.leftOut)
+            self._findJob()
+        finally:
+            self._updating = False
+        self._updateButtons()
+
+    def stop(self) -> None:
+        """Follow the job no more: it goes on alone, and is found again."""
+        self._leave()
+
+    # The wishes
+
+    def _save(self, **changes) -> None:
+        """Write what the user changed to the parameter node."""
+        if self._parameterNode is not None and not self._updating:
+            replace(FineTuneWishes.of(self._parameterNode), **changes).writeTo(self._parameterNode)
+            self.updateFromParameterNode()
+
+    def _onStrategy(self, index: int) -> None:
+        if 0 <= index < len(STRATEGY_CHOICES):
+            self._save(strategy=STRATEGY_CHOICES[index])
+
+    def _choice(self) -> ModelChoice | None:
+        """Return the model that the section "Model" chose."""
+        key = "" if self._parameterNode is None else self._parameterNode.GetParameter(MODEL)
+        return next((choice for choice in self._choices if choice.key == key), None)
+
+    def _request(self):
+        """Return what to fine-tune, and the name of the model that gets the version; raises TransferSegError."""
+        choice, wishes = self._choice(), FineTuneWishes.of(self._parameterNode)
+        request = wishes.request(projectFolder(self._parameterNode), choice, self.cases.ids)
+        return request, line_name(request, choice.path, library_folder())
+
+    def _obstacle(self) -> str:
+        """Return why fine-tuning cannot start now, empty when it can."""
+        if self._parameterNode is None:
+            return _("There is no scene.")
+        if not self._torchInstalled:
+            return _("PyTorch is not installed yet.")
+        choice = self._choice()
+        if choice is None or choice.problem:
+            return choice.problem if choice is not None else _("Choose a model to start from.")
+        if self.cases.problem:
+            return self.cases.problem
+        if not self.cases.ids:
+            return _("Save corrected cases first.")
+        if self.isRunning:
+            return _("Fine-tuning is under way.")
+        if set(self.cases.ids) <= set(FineTuneWishes.of(self._parameterNode).leftOut):
+            return _("Tick at least one case to learn from.")
+        try:
+            self._request()
+        except TransferSegError as error:
+            return str(error)
+        return ""
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether a job is followed that has not ended."""
+        return self.job is not None and self.job.isFollowed
+
+    def _updateButtons(self) -> None:
+        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        obstacle, choice, ui = self._obstacle(), self._choice(), self.ui
+        ui.fineTuneModelLabel.text = choice.text if choice is not None else _("no model is chosen")
+        if choice is not None and not obstacle:
+            ui.fineTuneModelLabel.text += _("; makes a new version of '{name}'").format(name=self._request()[1])
+        ui.fineTuneButton.enabled = not obstacle
+        ui.fineTuneButton.toolTip = obstacle or _("Make a better model from the ticked cases, in the background")
+        ui.cancelFineTuneButton.enabled = self.isRunning
+        ui.cancelFineTuneButton.toolTip = (
+            _("Stop; what was done is kept, and can be gone on with") if self.isRunning else _("Nothing is running.")
+        )
+        canResume = self.job is not None and not self.isRunning and self.job.state != JobState.DONE
+        ui.resumeFineTuneButton.enabled = canResume
+        ui.resumeFineTuneButton.toolTip = (
+            _("Go on with what was interrupted: {title}").format(title=self.job.request.title)
+            if canResume
+            else _("There is no interrupted job.")
+        )
+        hasCurves = self.curves is not None and not self.curves.isEmpty
+        ui.showCurvesButton.enabled = hasCurves
+        ui.showCurvesButton.toolTip = _("Show loss and Dice in a plot view") if hasCurves else _("There are no curves.")
+        ui.fineTuneProgressBar.setVisible(self.isRunning)
+        ui.fineTuneLogButton.setVisible(self.job is not None)
+
+    # The job
+
+    def _findJob(self) -> None:
+        """Follow the job that the parameter node names, else the project's running or last one; looked for once."""
+        node = self._parameterNode
+        if node is None:
+            return
+        wanted, project = node.GetParameter(JOB), projectFolder(node)
+        if self._searched == (wanted, project):
+            return
+        self._searched = (wanted, project)
+        if self.job is not None and (self.job.id == wanted or self.isRunning):
+            return
+        job = JobProcess.find(wanted)
+        if job is None and project is not None:
+            every = jobsOf("finetune", project=str(project.absolute()))
+            job = next((each for each in every if not each.state.ended), every[0] if every else None)
+        self._leave()
+        if job is not None:
+            self._attach(job)
+            node.SetParameter(JOB, job.id)
+            self._searched = (job.id, project)
+            job.follow()
+
+    def _attach(self, job: JobProcess) -> None:
+        """Be told what a job does, with new curves and no verdict yet."""
+        self.job = job
+        job.onProgress, job.onPoint, job.onEnd = self._onProgress, self._onPoint, self._onEnd
+        self.curves = TrainingCurves(self._parameterNode)
+        self.decision.show(None, self._parameterNode)
+        self.ui.fineTuneLogText.setPlainText("")
+        self.ui.fineTuneProgressBar.setRange(0, 0)
+        self._drawTimer.start()
+
+    def _leave(self) -> None:
+        """Follow no job any more."""
+        self._drawTimer.stop()
+        if self.job is not None:
+            self.job.leave()
+        self.job = self.curves = None
+        self.decision.show(None, self._parameterNode)
+        self.ui.fineTuneStatusLabel.text = ""
+
+    def _onStart(self) -> None:
+        """Start a new job."""
+        try:
+            request, name = self._request()
+            title = _("fine-tune {name} on {project}").format(name=name, project=request.project.name)
+            device = self._parameterNode.GetParameter(DEVICE) or "auto"
+            job = JobProcess.create(jobRequest(request, device, title))
+        except TransferSegError as error:
+            self.ui.fineTuneStatusLabel.text = str(error)
+            return
+        self._leave()
+        self._attach(job)
+        self._searched = (job.id, projectFolder(self._parameterNode))
+        self._parameterNode.SetParameter(JOB, job.id)
+        self._begin(job.start)
+
+    def _onResume(self) -> None:
+        """Go on with the job that was interrupted."""
+        self._drawTimer.start()
+        self.ui.fineTuneProgressBar.setRange(0, 0)
+        self._begin(self.job.resume)
+
+    def _begin(self, start: Callable[[], None]) -> None:
+        self.ui.fineTuneStatusLabel.text = _("Starting ...")
+        start()
+        self._updateButtons()
+
+    def _onCancel(self) -> None:
+        self.ui.fineTuneStatusLabel.text = _("Stopping ...")
+        self.job.cancel()
+
+    def _onProgress(self, fraction: float | None, secondsLeft: float | None, message: str) -> None:
+        """Show how far the whole is."""
+        self.ui.fineTuneStatusLabel.text = progressText(fraction, secondsLeft, message)
+        self.ui.fineTuneProgressBar.setRange(0, 0 if fraction is None else 1000)
+        self.ui.fineTuneProgressBar.setValue(0 if fraction is None else round(1000 * fraction))
+
+    def _onPoint(self, stage: str, step: int | None, loss: float | None, dice: float | None) -> None:
+        wasEmpty = self.curves.isEmpty
+        self.curves.add(stage, step, loss, dice)
+        if wasEmpty:
+            self._updateButtons()
+
+    def _onDraw(self) -> None:
+        """Draw the new points: not for each one, that would keep the window busy."""
+        if self.curves is not None:
+            self.curves.draw()
+
+    def _onShowCurves(self) -> None:
+        self.curves.show()
+
+    def _onLogOpened(self, collapsed: bool) -> None:
+        """Show the whole log when it is asked for."""
+        if not collapsed and self.job is not None:
+            self.ui.fineTuneLogText.setPlainText(self.job.log() or _("The process wrote no log."))
+
+    def _onEnd(self, job: JobProcess) -> None:
+        """Show how the job ended."""
+        self._drawTimer.stop()
+        self.curves.draw()
+        self.ui.fineTuneStatusLabel.text = endText(job)
+        self._onLogOpened(self.ui.fineTuneLogButton.collapsed)
+        if job.state == JobState.DONE and job.result is not None:
+            self.decision.show(job.result, self._parameterNode)
+        self._updateButtons()
+
+
+def strategyText(word: str) -> str:
+    """Return one of the library's strategies for a person."""
+    return {
+        "finetune": _("Fine-tune: the last layers first, then all"),
+        "vanilla": _("Vanilla: all layers at once"),
+        "scratch": _("From scratch: random weights"),
+        "auto": _("Automatic: whichever does best on held-out cases (takes longer)"),
+    }.get(word, word)
+
+
+def progressText(fraction: float | None, secondsLeft: float | None, message: str) -> str:
+    """Return the status line of a running job, e.g. '40 %, 3 min 5 s left: Final training, loss 0.310'."""
+    if fraction is None:
+        return message or _("Starting ...")
+    text = f"{100 * fraction:.0f} %"
+    if secondsLeft is not None:
+        text += _(", {left} left").format(left=durationText(secondsLeft))
+    return f"{text}: {message}" if message else text
+
+
+def endText(job: JobProcess) -> str:
+    """Return the status line of a job that has ended: the reason, and the last lines of the log where they say more."""
+    if job.state == JobState.DONE and job.result is not None:
+        return _("Version {number} of '{name}' was made in {time}.").format(
+            number=job.result["version"], name=job.result["model"], time=durationText(job.result["seconds"])
+        )
+    if job.state == JobState.CANCELLED:
+        return _("Cancelled. Resume goes on from where it was.")
+    text = _("Not fine-tuned: {reason}").format(reason=job.error)
+    lines = [line for line in job.lastLines() if job.error not in line]
+    return "\n".join([text, _("The log ends with:"), *lines]) if lines else text

@@ -1,0 +1,108 @@
+"""What the section "Fine-tune" asks for: its place in the parameter node, and the library's request made of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from TransferSegGui.model_choices import ModelChoice
+from TransferSegLib.errors import TransferSegError
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.names import STRATEGIES
+from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.jobs.request import JobRequest
+
+#: Names in the parameter node, and thereby in saved scenes. KNOBS, for scripts, holds further knobs of
+#: ``FineTuningConfiguration`` as JSON; LEFT_OUT the ids of the cases without a tick.
+JOB, MINUTES, STRATEGY, NAME = "FineTuneJob", "FineTuneMinutes", "FineTuneStrategy", "FineTuneName"
+FOLDS, SEED, LEFT_OUT, KNOBS = "FineTuneFolds", "FineTuneSeed", "FineTuneLeftOut", "FineTuneKnobs"
+DEFAULT_MINUTES, DEFAULT_FOLDS, DEFAULT_SEED = 30, 10, 1
+
+
+@dataclass(frozen=True)
+class FineTuneWishes:
+    """What the user asks for beside the model, the project and the device, as a parameter node keeps it."""
+
+    minutes: int = DEFAULT_MINUTES
+    strategy: str = STRATEGIES[0]
+    name: str = ""
+    folds: int = DEFAULT_FOLDS
+    seed: int = DEFAULT_SEED
+    leftOut: tuple[str, ...] = ()
+    knobs: str = ""
+
+    @staticmethod
+    def of(node) -> FineTuneWishes:
+        """Read a parameter node; what is not there, or damaged, has its usual value."""
+        return FineTuneWishes(
+            _whole(node.GetParameter(MINUTES), DEFAULT_MINUTES),
+            node.GetParameter(STRATEGY) or STRATEGIES[0],
+            node.GetParameter(NAME),
+            _whole(node.GetParameter(FOLDS), DEFAULT_FOLDS),
+            _whole(node.GetParameter(SEED), DEFAULT_SEED),
+            _names(node.GetParameter(LEFT_OUT)),
+            node.GetParameter(KNOBS),
+        )
+
+    def writeTo(self, node) -> None:
+        """Write everything to a parameter node, as one change."""
+        wasModifying = node.StartModify()
+        texts = (
+            (MINUTES, str(self.minutes)),
+            (STRATEGY, self.strategy),
+            (NAME, self.name),
+            (FOLDS, str(self.folds)),
+            (SEED, str(self.seed)),
+            (LEFT_OUT, json.dumps(list(self.leftOut), ensure_ascii=False) if self.leftOut else ""),
+        )
+        for key, text in texts:
+            if node.GetParameter(key) != text:
+                node.SetParameter(key, text)
+        node.EndModify(wasModifying)
+
+    def request(self, project: Path, choice: ModelChoice, cases: Sequence[str]) -> FineTuneRequest:
+        """Return the library's request for the cases of a project, of which ``leftOut`` are not used.
+
+        The new version never becomes the current one by itself: the user decides. Raises TransferSegError for knobs
+        that cannot work.
+        """
+        try:
+            knobs: dict[str, Any] = json.loads(self.knobs) if self.knobs else {}
+        except ValueError as error:
+            raise TransferSegError(f"The further knobs of fine-tuning are no JSON: {error}.") from error
+        configuration = FineTuningConfiguration.from_json(knobs | {"strategy": self.strategy, "seed": self.seed})
+        learned = tuple(case for case in cases if case not in self.leftOut)
+        return FineTuneRequest(
+            project=project,
+            model=choice.path.stem if choice.path.is_file() else choice.path.name,
+            name=self.name.strip() or None,
+            minutes=float(self.minutes),
+            configuration=configuration,
+            cases=None if len(learned) == len(cases) else learned,
+            most_folds=self.folds,
+            no_promote=True,
+            command="transferseg finetune (3D Slicer)",
+        )
+
+
+def jobRequest(request: FineTuneRequest, device: str, title: str) -> JobRequest:
+    """Return the job that does a fine-tuning; raises JobError for a device that cannot be one."""
+    return JobRequest("finetune", request.to_json(), device, title)
+
+
+def _whole(text: str, otherwise: int) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return otherwise
+
+
+def _names(text: str) -> tuple[str, ...]:
+    try:
+        names = json.loads(text or "[]")
+    except ValueError:
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()

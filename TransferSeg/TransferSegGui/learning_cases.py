@@ -1,0 +1,72 @@
+"""The table of the section "Fine-tune": the cases of the project, those with a tick are learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import qt
+from slicer.i18n import tr as _
+
+from TransferSegGui.project_choice import readProject
+from TransferSegLib.corrections.revisions import Revision
+from TransferSegLib.datasets.dataset import FILE_NAME
+
+
+class LearningCases:
+    """Wires ``fineTuneCaseTable``; ``onToggled`` gets the ids of the cases without a tick."""
+
+    def __init__(self, table) -> None:
+        """Connect the table."""
+        self.onToggled: Callable[[tuple[str, ...]], None] = lambda leftOut: None
+        self.problem = ""
+        self._table = table
+        self._read: tuple[Path | None, float] = (None, -1.0)
+        self._revisions: tuple[Revision, ...] = ()
+        self._filling = False
+        table.setColumnCount(3)
+        table.setHorizontalHeaderLabels([_("Case"), _("Reviewed structures"), _("Saved")])
+        table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all cases that something can be learned from."""
+        return [revision.case.id for revision in self._revisions if revision.case.annotated]
+
+    def show(self, project: Path | None, leftOut: Sequence[str]) -> None:
+        """Show a project's cases; it is read again only when its file has changed."""
+        file = None if project is None else project / FILE_NAME
+        now = (project, file.stat().st_mtime if file is not None and file.exists() else 0.0)
+        if now != self._read:
+            self._read = now
+            state, self.problem = readProject(project)
+            self._revisions = () if state is None else state.current
+        self._fill(set(leftOut))
+
+    def _fill(self, leftOut: set[str]) -> None:
+        self._filling = True
+        self._table.setRowCount(len(self._revisions))
+        for row, revision in enumerate(self._revisions):
+            case = revision.case
+            structures = ", ".join(case.annotated) or _("none: nothing can be learned from it")
+            for column, text in enumerate((case.id, structures, revision.created[:16].replace("T", " "))):
+                item = self._table.item(row, column)
+                if item is None:
+                    item = qt.QTableWidgetItem()
+                    self._table.setItem(row, column, item)
+                item.setText(text)
+                item.setToolTip(text)
+            tick = self._table.item(row, 0)
+            canLearn = bool(case.annotated)
+            tick.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable | (qt.Qt.ItemIsEnabled if canLearn else 0))
+            tick.setCheckState(qt.Qt.Checked if canLearn and case.id not in leftOut else qt.Qt.Unchecked)
+        self._table.resizeColumnsToContents()
+        self._filling = False
+
+    def _onItemChanged(self, item) -> None:
+        """Tell which cases have no tick now."""
+        if self._filling or item.column() != 0:
+            return
+        rows = [row for row, revision in enumerate(self._revisions) if revision.case.annotated]
+        without = [row for row in rows if int(self._table.item(row, 0).checkState()) != int(qt.Qt.Checked)]
+        self.onToggled(tuple(self._revisions[row].case.id for row in without))

@@ -1,0 +1,103 @@
+"""The verdict of a fine-tuning for a person: its sentences, and before and after as a table node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from TransferSegLib.models.versions_record import BETTER, WORSE
+
+#: How the parameter node refers to the table.
+VERDICT_TABLE = "FineTuneVerdict"
+_COLORS = {BETTER: "#2e7d32", WORSE: "#c62828"}
+
+
+def verdictText(result: Mapping[str, Any]) -> str:
+    """Return the verdict with its reasons, what to look at, and the notes, each on a line.
+
+    ``result`` is that of a ``finetune`` job (docs/job-format.md).
+    """
+    evidence = result["evidence"]
+    lines = [_("Verdict: {answer}.").format(answer=evidence["verdict"]), *evidence["reasons"]]
+    lines += [_("Look: {warning}").format(warning=warning) for warning in evidence["warnings"]]
+    changed = result.get("not_corrected") or []
+    if changed:
+        lines.append(_("Changed although nobody corrected it: {names}.").format(names=", ".join(changed)))
+    return "\n".join([*lines, *result["notes"]])
+
+
+def verdictStyle(result: Mapping[str, Any] | None) -> str:
+    """Return the style sheet of the label with the verdict: a bar at its side, green, red or grey."""
+    if result is None:
+        return ""
+    color = _COLORS.get(result["evidence"]["verdict"], "#757575")
+    return f"border-left: 4px solid {color}; padding-left: 6px;"
+
+
+def verdictTableNode(parameterNode, result: Mapping[str, Any]):
+    """Return the table node with before and after by structure and case, filled anew; made when it is not there."""
+    node = parameterNode.GetNodeReference(VERDICT_TABLE)
+    if node is None:
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", _("Fine-tuning verdict"))
+        parameterNode.SetNodeReferenceID(VERDICT_TABLE, node.GetID())
+    header = [
+        _("Structure"),
+        _("Case"),
+        _("Dice before"),
+        _("Dice after"),
+        _("Change"),
+        _("HD95 before (mm)"),
+        _("HD95 after (mm)"),
+    ]
+    rows = [*_ofStructures(result), *_ofCases(result)]
+    table = vtk.vtkTable()
+    for column, name in enumerate(header):
+        values = vtk.vtkStringArray()
+        values.SetName(name)
+        for row in rows:
+            values.InsertNextValue(row[column])
+        table.AddColumn(values)
+    node.SetUseColumnTitleAsColumnHeader(True)
+    node.SetAndObserveTable(table)
+    return node
+
+
+def _ofStructures(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the rows of the mean and of each structure over all held-out cases."""
+    evidence = result["evidence"]
+    overall = evidence["overall"]
+    if overall is not None:
+        everyone = _("all, {count} patient(s)").format(count=overall["patients"])
+        dice = [overall["parent"], overall["candidate"]]
+        yield [_("mean"), everyone, *map(_number, dice), _change(*dice), "", ""]
+    for row in evidence["method"]["rows"]:
+        if row["cases"]:
+            name = row["structure"]
+            name = _("{name} (new)").format(name=name) if name in result["new_structures"] else name
+            dice = [row["parent"], row["candidate"]]
+            distances = [_number(value, 1) for value in row["hd95_mm"]]
+            everyone = _("all {count}").format(count=row["cases"])
+            yield [name, everyone, *map(_number, dice), _change(*dice), *distances]
+
+
+def _ofCases(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield a row for each structure of each held-out case."""
+    for case in sorted(result["evidence"]["held_out_cases"], key=lambda case: case["case"]):
+        for name, after in case["candidate"].items():
+            before = case["parent"].get(name) or {}
+            dice = [before.get("dice"), after["dice"]]
+            distances = [_number(score.get("hd95_mm"), 1) for score in (before, after)]
+            yield [name, case["case"], *map(_number, dice), _change(*dice), *distances]
+
+
+def _number(value: float | None, decimals: int = 3) -> str:
+    """Return a number as a text; '-' is 'none': unknown to the parent, or an infinite distance."""
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return "-" if before is None or after is None else f"{after - before:+.3f}"

@@ -1,0 +1,112 @@
+"""The verdict card: what came of a fine-tuning, and the user's decision whether the new version is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.model_choices import libraryKey
+from TransferSegGui.verdict_card import verdictStyle, verdictTableNode, verdictText
+from TransferSegLib.errors import ModelError
+from TransferSegLib.models.locate import find_library_model, library_folder
+from TransferSegLib.models.versions_history import history
+from TransferSegLib.models.versions_record import WORSE
+
+#: In the parameter node: the version that the user has decided not to use.
+KEPT_OLD = "FineTuneKeptOld"
+
+
+class VerdictDecision:
+    """Wires ``verdictLabel``, ``verdictTable``, ``promoteButton`` and ``keepOldButton``.
+
+    ``onPromoted`` gets the key of the model whose new version is used now. Nothing is promoted but by the button, and
+    of a version that is worse the button says so.
+    """
+
+    def __init__(self, ui) -> None:
+        """Connect the widgets."""
+        self.ui = ui
+        self.onPromoted: Callable[[str], None] = lambda key: None
+        self._parameterNode = None
+        self._result: dict[str, Any] | None = None
+        self._command: CommandProcess | None = None
+        ui.promoteButton.connect("clicked(bool)", self._onPromote)
+        ui.keepOldButton.connect("clicked(bool)", self._onKeepOld)
+        self.show(None, None)
+
+    @property
+    def isPromoting(self) -> bool:
+        """Whether the new version is being read and verified."""
+        return self._command is not None
+
+    def show(self, result: dict[str, Any] | None, parameterNode) -> None:
+        """Show the result of a job, or that there is none."""
+        self._result, self._parameterNode = result, parameterNode
+        self.ui.verdictLabel.text = "" if result is None else verdictText(result)
+        self.ui.verdictLabel.styleSheet = verdictStyle(result)
+        self.ui.verdictLabel.setVisible(result is not None)
+        self.ui.verdictTable.setVisible(result is not None)
+        node = None if result is None or parameterNode is None else verdictTableNode(parameterNode, result)
+        self.ui.verdictTable.setMRMLTableNode(node)
+        self.update()
+
+    def update(self) -> None:
+        """Enable what can be decided now; a button that is not tells why in its tooltip."""
+        isWorse = self._result is not None and self._result["evidence"]["verdict"] == WORSE
+        promote, keep = self._obstacles()
+        self.ui.promoteButton.enabled, self.ui.keepOldButton.enabled = not promote, not keep
+        self.ui.promoteButton.text = _("Promote although it is worse") if isWorse else _("Promote")
+        self.ui.promoteButton.toolTip = promote or _("Use the new version from now on; the old one can be gone back to")
+        self.ui.keepOldButton.toolTip = keep or _("Use the old version as before; the new one stays in the history")
+
+    def _obstacles(self) -> tuple[str, str]:
+        """Return why the new version cannot be promoted, and why the old one cannot be kept."""
+        if self._result is None:
+            return (_("There is no verdict yet."),) * 2
+        if self._command is not None:
+            return (_("The new version is being read and verified."),) * 2
+        number = self._result["version"]
+        try:
+            found = history(self._result["model"], library_folder())
+            found.find(number)
+        except ModelError as error:
+            return (str(error),) * 2
+        if found.current == number:
+            used = _("Version {number} is used already.").format(number=number)
+            return used, used + " " + _("Roll back in the section Model.")
+        if self._parameterNode is not None and self._parameterNode.GetParameter(KEPT_OLD) == self._name():
+            return "", _("The old version is kept.")
+        return "", ""
+
+    def _name(self) -> str:
+        return f"{self._result['model']}@{self._result['version']}"
+
+    def _onPromote(self) -> None:
+        """Let a process in the background verify the new version and make it the current one."""
+        words = ["models", "promote", self._result["model"], str(self._result["version"])]
+        words += ["--force"] if self._result["evidence"]["verdict"] == WORSE else []
+        self._command = CommandProcess(words)
+        self._command.onEnd = self._onPromoted
+        self.update()
+        self._command.start()
+
+    def _onPromoted(self, command: CommandProcess) -> None:
+        self._command = None
+        self.ui.fineTuneStatusLabel.text = command.error or command.output.strip()
+        self.update()
+        if not command.error and self._result is not None:
+            path = find_library_model(self._result["model"]) or Path(self._result["model"])
+            self.onPromoted(libraryKey(path))
+
+    def _onKeepOld(self) -> None:
+        """Remember that the old version stays; nothing else has to be done for it."""
+        if self._parameterNode is not None:
+            self._parameterNode.SetParameter(KEPT_OLD, self._name())
+        self.ui.fineTuneStatusLabel.text = _(
+            "The old version is kept. The new one is in the history of '{name}'."
+        ).format(name=self._result["model"])
+        self.update()
