@@ -68,6 +68,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Build the panel; called once, when the module is first opened."""
         ScriptedLoadableModuleWidget.setup(self)
         from TransferSegGui.correct_panel import CorrectPanel
+        from TransferSegGui.finetune_panel import FineTunePanel
         from TransferSegGui.model_panel import ModelPanel
         from TransferSegGui.segment_panel import SegmentPanel
 
@@ -79,8 +80,11 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.modelPanel = ModelPanel(self.ui)
         self.segmentPanel = SegmentPanel(self.ui)
         self.correctPanel = CorrectPanel(self.ui)
-        self.panels = [self.modelPanel, self.segmentPanel, self.correctPanel]
+        self.fineTunePanel = FineTunePanel(self.ui)
+        self.panels = [self.modelPanel, self.segmentPanel, self.correctPanel, self.fineTunePanel]
         self.modelPanel.onModelsChanged = self.refreshPanels
+        self.correctPanel.casesChanged.append(self.fineTunePanel.updateFromParameterNode)
+        self.fineTunePanel.onPromoted = self.modelPanel.choose
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)
