@@ -1,0 +1,52 @@
+"""The issue's "done means": real clicks, the real library, the bundled model and real cases, once through the loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+#: Processor seconds that the window's thread may compute at a stretch.
+LONGEST_S = 0.25
+
+
+@pytest.mark.timeout(3600)
+def test_from_a_scan_to_a_better_model_and_back(host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    import sys
+
+    import whole_loop
+    from TransferSegGui.nodes import segmentedBy
+
+    for name in ("MODELS", "JOBS", "PROJECTS"):
+        monkeypatch.setenv(f"TRANSFERSEG_{name}", str(tmp_path / name.lower()))
+    hadTorch = "torch" in sys.modules
+    host.widget.enter()
+    host.widget._parameterNode.SetParameter("Model", whole_loop.BUNDLED)
+    loop = whole_loop.WholeLoop(host, tmp_path / "cases")
+    ui, seen = loop.ui, []
+    for step in loop.steps():
+        seen.append(step)
+        if step == "segmented":
+            by = segmentedBy(loop.node)
+            assert by.model == "head-neck-ct" and len(by.structures) == 7
+            assert loop.node.GetNodeReference("referenceImageGeometryRef").GetID() == loop.volumes[0].GetID()
+            assert loop.node.GetSegmentation().ContainsRepresentation("Closed surface")
+        elif step == "ready to fine-tune":
+            assert ui.caseTable.rowCount == 3 and ui.fineTuneCaseTable.rowCount == 3
+        elif step == "cancelled":
+            assert loop.job_states[-1] == "cancelled"
+        elif step == "verdict":
+            assert ui.verdictTable.mrmlTableNode().GetNumberOfRows() > 0
+            assert "Verdict: " in ui.verdictLabel.text
+            assert not host.widget.fineTunePanel.curves.isEmpty
+        elif step == "promoted":
+            assert ui.historyTable.rowCount == 2
+        elif step == "segmented with the new version":
+            assert segmentedBy(loop.node).version == str(loop.result["version"])
+    assert seen[-1] == "rolled back" and "verdict" in seen
+    assert loop.job_states[-1] == "done" and "cancelled" in loop.job_states
+    print(f"\nThe window's thread computed at most {loop.watch.longest_s:.3f} s at a stretch.")
+    assert loop.watch.longest_s < LONGEST_S
+    assert ("torch" in sys.modules) == hadTorch, "torch was imported in Slicer's process"
+    monkeypatch.undo()
+    host.widget.enter()

@@ -1,0 +1,241 @@
+"""The whole loop as a user clicks it, step by step: for the test that asserts, and for the tutorial's pictures."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+TOP = Path(__file__).resolve().parents[2]
+CASES = TOP / "Testing" / "Data" / "head_neck_ct"
+STRUCTURE = "left parotid gland"
+BUNDLED = "bundled/head-neck-ct"
+#: Waiting is for a machine that has other things to do as well.
+PATIENCE_S = 1800.0
+
+
+def use_folders(folder: Path) -> None:
+    """Let models, jobs, projects and measurements of this process and its children go below a folder."""
+    for name, part in (("MODELS", "models"), ("JOBS", "jobs"), ("PROJECTS", "projects"), ("CACHE", "cache")):
+        os.environ[f"TRANSFERSEG_{name}"] = str(folder / part)
+
+
+class WindowWatch:
+    """Measures how long the window's thread computes without letting Qt go on, in processor seconds.
+
+    Processor time, because on a busy machine the clock goes on while other processes compute.
+    """
+
+    def __init__(self) -> None:
+        import qt
+
+        self.longest_s = 0.0
+        self._before = time.thread_time()
+        self._timer = qt.QTimer()
+        self._timer.connect("timeout()", self._tick)
+
+    def __enter__(self) -> WindowWatch:
+        self._before = time.thread_time()
+        self._timer.start(0)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._tick()
+        self._timer.stop()
+
+    def _tick(self) -> None:
+        now = time.thread_time()
+        self.longest_s = max(self.longest_s, now - self._before)
+        self._before = now
+
+
+class WholeLoop:
+    """A user at work in the test host; ``steps`` clicks on and yields the name of each step when it is done."""
+
+    def __init__(self, host, project: Path) -> None:
+        self.host, self.ui, self.project = host, host.widget.ui, project
+        self.watch = WindowWatch()
+        self.volumes: list = []
+        self.result = None
+        #: States of the fine-tuning's job as they were seen.
+        self.job_states: list[str] = []
+
+    def steps(self) -> Iterator[str]:
+        """Go once through the loop."""
+        self.load(self._sample(), "CT head and neck")
+        yield "loaded"
+        yield from self.segmented()
+        for number in range(3):
+            if number:
+                self.load(CASES / "images" / f"{('pt_22', 'pt_120')[number - 1]}.nii.gz", f"CT {number + 1}")
+                self.segment()
+            yield from self.corrected(first=number == 0)
+        yield from self.fine_tuned()
+        yield from self.decided()
+
+    # Segment
+
+    def load(self, image: Path, name: str) -> None:
+        """Load a scan and choose it."""
+        import slicer
+
+        volume = slicer.modules.volumes.logic().AddArchetypeVolume(str(image), name, 0)
+        volume.GetDisplayNode().AutoWindowLevelOff()
+        volume.GetDisplayNode().SetWindowLevel(400, 40)
+        self.volumes.append(volume)
+        self.ui.inputVolumeSelector.setCurrentNode(volume)
+        self._show(volume, (0.0, 0.0, 0.0), fit=True)
+
+    def segment(self) -> None:
+        """Click Segment and wait for the result."""
+        assert self.ui.segmentButton.enabled, self.ui.segmentButton.toolTip
+        self.ui.segmentButton.click()
+        self.host.waitFor(lambda: not self.ui.cancelSegmentButton.enabled, PATIENCE_S)
+        assert self.node is not None, self.ui.segmentStatusLabel.text
+        self.show_structure()
+
+    def segmented(self) -> Iterator[str]:
+        """Segment the sample: cancel once, then let it be done."""
+        ui = self.ui
+        ui.segmentButton.click()
+        ui.cancelSegmentButton.click()
+        self.host.waitFor(lambda: not ui.cancelSegmentButton.enabled, PATIENCE_S)
+        assert ui.segmentStatusLabel.text == "Cancelled."
+        with self.watch:
+            ui.segmentButton.click()
+            self.host.waitFor(lambda: "% left" in ui.segmentStatusLabel.text or " left" in ui.segmentStatusLabel.text)
+        yield "segmenting"
+        with self.watch:
+            self.host.waitFor(lambda: not ui.cancelSegmentButton.enabled, PATIENCE_S)
+        assert self.node is not None, ui.segmentStatusLabel.text
+        self.show_structure()
+        ui.showIn3DCheckBox.checked = True
+        yield "segmented"
+
+    # Correct
+
+    def corrected(self, first: bool) -> Iterator[str]:
+        """Paint where the structure goes on above, tick it and another one, and save the case."""
+        ui = self.ui
+        ui.projectPathLineEdit.currentPath = str(self.project)
+        segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(STRUCTURE)
+        editor = ui.segmentEditorWidget
+        editor.setCurrentSegmentID(segment_id)
+        center = np.array(self.node.GetSegmentCenterRAS(segment_id))
+        before = self.voxels(segment_id)
+        above = center + np.array([0.0, 0.0, 10.0])
+        touched = editor.userPaints([above, above + np.array([2.0, -3.0, 2.0])], 7.0)
+        assert touched > 0 and self.voxels(segment_id) > before
+        if first:
+            self._show(self.volumes[-1], tuple(above))
+            yield "painted"
+        for name in (STRUCTURE, "mandible"):
+            self.tick(name)
+        if first:
+            yield "reviewed"
+        assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
+        ui.saveCorrectionButton.click()
+        self.host.waitFor(lambda: ui.cancelSaveButton.enabled is False, PATIENCE_S)
+        assert "is saved." in ui.correctionStatusLabel.text, ui.correctionStatusLabel.text
+        if first:
+            yield "saved"
+
+    def tick(self, name: str) -> None:
+        """Tick a structure as right in this scan."""
+        import qt
+
+        table = self.ui.reviewedTable
+        rows = {table.item(row, 0).text(): row for row in range(table.rowCount)}
+        table.item(rows[name], 0).setCheckState(qt.Qt.Checked)
+
+    def voxels(self, segment_id: str) -> int:
+        import slicer
+
+        voxels_zyx = slicer.util.arrayFromSegmentBinaryLabelmap(self.node, segment_id, self.volumes[-1])
+        return int(np.count_nonzero(voxels_zyx))
+
+    # Fine-tune
+
+    def fine_tuned(self) -> Iterator[str]:
+        """Start, cancel, resume, see curves and the verdict."""
+        ui, panel = self.ui, self.host.widget.fineTunePanel
+        ui.minutesSpinBox.setValue(1)
+        assert ui.fineTuneButton.enabled, ui.fineTuneButton.toolTip
+        yield "ready to fine-tune"
+        with self.watch:
+            ui.fineTuneButton.click()
+            self.host.waitFor(lambda: "running" in self._note(panel), PATIENCE_S)
+            ui.cancelFineTuneButton.click()
+            self.host.waitFor(lambda: not ui.cancelFineTuneButton.enabled, PATIENCE_S)
+            self._note(panel)
+            assert ui.resumeFineTuneButton.enabled, ui.fineTuneStatusLabel.text
+        yield "cancelled"
+        with self.watch:
+            ui.resumeFineTuneButton.click()
+            self.host.waitFor(lambda: ui.showCurvesButton.enabled or not ui.cancelFineTuneButton.enabled, PATIENCE_S)
+            ui.showCurvesButton.click()
+            self.host.process(1500)
+        yield "fine-tuning"
+        with self.watch:
+            self.host.waitFor(lambda: not ui.cancelFineTuneButton.enabled, PATIENCE_S)
+        self._note(panel)
+        self.result = panel.job.result
+        assert self.result is not None, ui.fineTuneStatusLabel.text + "\n" + panel.job.log()
+        yield "verdict"
+
+    def _note(self, panel) -> str:
+        """Note the job's state and return it, '' before there is a job."""
+        state = str(panel.job.state) if panel.job is not None else ""
+        if state and state not in self.job_states[-1:]:
+            self.job_states.append(state)
+        return state
+
+    # Decide
+
+    def decided(self) -> Iterator[str]:
+        """Promote the new version (whatever its verdict), segment with it, go back to the old one."""
+        ui = self.ui
+        if ui.promoteButton.enabled:
+            ui.promoteButton.click()
+        self.host.waitFor(lambda: self.chosen_model() == f"library/{self.result['model']}", PATIENCE_S)
+        yield "promoted"
+        ui.inputVolumeSelector.setCurrentNode(self.volumes[0])
+        ui.outputSegmentationSelector.setCurrentNode(None)
+        self.segment()
+        yield "segmented with the new version"
+        self.host.waitFor(lambda: ui.rollbackButton.enabled, PATIENCE_S)
+        ui.rollbackButton.click()
+        self.host.waitFor(lambda: "version 0" in ui.modelStatusLabel.text.lower(), PATIENCE_S)
+        yield "rolled back"
+
+    def chosen_model(self) -> str:
+        return self.host.widget._parameterNode.GetParameter("Model")
+
+    # What is shown
+
+    @property
+    def node(self):
+        """The segmentation that is shown and corrected."""
+        return self.ui.outputSegmentationSelector.currentNode()
+
+    def show_structure(self) -> None:
+        """Let the views show the middle of the structure that is corrected."""
+        segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(STRUCTURE)
+        self._show(self.volumes[-1], self.node.GetSegmentCenterRAS(segment_id))
+
+    def _show(self, volume, center_ras, fit: bool = False) -> None:
+        bounds = [0.0] * 6
+        volume.GetRASBounds(bounds)
+        middle = tuple((bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3))
+        for view in self.host.slices.values():
+            view.view.show(volume, middle if fit else center_ras)
+
+    @staticmethod
+    def _sample() -> Path:
+        from TransferSegLib.datasets.dataset import read_dataset
+        from TransferSegLib.models.locate import bundled_sample
+
+        return read_dataset(bundled_sample()).cases[0].image
