@@ -45,15 +45,12 @@ class Module:
 class Application:
     """The part of ``slicer.app`` that works without a window; ``Host`` adds what needs one."""
 
-    #: Signals that can be connected to, and what was connected.
-    _SIGNALS = ("startupCompleted()", "aboutToQuit()", "lastWindowClosed()")
     applicationName = mainApplicationName = "Slicer"
     majorVersion, minorVersion = 5, 10
 
     def __init__(self) -> None:
-        self._slots: dict[str, list[Callable]] = {signal: [] for signal in self._SIGNALS}
         self._coreIOManager = CoreIOManager()
-        self._atStartup: list = []
+        self._atStartup: list[Callable[[], None]] = []
         self._temporaryFolder = tempfile.TemporaryDirectory(prefix="slicerhost-")
         self.temporaryPath = self._temporaryFolder.name
         self._logic = slicer.vtkSlicerApplicationLogic()
@@ -66,7 +63,13 @@ class Application:
     def mrmlScene(self):
         return slicer.mrmlScene
 
-    def connect(self, signal: str, target) -> None:
+    def coreIOManager(self) -> CoreIOManager:
+        return self._coreIOManager
+
+    def testingEnabled(self) -> bool:
+        return True
+
+    def connect(self, signal: str, target: Callable[[], None]) -> None:
         """Keep what is to be called at the end of the start-up; the application has no other signals here."""
         if signal != "startupCompleted()":
             raise AttributeError(f"the test host's application has no signal '{signal}'")

@@ -146,7 +146,7 @@ def boxMask(box, volumeNode) -> np.ndarray:
         ijkToObject = np.linalg.inv(worldToIjkOf(volumeNode) @ objectToWorld)
     except ValueError as error:
         raise RuntimeError(str(error)) from error
-    half = np.array(box.GetSizeWorld()) / 2
+    half = np.array(box.GetSize()) / 2  # along the box' own axes, in which the voxels' centres are now
     mask_zyx = _emptyOf(volumeNode)
     k, j, i = (np.arange(count, dtype=np.float32) for count in mask_zyx.shape)
     for index, each in enumerate(k):

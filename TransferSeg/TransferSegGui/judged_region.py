@@ -47,6 +47,8 @@ class JudgedRegion:
 
     def show(self, segmentationNode, volumeNode) -> None:
         """Show the region of a segmentation (None: none) of a volume."""
+        if segmentationNode is not self._segmentation or volumeNode is not self._volume:
+            self.problem = ""
         self._segmentation, self._volume = segmentationNode, volumeNode
         self._update()
 
@@ -55,11 +57,13 @@ class JudgedRegion:
         if self._segmentation is None or self._volume is None:
             return ""
         kind = judgedKind(self._segmentation)
+        if self.problem:
+            return self.problem
         if kind == JUDGED_SLICES and not self._segmentation.GetAttribute(SLICES_ATTRIBUTE):
             return _("Mark the slices that you looked at, or choose the whole scan.")
         if kind == JUDGED_BOX and self._segmentation.GetNodeReference(BOX_ROLE) is None:
             return _("Choose the box that you looked at, or the whole scan.")
-        return self.problem
+        return ""
 
     def _update(self) -> None:
         """Show what the node says."""
@@ -111,6 +115,7 @@ class JudgedRegion:
     def _onBox(self) -> None:
         if not self._updating and self._segmentation is not None:
             self._segmentation.SetNodeReferenceID(BOX_ROLE, self.ui.judgedRoiSelector.currentNodeID or None)
+            self.problem = ""
             self.changed()
 
     def _onClear(self) -> None:

@@ -1,0 +1,538 @@
+"""The section "Correct": real painting, ticks and clicks on the real scene; what arrives in the project is compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from TransferSegLib.corrections.project import Project
+from TransferSegLib.models.store import load_description
+from TransferSegLib.scans.write import write_label_map
+
+TESTING = Path(__file__).resolve().parents[1]
+SHAPE_ZYX = (14, 18, 22)
+#: Oblique, so that a swapped axis or sign cannot go unseen: index to RAS mm.
+IJK_TO_RAS = np.array(
+    [
+        [-1.9696155, 0.0, -0.4341204, 30.0],
+        [0.0, -2.2, 0.0, 25.0],
+        [-0.3472964, 0.0, 2.4620194, -40.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+STRAIGHT = np.diag([2.0, 2.0, 3.0, 1.0])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, ui) -> Path:
+    """Choose a project as the user does; it does not exist yet."""
+    ui.projectPathLineEdit.currentPath = str(tmp_path / "project")
+    ui.scanFolderPathLineEdit.currentPath = ""
+    ui.notesLineEdit.text = ""
+    return tmp_path / "project"
+
+
+def scan_zyx(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-500, 500, SHAPE_ZYX).astype(np.int16)
+
+
+def add_volume(name: str = "CT", seed: int = 0, matrix: np.ndarray = IJK_TO_RAS):
+    import slicer
+
+    return slicer.util.addVolumeFromArray(scan_zyx(seed), ijkToRAS=slicer.util.vtkMatrixFromArray(matrix), name=name)
+
+
+def predicted(ui, volume, tmp_path: Path):
+    """Return a segmentation as a run of the model leaves it: read from a file, with the model and the prediction."""
+    from TransferSegGui.nodes import SegmentedBy, readSegmentation
+    from TransferSegGui.predictions import keepPrediction
+
+    label_set = load_description(TESTING / "Data" / "model_format_1" / "model").label_set
+    labels_zyx = np.zeros(SHAPE_ZYX, np.uint8)
+    labels_zyx[2:6, 3:8, 4:12], labels_zyx[8:12, 9:15, 10:18] = 1, 3
+    image = sitk.GetImageFromArray(labels_zyx)
+    image.CopyInformation(sitk_grid(volume))
+    write_label_map(image, tmp_path / "result.seg.nrrd", label_set)
+    node = readSegmentation(tmp_path / "result.seg.nrrd", volume)
+    SegmentedBy("format-one", "1.0", tuple(label_set.names)).writeTo(node)
+    keepPrediction(node, tmp_path / "result.seg.nrrd")
+    ui.inputVolumeSelector.setCurrentNode(volume)
+    ui.outputSegmentationSelector.setCurrentNode(node)
+    return node, labels_zyx
+
+
+def sitk_grid(volume) -> sitk.Image:
+    from TransferSegGui.label_map import onGridOf
+
+    return onGridOf(volume, np.zeros(SHAPE_ZYX, np.uint8))
+
+
+def empty_segmentation(ui, volume, *names: str):
+    """Return a segmentation with empty segments, made as the user makes it."""
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    ui.inputVolumeSelector.setCurrentNode(volume)
+    ui.outputSegmentationSelector.setCurrentNode(node)
+    for name in names:
+        ui.newStructureLineEdit.text = name
+        ui.addStructureButton.click()
+    return node
+
+
+def ras_of(volume, zyx: tuple[int, int, int]) -> list[float]:
+    import slicer
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return (slicer.util.arrayFromVTKMatrix(matrix) @ [*zyx[::-1], 1.0])[:3].tolist()
+
+
+def rows(table) -> list[list[str]]:
+    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
+
+
+def tick(ui, name: str, ticked: bool = True) -> None:
+    import qt
+
+    (row,) = [row for row, texts in enumerate(rows(ui.reviewedTable)) if texts[0] == name]
+    ui.reviewedTable.item(row, 0).setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)
+
+
+def save(host) -> str:
+    """Press Save, wait, and return the status line."""
+    ui, panel = host.widget.ui, host.widget.correctPanel
+    assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
+    ui.saveCorrectionButton.click()
+    if panel.saving is not None:
+        assert not ui.saveCorrectionButton.enabled and ui.saveCorrectionButton.toolTip == "A case is being saved."
+        assert ui.cancelSaveButton.enabled
+    host.waitFor(lambda: panel.saving is None)
+    assert not ui.cancelSaveButton.enabled
+    return ui.correctionStatusLabel.text
+
+
+def segment_zyx(node, name: str, volume) -> np.ndarray:
+    import slicer
+
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume)
+
+
+def labels_of(path: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def temporary_folders() -> list[str]:
+    import slicer
+
+    return [each.name for each in Path(slicer.app.temporaryPath).glob("TransferSeg-*")]
+
+
+def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: Path, tmp_path: Path):
+    import slicer
+
+    volume = add_volume()
+    node, labels_zyx = predicted(ui, volume, tmp_path)
+    assert ui.segmentEditorWidget.segmentationNode() is node
+    assert ui.segmentEditorWidget.sourceVolumeNode() is volume
+    assert [texts[:2] for texts in rows(ui.reviewedTable)] == [
+        ["brainstem", "unknown"],
+        ["right parotid gland", "unknown"],
+        ["left parotid gland", "unknown"],
+    ]
+    assert not ui.saveCorrectionButton.enabled and "Tick the structures" in ui.saveCorrectionButton.toolTip
+
+    ui.segmentEditorWidget.setCurrentSegmentID(node.GetSegmentation().GetSegmentIdBySegmentName("right parotid gland"))
+    assert ui.segmentEditorWidget.userPaints([ras_of(volume, (4, 12, 15))], 5.0) > 20
+    painted_zyx = segment_zyx(node, "right parotid gland", volume) > 0
+    assert painted_zyx[4, 12, 15] and painted_zyx.sum() > (labels_zyx == 3).sum() + 20
+    tick(ui, "right parotid gland")
+    assert rows(ui.reviewedTable)[1][1] == "learned from"
+    ui.notesLineEdit.text = "lower pole redrawn"
+    assert save(host).startswith("case-0001, revision 1, is saved.")
+    assert "not reviewed, so counts as unknown: brainstem" in ui.correctionStatusLabel.text
+    assert temporary_folders() == []
+
+    (revision,) = Project(folder).state().current
+    assert revision.case.annotated == ("right parotid gland",) and revision.notes == "lower pole redrawn"
+    assert str(revision.corrected_from) == "format-one 1.0"
+    names = {one.name: one.label for one in Project(folder).state().label_set}
+    saved_zyx = labels_of(revision.case.labels)
+    np.testing.assert_array_equal(saved_zyx == names["right parotid gland"], painted_zyx)
+    np.testing.assert_array_equal(saved_zyx == names["brainstem"], (labels_zyx == 1) & ~painted_zyx)
+    kept_zyx = labels_of(revision.prediction)
+    np.testing.assert_array_equal(kept_zyx == names["right parotid gland"], labels_zyx == 3)
+    image = sitk.ReadImage(str(revision.case.image))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), scan_zyx())
+    np.testing.assert_allclose(image.GetDirection(), sitk_grid(volume).GetDirection(), atol=1e-6)
+    np.testing.assert_allclose(image.GetOrigin(), sitk_grid(volume).GetOrigin(), atol=1e-5)
+    case_row = ["case-0001", "in use", "1", "right parotid gland", "format-one 1.0"]
+    assert [texts[:5] for texts in rows(ui.caseTable)] == [case_row]
+    assert rows(ui.reviewedTable)[1][2] == "1", "the structure is reviewed in one case"
+
+    tick(ui, "brainstem")
+    node.GetSegmentation().GetNthSegment(1).SetName("Parotis rechts")
+    assert rows(ui.reviewedTable)[1][:2] == ["Parotis rechts", "learned from"], "a renamed segment keeps its tick"
+    assert "case-0001" in ui.saveCorrectionButton.toolTip
+    slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationDisplayNode"))
+    assert save(host).startswith("case-0001, revision 2, is saved.")
+    (revision,) = Project(folder).state().current
+    assert revision.number == 2 and set(revision.case.annotated) == {"brainstem", "Parotis rechts"}
+    assert len(Project(folder).revisions("case-0001")) == 2
+
+
+def test_opening_a_case_gives_its_ticks_its_region_and_todays_names(host, ui, folder: Path, tmp_path: Path):
+    import slicer
+    from TransferSegGui.judged_mask import JUDGED_SLICES
+
+    from TransferSegLib.corrections.structure_changes import rename_structure
+
+    volume = add_volume()
+    predicted(ui, volume, tmp_path)
+    tick(ui, "brainstem")
+    ui.judgedComboBox.setCurrentIndex(1)
+    assert not ui.saveCorrectionButton.enabled and "Mark the slices" in ui.saveCorrectionButton.toolTip
+    ui.judgedSlicesLineEdit.text = "z: 2-4, 9"
+    ui.judgedSlicesLineEdit.editingFinished.emit()
+    save(host)
+    (revision,) = Project(folder).state().current
+    judged_zyx = labels_of(revision.case.judged)
+    assert sorted(set(np.nonzero(judged_zyx)[0])) == [2, 3, 4, 9]
+    rename_structure(Project(folder), "brainstem", "stem")
+
+    slicer.mrmlScene.Clear(False)
+    ui.projectPathLineEdit.currentPath = str(folder)
+    host.widget.enter()
+    ui.caseTable.clearSelection()
+    assert not ui.openCaseButton.enabled and ui.openCaseButton.toolTip == "Select a case first."
+    ui.caseTable.selectRow(0)
+    ui.openCaseButton.click()
+    assert "revision 2" in ui.correctionStatusLabel.text
+    node, opened = ui.outputSegmentationSelector.currentNode(), ui.inputVolumeSelector.currentNode()
+    assert opened.GetStorageNode() is None and node.GetStorageNode() is None, "a saved scene must not write there"
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(opened), scan_zyx())
+    ticks = {texts[0]: texts[1] for texts in rows(ui.reviewedTable)}
+    assert ticks == {"stem": "learned from", "right parotid gland": "unknown"}
+    assert ui.judgedComboBox.currentText == "The region saved with the case"
+    assert ui.segmentEditorWidget.sourceVolumeNode() is opened
+    assert save(host).startswith("case-0001, revision 2, is saved.")
+    (revision,) = Project(folder).state().current
+    assert revision.case.annotated == ("stem",) and str(revision.corrected_from) == "format-one 1.0"
+    np.testing.assert_array_equal(labels_of(revision.case.judged), judged_zyx)
+    assert revision.prediction is not None
+    ui.judgedComboBox.setCurrentIndex(1)
+    assert node.GetAttribute("TransferSeg.Judged") == JUDGED_SLICES
+
+    assert not ui.restoreCaseButton.enabled
+    ui.removeCaseButton.click()
+    assert rows(ui.caseTable)[0][1] == "removed" and Project(folder).state().current == ()
+    assert not ui.openCaseButton.enabled and "removed" in ui.openCaseButton.toolTip
+    ui.restoreCaseButton.click()
+    assert rows(ui.caseTable)[0][1] == "in use" and len(Project(folder).state().current) == 1
+
+
+def test_new_structures_and_structures_that_are_absent(host, ui, folder: Path):
+    volume = add_volume()
+    ui.inputVolumeSelector.setCurrentNode(volume)
+    assert not ui.addStructureButton.enabled and "no segmentation" in ui.addStructureButton.toolTip
+    node = empty_segmentation(ui, volume)
+    assert "has no structures" in ui.saveCorrectionButton.toolTip
+    assert not ui.addStructureButton.enabled and "name" in ui.addStructureButton.toolTip
+    ui.newStructureLineEdit.text = "parotid left"
+    ui.addStructureButton.click()
+    assert [texts[0] for texts in rows(ui.reviewedTable)] == [
+        "left parotid gland"
+    ] and ui.newStructureLineEdit.text == ""
+    segment = node.GetSegmentation().GetNthSegment(0)
+    assert ui.segmentEditorWidget.currentSegmentID() == node.GetSegmentation().GetNthSegmentID(0)
+    import vtk
+
+    entry = vtk.reference("")
+    assert segment.GetTag("TerminologyEntry", entry) and "SCT^45289007^Parotid gland~SCT^7771000" in str(entry)
+    ui.newStructureLineEdit.text = "LeftParotid"
+    ui.addStructureButton.click()
+    assert "already" in ui.correctionStatusLabel.text and node.GetSegmentation().GetNumberOfSegments() == 1
+    ui.newStructureLineEdit.text = "nodule"
+    ui.newStructureLineEdit.returnPressed.emit()
+    ui.segmentEditorWidget.userPaints([ras_of(volume, (7, 9, 11))], 4.0)
+    tick(ui, "nodule")
+    tick(ui, "left parotid gland")
+    text = save(host)
+    assert "'left parotid gland' was reviewed and has no voxel" in text
+
+    other = add_volume("other", seed=1)
+    second = empty_segmentation(ui, other, "larynx")
+    assert [texts[:2] for texts in rows(ui.reviewedTable)] == [
+        ["larynx", "unknown"],
+        ["left parotid gland", "unknown (no segment)"],
+        ["nodule", "unknown (no segment)"],
+    ]
+    tick(ui, "nodule")
+    assert second.GetSegmentation().GetSegmentIdBySegmentName("nodule"), "an empty segment says that it is absent"
+    assert [texts[:2] for texts in rows(ui.reviewedTable)][1] == ["nodule", "learned from"]
+    ui.outputSegmentationSelector.setCurrentNode(node)
+    assert {texts[0] for texts in rows(ui.reviewedTable) if texts[1] == "learned from"} == {
+        "nodule",
+        "left parotid gland",
+    }, "each segmentation has its own ticks"
+    assert "made for 'CT'" in ui.saveCorrectionButton.toolTip, "the chosen volume is the other one"
+
+
+def test_marking_the_slice_that_a_view_shows(host, ui, folder: Path):
+    volume = add_volume(matrix=STRAIGHT)
+    empty_segmentation(ui, volume, "nodule")
+    tick(ui, "nodule")
+    ui.judgedComboBox.setCurrentIndex(1)
+    for number in (5, 6, 2):
+        host.slices["Red"].view.show(volume, ras_of(volume, (number, 9, 11)))
+        ui.markJudgedButton.click()
+    assert ui.judgedSlicesLineEdit.text == "z:2,5-6" and ui.saveCorrectionButton.enabled
+    host.slices["Green"].view.show(volume, ras_of(volume, (5, 9, 11)))
+    ui.judgedViewComboBox.setCurrentIndex(2)
+    ui.markJudgedButton.click()
+    assert "along y: clear the marks first" in ui.saveCorrectionButton.toolTip
+    ui.clearJudgedButton.click()
+    ui.markJudgedButton.click()
+    assert ui.judgedSlicesLineEdit.text == "y:9" and ui.saveCorrectionButton.enabled
+    ui.judgedSlicesLineEdit.text = "middle"
+    ui.judgedSlicesLineEdit.editingFinished.emit()
+    assert not ui.saveCorrectionButton.enabled and "'middle' does not name slices" in ui.saveCorrectionButton.toolTip
+    ui.judgedSlicesLineEdit.text = "z:14"
+    ui.judgedSlicesLineEdit.editingFinished.emit()
+    assert save(host) == "Not saved: The image has no slice 14 along z: they count from 0 to 13."
+    assert temporary_folders() == [] and not folder.exists()
+
+    oblique = add_volume("oblique")
+    empty_segmentation(ui, oblique, "nodule")
+    assert ui.judgedComboBox.currentIndex == 0, "another scan has another region"
+    ui.judgedComboBox.setCurrentIndex(1)
+    ui.judgedViewComboBox.setCurrentIndex(0)
+    ui.markJudgedButton.click()
+    tick(ui, "nodule")
+    assert "turn it to the volume's axes" in ui.saveCorrectionButton.toolTip
+
+
+def test_a_box_that_was_looked_at_becomes_a_mask(host, ui, folder: Path):
+    import slicer
+    from TransferSegGui.judged_mask import writeJudged
+
+    volume = add_volume(matrix=STRAIGHT)
+    node = empty_segmentation(ui, volume, "nodule")
+    tick(ui, "nodule")
+    ui.judgedComboBox.setCurrentIndex(2)
+    assert "Choose the box" in ui.saveCorrectionButton.toolTip
+    ui.markJudgedButton.click()
+    assert "Nothing is segmented yet" in host.widget.correctPanel.judged.problem
+    ui.segmentEditorWidget.userPaints([ras_of(volume, (7, 9, 11))], 4.0)
+    ui.markJudgedButton.click()
+    box = ui.judgedRoiSelector.currentNode()
+    assert box is not None and ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
+    box.SetCenterWorld(*ras_of(volume, (7, 9, 11)))
+    box.SetSizeWorld(2 * 2.5 * 2, 2 * 1.5 * 2, 2 * 3.5 * 3)
+    expected = np.zeros(SHAPE_ZYX, np.uint8)
+    expected[4:11, 8:11, 9:14] = 1
+    for transformed in (False, True):
+        if transformed:
+            moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+            moved.SetMatrixTransformToParent(
+                slicer.util.vtkMatrixFromArray(np.array([[0, -1, 0, 5], [1, 0, 0, 7], [0, 0, 1, 9], [0, 0, 0, 1.0]]))
+            )
+            for each in (volume, node, box):
+                each.SetAndObserveTransformNodeID(moved.GetID())
+        assert writeJudged(node, volume, folder.parent / "judged.nrrd")
+        np.testing.assert_array_equal(labels_of(folder.parent / "judged.nrrd"), expected)
+    slicer.mrmlScene.RemoveNode(box)
+    host.process()
+    assert not ui.saveCorrectionButton.enabled and "Choose the box" in ui.saveCorrectionButton.toolTip
+
+
+def test_overlaps_and_transforms_in_the_label_map(host, ui, folder: Path):
+    import slicer
+    from TransferSegGui.label_map import labelMapOf
+
+    volume = add_volume()
+    node = empty_segmentation(ui, volume, "one", "two")
+    one, two = node.GetSegmentation().GetSegmentIDs()
+    first_zyx, second_zyx = np.zeros(SHAPE_ZYX, np.uint8), np.zeros(SHAPE_ZYX, np.uint8)
+    first_zyx[2:8, 2:8, 2:8], second_zyx[6:12, 6:12, 6:12] = 1, 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(first_zyx, node, one, volume)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(second_zyx, node, two, volume)
+    for winner, expected in (
+        (one, np.where(first_zyx, 1, 2 * second_zyx)),
+        (two, np.where(second_zyx, 2, first_zyx)),
+    ):
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(labelMapOf(node, volume, [winner])), expected)
+    tick(ui, "one")
+    tick(ui, "two")
+    ui.saveCorrectionButton.click()
+    assert "Not saved: 'one' and 'two' share 8 voxels" in ui.correctionStatusLabel.text
+    assert not folder.exists() and temporary_folders() == []
+
+    # Under one transform they move together: nothing changes. Under another one the segments are brought back.
+    moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    shift = np.eye(4)
+    shift[:3, 3] = 3 * IJK_TO_RAS[:3, 0]  # three voxels along x
+    moved.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
+    before = sitk.GetArrayFromImage(labelMapOf(node, volume, [one]))
+    volume.SetAndObserveTransformNodeID(moved.GetID())
+    node.SetAndObserveTransformNodeID(moved.GetID())
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(labelMapOf(node, volume, [one])), before)
+    volume.SetAndObserveTransformNodeID(None)
+    there = sitk.GetArrayFromImage(labelMapOf(node, volume, [one]))
+    np.testing.assert_array_equal(there, np.roll(before, 3, axis=2))
+
+
+def test_segments_on_another_grid_are_resampled(host, ui):
+    import slicer
+    from TransferSegGui.label_map import labelMapOf
+
+    volume = add_volume(matrix=STRAIGHT)
+    fine = slicer.util.addVolumeFromArray(
+        np.zeros((28, 36, 44), np.int16), ijkToRAS=slicer.util.vtkMatrixFromArray(np.diag([1.0, 1.0, 1.5, 1.0]))
+    )
+    node = empty_segmentation(ui, fine, "one")
+    mask_zyx = np.zeros((28, 36, 44), np.uint8)
+    mask_zyx[4:12, 6:20, 8:30] = 1
+    (segment,) = node.GetSegmentation().GetSegmentIDs()
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask_zyx, node, segment, fine)
+    expected = np.zeros(SHAPE_ZYX, np.uint8)
+    expected[2:6, 3:10, 4:15] = 1
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(labelMapOf(node, volume, [segment])), expected)
+
+
+def test_the_next_scan_comes_from_a_folder_or_from_what_is_loaded(host, ui, folder: Path, tmp_path: Path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for number in (1, 2, 10):
+        sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(scans / f"scan {number}.nii.gz"))
+    (scans / "scan 3.seg.nrrd").touch()
+    (scans / "notes.txt").touch()
+    ui.scanFolderPathLineEdit.currentPath = str(scans)
+    ui.nextScanButton.click()
+    first = ui.inputVolumeSelector.currentNode()
+    assert first.GetName().startswith("scan 1") and "3 scans of the folder" in ui.correctionStatusLabel.text
+    assert ui.outputSegmentationSelector.currentNode() is None
+    empty_segmentation(ui, first, "nodule")
+    tick(ui, "nodule")
+    save(host)
+    ui.nextScanButton.click()
+    assert ui.inputVolumeSelector.currentNode().GetName().startswith("scan 2")
+    ui.nextScanButton.click()
+    assert ui.inputVolumeSelector.currentNode().GetName().startswith("scan 10"), "2 comes before 10"
+    ui.nextScanButton.click()
+    assert ui.inputVolumeSelector.currentNode().GetName().startswith("scan 2"), "the first is saved"
+    import slicer
+
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 3, "none is loaded twice"
+    assert str(tmp_path) not in (folder / "dataset.json").read_text(), "a project keeps no names of files"
+
+    ui.scanFolderPathLineEdit.currentPath = ""
+    names = set()
+    for _turn in range(3):
+        ui.nextScanButton.click()
+        names.add(ui.inputVolumeSelector.currentNode().GetName().split(".")[0])
+    assert names == {"scan 2", "scan 10"}
+    (scans / "scan 10.nii.gz").write_bytes(b"no scan")
+    ui.scanFolderPathLineEdit.currentPath = str(tmp_path / "nothing")
+    ui.nextScanButton.click()
+    assert "There is no other scan" in ui.correctionStatusLabel.text
+
+
+def test_scene_changes_while_a_case_is_saved_and_afterwards(host, ui, folder: Path, tmp_path: Path):
+    import slicer
+    from slicerhost.scene import openScene, saveScene
+
+    volume = add_volume()
+    node, _labels = predicted(ui, volume, tmp_path)
+    tick(ui, "brainstem")
+    ui.saveCorrectionButton.click()
+    slicer.mrmlScene.Clear(False)
+    assert host.widget.correctPanel.saving is not None, "a case on its way is not given up"
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    assert "is saved" in ui.correctionStatusLabel.text and len(Project(folder).state().current) == 1
+    assert ui.reviewedTable.rowCount == 0 and not ui.saveCorrectionButton.enabled
+    assert ui.segmentEditorWidget.segmentationNode() is None
+
+    ui.projectPathLineEdit.currentPath = str(folder)
+    add_volume("CT")
+    volume = add_volume("CT", seed=1)  # two volumes of one name
+    node, _labels = predicted(ui, volume, tmp_path)
+    tick(ui, "right parotid gland")
+    ui.scanFolderPathLineEdit.currentPath = str(tmp_path)
+    saveScene(tmp_path / "scene.mrml")
+    slicer.mrmlScene.RemoveNode(node)
+    host.process()
+    assert ui.reviewedTable.rowCount == 0 and "Segment the volume" in ui.saveCorrectionButton.toolTip
+    slicer.mrmlScene.Clear(False)
+    host.process()
+    assert ui.projectPathLineEdit.currentPath == str(folder), "the one used last"
+    ui.projectPathLineEdit.currentPath = str(tmp_path / "another")
+    openScene(tmp_path / "scene.mrml")
+    host.process()
+    assert ui.projectPathLineEdit.currentPath == str(folder) and ui.caseTable.rowCount == 1
+    assert ui.scanFolderPathLineEdit.currentPath == str(tmp_path)
+
+
+def test_ticks_are_saved_with_the_segmentation(host, ui, folder: Path, tmp_path: Path):
+    import slicer
+    from TransferSegGui.reviewed_table import isReviewed
+
+    node, _labels = predicted(ui, add_volume(), tmp_path)
+    tick(ui, "brainstem")
+    assert slicer.util.saveNode(node, str(tmp_path / "saved.seg.nrrd"))
+    read = slicer.util.loadSegmentation(str(tmp_path / "saved.seg.nrrd")).GetSegmentation()
+    ticked = {read.GetNthSegment(index).GetName(): isReviewed(read.GetNthSegment(index)) for index in range(3)}
+    assert ticked == {"brainstem": True, "right parotid gland": False, "left parotid gland": False}
+    tick(ui, "brainstem", False)
+    assert not ui.saveCorrectionButton.enabled
+
+
+def test_cancelled_and_refused_cases_leave_the_project_as_it_was(host, ui, folder: Path, tmp_path: Path):
+    volume = add_volume()
+    node, _labels = predicted(ui, volume, tmp_path)
+    tick(ui, "brainstem")
+    ui.saveCorrectionButton.click()
+    ui.cancelSaveButton.click()
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    assert ui.correctionStatusLabel.text == "Not saved, the project is as it was." and temporary_folders() == []
+    assert not (folder / "dataset.json").exists()
+
+    node.GetSegmentation().GetNthSegment(1).SetName("Brainstem")
+    assert not ui.saveCorrectionButton.enabled and "share the name brainstem" in ui.saveCorrectionButton.toolTip
+    node.GetSegmentation().GetNthSegment(1).SetName("right parotid gland")
+    folder.mkdir(exist_ok=True)
+    (folder / "dataset.json").write_text("{")
+    host.widget.enter()
+    assert not ui.saveCorrectionButton.enabled and "dataset.json" in ui.saveCorrectionButton.toolTip
+    ui.projectPathLineEdit.currentPath = "somewhere"
+    assert "whole path" in ui.saveCorrectionButton.toolTip
+    ui.projectPathLineEdit.currentPath = ""
+    assert ui.saveCorrectionButton.toolTip == "Choose a project folder."
+
+
+def test_scans_of_a_dicom_patient_are_one_group_without_the_id(host, ui, folder: Path):
+    import slicer
+
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    constants = slicer.vtkMRMLSubjectHierarchyConstants
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Doe^Jane")
+    hierarchy.SetItemAttribute(patient, constants.GetDICOMPatientIDAttributeName(), "MRN-4711")
+    for seed in range(2):
+        volume = add_volume(f"scan {seed}", seed)
+        study = hierarchy.CreateStudyItem(patient, f"study {seed}")
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
+        empty_segmentation(ui, volume, "nodule")
+        tick(ui, "nodule")
+        save(host)
+    one, two = Project(folder).state().current
+    assert one.case.group == two.case.group != one.case.id
+    written = "".join(each.read_text(errors="replace") for each in folder.rglob("*") if each.is_file())
+    assert "4711" not in written and "Doe" not in written and json.loads((folder / "dataset.json").read_text())
