@@ -1,0 +1,103 @@
+"""The configuration file: what goes over what, and clear messages for mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from Testing.study.conftest import WriteStudy, study_entry
+from TransferSegLib.errors import StudyError
+from TransferSegLib.scans.intensity import MR_PERCENTILES
+from TransferSegLib.study.configuration import read_study
+from TransferSegLib.study.runs import plan_runs
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def test_knobs_go_over_one_another(write_study: WriteStudy) -> None:
+    entry = study_entry()
+    entry["knobs"] |= {"steps": 9, "batch": 2, "augmentation": {"noise": 0.3, "gamma": 0.2}}
+    entry["tasks"]["again"]["knobs"] |= {"batch": 3, "intensity": "MR_PERCENTILES", "augmentation": {"gamma": 0.6}}
+    entry["tasks"]["again"]["strategy_knobs"] = {"ours": {"steps": 5}}
+    study = write_study(entry)
+    ours = study.configuration("again", "ours", 7)
+    assert (ours.steps, ours.batch, ours.seed, ours.minutes) == (5, 3, 7, 0)
+    assert ours.intensity == MR_PERCENTILES
+    assert (ours.augmentation.noise, ours.augmentation.gamma) == (0.3, 0.6)
+    assert study.configuration("again", "scratch", 7).steps == 3
+    assert study.configuration("slab", "ours", 7).batch == 2
+
+
+def test_a_task_can_have_its_own_sizes_seeds_and_strategies(write_study: WriteStudy) -> None:
+    entry = study_entry()
+    entry["tasks"]["slab"] |= {"sizes": [2, "all"], "seeds": [4, 5], "strategies": ["ours"]}
+    keys = {run.key for run in plan_runs(write_study(entry))}
+    assert {key for key in keys if "slab" in key} == {
+        f"sparse/slab/{size}/ours/{seed}" for size in ("2", "all") for seed in (4, 5)
+    }
+    assert {key for key in keys if "again" in key} == {"sparse/again/1/scratch/1", "sparse/again/1/ours/1"}
+
+
+def _without_leaving_out(entry: dict[str, Any]) -> None:
+    entry["bases"]["sparse"]["without_cases_of"] = []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda entry: entry.update(colections={}), "the file has no colections"),
+        (lambda entry: entry["bases"].clear(), "'bases' must name at least one"),
+        (lambda entry: entry["tasks"]["slab"].pop("selection"), "task 'slab': 'selection' must be an object, not None"),
+        (lambda entry: entry["tasks"]["slab"].update(collection="x"), "task 'slab': there is no collection x"),
+        (lambda entry: entry["tasks"]["slab"].update(structures=[]), "task 'slab': 'structures' must name at least"),
+        (lambda entry: entry["tasks"]["slab"].update(sizes=[0]), "a size is a number of cases from 1 up"),
+        (lambda entry: entry["tasks"]["slab"].update(tolerance_mm=0), "'tolerance_mm' must be above 0"),
+        (lambda entry: entry["tasks"]["slab"]["selection"].update(tests=2), "task 'slab': 'selection' has no tests"),
+        (lambda entry: entry["tasks"].update({"a/b": {}}), "'a/b' cannot be the name of a task"),
+        (lambda entry: entry["strategies"]["ours"].update(stepps=1), "'ours': Unknown knob of fine-tuning: stepps"),
+        (lambda entry: entry["strategies"]["ours"].update(seed=1), "the seed of a run is one of 'seeds'"),
+        (lambda entry: entry["tasks"]["slab"].update(knobs={"intensity": "CT"}), "there is no intensity rule 'CT'"),
+        (lambda entry: entry["bases"]["sparse"]["knobs"].update(widht=1), "base 'sparse': Unknown knob of training"),
+        (lambda entry: entry["bases"]["sparse"].update(model="m"), "must have a 'collection' to be trained on, or a"),
+        (lambda entry: entry.update(floors=[{"task": "slab", "strategy": "x"}]), "floor"),
+        (lambda entry: entry.update(comparisons=[["ours"]]), "an entry of 'comparisons' must be two of scratch, ours"),
+        (lambda entry: entry.update(seeds=[-1]), "'seeds' must be a list of whole numbers from 0 up"),
+        (_without_leaving_out, "would see the test cases of slab"),
+    ],
+)
+def test_mistakes_are_said(write_study: WriteStudy, spoil: Callable[[dict[str, Any]], object], words: str) -> None:
+    entry = study_entry()
+    spoil(entry)
+    with pytest.raises(StudyError) as caught:
+        write_study(entry)
+    assert words in str(caught.value)
+    assert "study.json" in str(caught.value)
+
+
+def test_what_is_no_json_is_said(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{", encoding="utf-8")
+    with pytest.raises(StudyError, match="cannot be read as JSON"):
+        read_study(tmp_path / "study.json")
+
+
+@pytest.mark.parametrize("name", ["study", "floors"])
+def test_the_studies_of_the_benchmarks_are_whole(name: str) -> None:
+    study = read_study(BENCHMARKS / f"{name}.json")
+    runs = plan_runs(study)
+    assert len({run.key for run in runs}) == len(runs)
+    content = json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
+    assert not Path(content["data"]).is_absolute()
+
+
+def test_the_floors_are_those_of_the_issue() -> None:
+    floors = read_study(BENCHMARKS / "floors.json").floors
+    assert [(floor.task, floor.against, floor.at_least, floor.sizes, floor.on_average) for floor in floors] == [
+        ("mandible", "scratch", 0.1, (1, 3), False),
+        ("mandible", "scratch", 0.0, (1, 3, 10), False),
+        ("mandible", "vanilla", 0.0, (1, 3, 10), True),
+        ("hippocampus", "scratch", -0.01, (1, 3, 10), False),
+    ]

@@ -1,0 +1,158 @@
+"""The report's numbers, against values worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from Testing.study.conftest import WriteStudy, study_entry
+from Testing.study.test_runs_and_results import result
+from TransferSegLib.study.results import Result
+from TransferSegLib.study.statistics import (
+    HD95,
+    NSD,
+    Cell,
+    StudyStatistics,
+    by_patient,
+    check_floors,
+    summarise_gains,
+)
+
+PATIENTS = "abcdefgh"
+
+
+def results_of(strategy: str, dice: Sequence[float], seed: int = 1, size: int = 1, base: str = "sparse") -> Result:
+    """Return a result with one case per patient."""
+    scores = {patient: {"slab": (value, value / 2, 4.0)} for patient, value in zip(PATIENTS, dice, strict=False)}
+    key = f"{base}/slab/{size}/{strategy}/{seed}"
+    return result(key, scores=scores, patients={patient: patient for patient in scores})
+
+
+def test_a_patient_counts_once_whatever_its_cases_structures_and_seeds() -> None:
+    first = result(
+        scores={
+            "a1": {"x": (0.2, 0.0, 1.0), "y": (0.4, 0.0, 1.0)},
+            "a2": {"x": (0.9, 0.0, 1.0)},
+            "b": {"x": (0.5, 0.0, 1.0)},
+        },
+        patients={"a1": "a", "a2": "a", "b": "b"},
+    )
+    second = result(scores={"b": {"x": (0.7, 0.0, 1.0)}}, patients={"b": "b"})
+    # a: ((0.2 + 0.4) / 2 + 0.9) / 2 = 0.6; b: (0.5 + 0.7) / 2 = 0.6
+    assert by_patient([first, second], 0) == pytest.approx({"a": 0.6, "b": 0.6})
+
+
+def test_a_cell_is_the_mean_over_seeds_and_patients(write_study: WriteStudy) -> None:
+    study = write_study(study_entry() | {"seeds": [1, 2, 3]})
+    results = [results_of("ours", np.full(8, 0.6), 1), results_of("ours", np.arange(8) / 10, 2)]
+    statistics = StudyStatistics(study, results)
+    cell = Cell("sparse", "slab", "ours", 1)
+    estimate = statistics.estimate(cell)
+    assert estimate is not None
+    assert estimate.mean == pytest.approx((0.6 + 0.35) / 2)
+    assert estimate.seeds == (1, 2)
+    assert estimate.low is not None and estimate.high is not None
+    # The standard error of (0.6 + k / 10) / 2 over k = 0 ... 7 is 0.245 / 2 / sqrt(8) = 0.0433.
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * 0.0433, rel=0.25)
+    surface = statistics.estimate(cell, NSD)
+    assert surface is not None and surface.mean == pytest.approx(0.475 / 2)
+    assert statistics.estimate(Cell("sparse", "slab", "scratch", 1)) is None
+
+
+def test_distances_are_a_median_and_a_share_of_misses(write_study: WriteStudy) -> None:
+    distances = [1.0, 3.0, 5.0, float("inf")]
+    scores = {patient: {"slab": (0.5, 0.5, one)} for patient, one in zip(PATIENTS, distances, strict=False)}
+    assert next(iter(scores.values()))["slab"][HD95] == 1.0
+    found = result(scores=scores, patients={patient: patient for patient in scores})
+    distance = StudyStatistics(write_study(study_entry()), [found]).distance(Cell("sparse", "slab", "ours", 1))
+    assert distance is not None
+    assert (distance.median_mm, distance.missed) == (4.0, 0.25)
+
+
+def test_gains_are_paired_by_patient_and_seed(write_study: WriteStudy) -> None:
+    study = write_study(study_entry() | {"seeds": [1, 2]})
+    scratch = np.linspace(0.1, 0.8, 8)
+    gained = np.arange(1, 9) / 100
+    results = [results_of("scratch", scratch), results_of("ours", scratch + gained), results_of("ours", scratch * 0, 2)]
+    gains = StudyStatistics(study, results).gains_over_scratch()
+    assert len(gains) == 1
+    assert gains[0].seeds == (1,), "seed 2 has no run from scratch to be compared with"
+    assert gains[0].difference == pytest.approx(0.045)
+    # All eight differences have one sign: the exact two-sided p is 2 / 2^8.
+    assert gains[0].p_value == pytest.approx(2 / 256)
+    assert gains[0].p_holm == pytest.approx(2 / 256)
+    assert gains[0].low is not None and 0 < gains[0].low < 0.045
+
+
+def test_tests_of_one_question_are_corrected_together(write_study: WriteStudy) -> None:
+    study = write_study(study_entry() | {"sizes": [1, 2]})
+    scratch = np.linspace(0.1, 0.8, 8)
+    mixed = np.array([1, 2, 3, 4, 5, 6, 7, -8]) / 100  # the largest rank is negative: W = 8, p = 50 / 256
+    results = [
+        *(results_of("scratch", scratch, size=size) for size in (1, 2)),
+        results_of("ours", scratch + np.arange(1, 9) / 100, size=1),
+        results_of("ours", scratch + mixed, size=2),
+    ]
+    first, second = StudyStatistics(study, results).gains_over_scratch()
+    assert first.p_holm == pytest.approx(2 * 2 / 256)
+    assert second.p_value == pytest.approx(2 * _share_of_rank_sums_up_to(8))
+    assert second.p_holm == pytest.approx(max(4 / 256, second.p_value or 0))
+    (summary,) = summarise_gains([first, second])
+    assert (summary.base, summary.strategy, summary.experiments) == ("sparse", "ours", 2)
+    assert summary.largest is first
+    assert summary.mean == pytest.approx((0.045 + 0.025) / 2)
+    assert (summary.better, summary.worse) == (1, 0)
+
+
+def _share_of_rank_sums_up_to(limit: int) -> float:
+    """Count, among all subsets of the ranks 1 to 8, those whose sum is at most the limit."""
+    sums = [sum(rank for rank in range(1, 9) if subset >> (rank - 1) & 1) for subset in range(256)]
+    return sum(one <= limit for one in sums) / 256
+
+
+def test_few_patients_have_neither_interval_nor_test(write_study: WriteStudy) -> None:
+    results = [results_of("scratch", [0.5, 0.6]), results_of("ours", [0.6, 0.7])]
+    (gain,) = StudyStatistics(write_study(study_entry()), results).gains_over_scratch()
+    assert gain.difference == pytest.approx(0.1)
+    assert (gain.low, gain.high, gain.p_value, gain.p_holm) == (None, None, None, None)
+
+
+def test_scratch_of_another_base_stands_in(write_study: WriteStudy) -> None:
+    entry = study_entry()
+    entry["bases"]["dense"] = entry["bases"]["sparse"] | {"only_fully_annotated": True}
+    dice = np.full(8, 0.5)
+    results = [
+        results_of("scratch", dice),
+        results_of("ours", dice + 0.1),
+        results_of("ours", dice + 0.3, base="dense"),
+    ]
+    statistics = StudyStatistics(write_study(entry), results)
+    gains = {gain.cell.base: gain.difference for gain in statistics.gains_over_scratch()}
+    assert gains == pytest.approx({"sparse": 0.1, "dense": 0.3})
+    (gain,) = statistics.gains_of_base("sparse", "dense")
+    assert gain.difference == pytest.approx(-0.2)
+    assert (gain.cell.strategy, gain.against.base) == ("ours", "dense")
+
+
+def test_floors(write_study: WriteStudy) -> None:
+    floor = {"task": "slab", "strategy": "ours", "against": "scratch"}
+    floors = [floor | {"at_least": 0.1}, floor | {"at_least": 0.05, "on_average": True}]
+    floors += [floor | {"at_least": 0.0, "sizes": [3]}]
+    study = write_study(study_entry() | {"sizes": [1, 2, 3], "floors": floors})
+    dice = np.full(8, 0.5)
+    results = [results_of("scratch", dice, size=size) for size in (1, 2)]
+    results += [results_of("ours", dice + 0.1, size=1), results_of("ours", dice + 0.04, size=2)]
+    checks = check_floors(StudyStatistics(study, results))
+    assert [(check.size, check.reached is None, check.holds) for check in checks] == [
+        (1, False, True),
+        (2, False, False),
+        (3, True, False),
+        (None, True, False),
+        (3, True, False),
+    ]
+    third = [results_of("scratch", dice, size=3), results_of("ours", dice + 0.01, size=3)]
+    average = check_floors(StudyStatistics(study, results + third))[3]
+    assert average.reached == pytest.approx(0.05)
+    assert average.holds
