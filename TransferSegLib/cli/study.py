@@ -26,9 +26,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "action",
         nargs="?",
-        choices=("run", "report", "list"),
+        choices=("run", "report", "list", "choose"),
         default="run",
-        help="run what is missing (default), print every number of the report, or list the runs",
+        help="run what is missing (default), print every number of the report, list the runs, or try the knobs of "
+        "'choose' on validation cases",
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the study's configuration")
     parser.add_argument(
@@ -61,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     from TransferSegLib.study.configuration import read_study
 
     study = read_study(arguments.config)
-    return {"run": _run, "list": _list, "report": _report}[arguments.action](study, arguments)
+    actions = {"run": _run, "list": _list, "report": _report, "choose": _choose}
+    return actions[arguments.action](study, arguments)
 
 
 def _run(study: Study, arguments: argparse.Namespace) -> int:
@@ -88,6 +90,16 @@ def _run(study: Study, arguments: argparse.Namespace) -> int:
         print(f"  {key}: {words}")
     print(f"The results are in {study.results}")
     return 2 if outcome.failed else 0
+
+
+def _choose(study: Study, arguments: argparse.Namespace) -> int:
+    """Try the knobs of 'choose', and print how they did."""
+    from TransferSegLib.study.choosing import choice_study
+    from TransferSegLib.study.report import choice_text
+
+    code = _run(choice_study(study), arguments)
+    print(choice_text(study))
+    return code
 
 
 def _report(study: Study, arguments: argparse.Namespace) -> int:

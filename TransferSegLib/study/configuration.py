@@ -78,7 +78,8 @@ class Task:
     """Something to learn from few cases: structures of a collection, and which cases test and teach.
 
     ``knobs`` go over the study's, ``strategy_knobs`` over those of a strategy. Sizes (0: all), strategies, seeds and
-    bases are the study's unless the task has its own. ``title`` is for the report.
+    bases are the study's unless the task has its own. ``title`` is for the report. ``validation`` above 0: so many
+    cases of the pool are tested on instead of the test cases (see ``choosing``).
     """
 
     collection: str
@@ -92,6 +93,21 @@ class Task:
     bases: tuple[str, ...]
     tolerance_mm: float
     title: str = ""
+    validation: int = 0
+
+
+@dataclass(frozen=True)
+class Choose:
+    """What ``choosing`` tries: for each strategy, lists of values by knob, all combinations of them.
+
+    ``validation`` cases of each task's pool are tested on, with training sets of the ``sizes`` (0: all the others).
+    """
+
+    grids: Mapping[str, Mapping[str, tuple[Any, ...]]]
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    validation: int
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,7 @@ class Study:
     floors: tuple[Floor, ...] = ()
     comparisons: tuple[tuple[str, str], ...] = ()
     base_comparisons: tuple[tuple[str, str], ...] = ()
+    choose: Choose | None = None
 
     def configuration(self, task: str, strategy: str, seed: int) -> FineTuningConfiguration:
         """Return the knobs of a run: defaults, then the study's, the task's, the strategy's, the task's for it."""
@@ -180,6 +197,7 @@ _KEYS = {
     "floors",
     "comparisons",
     "base_comparisons",
+    "choose",
 }
 
 
@@ -217,6 +235,7 @@ def _parse(content: Any, path: Path) -> Study:
         tuple(_floor(_object(floor, "a floor"), tasks) for floor in content.get("floors", [])),
         _pairs(content.get("comparisons", []), strategies, "comparisons"),
         _pairs(content.get("base_comparisons", []), bases, "base_comparisons"),
+        _choose(content["choose"], tasks, strategies) if "choose" in content else None,
     )
     _check_knobs(study)
     return study
@@ -255,6 +274,8 @@ def _task(name: str, entry: dict[str, Any], common: Mapping[str, Any]) -> Task:
     """Return one task; raises _Wrong."""
     where = f"task '{name}'"
     _check_name(name, "task")
+    if "validation" in entry:
+        raise _Wrong(f"{where}: 'validation' belongs to 'choose'")
     values = {**common, **entry}
     rule = dict(_object(values.get("selection"), f"{where}: 'selection'"))
     rule["required"] = _names(rule.get("required", values.get("structures", [])), f"{where}: 'required'")
@@ -290,6 +311,34 @@ def _floor(entry: dict[str, Any], tasks: Mapping[str, Task]) -> Floor:
     if isinstance(floor.at_least, bool) or not isinstance(floor.at_least, (int, float)):
         raise _Wrong(f"a floor's 'at_least' must be a number, not {floor.at_least!r}")
     return floor
+
+
+def _choose(value: Any, tasks: Mapping[str, Task], strategies: Mapping[str, Any]) -> Choose:
+    """Return what is to be chosen; raises _Wrong."""
+    entry = _object(value, "'choose'")
+    grids: dict[str, dict[str, tuple[Any, ...]]] = {}
+    for strategy, grid in _object(entry.get("grids"), "'choose': 'grids'").items():
+        if strategy not in strategies:
+            raise _Wrong(f"'choose': there is no strategy {strategy}")
+        for knob, values in _object(grid, f"'choose': the grid of '{strategy}'").items():
+            if not isinstance(values, list) or not values:
+                raise _Wrong(f"'choose': '{knob}' of '{strategy}' must be a list of values to try, not {values!r}")
+        grids[strategy] = {knob: tuple(values) for knob, values in grid.items()}
+    named = _names(entry.get("tasks", list(tasks)), "'choose': 'tasks'")
+    unknown = [name for name in named if name not in tasks]
+    if unknown:
+        raise _Wrong(f"'choose': there is no task {', '.join(unknown)}")
+    values = {
+        **entry,
+        "grids": grids,
+        "tasks": named,
+        "sizes": _sizes(entry.get("sizes"), "'choose'"),
+        "seeds": _seeds(entry.get("seeds"), "'choose'"),
+    }
+    choose = _built(Choose, values, "'choose'")
+    if isinstance(choose.validation, bool) or not isinstance(choose.validation, int) or choose.validation < 1:
+        raise _Wrong(f"'choose': 'validation' must be a number of cases from 1 up, not {choose.validation!r}")
+    return choose
 
 
 def _pairs(value: Any, known: Mapping[str, Any], where: str) -> tuple[tuple[str, str], ...]:

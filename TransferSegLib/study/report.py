@@ -8,6 +8,7 @@ import numpy as np
 
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import StudyError
+from TransferSegLib.study.choosing import candidates, choice_study
 from TransferSegLib.study.configuration import Study
 from TransferSegLib.study.results import Result, ResultsFile, finished_runs
 from TransferSegLib.study.runs import plan_runs, size_word
@@ -48,6 +49,7 @@ def report_text(statistics: StudyStatistics, pictures: Sequence[str] = ()) -> st
     for base, against in statistics.study.base_comparisons:
         title = f"### Base {base} against base {against}"
         parts.append(_comparison(title, statistics.gains_of_base(base, against), statistics))
+    parts.append(choice_text(statistics.study))
     parts.append(_cost(statistics))
     parts.append(_knobs(statistics))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -249,6 +251,28 @@ def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) 
     mean = float(np.mean([gain.difference for gain in gains]))
     header = ("gain in mean Dice", *(size_word(size) for size in sizes))
     return f"{title}\n\n{table(header, rows)}\n\nMean of {len(gains)} comparisons: {mean:+.3f}."
+
+
+def choice_text(study: Study) -> str:
+    """Return how the knobs that were tried on validation cases did; empty where nothing was tried."""
+    if study.choose is None:
+        return ""
+    tried = choice_study(study)
+    found = candidates(finished_runs(plan_runs(tried), ResultsFile(tried.results).read()).values())
+    if not found:
+        return ""
+    names = [name for name in study.choose.tasks if any(name in candidate.by_task for candidate in found)]
+    rows = []
+    for candidate in found:
+        scores = [f"{candidate.by_task[name]:.3f}" if name in candidate.by_task else "-" for name in names]
+        rows.append((f"{candidate.strategy}: {candidate.knobs}", *scores, f"{candidate.dice:.3f}", str(candidate.runs)))
+    sizes = " and ".join(size_word(size) for size in study.choose.sizes)
+    words = (
+        f"Mean Dice on {study.choose.validation} cases of each task's pool, none of them a test case, with {sizes} "
+        f"case(s) to learn from, {len(study.choose.seeds)} seed(s), the best of each strategy first."
+    )
+    title = "### Knobs tried on validation cases"
+    return f"{title}\n\n{words}\n\n{table(('setting', *names, 'mean', 'runs'), rows)}"
 
 
 def _cost(statistics: StudyStatistics) -> str:

@@ -164,7 +164,7 @@ class _Running:
             if result is None:
                 continue
             dataset = data.datasets[self._study.tasks[run.task].collection]
-            selection = data.selections[run.task]
+            selection = data.splits[run.task]
             is_same = result.training == training_set(dataset, selection, run.size, run.seed)
             is_same &= tuple(result.scores) == selection.test
             if self._study.bases[run.base].model and run.configuration.strategy != "scratch":
@@ -264,7 +264,7 @@ class _Running:
     def _request(self, run: Run, base: ReadyBase, data: StudyData, precision: str) -> dict[str, Any]:
         """Return what a run's child must know."""
         task = self._study.tasks[run.task]
-        selection = data.selections[run.task]
+        selection = data.splits[run.task]
         dataset = data.datasets[task.collection]
         return {
             "dataset": str(self._options.work.absolute() / "collections" / task.collection),
@@ -313,7 +313,7 @@ class _Running:
     def _result(self, run: Run, made: Mapping[str, Any], base: ReadyBase, data: StudyData) -> Result:
         """Return the line of the results for what a child returned."""
         task = self._study.tasks[run.task]
-        training = training_set(data.datasets[task.collection], data.selections[run.task], run.size, run.seed)
+        training = training_set(data.datasets[task.collection], data.splits[run.task], run.size, run.seed)
         return Result(
             key=run.key,
             hash=run.hash,

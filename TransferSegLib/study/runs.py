@@ -101,7 +101,8 @@ def _hash(study: Study, base_name: str, task_name: str, size: int, configuration
         "tolerance_mm": task.tolerance_mm,
         "knobs": configuration.to_json(),
     }
-    return hash_of(entry)
+    # Only where there is any, so that it changes no hash of a run on test cases.
+    return hash_of(entry | ({"validation": task.validation} if task.validation else {}))
 
 
 def base_identity(study: Study, name: str) -> object:

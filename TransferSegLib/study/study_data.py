@@ -18,10 +18,15 @@ from TransferSegLib.study.configuration import Collection, Study
 
 @dataclass(frozen=True)
 class StudyData:
-    """The datasets by name of their collection, and the cases chosen by name of their task."""
+    """The datasets by name of their collection, and the cases chosen by name of their task.
+
+    ``selections`` are whole: what a base must not see. ``splits`` are what runs test on and learn from, the same
+    unless validation cases take the place of the test cases.
+    """
 
     datasets: Mapping[str, Dataset]
     selections: Mapping[str, Selection]
+    splits: Mapping[str, Selection]
 
 
 def prepare_data(
@@ -52,7 +57,7 @@ def prepare_data(
             raise StudyError(f"The collection '{name}' cannot be used: {error}") from error
         datasets[name] = made.dataset
     chosen: dict[tuple[str, SelectionRule], Selection] = {}
-    selections = {}
+    selections, splits = {}, {}
     for name, task in study.tasks.items():
         dataset = datasets[task.collection]
         _check_structures(dataset, (*task.structures, *task.selection.required), f"task '{name}'")
@@ -60,12 +65,34 @@ def prepare_data(
         if key not in chosen:
             chosen[key] = select_cases(dataset, task.selection)
         selections[name] = chosen[key]
-        most = max(task.sizes)
-        if most > len(chosen[key].pool):
+        splits[name] = chosen[key] if not task.validation else validation_split(dataset, chosen[key], task.validation)
+        most = max(task.sizes, default=0)
+        if most > len(splits[name].pool):
             raise StudyError(
-                f"Task '{name}' asks for {most} training cases; its selection leaves {len(chosen[key].pool)}."
+                f"Task '{name}' asks for {most} training cases; its selection leaves {len(splits[name].pool)}."
             )
-    return StudyData(datasets, selections)
+    return StudyData(datasets, selections, splits)
+
+
+def validation_split(dataset: Dataset, selection: Selection, count: int) -> Selection:
+    """Return a selection that tests on about ``count`` cases from the end of the pool, whole patients, not on the test.
+
+    Raises StudyError when that leaves nothing to learn from.
+    """
+    validation: list[str] = []
+    patients: set[str] = set()
+    for id in reversed(selection.pool):
+        group = dataset.case(id).group
+        if group in patients:
+            continue
+        if len(validation) >= count:
+            break
+        patients.add(group)
+        validation += [other for other in selection.pool if dataset.case(other).group == group]
+    pool = tuple(id for id in selection.pool if id not in validation)
+    if not pool:
+        raise StudyError(f"{count} validation cases of '{dataset.name}' leave none to learn from.")
+    return Selection(tuple(validation), pool)
 
 
 def _source(collection: Collection, data: Path) -> FolderSource:

@@ -1,0 +1,105 @@
+"""Choosing the knobs of every strategy on validation cases: the same runs, on none of the test cases.
+
+The validation cases of a task are taken from its pool, by patient, and are not learned from while choosing. A study's
+own runs may learn from them afterwards; what was chosen is written into its configuration by a person.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from TransferSegLib.errors import StudyError
+from TransferSegLib.study.configuration import Study, merged
+from TransferSegLib.study.results import Result
+from TransferSegLib.study.statistics import DICE, by_patient
+
+#: Between a strategy's name and the knobs tried, in the name of a candidate.
+_TRIED = "@"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting of a strategy: its mean validation Dice over tasks, sizes, seeds and patients, and how many runs."""
+
+    strategy: str
+    knobs: str
+    dice: float
+    by_task: dict[str, float]
+    runs: int
+
+
+def choice_study(study: Study) -> Study:
+    """Return the study whose strategies are all settings to be tried, tested on validation cases.
+
+    Its results lie beside the study's own. Raises StudyError when the configuration has nothing to choose.
+    """
+    choose = study.choose
+    if choose is None:
+        raise StudyError(f"{study.path} has no 'choose': nothing says which knobs are to be tried.")
+    strategies: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for strategy, grid in choose.grids.items():
+        for values in product(*grid.values()):
+            tried = dict(zip(grid, values, strict=True))
+            name = strategy + _TRIED + ",".join(f"{knob}={value}" for knob, value in tried.items())
+            strategies[name], origins[name] = merged(study.strategies[strategy], tried), strategy
+    tasks = {}
+    for name in choose.tasks:
+        task = study.tasks[name]
+        mine = tuple(key for key, strategy in origins.items() if strategy in task.strategies)
+        knobs = {
+            key: {
+                knob: value for knob, value in task.strategy_knobs[origins[key]].items() if knob not in strategies[key]
+            }
+            for key in mine
+            if origins[key] in task.strategy_knobs
+        }
+        tasks[name] = replace(
+            task,
+            strategies=mine,
+            strategy_knobs=knobs,
+            sizes=choose.sizes,
+            seeds=choose.seeds,
+            bases=task.bases[:1],
+            validation=choose.validation,
+        )
+    # The tasks that are not tried stay, without runs, for the bases that must not see their cases.
+    others = {
+        name: replace(task, sizes=(), seeds=(), bases=()) for name, task in study.tasks.items() if name not in tasks
+    }
+    results = study.results.with_name(study.results.name.replace(".results.jsonl", "") + ".choice.jsonl")
+    return replace(
+        study,
+        strategies=strategies,
+        tasks={**tasks, **others},
+        results=results,
+        floors=(),
+        comparisons=(),
+        base_comparisons=(),
+    )
+
+
+def candidates(results: Iterable[Result]) -> list[Candidate]:
+    """Return every setting that was tried with its mean Dice, strategy by strategy, the best first.
+
+    Every task counts alike, whatever its number of patients.
+    """
+    dice: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        strategy, _, knobs = result.strategy.partition(_TRIED)
+        values = by_patient([result], DICE).values()
+        if values:
+            dice[strategy, knobs][result.task].append(float(np.mean(list(values))))
+    found = []
+    for (strategy, knobs), tasks in dice.items():
+        means = {task: float(np.mean(values)) for task, values in tasks.items()}
+        runs = sum(len(values) for values in tasks.values())
+        found.append(Candidate(strategy, knobs, float(np.mean(list(means.values()))), means, runs))
+    order = list(dict.fromkeys(candidate.strategy for candidate in found))
+    return sorted(found, key=lambda candidate: (order.index(candidate.strategy), -candidate.dice))
