@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -113,3 +114,23 @@ def test_repair(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "the damaged one is" in capsys.readouterr().out
     read_dataset(project).case("case-0001").labels.unlink()
     assert main(["cases", "check", "--project", str(project)]) == 2
+
+
+def test_a_program_adds_a_case_by_json_and_tells_the_patient_on_standard_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = []
+    for id in ("pt_14", "pt_22"):
+        monkeypatch.setattr("sys.stdin", io.StringIO("MRN-4711\n"))
+        words = ["--reviewed", "larynx", "--progress", "json", "--patient", "-"]
+        assert main(add(tmp_path / "project", id, *words)) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert lines[0]["stage"] == "Adding a case" and lines[-2]["fraction"] == 1.0
+        case = lines[-1]["result"]
+        assert case["reviewed"] == ["larynx"] and case["revision"] == 1 and case["replaced"] is False
+        assert any("not reviewed" in remark for remark in case["remarks"])
+        groups.append(case["group"])
+    assert groups[0] == groups[1] and "4711" not in groups[0], "the scans of one patient are one group"
+    assert main(add(tmp_path / "project", "pt_14", "--reviewed", "spleen", "--progress", "json")) == 2
+    (*_, last) = capsys.readouterr().out.splitlines()
+    assert "'spleen' was reviewed" in json.loads(last)["error"]

@@ -21,6 +21,7 @@ NEEDED = "libegl1 libgl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 fonts-dejavu-
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "2")  # as slicerhost needs it, whoever imports PySide6 first
 sys.path.insert(0, str(TESTING))
 
 _whyNot: list[str] = []
@@ -56,6 +57,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(TESTING / "Data" / "model_format_1" / "model", folder / "tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRANSFERSEG_MODELS", str(folder))
+        patch.setenv("TRANSFERSEG_PROJECTS", str(tmp_path_factory.mktemp("projects")))
         yield folder
 
 

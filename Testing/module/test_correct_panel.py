@@ -528,7 +528,7 @@ def test_scans_of_a_dicom_patient_are_one_group_without_the_id(host, ui, folder:
     for seed in range(2):
         volume = add_volume(f"scan {seed}", seed)
         study = hierarchy.CreateStudyItem(patient, f"study {seed}")
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
+        hierarchy.CreateItem(study, volume)
         empty_segmentation(ui, volume, "nodule")
         tick(ui, "nodule")
         save(host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import ctk
 import qt
 import slicer
 import vtk
@@ -57,22 +58,23 @@ class CorrectPanel(VTKObservationMixin):
         self._connect()
 
     def _connect(self) -> None:
-        ui = self.ui
-        ui.projectPathLineEdit.connect("currentPathChanged(QString)", self._onProjectTyped)
-        ui.scanFolderPathLineEdit.connect("currentPathChanged(QString)", self._onScanFolderTyped)
-        ui.newStructureLineEdit.connect("textChanged(QString)", self._updateButtons)
-        ui.newStructureLineEdit.connect("returnPressed()", self._onAddStructure)
+        for folder in (self.ui.projectPathLineEdit, self.ui.scanFolderPathLineEdit):
+            folder.filters = ctk.ctkPathLineEdit.Dirs  # or its button would ask for a file
+        self.ui.projectPathLineEdit.connect("currentPathChanged(QString)", self._onProjectTyped)
+        self.ui.scanFolderPathLineEdit.connect("currentPathChanged(QString)", self._onScanFolderTyped)
+        self.ui.newStructureLineEdit.connect("textChanged(QString)", self._updateButtons)
+        self.ui.newStructureLineEdit.connect("returnPressed()", self._onAddStructure)
         for button, slot in (
-            (ui.addStructureButton, self._onAddStructure),
-            (ui.saveCorrectionButton, self._onSave),
-            (ui.cancelSaveButton, self._onCancel),
-            (ui.openCaseButton, self._onOpen),
-            (ui.removeCaseButton, self._onRemove),
-            (ui.restoreCaseButton, self._onRestore),
-            (ui.nextScanButton, self._onNextScan),
+            (self.ui.addStructureButton, self._onAddStructure),
+            (self.ui.saveCorrectionButton, self._onSave),
+            (self.ui.cancelSaveButton, self._onCancel),
+            (self.ui.openCaseButton, self._onOpen),
+            (self.ui.removeCaseButton, self._onRemove),
+            (self.ui.restoreCaseButton, self._onRestore),
+            (self.ui.nextScanButton, self._onNextScan),
         ):
             button.connect("clicked(bool)", slot)
-        ui.caseTable.connect("cellDoubleClicked(int,int)", self._onOpen)
+        self.ui.caseTable.connect("cellDoubleClicked(int,int)", self._onOpen)
 
     def refresh(self) -> None:
         """Look at the project again: a script may have changed it while another module was open."""

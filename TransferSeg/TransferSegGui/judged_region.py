@@ -35,15 +35,15 @@ class JudgedRegion:
         self._updating = False
         self._kinds = [JUDGED_ALL, JUDGED_SLICES, JUDGED_BOX, JUDGED_SAVED]
         for text in (_("The whole scan"), _("Marked slices"), _("A box"), _("The region saved with the case")):
-            ui.judgedComboBox.addItem(text)
+            self.ui.judgedComboBox.addItem(text)
         self._views = ["Red", "Yellow", "Green"]
         for text in (_("Red view"), _("Yellow view"), _("Green view")):
-            ui.judgedViewComboBox.addItem(text)
-        ui.judgedComboBox.connect("currentIndexChanged(int)", self._onKind)
-        ui.judgedSlicesLineEdit.connect("editingFinished()", self._onSlicesTyped)
-        ui.judgedRoiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onBox)
-        ui.markJudgedButton.connect("clicked(bool)", self._onMark)
-        ui.clearJudgedButton.connect("clicked(bool)", self._onClear)
+            self.ui.judgedViewComboBox.addItem(text)
+        self.ui.judgedComboBox.connect("currentIndexChanged(int)", self._onKind)
+        self.ui.judgedSlicesLineEdit.connect("editingFinished()", self._onSlicesTyped)
+        self.ui.judgedRoiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onBox)
+        self.ui.markJudgedButton.connect("clicked(bool)", self._onMark)
+        self.ui.clearJudgedButton.connect("clicked(bool)", self._onClear)
 
     def show(self, segmentationNode, volumeNode) -> None:
         """Show the region of a segmentation (None: none) of a volume."""
