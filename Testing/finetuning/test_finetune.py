@@ -95,6 +95,9 @@ def test_what_is_recorded(better: tuple[FineTuned, Path, list[Progress]]) -> Non
 
 def test_progress_is_of_the_whole(better: tuple[FineTuned, Path, list[Progress]]) -> None:
     reports = better[2]
+    dice = [report.dice for report in reports if ": held-out case " in report.stage]
+    assert dice == [case.candidate["bright"].dice for case in better[0].evidence.cases]
+    assert len(dice) == 3, "the curve of held-out Dice has a point for each case"
     fractions = [report.fraction for report in reports]
     assert fractions == sorted(fractions) and fractions[-1] > 0.9
     stages = list(dict.fromkeys(report.stage for report in reports))

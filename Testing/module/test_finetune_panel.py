@@ -75,20 +75,30 @@ def used_version(model: str) -> int | None:
 
 
 class Heartbeat:
-    """Measures how long Qt's event loop is kept from a timer that is due every 5 ms."""
+    """Measures how long Qt's event loop is kept from a timer that is due every 5 ms.
+
+    By the clock, which on a busy machine tells of the other programs too, and by the processor time of this thread,
+    which tells of this program only.
+    """
 
     def __init__(self) -> None:
         import qt
 
-        self.gaps_ms: list[int] = []
-        self._clock, self._timer = qt.QElapsedTimer(), qt.QTimer()
-        self._timer.connect("timeout()", lambda: self.gaps_ms.append(self._clock.restart()))
-        self._clock.start()
+        self.gaps_ms: list[tuple[float, float]] = []
+        self._last = (time.perf_counter(), time.thread_time())
+        self._timer = qt.QTimer()
+        self._timer.connect("timeout()", self._beat)
         self._timer.start(5)
 
-    def stop(self) -> int:
+    def _beat(self) -> None:
+        now = (time.perf_counter(), time.thread_time())
+        self.gaps_ms.append((1000 * (now[0] - self._last[0]), 1000 * (now[1] - self._last[1])))
+        self._last = now
+
+    def stop(self) -> tuple[float, float]:
+        """Return the longest gap by the clock and by processor time, ms."""
         self._timer.stop()
-        return max(self.gaps_ms)
+        return max(clock for clock, _ in self.gaps_ms), max(busy for _, busy in self.gaps_ms)
 
 
 def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, capsys: pytest.CaptureFixture[str]):
@@ -107,10 +117,10 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     host.waitFor(lambda: ui.showCurvesButton.enabled)
     ui.showCurvesButton.click()
     host.waitFor(lambda: ended(host))
-    gap = heartbeat.stop()
+    clock_ms, busy_ms = heartbeat.stop()
     with capsys.disabled():
-        print(f"\nlongest gap of the event loop while fine-tuning: {gap} ms ({len(heartbeat.gaps_ms)} beats)")
-    assert gap < 2000, "robust on a busy machine; the aim is 100 ms"
+        print(f"\nlongest gap of the event loop while fine-tuning: {clock_ms:.0f} ms, of it {busy_ms:.0f} ms at work")
+    assert busy_ms < 100, "the panel's own work never keeps the window; the clock would tell of a busy machine"
 
     assert ui.fineTuneStatusLabel.text.startswith("Version 1 of 'balls' was made in ")
     assert any("left: " in text and "%" in text for text in said), said

@@ -317,6 +317,10 @@ class _Run:
             found = planned.scorer.compare(candidate, case, case_id, self._answer(case_id), report, self._cancel)
             scores = {name: score for name, score in found.candidate.items() if name not in unlearned}
             comparisons.append(replace(found, candidate=scores).to_json())
+            measured = [score.dice for score in scores.values() if np.isfinite(score.dice)]
+            if report is not None and measured:  # a point of the curve of held-out Dice
+                stage = f"Held-out case {which.index + 1} of {len(held_out)}"
+                report(Progress(stage, 1.0, dice=float(np.mean(measured))))
         self._whole.end()
         drawn = {name for case in held_out for name in learned_structures([case], names)}
         return {"comparisons": comparisons, "unlearned": sorted(unlearned & drawn)}
