@@ -14,21 +14,22 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "Testing"), str(TOP / "Testing" / "module")]
 
-#: Of each step: the section that the picture shows. Steps that are not here have no picture.
+#: Of each step: the section that is open in the picture, and what is scrolled to. Other steps have no picture.
 SECTIONS = {
-    "loaded": "modelCollapsibleButton",
-    "segmenting": "segmentCollapsibleButton",
-    "segmented": "segmentCollapsibleButton",
-    "painted": "segmentEditorWidget",
-    "reviewed": "reviewedTable",
-    "saved": "caseTable",
-    "ready to fine-tune": "fineTuneCollapsibleButton",
-    "fine-tuning": "fineTuneCollapsibleButton",
-    "verdict": "fineTuneProgressBar",
-    "promoted": "modelCollapsibleButton",
-    "segmented with the new version": "segmentCollapsibleButton",
-    "rolled back": "modelCollapsibleButton",
+    "loaded": ("model segment", "modelCollapsibleButton"),
+    "segmenting": ("model segment", "modelCollapsibleButton"),
+    "segmented": ("model segment", "modelCollapsibleButton"),
+    "painted": ("correct", "correctCollapsibleButton"),
+    "reviewed": ("correct", "correctCollapsibleButton"),
+    "saved": ("correct", "caseTable"),
+    "ready to fine-tune": ("fineTune", "fineTuneCollapsibleButton"),
+    "fine-tuning": ("fineTune", "fineTuneCollapsibleButton"),
+    "verdict": ("fineTune", "fineTuneCollapsibleButton"),
+    "promoted": ("model history", "modelCollapsibleButton"),
+    "segmented with the new version": ("model segment", "modelCollapsibleButton"),
+    "rolled back": ("model history", "modelCollapsibleButton"),
 }
+_FOLDED = ("model", "history", "segment", "correct", "fineTune")
 
 
 def main(folder: Path) -> None:
@@ -41,7 +42,7 @@ def main(folder: Path) -> None:
 
         host = Host()
         host.loadModule(TOP / "TransferSeg" / "TransferSeg.py")
-        host.window.resize(1400, 900)
+        host.window.resize(1400, 1000)
         folder.mkdir(parents=True, exist_ok=True)
         loop = whole_loop.WholeLoop(host, Path(temporary) / "my-cases")
         for step in loop.steps():
@@ -55,10 +56,12 @@ def main(folder: Path) -> None:
 
 
 def open_section(host, step: str) -> None:
-    """Open what the picture is to show, as a user would, and scroll to it."""
-    ui = host.widget.ui
-    ui.historyCollapsibleButton.collapsed = step not in ("promoted", "rolled back")
-    host.showSection(getattr(ui, SECTIONS[step]))
+    """Open what the picture is to show and close the rest, as a user would, and scroll to it."""
+    ui, (opened, shown) = host.widget.ui, SECTIONS[step]
+    for name in _FOLDED:
+        getattr(ui, f"{name}CollapsibleButton").collapsed = name not in opened.split()
+    host.process(200)
+    host.showSection(getattr(ui, shown))
 
 
 if __name__ == "__main__":

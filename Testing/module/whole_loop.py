@@ -119,18 +119,19 @@ class WholeLoop:
 
     def corrected(self, first: bool) -> Iterator[str]:
         """Paint where the structure goes on above, tick it and another one, and save the case."""
+        from TransferSegGui.self_test import topOf
+
         ui = self.ui
         ui.projectPathLineEdit.currentPath = str(self.project)
         segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(STRUCTURE)
         editor = ui.segmentEditorWidget
         editor.setCurrentSegmentID(segment_id)
-        center = np.array(self.node.GetSegmentCenterRAS(segment_id))
+        top = topOf(self.node, segment_id, self.volumes[-1])
         before = self.voxels(segment_id)
-        above = center + np.array([0.0, 0.0, 10.0])
-        touched = editor.userPaints([above, above + np.array([2.0, -3.0, 2.0])], 7.0)
+        touched = editor.userPaints([top, top + np.array([1.0, -2.0, 3.0])], 8.0)
         assert touched > 0 and self.voxels(segment_id) > before
         if first:
-            self._show(self.volumes[-1], tuple(above))
+            self._show(self.volumes[-1], tuple(top))
             yield "painted"
         for name in (STRUCTURE, "mandible"):
             self.tick(name)

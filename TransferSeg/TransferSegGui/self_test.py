@@ -111,8 +111,7 @@ def paint(segmentationNode, volumeNode) -> int:
     logic.UpdateReferenceGeometryImage()
     logic.ResetModifierLabelmapToDefault()
     modifier = logic.GetModifierLabelmap()
-    center = np.array(segmentationNode.GetSegmentCenterRAS(segmentId)) + np.array([0, 0, 2 * _RADIUS_MM])
-    sphere_zyx = _nearTo(modifier, center)
+    sphere_zyx = _nearTo(modifier, topOf(segmentationNode, segmentId, volumeNode))
     vtk_to_numpy(modifier.GetPointData().GetScalars()).reshape(sphere_zyx.shape)[sphere_zyx] = 1
     modifier.Modified()
     logic.UpdateMaskLabelmap()
@@ -120,6 +119,16 @@ def paint(segmentationNode, volumeNode) -> int:
     logic.SetSegmentEditorNode(None)
     slicer.mrmlScene.RemoveNode(editorNode)
     return int(sphere_zyx.sum())
+
+
+def topOf(segmentationNode, segmentId: str, volumeNode) -> np.ndarray:
+    """Return the middle (RAS, mm) of the last slice of a volume that holds a segment: half of a brush there is new."""
+    voxels_zyx = slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentId, volumeNode)
+    k = int(np.flatnonzero(voxels_zyx.any(axis=(1, 2)))[-1])
+    j, i = (float(indices.mean()) for indices in np.nonzero(voxels_zyx[k]))
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)[:3] @ np.array([i, j, k, 1.0])
 
 
 def _nearTo(image, centerRas) -> np.ndarray:
