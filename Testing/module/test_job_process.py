@@ -143,7 +143,7 @@ def test_patience_ends(host, store: Path, monkeypatch: pytest.MonkeyPatch):
 
     if not hasattr(signal, "SIGSTOP"):
         pytest.skip("stops a process as only POSIX can")
-    monkeypatch.setattr(job_process, "_PATIENCE_MS", 1000)
+    monkeypatch.setattr(job_process, "_PATIENCE_S", 1.0)
     job = new_job("count", steps=1000, pause_s=0.05)
     heard = Heard(job)
     job.start()

@@ -10,11 +10,13 @@ from slicer.i18n import tr as _
 CHART = "FineTuneChart"
 #: A curve with more points than this is thinned out: a screen shows no more.
 _MOST_POINTS = 2000
+#: The loss of a single step tells more of its patch than of the training: a running average is shown.
+_WEIGHT_OF_NEW = 0.2
 _ROLES = {"loss": "FineTuneLoss", "dice": "FineTuneDice"}
 
 
 class TrainingCurves:
-    """Loss and held-out Dice over the training steps of all candidates, one after another.
+    """Loss (a running average) and held-out Dice over the training steps of all candidates, one after another.
 
     >>> curves = TrainingCurves(parameterNode)
     >>> curves.add("Final training: training all layers", 12, 0.43, None)
@@ -30,6 +32,7 @@ class TrainingCurves:
         self._dice: list[tuple[float, float]] = []
         self._stage, self._before, self._last = "", 0, 0
         self._every, self._skipped = 1, 0
+        self._average = 0.0
         self._isDrawn = True
 
     @property
@@ -42,9 +45,10 @@ class TrainingCurves:
         self._isDrawn = False
         if loss is not None and step is not None:
             if stage != self._stage:
-                self._stage, self._before = stage, self._last
+                self._stage, self._before, self._average = stage, self._last, loss
             self._last = self._before + step
-            self._addLoss(float(self._last), loss)
+            self._average += _WEIGHT_OF_NEW * (loss - self._average)
+            self._addLoss(float(self._last), self._average)
         if dice is not None:
             self._dice.append((float(self._last), dice))
 

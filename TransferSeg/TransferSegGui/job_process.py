@@ -33,7 +33,7 @@ _LOOK_MS, _LOOKS_BETWEEN_STATES = 200, 5
 #: What is read of a stream at once: some hundred events, which take a few milliseconds.
 _BYTES_AT_ONCE = 65536
 #: A worker ends itself 1.5 to 10 s after it was asked to; one that has not after so many seconds is ended from here.
-_PATIENCE_MS = 20_000
+_PATIENCE_S = 20.0
 #: More lines than are kept of a log.
 _ALL_LINES = 100_000
 
@@ -71,7 +71,7 @@ class JobProcess:
         self.result: dict[str, Any] | None = None
         self._launcher: CommandProcess | None = None
         self._offset, self._looks = 0, 0
-        self._cancelTimer: qt.QElapsedTimer | None = None
+        self._cancelledAt: float | None = None
         self._timer = qt.QTimer()
         self._timer.connect("timeout()", self._look)
 
@@ -120,8 +120,7 @@ class JobProcess:
 
     def cancel(self) -> None:
         """Ask the job to stop; ``onEnd`` follows when its processes are gone. It can be resumed."""
-        self._cancelTimer = qt.QElapsedTimer()
-        self._cancelTimer.start()
+        self._cancelledAt = time.monotonic()
         if self._launcher is None:  # else it is said to the worker when that is there
             self._requestCancel()
 
@@ -145,7 +144,7 @@ class JobProcess:
 
     def _launch(self, verb: str) -> None:
         """Let ``transferseg jobs`` start the worker, which so is a child neither of Slicer nor of its launcher."""
-        self.state, self.error, self.result, self._cancelTimer = JobState.QUEUED, "", None, None
+        self.state, self.error, self.result, self._cancelledAt = JobState.QUEUED, "", None, None
         self._launcher = CommandProcess(["jobs", verb, str(self.folder)])
         self._launcher.onEnd = self._onLaunched
         self._launcher.start()
@@ -154,7 +153,7 @@ class JobProcess:
         """Follow the worker, or tell why there is none."""
         self._launcher = None
         if not launcher.error:
-            if self._cancelTimer is not None:
+            if self._cancelledAt is not None:
                 self._requestCancel()
             self._follow()
             return
@@ -207,9 +206,9 @@ class JobProcess:
 
     def _loseNoPatience(self) -> None:
         """End the process tree of a worker that was asked to stop long ago."""
-        if self._cancelTimer is None or self._cancelTimer.elapsed() < _PATIENCE_MS:
+        if self._cancelledAt is None or time.monotonic() - self._cancelledAt < _PATIENCE_S:
             return
-        self._cancelTimer.restart()
+        self._cancelledAt = time.monotonic()
         facts = read_json(self.folder / WORKER_FACTS)
         # The lock tells that the worker lives: its process id cannot be that of another program.
         if facts.get("host") == platform.node() and worker_is_alive(self.folder):
