@@ -104,6 +104,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for panel in self.panels:
             panel.refresh()
         self.setParameterNode(self.logic.getParameterNode())
+        self.correctPanel.enter()
 
     def exit(self):
         """Put the painting tools down: another module is opened."""

@@ -71,6 +71,11 @@ def test_painting_undoing_and_drawing_are_real(host, ui):
     ui.segmentEditorWidget.setCurrentSegmentID(red)
     ui.segmentEditorWidget.userPaints([(10, 10, 10)], 2.0, erase=True)
     assert voxels(red) == 257 - 33
+    host.widget.exit()
+    assert ui.segmentEditorWidget.mrmlSegmentEditorNode().GetActiveEffectName() in ("", None)
+    with pytest.raises(RuntimeError, match="does not follow the mouse"):
+        ui.segmentEditorWidget.userPaints([(10, 10, 10)], 2.0)
+    host.widget.enter()
 
     def redness() -> int:
         pixels = host.slices["Red"].view.pixels().astype(int)

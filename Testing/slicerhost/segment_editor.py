@@ -45,7 +45,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._list.setMinimumHeight(90)
         self._list.currentRowChanged.connect(self._onRow)
         layout.addWidget(self._list)
-        self._updating = False
+        self._updating, self._followsMouse = False, False
 
     # The interface that Slicer's widget has, as far as it is used
 
@@ -109,10 +109,11 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         """Nothing to remove."""
 
     def setupViewObservations(self) -> None:
-        """Do nothing: this one does not follow the mouse in views."""
+        """Follow the mouse in views: until then, as in Slicer, nobody can paint."""
+        self._followsMouse = True
 
     def removeViewObservations(self) -> None:
-        """Do nothing: this one does not follow the mouse in views."""
+        self._followsMouse = False
 
     def undo(self) -> None:
         self._currentBrush().undo()
@@ -124,6 +125,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def userPaints(self, pointsRas, radiusMm: float, erase: bool = False, normalRas=None) -> int:
         """Paint or erase in the current segment, see ``SegmentBrush.stroke``."""
+        if not self._followsMouse:
+            raise RuntimeError("the editor does not follow the mouse: its module did not call setupViewObservations")
         effect = "Erase" if erase else "Paint"
         self.setActiveEffectByName(effect)
         return self._currentBrush().stroke(self.currentSegmentID(), pointsRas, radiusMm, erase, normalRas)

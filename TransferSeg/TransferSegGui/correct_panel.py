@@ -109,9 +109,16 @@ class CorrectPanel(VTKObservationMixin):
         """Let go of the scene's nodes; a case that is being saved goes on, as its files are written."""
         self._show(None, None)
 
+    def enter(self) -> None:
+        """Let the editor follow the mouse in views, and take its keys: the module is opened."""
+        self.ui.segmentEditorWidget.setupViewObservations()
+        self.ui.segmentEditorWidget.installKeyboardShortcuts()
+
     def leave(self) -> None:
         """Put the tool down: another module is opened, and clicks in views shall not paint there."""
         self.ui.segmentEditorWidget.setActiveEffectByName("")
+        self.ui.segmentEditorWidget.uninstallKeyboardShortcuts()
+        self.ui.segmentEditorWidget.removeViewObservations()
 
     def close(self) -> None:
         """Wait until a case is saved; Slicer is closing."""
