@@ -45,9 +45,16 @@ def test_every_combination_is_a_strategy(write_study: WriteStudy) -> None:
 
 def test_a_tasks_own_knobs_do_not_hide_what_is_tried(write_study: WriteStudy) -> None:
     entry = choosing_entry()
-    entry["tasks"]["again"]["strategy_knobs"] = {"ours": {"full_rate": 0.7, "batch": 2}}
+    entry["tasks"]["again"]["strategy_knobs"] = {
+        "ours": {"full_rate": 0.7, "batch": 2, "by_size": {"1": {"full_rate": 0.8}}}
+    }
+    entry["strategies"]["ours"]["by_size"] = {"1": {"tail_steps": 9, "warm_up": 4}}
     runs = plan_runs(choice_study(write_study(entry)))
-    assert [(run.configuration.full_rate, run.configuration.batch) for run in runs[2:]] == [(0.1, 2), (0.2, 2)]
+    found = [run.configuration for run in runs[2:]]
+    assert [(one.full_rate, one.batch, one.tail_steps, one.warm_up) for one in found] == [
+        (0.1, 2, 5, 4),
+        (0.2, 2, 5, 4),
+    ]
 
 
 def test_validation_cases_are_of_other_patients(world: Path, tmp_path: Path, write_study: WriteStudy) -> None:

@@ -24,12 +24,35 @@ def test_knobs_go_over_one_another(write_study: WriteStudy) -> None:
     entry["tasks"]["again"]["knobs"] |= {"batch": 3, "intensity": "MR_PERCENTILES", "augmentation": {"gamma": 0.6}}
     entry["tasks"]["again"]["strategy_knobs"] = {"ours": {"steps": 5}}
     study = write_study(entry)
-    ours = study.configuration("again", "ours", 7)
+    ours = study.configuration("again", "ours", 7, 1)
     assert (ours.steps, ours.batch, ours.seed, ours.minutes) == (5, 3, 7, 0)
     assert ours.intensity == MR_PERCENTILES
     assert (ours.augmentation.noise, ours.augmentation.gamma) == (0.3, 0.6)
-    assert study.configuration("again", "scratch", 7).steps == 3
-    assert study.configuration("slab", "ours", 7).batch == 2
+    assert study.configuration("again", "scratch", 7, 1).steps == 3
+    assert study.configuration("slab", "ours", 7, 1).batch == 2
+
+
+def test_knobs_can_depend_on_the_size(write_study: WriteStudy) -> None:
+    entry = study_entry() | {"sizes": [1, 2, "all"]}
+    entry["strategies"]["ours"]["by_size"] = {"2": {"steps": 8}, "all": {"steps": 9, "tail_steps": 1}}
+    entry["tasks"]["again"]["strategy_knobs"] = {"ours": {"steps": 4, "by_size": {"all": {"batch": 2}}}}
+    study = write_study(entry)
+    found = {
+        (task, size): (study.configuration(task, "ours", 1, size))
+        for task in ("slab", "again")
+        for size in study.tasks[task].sizes
+    }
+    assert {key: (knobs.steps, knobs.tail_steps, knobs.batch) for key, knobs in found.items()} == {
+        ("slab", 1): (2, 3, 1),
+        ("slab", 2): (8, 3, 1),
+        ("slab", 0): (9, 1, 1),
+        ("again", 1): (4, 3, 1),
+        ("again", 2): (4, 3, 1),
+        ("again", 0): (4, 1, 2),
+    }
+    entry["strategies"]["ours"]["by_size"] = {"many": {}}
+    with pytest.raises(StudyError, match="'by_size' is about numbers of cases"):
+        write_study(entry)
 
 
 def test_a_task_can_have_its_own_sizes_seeds_and_strategies(write_study: WriteStudy) -> None:

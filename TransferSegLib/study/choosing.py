@@ -7,7 +7,7 @@ own runs may learn from them afterwards; what was chosen is written into its con
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from TransferSegLib.errors import StudyError
-from TransferSegLib.study.configuration import Study, merged
+from TransferSegLib.study.configuration import BY_SIZE, Study, merged
 from TransferSegLib.study.results import Result
 from TransferSegLib.study.statistics import DICE, by_patient
 
@@ -44,19 +44,19 @@ def choice_study(study: Study) -> Study:
         raise StudyError(f"{study.path} has no 'choose': nothing says which knobs are to be tried.")
     strategies: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    tried_by: dict[str, dict[str, Any]] = {}
     for strategy, grid in choose.grids.items():
         for values in product(*grid.values()):
             tried = dict(zip(grid, values, strict=True))
             name = strategy + _TRIED + ",".join(f"{knob}={value}" for knob, value in tried.items())
-            strategies[name], origins[name] = merged(study.strategies[strategy], tried), strategy
+            strategies[name], origins[name] = merged(_without(study.strategies[strategy], tried), tried), strategy
+            tried_by[name] = tried
     tasks = {}
     for name in choose.tasks:
         task = study.tasks[name]
         mine = tuple(key for key, strategy in origins.items() if strategy in task.strategies)
         knobs = {
-            key: {
-                knob: value for knob, value in task.strategy_knobs[origins[key]].items() if knob not in strategies[key]
-            }
+            key: _without(task.strategy_knobs[origins[key]], tried_by[key])
             for key in mine
             if origins[key] in task.strategy_knobs
         }
@@ -83,6 +83,14 @@ def choice_study(study: Study) -> Study:
         comparisons=(),
         base_comparisons=(),
     )
+
+
+def _without(knobs: Mapping[str, Any], tried: Mapping[str, Any]) -> dict[str, Any]:
+    """Return knobs without those that are tried, also within the knobs of single sizes."""
+    kept = {name: value for name, value in knobs.items() if name not in tried}
+    if BY_SIZE in kept:
+        kept[BY_SIZE] = {size: _without(own, tried) for size, own in kept[BY_SIZE].items()}
+    return kept
 
 
 def candidates(results: Iterable[Result]) -> list[Candidate]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,8 @@ from TransferSegLib.training.configuration import TrainingConfiguration
 _NAMED_RULES = {"CT_WINDOW": CT_WINDOW, "MR_PERCENTILES": MR_PERCENTILES}
 #: What stands for all cases of a pool among the sizes.
 ALL = "all"
+#: Among knobs: knobs for single sizes.
+BY_SIZE = "by_size"
 #: A study counts steps, not minutes: only then do all strategies get the same on a machine that does other things too.
 _KNOBS_OF_A_STUDY: dict[str, Any] = {"minutes": 0, "report_cases": 0}
 
@@ -145,15 +148,29 @@ class Study:
     base_comparisons: tuple[tuple[str, str], ...] = ()
     choose: Choose | None = None
 
-    def configuration(self, task: str, strategy: str, seed: int) -> FineTuningConfiguration:
-        """Return the knobs of a run: defaults, then the study's, the task's, the strategy's, the task's for it."""
+    def configuration(self, task: str, strategy: str, seed: int, size: int) -> FineTuningConfiguration:
+        """Return the knobs of a run: defaults, then the study's, the task's, the strategy's, the task's for it.
+
+        In each of these ``by_size`` holds knobs for single sizes, which go over the others beside it.
+        """
         own = self.tasks[task]
         knobs = dict(_KNOBS_OF_A_STUDY)
         for layer in (self.knobs, own.knobs, self.strategies[strategy], own.strategy_knobs.get(strategy, {})):
-            knobs = merged(knobs, layer)
+            knobs = merged(knobs, {name: value for name, value in layer.items() if name != BY_SIZE})
+            knobs = merged(knobs, layer.get(BY_SIZE, {}).get(size_word(size), {}))
         if isinstance(knobs.get("intensity"), str):
             knobs["intensity"] = _NAMED_RULES[knobs["intensity"]].to_json()
         return FineTuningConfiguration.from_json(knobs | {"seed": seed})
+
+    def is_scratch(self, task: str, strategy: str) -> bool:
+        """Tell whether a strategy starts from random weights on a task."""
+        own = self.tasks[task]
+        return self.configuration(task, strategy, own.seeds[0], own.sizes[0]).strategy == "scratch"
+
+
+def size_word(size: int) -> str:
+    """Return a size as the configuration has it."""
+    return str(size) if size else ALL
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -393,9 +410,9 @@ def _check_knobs(study: Study) -> None:
         except TransferSegError as error:
             raise _Wrong(f"base '{name}': {str(error).rstrip('.')}") from error
     for name, task in study.tasks.items():
-        for strategy in task.strategies:
+        for strategy, size in product(task.strategies, task.sizes):
             try:
-                study.configuration(name, strategy, task.seeds[0])
+                study.configuration(name, strategy, task.seeds[0], size)
             except KeyError as error:
                 known = ", ".join(_NAMED_RULES)
                 raise _Wrong(f"task '{name}': there is no intensity rule {error}; there is {known}") from error
@@ -437,6 +454,11 @@ def _knobs(value: Any, where: str) -> dict[str, Any]:
     if "seed" in knobs and not where.startswith("base"):
         raise _Wrong(f"{where}: the seed of a run is one of 'seeds', and no knob")
     _object(knobs.get("augmentation", {}), f"{where}: 'augmentation'")
+    for size, own in _object(knobs.get(BY_SIZE, {}), f"{where}: '{BY_SIZE}'").items():
+        if size != ALL and not (size.isdecimal() and int(size) > 0):
+            raise _Wrong(f"{where}: '{BY_SIZE}' is about numbers of cases, or \"{ALL}\", not '{size}'")
+        if BY_SIZE in _knobs(own, f"{where}, size {size}"):
+            raise _Wrong(f"{where}: '{BY_SIZE}' cannot be within itself")
     return dict(knobs)
 
 

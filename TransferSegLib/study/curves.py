@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.errors import StudyError
-from TransferSegLib.study.runs import size_word
+from TransferSegLib.study.configuration import size_word
 from TransferSegLib.study.statistics import Cell, Estimate, Gain, StudyStatistics
 
 if TYPE_CHECKING:

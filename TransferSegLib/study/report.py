@@ -9,9 +9,9 @@ import numpy as np
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import StudyError
 from TransferSegLib.study.choosing import candidates, choice_study
-from TransferSegLib.study.configuration import Study
+from TransferSegLib.study.configuration import Study, size_word
 from TransferSegLib.study.results import Result, ResultsFile, finished_runs
-from TransferSegLib.study.runs import plan_runs, size_word
+from TransferSegLib.study.runs import plan_runs
 from TransferSegLib.study.statistics import (
     NSD,
     Cell,
@@ -189,9 +189,7 @@ def _label(statistics: StudyStatistics, base: str, strategy: str) -> str:
     """Return a row's name: the strategy, and the base where there are several and it matters."""
     study = statistics.study
     is_scratch = all(
-        study.configuration(name, strategy, task.seeds[0]).strategy == "scratch"
-        for name, task in study.tasks.items()
-        if strategy in task.strategies
+        study.is_scratch(name, strategy) for name, task in study.tasks.items() if strategy in task.strategies
     )
     return strategy if len(study.bases) == 1 or is_scratch else f"{strategy}, base {base}"
 
@@ -276,34 +274,29 @@ def choice_text(study: Study) -> str:
 
 
 def _cost(statistics: StudyStatistics) -> str:
-    """Return what making a model takes: median seconds of the processor by task and strategy."""
+    """Return what making a model takes, by task, strategy and size: processor seconds, whatever else ran beside."""
+    sizes = list(dict.fromkeys(size for task in statistics.study.tasks.values() for size in task.sizes))
+    sizes.sort(key=lambda size: size or float("inf"))
     rows = []
     for task in statistics.study.tasks:
         for strategy in statistics.study.tasks[task].strategies:
-            cells = [cell for cell in statistics.cells(task) if cell.strategy == strategy]
-            results = [result for cell in cells for result in statistics.results(cell).values()]
-            if results:
-                rows.append(
-                    (
-                        f"{task}, {strategy}",
-                        str(results[0].tail_steps),
-                        str(results[0].steps),
-                        f"{np.median([result.cpu_s for result in results]):.0f}",
-                        f"{np.median([result.wall_s for result in results]):.0f}",
-                        f"{np.median([result.test_s for result in results]):.0f}",
-                    )
-                )
+            by_size: dict[int, list[Result]] = {}
+            for cell in statistics.cells(task):
+                if cell.strategy == strategy:
+                    by_size.setdefault(cell.size, []).extend(statistics.results(cell).values())
+            every = [result for results in by_size.values() for result in results]
+            if every:
+                steps = sorted({f"{result.tail_steps} + {result.steps}" for result in every})
+                seconds = [
+                    f"{np.median([result.cpu_s for result in by_size[size]]):.0f}" if by_size.get(size) else "-"
+                    for size in sizes
+                ]
+                rows.append((f"{task}, {strategy}", ", ".join(steps), *seconds))
     if not rows:
         return ""
-    header = (
-        "median seconds of a run",
-        "steps of the last layers",
-        "of all layers",
-        "processor",
-        "clock",
-        "testing (clock)",
-    )
-    return f"### Time\n\n{table(header, rows)}"
+    header = ("", "steps (last layers + all)", *(size_word(size) for size in sizes))
+    title = "### Time: processor seconds to make a model (median)"
+    return f"{title}\n\n{table(header, rows)}"
 
 
 def _knobs(statistics: StudyStatistics) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.study.configuration import ALL, Study
+from TransferSegLib.study.configuration import Study, size_word
 
 #: Part of every run's hash: raise it when runs are made or measured differently, so that old results are not mixed in.
 METHOD = 1
@@ -33,11 +33,6 @@ class Run:
     def key(self) -> str:
         """The run's name, e.g. ``sparse/mandible/3/ours/1``."""
         return "/".join((self.base, self.task, size_word(self.size), self.strategy, str(self.seed)))
-
-
-def size_word(size: int) -> str:
-    """Return a size as the configuration has it."""
-    return str(size) if size else ALL
 
 
 def plan_runs(study: Study) -> list[Run]:
@@ -66,7 +61,7 @@ def _of_base(study: Study, name: str) -> Iterator[Run]:
                 for seed in task.seeds:
                     if (base.sizes and size not in base.sizes) or (base.seeds and seed not in base.seeds):
                         continue
-                    configuration = study.configuration(task_name, strategy, seed)
+                    configuration = study.configuration(task_name, strategy, seed, size)
                     if configuration.strategy == "scratch" and not _is_first(study, name, task_name):
                         continue
                     hash = _hash(study, name, task_name, size, configuration)

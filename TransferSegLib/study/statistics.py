@@ -150,8 +150,7 @@ class StudyStatistics:
         It may be of another base: scratch is run once for all bases of one width and grid.
         """
         for strategy in self.study.tasks[cell.task].strategies:
-            seed = self.study.tasks[cell.task].seeds[0]
-            if self.study.configuration(cell.task, strategy, seed).strategy != "scratch":
+            if not self.study.is_scratch(cell.task, strategy):
                 continue
             for base in (cell.base, *self.study.tasks[cell.task].bases):
                 found = Cell(base, cell.task, strategy, cell.size)
