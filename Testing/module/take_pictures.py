@@ -1,6 +1,6 @@
 """Take the tutorial's pictures: the whole loop in the test host, a picture of each step into Resources/Screenshots.
 
-QT_QPA_PLATFORM=offscreen VTK_DEFAULT_OPENGL_WINDOW=vtkEGLRenderWindow python Testing/module/take_pictures.py [FOLDER]
+QT_QPA_PLATFORM=offscreen VTK_DEFAULT_OPENGL_WINDOW=vtkEGLRenderWindow python Testing/module/take_pictures.py [FOLDER [LAST-STEP]]
 
 The window's title, and the line below the views, say that this is not 3D Slicer.
 """
@@ -32,8 +32,8 @@ SECTIONS = {
 _FOLDED = ("model", "history", "segment", "correct", "fineTune")
 
 
-def main(folder: Path) -> None:
-    """Go through the loop with folders of its own, and take the pictures."""
+def main(folder: Path, last: str = "") -> None:
+    """Go through the loop (to its end, or to a step) with folders of its own, and take the pictures."""
     import whole_loop
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
@@ -51,7 +51,9 @@ def main(folder: Path) -> None:
                 open_section(host, step)
                 number = list(SECTIONS).index(step) + 1
                 host.screenshot(folder / f"{number:02d}-{step.replace(' ', '-')}.png")
-        print(loop.result["report"])
+            if step == last:
+                break
+        print(loop.result["report"] if loop.result else "")
         host.close()
 
 
@@ -65,4 +67,4 @@ def open_section(host, step: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if sys.argv[1:] else TOP / "Resources" / "Screenshots")
+    main(Path(sys.argv[1]) if sys.argv[1:] else TOP / "Resources" / "Screenshots", *sys.argv[2:3])

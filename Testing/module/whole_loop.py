@@ -106,7 +106,7 @@ class WholeLoop:
         assert ui.segmentStatusLabel.text == "Cancelled."
         with self.watch:
             ui.segmentButton.click()
-            self.host.waitFor(lambda: "% left" in ui.segmentStatusLabel.text or " left" in ui.segmentStatusLabel.text)
+            self.host.waitFor(lambda: ui.segmentStatusLabel.text.startswith("Segmenting"), PATIENCE_S)
         yield "segmenting"
         with self.watch:
             self.host.waitFor(lambda: not ui.cancelSegmentButton.enabled, PATIENCE_S)

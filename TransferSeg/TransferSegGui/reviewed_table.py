@@ -35,6 +35,8 @@ class ReviewedTable(VTKObservationMixin):
         table.setColumnCount(3)
         table.setHorizontalHeaderLabels([_("Right in this scan"), _("Counts as"), _("Cases")])
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column in (1, 2):  # the names need the room
+            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
         table.horizontalHeader().setStretchLastSection(False)
         table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
 
