@@ -4,6 +4,7 @@ Both are imported when they are first needed: Slicer imports this file each time
 """
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -212,6 +213,10 @@ class TransferSegTest(ScriptedLoadableModuleTest):
     def test_wholeLoop(self):
         """Segment, correct, save, fine-tune for a few steps, verdict, promote, roll back, with the bundled model."""
         from TransferSegGui.self_test import runWholeLoop
+        from TransferSegGui.torch_install import torchIsInstalled
 
+        if not torchIsInstalled() and not os.environ.get("CI"):
+            self.delayDisplay("PyTorch is not installed: the whole loop was NOT tested")
+            return
         runWholeLoop(slicer.util.getModuleLogic("TransferSeg"), self, self.delayDisplay)
         self.delayDisplay("Test passed")

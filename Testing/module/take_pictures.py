@@ -1,6 +1,7 @@
 """Take the tutorial's pictures: the whole loop in the test host, a picture of each step into Resources/Screenshots.
 
-QT_QPA_PLATFORM=offscreen VTK_DEFAULT_OPENGL_WINDOW=vtkEGLRenderWindow python Testing/module/take_pictures.py [FOLDER [LAST-STEP]]
+    QT_QPA_PLATFORM=offscreen VTK_DEFAULT_OPENGL_WINDOW=vtkEGLRenderWindow
+    python Testing/module/take_pictures.py [FOLDER [LAST-STEP]]
 
 The window's title, and the line below the views, say that this is not 3D Slicer.
 """

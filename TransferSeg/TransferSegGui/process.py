@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import qt
 import slicer
@@ -41,6 +42,9 @@ class SegmentProcess:
     ``log`` holds everything that the process said. Nodes may be removed or renamed meanwhile: without its volume the
     result has no reference geometry, and without its output it becomes a new segmentation.
     """
+
+    #: Those that run: a process whose object is forgotten, by a script, would be ended by Qt.
+    _running: ClassVar[set[SegmentProcess]] = set()
 
     def __init__(
         self, volumeNode, outputNode=None, model: str = "", device: str = "auto", structures: Sequence[str] = ()
@@ -79,6 +83,7 @@ class SegmentProcess:
         except RuntimeError:
             self._folder.cleanup()
             raise
+        self._running.add(self)
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(childEnvironment())
         self._process.connect("readyReadStandardOutput()", self._readLines)
@@ -204,6 +209,7 @@ class SegmentProcess:
     def _end(self) -> None:
         """Remove the temporary files and tell that the run is over."""
         self._ended = True
+        self._running.discard(self)
         self._folder.cleanup()
         if Path(self._folder.name).exists():
             self._addToLog(_("The temporary folder {path} could not be removed.").format(path=self._folder.name))
