@@ -43,7 +43,7 @@ def test_the_examples_run(host, tiny_is_the_usual_model, tmp_path: Path):
             exec(compile(text, f"{PAGE.name}, example {number}", "exec"), namespace)
     output = said.getvalue()
     assert "tiny 1.0 CT" in output and "There is no structure 'spleen' here" in output
-    assert namespace["case"]["annotated"] == ["brainstem", "left parotid gland"]
+    assert namespace["case"]["reviewed"] == ["brainstem", "left parotid gland"]
     assert namespace["run"].cancelled and namespace["run"].segmentationNode is None
     assert f"Verdict: {namespace['verdict']}." in output
     assert str(namespace["again"].state) == "done"

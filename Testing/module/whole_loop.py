@@ -118,20 +118,20 @@ class WholeLoop:
     # Correct
 
     def corrected(self, first: bool) -> Iterator[str]:
-        """Paint where the structure goes on above, tick it and another one, and save the case."""
-        from TransferSegGui.self_test import topOf
+        """Paint at the side of the structure, tick it and another one, and save the case."""
+        from TransferSegGui.self_test import rimOf
 
         ui = self.ui
         ui.projectPathLineEdit.currentPath = str(self.project)
         segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(STRUCTURE)
         editor = ui.segmentEditorWidget
         editor.setCurrentSegmentID(segment_id)
-        top = topOf(self.node, segment_id, self.volumes[-1])
+        rim = rimOf(self.node, segment_id, self.volumes[-1])
         before = self.voxels(segment_id)
-        touched = editor.userPaints([top, top + np.array([1.0, -2.0, 3.0])], 8.0)
+        touched = editor.userPaints([rim, rim + np.array([0.0, 0.0, 5.0])], 8.0)
         assert touched > 0 and self.voxels(segment_id) > before
         if first:
-            self._show(self.volumes[-1], tuple(top))
+            self._show(self.volumes[-1], tuple(rim))
             yield "painted"
         for name in (STRUCTURE, "mandible"):
             self.tick(name)

@@ -59,7 +59,7 @@ def runWholeLoop(logic, test, say: Callable[[str], None]) -> None:
         test.assertGreater(voxelsOf(segmentation, volume), before)
         project = folder / "cases"
         case = logic.saveCorrection(volume, segmentation, [_STRUCTURE], project=project)
-        test.assertEqual((case["id"], case["annotated"]), ("case-0001", [_STRUCTURE]))
+        test.assertEqual((case["id"], case["reviewed"]), ("case-0001", [_STRUCTURE]))
 
         say("Fine-tune for a few steps in the background")
         points = []
@@ -111,7 +111,7 @@ def paint(segmentationNode, volumeNode) -> int:
     logic.UpdateReferenceGeometryImage()
     logic.ResetModifierLabelmapToDefault()
     modifier = logic.GetModifierLabelmap()
-    sphere_zyx = _nearTo(modifier, topOf(segmentationNode, segmentId, volumeNode))
+    sphere_zyx = _nearTo(modifier, rimOf(segmentationNode, segmentId, volumeNode))
     vtk_to_numpy(modifier.GetPointData().GetScalars()).reshape(sphere_zyx.shape)[sphere_zyx] = 1
     modifier.Modified()
     logic.UpdateMaskLabelmap()
@@ -121,11 +121,13 @@ def paint(segmentationNode, volumeNode) -> int:
     return int(sphere_zyx.sum())
 
 
-def topOf(segmentationNode, segmentId: str, volumeNode) -> np.ndarray:
-    """Return the middle (RAS, mm) of the last slice of a volume that holds a segment: half of a brush there is new."""
+def rimOf(segmentationNode, segmentId: str, volumeNode) -> np.ndarray:
+    """Return a place (RAS, mm) at the side of a segment, half way up: beside it a brush finds voxels that are new."""
     voxels_zyx = slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentId, volumeNode)
-    k = int(np.flatnonzero(voxels_zyx.any(axis=(1, 2)))[-1])
-    j, i = (float(indices.mean()) for indices in np.nonzero(voxels_zyx[k]))
+    filled = np.flatnonzero(voxels_zyx.any(axis=(1, 2)))
+    k = int(filled[len(filled) // 2])
+    js, ii = np.nonzero(voxels_zyx[k])
+    i, j = int(ii.max()), int(js[ii.argmax()])
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)[:3] @ np.array([i, j, k, 1.0])
