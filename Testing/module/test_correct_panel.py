@@ -239,6 +239,29 @@ def test_opening_a_case_gives_its_ticks_its_region_and_todays_names(host, ui, fo
     assert rows(ui.caseTable)[0][1] == "in use" and len(Project(folder).state().current) == 1
 
 
+def test_after_hardening_a_transform_only_the_record_of_the_prediction_is_lost(host, ui, folder: Path, tmp_path: Path):
+    import slicer
+    from TransferSegGui.predictions import predictionOf
+
+    volume = add_volume()
+    node, _labels = predicted(ui, volume, tmp_path)
+    assert predictionOf(node, volume) is not None
+    moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    shift = np.eye(4)
+    shift[:3, 3] = 10.0, -5.0, 3.0
+    moved.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
+    for each in (volume, node):
+        each.SetAndObserveTransformNodeID(moved.GetID())
+    assert predictionOf(node, volume) is not None, "nothing was changed yet"
+    for each in (volume, node):
+        each.HardenTransform()
+    assert predictionOf(node, volume) is None
+    tick(ui, "brainstem")
+    assert save(host).startswith("case-0001, revision 1, is saved.")
+    (revision,) = Project(folder).state().current
+    assert revision.prediction is None and str(revision.corrected_from) == "format-one 1.0"
+
+
 def test_new_structures_and_structures_that_are_absent(host, ui, folder: Path):
     volume = add_volume()
     ui.inputVolumeSelector.setCurrentNode(volume)

@@ -19,6 +19,7 @@ from TransferSegGui.judged_mask import writeJudged
 from TransferSegGui.judged_region import JudgedRegion
 from TransferSegGui.label_map import labelSetOf
 from TransferSegGui.next_scan import loadScan, nextFile, nextVolume, remainingFiles, rememberSaved
+from TransferSegGui.predictions import forgetPredictions
 from TransferSegGui.project_choice import PROJECT, PROJECT_SETTING, defaultProject, projectFolder, readProject
 from TransferSegGui.reviewed_table import ReviewedTable, newStructure
 from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
@@ -121,9 +122,10 @@ class CorrectPanel(VTKObservationMixin):
         self.ui.segmentEditorWidget.removeViewObservations()
 
     def close(self) -> None:
-        """Wait until a case is saved; Slicer is closing."""
+        """Wait until a case is saved, and clear up; Slicer is closing."""
         if self.saving is not None:
             self.saving.finish()
+        forgetPredictions()
 
     def _show(self, segmentation, volume) -> None:
         """Follow a segmentation and a volume, None for none."""
@@ -247,22 +249,28 @@ class CorrectPanel(VTKObservationMixin):
     def _onSaved(self, saving: CorrectionProcess, volume, folder: Path) -> None:
         """Tell how saving ended, and show the case."""
         self.saving = None
-        if saving.case is None:
-            text = _("Not saved: {reason}").format(reason=saving.error)
-            self._say(_("Not saved, the project is as it was.") if saving.cancelled else text)
+        before = self._project
+        self._readProject()
+        if saving.case is not None:
+            self._takeSaved(saving.case, volume, folder)
+        elif not saving.cancelled:
+            self._say(_("Not saved: {reason}").format(reason=saving.error))
+        elif self._project == before:
+            self._say(_("Not saved, the project is as it was."))
         else:
-            if slicer.mrmlScene.IsNodePresent(volume):
-                markAsCase(volume, saving.case["id"], folder)
-                rememberSaved(volume, folder)
-            slicer.app.userSettings().setValue(PROJECT_SETTING, str(folder))
-            self.ui.notesLineEdit.text = ""
-            self._readProject()
-            self.cases.select(saving.case["id"])
-            saved = _("{case}, revision {number}, is saved.").format(
-                case=saving.case["id"], number=saving.case["revision"]
-            )
-            self._say(" ".join([saved, *saving.case["remarks"]]))
+            self._say(_("The case was saved already when you cancelled: see the table."))
         self._updateButtons()
+
+    def _takeSaved(self, case: dict, volume, folder: Path) -> None:
+        """Remember which case the volume is, and show it in the table."""
+        if slicer.mrmlScene.IsNodePresent(volume):
+            markAsCase(volume, case["id"], folder)
+            rememberSaved(volume, folder)
+        slicer.app.userSettings().setValue(PROJECT_SETTING, str(folder))
+        self.ui.notesLineEdit.text = ""
+        self.cases.select(case["id"])
+        saved = _("{case}, revision {number}, is saved.").format(case=case["id"], number=case["revision"])
+        self._say(" ".join([saved, *case["remarks"]]))
 
     # Cases and scans
 

@@ -93,7 +93,7 @@ class CorrectionProcess(CommandProcess):
         words += [f"--notes={correction.notes}", "--reviewed", *reviewed]
         if correction.judged(folder / "judged.nrrd"):
             words += ["--judged", str(folder / "judged.nrrd")]
-        by, prediction = segmentedBy(segmentation), predictionOf(segmentation)
+        by, prediction = segmentedBy(segmentation), predictionOf(segmentation, volume)
         if by is not None:
             words += ["--model", by.model, "--model-version", by.version]
         if prediction is not None:

@@ -10,10 +10,16 @@ import shutil
 import uuid
 from pathlib import Path
 
+import numpy as np
+import SimpleITK as sitk
 import slicer
+
+from TransferSegGui.label_map import onGridOf
 
 #: Attribute of a segmentation node: the path of the label map that it began as.
 PREDICTION_ATTRIBUTE = "TransferSeg.Prediction"
+#: How much positions (mm) and directions may differ: files hold them with some rounding.
+_TOLERANCE = 1e-3
 
 
 def keepPrediction(segmentationNode, file: Path) -> None:
@@ -29,10 +35,32 @@ def keepPrediction(segmentationNode, file: Path) -> None:
     segmentationNode.SetAttribute(PREDICTION_ATTRIBUTE, str(kept))
 
 
-def predictionOf(segmentationNode) -> Path | None:
-    """Return the label map that a segmentation began as, None when it is not known or not there any more."""
+def predictionOf(segmentationNode, volumeNode) -> Path | None:
+    """Return the label map that a segmentation began as; None when that is not known, is gone, or has another grid.
+
+    The grid is another one after a transform of the volume was hardened: the record is lost then, not the correction.
+    """
     path = segmentationNode.GetAttribute(PREDICTION_ATTRIBUTE)
-    return Path(path) if path and Path(path).is_file() else None
+    if not path or not Path(path).is_file():
+        return None
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(path)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    grid = onGridOf(volumeNode, np.zeros((1, 1, 1), np.uint8))
+    if tuple(reader.GetSize()) != tuple(volumeNode.GetImageData().GetDimensions()):
+        return None
+    same = [
+        np.allclose(its, ours, atol=_TOLERANCE)
+        for its, ours in (
+            (reader.GetOrigin(), grid.GetOrigin()),
+            (reader.GetSpacing(), grid.GetSpacing()),
+            (reader.GetDirection(), grid.GetDirection()),
+        )
+    ]
+    return Path(path) if all(same) else None
 
 
 def forgetPredictions() -> None:
