@@ -22,6 +22,7 @@ from TransferSegLib.study.running import StudyOptions, run_study
 TINY_RUNS = 4
 
 
+@pytest.mark.timeout(1200)  # half a minute of work in nine processes, but a busy machine may take its time
 def test_a_study_is_interrupted_resumed_changed_and_reported(
     world: Path, tmp_path: Path, write_study: WriteStudy, capsys: pytest.CaptureFixture[str]
 ) -> None:

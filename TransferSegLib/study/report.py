@@ -155,7 +155,7 @@ def _task(statistics: StudyStatistics, task_name: str) -> str:
     patients = len(set(done[0].patients.values()))
     facts = (
         f"{', '.join(task.structures)}; {len(done[0].scores)} test cases of {patients} patients; "
-        f"all: {_pool_size(done)} cases. Tolerance of the NSD: {task.tolerance_mm:g} mm."
+        f"all: {_pool_size(done)}. Tolerance of the NSD: {task.tolerance_mm:g} mm."
     )
     gains = {gain.cell: gain for gain in statistics.gains_over_scratch()}
     sections = [
@@ -164,14 +164,15 @@ def _task(statistics: StudyStatistics, task_name: str) -> str:
         ("Mean NSD", lambda cell: _mean_text(statistics.estimate(cell, NSD))),
         ("HD95 in mm, median (share of structures missed)", lambda cell: _distance_text(statistics, cell)),
     ]
-    tables = [f"**{title}**\n\n{_by_size(statistics, task_name, text)}" for title, text in sections]
+    found = [(title, _by_size(statistics, task_name, text)) for title, text in sections]
+    tables = [f"**{title}**\n\n{rows}" for title, rows in found if rows]
     return "\n\n".join([f"### {task.title or task_name}", facts, *tables])
 
 
 def _pool_size(results: Sequence[Result]) -> str:
     """Return how many cases 'all' are, as far as a run with all of them is done."""
     sizes = {len(result.training) for result in results if result.size == 0}
-    return str(max(sizes)) if sizes else "not run"
+    return f"{max(sizes)} cases" if sizes else "not run"
 
 
 def _by_size(statistics: StudyStatistics, task: str, text: Callable[[Cell], str]) -> str:
@@ -182,7 +183,7 @@ def _by_size(statistics: StudyStatistics, task: str, text: Callable[[Cell], str]
         cells = [text(Cell(base, task, strategy, size)) for size in sizes]
         if any(cells):
             rows.append((_label(statistics, base, strategy), *(words or "-" for words in cells)))
-    return table(("cases to learn from", *(size_word(size) for size in sizes)), rows)
+    return table(("cases to learn from", *(size_word(size) for size in sizes)), rows) if rows else ""
 
 
 def _label(statistics: StudyStatistics, base: str, strategy: str) -> str:
