@@ -22,7 +22,7 @@ NEEDED = "libegl1 libgl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 fonts-dejavu-
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "2")  # as slicerhost needs it, whoever imports PySide6 first
-sys.path.insert(0, str(TESTING))
+sys.path[:0] = [str(TESTING), str(Path(__file__).parent)]  # the host, and what tests of this folder share
 
 _whyNot: list[str] = []
 
