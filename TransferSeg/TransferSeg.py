@@ -85,7 +85,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panels = [self.modelPanel, self.segmentPanel, self.correctPanel, self.fineTunePanel]
         self.modelPanel.onModelsChanged = self.refreshPanels
         self.correctPanel.casesChanged.append(self.fineTunePanel.updateFromParameterNode)
-        self.fineTunePanel.onPromoted = self.modelPanel.choose
+        self.fineTunePanel.onMade, self.fineTunePanel.onPromoted = self.modelPanel.lookAgain, self.modelPanel.choose
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)

@@ -142,6 +142,8 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     assert shown == chart.GetID()
 
     assert used_version("balls") == 0, "nothing is promoted silently, a better one neither"
+    assert [ui.historyTable.item(row, 0).text() for row in range(ui.historyTable.rowCount)] == ["1", "0 (used)"]
+    assert "\nLook: dark was not corrected" in ui.verdictLabel.text and ".." not in ui.verdictLabel.text
     ui.promoteButton.click()
     assert not ui.promoteButton.enabled and "being read" in ui.promoteButton.toolTip
     host.waitFor(lambda: not host.widget.fineTunePanel.decision.isPromoting)
@@ -238,7 +240,7 @@ def test_a_worse_version_is_promoted_only_by_a_button_that_says_so(host, ui, bal
     project = world.add_cases(tmp_path / "dark ones", [21, 22], ("dark",))
     choose(host, project, world.knobs(steps=1))
     ui.strategyComboBox.setCurrentIndex(
-        [ui.strategyComboBox.itemText(index) for index in range(3)].index("From scratch: random weights")
+        [ui.strategyComboBox.itemText(index) for index in range(3)].index("From random weights")
     )
     ui.fineTuneButton.click()
     host.waitFor(lambda: ended(host))

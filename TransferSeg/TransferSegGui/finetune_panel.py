@@ -33,7 +33,8 @@ class FineTunePanel:
     """Wires the section's widgets to the parameter node and to a job, which outlives the scene, the module and Slicer.
 
     The parameter node is the state, the id of the job included: a scene that is opened again finds its job, and a new
-    scene the one that runs for its project. ``onPromoted`` gets the key of a model whose new version is used now.
+    scene the one that runs for its project. ``onMade`` is called when a new version is in the library, ``onPromoted``
+    with the key of a model whose new version is used now.
     """
 
     def __init__(self, ui) -> None:
@@ -42,6 +43,7 @@ class FineTunePanel:
         self.job: JobProcess | None = None
         self.curves: TrainingCurves | None = None
         self.onPromoted: Callable[[str], None] = lambda key: None
+        self.onMade: Callable[[], None] = lambda: None
         self._parameterNode = None
         self._updating = False
         self._choices: list[ModelChoice] = []
@@ -297,16 +299,17 @@ class FineTunePanel:
         self._onLogOpened(self.ui.fineTuneLogButton.collapsed)
         if job.state == JobState.DONE and job.result is not None:
             self.decision.show(job.result, self._parameterNode)
+            self.onMade()
         self._updateButtons()
 
 
 def strategyText(word: str) -> str:
     """Return one of the library's strategies for a person."""
     return {
-        "finetune": _("Fine-tune: the last layers first, then all"),
-        "vanilla": _("Vanilla: all layers at once"),
-        "scratch": _("From scratch: random weights"),
-        "auto": _("Automatic: whichever does best on held-out cases (takes longer)"),
+        "finetune": _("Last layers first, then all (usual)"),
+        "vanilla": _("All layers at once"),
+        "scratch": _("From random weights"),
+        "auto": _("Try all of them, take the best"),
     }.get(word, word)
 
 

@@ -38,7 +38,7 @@ class ModelPanel:
         self.history = ModelHistory(ui)
         self.files = ModelFiles(ui)
         self.history.onStatus = self.files.onStatus = self._say
-        self.history.onSwitched, self.files.onAdded = self._onSwitched, self.choose
+        self.history.onSwitched, self.files.onAdded = self.lookAgain, self.choose
         ui.modelComboBox.connect("currentIndexChanged(int)", self._onChosen)
         ui.installTorchButton.connect("clicked(bool)", self._onInstallTorch)
         self.refresh()
@@ -128,9 +128,10 @@ class ModelPanel:
         """Choose a model that has come into the library, or has another version now."""
         if key and self._parameterNode is not None:
             self._parameterNode.SetParameter(MODEL, key)
-        self._onSwitched()
+        self.lookAgain()
 
-    def _onSwitched(self) -> None:
+    def lookAgain(self) -> None:
+        """Show what is in the library now, and tell the other sections to do so."""
         self.refresh()
         self.onModelsChanged()
 
@@ -141,4 +142,4 @@ class ModelPanel:
         finally:
             qt.QApplication.restoreOverrideCursor()
         self._say(problem or _("PyTorch is installed."))
-        self._onSwitched()
+        self.lookAgain()

@@ -24,9 +24,7 @@ def verdictText(result: Mapping[str, Any]) -> str:
     evidence = result["evidence"]
     lines = [_("Verdict: {answer}.").format(answer=evidence["verdict"]), *evidence["reasons"]]
     lines += [_("Look: {warning}").format(warning=warning) for warning in evidence["warnings"]]
-    changed = result.get("not_corrected") or []
-    if changed:
-        lines.append(_("Changed although nobody corrected it: {names}.").format(names=", ".join(changed)))
+    lines += [_("Look: {warning}").format(warning=sentence) for sentence in result.get("not_corrected", ())]
     return "\n".join([*lines, *result["notes"]])
 
 
