@@ -29,11 +29,11 @@ def verdictText(result: Mapping[str, Any]) -> str:
 
 
 def verdictStyle(result: Mapping[str, Any] | None) -> str:
-    """Return the style sheet of the label with the verdict: a bar at its side, green, red or grey."""
+    """Return the style sheet of the label with the verdict: a frame, green, red or grey."""
     if result is None:
         return ""
     color = _COLORS.get(result["evidence"]["verdict"], "#757575")
-    return f"border-left: 4px solid {color}; padding-left: 6px;"
+    return f"border: 2px solid {color}; padding: 4px;"
 
 
 def verdictTableNode(parameterNode, result: Mapping[str, Any]):
