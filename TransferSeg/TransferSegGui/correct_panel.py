@@ -12,23 +12,20 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from TransferSegGui.case_opening import caseOf, markAsCase, openCase
-from TransferSegGui.case_table import CaseTable
+from TransferSegGui.case_buttons import SCAN_FOLDER, CaseButtons, enable
+from TransferSegGui.case_opening import caseOf, markAsCase
 from TransferSegGui.correction_process import Correction, CorrectionProcess
 from TransferSegGui.judged_mask import writeJudged
 from TransferSegGui.judged_region import JudgedRegion
 from TransferSegGui.label_map import labelSetOf
-from TransferSegGui.next_scan import loadScan, nextFile, nextVolume, remainingFiles, rememberSaved
+from TransferSegGui.next_scan import rememberSaved
 from TransferSegGui.predictions import forgetPredictions
 from TransferSegGui.project_choice import PROJECT, PROJECT_SETTING, defaultProject, projectFolder, readProject
 from TransferSegGui.reviewed_table import ReviewedTable, newStructure
 from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
-from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.revisions import ProjectState
-from TransferSegLib.errors import DatasetError, TransferSegError
+from TransferSegLib.errors import TransferSegError
 
-#: In the parameter node, beside the project: the folder with scans to correct.
-SCAN_FOLDER = "ScanFolder"
 #: A node that is a segmentation's reference for its geometry.
 _REFERENCE_ROLE = "referenceImageGeometryRef"
 
@@ -53,8 +50,9 @@ class CorrectPanel(VTKObservationMixin):
         self._updating = False
         self.reviewed = ReviewedTable(ui.reviewedTable)
         self.judged = JudgedRegion(ui)
-        self.cases = CaseTable(ui.caseTable)
-        self.reviewed.changed = self.judged.changed = self.cases.changed = self._updateButtons
+        self.cases = CaseButtons(ui)
+        self.cases.choose, self.cases.say, self.cases.projectChanged = self._choose, self._say, self._readProject
+        self.reviewed.changed = self.judged.changed = self._updateButtons
         self.ui.saveProgressBar.setVisible(False)
         self._connect()
 
@@ -69,13 +67,8 @@ class CorrectPanel(VTKObservationMixin):
             (self.ui.addStructureButton, self._onAddStructure),
             (self.ui.saveCorrectionButton, self._onSave),
             (self.ui.cancelSaveButton, self._onCancel),
-            (self.ui.openCaseButton, self._onOpen),
-            (self.ui.removeCaseButton, self._onRemove),
-            (self.ui.restoreCaseButton, self._onRestore),
-            (self.ui.nextScanButton, self._onNextScan),
         ):
             button.connect("clicked(bool)", slot)
-        self.ui.caseTable.connect("cellDoubleClicked(int,int)", self._onOpen)
 
     def refresh(self) -> None:
         """Look at the project again: a script may have changed it while another module was open."""
@@ -85,6 +78,7 @@ class CorrectPanel(VTKObservationMixin):
     def setParameterNode(self, parameterNode) -> None:
         """Follow another parameter node, None while there is none."""
         self._parameterNode = parameterNode
+        self.cases.show(parameterNode, self._project)
         if parameterNode is None:
             self._show(None, None)
             return
@@ -165,7 +159,7 @@ class CorrectPanel(VTKObservationMixin):
     def _readProject(self) -> None:
         """Read the project's cases; what cannot be read is told and changes nothing."""
         self._project, self._projectProblem = readProject(projectFolder(self._parameterNode))
-        self.cases.show(self._project)
+        self.cases.show(self._parameterNode, self._project)
         self.reviewed.show(self._segmentation, self._project)
         if self._projectProblem:
             self._say(self._projectProblem)
@@ -268,69 +262,9 @@ class CorrectPanel(VTKObservationMixin):
             rememberSaved(volume, folder)
         slicer.app.userSettings().setValue(PROJECT_SETTING, str(folder))
         self.ui.notesLineEdit.text = ""
-        self.cases.select(case["id"])
+        self.cases.table.select(case["id"])
         saved = _("{case}, revision {number}, is saved.").format(case=case["id"], number=case["revision"])
         self._say(" ".join([saved, *case["remarks"]]))
-
-    # Cases and scans
-
-    def _onOpen(self) -> None:
-        """Load the selected case, and go on with it."""
-        selected = self.cases.selected()
-        if selected is None or selected.removed:
-            return
-        try:
-            volume, segmentation = openCase(self._project, selected)
-        except RuntimeError as error:
-            self._say(str(error))
-            return
-        self._choose(volume, segmentation)
-        text = _("{case} is open. Saving it again makes revision {number}.")
-        self._say(text.format(case=selected.case.id, number=selected.number + 1))
-
-    def _onRemove(self) -> None:
-        self._change(lambda project, case: project.remove_case(case), _("{case} is removed; it can be restored."))
-
-    def _onRestore(self) -> None:
-        self._change(lambda project, case: project.restore_case(case), _("{case} is back."))
-
-    def _change(self, change: Callable, text: str) -> None:
-        """Change the selected case in the project."""
-        selected = self.cases.selected()
-        if selected is None:
-            return
-        try:
-            change(Project(self._project.folder, timeout_s=1.0), selected.case.id)
-        except DatasetError as error:
-            self._say(str(error))
-            return
-        self._readProject()
-        self._say(text.format(case=selected.case.id))
-
-    def _onNextScan(self) -> None:
-        """Show the next scan that is not in the project yet."""
-        project, folder = projectFolder(self._parameterNode), self._parameterNode.GetParameter(SCAN_FOLDER)
-        volume = None
-        try:
-            if folder:
-                file = nextFile(Path(folder), project, self._volume)
-                volume = loadScan(file) if file is not None else None
-            else:
-                volume = nextVolume(project, self._volume)
-        except RuntimeError as error:
-            self._say(str(error))
-            return
-        if volume is None:
-            where = folder or _("the loaded volumes")
-            self._say(_("There is no other scan in {place} that is not in the project yet.").format(place=where))
-            return
-        self._choose(volume, None)
-        text = _("'{name}' is next.").format(name=volume.GetName())
-        if folder:
-            text += " " + _("{count} scans of the folder are not saved yet.").format(
-                count=len(remainingFiles(Path(folder), project))
-            )
-        self._say(text + " " + _("Segment it in the section above."))
 
     def _choose(self, volume, segmentation) -> None:
         """Make a volume and a segmentation those of the panel, and show the volume."""
@@ -342,45 +276,23 @@ class CorrectPanel(VTKObservationMixin):
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         self.updateFromParameterNode()
 
-    # What can be done now
-
     def _updateButtons(self) -> None:
         """Enable what can be done now; a button that is not tells why in its tooltip."""
         saving, obstacle = self.saving is not None, self.obstacle()
         case = caseOf(self._volume, projectFolder(self._parameterNode))
         ready = _("Keep the scan and the segmentation as a case of the project.")
         again = _("Keep the segmentation as a new revision of {case}.").format(case=case)
-        _enable(self.ui.saveCorrectionButton, obstacle, again if case else ready)
-        _enable(self.ui.cancelSaveButton, "" if saving else _("No case is being saved."), _("Stop saving."))
+        enable(self.ui.saveCorrectionButton, obstacle, again if case else ready)
+        enable(self.ui.cancelSaveButton, "" if saving else _("No case is being saved."), _("Stop saving."))
         self.ui.saveProgressBar.setVisible(saving)
         named = bool(self.ui.newStructureLineEdit.text.strip())
         missing = _("There is no segmentation yet.") if self._segmentation is None else _("Type a name first.")
         there = self._segmentation is not None and named
-        _enable(
-            self.ui.addStructureButton, "" if there else missing, _("Add the structure, to be drawn in the editor.")
-        )
-        self._updateCaseButtons()
-        noScene = _("There is no scene.") if self._parameterNode is None else ""
-        _enable(self.ui.nextScanButton, noScene, _("Show the next scan that is not in the project yet."))
-
-    def _updateCaseButtons(self) -> None:
-        selected = self.cases.selected()
-        none = _("Select a case first.") if selected is None else ""
-        removed = selected is not None and bool(selected.removed)
-        gone = _("The case is removed: restore it first.") if removed else ""
-        there = "" if removed else _("The case is not removed.")
-        _enable(self.ui.openCaseButton, none or gone, _("Load the scan and its correction, to correct it again."))
-        _enable(self.ui.removeCaseButton, none or gone, _("Take the case out of use; its files are kept."))
-        _enable(self.ui.restoreCaseButton, none or there, _("Take the case into use again."))
+        enable(self.ui.addStructureButton, "" if there else missing, _("Add the structure, to be drawn in the editor."))
+        self.cases.updateButtons()
 
     def _say(self, text: str) -> None:
         self.ui.correctionStatusLabel.text = text
-
-
-def _enable(button, obstacle: str, toolTip: str) -> None:
-    """Enable a button unless something stands in the way, which is then its tooltip."""
-    button.enabled = not obstacle
-    button.toolTip = obstacle or toolTip
 
 
 def _editorNode():

@@ -1,0 +1,126 @@
+"""The project's cases in their table, the buttons below it, and "Next scan": what is corrected next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from TransferSegGui.case_opening import openCase
+from TransferSegGui.case_table import CaseTable
+from TransferSegGui.next_scan import loadScan, nextFile, nextVolume, remainingFiles
+from TransferSegGui.project_choice import projectFolder
+from TransferSegGui.segment_panel import INPUT_VOLUME
+from TransferSegLib.corrections.project import Project
+from TransferSegLib.corrections.revisions import ProjectState
+from TransferSegLib.errors import DatasetError
+
+#: In the parameter node: the folder with scans to correct, empty for the volumes that are loaded.
+SCAN_FOLDER = "ScanFolder"
+
+
+class CaseButtons:
+    """Opens, removes and restores cases of a project, and finds the next scan.
+
+    ``choose`` gets the volume and the segmentation (None: there is none yet) to go on with, ``say`` a line for a
+    person; ``projectChanged`` is called when cases were removed or restored.
+    """
+
+    def __init__(self, ui) -> None:
+        """Connect the widgets of the .ui file."""
+        self.choose: Callable = lambda volume, segmentation: None
+        self.say: Callable[[str], None] = lambda text: None
+        self.projectChanged: Callable[[], None] = lambda: None
+        self.ui = ui
+        self.table = CaseTable(ui.caseTable)
+        self.table.changed = self.updateButtons
+        self._parameterNode = None
+        self._project: ProjectState | None = None
+        self.ui.openCaseButton.connect("clicked(bool)", self._onOpen)
+        self.ui.removeCaseButton.connect("clicked(bool)", self._onRemove)
+        self.ui.restoreCaseButton.connect("clicked(bool)", self._onRestore)
+        self.ui.nextScanButton.connect("clicked(bool)", self._onNextScan)
+        self.ui.caseTable.connect("cellDoubleClicked(int,int)", self._onOpen)
+
+    def show(self, parameterNode, project: ProjectState | None) -> None:
+        """Show the cases of a project (None: there is none yet)."""
+        self._parameterNode, self._project = parameterNode, project
+        self.table.show(project)
+
+    def _onOpen(self) -> None:
+        """Load the selected case, and go on with it."""
+        selected = self.table.selected()
+        if selected is None or selected.removed:
+            return
+        try:
+            volume, segmentation = openCase(self._project, selected)
+        except RuntimeError as error:
+            self.say(str(error))
+            return
+        self.choose(volume, segmentation)
+        text = _("{case} is open. Saving it again makes revision {number}.")
+        self.say(text.format(case=selected.case.id, number=selected.number + 1))
+
+    def _onRemove(self) -> None:
+        self._change(lambda project, case: project.remove_case(case), _("{case} is removed; it can be restored."))
+
+    def _onRestore(self) -> None:
+        self._change(lambda project, case: project.restore_case(case), _("{case} is back."))
+
+    def _change(self, change: Callable, text: str) -> None:
+        """Change the selected case in the project."""
+        selected = self.table.selected()
+        if selected is None:
+            return
+        try:
+            change(Project(self._project.folder, timeout_s=1.0), selected.case.id)
+        except DatasetError as error:
+            self.say(str(error))
+            return
+        self.projectChanged()
+        self.say(text.format(case=selected.case.id))
+
+    def _onNextScan(self) -> None:
+        """Show the next scan that is not in the project yet."""
+        project, folder = projectFolder(self._parameterNode), self._parameterNode.GetParameter(SCAN_FOLDER)
+        volume = None
+        try:
+            if folder:
+                file = nextFile(Path(folder), project, self._parameterNode.GetNodeReference(INPUT_VOLUME))
+                volume = loadScan(file) if file is not None else None
+            else:
+                volume = nextVolume(project, self._parameterNode.GetNodeReference(INPUT_VOLUME))
+        except RuntimeError as error:
+            self.say(str(error))
+            return
+        if volume is None:
+            where = folder or _("the loaded volumes")
+            self.say(_("There is no other scan in {place} that is not in the project yet.").format(place=where))
+            return
+        self.choose(volume, None)
+        text = _("'{name}' is next.").format(name=volume.GetName())
+        if folder:
+            text += " " + _("{count} scans of the folder are not saved yet.").format(
+                count=len(remainingFiles(Path(folder), project))
+            )
+        self.say(text + " " + _("Segment it in the section above."))
+
+    def updateButtons(self) -> None:
+        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        selected = self.table.selected()
+        none = _("Select a case first.") if selected is None else ""
+        removed = selected is not None and bool(selected.removed)
+        gone = _("The case is removed: restore it first.") if removed else ""
+        there = "" if removed else _("The case is not removed.")
+        enable(self.ui.openCaseButton, none or gone, _("Load the scan and its correction, to correct it again."))
+        enable(self.ui.removeCaseButton, none or gone, _("Take the case out of use; its files are kept."))
+        enable(self.ui.restoreCaseButton, none or there, _("Take the case into use again."))
+        noScene = _("There is no scene.") if self._parameterNode is None else ""
+        enable(self.ui.nextScanButton, noScene, _("Show the next scan that is not in the project yet."))
+
+
+def enable(button, obstacle: str, toolTip: str) -> None:
+    """Enable a button unless something stands in the way, which is then its tooltip."""
+    button.enabled = not obstacle
+    button.toolTip = obstacle or toolTip
