@@ -93,9 +93,11 @@ def test_a_result_lies_beside_its_volume_and_remembers_its_model(host, ui):
     assert not display.GetSegmentVisibility(ids[2])
     tick(ui, "left parotid gland", True)
 
-    # Another volume: its result must not replace this one.
+    # Another volume: its result must not replace this one, nor this one's contours lie over it.
     ui.inputVolumeSelector.setCurrentNode(other)
-    assert ui.outputSegmentationSelector.currentNode() is None
+    assert ui.outputSegmentationSelector.currentNode() is None and not display.GetVisibility()
+    ui.outputSegmentationSelector.setCurrentNode(node)
+    assert display.GetVisibility()
 
 
 def test_what_was_changed_by_hand_is_never_replaced(host, ui, a_result: Path):

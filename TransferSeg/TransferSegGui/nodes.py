@@ -110,6 +110,16 @@ def placeBesideVolume(segmentationNode, volumeNode) -> None:
         hierarchy.MoveItem(item, siblings.GetId(after))
 
 
+def hideOthers(volumeNode) -> None:
+    """Hide what TransferSeg made of other volumes: contours of one patient over the scan of another mislead."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        reference, display = node.GetNodeReference(role), node.GetDisplayNode()
+        isOfOther = reference is not None and reference.GetID() != volumeNode.GetID()
+        if isOfOther and display is not None and segmentedBy(node) is not None:
+            display.SetVisibility(False)
+
+
 def showIn3D(segmentationNode, shown: bool) -> None:
     """Show a segmentation as surfaces in 3D views, which takes a while for many structures, or only in slices."""
     if shown:

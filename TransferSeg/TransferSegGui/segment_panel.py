@@ -13,7 +13,7 @@ from TransferSegGui.duration import durationText
 from TransferSegGui.modality_check import modalityWarning
 from TransferSegGui.model_choices import ModelChoice, modelChoices, noModelsMessage
 from TransferSegGui.model_panel import MODEL
-from TransferSegGui.nodes import segmentedBy, showIn3D
+from TransferSegGui.nodes import hideOthers, segmentedBy, showIn3D
 from TransferSegGui.process import LAST_LINES, SegmentProcess, lastLines
 from TransferSegGui.torch_install import torchIsInstalled
 from TransferSegGui.untouched import UntouchedSegmentations
@@ -110,6 +110,8 @@ class SegmentPanel:
                 self._updating = True
                 self.ui.outputSegmentationSelector.setCurrentNode(None)
                 self._updating = False
+        if volume is not None:
+            hideOthers(volume)
         self._saveChoices()
 
     def _saveChoices(self) -> None:
@@ -117,6 +119,9 @@ class SegmentPanel:
         node = self._parameterNode
         if node is None or self._updating:
             return
+        output = self.ui.outputSegmentationSelector.currentNode()
+        if output is not None and output.GetDisplayNode() is not None:
+            output.GetDisplayNode().SetVisibility(True)
         wasModifying = node.StartModify()
         node.SetNodeReferenceID(INPUT_VOLUME, self.ui.inputVolumeSelector.currentNodeID or None)
         node.SetNodeReferenceID(OUTPUT_SEGMENTATION, self.ui.outputSegmentationSelector.currentNodeID or None)
