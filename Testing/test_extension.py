@@ -61,3 +61,9 @@ def test_the_pictures_that_the_extension_names_are_there() -> None:
         assert url.startswith(RAW) and (TOP / url.removeprefix(RAW)).is_file(), url
     icon = (TOP / urls[0].removeprefix(RAW)).read_bytes()
     assert icon[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", icon[16:24]) == (128, 128)
+
+
+def test_the_pictures_of_the_tutorial_are_there() -> None:
+    for page in (TOP / "README.md", TOP / "docs" / "tutorial.md"):
+        pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+        assert pictures and all((page.parent / picture).is_file() for picture in pictures), page.name

@@ -225,7 +225,7 @@ class WholeLoop:
     def show_structure(self) -> None:
         """Let the views show the middle of the structure that is corrected."""
         segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(STRUCTURE)
-        self._show(self.volumes[-1], self.node.GetSegmentCenterRAS(segment_id))
+        self._show(self.ui.inputVolumeSelector.currentNode(), self.node.GetSegmentCenterRAS(segment_id))
 
     def _show(self, volume, center_ras, fit: bool = False) -> None:
         bounds = [0.0] * 6

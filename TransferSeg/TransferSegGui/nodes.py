@@ -110,13 +110,17 @@ def placeBesideVolume(segmentationNode, volumeNode) -> None:
         hierarchy.MoveItem(item, siblings.GetId(after))
 
 
-def hideOthers(volumeNode) -> None:
-    """Hide what TransferSeg made of other volumes: contours of one patient over the scan of another mislead."""
+def hideOthers(volumeNode, shownNode=None) -> None:
+    """Hide what TransferSeg made of other volumes: contours of one patient over the scan of another mislead.
+
+    With ``shownNode``, a new result, earlier results of the same volume are hidden too.
+    """
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         reference, display = node.GetNodeReference(role), node.GetDisplayNode()
         isOfOther = reference is not None and reference.GetID() != volumeNode.GetID()
-        if isOfOther and display is not None and segmentedBy(node) is not None:
+        isEarlier = shownNode is not None and node.GetID() != shownNode.GetID()
+        if (isOfOther or isEarlier) and display is not None and segmentedBy(node) is not None:
             display.SetVisibility(False)
 
 

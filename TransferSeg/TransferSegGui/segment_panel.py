@@ -292,6 +292,9 @@ class SegmentPanel:
     def _takeResult(self, segmentationNode) -> None:
         """Make a result the one that is shown and corrected."""
         self._untouched.add(segmentationNode)
+        volume = self.ui.inputVolumeSelector.currentNode()
+        if volume is not None:
+            hideOthers(volume, segmentationNode)
         self._applyVisibility(segmentationNode)
         if self.ui.showIn3DCheckBox.checked:
             showIn3D(segmentationNode, True)
