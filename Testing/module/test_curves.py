@@ -22,6 +22,9 @@ def column(host, role: str, name: str):
 
 def test_stages_follow_one_another_and_dice_stands_where_it_was_measured(host, curves):
     node = host.widget._parameterNode
+    host.widget.fineTunePanel.stop()  # a job that was found again draws curves of its own
+    for role in ("FineTuneChart", "FineTuneLoss", "FineTuneDice"):
+        node.SetNodeReferenceID(role, None)
     curves.draw()
     assert curves.isEmpty and node.GetNodeReference("FineTuneChart") is None, "no empty chart"
     for stage, step, loss, dice in (
