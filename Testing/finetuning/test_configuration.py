@@ -58,3 +58,11 @@ def test_what_the_strategies_mean() -> None:
     assert replace(vanilla, head_start="data").starts_from_data
     assert replace(finetune, strategy="scratch").rate == finetune.scratch_rate
     assert finetune.with_steps(10, 20).minutes == 0
+
+
+def test_new_structures_or_another_modality_learn_at_the_higher_rate() -> None:
+    known = FineTuningConfiguration(full_rate=0.003, new_rate=0.03)
+    assert known.for_structures(any_new=False).rate == 0.003
+    assert known.for_structures(any_new=True).rate == 0.03
+    assert replace(known, spacing_mm=1.0).for_structures(any_new=False).rate == 0.03
+    assert replace(known, intensity=MR_PERCENTILES).for_structures(any_new=False).rate == 0.03

@@ -49,6 +49,8 @@ class FineTuningConfiguration:
     batch: int = 1
     #: Highest rate of stage 2, of vanilla and of scratch.
     full_rate: float = 0.004
+    #: Instead of ``full_rate`` where there is much to learn: new structures, or another grid or intensity rule.
+    new_rate: float = 0.02
     vanilla_rate: float = 0.01
     scratch_rate: float = 0.02
     #: Side of a patch of stage 2 in voxels, a multiple of 8, and the frame in which its loss is not counted.
@@ -102,7 +104,7 @@ class FineTuningConfiguration:
             rules.append((name, "0 or more", getattr(self, name) >= 0))
         for name in ("tail_batch", "patches_per_case", "validate_every", "patience", "checkpoint_every"):
             rules.append((name, "1 or more", getattr(self, name) >= 1))
-        for name in ("tail_rate", "full_rate", "vanilla_rate", "scratch_rate", "gradient_norm", "cache_bytes"):
+        for name in ("tail_rate", "full_rate", "new_rate", "vanilla_rate", "scratch_rate", "gradient_norm", "cache_bytes"):
             rules.append((name, "above 0", getattr(self, name) > 0))
         for name in ("tail_minutes_share", "cache_minutes_share"):
             rules.append((name, "between 0 and 1", 0 <= getattr(self, name) <= 1))
@@ -122,6 +124,12 @@ class FineTuningConfiguration:
     def rate(self) -> float:
         """The highest rate at which all weights are trained."""
         return {"vanilla": self.vanilla_rate, "scratch": self.scratch_rate}.get(self.strategy, self.full_rate)
+
+    def for_structures(self, any_new: bool) -> FineTuningConfiguration:
+        """Return the knobs for a change of structures: with ``new_rate`` where there is much to learn."""
+        if any_new or self.spacing_mm is not None or self.intensity is not None:
+            return replace(self, full_rate=self.new_rate)
+        return self
 
     def preparation(self, parent: ModelDescription) -> tuple[float, IntensityRule]:
         """Return the spacing (mm) and the intensity rule for the cases and the new model: the parent's by default."""
