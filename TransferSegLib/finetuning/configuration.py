@@ -104,7 +104,8 @@ class FineTuningConfiguration:
             rules.append((name, "0 or more", getattr(self, name) >= 0))
         for name in ("tail_batch", "patches_per_case", "validate_every", "patience", "checkpoint_every"):
             rules.append((name, "1 or more", getattr(self, name) >= 1))
-        for name in ("tail_rate", "full_rate", "new_rate", "vanilla_rate", "scratch_rate", "gradient_norm", "cache_bytes"):
+        rates = ("tail_rate", "full_rate", "new_rate", "vanilla_rate", "scratch_rate")
+        for name in (*rates, "gradient_norm", "cache_bytes"):
             rules.append((name, "above 0", getattr(self, name) > 0))
         for name in ("tail_minutes_share", "cache_minutes_share"):
             rules.append((name, "between 0 and 1", 0 <= getattr(self, name) <= 1))
