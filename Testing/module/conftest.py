@@ -80,6 +80,8 @@ def host(loaded_host):
 
     pythonqt.slotErrors.clear()
     slicer.mrmlScene.Clear(False)
+    four_up = loaded_host.layoutManager.layoutLogic().GetLayoutNode().SlicerLayoutFourUpView
+    loaded_host.layoutManager.setLayout(four_up)  # another test may have shown a chart
     loaded_host.process()
     yield loaded_host
     assert not pythonqt.slotErrors

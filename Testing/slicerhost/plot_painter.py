@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from PySide6 import QtCore, QtGui
 
-_MARGIN_LEFT, _MARGIN_RIGHT, _MARGIN_TOP, _MARGIN_BOTTOM = 52, 12, 28, 40
+_MARGIN_LEFT, _MARGIN_RIGHT, _MARGIN_TOP, _MARGIN_BOTTOM = 64, 12, 28, 40
+_TITLE_HEIGHT = 20
 
 
 def paintChart(chartNode, width: int, height: int) -> QtGui.QPixmap:
@@ -55,9 +56,16 @@ def _paintFrame(painter, chartNode, inside, width: int, height: int) -> None:
     painter.setPen(QtGui.QColor("black"))
     painter.drawRect(inside)
     center = QtCore.Qt.AlignCenter
-    painter.drawText(QtCore.QRectF(0, 2, width, 20), center, chartNode.GetTitle() or chartNode.GetName() or "")
+    painter.drawText(
+        QtCore.QRectF(0, 2, width, _TITLE_HEIGHT), center, chartNode.GetTitle() or chartNode.GetName() or ""
+    )
     painter.drawText(QtCore.QRectF(0, height - 20, width, 18), center, chartNode.GetXAxisTitle() or "")
-    painter.drawText(QtCore.QRectF(2, 2, 150, 20), QtCore.Qt.AlignLeft, chartNode.GetYAxisTitle() or "")
+    painter.save()
+    painter.translate(2, inside.center().y())
+    painter.rotate(-90)
+    along = QtCore.QRectF(-height / 2, 0, height, _TITLE_HEIGHT)
+    painter.drawText(along, center, chartNode.GetYAxisTitle() or "")
+    painter.restore()
 
 
 def _paintCurves(painter, curves, inside, bounds) -> None:
@@ -68,8 +76,8 @@ def _paintCurves(painter, curves, inside, bounds) -> None:
     for text, x, y in (
         (f"{left:.4g}", inside.left(), inside.bottom() + 14),
         (f"{right:.4g}", inside.right() - 24, inside.bottom() + 14),
-        (f"{bottom:.4g}", 4, inside.bottom()),
-        (f"{top:.4g}", 4, inside.top() + 8),
+        (f"{bottom:.3g}", _TITLE_HEIGHT + 4, inside.bottom()),
+        (f"{top:.3g}", _TITLE_HEIGHT + 4, inside.top() + 8),
     ):
         painter.drawText(QtCore.QPointF(x, y), text)
     for number, (node, curve) in enumerate(curves):

@@ -91,7 +91,7 @@ class CaseButtons:
                 volume = loadScan(file) if file is not None else None
             else:
                 volume = nextVolume(project, self._parameterNode.GetNodeReference(INPUT_VOLUME))
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             self.say(str(error))
             return
         if volume is None:

@@ -28,6 +28,7 @@ from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.models.locate import find_model, library_folder
 from TransferSegLib.models.store import load_description
 from TransferSegLib.models.versions_history import history
+from TransferSegLib.models.versions_state import version_name
 
 
 @dataclass(frozen=True)
@@ -167,13 +168,14 @@ def _command(words: Sequence[str], wait: bool, onEnd: Callable[[CommandProcess],
 
 
 def _installed(path: Path) -> InstalledModel:
-    description = load_description(find_model(path))
+    found = find_model(path)
+    description = load_description(found)
     versions: tuple[int, ...] = ()
     if path.is_dir() and path.parent == library_folder():
         versions = tuple(version.number for version in history(path.name, path.parent).versions)
     return InstalledModel(
         path.stem if path.is_file() else path.name,
-        description.version,
+        version_name(found, description.version),
         description.modality,
         description.spacing_mm,
         description.label_set.names,

@@ -19,6 +19,7 @@ from TransferSegGui.judged_mask import writeJudged
 from TransferSegGui.judged_region import JudgedRegion
 from TransferSegGui.label_map import labelSetOf
 from TransferSegGui.next_scan import rememberSaved
+from TransferSegGui.nodes import hasVoxels
 from TransferSegGui.predictions import forgetPredictions
 from TransferSegGui.project_choice import PROJECT, PROJECT_SETTING, defaultProject, projectFolder, readProject
 from TransferSegGui.reviewed_table import ReviewedTable, newStructure
@@ -194,7 +195,7 @@ class CorrectPanel(VTKObservationMixin):
         reference = self._referenceVolume()
         if reference is not None and reference is not self._volume:
             return _("The segmentation was made for '{name}': choose that volume.").format(name=reference.GetName())
-        if self._volume.GetImageData() is None:
+        if not hasVoxels(self._volume):
             return _("The volume '{name}' has no voxels.").format(name=self._volume.GetName())
         if self._segmentation.GetSegmentation().GetNumberOfSegments() == 0:
             return _("The segmentation has no structures: add one.")

@@ -15,6 +15,7 @@ from TransferSegGui.command_process import CommandProcess
 from TransferSegGui.label_map import labelMapOf, labelSetOf
 from TransferSegGui.nodes import segmentedBy, writeVolume
 from TransferSegGui.predictions import predictionOf
+from TransferSegGui.process import temporaryFolder
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.scans.write import write_label_map
 
@@ -57,9 +58,7 @@ class CorrectionProcess(CommandProcess):
 
     def start(self) -> None:
         """Write the files and start the process; raises RuntimeError that says what is wrong."""
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="TransferSeg-", dir=slicer.app.temporaryPath, ignore_cleanup_errors=True
-        )
+        self._folder = temporaryFolder()
         try:
             self._words = self._write(Path(self._folder.name))
         except (TransferSegError, OSError) as error:
@@ -87,7 +86,7 @@ class CorrectionProcess(CommandProcess):
         writeVolume(volume, folder / "volume.nrrd")
         labelMap = labelMapOf(segmentation, volume, correction.reviewedIds)
         write_label_map(labelMap, folder / "labels.seg.nrrd", labelSet, compress=False)
-        correction.project.parent.mkdir(parents=True, exist_ok=True)
+        _makeFolder(correction.project.parent)
         words = ["cases", "add", str(folder / "volume.nrrd"), str(folder / "labels.seg.nrrd")]
         words += ["--project", str(correction.project), "--progress", "json", "--patient", "-"]
         words += [f"--notes={correction.notes}", "--reviewed", *reviewed]
@@ -122,6 +121,16 @@ class CorrectionProcess(CommandProcess):
         """Remove the temporary files and tell that it is over; without a result nothing was saved."""
         self._folder.cleanup()
         super()._end(error if error or self.case is not None else _("The process ended without a result."))
+
+
+def _makeFolder(folder: Path) -> None:
+    """Make the folder in which a project will be; raises RuntimeError when it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RuntimeError(
+            _("The folder {path} cannot be made: {reason}.").format(path=folder, reason=error.strerror or error)
+        ) from error
 
 
 def patientId(volumeNode) -> str:

@@ -12,6 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from TransferSegGui.label_map import onGridOf
+from TransferSegGui.nodes import hasVoxels
 from TransferSegLib.corrections.inputs import JudgedSlices
 
 #: Values of the first attribute of a segmentation node; the others hold the slices ("z:10-20"), and the file of a case
@@ -69,6 +70,8 @@ def _emptyOf(volumeNode) -> np.ndarray:
 
 def shownSlice(view: str, volumeNode) -> tuple[str, int]:
     """Return the axis ('x', 'y', 'z') and number, in the volume, of the slice that a view shows; raises ValueError."""
+    if not hasVoxels(volumeNode):
+        raise ValueError(_("The volume '{name}' has no voxels.").format(name=volumeNode.GetName()))
     sliceToRas = slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{view}").GetSliceToRAS()
     worldToIjk = worldToIjkOf(volumeNode)
     place = [sliceToRas.GetElement(row, 3) for row in range(3)]

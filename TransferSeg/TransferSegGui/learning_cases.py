@@ -35,8 +35,7 @@ class LearningCases:
 
     def show(self, project: Path | None, leftOut: Sequence[str]) -> None:
         """Show a project's cases; it is read again only when its file has changed."""
-        file = None if project is None else project / FILE_NAME
-        now = (project, file.stat().st_mtime if file is not None and file.exists() else 0.0)
+        now = (project, _changed(project))
         if now != self._read:
             self._read = now
             state, self.problem = readProject(project)
@@ -70,3 +69,11 @@ class LearningCases:
         rows = [row for row, revision in enumerate(self._revisions) if revision.case.annotated]
         without = [row for row in rows if int(self._table.item(row, 0).checkState()) != int(qt.Qt.Checked)]
         self.onToggled(tuple(self._revisions[row].case.id for row in without))
+
+
+def _changed(project: Path | None) -> float:
+    """Return when a project was last changed, 0 when there is none (any more)."""
+    try:
+        return 0.0 if project is None else (project / FILE_NAME).stat().st_mtime
+    except OSError:
+        return 0.0

@@ -6,6 +6,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from TransferSegGui.nodes import hasVoxels
+
 #: Voxels looked at, at most: enough to see the range of a scan, few enough not to be noticed.
 _SAMPLED_VOXELS = 200_000
 #: In Hounsfield units, air and lung are below the first and bone is above the second.
@@ -24,7 +26,7 @@ def modalityWarning(volumeNode, modality: str) -> str:
         return _("'{name}' is {known}, and the model was made for {wanted}: its result will hardly be of use.").format(
             name=name, known=known, wanted=wanted
         )
-    if known or not wanted or volumeNode.GetImageData() is None:
+    if known or not wanted or not hasVoxels(volumeNode):
         return ""
     lowest, highest = sampledRange(volumeNode)
     looksLikeCt = lowest <= _AIR_HU and highest >= _BONE_HU

@@ -12,6 +12,7 @@ from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.locate import bundled_models, library_folder, library_models
 from TransferSegLib.models.store import load_description
 from TransferSegLib.models.versions_record import VersionRecord, load_record
+from TransferSegLib.models.versions_state import version_name
 
 #: How keys of models begin: those that came with TransferSeg, and those of the user's library.
 BUNDLED, LIBRARY = "bundled", "library"
@@ -54,9 +55,10 @@ def _choice(place: str, path: Path) -> ModelChoice:
     key = f"{place}/{path.name}"
     try:
         model, record = load_description(path), load_record(path)
+        version = version_name(path, model.version)
     except ModelError as error:
         return ModelChoice(key, path, _("{name} (damaged)").format(name=path.name), str(error), str(error))
-    text = _("{name}, version {version}").format(name=model.name, version=model.version)
+    text = _("{name}, version {version}").format(name=model.name, version=version)
     spacing = f"{model.spacing_mm:g} mm" + (_(" (inferred)") if model.spacing_inferred else "")
     details = _("{modality}, works at {spacing}, {count} structures: {structures}").format(
         modality=model.modality,

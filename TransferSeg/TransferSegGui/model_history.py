@@ -81,7 +81,12 @@ class ModelHistory:
         number = _("{number} (used)").format(number=version.number) if version.current else str(version.number)
         record = version.record
         if record is None or version.number == 0:
-            return [number, "", _("what the model began with"), "", "", "", ""]
+            began = _("what the model began with")
+            if version.description.version != str(version.number):
+                began = _("what the model began with (its maker's version {version})").format(
+                    version=version.description.version
+                )
+            return [number, "", began, "", "", "", ""]
         dice = ["" if value is None else f"{value:.3f}" for value in record.mean_dice]
         return [number, record.created[:10], str(record.parent), str(len(record.cases)), *dice, record.verdict]
 

@@ -50,13 +50,19 @@ def _asSequence(value) -> Sequence:
     return value if isinstance(value, list) else []
 
 
+def hasVoxels(volumeNode) -> bool:
+    """Tell whether a volume has values: a node may have no image, and an image no voxels."""
+    image = volumeNode.GetImageData()
+    return image is not None and image.GetPointData().GetScalars() is not None and image.GetNumberOfPoints() > 0
+
+
 def writeVolume(volumeNode, path: Path) -> None:
     """Write a volume's voxels and geometry; the node, its storage and its file stay as they are.
 
     The parent transform is not applied: the result is put under the same transform. Raises RuntimeError when there is
     nothing to write or the file cannot be written.
     """
-    if volumeNode.GetImageData() is None:
+    if not hasVoxels(volumeNode):
         raise RuntimeError(_("The volume '{name}' has no voxels.").format(name=volumeNode.GetName()))
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()  # not in the scene: the volume keeps its own
     storage.SetFileName(str(path))

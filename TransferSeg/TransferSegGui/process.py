@@ -22,6 +22,7 @@ from TransferSegGui.process_tree import endProcessTree
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description
+from TransferSegLib.models.versions_state import version_name
 
 #: The log that is kept for the text box; what is older is dropped.
 _LOG_CHARACTERS = 200_000
@@ -75,9 +76,7 @@ class SegmentProcess:
         The model is found now: a version that becomes the current one meanwhile changes nothing.
         """
         self._findModel()
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="TransferSeg-", dir=slicer.app.temporaryPath, ignore_cleanup_errors=True
-        )
+        self._folder = temporaryFolder()
         try:
             writeVolume(self._volume, self._file("volume.nrrd"))
         except RuntimeError:
@@ -130,7 +129,7 @@ class SegmentProcess:
             names = (label_set.select(self._structures) if self._structures else label_set).names
         except TransferSegError as error:
             raise RuntimeError(str(error)) from error
-        self._segmentedBy = SegmentedBy(description.name, description.version, names)
+        self._segmentedBy = SegmentedBy(description.name, version_name(self._path, description.version), names)
 
     def _words(self) -> list[str]:
         """Return the command line after ``transferseg``."""
@@ -214,6 +213,20 @@ class SegmentProcess:
         if Path(self._folder.name).exists():
             self._addToLog(_("The temporary folder {path} could not be removed.").format(path=self._folder.name))
         self.onEnd(self)
+
+
+def temporaryFolder() -> tempfile.TemporaryDirectory:
+    """Return a new folder for a child's files among Slicer's temporary ones; raises RuntimeError when it cannot be."""
+    try:
+        return tempfile.TemporaryDirectory(
+            prefix="TransferSeg-", dir=slicer.app.temporaryPath, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise RuntimeError(
+            _("No folder can be made in Slicer's temporary folder {path}: {reason}.").format(
+                path=slicer.app.temporaryPath, reason=error.strerror or error
+            )
+        ) from error
 
 
 def pythonExecutable() -> str:

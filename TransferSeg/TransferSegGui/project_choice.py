@@ -26,7 +26,10 @@ def defaultProject() -> str:
 def projectFolder(parameterNode) -> Path | None:
     """Return the project's folder, which need not exist yet; None when none is chosen."""
     path = parameterNode.GetParameter(PROJECT).strip() if parameterNode is not None else ""
-    return Path(path).expanduser() if path else None
+    try:
+        return Path(path).expanduser() if path else None
+    except RuntimeError:  # "~somebody", who is not known here: readProject tells that the path is not whole
+        return Path(path)
 
 
 def readProject(folder: Path | None) -> tuple[ProjectState | None, str]:
@@ -35,11 +38,13 @@ def readProject(folder: Path | None) -> tuple[ProjectState | None, str]:
         return None, _("Choose a project folder.")
     if not folder.is_absolute():
         return None, _("Give the project's folder with its whole path, not '{path}'.").format(path=folder)
-    if not (folder / FILE_NAME).exists():
-        if folder.is_dir() and any(folder.glob("cases/*")):
-            return None, _("{path} has cases, but its {file} is gone.").format(path=folder, file=FILE_NAME)
-        return None, ""
     try:
+        if not (folder / FILE_NAME).exists():
+            if folder.is_dir() and any(folder.glob("cases/*")):
+                return None, _("{path} has cases, but its {file} is gone.").format(path=folder, file=FILE_NAME)
+            return None, ""
         return Project(folder).state(), ""
+    except OSError as error:  # no right to look into a folder, or a path that is too long
+        return None, _("{path} cannot be read: {reason}.").format(path=folder, reason=error.strerror or error)
     except DatasetError as error:
         return None, str(error)

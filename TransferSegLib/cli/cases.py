@@ -280,18 +280,20 @@ def _model(name: str | None, version: str | None) -> ModelReference | None:
     from TransferSegLib.errors import DatasetError, ModelError
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_description
+    from TransferSegLib.models.versions_state import version_name
 
     if name is None:
         if version is not None:
             raise DatasetError("--model-version says nothing without --model.")
         return None
     try:
-        description = load_description(find_model(name))
+        path = find_model(name)
+        description = load_description(path)
     except ModelError:
         if version is None:
             raise
         return ModelReference(name, version)
-    return ModelReference(description.name, version or description.version)
+    return ModelReference(description.name, version or version_name(path, description.version))
 
 
 def _status(revision: Revision) -> str:

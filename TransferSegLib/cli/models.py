@@ -208,6 +208,7 @@ def _listed(library: Path) -> list[_Listed]:
     """Return the bundled models, those of the library, and those of the catalogue that are not there yet."""
     from TransferSegLib.models.locate import bundled_models, library_models
     from TransferSegLib.models.store import load_description
+    from TransferSegLib.models.versions_state import version_name
 
     models = []
     for where, paths in (("bundled", bundled_models()), ("library", library_models(library))):
@@ -222,7 +223,7 @@ def _listed(library: Path) -> list[_Listed]:
                     found.name,
                     where,
                     _size(path),
-                    found.version,
+                    version_name(path, found.version),
                     found.modality,
                     found.label_set.names,
                     found.spacing_mm,

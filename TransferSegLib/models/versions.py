@@ -288,7 +288,7 @@ def _same_version(line: Path, sha256: str, record: VersionRecord) -> int | None:
             other = read_version(line, number, None)
             if number and other.sha256 == sha256 and other.record is not None:
                 hashes = [[case.content_hash for case in one.cases] for one in (other.record, record)]
-                if other.record.parent == record.parent and hashes[0] == hashes[1]:
+                if other.record.parent.sha256 == record.parent.sha256 and hashes[0] == hashes[1]:
                     return number
     return None
 

@@ -17,7 +17,7 @@ from typing import Any
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import MODEL_FILE, file_in, parse_model_file, read_model_entry
 from TransferSegLib.models.description import ModelDescription, Provenance, finite, parse_json
-from TransferSegLib.models.versions_state import current_folder
+from TransferSegLib.models.versions_state import current_folder, version_name
 
 RECORD_FILE = "record.json"
 #: The entry of model.json that holds the record; readers of models do not need it.
@@ -57,10 +57,13 @@ class ModelReference:
 
     @staticmethod
     def of(path: Path) -> ModelReference:
-        """Return the reference of a model's folder or zip file (of a line: its current version); raises ModelError."""
+        """Return the reference of a model's folder or zip file (of a line: its current version); raises ModelError.
+
+        The version is the number that it has in the library, for other models what their description says.
+        """
         path = current_folder(Path(path))
         description, weights = parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))
-        return ModelReference(description.name, description.version, weights.sha256)
+        return ModelReference(description.name, version_name(path, description.version), weights.sha256)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description."""

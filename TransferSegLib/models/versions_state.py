@@ -203,6 +203,19 @@ def current_folder(path: Path) -> Path:
     return folder
 
 
+def version_name(path: Path, described: str) -> str:
+    """Return what the version of a model is called: of a model with versions its number, else ``described``.
+
+    ``described`` is what the model's own description says. It differs for version 0, which says what its maker called
+    it: "2", say, which here is another version.
+    """
+    if is_line(path):
+        return str(read_state(path).current)
+    folder = path.resolve()
+    in_line = folder.parent.name == VERSIONS_FOLDER and folder.name.isdecimal() and is_line(folder.parent.parent)
+    return folder.name if in_line else described
+
+
 def unknown_version(line: Path, version: int) -> ModelError:
     """Return the error for a version that is not there."""
     if not is_line(line):
