@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,18 @@ def test_errors_are_one_line(project: Path, tmp_path: Path, capsys: pytest.Captu
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
     assert main(add(project, "pt_22", "--reviewed", "all", "--model", "elsewhere", "--model-version", "7")) == 0
+
+
+def test_the_version_that_is_recorded_is_the_number_in_the_library(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(DATA / "model_versions_1" / "clinic", tmp_path / "models" / "clinic")
+    monkeypatch.setenv("TRANSFERSEG_MODELS", str(tmp_path / "models"))
+    for name, version in (("clinic@0", "0"), ("clinic@1", "1"), ("head-neck-ct", "2")):
+        capsys.readouterr()
+        assert main([*add(project, "pt_22", "--reviewed", "all", "--model", name), "--progress", "json"]) == 0
+        result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+        assert result["model"]["version"] == version
 
 
 def test_repair(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

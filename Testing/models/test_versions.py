@@ -222,6 +222,27 @@ def test_a_plain_model_becomes_version_0_and_stays(library: Path, saved: Path, a
     assert (library / "tiny" / "versions" / "2.pt").read_bytes() == b"mine"
 
 
+def test_version_0_is_called_0_whatever_its_maker_called_it(
+    library: Path, saved: Path, bundled: Path, description: ModelDescription, state_dict: Weights, add: Add
+) -> None:
+    add()
+    assert load_description(find_model("ours@0")).version == "1", "which here is another version"
+    assert str(ModelReference.of(find_model("ours@0"))) == "ours version 0"
+    assert str(ModelReference.of(find_model("ours@1"))) == str(ModelReference.of(library / "ours")) == "ours version 1"
+    assert ModelReference.of(bundled).version == "1", "no version of a model here"
+    second = add("ours@0")
+    assert second.record is not None and str(second.record.parent) == "ours version 0"
+    assert second.description.training_data.startswith("fine-tuned from ours version 0 on")
+
+    import_model(saved, library)
+    changed = {layer: values + 1 for layer, values in state_dict.items()}
+    record = VersionRecord(ModelReference.of(find_model("tiny")), CASES, evidence(BETTER))
+    first = add_version(library, "tiny", description, changed, record)
+    renamed = VersionRecord(ModelReference.of(find_model("tiny@0")), CASES, evidence(BETTER))
+    assert record.parent != renamed.parent, "it has become version 0 meanwhile"
+    assert add_version(library, "tiny", description, changed, renamed).number == first.number == 1
+
+
 def test_a_line_is_not_replaced(library: Path, saved: Path, add: Add) -> None:
     add(name="tiny")
     with pytest.raises(ModelError, match=r"'tiny' has versions .*another name with --name, or remove it first"):
