@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ def examples() -> list[str]:
 
 @pytest.fixture
 def tiny_is_the_usual_model(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let ``model=None`` be the tiny model, jobs go to a folder of their own, and relative paths too."""
+    """Let ``model=None`` be the tiny model of a library of this test's, and jobs and relative paths be its own too."""
     from TransferSegGui import process
 
+    shutil.copytree(models, tmp_path / "models")
+    monkeypatch.setenv("TRANSFERSEG_MODELS", str(tmp_path / "models"))
     find_model = process.find_model
     monkeypatch.setattr(process, "find_model", lambda name: find_model(name or "tiny"))
     monkeypatch.setenv("TRANSFERSEG_JOBS", str(tmp_path / "jobs"))

@@ -220,7 +220,7 @@ def test_cancel_close_the_scene_come_back_and_resume(host, ui, balls: Path, tmp_
     assert panel.job.id == job and panel.isRunning and worker_is_alive(folder)
     host.widget.cleanup()
     assert panel.job is None and worker_is_alive(folder), "as when Slicer is closed"
-    host.widget.enter()
+    panel, ui = host.openPanel().fineTunePanel, host.widget.ui
     host.waitFor(lambda: panel.job is not None and panel.isRunning)
 
     ui.cancelFineTuneButton.click()

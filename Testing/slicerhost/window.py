@@ -96,6 +96,12 @@ class Host:
         getattr(self.pythonModule, name)(module)
         setattr(slicer.modules, name.lower(), module)
         self.application.completeStartup()
+        self._module = module
+        return self.openPanel()
+
+    def openPanel(self):
+        """Build the module's panel and open it, also in place of one that was cleaned up; returns its widget."""
+        module, name = self._module, self._module.name
         frame = module.widget = qSlicerScriptedLoadableModuleWidget()
         qt.QVBoxLayout(frame)
         frame.setMRMLScene(slicer.mrmlScene)
