@@ -73,6 +73,11 @@ def test_a_job_tells_its_progress_its_curves_and_its_result(host, store: Path):
     assert (stage, loss, dice) == ("counting", pytest.approx(1 / (step)), 0.5)
     assert heard.progress[-1][0] == 1.0
     assert "counting from 0" in job.log() and job.lastLines(1) == ["counting from 0"]
+    found = type(job).find(job.id)  # the whole stream, with its end, comes in one look
+    heard = Heard(found)
+    found.follow()
+    found.wait()
+    assert heard.progress[-1][0] == 1.0 and heard.ends == [found]
 
 
 def test_a_job_is_left_found_again_cancelled_and_resumed(host, store: Path):

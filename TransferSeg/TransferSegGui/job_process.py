@@ -184,8 +184,9 @@ class JobProcess:
         for event in events:
             if event.loss is not None or event.dice is not None:
                 self.onPoint(event.stage or "", event.step, event.loss, event.dice)
-        if events and not events[-1].state.ended:
-            last = events[-1]
+        running = [event for event in events if not event.state.ended]
+        if running:  # also what came in one look with the end
+            last = running[-1]
             self.state = last.state
             message = ", ".join(part for part in (last.stage, last.message) if part)
             self.onProgress(last.fraction, last.seconds_left, message)
