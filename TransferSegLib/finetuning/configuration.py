@@ -50,7 +50,7 @@ class FineTuningConfiguration:
     #: Highest rate of stage 2, of vanilla and of scratch.
     full_rate: float = 0.004
     #: Instead of ``full_rate`` where there is much to learn: new structures, or another grid or intensity rule.
-    new_rate: float = 0.03
+    new_rate: float = 0.02
     vanilla_rate: float = 0.01
     scratch_rate: float = 0.02
     #: Side of a patch of stage 2 in voxels, a multiple of 8, and the frame in which its loss is not counted.
