@@ -58,6 +58,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRANSFERSEG_MODELS", str(folder))
         patch.setenv("TRANSFERSEG_PROJECTS", str(tmp_path_factory.mktemp("projects")))
+        # Not the user's: a job that a test leaves there would be found by the panel of a later run.
+        patch.setenv("TRANSFERSEG_JOBS", str(tmp_path_factory.mktemp("jobs")))
         yield folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import qt
 from slicer.i18n import tr as _
@@ -203,9 +204,12 @@ class FineTunePanel:
         if self._searched == (wanted, project):
             return
         self._searched = (wanted, project)
-        if self.job is not None and (self.job.id == wanted or self.isRunning):
+        if self.job is not None and (self.isRunning or (self.job.id == wanted and _isOf(self.job, project))):
             return
         job = JobProcess.find(wanted)
+        # The node still names the job of the project that was chosen before: over, it is not this project's to resume.
+        if job is not None and job.state.ended and not _isOf(job, project):
+            job = None
         if job is None and project is not None:
             every = jobsOf("finetune", project=str(project.absolute()))
             job = next((each for each in every if not each.state.ended), every[0] if every else None)
@@ -334,3 +338,8 @@ def endText(job: JobProcess) -> str:
     text = _("Not fine-tuned: {reason}").format(reason=job.error)
     lines = [line for line in job.lastLines() if job.error not in line]
     return "\n".join([text, _("The log ends with:"), *lines]) if lines else text
+
+
+def _isOf(job: JobProcess, project: Path | None) -> bool:
+    """Tell whether a job learns from this project's cases."""
+    return project is not None and job.request.parameters.get("project") == str(project.absolute())
