@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from TransferSegLib.network.unet import UNet3D, initialise
-from TransferSegLib.training.optimiser import ADAM_SHARE, MuonWithAdamW, orthogonalised
+from TransferSegLib.training.optimiser import ADAM_SHARE, MuonWithAdamW, orthogonalised, relative_size
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
@@ -49,3 +49,27 @@ def test_a_step_of_muon_has_the_size_of_the_learning_rate() -> None:
     moved = (network.up[0].second.weight.detach() - before).reshape(before.shape[0], -1)
     values = torch.linalg.svdvals(moved)
     assert values.min() > 0.5 * 0.02 and values.max() < 1.3 * 0.02
+
+
+def test_fresh_weights_have_relative_size_one() -> None:
+    network = UNet3D(3, width=8)
+    initialise(network, 0)
+    assert relative_size(network.up[0].second.weight) == pytest.approx(1.0, abs=0.02)
+    assert relative_size(3 * network.up[0].second.weight) == pytest.approx(3.0, abs=0.06)
+    assert relative_size(0.1 * network.up[0].second.weight) == 1.0  # steps never shrink
+
+
+@pytest.mark.parametrize(("share", "growth"), [(0.0, 1.0), (0.5, 2.0), (1.0, 4.0)])
+def test_steps_of_muon_follow_the_size_of_the_weights(share: float, growth: float) -> None:
+    steps = []
+    for size in (1.0, 4.0):
+        network = UNet3D(3, width=2)
+        weight = network.up[0].second.weight
+        with torch.no_grad():
+            weight.mul_(size * (2.0 * weight.shape[0]) ** 0.5 / weight.norm())
+        before = weight.detach().clone()
+        optimiser = MuonWithAdamW(network, 0.02, 0.0, torch.float32, size_share=share)
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        optimiser.step()
+        steps.append((weight.detach() - before).norm().item())
+    assert steps[1] / steps[0] == pytest.approx(growth, rel=1e-4)

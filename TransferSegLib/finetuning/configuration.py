@@ -53,6 +53,9 @@ class FineTuningConfiguration:
     new_rate: float = 0.02
     vanilla_rate: float = 0.01
     scratch_rate: float = 0.02
+    #: Weights that come from the parent are larger than fresh ones, so that steps of one size turn them less: 0 leaves
+    #: it at that, 1 makes steps in proportion. Never for ``scratch``.
+    size_share: float = 0.0
     #: Side of a patch of stage 2 in voxels, a multiple of 8, and the frame in which its loss is not counted.
     patch: int = 64
     frame: int = 4
@@ -107,7 +110,7 @@ class FineTuningConfiguration:
         rates = ("tail_rate", "full_rate", "new_rate", "vanilla_rate", "scratch_rate")
         for name in (*rates, "gradient_norm", "cache_bytes"):
             rules.append((name, "above 0", getattr(self, name) > 0))
-        for name in ("tail_minutes_share", "cache_minutes_share"):
+        for name in ("tail_minutes_share", "cache_minutes_share", "size_share"):
             rules.append((name, "between 0 and 1", 0 <= getattr(self, name) <= 1))
         return rules
 
@@ -147,6 +150,7 @@ class FineTuningConfiguration:
             background_share=self.background_share,
             learning_rate=self.rate,
             warm_up=self.warm_up,
+            size_share=0.0 if self.strategy == "scratch" else self.size_share,
             weight_decay=self.weight_decay,
             gradient_norm=self.gradient_norm,
             average=self.average,

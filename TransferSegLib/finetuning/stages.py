@@ -97,6 +97,7 @@ class TailTrainer:
             configuration.weight_decay,
             device.dtype,
             hidden=[parameter for parameter in self.tail.convolutions.parameters() if parameter.ndim == 5],
+            size_share=configuration.size_share,
         )
         self._average = {name: value.detach().clone() for name, value in self.tail.state_dict().items()}
 

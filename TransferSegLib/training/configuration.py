@@ -71,6 +71,8 @@ class TrainingConfiguration:
     #: Highest learning rate (Muon's; AdamW has a twentieth), reached after ``warm_up`` steps, then a cosine to zero.
     learning_rate: float = 0.02
     warm_up: int = 50
+    #: How far steps follow the size of a layer's weights: 0 not at all, 1 in proportion (``optimiser.relative_size``).
+    size_share: float = 0.0
     weight_decay: float = 0.01
     #: Gradients are scaled down to this norm.
     gradient_norm: float = 1.0
@@ -101,6 +103,7 @@ class TrainingConfiguration:
                 ("frame", "between 0 and a quarter of the patch", 0 <= self.frame <= self.patch // 4),
                 ("background_share", "between 0 and 1", 0 <= self.background_share <= 1),
                 ("learning_rate", "above 0", self.learning_rate > 0),
+                ("size_share", "between 0 and 1", 0 <= self.size_share <= 1),
                 ("average", "between 0 and 1", 0 <= self.average < 1),
                 ("validation_share", "between 0 and 0.9", 0 <= self.validation_share <= 0.9),
                 ("validate_every", "1 or more", self.validate_every >= 1),

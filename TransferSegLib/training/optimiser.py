@@ -37,17 +37,20 @@ class MuonWithAdamW(torch.optim.Optimizer):
         precision: torch.dtype,
         momentum: float = 0.95,
         hidden: Sequence[nn.Parameter] | None = None,
+        size_share: float = 0.0,
     ) -> None:
         """Sort the parameters; ``precision`` is that of the orthogonalisation.
 
-        ``hidden`` are Muon's; None: the 3x3x3 convolutions of a whole network but the first.
+        ``hidden`` are Muon's; None: the 3x3x3 convolutions of a whole network but the first. ``size_share`` is the
+        power of a layer's ``relative_size`` by which its steps grow: with 1 a step turns trained, large weights as far
+        as it would turn fresh ones.
         """
         if hidden is None:
             first, head = next(iter(network.parameters())), network.get_parameter("head.weight")
             hidden = [p for p in network.parameters() if p.ndim == 5 and p is not first and p is not head]
         taken = {id(parameter) for parameter in hidden}
         others = [parameter for parameter in network.parameters() if id(parameter) not in taken]
-        self._precision = precision
+        self._precision, self._size_share = precision, size_share
         super().__init__(
             [{"params": list(hidden), "muon": True}, {"params": others, "muon": False}],
             {"lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum},
@@ -74,6 +77,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
         direction = gradient.lerp(state["momentum"], group["momentum"])
         matrix = orthogonalised(direction.reshape(weight.shape[0], -1), self._precision)
         scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+        if self._size_share > 0:
+            scale *= relative_size(weight) ** self._size_share
         weight.add_(matrix.reshape(weight.shape), alpha=-group["lr"] * scale)
 
     def _step_adam(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
@@ -86,6 +91,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
         mean = state["mean"] / (1 - 0.9 ** state["step"])
         root = (state["square"] / (1 - 0.99 ** state["step"])).sqrt() + 1e-8
         weight.add_(mean / root, alpha=-group["lr"] * ADAM_SHARE)
+
+
+def relative_size(weight: torch.Tensor) -> float:
+    """Return how much larger a layer's weights are than freshly initialised ones (He et al. 2015), at least 1."""
+    fresh = (2.0 * weight.shape[0]) ** 0.5
+    return max(1.0, weight.norm().item() / fresh)
 
 
 def orthogonalised(matrix: torch.Tensor, precision: torch.dtype) -> torch.Tensor:

@@ -89,7 +89,11 @@ class Trainer:
         self._device = device
         self._further_loss = further_loss
         self._optimiser = MuonWithAdamW(
-            self.network, configuration.learning_rate, configuration.weight_decay, device.dtype
+            self.network,
+            configuration.learning_rate,
+            configuration.weight_decay,
+            device.dtype,
+            size_share=configuration.size_share,
         )
         self._average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
