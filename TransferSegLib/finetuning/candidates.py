@@ -13,6 +13,7 @@ from TransferSegLib.finetuning.adapt import Adapted, adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.features import FeatureCache, cache_features
 from TransferSegLib.finetuning.run_folder import RunFolder
+from TransferSegLib.finetuning.run_parts import FEATURES
 from TransferSegLib.finetuning.undertaking import Undertaking
 from TransferSegLib.finetuning.whole_progress import WholeProgress
 from TransferSegLib.progress import CancelToken, Progress
@@ -80,7 +81,7 @@ class CandidateTrainer:
     def compute_features(self, cases: Cases, limit_s: float | None = None) -> None:
         """Compute the features of all cases once, as many as before or as the time allows."""
         learnable = learnable_cases(cases)
-        report = self._whole.begin("features", "Computing features")
+        report = self._whole.begin(FEATURES, "Computing features")
         began = self._clock()
         enough = None if limit_s is None or self.rounds is not None else lambda: self._clock() - began >= limit_s
         work = self._work

@@ -22,38 +22,31 @@ import torch
 
 from TransferSegLib.finetuning.candidates import Candidate, CandidateTrainer, Cases, learnable_cases
 from TransferSegLib.finetuning.evidence import Evidence, changed_without_correction, weigh
-from TransferSegLib.finetuning.held_out_scores import (
-    CANONICAL_GRID,
-    CaseComparison,
-    HeldOutScorer,
-    affordable_grid,
-)
-from TransferSegLib.finetuning.holding_out import Fold, divide, learned_structures, plan_folds
-from TransferSegLib.finetuning.names import AUTO
+from TransferSegLib.finetuning.fold_comparisons import FoldComparisons, candidate_name
+from TransferSegLib.finetuning.held_out_scores import CaseComparison
+from TransferSegLib.finetuning.holding_out import Fold, learned_structures, plan_folds
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import RUNS_NAME, RunFolder
+from TransferSegLib.finetuning.run_parts import FEATURES, PARENT, READING, PartEstimates, training_part
 from TransferSegLib.finetuning.strategy_choice import (
     CHOOSING_FOLDS,
     Choice,
     choose,
     choosing_folds,
     judging_folds,
-    strategies_to_try,
+    with_strategies,
 )
 from TransferSegLib.finetuning.time_plan import FEATURE_SHARE, MOST_FOLDS, TimePlan, plan_time, training_seconds
 from TransferSegLib.finetuning.undertaking import Undertaking, undertake
 from TransferSegLib.finetuning.whole_progress import WholeProgress
 from TransferSegLib.models.description import finite
-from TransferSegLib.models.store import Model
 from TransferSegLib.models.versions import add_version
 from TransferSegLib.models.versions_history import Version
 from TransferSegLib.models.versions_record import LearnedCase, VersionRecord
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
+from TransferSegLib.progress import CancelToken, ProgressCallback
 from TransferSegLib.segmenting.devices import Device, choose_device
 from TransferSegLib.training.cases import prepare_cases
 
-#: Seconds that parts are thought to take before anything was measured: they only move the progress bar.
-_READ_S, _PREDICT_S, _FEATURES_S, _CANDIDATE_S = 0.5, 4.0, 20.0, 60.0
 _FINAL = "final"
 
 
@@ -129,7 +122,7 @@ class _Run:
         started: float,
     ) -> None:
         """Set up a run that has not begun, or goes on."""
-        self._work, self._tried = _with_strategies(work)
+        self._work, self._tried = with_strategies(work)
         self._folder = folder
         self._cancel, self._clock, self._started = cancel, clock, started
         self._parent_copy = folder.pin(work.parent_path)
@@ -137,12 +130,12 @@ class _Run:
         precision = None if self._saved is None else getattr(torch, self._saved["precision"])
         self._device: Device = choose_device(work.request.device, precision)
         self._log: list[str] = []
-        self._training_s: dict[str, float] = {}
         folds = max(2, min(work.patients, 5))
-        candidate_s = 60.0 * work.request.minutes * 0.7 / (folds + 1 + self._extra) or _CANDIDATE_S
+        candidate_s = 60.0 * work.request.minutes * 0.7 / (folds + 1 + self._extra)
         self._whole = WholeProgress(progress, {}, clock)
         self._trainer = CandidateTrainer(self._work, folder, self._device, self._whole, cancel, clock)
-        self._whole.estimate(self._estimates(folds, _PREDICT_S, candidate_s))
+        estimates = PartEstimates(len(work.dataset.cases), folds, candidate_s=candidate_s)
+        self._whole.estimate(estimates.of_all(self._tried, self._trainer.shares_features()))
 
     @property
     def _extra(self) -> int:
@@ -153,15 +146,15 @@ class _Run:
         """Do what is left and return the result."""
         try:
             cases = self._read()
-            scorer, prediction_s = self._parent_answers(cases)
-            plan, folds = self._plan(cases, prediction_s)
+            made = self._comparisons(cases)
+            plan, folds = self._plan(cases, made.ask_parent())
             self._say(f"{self._work.reference}: {self._device}, {plan.text}")
-            planned = _Planned(cases, scorer, plan, folds)
+            planned = _Planned(cases, made, plan, folds)
             choice = self._choose(planned)
             judging = range(len(folds)) if choice is None else judging_folds(folds, self._work.groups)
             comparisons, notes = self._hold_out(planned, judging)
             notes += [] if choice is None else [choice.caveat]
-            evidence = self._weigh([folds[number] for number in judging], comparisons, notes)
+            evidence = self._weigh([folds[number] for number in judging], made.grid, comparisons, notes)
             final = self._final(planned)
             version = self._keep(final, evidence, plan, choice)
         finally:
@@ -176,36 +169,24 @@ class _Run:
         """Bring all cases to the model's grid."""
         work = self._work
         spacing_mm, rule = work.configuration.preparation(work.parent.description)
-        report = self._whole.begin("reading", "Reading cases")
+        report = self._whole.begin(READING, "Reading cases")
         prepared = prepare_cases(work.dataset, work.change.label_set, spacing_mm, rule, report, self._cancel)
         self._whole.end()
         return {case.id: case for case in prepared}
 
-    def _parent_answers(self, cases: Cases) -> tuple[HeldOutScorer, float]:
-        """Let the parent predict every case once; also returns the seconds that one prediction took."""
-        work = self._work
-        self._grid = CANONICAL_GRID if work.patients < 2 else affordable_grid(cases.values())
-        scorer = HeldOutScorer(
-            work.parent, work.change, work.dataset, self._device, self._grid, work.request.tolerance_mm
+    def _comparisons(self, cases: Cases) -> FoldComparisons:
+        """Prepare for comparing the folds' candidates with the parent."""
+        return FoldComparisons(
+            self._work,
+            cases,
+            self._folder,
+            self._trainer,
+            self._device,
+            self._whole,
+            self._say,
+            self._cancel,
+            self._clock,
         )
-        if not scorer.parent_knows:
-            self._whole.skip("parent")
-            return scorer, 0.0
-        took: list[float] = []
-        which = _OneOfSeveral(len(cases))
-        report = self._whole.begin("parent", "Segmenting with the parent", which.done)
-        for which.index, case in enumerate(cases.values()):
-            if self._folder.read_array(_answer_file(which.index)) is None:
-                began = self._clock()
-                answer = scorer.parent_answer(case, case.id, report, self._cancel)
-                took.append(self._clock() - began)
-                self._folder.write_array(_answer_file(which.index), answer)
-        self._whole.end()
-        return scorer, float(np.median(took)) if took else 0.0
-
-    def _answer(self, case_id: str) -> np.ndarray | None:
-        """Return the parent's prediction of a case, None where it knows nothing of what is wanted."""
-        return self._folder.read_array(_answer_file(self._work.dataset.ids.index(case_id)))
 
     def _plan(self, cases: Cases, prediction_s: float) -> tuple[TimePlan, tuple[Fold, ...]]:
         """Decide on folds and time, or return what was decided before."""
@@ -250,15 +231,16 @@ class _Run:
         tried: dict[str, list[CaseComparison]] = {strategy: [] for strategy in self._tried}
         for number in numbers:
             for strategy, comparisons in tried.items():
-                entry = self._fold(number, strategy, f"Trying '{strategy}' {number + 1} of {len(numbers)}", planned)
-                self._say(f"{_candidate_name(number, strategy)}: {json.dumps(finite(entry['comparisons']))}")
+                entry = planned.entry(number, strategy, f"Trying '{strategy}' {number + 1} of {len(numbers)}")
+                self._say(f"{candidate_name(number, strategy)}: {json.dumps(finite(entry['comparisons']))}")
                 comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
         choice = choose(tried, groups, len(judging_folds(folds, groups)) < len(folds))
         self._say(choice.text)
-        self._work = _by_strategy(self._work, choice.strategy)
+        self._work = self._work.by_strategy(choice.strategy)
         left = [(number, choice.strategy) for number in range(len(folds)) if number not in numbers]
-        candidate_s = 60.0 * planned.time.minutes_each or self._training_s.get(choice.strategy, _CANDIDATE_S)
-        self._whole.estimate(self._candidate_estimates(left, len(folds), _PREDICT_S, candidate_s))
+        candidate_s = 60.0 * planned.time.minutes_each or planned.comparisons.training_s.get(choice.strategy, 0.0)
+        estimates = PartEstimates(len(planned.cases), len(folds), candidate_s=candidate_s)
+        self._whole.estimate(estimates.of_candidates(left, choice.strategy))
         return choice
 
     def _hold_out(self, planned: _Planned, judging: Sequence[int]) -> tuple[list[CaseComparison], list[str]]:
@@ -267,7 +249,7 @@ class _Run:
         unlearned: set[str] = set()
         folds, strategy, names = planned.folds, self._work.configuration.strategy, self._work.change.label_set.names
         for number in judging:
-            entry = self._fold(number, strategy, f"Held-out comparison {number + 1} of {len(folds)}", planned)
+            entry = planned.entry(number, strategy, f"Held-out comparison {number + 1} of {len(folds)}")
             self._say(f"fold {number + 1} of {len(folds)}: {json.dumps(finite(entry['comparisons']))}")
             comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
             unlearned |= set(entry["unlearned"])
@@ -283,49 +265,7 @@ class _Run:
             notes.append(f"Only patients who chose the strategy have {', '.join(sorted(elsewhere))} drawn.")
         return comparisons, notes
 
-    def _fold(self, number: int, strategy: str, title: str, planned: _Planned) -> dict[str, Any]:
-        """Return the comparisons of a fold's candidate by a strategy, and what it could not learn: made, or read."""
-        file = f"{_candidate_name(number, strategy)}.json"
-        entry = self._folder.read_json(file)
-        if entry is None:
-            entry = self._compare(number, strategy, title, planned)
-            self._folder.write_json(file, entry)
-            self._trainer.forget(_candidate_name(number, strategy))
-        else:
-            self._whole.skip(_training_part(number, strategy))
-            self._whole.skip(_held_out_part(number, strategy))
-        return entry
-
-    def _compare(self, number: int, strategy: str, title: str, planned: _Planned) -> dict[str, Any]:
-        """Train one fold's candidate and return its comparisons, and the structures it could not learn."""
-        work, fold = _by_strategy(self._work, strategy), planned.folds[number]
-        training, held_out = divide(planned.cases, fold)
-        knobs = replace(work.configuration, minutes=planned.time.minutes_each, report_cases=0)
-        name, part = _candidate_name(number, strategy), _training_part(number, strategy)
-        began = self._clock()
-        trained = self._trainer.train(name, training, knobs, part, title, planned.cases)
-        self._training_s[strategy] = self._clock() - began
-        self._say(f"{name}: {trained.tail_steps} + {trained.steps} steps")
-        candidate = Model(work.describe(), trained.state_dict, work.parent_path)
-        names = work.change.label_set.names
-        fresh = {names[channel - 1] for channel in work.change.fresh_channels}
-        unlearned = fresh - learned_structures(training, names)
-        comparisons = []
-        which = _OneOfSeveral(len(held_out))
-        report = self._whole.begin(_held_out_part(number, strategy), title, which.done)
-        for which.index, (case_id, case) in enumerate(zip(fold.held_out, held_out, strict=True)):
-            found = planned.scorer.compare(candidate, case, case_id, self._answer(case_id), report, self._cancel)
-            scores = {name: score for name, score in found.candidate.items() if name not in unlearned}
-            comparisons.append(replace(found, candidate=scores).to_json())
-            measured = [score.dice for score in scores.values() if np.isfinite(score.dice)]
-            if report is not None and measured:  # a point of the curve of held-out Dice
-                stage = f"Held-out case {which.index + 1} of {len(held_out)}"
-                report(Progress(stage, 1.0, dice=float(np.mean(measured))))
-        self._whole.end()
-        drawn = {name for case in held_out for name in learned_structures([case], names)}
-        return {"comparisons": comparisons, "unlearned": sorted(unlearned & drawn)}
-
-    def _weigh(self, folds: Sequence[Fold], comparisons: list[CaseComparison], notes: list[str]) -> Evidence:
+    def _weigh(self, folds: Sequence[Fold], grid: str, comparisons: list[CaseComparison], notes: list[str]) -> Evidence:
         """Return the verdict on all comparisons."""
         work = self._work
         groups = {}
@@ -335,12 +275,12 @@ class _Run:
             groups[one.case] = work.groups[case_id]
         names = work.change.label_set.names
         tolerance_mm, seed = work.request.tolerance_mm, work.configuration.seed
-        return weigh(comparisons, groups, folds, names, self._grid, tolerance_mm, notes, seed)
+        return weigh(comparisons, groups, folds, names, grid, tolerance_mm, notes, seed)
 
     def _final(self, planned: _Planned) -> Candidate:
         """Train the candidate that is kept, on all cases."""
         knobs = replace(self._work.configuration, minutes=planned.time.minutes_each)
-        part = _training_part(len(planned.folds), knobs.strategy)
+        part = training_part(len(planned.folds), knobs.strategy)
         learnable = learnable_cases(planned.cases)
         final = self._trainer.train(_FINAL, learnable, knobs, part, "Final training", planned.cases)
         self._say(f"{_FINAL}: {final.tail_steps} + {final.steps} steps")
@@ -385,33 +325,11 @@ class _Run:
 
     def _estimate(self, plan: TimePlan, prediction_s: float) -> None:
         """Tell the progress how long the candidates will take."""
-        candidate_s = 60.0 * plan.minutes_each or _CANDIDATE_S
-        estimates = self._estimates(plan.folds, prediction_s or _PREDICT_S, candidate_s)
-        for done in ("reading", "parent", *(["features"] if self._trainer.has_features else [])):
+        parts = PartEstimates(len(self._work.dataset.cases), plan.folds, prediction_s, 60.0 * plan.minutes_each)
+        estimates = parts.of_all(self._tried, self._trainer.shares_features())
+        for done in (READING, PARENT, *([FEATURES] if self._trainer.has_features else [])):
             estimates.pop(done)
         self._whole.estimate(estimates)
-
-    def _estimates(self, folds: int, prediction_s: float, candidate_s: float) -> dict[str, float]:
-        """Return the seconds that every part may take, for so many folds."""
-        cases = len(self._work.dataset.cases)
-        parts = {"reading": _READ_S * cases, "parent": prediction_s * cases}
-        parts["features"] = _FEATURES_S if self._trainer.shares_features() else 0.0
-        first, *others = self._tried
-        chosen_by = [(number, strategy) for number in range(CHOOSING_FOLDS) for strategy in others]
-        to_train = [*chosen_by, *((number, first) for number in range(folds))]
-        return parts | self._candidate_estimates(to_train, folds, prediction_s, candidate_s)
-
-    def _candidate_estimates(
-        self, to_train: Sequence[tuple[int, str]], folds: int, prediction_s: float, candidate_s: float
-    ) -> dict[str, float]:
-        """Return the seconds that candidates (fold, strategy) and their comparisons take, and the final one."""
-        parts = {}
-        held_out = max(1, len(self._work.dataset.cases) // folds)
-        for number, strategy in to_train:
-            parts[_training_part(number, strategy)] = candidate_s
-            parts[_held_out_part(number, strategy)] = prediction_s * held_out
-        strategy = to_train[-1][1] if to_train else self._work.configuration.strategy
-        return parts | {_training_part(folds, strategy): candidate_s}
 
 
 @dataclass(frozen=True, eq=False)
@@ -419,54 +337,14 @@ class _Planned:
     """What is settled before the first candidate is trained."""
 
     cases: Cases
-    scorer: HeldOutScorer
+    comparisons: FoldComparisons
     time: TimePlan
     folds: tuple[Fold, ...]
 
-
-def _with_strategies(work: Undertaking) -> tuple[Undertaking, tuple[str, ...]]:
-    """Return the strategies to try, and the undertaking with notes on them; with one it is settled already."""
-    if work.configuration.strategy != AUTO:
-        return work, (work.configuration.strategy,)
-    parent = work.parent.description
-    _, rule = work.configuration.preparation(parent)
-    tried, notes = strategies_to_try(parent, rule, work.change, work.dataset)
-    work = replace(work, notes=(*work.notes, *notes))
-    return (_by_strategy(work, tried[0]) if len(tried) == 1 else work), tried
-
-
-def _by_strategy(work: Undertaking, strategy: str) -> Undertaking:
-    """Return the undertaking by one strategy."""
-    return replace(work, configuration=replace(work.configuration, strategy=strategy))
+    def entry(self, number: int, strategy: str, title: str) -> dict[str, Any]:
+        """Return the entry of one fold's comparisons, see ``FoldComparisons``."""
+        return self.comparisons.entry(number, self.folds[number], strategy, self.time.minutes_each, title)
 
 
 def _choice_entry(choice: Choice | None) -> dict[str, Any]:
     return {} if choice is None else {"strategy_choice": choice.to_json()}
-
-
-def _candidate_name(number: int, strategy: str) -> str:
-    return f"fold-{number + 1}-{strategy}"
-
-
-def _training_part(number: int, strategy: str) -> str:
-    return f"candidate {strategy} {number + 1}"
-
-
-def _held_out_part(number: int, strategy: str) -> str:
-    return f"held out {strategy} {number + 1}"
-
-
-class _OneOfSeveral:
-    """Tells how much of several predictions is done from the reports of the one with the current index."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self.index = 0
-
-    def done(self, report: Progress) -> float:
-        """Return the share of all."""
-        return (self.index + report.fraction) / self._count
-
-
-def _answer_file(index: int) -> str:
-    return f"parent-{index}.npz"

@@ -8,7 +8,7 @@ patients enough: the best of several results on the same cases is better than wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from TransferSegLib.evaluation.statistics import by_patient, pair_scores
 from TransferSegLib.finetuning.held_out_scores import CaseComparison
 from TransferSegLib.finetuning.holding_out import Fold
 from TransferSegLib.finetuning.label_change import LabelChange
+from TransferSegLib.finetuning.names import AUTO
+from TransferSegLib.finetuning.undertaking import Undertaking
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.scans.intensity import IntensityRule
 
@@ -98,6 +100,17 @@ def strategies_to_try(
         why = f"Random weights ('scratch') were not tried: nobody drew {', '.join(held)}, which they would not know."
         return tried, (f"{why} With --drop they may be forgotten.",)
     return (*tried, "scratch"), ()
+
+
+def with_strategies(work: Undertaking) -> tuple[Undertaking, tuple[str, ...]]:
+    """Return the undertaking with notes on the strategies to try, and those; with one it is settled already."""
+    if work.configuration.strategy != AUTO:
+        return work, (work.configuration.strategy,)
+    parent = work.parent.description
+    _, rule = work.configuration.preparation(parent)
+    tried, notes = strategies_to_try(parent, rule, work.change, work.dataset)
+    work = replace(work, notes=(*work.notes, *notes))
+    return (work.by_strategy(tried[0]) if len(tried) == 1 else work), tried
 
 
 def choosing_folds(folds: Sequence[Fold]) -> tuple[int, ...]:

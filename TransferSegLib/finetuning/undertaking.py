@@ -57,6 +57,10 @@ class Undertaking:
         """How many patients the cases are of."""
         return len(set(self.groups.values()))
 
+    def by_strategy(self, strategy: str) -> Undertaking:
+        """Return the same with another strategy."""
+        return replace(self, configuration=replace(self.configuration, strategy=strategy))
+
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the result."""
         cases = [[case.id, case.group, self.hashes[case.id], list(case.annotated)] for case in self.dataset.cases]
