@@ -13,7 +13,8 @@ import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.structures import LabelSet, Structure
-from TransferSegLib.study.configuration import Study, read_study
+from TransferSegLib.study.configuration import Study
+from TransferSegLib.study.configuration_file import read_study
 
 _SIDE = 24
 

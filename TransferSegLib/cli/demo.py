@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.reporting import duration, interruptible, progress_shown, table
 
 
@@ -19,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("transferseg-demo"), metavar="FOLDER", help="default: transferseg-demo"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_device_option(parser)
     parser.set_defaults(run=run)
 
 

@@ -7,6 +7,11 @@ import json
 from typing import Any
 
 
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add to another verb's parser which device it uses."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+
+
 def add_parser(subparsers: Any) -> None:
     """Add the verb and its option."""
     parser = subparsers.add_parser(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.reporting import interruptible, progress_shown, table
 from TransferSegLib.errors import DatasetError, TransferSegError
 
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     which.add_argument(
         "--validation", action="store_true", help="only the cases the model was validated on, by its description"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_device_option(parser)
     parser.add_argument(
         "--surface",
         action="store_true",

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import Cancelled, TrainingError
@@ -65,7 +66,7 @@ def add_parser(subparsers: Any) -> None:
     promotion = parser.add_mutually_exclusive_group()
     promotion.add_argument("--promote", action="store_true", help="use the new version unless its verdict is 'worse'")
     promotion.add_argument("--no-promote", action="store_true", help="keep the new version unused, also a better one")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_device_option(parser)
     parser.add_argument("--library", type=Path, metavar="FOLDER", help="another model library than your own")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for other programs")
     changes = parser.add_argument_group("structures that change (those not named are kept, or added)")

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, progress_shown, table
 from TransferSegLib.errors import ScanError, TransferSegError
@@ -41,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
         "--format", choices=_FORMATS, default=".nii.gz", help="file type when --output is a folder (default: .nii.gz)"
     )
     parser.add_argument("--model", help="model name, folder or .zip (default: the bundled head and neck CT model)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_device_option(parser)
     parser.add_argument(
         "--structures", nargs="+", metavar="NAME", help="only these structures (default: all the model knows)"
     )

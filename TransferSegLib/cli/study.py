@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import StudyError
 
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--only", default="", metavar="REGEX", help="only runs whose key has this, e.g. mandible/.*/1$")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each run (default: 1)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_device_option(parser)
     parser.add_argument(
         "--base",
         action="append",
@@ -59,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the action says."""
-    from TransferSegLib.study.configuration import read_study
+    from TransferSegLib.study.configuration_file import read_study
 
     study = read_study(arguments.config)
     actions = {"run": _run, "list": _list, "report": _report, "choose": _choose}

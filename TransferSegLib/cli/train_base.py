@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.reporting import interruptible, progress_shown, table
 from TransferSegLib.errors import Cancelled, TrainingError
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where run and model are written")
     parser.add_argument("--name", help="name of the model (default: the output folder's name)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_device_option(parser)
     parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with training knobs")
     add_background_options(parser)
     knobs = parser.add_argument_group("training knobs (defaults in brackets)")
