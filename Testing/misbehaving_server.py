@@ -130,6 +130,11 @@ class Request(BaseHTTPRequestHandler):
         else:
             self.head(200, **{"Content_Length": size, **headers})
 
+    def begin(self, count: int) -> None:
+        """Promise everything and send so many bytes."""
+        self.content_head(self.start)
+        self.wfile.write(self.served.content[self.start : self.start + count])
+
     def drop(self) -> None:
         """End the connection after what was sent, which still arrives."""
         self.wfile.flush()
@@ -152,9 +157,7 @@ def breaks_after(count: int) -> Behaviour:
     """Promise everything and break off after so many bytes."""
 
     def behave(request: Request) -> None:
-        start = request.start
-        request.content_head(start)
-        request.wfile.write(request.served.content[start : start + count])
+        request.begin(count)
         request.drop()
 
     return behave
@@ -164,9 +167,7 @@ def stalls_after(count: int) -> Behaviour:
     """Send so many bytes and then nothing, until the server is closed."""
 
     def behave(request: Request) -> None:
-        start = request.start
-        request.content_head(start)
-        request.wfile.write(request.served.content[start : start + count])
+        request.begin(count)
         request.wfile.flush()
         request.served.released.wait(60)
         request.close_connection = True
@@ -261,9 +262,7 @@ def resets_after(count: int) -> Behaviour:
     """Promise everything, send so many bytes and break the connection."""
 
     def behave(request: Request) -> None:
-        start = request.start
-        request.content_head(start)
-        request.wfile.write(request.served.content[start : start + count])
+        request.begin(count)
         request.reset()
 
     return behave

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from TransferSegLib.cli.main import main
 from TransferSegLib.models.locate import find_model
 
 DATA = Path(__file__).resolve().parents[1] / "Data" / "model_versions_1"
@@ -18,25 +17,10 @@ Transferseg = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def library(library: Path) -> Path:
     """Return a library with the stored line, which is not this user's."""
-    folder = tmp_path / "library"
-    shutil.copytree(DATA, folder)
-    monkeypatch.setenv("TRANSFERSEG_MODELS", str(folder))
-    return folder
-
-
-@pytest.fixture
-def transferseg(library: Path, capsys: pytest.CaptureFixture[str]) -> Transferseg:
-    """Return the command ``transferseg models``: exit code, output, errors."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        code = main(["models", *map(str, words)])
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return code, printed.out, printed.err
-
-    return run
+    shutil.copytree(DATA, library)
+    return library
 
 
 def test_history(transferseg: Transferseg) -> None:

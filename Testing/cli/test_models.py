@@ -32,27 +32,6 @@ Transferseg = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the user's library, which does not exist yet; it is not this user's."""
-    folder = tmp_path / "library"
-    monkeypatch.setenv("TRANSFERSEG_MODELS", str(folder))
-    return folder
-
-
-@pytest.fixture
-def transferseg(library: Path, capsys: pytest.CaptureFixture[str]) -> Transferseg:
-    """Return the command ``transferseg models``: exit code, output, errors."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        code = main(["models", *map(str, words)])
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return code, printed.out, printed.err
-
-    return run
-
-
-@pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Serve a model that the catalogue of these tests has; the command's own session is carried to the server."""
     content = export_model(MODEL, tmp_path / "served.zip").read_bytes()

@@ -16,7 +16,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from TransferSegLib.child_process import find_interpreter, run_module
-from TransferSegLib.scans.dicom import is_dicom_file
+from TransferSegLib.scans.dicom import is_dicom_file, read_dicom_header
 
 PATIENT_ID = "0010|0020"
 _SERIES_UID = "0020|000e"
@@ -46,12 +46,8 @@ def _find_patient_id(path: Path, series: str | None) -> str:
     """Return the PatientID of the first image file of the series (the child's side)."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(file))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
+        reader = read_dicom_header(file)
+        if reader is None:
             continue
         if series is None or _tag(reader, _SERIES_UID).endswith(series):
             return _tag(reader, PATIENT_ID)

@@ -12,7 +12,7 @@ from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.evaluation.scores import Score, score_case
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
-from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
+from TransferSegLib.scans.read import read_label_map, read_mask, read_scan, same_geometry
 from TransferSegLib.segmenting.segment import Segmenter
 from TransferSegLib.structures import LabelSet
 
@@ -90,13 +90,7 @@ def score_label_maps(
 
     Only judged voxels count. Raises ScanError when the mask of judged voxels cannot be read or does not fit.
     """
-    judged = None
-    if case.judged is not None:
-        mask = read_label_map(case.judged)
-        difference = same_geometry(reference, mask)
-        if difference is not None:
-            raise ScanError(f"{case.judged} does not lie on its scan's grid: {difference}")
-        judged = sitk.GetArrayFromImage(mask) != 0
+    judged = None if case.judged is None else read_mask(case.judged, reference)
     x, y, z = reference.GetSpacing()
     return score_case(
         sitk.GetArrayViewFromImage(label_map),

@@ -20,7 +20,7 @@ from TransferSegLib.evaluation.scores import Score, score_case
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.models.store import Model
 from TransferSegLib.progress import CancelToken, ProgressCallback
-from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
+from TransferSegLib.scans.read import read_label_map, read_mask, read_scan
 from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.segmenting.predict import label_volume
 from TransferSegLib.segmenting.segment import Segmenter
@@ -200,13 +200,7 @@ class HeldOutScorer:
             return prepared.labels, numbered, (spacing_mm, spacing_mm, spacing_mm), prepared.judged
         try:
             labels = read_label_map(case.labels)
-            judged = None
-            if case.judged is not None:
-                mask = read_label_map(case.judged)
-                difference = same_geometry(labels, mask)
-                if difference is not None:
-                    raise ScanError(f"{case.judged} does not lie on its scan's grid: {difference}")
-                judged = sitk.GetArrayFromImage(mask) != 0
+            judged = None if case.judged is None else read_mask(case.judged, labels)
         except ScanError as error:
             raise DatasetError(f"Case {case.id}: {error}") from error
         x, y, z = labels.GetSpacing()

@@ -156,16 +156,27 @@ def _no_images_error(folder: Path, others: list[str]) -> ScanError:
     )
 
 
-def _read_slice(path: Path) -> DicomSlice | None:
-    """Return what a DICOM image file says of itself, None when it is no image."""
-    if sop_class_of(path) in _OTHER_CLASSES:
-        return None
+def read_dicom_header(path: Path) -> sitk.ImageFileReader | None:
+    """Return a reader that knows what a DICOM image file says of itself, None when it is no image.
+
+    A damaged file can end the process: only for child processes.
+    """
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError:
+        return None
+    return reader
+
+
+def _read_slice(path: Path) -> DicomSlice | None:
+    """Return what a DICOM image file says of itself, None when it is no image."""
+    if sop_class_of(path) in _OTHER_CLASSES:
+        return None
+    reader = read_dicom_header(path)
+    if reader is None:
         return None
 
     def text(tag: str) -> str:

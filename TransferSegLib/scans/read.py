@@ -28,7 +28,7 @@ from TransferSegLib.scans.metaimage_header import read_metaimage_header
 from TransferSegLib.scans.nifti_header import read_nifti_header
 from TransferSegLib.scans.nrrd_header import read_nrrd_header
 
-__all__ = ["as_label_map", "read_label_map", "read_scan", "same_geometry"]
+__all__ = ["as_label_map", "read_label_map", "read_mask", "read_scan", "same_geometry"]
 
 _HEADER_READERS = {
     (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz"): read_nifti_header,
@@ -65,6 +65,15 @@ def read_label_map(path: Path | str, *, interpreter: Path | None = None) -> sitk
     """
     path = Path(path)
     return as_label_map(_read_volume(path, None, interpreter), path)
+
+
+def read_mask(path: Path | str, image: sitk.Image) -> np.ndarray:
+    """Return where a mask is not 0 (booleans, zyx); raises ScanError when it does not lie on the image's grid."""
+    mask = read_label_map(path)
+    difference = same_geometry(image, mask)
+    if difference is not None:
+        raise ScanError(f"{path} does not lie on its scan's grid: {difference}")
+    return sitk.GetArrayFromImage(mask) != 0
 
 
 def as_label_map(image: sitk.Image, path: Path) -> sitk.Image:
