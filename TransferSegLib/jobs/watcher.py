@@ -102,7 +102,14 @@ class Watcher:
             return REASON_PARENT
         if self._is_gone():
             return REASON_GONE
-        return REASON_ASKED if (self._folder / CANCEL).exists() else ""
+        return REASON_ASKED if self._is_asked() else ""
+
+    def _is_asked(self) -> bool:
+        try:
+            (self._folder / CANCEL).stat()
+        except OSError:  # also a folder that cannot be reached: no reason to stop, and the next look may reach it
+            return False
+        return True
 
     def _is_gone(self) -> bool:
         try:
@@ -110,7 +117,9 @@ class Watcher:
         except FileNotFoundError:
             self._missing += 1
         except OSError:
-            pass  # it cannot be reached: that may pass
+            # A network drive that refuses for a while says nothing of the folder: neither that it is there nor that it
+            # is gone. So the count stays; the job's own writing fails in words if it needs the folder meanwhile.
+            pass
         else:
             self._missing = 0
         return self._missing >= _LOOKS_UNTIL_GONE

@@ -168,20 +168,26 @@ class VersionRecord:
 def load_record(path: Path) -> VersionRecord | None:
     """Return what is recorded of a model's folder or zip file, None for a model that is no version of anything.
 
-    Of a folder's own record.json only what is missing there is sought in its model.json. Raises ModelError when the
-    record is damaged in both.
+    A folder's own record.json that is damaged is read from the other copy, in model.json, which says the same but for
+    the names of cases. Raises ModelError when that is damaged too, or not there: a version whose record is lost must
+    not pass for a model that never had one, and be promoted without its verdict.
     """
     path = current_folder(Path(path))
+    damage: ModelError | OSError | None = None
     if path.is_dir() and (path / RECORD_FILE).is_file():
+        own = path / RECORD_FILE
         try:
-            own = path / RECORD_FILE
             return VersionRecord.from_json(parse_json(own.read_bytes(), str(own)), str(own))
-        except (ModelError, OSError):
-            pass  # the other copy says the same, but for the names of cases
+        except (ModelError, OSError) as error:
+            damage = error
     source = file_in(path, MODEL_FILE)
     entry = parse_json(read_model_entry(path, MODEL_FILE), source)
     record = entry.get(RECORD_ENTRY) if isinstance(entry, dict) else None
-    return None if record is None else VersionRecord.from_json(record, source)
+    if record is not None:
+        return VersionRecord.from_json(record, source)
+    if damage is not None:
+        raise ModelError(f"The record of the version in {path} is damaged, and {source} has no copy of it.") from damage
+    return None
 
 
 def descended(
