@@ -4,97 +4,32 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+from version_lines import CASES, Add, Weights, evidence, first_number
 
 from TransferSegLib.errors import Cancelled, ModelError
 from TransferSegLib.evaluation.verdict import Answer, judge
-from TransferSegLib.models import locate
 from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.library import import_model, remove_model
 from TransferSegLib.models.locate import find_model, library_models
-from TransferSegLib.models.store import load_description, load_model, save_model
+from TransferSegLib.models.store import load_description, load_model
 from TransferSegLib.models.versions import add_version, promote, remove_version, rollback
-from TransferSegLib.models.versions_compare import compare_versions
-from TransferSegLib.models.versions_history import Version, history
+from TransferSegLib.models.versions_history import history
 from TransferSegLib.models.versions_record import (
     BETTER,
     WORSE,
-    LearnedCase,
     ModelReference,
     VersionRecord,
-    load_record,
 )
 from TransferSegLib.models.versions_state import LineState, read_state
 from TransferSegLib.progress import CancelToken
-
-Weights = dict[str, torch.Tensor]
-Add = Callable[..., Version]
-CASES = (LearnedCase("a" * 64, "case-0001"), LearnedCase("b" * 64, "MRI of Tuesday"))
-
-
-@pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the user's library, which does not exist yet; the only bundled model is called 'bundled'."""
-    monkeypatch.setenv("TRANSFERSEG_MODELS", str(tmp_path / "library"))
-    monkeypatch.setattr(locate, "resource_folders", lambda: [tmp_path / "Resources"])
-    return tmp_path / "library"
-
-
-@pytest.fixture
-def bundled(tmp_path: Path, library: Path, description: ModelDescription, state_dict: Weights) -> Path:
-    """Return the bundled model."""
-    parent = replace(description, name="bundled", version="1", license="CC0-1.0", citation="cite the parent")
-    return save_model(tmp_path / "Resources" / "Models" / "bundled", parent, state_dict)
-
-
-def evidence(verdict: str, before: float = 0.5, after: float = 0.7) -> dict[str, Any]:
-    """Return made-up evidence in the form that ``judge`` gives."""
-    row = {"patients": 3, "parent": before, "candidate": after, "difference": after - before, "low": 0.1, "high": 0.3}
-    return {
-        "verdict": verdict,
-        "reasons": ["On 3 held-out patients the mean Dice changed."],
-        "warnings": ["The candidate marks left kidney where there is none: case-0001."],
-        "overall": row | {"structure": None},
-        "structures": [row | {"structure": "left kidney"}],
-        "new": [{"structure": "Rückenmark", "patients": 3, "mean": 0.6, "smallest": 0.4}],
-        "scores": {"case-0001": {"left kidney": 0.7}},
-    }
-
-
-@pytest.fixture
-def add(library: Path, bundled: Path, description: ModelDescription, state_dict: Weights) -> Add:
-    """Return a function that adds a candidate made from a model to the line 'ours'; each has other weights."""
-    made = 0
-
-    def run(parent: str | Path = "bundled", verdict: str = BETTER, name: str = "ours", **options: Any) -> Version:
-        nonlocal made
-        made += 1
-        path = find_model(parent, library)
-        knobs = {"strategy": "finetune", "steps": made, "augmentation": {"noise": 0.1}}
-        candidate = replace(description, provenance=replace(description.provenance, configuration=knobs))
-        fates = ({"parent": ["left kidney"], "new": ["left kidney"], "fate": "kept", "dice_before": 0.5},)
-        record = VersionRecord(ModelReference.of(path), CASES, evidence(verdict) if verdict else {}, fates)
-        weights = {layer: values + made for layer, values in state_dict.items()}
-        return add_version(library, name, candidate, weights, record, **options)
-
-    return run
-
-
-def first_number(path: Path) -> float:
-    """Return the first weight of a model, less that of the bundled one: the number of the candidate."""
-    model = load_model(path)
-    base = load_model(find_model("bundled"))
-    layer = next(iter(model.state_dict))
-    return round(float((model.state_dict[layer] - base.state_dict[layer]).flatten()[0]), 3)
 
 
 def test_a_new_line_begins_with_its_parent(library: Path, bundled: Path, add: Add) -> None:
@@ -327,143 +262,6 @@ def test_removing_versions(library: Path, add: Add) -> None:
     assert rollback("ours", library).number == 0
     assert [version.number for version in history("ours", library).versions] == [0, 2]
     assert sorted(path.name for path in library.iterdir()) == [".lock", "ours"]
-
-
-def test_history(library: Path, bundled: Path, add: Add) -> None:
-    add()
-    add("ours", verdict="worse")
-    add("ours@0", verdict="")
-    promote("ours", library, 3)
-    rollback("ours", library)
-    found = history("ours", library)
-    assert [(version.number, version.current) for version in found.versions] == [(0, 0), (1, 1), (2, 0), (3, 0)]
-    parents = [found.parent_of(version) for version in found.versions]
-    assert [None if parent is None else parent.number for parent in parents] == [None, 0, 1, 0]
-    records = [version.record for version in found.versions[1:]]
-    assert [record.verdict for record in records if record] == ["better", "worse", ""]
-    assert records[0] is not None and records[0].mean_dice == (0.5, 0.7) and records[0].cases == CASES
-    assert [(switch.action, switch.version) for switch in found.state.switches] == [
-        ("promoted", 1),
-        ("promoted", 3),
-        ("rolled back", 1),
-    ]
-
-
-def test_one_damaged_version_hides_no_other(library: Path, add: Add) -> None:
-    add()
-    add("ours")
-    (library / "ours" / "versions" / "1" / "model.json").write_text("{")
-    found = history("ours", library)
-    assert [version.number for version in found.versions] == [0, 2] and "Version 1 is damaged" in found.damaged[0]
-    with pytest.raises(ModelError):
-        rollback("ours", library)
-    assert find_model("ours").name == "2"
-    weights = library / "ours" / "versions" / "0" / "weights.pt"
-    weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(ModelError, match="incomplete"):
-        promote("ours", library, 0)
-    shutil.rmtree(library / "ours" / "versions" / "2")
-    with pytest.raises(ModelError, match=r"Version 2 of 'ours', the current one, is missing.*There are: 0, 1\."):
-        find_model("ours")
-
-
-@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b"[]", b'{"format": "other"}', None], ids=repr)
-def test_damaged_current_file_is_read_from_its_backup(library: Path, add: Add, damage: bytes | None) -> None:
-    add()
-    file = library / "ours" / "current.json"
-    file.unlink() if damage is None else file.write_bytes(damage)
-    assert find_model("ours").name == "1"
-    assert "Its backup was read instead" in history("ours", library).state.problem
-    promote("ours", library, 1)  # puts it right
-    assert json.loads(file.read_text())["current"] == 1 and history("ours", library).state.problem == ""
-
-
-def test_damaged_current_file_and_backup(library: Path, add: Add) -> None:
-    """Nobody guesses then which version a patient's scan is segmented with."""
-    add()
-    add("ours", promote="never")
-    for name in ("current.json", "current.json.bak"):
-        content = json.loads((library / "ours" / name).read_text())
-        (library / "ours" / name).write_text(json.dumps(content | {"current": 2}))
-    words = (
-        r"current.json is damaged .*not the one its history leads to.* models promote ours NUMBER\. There are: 0, 1, 2"
-    )
-    for act in (lambda: find_model("ours"), lambda: load_model(library / "ours"), lambda: rollback("ours", library)):
-        with pytest.raises(ModelError, match=words):
-            act()
-    found = history("ours", library)
-    assert found.current is None and len(found.versions) == 3 and "models promote" in found.damaged[0]
-    assert not add("ours@1", promote="unless worse").current  # kept, and no choice is made for the user
-    assert promote("ours", library, 0).current and find_model("ours").name == "0"
-
-
-def test_newer_current_file_is_left_alone(library: Path, add: Add) -> None:
-    add()
-    file = library / "ours" / "current.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": 2}))
-    for act in (lambda: find_model("ours"), lambda: promote("ours", library, 0)):
-        with pytest.raises(ModelError, match="written by a newer TransferSeg"):
-            act()
-    assert json.loads(file.read_text())["format_version"] == 2
-
-
-def test_exported_version_names_no_case_and_keeps_its_record(library: Path, tmp_path: Path, add: Add) -> None:
-    add()
-    version = add("ours")
-    zipped = export_model(find_model("ours@2"), tmp_path / "ours.zip")
-    assert b"case-0001" in (version.path / "record.json").read_bytes()  # here it is known
-    for secret in (b"case-0001", b"Tuesday"):
-        assert secret not in zipped.read_bytes()
-        for name in ("model.json", "README.md"):
-            assert secret not in (version.path / name).read_bytes()
-    added = import_model(zipped, tmp_path / "elsewhere")
-    record = load_record(added.path)
-    assert record is not None and load_record(zipped) == record
-    assert (record.line, record.number, record.parent) == ("ours", 2, ModelReference.of(find_model("ours@1")))
-    assert [case.content_hash for case in record.cases] == ["a" * 64, "b" * 64]
-    assert record.verdict == BETTER and record.mean_dice == (0.5, 0.7)
-    assert added.description == version.description
-    card = (added.path / "README.md").read_text(encoding="utf-8")
-    assert "# ours, version 2" in card and "2 corrected cases" in card and "CC0-1.0" in card
-    assert "| left kidney | 3 | 0.500 | 0.700 | +0.200 | +0.100 to +0.300 |" in card
-    assert "**better**. On 3 held-out patients" in card
-
-
-def test_record_that_is_damaged_is_read_from_the_other_copy(library: Path, add: Add) -> None:
-    version = add()
-    (version.path / "record.json").write_text('{"line": 3}')
-    record = load_record(version.path)
-    assert record is not None and record.verdict == BETTER and record.cases[0].id == ""
-    assert load_record(find_model("ours@0")) is None
-
-
-def test_comparison_of_a_version_with_its_parent(library: Path, add: Add) -> None:
-    add()
-    found = history("ours", library)
-    forth, back = compare_versions(found, 0, 1), compare_versions(found, 1, 0)
-    assert forth.measured_together and [row.structure for row in forth.rows] == ["left kidney", "Rückenmark", "mean"]
-    kidney, cord, _ = forth.rows
-    assert (kidney.first, kidney.second, kidney.low, kidney.high) == (0.5, 0.7, 0.1, 0.3)
-    assert kidney.difference == pytest.approx(0.2) and (cord.first, cord.second) == (None, 0.6)
-    turned = back.rows[0]
-    assert (turned.first, turned.second, turned.low, turned.high) == (0.7, 0.5, -0.3, -0.1)
-    assert turned.difference == pytest.approx(-0.2)
-    knobs = {change.knob: (change.first, change.second) for change in forth.configuration}
-    assert knobs == {"steps": (3, 1), "strategy": (None, "finetune"), "augmentation.noise": (None, 0.1)}
-
-
-def test_comparison_of_versions_that_were_not_measured_together(library: Path, add: Add) -> None:
-    for verdict in ("better", "worse"):
-        add("ours@0" if verdict == "worse" else "bundled", verdict=verdict)
-    comparison = compare_versions(history("ours", library), 1, 2)
-    assert not comparison.measured_together and "do not say which" in comparison.note
-    assert [(row.structure, row.first, row.second, row.difference) for row in comparison.rows] == [
-        ("left kidney", 0.7, 0.7, None),
-        ("Rückenmark", 0.6, 0.6, None),
-        ("mean", 0.7, 0.7, None),
-    ]
-    assert [change.knob for change in comparison.configuration] == ["steps"]
-    assert json.loads(json.dumps(comparison.to_json()))["versions"] == [1, 2]
 
 
 ACTIONS = some.lists(
