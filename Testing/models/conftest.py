@@ -16,7 +16,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from fetching import CONTENT, download  # noqa: E402
-from misbehaving_server import Server  # noqa: E402
+from misbehaving_server import HDF5_SIGNATURE, Server  # noqa: E402
 from version_lines import CASES, Add, Weights, evidence  # noqa: E402
 
 from TransferSegLib.models import locate  # noqa: E402
@@ -99,6 +99,14 @@ def resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     models.mkdir(parents=True)
     monkeypatch.setattr(locate, "resource_folders", lambda: [models.parent])
     return models
+
+
+@pytest.fixture
+def keras_file(tmp_path: Path) -> Path:
+    """Return a file that looks like weights of Keras from the outside."""
+    file = tmp_path / "unet weights.h5"
+    file.write_bytes(HDF5_SIGNATURE + bytes(500))
+    return file
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from libraries import contents, put_into_catalogue
-from misbehaving_server import HDF5_SIGNATURE, Server
+from misbehaving_server import Server
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models import incoming, keras_import, locate
@@ -53,13 +53,6 @@ def keras_calls(monkeypatch: pytest.MonkeyPatch, description: ModelDescription, 
 
     monkeypatch.setattr(keras_import, "model_from_keras", stand_in)
     return calls
-
-
-@pytest.fixture
-def keras_file(tmp_path: Path) -> Path:
-    file = tmp_path / "unet weights.h5"
-    file.write_bytes(HDF5_SIGNATURE + bytes(500))
-    return file
 
 
 def test_file_of_the_catalogue_is_recognised(
