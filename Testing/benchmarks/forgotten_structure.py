@@ -21,6 +21,7 @@ from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.features import FeatureCache, cache_features
 from TransferSegLib.finetuning.label_change import plan_label_change
+from TransferSegLib.finetuning.names import LAST_CONVOLUTION
 from TransferSegLib.finetuning.tail import Tail
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
@@ -58,7 +59,8 @@ def main() -> None:
     network = replace(description.network, classes=less.classes)
     parent = replace(whole, description=replace(description, label_set=less, network=network), state_dict=state)
     change = plan_label_change(less, description.label_set)
-    knobs = FineTuningConfiguration(report_cases=0, patches_per_case=options.patches).with_steps(options.steps, 0)
+    knobs = FineTuningConfiguration(tail=LAST_CONVOLUTION, report_cases=0, patches_per_case=options.patches)
+    knobs = knobs.with_steps(options.steps, 0)
     training, test = (
         prepare_case(
             dataset.case(id), dataset.label_set, change.label_set, description.spacing_mm, description.intensity
@@ -72,7 +74,7 @@ def main() -> None:
     ):
         for start in ("data", "random"):
             for name, steps in (("head alone", 0), (f"{options.steps} steps of stage 1", options.steps)):
-                way = replace(knobs, head_start=start, tail_steps=steps, tail_rate=knobs.tail_rate)
+                way = replace(knobs, head_start=start, tail_steps=steps)
                 adapted = adapt(parent, [training], change, way, device=device, cache=cache)
                 value = score(adapted.state_dict, description.network.width, tests, knobs.tail, channel)
                 print(f"start from {start}, {name}: Dice {value:.3f} on {len(tests)} patches of pt_70", flush=True)

@@ -25,6 +25,7 @@ STILL = AugmentationConfiguration(rotation_degrees=0, scaling=0, intensity=0)
 QUICK = FineTuningConfiguration(
     minutes=0,
     tail_steps=4,
+    tail="last convolution",
     steps=3,
     patches_per_case=2,
     tail_patch=20,

@@ -60,9 +60,14 @@ def test_what_the_strategies_mean() -> None:
     assert finetune.with_steps(10, 20).minutes == 0
 
 
-def test_new_structures_or_another_modality_learn_at_the_higher_rate() -> None:
-    known = FineTuningConfiguration(full_rate=0.003, new_rate=0.03)
-    assert known.for_structures(any_new=False).rate == 0.003
-    assert known.for_structures(any_new=True).rate == 0.03
-    assert replace(known, spacing_mm=1.0).for_structures(any_new=False).rate == 0.03
-    assert replace(known, intensity=MR_PERCENTILES).for_structures(any_new=False).rate == 0.03
+@pytest.mark.parametrize(
+    ("asked", "any_new"),
+    [({}, True), ({"spacing_mm": 1.0}, False), ({"intensity": MR_PERCENTILES}, False)],
+)
+def test_where_there_is_much_to_learn_more_layers_learn_faster(asked: dict[str, Any], any_new: bool) -> None:
+    knobs = FineTuningConfiguration(full_rate=0.003, new_rate=0.03, tail_rate=0.004, new_tail_rate=0.04)
+    little, much = knobs.for_structures(any_new=False), replace(knobs, **asked).for_structures(any_new)
+    assert (little.rate, little.tail_rate, little.tail) == (0.003, 0.004, "last convolution")
+    assert (much.rate, much.tail_rate, much.tail) == (0.03, 0.04, "last pair")
+    assert much.for_structures(any_new) == much and little.for_structures(any_new=False) == little
+    assert replace(knobs, tail="last convolution", **asked).for_structures(any_new).tail == "last convolution"

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from TransferSegLib.errors import ModelError, TrainingError
-from TransferSegLib.finetuning.names import AUTO, CUTS, HEAD_STARTS, LAST_CONVOLUTION, STRATEGY_CHOICES
+from TransferSegLib.finetuning.names import AUTO, CUTS, HEAD_STARTS, LAST_CONVOLUTION, LAST_PAIR, STRATEGY_CHOICES
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.scans.intensity import IntensityRule
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
@@ -36,8 +36,10 @@ class FineTuningConfiguration:
     tail_steps: int = 300
     tail_batch: int = 1
     tail_rate: float = 0.005
-    #: Which layers stage 1 trains: ``last convolution`` and the head (the paper's), or the ``last pair`` and the head.
-    tail: str = LAST_CONVOLUTION
+    #: Which layers stage 1 trains: the ``last convolution`` and the head (the paper's) or the ``last pair`` and the
+    #: head. ``auto``: the last pair where there is much to learn, as one convolution cannot make a new structure of
+    #: the features of others; else the last convolution.
+    tail: str = AUTO
     #: Stage 1 classifies cubes of so many voxels a side; each is computed with all its context, as in predicting.
     tail_patch: int = 36
     #: Augmented patches cached per training case at most, and bytes of features; beyond ``memory_bytes`` on disk.
@@ -49,13 +51,15 @@ class FineTuningConfiguration:
     batch: int = 1
     #: Highest rate of stage 2, of vanilla and of scratch.
     full_rate: float = 0.004
-    #: Instead of ``full_rate`` where there is much to learn: new structures, or another grid or intensity rule.
+    #: Instead of ``full_rate`` and ``tail_rate`` where there is much to learn: new structures, or another grid or
+    #: intensity rule.
     new_rate: float = 0.02
+    new_tail_rate: float = 0.02
     vanilla_rate: float = 0.01
     scratch_rate: float = 0.02
     #: Weights that come from the parent are larger than fresh ones, so that steps of one size turn them less: 0 leaves
     #: it at that, 1 makes steps in proportion. Never for ``scratch``.
-    size_share: float = 0.0
+    size_share: float = 1.0
     #: Side of a patch of stage 2 in voxels, a multiple of 8, and the frame in which its loss is not counted.
     patch: int = 64
     frame: int = 4
@@ -98,7 +102,7 @@ class FineTuningConfiguration:
         rules = [
             ("strategy", f"one of {', '.join(STRATEGY_CHOICES)}", self.strategy in STRATEGY_CHOICES),
             ("head_start", f"one of {', '.join(HEAD_STARTS)}", self.head_start in HEAD_STARTS),
-            ("tail", f"one of {', '.join(CUTS)}", self.tail in CUTS),
+            ("tail", f"one of {AUTO}, {', '.join(CUTS)}", self.tail in (AUTO, *CUTS)),
             ("tail_patch", "20 + 8 n, e.g. 44", self.tail_patch >= 20 and self.tail_patch % 8 == 4),
             ("minutes", "0 (no limit) or more", self.minutes >= 0),
             ("spacing_mm", "above 0", self.spacing_mm is None or self.spacing_mm > 0),
@@ -107,7 +111,7 @@ class FineTuningConfiguration:
             rules.append((name, "0 or more", getattr(self, name) >= 0))
         for name in ("tail_batch", "patches_per_case", "validate_every", "patience", "checkpoint_every"):
             rules.append((name, "1 or more", getattr(self, name) >= 1))
-        rates = ("tail_rate", "full_rate", "new_rate", "vanilla_rate", "scratch_rate")
+        rates = ("tail_rate", "full_rate", "new_rate", "new_tail_rate", "vanilla_rate", "scratch_rate")
         for name in (*rates, "gradient_norm", "cache_bytes"):
             rules.append((name, "above 0", getattr(self, name) > 0))
         for name in ("tail_minutes_share", "cache_minutes_share", "size_share"):
@@ -130,10 +134,11 @@ class FineTuningConfiguration:
         return {"vanilla": self.vanilla_rate, "scratch": self.scratch_rate}.get(self.strategy, self.full_rate)
 
     def for_structures(self, any_new: bool) -> FineTuningConfiguration:
-        """Return the knobs for a change of structures: with ``new_rate`` where there is much to learn."""
+        """Return the knobs for a change of structures: tail and rates depend on whether there is much to learn."""
         if any_new or self.spacing_mm is not None or self.intensity is not None:
-            return replace(self, full_rate=self.new_rate)
-        return self
+            tail = LAST_PAIR if self.tail == AUTO else self.tail
+            return replace(self, tail=tail, full_rate=self.new_rate, tail_rate=self.new_tail_rate)
+        return replace(self, tail=LAST_CONVOLUTION) if self.tail == AUTO else self
 
     def preparation(self, parent: ModelDescription) -> tuple[float, IntensityRule]:
         """Return the spacing (mm) and the intensity rule for the cases and the new model: the parent's by default."""
