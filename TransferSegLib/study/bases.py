@@ -21,6 +21,8 @@ from TransferSegLib.study.study_data import StudyData, base_dataset
 
 #: Knobs that decide how often something is written, not what is learned.
 _WITHOUT_EFFECT = ("checkpoint_every", "validate_every")
+#: Knobs that models of earlier versions do not name, and what those versions did.
+_LATER_KNOBS = {"size_share": 0.0}
 _READY_FILE = "ready.json"
 
 #: Trains a base in a child process: (request) -> its result.
@@ -50,10 +52,10 @@ def handed_in(study: Study, data: StudyData, name: str, folder: Path) -> ReadyBa
                 f"The model {folder} cannot stand for the base '{name}': it knows {', '.join(sorted(found))}, "
                 f"the base {', '.join(sorted(wanted))}."
             )
-        knobs, made_with = (
-            base.training().to_json(),
-            description.provenance.configuration if description.provenance else {},
-        )
+        knobs = base.training().to_json()
+        made_with = dict(description.provenance.configuration) if description.provenance else {}
+        # A model made by an earlier version does not name the knobs that came later.
+        made_with = _LATER_KNOBS | made_with
         other = [knob for knob in knobs if knob not in _WITHOUT_EFFECT and made_with.get(knob) != knobs[knob]]
         if other:
             raise StudyError(
