@@ -46,12 +46,19 @@ class TransferSeg(ScriptedLoadableModule):
             "et al., Medical Physics 48, 2021). Built with PyTorch, SimpleITK and 3D Slicer."
         )
         slicer.app.connect("startupCompleted()", self.registerSampleData)
+        slicer.app.connect("aboutToQuit()", self.finishSaving)
 
     def registerSampleData(self):
         """Offer the bundled sample scan in the Sample Data module, which may be loaded after this one."""
         from TransferSegGui.sample_data import registerSampleData
 
         registerSampleData(str(Path(__file__).parent / "Resources" / "Icons" / "HeadNeckCT.png"))
+
+    def finishSaving(self):
+        """Wait for corrected cases that a script is saving, when Slicer is closed with the panel never opened."""
+        correctionProcess = sys.modules.get("TransferSegGui.correction_process")
+        if correctionProcess is not None:
+            correctionProcess.CorrectionProcess.finishAll()
 
 
 class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

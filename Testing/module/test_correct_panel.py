@@ -111,9 +111,9 @@ def save(host) -> str:
     ui, panel = host.widget.ui, host.widget.correctPanel
     assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
     ui.saveCorrectionButton.click()
-    if panel.saving is not None:
-        assert not ui.saveCorrectionButton.enabled and ui.saveCorrectionButton.toolTip == "A case is being saved."
-        assert ui.cancelSaveButton.enabled
+    assert panel.saving is not None and ui.correctionStatusLabel.text == "Saving ...", ui.correctionStatusLabel.text
+    assert not ui.saveCorrectionButton.enabled and ui.saveCorrectionButton.toolTip == "A case is being saved."
+    assert ui.cancelSaveButton.enabled
     host.waitFor(lambda: panel.saving is None)
     assert not ui.cancelSaveButton.enabled
     return ui.correctionStatusLabel.text
@@ -124,6 +124,14 @@ def segment_zyx(node, name: str, volume) -> np.ndarray:
 
     segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
     return slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume)
+
+
+def merged_zyx(node, volume, first: list[str]) -> np.ndarray:
+    """Return the label map that would be saved."""
+    from TransferSegGui.label_map import layersOf
+    from TransferSegGui.snapshot import mergedLayers
+
+    return mergedLayers(layersOf(node, volume, first), SHAPE_ZYX)
 
 
 def labels_of(path: Path) -> np.ndarray:
@@ -345,7 +353,7 @@ def test_marking_the_slice_that_a_view_shows(host, ui, folder: Path):
 
 def test_a_box_that_was_looked_at_becomes_a_mask(host, ui, folder: Path):
     import slicer
-    from TransferSegGui.judged_mask import writeJudged
+    from TransferSegGui.judged_mask import judgedOf
 
     volume = add_volume(matrix=STRAIGHT)
     node = empty_segmentation(ui, volume, "nodule")
@@ -370,8 +378,10 @@ def test_a_box_that_was_looked_at_becomes_a_mask(host, ui, folder: Path):
             )
             for each in (volume, node, box):
                 each.SetAndObserveTransformNodeID(moved.GetID())
-        assert writeJudged(node, volume, folder.parent / "judged.nrrd")
-        np.testing.assert_array_equal(labels_of(folder.parent / "judged.nrrd"), expected)
+        np.testing.assert_array_equal(judgedOf(node, volume).box.mask(SHAPE_ZYX), expected)
+    assert "is saved." in save(host)
+    (revision,) = Project(folder).state().current
+    np.testing.assert_array_equal(labels_of(revision.case.judged), expected)
     slicer.mrmlScene.RemoveNode(box)
     host.process()
     assert not ui.saveCorrectionButton.enabled and "Choose the box" in ui.saveCorrectionButton.toolTip
@@ -379,7 +389,6 @@ def test_a_box_that_was_looked_at_becomes_a_mask(host, ui, folder: Path):
 
 def test_overlaps_and_transforms_in_the_label_map(host, ui, folder: Path):
     import slicer
-    from TransferSegGui.label_map import labelMapOf
 
     volume = add_volume()
     node = empty_segmentation(ui, volume, "one", "two")
@@ -392,11 +401,10 @@ def test_overlaps_and_transforms_in_the_label_map(host, ui, folder: Path):
         (one, np.where(first_zyx, 1, 2 * second_zyx)),
         (two, np.where(second_zyx, 2, first_zyx)),
     ):
-        np.testing.assert_array_equal(sitk.GetArrayFromImage(labelMapOf(node, volume, [winner])), expected)
+        np.testing.assert_array_equal(merged_zyx(node, volume, [winner]), expected)
     tick(ui, "one")
     tick(ui, "two")
-    ui.saveCorrectionButton.click()
-    assert "Not saved: 'one' and 'two' share 8 voxels" in ui.correctionStatusLabel.text
+    assert save(host).startswith("Not saved: 'one' and 'two' share 8 voxels, and a voxel can belong to one")
     assert not folder.exists() and temporary_folders() == []
 
     # Under one transform they move together: nothing changes. Under another one the segments are brought back.
@@ -404,18 +412,17 @@ def test_overlaps_and_transforms_in_the_label_map(host, ui, folder: Path):
     shift = np.eye(4)
     shift[:3, 3] = 3 * IJK_TO_RAS[:3, 0]  # three voxels along x
     moved.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
-    before = sitk.GetArrayFromImage(labelMapOf(node, volume, [one]))
+    before = merged_zyx(node, volume, [one])
     volume.SetAndObserveTransformNodeID(moved.GetID())
     node.SetAndObserveTransformNodeID(moved.GetID())
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(labelMapOf(node, volume, [one])), before)
+    np.testing.assert_array_equal(merged_zyx(node, volume, [one]), before)
     volume.SetAndObserveTransformNodeID(None)
-    there = sitk.GetArrayFromImage(labelMapOf(node, volume, [one]))
+    there = merged_zyx(node, volume, [one])
     np.testing.assert_array_equal(there, np.roll(before, 3, axis=2))
 
 
 def test_segments_on_another_grid_are_resampled(host, ui):
     import slicer
-    from TransferSegGui.label_map import labelMapOf
 
     volume = add_volume(matrix=STRAIGHT)
     fine = slicer.util.addVolumeFromArray(
@@ -428,7 +435,7 @@ def test_segments_on_another_grid_are_resampled(host, ui):
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask_zyx, node, segment, fine)
     expected = np.zeros(SHAPE_ZYX, np.uint8)
     expected[2:6, 3:10, 4:15] = 1
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(labelMapOf(node, volume, [segment])), expected)
+    np.testing.assert_array_equal(merged_zyx(node, volume, [segment]), expected)
 
 
 def test_the_next_scan_comes_from_a_folder_or_from_what_is_loaded(host, ui, folder: Path, tmp_path: Path):

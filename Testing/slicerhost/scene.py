@@ -50,7 +50,7 @@ class Application:
 
     def __init__(self) -> None:
         self._coreIOManager = CoreIOManager()
-        self._atStartup: list[Callable[[], None]] = []
+        self._connected: dict[str, list[Callable[[], None]]] = {"startupCompleted()": [], "aboutToQuit()": []}
         self._temporaryFolder = tempfile.TemporaryDirectory(prefix="slicerhost-")
         self.temporaryPath = self._temporaryFolder.name
         self._logic = slicer.vtkSlicerApplicationLogic()
@@ -70,15 +70,20 @@ class Application:
         return True
 
     def connect(self, signal: str, target: Callable[[], None]) -> None:
-        """Keep what is to be called at the end of the start-up; the application has no other signals here."""
-        if signal != "startupCompleted()":
+        """Keep what is to be called after the start-up or before the end; there are no other signals here."""
+        if signal not in self._connected:
             raise AttributeError(f"the test host's application has no signal '{signal}'")
-        self._atStartup.append(target)
+        self._connected[signal].append(target)
 
     def completeStartup(self) -> None:
         """Call what waits for the end of the start-up, which comes after all modules were loaded."""
-        waiting, self._atStartup = self._atStartup, []
+        waiting, self._connected["startupCompleted()"] = self._connected["startupCompleted()"], []
         for target in waiting:
+            target()
+
+    def aboutToQuit(self) -> None:
+        """Call what is to be done before Slicer is closed."""
+        for target in self._connected["aboutToQuit()"]:
             target()
 
     def pauseRender(self) -> None:

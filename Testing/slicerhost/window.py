@@ -150,4 +150,5 @@ class Host:
     def close(self) -> None:
         """Close the module as Slicer does at its end."""
         self.widget.cleanup()
+        self.application.aboutToQuit()
         self.window.close()

@@ -47,7 +47,7 @@ class CommandProcess:
         self._process.connect("readyReadStandardError()", self._read)
         self._process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         self._process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
-        self._process.start(pythonExecutable(), ["-P", "-m", "TransferSegLib", *self._words])
+        self._process.start(pythonExecutable(), ["-P", *self._program()])
 
     def cancel(self) -> None:
         """End the process with all it started; ``onEnd`` follows when it is gone."""
@@ -68,6 +68,10 @@ class CommandProcess:
         while self._process is not None and not self.ended:
             self._process.waitForFinished(50)
             slicer.app.processEvents()
+
+    def _program(self) -> list[str]:
+        """Return what Python is to run."""
+        return ["-m", "TransferSegLib", *self._words]
 
     def _read(self) -> None:
         """Take what has come on both channels."""

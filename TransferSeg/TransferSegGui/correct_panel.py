@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ctk
-import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -15,7 +14,7 @@ from slicer.util import VTKObservationMixin
 from TransferSegGui.case_buttons import SCAN_FOLDER, CaseButtons, enable
 from TransferSegGui.case_opening import caseOf, markAsCase
 from TransferSegGui.correction_process import Correction, CorrectionProcess
-from TransferSegGui.judged_mask import writeJudged
+from TransferSegGui.judged_mask import judgedOf
 from TransferSegGui.judged_region import JudgedRegion
 from TransferSegGui.label_map import labelSetOf
 from TransferSegGui.next_scan import rememberSaved
@@ -102,7 +101,7 @@ class CorrectPanel(VTKObservationMixin):
         self._show(node.GetNodeReference(OUTPUT_SEGMENTATION), node.GetNodeReference(INPUT_VOLUME))
 
     def stop(self) -> None:
-        """Let go of the scene's nodes; a case that is being saved goes on, as its files are written."""
+        """Let go of the scene's nodes; a case that is being saved goes on, as it was copied."""
         self._show(None, None)
 
     def enter(self) -> None:
@@ -117,9 +116,8 @@ class CorrectPanel(VTKObservationMixin):
         self.ui.segmentEditorWidget.removeViewObservations()
 
     def close(self) -> None:
-        """Wait until a case is saved, and clear up; Slicer is closing."""
-        if self.saving is not None:
-            self.saving.finish()
+        """Wait until all cases on their way are saved, and clear up: Slicer is closing, or the module is reloaded."""
+        CorrectionProcess.finishAll()
         forgetPredictions()
 
     def _show(self, segmentation, volume) -> None:
@@ -208,29 +206,22 @@ class CorrectPanel(VTKObservationMixin):
         return self.judged.obstacle() or self._projectProblem
 
     def _onSave(self) -> None:
-        """Write the case's files and start the process that adds it to the project."""
+        """Copy what is to be saved; the rest goes on while the window stays alive."""
         segmentation, volume, folder = self._segmentation, self._volume, projectFolder(self._parameterNode)
-        saving = CorrectionProcess(
-            Correction(
-                volume,
-                segmentation,
-                self.reviewed.reviewedIds(),
-                folder,
-                lambda file: writeJudged(segmentation, volume, file),
-                self.ui.notesLineEdit.text.strip(),
-            )
-        )
-        saving.onProgress = self._onProgress
-        saving.onEnd = lambda saving: self._onSaved(saving, volume, folder)
-        self._say(_("Saving ..."))
-        qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+        notes = self.ui.notesLineEdit.text
         try:
+            judged = judgedOf(segmentation, volume)
+            saving = CorrectionProcess(
+                Correction(volume, segmentation, self.reviewed.reviewedIds(), folder, judged, notes.strip())
+            )
+            saving.onProgress = self._onProgress
+            saving.onEnd = lambda saving: self._onSaved(saving, volume, folder, notes)
             saving.start()
-        except RuntimeError as error:
+        except (RuntimeError, TransferSegError) as error:
             self._say(_("Not saved: {reason}").format(reason=error))
             return
-        finally:
-            qt.QApplication.restoreOverrideCursor()
+        self._say(_("Saving ..."))
+        self.ui.saveProgressBar.setValue(0)
         self.saving = saving
         self._updateButtons()
 
@@ -241,13 +232,13 @@ class CorrectPanel(VTKObservationMixin):
     def _onProgress(self, fraction: float, message: str) -> None:
         self.ui.saveProgressBar.setValue(round(100 * fraction))
 
-    def _onSaved(self, saving: CorrectionProcess, volume, folder: Path) -> None:
+    def _onSaved(self, saving: CorrectionProcess, volume, folder: Path, notes: str) -> None:
         """Tell how saving ended, and show the case."""
         self.saving = None
         before = self._project
         self._readProject()
         if saving.case is not None:
-            self._takeSaved(saving.case, volume, folder)
+            self._takeSaved(saving.case, volume, folder, notes)
         elif not saving.cancelled:
             self._say(_("Not saved: {reason}").format(reason=saving.error))
         elif self._project == before:
@@ -256,13 +247,14 @@ class CorrectPanel(VTKObservationMixin):
             self._say(_("The case was saved already when you cancelled: see the table."))
         self._updateButtons()
 
-    def _takeSaved(self, case: dict, volume, folder: Path) -> None:
+    def _takeSaved(self, case: dict, volume, folder: Path, notes: str) -> None:
         """Remember which case the volume is, and show it in the table."""
         if slicer.mrmlScene.IsNodePresent(volume):
             markAsCase(volume, case["id"], folder)
             rememberSaved(volume, folder)
         slicer.app.userSettings().setValue(PROJECT_SETTING, str(folder))
-        self.ui.notesLineEdit.text = ""
+        if self.ui.notesLineEdit.text == notes:  # what was typed meanwhile is for the next case
+            self.ui.notesLineEdit.text = ""
         self.cases.table.select(case["id"])
         saved = _("{case}, revision {number}, is saved.").format(case=case["id"], number=case["revision"])
         self._say(" ".join([saved, *case["remarks"]]))

@@ -1,37 +1,49 @@
-"""Saving a corrected case in a process of its own: ``transferseg cases add``, as a script would call it."""
+"""Saving a corrected case while the window stays alive.
+
+It is copied out of the scene at once and written to temporary files in portions, between the window's events; a
+process of its own then makes a case of them, as ``transferseg cases add`` does it.
+
+No Python thread: in Slicer the window's thread keeps Python's lock while it waits for events (neither Slicer nor CTK
+calls ``PythonQt::setEnableThreadSupport``), so a thread would stand still whenever the user does nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
+from TransferSegGui import snapshot as snapshot_program
 from TransferSegGui.command_process import CommandProcess
-from TransferSegGui.label_map import labelMapOf, labelSetOf
-from TransferSegGui.nodes import segmentedBy, writeVolume
+from TransferSegGui.judged_mask import Judged
+from TransferSegGui.label_map import gridOf, labelSetOf, layersOf, voxelsOf
+from TransferSegGui.nodes import hasVoxels, segmentedBy
 from TransferSegGui.predictions import predictionOf
 from TransferSegGui.process import temporaryFolder
+from TransferSegGui.snapshot import DESCRIPTION, JUDGED, LABELS, VOLUME, Snapshot
 from TransferSegLib.errors import TransferSegError
-from TransferSegLib.scans.write import write_label_map
+
+#: Bytes that are written before the window goes on: some milliseconds' work.
+_PORTION = 4_000_000
+#: How long saving may take when Slicer is closed, ms.
+_PATIENCE_MS = 300_000
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What is saved: the reviewed segments of a segmentation of a volume, into a project's folder.
-
-    ``judged`` writes the mask of what was looked at into a file and returns False when that was everything.
-    """
+    """What is saved: the reviewed segments of a segmentation of a volume, into a project's folder."""
 
     volumeNode: object
     segmentationNode: object
     reviewedIds: Sequence[str]
     project: Path
-    judged: Callable[[Path], bool] = lambda file: False
+    judged: Judged = field(default_factory=Judged)
     notes: str = ""
 
 
@@ -42,9 +54,9 @@ class CorrectionProcess(CommandProcess):
     >>> saving.onEnd = lambda saving: print(saving.error or saving.case["id"])
     >>> saving.start()
 
-    ``start`` writes the nodes to temporary files, so they may change or go away afterwards. At the end either ``case``
-    holds what ``transferseg cases list --json`` says of it and ``remarks``, or ``error`` is set. Cancelled or killed,
-    the project is as it was.
+    ``start`` copies what is saved, so the nodes may change or go away afterwards. At the end either ``case`` holds
+    what ``transferseg cases list --json`` says of it and ``remarks``, or ``error`` is set. Cancelled or killed, the
+    project is as it was.
     """
 
     def __init__(self, correction: Correction) -> None:
@@ -54,50 +66,133 @@ class CorrectionProcess(CommandProcess):
         self.case: dict | None = None
         self._correction = correction
         self._folder: tempfile.TemporaryDirectory | None = None
+        self._portions: Iterator[None] | None = None
+        self._timer = qt.QTimer()
+        self._timer.connect("timeout()", self._writePortion)
+        self._names: list[str] = []
+        self._overlap: list[int] | None = None
+        self._patientId = ""
         self._told = 0
 
     def start(self) -> None:
-        """Write the files and start the process; raises RuntimeError that says what is wrong."""
-        self._folder = temporaryFolder()
+        """Copy what is saved, and go on between the window's events; raises RuntimeError that says what is wrong."""
         try:
-            self._words = self._write(Path(self._folder.name))
-        except (TransferSegError, OSError) as error:
-            self._folder.cleanup()
+            copied = self._copy()
+            _makeFolder(self._correction.project.parent)
+            self._folder = temporaryFolder()
+            self._portions = self._write(copied, Path(self._folder.name))
+        except TransferSegError as error:
             raise RuntimeError(str(error)) from error
-        except RuntimeError:
-            self._folder.cleanup()
-            raise
-        super().start()
-        # The patient's id is no word of the command line, which other users of the computer could read.
-        self._process.write(f"{patientId(self._correction.volumeNode)}\n".encode())
-        self._process.closeWriteChannel()
+        self._running.add(self)
+        self._timer.start(0)
+
+    @property
+    def isWriting(self) -> bool:
+        """Whether copies are still being written, and the process that makes a case of them is yet to be started."""
+        return self._portions is not None
+
+    def cancel(self) -> None:
+        """Stop, and end the process with all it started if there is one; ``onEnd`` is called when that is done."""
+        if self.isWriting:
+            self._stopWriting()
+            self.cancelled = True
+            self._end(_("Cancelled."))
+        else:
+            super().cancel()
+
+    def wait(self) -> None:
+        """Return when it has ended; Slicer's window is kept up to date meanwhile."""
+        while self.isWriting:
+            slicer.app.processEvents()
+        super().wait()
 
     def finish(self) -> None:
         """Return when the case is saved: Slicer is closing, and no correction may be lost."""
+        while self.isWriting:
+            self._writePortion()
         if self._process is not None and not self.ended:
-            self._process.waitForFinished(300_000)
+            self._process.waitForFinished(_PATIENCE_MS)
 
-    def _write(self, folder: Path) -> list[str]:
-        """Write the files and return the command line after ``transferseg``."""
-        correction = self._correction
-        volume, segmentation = correction.volumeNode, correction.segmentationNode
+    @classmethod
+    def finishAll(cls) -> None:
+        """Return when all cases on their way are saved, those of scripts too."""
+        for each in [each for each in cls._running if isinstance(each, cls)]:
+            each.finish()
+
+    def _copy(self) -> Snapshot:
+        """Copy out of the scene what is saved: only this may be done in the window's thread alone."""
+        volume, segmentation = self._correction.volumeNode, self._correction.segmentationNode
+        if not hasVoxels(volume):
+            raise RuntimeError(_("The volume '{name}' has no voxels.").format(name=volume.GetName()))
         labelSet = labelSetOf(segmentation)
+        segments = segmentation.GetSegmentation()
+        self._names = [segments.GetSegment(each).GetName() for each in segments.GetSegmentIDs()]
+        self._patientId = patientId(volume)
+        layers = layersOf(segmentation, volume, self._correction.reviewedIds)
+        return Snapshot(voxelsOf(volume), gridOf(volume), labelSet, layers, self._correction.judged.box)
+
+    def _write(self, copied: Snapshot, folder: Path) -> Iterator[None]:
+        """Return an iterator that writes the copies to files, each turn a portion."""
+        description = copied.description(self._commandLine(folder))
+
+        def portions() -> Iterator[None]:
+            (folder / DESCRIPTION).write_text(description, encoding="utf-8")
+            for name, array in copied.arrays():
+                values = memoryview(array).cast("B")
+                with (folder / name).open("xb") as stream:
+                    for begin in range(0, len(values), _PORTION):
+                        stream.write(values[begin : begin + _PORTION])
+                        yield
+
+        return portions()
+
+    def _commandLine(self, folder: Path) -> list[str]:
+        """Return the words after ``transferseg``; the files are those that the process makes first."""
+        correction, judged = self._correction, self._correction.judged
+        segmentation = correction.segmentationNode
         reviewed = [segmentation.GetSegmentation().GetSegment(each).GetName() for each in correction.reviewedIds]
-        writeVolume(volume, folder / "volume.nrrd")
-        labelMap = labelMapOf(segmentation, volume, correction.reviewedIds)
-        write_label_map(labelMap, folder / "labels.seg.nrrd", labelSet, compress=False)
-        _makeFolder(correction.project.parent)
-        words = ["cases", "add", str(folder / "volume.nrrd"), str(folder / "labels.seg.nrrd")]
+        words = ["cases", "add", str(folder / VOLUME), str(folder / LABELS)]
         words += ["--project", str(correction.project), "--progress", "json", "--patient", "-"]
         words += [f"--notes={correction.notes}", "--reviewed", *reviewed]
-        if correction.judged(folder / "judged.nrrd"):
-            words += ["--judged", str(folder / "judged.nrrd")]
-        by, prediction = segmentedBy(segmentation), predictionOf(segmentation, volume)
+        if judged.slices:
+            words += ["--judged-slices", judged.slices]
+        elif judged.box is not None or judged.file is not None:
+            words += ["--judged", str(judged.file or folder / JUDGED)]
+        by, prediction = segmentedBy(segmentation), predictionOf(segmentation, correction.volumeNode)
         if by is not None:
             words += ["--model", by.model, "--model-version", by.version]
         if prediction is not None:
             words += ["--prediction", str(prediction)]
         return words
+
+    def _writePortion(self) -> None:
+        """Write a little; after the last portion start the process."""
+        if self._portions is None:
+            return
+        try:
+            next(self._portions)
+        except StopIteration:
+            self._stopWriting()
+            self._launch()
+        except OSError as error:
+            self._stopWriting()
+            text = _("{path} cannot be written: {reason}.")
+            self._end(text.format(path=self._folder.name, reason=error.strerror or error))
+
+    def _stopWriting(self) -> None:
+        self._timer.stop()
+        self._portions.close()
+        self._portions = None
+
+    def _launch(self) -> None:
+        """Start the process that makes a case of the files."""
+        super().start()
+        # The patient's id is no word of the command line, nor in a file.
+        self._process.write(f"{self._patientId}\n".encode())
+        self._process.closeWriteChannel()
+
+    def _program(self) -> list[str]:
+        return [str(Path(snapshot_program.__file__)), self._folder.name]
 
     def _read(self) -> None:
         """Take the JSON lines that are complete."""
@@ -112,15 +207,28 @@ class CorrectionProcess(CommandProcess):
             entry = json.loads(line)
         except ValueError:
             return
+        if not isinstance(entry, dict):
+            return
         if "fraction" in entry:
             self.onProgress(entry["fraction"], entry["message"])
         elif "result" in entry:
             self.case = entry["result"]
+        elif "overlap" in entry:
+            self._overlap = entry["overlap"]
 
     def _end(self, error: str) -> None:
         """Remove the temporary files and tell that it is over; without a result nothing was saved."""
         self._folder.cleanup()
+        if self._overlap is not None:
+            error = self._overlapText(*self._overlap)
         super()._end(error if error or self.case is not None else _("The process ended without a result."))
+
+    def _overlapText(self, one: int, other: int, count: int) -> str:
+        """Return why segments that overlap, given by their label values, cannot be saved."""
+        return _(
+            "'{one}' and '{other}' share {count} voxels, and a voxel can belong to one of them only: erase them "
+            "from one of the two, or tick only one."
+        ).format(one=self._names[one - 1], other=self._names[other - 1], count=count)
 
 
 def _makeFolder(folder: Path) -> None:

@@ -1,18 +1,17 @@
-"""The part of a scan that was looked at: kept with the segmentation node, and written as a mask of voxels."""
+"""The part of a scan that was looked at: kept with the segmentation node, and saved with the case."""
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from TransferSegGui.label_map import onGridOf
 from TransferSegGui.nodes import hasVoxels
+from TransferSegGui.snapshot import Box
 from TransferSegLib.corrections.inputs import JudgedSlices
 
 #: Values of the first attribute of a segmentation node; the others hold the slices ("z:10-20"), and the file of a case
@@ -41,31 +40,28 @@ def setJudged(segmentationNode, kind: str, value: str = "") -> None:
         segmentationNode.SetAttribute(FILE_ATTRIBUTE, value)
 
 
-def writeJudged(segmentationNode, volumeNode, file: Path) -> bool:
-    """Write the mask of what was looked at, False when that was everything.
+@dataclass(frozen=True)
+class Judged:
+    """What was looked at: slices as text ("z:10-20"), a box, or the mask in a file; without any of them everything."""
 
-    Raises RuntimeError or DatasetError when it cannot be written, or lies outside of the volume.
-    """
+    slices: str = ""
+    box: Box | None = None
+    file: Path | None = None
+
+
+def judgedOf(segmentationNode, volumeNode) -> Judged:
+    """Return what of a volume was looked at for a segmentation; raises RuntimeError and DatasetError."""
     kind = judgedKind(segmentationNode)
-    if kind == JUDGED_ALL:
-        return False
     if kind == JUDGED_SAVED:
         saved = Path(segmentationNode.GetAttribute(FILE_ATTRIBUTE) or "")
         if not saved.is_file():
             raise RuntimeError(_("The region saved with the case is gone ({path}): choose another.").format(path=saved))
-        shutil.copyfile(saved, file)
-        return True
+        return Judged(file=saved)
     if kind == JUDGED_SLICES:
-        slices = JudgedSlices.parse(segmentationNode.GetAttribute(SLICES_ATTRIBUTE) or "")
-        mask = slices.mask(onGridOf(volumeNode, _emptyOf(volumeNode)))
-    else:
-        mask = onGridOf(volumeNode, boxMask(segmentationNode.GetNodeReference(BOX_ROLE), volumeNode))
-    sitk.WriteImage(mask, str(file))
-    return True
-
-
-def _emptyOf(volumeNode) -> np.ndarray:
-    return np.zeros(tuple(reversed(volumeNode.GetImageData().GetDimensions())), np.uint8)
+        return Judged(slices=slicesText(JudgedSlices.parse(segmentationNode.GetAttribute(SLICES_ATTRIBUTE) or "")))
+    if kind == JUDGED_BOX:
+        return Judged(box=_boxIn(segmentationNode.GetNodeReference(BOX_ROLE), volumeNode))
+    return Judged()
 
 
 def shownSlice(view: str, volumeNode) -> tuple[str, int]:
@@ -142,20 +138,12 @@ def boxAround(segmentationNode):
     return box
 
 
-def boxMask(box, volumeNode) -> np.ndarray:
-    """Return 1 (z, y, x) for the voxels of a volume whose centres are in a box; raises RuntimeError."""
+def _boxIn(box, volumeNode) -> Box:
+    """Return a box (a markups ROI node) as it lies among the voxels of a volume; raises RuntimeError."""
     objectToWorld = slicer.util.arrayFromVTKMatrix(box.GetObjectToWorldMatrix())
     try:
         ijkToObject = np.linalg.inv(worldToIjkOf(volumeNode) @ objectToWorld)
     except ValueError as error:
         raise RuntimeError(str(error)) from error
-    half = np.array(box.GetSize()) / 2  # along the box' own axes, in which the voxels' centres are now
-    mask_zyx = _emptyOf(volumeNode)
-    k, j, i = (np.arange(count, dtype=np.float32) for count in mask_zyx.shape)
-    for index, each in enumerate(k):
-        inside_yx = np.ones(mask_zyx.shape[1:], bool)
-        for axis in range(3):
-            along_i, along_j, along_k, offset = ijkToObject[axis].astype(np.float32)
-            inside_yx &= np.abs(along_i * i[None, :] + along_j * j[:, None] + along_k * each + offset) <= half[axis]
-        mask_zyx[index] = inside_yx
-    return mask_zyx
+    size_mm = box.GetSize()  # along the box' own axes
+    return Box(ijkToObject, (size_mm[0] / 2, size_mm[1] / 2, size_mm[2] / 2))

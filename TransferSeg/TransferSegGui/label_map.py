@@ -1,9 +1,9 @@
-"""A segmentation node as a label map on a volume's voxel grid: one value for each segment."""
+"""A volume and a segmentation of it, copied out of the scene: its voxels, their grid, and its segments in layers."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,11 +12,15 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
+from TransferSegGui.snapshot import Grid, Layer
 from TransferSegLib.anatomy import describe_structure
 from TransferSegLib.structures import LabelSet
 
 #: Slicer's name for label maps among the representations of a segmentation.
 _BINARY = "Binary labelmap"
+
+#: The first voxel (z, y, x) on the volume's grid, and the values from there on.
+_Part = tuple[tuple[int, int, int], np.ndarray]
 
 
 def labelSetOf(segmentationNode) -> LabelSet:
@@ -34,78 +38,50 @@ def labelSetOf(segmentationNode) -> LabelSet:
     return LabelSet(tuple(structures))
 
 
-def labelMapOf(segmentationNode, volumeNode, first: Collection[str]) -> sitk.Image:
-    """Return the label map of all segments, valued as in ``labelSetOf``, on the grid of a volume.
+def layersOf(segmentationNode, volumeNode, first: Collection[str]) -> tuple[Layer, ...]:
+    """Return copies of all segments, valued as in ``labelSetOf``, on the grid of a volume.
 
-    Where segments overlap, those whose IDs are in ``first`` win over others. Raises RuntimeError when two of
-    ``first`` overlap, as a voxel can have one of them only, and when the segments cannot be brought to the grid.
+    Where segments overlap, those whose IDs are in ``first`` win over others. Segments that lie on the volume's grid
+    are only copied; Slicer brings others there. Raises RuntimeError when that cannot be done.
     """
     segmentation = segmentationNode.GetSegmentation()
     if not segmentationNode.CreateBinaryLabelmapRepresentation():
         raise RuntimeError(_("'{name}' cannot be turned into a label map.").format(name=segmentationNode.GetName()))
-    ids = list(segmentation.GetSegmentIDs())
-    labels_zyx = np.zeros(_shapeOf(volumeNode), np.uint8 if len(ids) < 256 else np.uint16)
-    won_zyx = np.zeros(labels_zyx.shape, bool)
-    for layer in range(segmentation.GetNumberOfLayers(_BINARY)):
-        inLayer = list(segmentation.GetSegmentIDsForLayer(layer, _BINARY))
-        part = _layerAsItIs(segmentationNode, volumeNode, layer) or _layerResampled(
-            segmentationNode, volumeNode, inLayer
-        )
-        values = np.zeros(int(part.values_zyx.max(initial=0)) + 1, labels_zyx.dtype)
-        winning = np.zeros(values.size, bool)
-        for number, segmentId in enumerate(inLayer, start=1):
-            value = segmentation.GetSegment(segmentId).GetLabelValue() if part.asStored else number
-            if value < values.size:
-                values[value], winning[value] = ids.index(segmentId) + 1, segmentId in first
-        _merge(segmentation, ids, labels_zyx[part.place], won_zyx[part.place], values, winning, part.values_zyx)
-    return onGridOf(volumeNode, labels_zyx)
+    ids, layers = list(segmentation.GetSegmentIDs()), []
+    for number in range(segmentation.GetNumberOfLayers(_BINARY)):
+        inLayer = list(segmentation.GetSegmentIDsForLayer(number, _BINARY))
+        part = _layerAsItIs(segmentationNode, volumeNode, number)
+        stored = [segmentation.GetSegment(each).GetLabelValue() for each in inLayer]
+        if part is None:
+            part, stored = _layerResampled(segmentationNode, volumeNode, inLayer), range(1, len(inLayer) + 1)
+        begin_zyx, values_zyx = part
+        if values_zyx.size:
+            labels = [(value, ids.index(each) + 1, each in first) for value, each in zip(stored, inLayer, strict=True)]
+            layers.append(Layer(begin_zyx, values_zyx, tuple(labels)))
+    return tuple(layers)
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """Segments that do not overlap: where on the volume's grid they are, with one value for each segment.
-
-    The values are the segments' own (``asStored``), or 1, 2, 3 in the order of the layer's segments.
-    """
-
-    place: tuple[slice, slice, slice]
-    values_zyx: np.ndarray
-    asStored: bool
+def voxelsOf(volumeNode) -> np.ndarray:
+    """Return a copy of a volume's voxels (z, y, x, and components if there are several)."""
+    scalars = volumeNode.GetImageData().GetPointData().GetScalars()
+    components = scalars.GetNumberOfComponents()
+    shape = _shapeOf(volumeNode) if components == 1 else (*_shapeOf(volumeNode), components)
+    return np.array(vtk_to_numpy(scalars)).reshape(shape)
 
 
-def _merge(segmentation, ids, labels_zyx, won_zyx, values, winning, layer_zyx) -> None:
-    """Write a layer over label values, in place; where a winning segment is already, others do not go.
-
-    ``values`` and ``winning`` tell for each value of the layer which label value it gets, and whether it wins.
-    """
-    wins_zyx = winning[layer_zyx]
-    both_zyx = won_zyx & wins_zyx
-    if both_zyx.any():
-        place = tuple(index[0] for index in np.nonzero(both_zyx))
-        numbers = (labels_zyx[place], values[layer_zyx[place]])
-        names = [segmentation.GetSegment(ids[int(number) - 1]).GetName() for number in numbers]
-        raise RuntimeError(
-            _(
-                "'{one}' and '{other}' share {count} voxels, and a voxel can belong to one of them only: erase them "
-                "from one of the two, or tick only one."
-            ).format(one=names[0], other=names[1], count=int(both_zyx.sum()))
-        )
-    goes_zyx = wins_zyx | ((values[layer_zyx] > 0) & ~won_zyx)
-    labels_zyx[goes_zyx] = values[layer_zyx][goes_zyx]
-    won_zyx |= wins_zyx
-
-
-def onGridOf(volumeNode, voxels_zyx: np.ndarray) -> sitk.Image:
-    """Return an array as an image on the grid of a volume node (LPS, as files have it); its transform is left out."""
+def gridOf(volumeNode) -> Grid:
+    """Return where the voxels of a volume node lie (LPS, as files have it); its transform is left out."""
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     ijkToLps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ slicer.util.arrayFromVTKMatrix(matrix)
-    spacing = np.linalg.norm(ijkToLps[:3, :3], axis=0)
-    image = sitk.GetImageFromArray(voxels_zyx)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(ijkToLps[:3, 3].tolist())
-    image.SetDirection((ijkToLps[:3, :3] / spacing).ravel().tolist())
-    return image
+    spacing_mm = np.linalg.norm(ijkToLps[:3, :3], axis=0)
+    direction = (ijkToLps[:3, :3] / spacing_mm).ravel()
+    return Grid(tuple(spacing_mm.tolist()), tuple(ijkToLps[:3, 3].tolist()), tuple(direction.tolist()))
+
+
+def onGridOf(volumeNode, voxels_zyx: np.ndarray) -> sitk.Image:
+    """Return an array as an image on the grid of a volume node."""
+    return gridOf(volumeNode).image(voxels_zyx)
 
 
 def _shapeOf(volumeNode) -> tuple[int, int, int]:
@@ -114,8 +90,8 @@ def _shapeOf(volumeNode) -> tuple[int, int, int]:
     return along_z, along_y, along_x
 
 
-def _layerAsItIs(segmentationNode, volumeNode, layer: int) -> _Layer | None:
-    """Return a layer that lies on the volume's grid already, which takes no time; None for another grid."""
+def _layerAsItIs(segmentationNode, volumeNode, layer: int) -> _Part | None:
+    """Return a copy of a layer that lies on the volume's grid already; None for another grid."""
     image = segmentationNode.GetSegmentation().GetLayerDataObject(layer, _BINARY)
     if segmentationNode.GetParentTransformNode() is not volumeNode.GetParentTransformNode():
         return None
@@ -130,15 +106,15 @@ def _layerAsItIs(segmentationNode, volumeNode, layer: int) -> _Layer | None:
         return None
     extent = image.GetExtent()
     if image.GetPointData().GetScalars() is None or extent[0] > extent[1]:
-        return _Layer((slice(0, 0),) * 3, np.zeros((0, 0, 0), np.uint8), True)
+        return (0, 0, 0), np.zeros((0, 0, 0), np.uint8)
     voxels_zyx = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(tuple(reversed(image.GetDimensions())))
-    place, inside = [], []
-    for first, used, size in zip((extent[4], extent[2], extent[0]), _used(voxels_zyx), shape_zyx, strict=True):
-        begin = max(first + used.start, 0)
-        end = max(min(first + used.stop, size), begin)
-        place.append(slice(begin, end))
+    begins, inside = [], []
+    for first, count, size in zip((extent[4], extent[2], extent[0]), voxels_zyx.shape, shape_zyx, strict=True):
+        begin = max(first, 0)
+        end = max(min(first + count, size), begin)
+        begins.append(begin)
         inside.append(slice(begin - first, end - first))
-    return _Layer(tuple(place), voxels_zyx[tuple(inside)], True)
+    return tuple(begins), np.array(voxels_zyx[tuple(inside)], order="C")
 
 
 def _used(voxels_zyx: np.ndarray) -> tuple[slice, slice, slice]:
@@ -153,8 +129,8 @@ def _used(voxels_zyx: np.ndarray) -> tuple[slice, slice, slice]:
     return tuple(box)
 
 
-def _layerResampled(segmentationNode, volumeNode, segmentIds: list[str]) -> _Layer:
-    """Return the segments of a layer on the volume's grid; Slicer applies the transforms."""
+def _layerResampled(segmentationNode, volumeNode, segmentIds: list[str]) -> _Part:
+    """Return the segments of a layer on the volume's grid, valued 1, 2, 3; Slicer applies the transforms."""
     wanted = vtk.vtkStringArray()
     for segmentId in segmentIds:
         wanted.InsertNextValue(segmentId)
@@ -171,4 +147,4 @@ def _layerResampled(segmentationNode, volumeNode, segmentIds: list[str]) -> _Lay
         )
     values_zyx = vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(shape_zyx)
     box = _used(values_zyx)
-    return _Layer(box, values_zyx[box].astype(np.uint16), False)
+    return tuple(along.start for along in box), values_zyx[box].astype(np.uint16)

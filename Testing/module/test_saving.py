@@ -1,0 +1,161 @@
+"""Saving a case keeps no click waiting, and whatever happens meanwhile, what was there at the click is saved.
+
+Nothing is measured by the clock: after the click no file is written yet, and the event loop turns before the case is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from TransferSegLib.corrections.project import Project
+
+#: Some portions' worth of voxels.
+SHAPE_ZYX = (24, 300, 310)
+
+
+@pytest.fixture
+def correction(host, ui, tmp_path: Path):
+    """Choose a project, a volume, and a segmentation with one ticked structure, as the user does."""
+    import slicer
+    from TransferSegGui.reviewed_table import setReviewed
+
+    voxels_zyx = np.random.default_rng(3).integers(-500, 500, SHAPE_ZYX).astype(np.int16)
+    volume = slicer.util.addVolumeFromArray(voxels_zyx, name="CT")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "ours")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    for name in ("mandible", "larynx"):
+        segment_id = node.GetSegmentation().AddEmptySegment(name, name)
+    draw(node, volume, "mandible", 4)
+    setReviewed(node.GetSegmentation().GetSegment("mandible"), True)
+    assert segment_id == "larynx"
+    ui.inputVolumeSelector.setCurrentNode(volume)
+    ui.outputSegmentationSelector.setCurrentNode(node)
+    ui.projectPathLineEdit.currentPath = str(tmp_path / "project")
+    ui.notesLineEdit.text = "as clicked"
+    ui.correctCollapsibleButton.collapsed = False
+    yield volume, node, voxels_zyx, tmp_path / "project"
+    host.widget.ui.correctCollapsibleButton.collapsed = True
+    host.widget.ui.notesLineEdit.text = ""
+
+
+def draw(node, volume, segment_id: str, begin: int) -> np.ndarray:
+    import slicer
+
+    mask_zyx = np.zeros(SHAPE_ZYX, np.uint8)
+    mask_zyx[begin : begin + 3, 20:40, 30:60] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask_zyx, node, segment_id, volume)
+    return mask_zyx
+
+
+def files_written() -> list[Path]:
+    import slicer
+
+    return [each for folder in Path(slicer.app.temporaryPath).glob("TransferSeg-*") for each in folder.iterdir()]
+
+
+def saved_files(project: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the voxels and the label map of the only case."""
+    (revision,) = Project(project).state().current
+    image, labels = (sitk.ReadImage(str(file)) for file in (revision.case.image, revision.case.labels))
+    return sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(labels)
+
+
+def test_the_click_copies_and_the_rest_is_done_between_events(host, ui, correction):
+    import qt
+    import slicer
+    from TransferSegGui.reviewed_table import setReviewed
+
+    volume, node, voxels_zyx, project = correction
+    drawn_zyx = draw(node, volume, "mandible", 4)
+    turns: list[tuple[bool, bool]] = []
+    timer = qt.QTimer()
+    panel = host.widget.correctPanel
+    timer.connect("timeout()", lambda: turns.append((panel.saving is None or panel.saving.isWriting, project.exists())))
+    ui.saveCorrectionButton.click()
+    assert files_written() == [] and not project.exists() and panel.saving.isWriting, "the click wrote nothing"
+    assert ui.correctionStatusLabel.text == "Saving ..." and ui.saveProgressBar.visible
+    assert not ui.saveCorrectionButton.enabled and ui.saveCorrectionButton.toolTip == "A case is being saved."
+
+    # The user goes on at once: another stroke, other ticks, other voxels, another note.
+    draw(node, volume, "mandible", 12)
+    setReviewed(node.GetSegmentation().GetSegment("larynx"), True)
+    setReviewed(node.GetSegmentation().GetSegment("mandible"), False)
+    slicer.util.arrayFromVolume(volume)[:] = 0
+    slicer.util.arrayFromVolumeModified(volume)
+    ui.notesLineEdit.text = "of the next one"
+    assert not ui.saveCorrectionButton.enabled
+    timer.start(0)
+    host.waitFor(lambda: panel.saving is None)
+    timer.stop()
+    writing = [written for written, _there in turns]
+    assert writing.count(True) >= 1 and writing.count(False) >= 1, "the loop turned while files were written, and after"
+    assert turns[0] == (True, False), "the loop turned before there was anything of the case"
+
+    assert ui.correctionStatusLabel.text.startswith("case-0001, revision 1, is saved."), ui.correctionStatusLabel.text
+    (revision,) = Project(project).state().current
+    assert revision.case.annotated == ("mandible",) and revision.notes == "as clicked"
+    scan_zyx, labels_zyx = saved_files(project)
+    np.testing.assert_array_equal(scan_zyx, voxels_zyx)
+    np.testing.assert_array_equal(labels_zyx > 0, drawn_zyx > 0)
+    ticked = [node.GetSegmentation().GetSegment(each).HasTag("TransferSeg.Reviewed") for each in ("mandible", "larynx")]
+    assert ticked == [False, True] and ui.notesLineEdit.text == "of the next one", "what the user did meanwhile stays"
+    assert ui.saveCorrectionButton.enabled and files_written() == []
+
+
+def test_errors_of_the_library_and_of_the_disk_are_shown(host, ui, correction):
+    _volume, _node, _voxels, project = correction
+    panel = host.widget.correctPanel
+    ui.saveCorrectionButton.click()
+    project.mkdir()
+    (project / "dataset.json").write_text("{")
+    host.waitFor(lambda: panel.saving is None)
+    text = ui.correctionStatusLabel.text
+    assert text.startswith("Not saved: ") and str(project / "dataset.json") in text and "\n" not in text
+    assert files_written() == [] and not ui.cancelSaveButton.enabled and not ui.saveProgressBar.visible
+
+    shutil.rmtree(project)
+    host.widget.enter()
+    assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
+    ui.saveCorrectionButton.click()
+    gone = Path(panel.saving._folder.name)
+    shutil.rmtree(gone)
+    host.waitFor(lambda: panel.saving is None)
+    assert ui.correctionStatusLabel.text == f"Not saved: {gone} cannot be written: No such file or directory."
+    assert ui.saveCorrectionButton.enabled and not project.exists() and ui.notesLineEdit.text == "as clicked"
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["while files are written", "while the process runs"])
+def test_closing_the_panel_waits_for_the_case(host, ui, correction, begun: bool):
+    _volume, _node, voxels_zyx, project = correction
+    ui.saveCorrectionButton.click()
+    saving = host.widget.correctPanel.saving
+    if begun:
+        host.waitFor(lambda: not saving.isWriting)
+    assert not saving.ended
+    try:
+        host.widget.cleanup()
+        assert saving.ended and saving.error == "" and saving.case["id"] == "case-0001"
+        np.testing.assert_array_equal(saved_files(project)[0], voxels_zyx)
+    finally:
+        host.openPanel()
+
+
+def test_a_script_gets_the_case_and_quitting_waits_for_the_one_it_left(host, ui, correction):
+    import slicer
+
+    volume, node, voxels_zyx, project = correction
+    logic = slicer.util.getModuleLogic("TransferSeg")
+    case = logic.saveCorrection(volume, node, ["mandible"], project=project)
+    assert (case["id"], case["revision"], case["reviewed"]) == ("case-0001", 1, ["mandible"])
+    again = logic.saveCorrection(volume, node, ["mandible"], project=project, wait=False)
+    assert again.isWriting and not again.ended
+    slicer.mrmlScene.Clear(False)
+    slicer.app.aboutToQuit()
+    assert again.ended and again.error == "" and again.case["revision"] == 2
+    np.testing.assert_array_equal(saved_files(project)[0], voxels_zyx)
