@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from TransferSegLib.cli.main import main
 from TransferSegLib.errors import Cancelled, StudyError
 from TransferSegLib.progress import CancelToken, Progress
 from TransferSegLib.study import running
+from TransferSegLib.study.configuration import Study
 from TransferSegLib.study.results import ResultsFile
 from TransferSegLib.study.running import StudyOptions, run_study
 
@@ -63,6 +65,7 @@ def test_a_study_is_interrupted_resumed_changed_and_reported(
     assert len(results) == len(file.path.read_text(encoding="utf-8").splitlines()) == TINY_RUNS
     assert (bases[0] / "run" / "model" / "weights.pt").stat().st_mtime_ns == trained
     _check_results(study_entry(), results)
+    _check_bases_handed_in(study, world, bases[0] / "run" / "model", tmp_path)
 
     # Another number of steps of one strategy: its runs, and no others, are made again.
     entry["strategies"]["scratch"]["steps"] = 2
@@ -113,6 +116,26 @@ def test_the_base_sees_no_patient_and_no_structure_of_the_tasks(
     assert not set(base.ids) & set(task.ids)
     assert base.label_set.names == ("bright ball", "dark ball")
     assert task.label_set.names == ("slab",)
+
+
+def _check_bases_handed_in(study: Study, world: Path, model: Path, folder: Path) -> None:
+    """Check that a base of these knobs is taken, one of an earlier version with fewer knobs too, and no other."""
+    from TransferSegLib.study.bases import handed_in
+    from TransferSegLib.study.study_data import prepare_data
+
+    data = prepare_data(study, world, folder / "collections")
+    entry = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    made_with = entry["provenance"]["configuration"]
+    earlier = {name: value for name, value in made_with.items() if name != "size_share"}
+    for name, knobs in (("earlier", earlier), ("other", made_with | {"steps": 4})):
+        shutil.copytree(model, folder / name)
+        entry["provenance"]["configuration"] = knobs
+        (folder / name / "model.json").write_text(json.dumps(entry), encoding="utf-8")
+    assert (
+        handed_in(study, data, "sparse", model).weights == handed_in(study, data, "sparse", folder / "earlier").weights
+    )
+    with pytest.raises(StudyError, match="it was trained with another steps than the study says"):
+        handed_in(study, data, "sparse", folder / "other")
 
 
 def test_a_base_is_handed_in_only_when_it_is_the_one_described(
