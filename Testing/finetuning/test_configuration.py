@@ -10,6 +10,8 @@ import pytest
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import load_description
 from TransferSegLib.scans.intensity import MR_PERCENTILES
 from TransferSegLib.training.configuration import AugmentationConfiguration
 
@@ -65,9 +67,14 @@ def test_what_the_strategies_mean() -> None:
     [({}, True), ({"spacing_mm": 1.0}, False), ({"intensity": MR_PERCENTILES}, False)],
 )
 def test_where_there_is_much_to_learn_more_layers_learn_faster(asked: dict[str, Any], any_new: bool) -> None:
+    parent = load_description(find_model())
     knobs = FineTuningConfiguration(full_rate=0.003, new_rate=0.03, tail_rate=0.004, new_tail_rate=0.04)
-    little, much = knobs.for_structures(any_new=False), replace(knobs, **asked).for_structures(any_new)
-    assert (little.rate, little.tail_rate, little.tail) == (0.003, 0.004, "last convolution")
+    same = replace(knobs, spacing_mm=parent.spacing_mm, intensity=parent.intensity)
+    for little in (knobs.for_change(parent, any_new=False), same.for_change(parent, any_new=False)):
+        assert (little.rate, little.tail_rate, little.tail) == (0.003, 0.004, "last convolution")
+        assert little.for_change(parent, any_new=False) == little
+    much = replace(knobs, **asked).for_change(parent, any_new)
     assert (much.rate, much.tail_rate, much.tail) == (0.03, 0.04, "last pair")
-    assert much.for_structures(any_new) == much and little.for_structures(any_new=False) == little
-    assert replace(knobs, tail="last convolution", **asked).for_structures(any_new).tail == "last convolution"
+    assert much.for_change(parent, any_new) == much
+    own = replace(knobs, tail="last convolution", **asked).for_change(parent, any_new)
+    assert own.tail == "last convolution"

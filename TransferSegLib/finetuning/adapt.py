@@ -87,7 +87,7 @@ def adapt(
     """
     if configuration.strategy not in STRATEGIES:
         raise TrainingError(f"One model is made by one strategy ({', '.join(STRATEGIES)}), not by '{AUTO}'.")
-    configuration = configuration.for_structures(bool(change.fresh_channels))
+    configuration = configuration.for_change(parent.description, bool(change.fresh_channels))
     _check_cases(training, validation, change, configuration.preparation(parent.description)[0])
     if change.parent.names != parent.description.label_set.names:
         raise TrainingError(f"The change of structures was planned for another model than '{parent.description.name}'.")

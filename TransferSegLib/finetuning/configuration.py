@@ -133,9 +133,12 @@ class FineTuningConfiguration:
         """The highest rate at which all weights are trained."""
         return {"vanilla": self.vanilla_rate, "scratch": self.scratch_rate}.get(self.strategy, self.full_rate)
 
-    def for_structures(self, any_new: bool) -> FineTuningConfiguration:
-        """Return the knobs for a change of structures: tail and rates depend on whether there is much to learn."""
-        if any_new or self.spacing_mm is not None or self.intensity is not None:
+    def for_change(self, parent: ModelDescription, any_new: bool) -> FineTuningConfiguration:
+        """Return the knobs for what is to be learned: tail and rates depend on whether that is much.
+
+        It is where structures are new to the parent, or the grid or the intensities are others than the parent's.
+        """
+        if any_new or self.preparation(parent) != (parent.spacing_mm, parent.intensity):
             tail = LAST_PAIR if self.tail == AUTO else self.tail
             return replace(self, tail=tail, full_rate=self.new_rate, tail_rate=self.new_tail_rate)
         return replace(self, tail=LAST_CONVOLUTION) if self.tail == AUTO else self

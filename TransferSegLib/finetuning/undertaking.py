@@ -152,7 +152,7 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
         parent_path,
         ModelReference.of(parent_path),
         change,
-        configuration.for_structures(bool(change.fresh_channels)),
+        configuration.for_change(parent.description, bool(change.fresh_channels)),
         library,
         name,
         notes,
