@@ -73,7 +73,9 @@ class TrainingConfiguration:
     warm_up: int = 50
     #: How far steps follow the size of a layer's weights: 0 not at all, 1 in proportion (``optimiser.relative_size``).
     size_share: float = 0.0
-    weight_decay: float = 0.01
+    #: Far more than usual: without normalisation the weights grow to several times their fresh size otherwise, and
+    #: such a base reaches a lower Dice and is worse to fine-tune (docs/training.md).
+    weight_decay: float = 0.3
     #: Gradients are scaled down to this norm.
     gradient_norm: float = 1.0
     #: The model that is kept is a running average of the weights over about 1 / (1 - average) steps.
