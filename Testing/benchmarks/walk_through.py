@@ -26,7 +26,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from TransferSegLib.cli import finetune as finetune_verb
 from TransferSegLib.cli import main as command
 from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
 from TransferSegLib.evaluation.cases import dice_by_structure
@@ -92,7 +91,7 @@ class Walk:
             reviewed = [name for name in case.annotated if not asked.reviewed or name in asked.reviewed]
             words = ["cases", "add", case.image, case.labels, "--project", self._project]
             words += ["--structures", asked.data / "dataset.json", "--id", case.id, "--reviewed", *reviewed]
-            words += ["--prediction", prediction, "--model", model]
+            words += ["--prediction", prediction, *place]
             transferseg(*words)
 
     def fine_tune(self, model: str) -> None:
@@ -148,6 +147,4 @@ def transferseg(*words: object, quiet: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    if finetune_verb not in command._VERBS:
-        sys.exit("transferseg finetune is not there yet.")
     main()

@@ -22,7 +22,16 @@ from TransferSegLib.training.validation import case_dice
 
 STILL = AugmentationConfiguration(rotation_degrees=0, scaling=0, intensity=0)
 SMALL = TrainingConfiguration(
-    width=4, patch=32, frame=2, steps=40, warm_up=5, learning_rate=0.03, average=0.9, seed=3, augmentation=STILL
+    width=4,
+    patch=32,
+    frame=2,
+    steps=40,
+    warm_up=5,
+    learning_rate=0.03,
+    weight_decay=0.01,
+    average=0.9,
+    seed=3,
+    augmentation=STILL,
 )
 FLOAT32 = Device("cpu", "processor", torch.float32)
 
