@@ -20,6 +20,7 @@ from TransferSegLib.progress import CancelToken, Progress
 from TransferSegLib.scans.read import read_label_map, read_scan
 from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
 from TransferSegLib.scans.write import write_label_map
+from TransferSegLib.structures import LabelSet, Structure
 
 
 def test_a_case_with_everything(make, project: Project) -> None:
@@ -150,6 +151,18 @@ def test_a_prediction_may_have_values_of_its_own(make, project: Project) -> None
         ("liver", 1), ("spleen", 2), ("gallbladder", 8)
     ]  # fmt: skip
     assert make.values(added.revision.prediction) == [2, 8, 0, 0, 0, 0]
+
+
+def test_a_prediction_that_names_its_structures_is_not_read_by_the_corrections_values(
+    make, project: Project, tmp_path: Path
+) -> None:
+    path = tmp_path / "predicted.seg.nrrd"
+    structures = (Structure("kidney", 1, (9, 9, 9)), Structure("liver", 8, (1, 2, 3)))
+    write_label_map(make.labels(1, 8, 8), path, LabelSet(structures))
+    added = make.add(0, 1, 2, structures={1: "liver", 2: "spleen"}, prediction=path)
+    kidney = project.dataset().label_set.find("kidney")
+    assert kidney is not None
+    assert make.values(added.revision.prediction) == [kidney.label, 1, 1, 0, 0, 0]
 
 
 def test_reviewed_and_absent(make, project: Project) -> None:

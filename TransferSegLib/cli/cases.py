@@ -82,7 +82,10 @@ def _add_add(verbs: Any) -> None:
     )
     add.add_argument("--prediction", type=Path, metavar="FILE", help="label map the correction started from")
     add.add_argument(
-        "--prediction-structures", type=Path, metavar="FILE", help="the same for the prediction (default: --structures)"
+        "--prediction-structures",
+        type=Path,
+        metavar="FILE",
+        help="the same for the prediction (default: the names in a .seg.nrrd file, else --structures)",
     )
     add.add_argument("--model", metavar="NAME", help="model that made the prediction: name, folder or .zip")
     add.add_argument("--model-version", metavar="VERSION", help="its version (default: that of the installed model)")

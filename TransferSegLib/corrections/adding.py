@@ -16,6 +16,7 @@ from TransferSegLib.corrections.inputs import (
     JudgedSlices,
     NamedLabels,
     Structures,
+    names_itself,
     patient_id_of,
     read_image,
     read_judged,
@@ -50,8 +51,8 @@ class CorrectedCase:
     ``reviewed`` names the structures that are right wherever they are in the (judged part of the) scan, or is 'all'
     for those of the label map; one without voxels is absent. ``structures`` says what the label values mean (default:
     the names in a .seg.nrrd, else the project's values), ``prediction_structures`` the same for the prediction
-    (default: ``structures``). ``judged`` is a mask or slices, None when everything was looked at. ``series`` chooses
-    among several in a DICOM folder.
+    (default: the names in a .seg.nrrd, else ``structures``). ``judged`` is a mask or slices, None when everything was
+    looked at. ``series`` chooses among several in a DICOM folder.
 
     ``patient`` is hashed like a DICOM PatientID to make the case's group, ``group`` is kept as it is; without both the
     group is that of the DICOM patient, else the case's id.
@@ -89,7 +90,9 @@ class CorrectedCase:
         labels = read_named_labels(self.label_map, "the label map", scan, self.structures, known)
         predicted = None
         if self.prediction is not None:
-            names = self.structures if self.prediction_structures is None else self.prediction_structures
+            names = self.prediction_structures
+            if names is None and not names_itself(self.prediction):
+                names = self.structures
             predicted = read_named_labels(self.prediction, "the prediction", scan, names, known)
         judged = read_judged(self.judged, scan)
         reviewed = reviewed_structures(self.reviewed, labels.label_set, known)

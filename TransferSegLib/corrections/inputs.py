@@ -197,6 +197,11 @@ def reviewed_structures(
     return tuple(found.values())
 
 
+def names_itself(source: ImageSource) -> bool:
+    """Tell whether a label map's own header says what its values mean."""
+    return _label_set(source, None) is not None
+
+
 def _label_set(source: ImageSource, structures: Structures | None) -> LabelSet | None:
     """Return the names given for a label map, else those in its own header, else None."""
     if isinstance(structures, LabelSet):
