@@ -141,6 +141,30 @@ def test_a_structure_the_parent_does_not_know(world: Any, tmp_path: Path) -> Non
     assert result.evidence.answer == "better", "it finds what the parent cannot"
 
 
+def test_islands_of_a_new_structure_go_where_that_is_better(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = put_parent(tmp_path / "library", projects.seeing(world.make_parent(world.label_set("bright"))))
+    plain = projects.ball_scan
+
+    def with_a_dark_corner(number: int) -> Any:
+        image, truth = plain(number)
+        image[2:8, 2:8, 24:30] = -450  # as dark as the ball, and not of it
+        return image, truth
+
+    monkeypatch.setattr(projects, "ball_scan", with_a_dark_corner)
+    project = add_cases(tmp_path / "project", [1, 2, 3], ["dark"])
+    result = finetune(request(project, library, structures=("dark",)))
+    assert load_model(result.version.path).description.single_part == ("dark",)
+    # The evidence is of what a user gets, and says what was done.
+    for case in result.evidence.cases:
+        assert case.candidate["dark"] == case.largest_part["dark"] and case.candidate["dark"].hd95_mm < 15
+    assert "Only the largest connected part is kept" in result.evidence.verdict.text
+    image, _ = with_a_dark_corner(77)
+    found = Segmenter(load_model(result.version.path), "cpu").segment(image)
+    assert not (sitk.GetArrayFromImage(found.label_map)[24:30, 2:8, 2:8] == 2).any()
+
+
 def test_patients_are_not_divided(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No candidate learns from a case of a patient that it is measured on."""
     library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))

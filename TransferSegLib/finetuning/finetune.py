@@ -28,6 +28,7 @@ from TransferSegLib.finetuning.holding_out import Fold, learned_structures, plan
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import RUNS_NAME, RunFolder
 from TransferSegLib.finetuning.run_parts import FEATURES, PARENT, READING, PartEstimates, training_part
+from TransferSegLib.finetuning.single_parts import note_on_single_parts, single_parts, with_single_parts
 from TransferSegLib.finetuning.strategy_choice import (
     CHOOSING_FOLDS,
     Choice,
@@ -154,9 +155,12 @@ class _Run:
             judging = range(len(folds)) if choice is None else judging_folds(folds, self._work.groups)
             comparisons, notes = self._hold_out(planned, judging)
             notes += [] if choice is None else [choice.caveat]
+            single = self._single_parts(comparisons)
+            notes += [note_on_single_parts(comparisons, single)] if single else []
+            comparisons = with_single_parts(comparisons, single)
             evidence = self._weigh([folds[number] for number in judging], made.grid, comparisons, notes)
             final = self._final(planned)
-            version = self._keep(final, evidence, plan, choice)
+            version = self._keep(final, evidence, plan, choice, single)
         finally:
             self._trainer.close()
         self._folder.remove()
@@ -265,6 +269,12 @@ class _Run:
             notes.append(f"Only patients who chose the strategy have {', '.join(sorted(elsewhere))} drawn.")
         return comparisons, notes
 
+    def _single_parts(self, comparisons: list[CaseComparison]) -> tuple[str, ...]:
+        """Return the new structures of which only the largest part is kept; slabs of one patient cannot tell."""
+        change = self._work.change
+        fresh = [change.label_set.names[channel - 1] for channel in change.fresh_channels]
+        return single_parts(comparisons, fresh) if self._work.patients > 1 else ()
+
     def _weigh(self, folds: Sequence[Fold], grid: str, comparisons: list[CaseComparison], notes: list[str]) -> Evidence:
         """Return the verdict on all comparisons."""
         work = self._work
@@ -286,7 +296,9 @@ class _Run:
         self._say(f"{_FINAL}: {final.tail_steps} + {final.steps} steps")
         return final
 
-    def _keep(self, final: Candidate, evidence: Evidence, plan: TimePlan, choice: Choice | None) -> Version:
+    def _keep(
+        self, final: Candidate, evidence: Evidence, plan: TimePlan, choice: Choice | None, single: tuple[str, ...]
+    ) -> Version:
         """Add the candidate to the library."""
         work = self._work
         rows = {row.structure: row.candidate for row in evidence.rows if row.candidate is not None}
@@ -310,7 +322,7 @@ class _Run:
         return add_version(
             work.library,
             work.name,
-            work.describe(metrics),
+            work.describe(metrics, single),
             final.state_dict,
             record,
             origin=self._parent_copy,

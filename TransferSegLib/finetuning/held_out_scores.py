@@ -7,7 +7,7 @@ be worth its time or only slabs are judged, on the canonical grid.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from TransferSegLib.models.store import Model
 from TransferSegLib.progress import CancelToken, ProgressCallback
 from TransferSegLib.scans.read import read_label_map, read_mask, read_scan
 from TransferSegLib.segmenting.devices import Device
+from TransferSegLib.segmenting.parts import keep_largest_part
 from TransferSegLib.segmenting.predict import label_volume
 from TransferSegLib.segmenting.segment import Segmenter
 from TransferSegLib.structures import LabelSet
@@ -43,12 +44,14 @@ class CaseComparison:
     """Scores by structure of both models in one held-out case, only of annotated structures.
 
     ``agreement``: for structures that nobody annotated there and both know, Dice between the two predictions.
+    ``largest_part``: the candidate's scores for new structures if only their largest connected part were kept.
     """
 
     case: str
     parent: dict[str, Score]
     candidate: dict[str, Score]
     agreement: dict[str, float]
+    largest_part: dict[str, Score] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
@@ -57,15 +60,17 @@ class CaseComparison:
             "parent": {name: score.to_json() for name, score in self.parent.items()},
             "candidate": {name: score.to_json() for name, score in self.candidate.items()},
             "agreement": self.agreement,
+            "largest_part": {name: score.to_json() for name, score in self.largest_part.items()},
         }
 
     @staticmethod
     def from_json(entry: dict[str, Any]) -> CaseComparison:
         """Read what ``to_json`` wrote; raises KeyError and TransferSegError when it is something else."""
-        parent, candidate = (
-            {name: Score.from_json(score) for name, score in entry[key].items()} for key in ("parent", "candidate")
+        parent, candidate, largest_part = (
+            {name: Score.from_json(score) for name, score in entry[key].items()}
+            for key in ("parent", "candidate", "largest_part")
         )
-        return CaseComparison(entry["case"], parent, candidate, dict(entry["agreement"]))
+        return CaseComparison(entry["case"], parent, candidate, dict(entry["agreement"]), largest_part)
 
 
 class ParentWords:
@@ -114,6 +119,7 @@ class HeldOutScorer:
         self._grid, self._tolerance_mm = grid, tolerance_mm
         self._words = ParentWords(change)
         self._parent = parent
+        self._fresh = [change.label_set.names[channel - 1] for channel in change.fresh_channels]
         self._segmenters: tuple[Model, Segmenter] | None = None
 
     @property
@@ -152,9 +158,9 @@ class HeldOutScorer:
         new = self._change.label_set
         names = [name for channel, name in enumerate(new.names, start=1) if prepared.annotated[channel]]
 
-        def scores(found: np.ndarray, found_set: LabelSet) -> dict[str, Score]:
+        def scores(found: np.ndarray, found_set: LabelSet, wanted: list[str] = names) -> dict[str, Score]:
             tolerance_mm = self._tolerance_mm
-            return score_case(found, found_set, reference, label_set, names, spacing_zyx_mm, tolerance_mm, judged)
+            return score_case(found, found_set, reference, label_set, wanted, spacing_zyx_mm, tolerance_mm, judged)
 
         known = self._words.label_set()
         agreement, parent_scores = {}, {}
@@ -165,7 +171,11 @@ class HeldOutScorer:
                     value = dice(by_parent == structure.label, by_candidate == structure.label)
                     if not np.isnan(value):
                         agreement[structure.name] = float(value)
-        return CaseComparison(prepared.id, parent_scores, scores(by_candidate, new), agreement)
+        by_all = scores(by_candidate, new)
+        fresh = [name for name in self._fresh if name in names]
+        keep_largest_part(by_candidate, [new.channel(name) for name in fresh])
+        by_largest = scores(by_candidate, new, fresh) if fresh else {}
+        return CaseComparison(prepared.id, parent_scores, by_all, agreement, by_largest)
 
     def _predict(
         self,

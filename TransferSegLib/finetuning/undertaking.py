@@ -25,7 +25,7 @@ from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES
 from TransferSegLib.version import code_version
 
 #: Raised when a run that was begun by an older version cannot be gone on with.
-_IDENTITY_VERSION = 1
+_IDENTITY_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,11 @@ class Undertaking:
             "device": self.request.device,
         }
 
-    def describe(self, metrics: dict[str, Any] | None = None) -> ModelDescription:
-        """Return the candidate's description; licence, citation and training data are the parent's until it is kept."""
+    def describe(self, metrics: dict[str, Any] | None = None, single_part: tuple[str, ...] = ()) -> ModelDescription:
+        """Return the candidate's description; licence, citation and training data are the parent's until it is kept.
+
+        ``single_part`` names further structures of which only the largest part is kept.
+        """
         knobs, parent, names = self.configuration, self.parent.description, self.change.label_set.names
         spacing_mm, rule = knobs.preparation(parent)
         scratch = knobs.strategy == "scratch"
@@ -108,7 +111,7 @@ class Undertaking:
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 configuration=knobs.to_json() | {"minutes": self.request.minutes},
             ),
-            single_part=tuple(name for name in parent.single_part if self.change.label_set.find(name) is not None),
+            single_part=(*(n for n in parent.single_part if self.change.label_set.find(n) is not None), *single_part),
         )
 
 
