@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,10 @@ def test_a_case_through_all_verbs(project: Path, capsys: pytest.CaptureFixture[s
         assert text in shown
     assert main(["cases", "remove", "case-0001", *on_it]) == 0
     assert len(read_dataset(project)) == 0
+    # What it says to get the case back is a whole command.
+    said = capsys.readouterr().out.split("comes back with: transferseg ")[1]
+    assert main(shlex.split(said)) == 0 and len(read_dataset(project)) == 1
+    assert main(["cases", "remove", "case-0001", *on_it]) == 0
     assert main(["cases", "list", *on_it]) == 0
     assert "removed 2" in capsys.readouterr().out
     assert main(["cases", "restore", "case-0001", *on_it]) == 0
@@ -98,6 +103,7 @@ def test_errors_are_one_line(project: Path, tmp_path: Path, capsys: pytest.Captu
         (add(project, "pt_22", "--reviewed", "all", "--judged-slices", "a-b"), "does not name slices"),
         (add(project, "pt_22", "--reviewed", "all", "--model", "no such model"), "no such model"),
         (add(project, "pt_22", "--reviewed", "all", "--model-version", "1"), "without --model"),
+        (add(project, "pt_22", "--reviewed", "all", "--id", "Fall ü"), "letters (a to z)"),
     ]
     for words, message in wrong:
         capsys.readouterr()
@@ -127,6 +133,12 @@ def test_repair(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "the damaged one is" in capsys.readouterr().out
     read_dataset(project).case("case-0001").labels.unlink()
     assert main(["cases", "check", "--project", str(project)]) == 2
+    (project / "dataset.json").write_text("{")
+    (project / "dataset.json.bak").unlink()
+    capsys.readouterr()
+    assert main(["cases", "check", "--repair", "--project", str(project)]) == 2
+    error = capsys.readouterr().err
+    assert "no earlier state" in error and "dataset make" not in error
 
 
 def test_a_program_adds_a_case_by_json_and_tells_the_patient_on_standard_input(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 from pathlib import Path
@@ -164,3 +165,27 @@ def test_command_line_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main([*words, "--tolerance-mm", "-1"])
     assert "from 0 up" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*words, "--tolerance-mm", "three"])
+    assert "three is not a number of mm" in capsys.readouterr().err
+    for option in ("--json", "--csv"):
+        assert main([*words, option, str(tmp_path)]) == 2
+        assert "is a folder: give the name of a file" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_written_is_one_line_and_the_old_file_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    words = ["evaluate", "--data", str(DATA / "head_neck_ct"), "--model", MODEL, "--device", "cpu", "--cases", "pt_14"]
+    for option in ("--json", "--csv"):
+        old = tmp_path / f"old{option}"
+        old.write_text("of last week", encoding="utf-8")
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", full)
+            assert main([*words, option, str(old)]) == 2
+        printed = capsys.readouterr()
+        assert "mean of structures" in printed.out and "No space left" in printed.err.splitlines()[-1]
+        assert old.read_text(encoding="utf-8") == "of last week" and [*tmp_path.glob(".*")] == []

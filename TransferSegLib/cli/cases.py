@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -63,6 +64,7 @@ def _add_add(verbs: Any) -> None:
     add.add_argument(
         "--reviewed",
         nargs="+",
+        action="extend",
         required=True,
         metavar="NAME",
         help="structures that are right wherever they are in this scan, or 'all' of the label map; of all others "
@@ -209,7 +211,8 @@ def run_remove(arguments: argparse.Namespace) -> int:
 
     for case in arguments.cases:
         Project(arguments.project).remove_case(case)
-        print(f"{case} is removed; 'transferseg cases restore {case}' brings it back")
+        back = shlex.join(["transferseg", "cases", "restore", case, "--project", str(arguments.project)])
+        print(f"{case} is removed; it comes back with: {back}")
     return 0
 
 

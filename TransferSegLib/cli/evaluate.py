@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.reporting import interruptible, progress_shown, table
+from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError, TransferSegError
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     tolerance_mm = arguments.tolerance_mm
     if tolerance_mm is None and arguments.surface:
         tolerance_mm = DEFAULT_TOLERANCE_MM
-    _check_folders(arguments.json, arguments.csv)
+    _check_files(arguments.json, arguments.csv)
     dataset = read_dataset(arguments.data)
     model = load_model(find_model(arguments.model))
     if arguments.validation:
@@ -88,9 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
             content = {
                 case: {name: score.to_json() for name, score in scores.items()} for case, scores in results.items()
             }
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        _write(arguments.json, json.dumps(content, indent=1) + "\n")
     if arguments.csv is not None:
-        _write_csv(arguments.csv, results, {case.id: case.group for case in dataset.cases}, tolerance_mm)
+        groups = {case.id: case.group for case in dataset.cases}
+        _write(arguments.csv, _csv_text(results, groups, tolerance_mm))
     return 0
 
 
@@ -108,32 +112,55 @@ def _table(summary: Mapping[str, Summary], tolerance_mm: float | None) -> str:
     return table(header, rows)
 
 
-def _write_csv(
-    file: Path, results: Mapping[str, Mapping[str, Score]], groups: Mapping[str, str], tolerance_mm: float | None
-) -> None:
-    """Write a line for every case and structure; what was not measured is empty, an infinite distance is 'inf'."""
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(
-            ["case", "patient", "structure", "dice", "nsd", "tolerance_mm", "hd95_mm", "volume_ml", "reference_ml"]
-        )
-        for case, scores in results.items():
-            for name, score in scores.items():
-                values = [score.dice, score.nsd, tolerance_mm, score.hd95_mm, score.volume_ml, score.reference_ml]
-                cells = ["" if value is None or math.isnan(value) else f"{value:.6g}" for value in values]
-                writer.writerow([case, groups[case], name, *cells])
+def _csv_text(results: Mapping[str, Mapping[str, Score]], groups: Mapping[str, str], tolerance_mm: float | None) -> str:
+    """Return a line for every case and structure; what was not measured is empty, an infinite distance is 'inf'."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(
+        ["case", "patient", "structure", "dice", "nsd", "tolerance_mm", "hd95_mm", "volume_ml", "reference_ml"]
+    )
+    for case, scores in results.items():
+        for name, score in scores.items():
+            values = [score.dice, score.nsd, tolerance_mm, score.hd95_mm, score.volume_ml, score.reference_ml]
+            cells = ["" if value is None or math.isnan(value) else f"{value:.6g}" for value in values]
+            writer.writerow([case, groups[case], name, *cells])
+    return stream.getvalue()
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a result whole or not at all (what is no file, such as /dev/stdout, is written to as it is)."""
+    target = file.resolve()
+    try:
+        if target.exists() and not target.is_file():
+            with target.open("wb") as stream:
+                stream.write(text.encode("utf-8"))
+        else:
+            write_text_durably(target, text)
+    except OSError as error:
+        raise TransferSegError(
+            f"{file} cannot be written: {error.strerror}. Choose another place; the table above holds the summary."
+        ) from error
 
 
 def _tolerance(text: str) -> float:
     """Return a tolerance in mm; argparse turns the error into its message."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"{text} is not a number of mm from 0 up")
     return value
 
 
-def _check_folders(*files: Path | None) -> None:
+def _check_files(*files: Path | None) -> None:
     """Raise TransferSegError for a result that could not be written, before minutes are spent on it."""
     for file in files:
-        if file is not None and not file.parent.is_dir():
+        if file is None:
+            continue
+        if file.is_dir():
+            raise TransferSegError(f"{file} is a folder: give the name of a file.")
+        if not file.parent.is_dir():
             raise TransferSegError(f"{file} cannot be written: there is no folder {file.parent}.")
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise TransferSegError(f"{file} cannot be written: permission denied. Choose another place.")

@@ -132,8 +132,8 @@ def check_case_id(case_id: str) -> None:
     """Raise DatasetError unless an id can be the name of a folder on every system."""
     if not _CASE_ID.fullmatch(case_id) or _RESERVED.fullmatch(case_id):
         raise DatasetError(
-            f"'{case_id}' cannot be a case's id: use up to 64 letters, digits, spaces and . _ - (a folder is named "
-            "after it), and no patient's name."
+            f"'{case_id}' cannot be a case's id: use up to 64 letters (a to z), digits, spaces and . _ - (a folder is "
+            "named after it), and no patient's name."
         )
 
 

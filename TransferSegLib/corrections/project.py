@@ -182,6 +182,11 @@ class Project:
         with self._saving(), project_lock(self.folder, self.timeout_s):
             if _state_or_none(file) is not None:
                 raise DatasetError(f"{file} is not damaged: there is nothing to repair.")
+            if not backup.is_file():
+                raise DatasetError(
+                    f"There is no earlier state of {file} to put back: {backup.name} is missing too. Take dataset.json "
+                    "from a copy of the project, or add the cases again to a new one."
+                )
             read_state(backup)
             kept = None
             if file.exists():
