@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
-#: On Windows a file that somebody reads cannot be replaced: try again for so many seconds.
+#: On Windows a file that somebody reads cannot be replaced, nor its folder renamed: try again for so many seconds.
 _PATIENCE_S = 3.0
 
 
@@ -35,10 +36,20 @@ def unfinished_texts(path: Path) -> list[Path]:
 
 def replace_file(source: Path, target: Path) -> None:
     """Give a file the name of another one, which it replaces, in one step; raises OSError."""
+    _patiently(lambda: source.replace(target))
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Give a folder a name that nothing has yet, in one step; raises OSError."""
+    _patiently(lambda: source.rename(target))
+
+
+def _patiently(rename: Callable[[], object]) -> None:
+    """Rename something; on Windows wait a little for whoever has it open, as a virus scanner has what is new."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            source.replace(target)
+            rename()
             return
         except PermissionError:
             if os.name != "nt" or time.monotonic() > deadline:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
+from TransferSegLib import durable_writing
 from TransferSegLib.corrections.checking import check_project
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.durable_writing import write_text_durably
@@ -82,6 +83,33 @@ def test_every_operation_may_fail(make, monkeypatch: pytest.MonkeyPatch, operati
     make.project.clear_leftovers()
     assert files(make.project.folder) == before
     assert make.add(0, 2).revision.number == 2
+
+
+def test_windows_may_refuse_to_rename_what_a_virus_scanner_reads(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment, that is: a case is not given up for it. Without Windows its refusal is played."""
+    refused: list[str] = []
+
+    class Windows:
+        name = "nt"
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+    def busy(original):
+        def rename(path: Path, target: Path) -> Path:
+            key = path.suffix or path.parent.name  # label maps and texts, and the folder of the new revision
+            if refused.count(key) < 2:
+                refused.append(key)
+                raise PermissionError(errno.EACCES, "Access is denied")
+            return original(path, target)
+
+        return rename
+
+    monkeypatch.setattr(durable_writing, "os", Windows())
+    for operation in ("rename", "replace"):
+        monkeypatch.setattr(Path, operation, busy(getattr(Path, operation)))
+    assert make.add(0, 1).revision.case.id == "case-0001"
+    assert sorted(refused) == [".incoming", ".incoming", ".nrrd", ".nrrd", ".tmp", ".tmp"]
 
 
 def test_a_folder_that_cannot_be_written(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import SimpleITK as sitk
 from scipy import ndimage
 
+from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ScanError
 from TransferSegLib.scans.isolated_reading import first_line
 from TransferSegLib.scans.read import read_header, smallest_label_type
@@ -49,7 +50,7 @@ def write_label_map(label_map: sitk.Image, path: Path | str, label_set: LabelSet
         sitk.WriteImage(image, str(partial), useCompression=compress and suffix != ".nii")
         # ITK's NIfTI writer does not notice a full disk: look at what arrived.
         read_header(partial)
-        partial.replace(path)
+        replace_file(partial, path)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise ScanError(f"{path} cannot be written: {reason}. Check the folder's permissions and the disk.") from error
