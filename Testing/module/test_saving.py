@@ -5,6 +5,7 @@ Nothing is measured by the clock: after the click no file is written yet, and th
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -159,3 +160,164 @@ def test_a_script_gets_the_case_and_quitting_waits_for_the_one_it_left(host, ui,
     slicer.app.aboutToQuit()
     assert again.ended and again.error == "" and again.case["revision"] == 2
     np.testing.assert_array_equal(saved_files(project)[0], voxels_zyx)
+
+
+def refuse(project: Path) -> None:
+    """Let every case that is added fail: the project is damaged."""
+    project.mkdir(exist_ok=True)
+    (project / "dataset.json").write_text("{")
+
+
+@pytest.mark.parametrize("gone", ["scene", "segmentation"])
+def test_a_correction_that_could_not_be_saved_comes_back_when_its_scene_was_closed(host, ui, correction, gone: str):
+    import slicer
+    from TransferSegGui.reviewed_table import isReviewed
+
+    volume, node, voxels_zyx, project = correction
+    drawn_zyx = draw(node, volume, "mandible", 4)
+    ui.saveCorrectionButton.click()
+    refuse(project)
+    if gone == "scene":
+        slicer.mrmlScene.Clear(False)
+    else:
+        slicer.mrmlScene.RemoveNode(node)
+    other = slicer.util.addVolumeFromArray(np.zeros((3, 4, 5), np.int16), name="CT")
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    text = ui.correctionStatusLabel.text
+    assert text.startswith("Not saved: ") and text.endswith("'ours' was taken back into the scene."), text
+    (back,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    reference = back.GetNodeReference("referenceImageGeometryRef")
+    assert reference is not other and slicer.mrmlScene.IsNodePresent(reference)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(reference), voxels_zyx)
+    mandible_zyx = slicer.util.arrayFromSegmentBinaryLabelmap(back, "mandible", reference)
+    np.testing.assert_array_equal(mandible_zyx, drawn_zyx)
+    assert isReviewed(back.GetSegmentation().GetSegment("mandible")) and back.GetDisplayNode() is not None
+
+    (project / "dataset.json").unlink()
+    host.widget.enter()
+    ui.projectPathLineEdit.currentPath = str(project)  # that of the closed scene
+    ui.inputVolumeSelector.setCurrentNode(reference)
+    ui.outputSegmentationSelector.setCurrentNode(back)
+    ui.saveCorrectionButton.click()
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    assert "is saved." in ui.correctionStatusLabel.text
+    np.testing.assert_array_equal(saved_files(project)[1] > 0, drawn_zyx > 0)
+
+
+def test_what_was_cancelled_is_never_called_saved_because_somebody_else_saved(host, ui, correction):
+    _volume, _node, voxels_zyx, project = correction
+    ui.saveCorrectionButton.click()
+    scan = sitk.GetImageFromArray(voxels_zyx[:8] + 1)
+    labels = sitk.GetImageFromArray(np.ones((8, *SHAPE_ZYX[1:]), np.uint8))
+    Project(project, create=True).add_case(scan, labels, "all", structures={1: "liver"})
+    ui.cancelSaveButton.click()
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    text = ui.correctionStatusLabel.text
+    assert text == "Cancelled, but the project was changed meanwhile: see in the table whether the case is in it."
+    assert [one.case.annotated for one in Project(project).state().current] == [("liver",)]
+
+
+def test_another_project_is_shown_and_the_scene_is_closed_before_the_case_is_saved(host, ui, correction, tmp_path):
+    import slicer
+    from TransferSegGui.next_scan import savedScans
+
+    volume, _node, voxels_zyx, project = correction
+    scan = sitk.GetImageFromArray(voxels_zyx[:8] + 1)
+    labels = sitk.GetImageFromArray(np.ones((8, *SHAPE_ZYX[1:]), np.uint8))
+    Project(tmp_path / "other", create=True).add_case(scan, labels, "all", structures={1: "liver"})
+    volume.SetAttribute("TransferSeg.ScanFile", str(tmp_path / "scan.nii.gz"))
+    ui.saveCorrectionButton.click()
+    slicer.mrmlScene.Clear(False)
+    host.process()
+    ui.projectPathLineEdit.currentPath = str(tmp_path / "other")
+    ui.caseTable.clearSelection()
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    assert ui.correctionStatusLabel.text.startswith(f"case-0001, revision 1, is saved in {project}.")
+    assert host.widget.correctPanel.cases.table.selected() is None, "case-0001 of this project is another one"
+    assert savedScans(project) == {str(tmp_path / "scan.nii.gz")}, "the scan is not offered again as the next"
+
+
+def test_of_two_corrections_of_a_scan_the_later_one_is_the_later_revision(host, ui, correction):
+    import slicer
+
+    volume, node, _voxels, project = correction
+    logic = slicer.util.getModuleLogic("TransferSeg")
+    first = logic.saveCorrection(volume, node, ["mandible"], project=project, wait=False)
+    drawn_zyx = draw(node, volume, "mandible", 12)
+    second = logic.saveCorrection(volume, node, ["mandible"], project=project, wait=False)
+    second.finish()
+    first.finish()
+    assert (first.case["revision"], second.case["revision"]) == (1, 2)
+    np.testing.assert_array_equal(saved_files(project)[1] > 0, drawn_zyx > 0)
+
+    first = logic.saveCorrection(volume, node, ["mandible"], project=project, wait=False)
+    second = logic.saveCorrection(volume, node, ["mandible"], project=project, wait=False)
+    first.cancel()
+    second.wait()
+    assert first.cancelled and second.case["revision"] == 3, "one that was cancelled keeps no other waiting"
+
+
+def test_too_little_memory_for_the_copy_is_told(host, ui, correction, monkeypatch):
+    from TransferSegGui import correction_process
+
+    def tooMuch(volume):
+        raise MemoryError
+
+    monkeypatch.setattr(correction_process, "voxelsOf", tooMuch)
+    ui.saveCorrectionButton.click()
+    assert ui.correctionStatusLabel.text.startswith("Not saved: There is not enough memory")
+    assert ui.saveCorrectionButton.enabled and host.widget.correctPanel.saving is None
+
+
+def test_segments_with_any_name_are_saved(host, ui, correction):
+    from TransferSegGui.reviewed_table import setReviewed
+
+    volume, node, _voxels, project = correction
+    for segmentId, name in (("mandible", "-left"), ("larynx", "")):
+        node.GetSegmentation().GetSegment(segmentId).SetName(name)
+        setReviewed(node.GetSegmentation().GetSegment(segmentId), True)
+    draw(node, volume, "larynx", 9)
+    ui.saveCorrectionButton.click()
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    assert "is saved." in ui.correctionStatusLabel.text, ui.correctionStatusLabel.text
+    (revision,) = Project(project).state().current
+    assert revision.case.annotated == ("-left", "unnamed")
+
+
+def test_nodes_are_let_go_although_a_connection_keeps_the_object_that_saved_them(host, ui, correction):
+    """In Slicer a slot that is connected stays for ever, and its object with it: a scan a case would never be freed."""
+    import slicer
+
+    freed: list[str] = []
+
+    def save() -> object:
+        volume, node, *_rest = _small(freed)
+        logic = slicer.util.getModuleLogic("TransferSeg")
+        return logic.saveCorrection(
+            volume,
+            node,
+            ["mandible"],
+            project=correction[3],
+            wait=False,
+            onEnd=lambda saving: freed.append(volume.GetName()),
+        )
+
+    saving = save()
+    host.waitFor(lambda: saving.ended)
+    assert saving.case is not None and freed == ["small"], "onEnd was called once, and nothing is gone yet"
+    slicer.mrmlScene.Clear(False)
+    host.process()
+    gc.collect()
+    assert sorted(freed[1:]) == ["vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"]
+
+
+def _small(freed: list[str]):
+    import slicer
+
+    volume = slicer.util.addVolumeFromArray(np.arange(24 * 30 * 31, dtype=np.int16).reshape(24, 30, 31), name="small")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "of small")
+    node.GetSegmentation().AddEmptySegment("mandible", "mandible")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(np.ones((24, 30, 31), np.uint8), node, "mandible", volume)
+    volume.AddObserver("DeleteEvent", lambda caller, event: freed.append("vtkMRMLScalarVolumeNode"))
+    node.AddObserver("DeleteEvent", lambda caller, event: freed.append("vtkMRMLSegmentationNode"))
+    return volume, node

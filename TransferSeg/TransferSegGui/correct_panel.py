@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import ctk
 import slicer
@@ -18,7 +17,7 @@ from TransferSegGui.judged_mask import judgedOf
 from TransferSegGui.judged_region import JudgedRegion
 from TransferSegGui.label_map import labelSetOf
 from TransferSegGui.next_scan import rememberSaved
-from TransferSegGui.nodes import hasVoxels
+from TransferSegGui.nodes import hasVoxels, takeBack
 from TransferSegGui.predictions import forgetPredictions
 from TransferSegGui.project_choice import PROJECT, PROJECT_SETTING, defaultProject, projectFolder, readProject
 from TransferSegGui.reviewed_table import ReviewedTable, newStructure
@@ -215,7 +214,8 @@ class CorrectPanel(VTKObservationMixin):
                 Correction(volume, segmentation, self.reviewed.reviewedIds(), folder, judged, notes.strip())
             )
             saving.onProgress = self._onProgress
-            saving.onEnd = lambda saving: self._onSaved(saving, volume, folder, notes)
+            before = self._project
+            saving.onEnd = lambda saving: self._onSaved(saving, before, notes)
             saving.start()
         except (RuntimeError, TransferSegError) as error:
             self._say(_("Not saved: {reason}").format(reason=error))
@@ -232,31 +232,38 @@ class CorrectPanel(VTKObservationMixin):
     def _onProgress(self, fraction: float, message: str) -> None:
         self.ui.saveProgressBar.setValue(round(100 * fraction))
 
-    def _onSaved(self, saving: CorrectionProcess, volume, folder: Path, notes: str) -> None:
-        """Tell how saving ended, and show the case."""
+    def _onSaved(self, saving: CorrectionProcess, before: ProjectState | None, notes: str) -> None:
+        """Tell how saving ended, and show the case; ``before`` is what the project held when it was begun."""
         self.saving = None
-        before = self._project
         self._readProject()
         if saving.case is not None:
-            self._takeSaved(saving.case, volume, folder, notes)
+            self._takeSaved(saving.case, saving.correction, notes)
         elif not saving.cancelled:
-            self._say(_("Not saved: {reason}").format(reason=saving.error))
-        elif self._project == before:
+            reason = _("Not saved: {reason}").format(reason=saving.error)
+            self._say(" ".join([reason, *takeBack(saving.correction.volumeNode, saving.correction.segmentationNode)]))
+        elif readProject(saving.correction.project)[0] == before:
             self._say(_("Not saved, the project is as it was."))
         else:
-            self._say(_("The case was saved already when you cancelled: see the table."))
+            self._say(
+                _("Cancelled, but the project was changed meanwhile: see in the table whether the case is in it.")
+            )
         self._updateButtons()
 
-    def _takeSaved(self, case: dict, volume, folder: Path, notes: str) -> None:
+    def _takeSaved(self, case: dict, correction: Correction, notes: str) -> None:
         """Remember which case the volume is, and show it in the table."""
+        volume, folder = correction.volumeNode, correction.project
+        rememberSaved(volume, folder)
         if slicer.mrmlScene.IsNodePresent(volume):
             markAsCase(volume, case["id"], folder)
-            rememberSaved(volume, folder)
         slicer.app.userSettings().setValue(PROJECT_SETTING, str(folder))
         if self.ui.notesLineEdit.text == notes:  # what was typed meanwhile is for the next case
             self.ui.notesLineEdit.text = ""
-        self.cases.table.select(case["id"])
-        saved = _("{case}, revision {number}, is saved.").format(case=case["id"], number=case["revision"])
+        saved = _("{case}, revision {number}, is saved.")
+        if self._parameterNode is None or projectFolder(self._parameterNode) == folder:
+            self.cases.table.select(case["id"])
+        else:  # another project's case of that name is another case
+            saved = _("{case}, revision {number}, is saved in {project}.")
+        saved = saved.format(case=case["id"], number=case["revision"], project=folder)
         self._say(" ".join([saved, *case["remarks"]]))
 
     def _choose(self, volume, segmentation) -> None:

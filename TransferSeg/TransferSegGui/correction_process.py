@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,9 +29,12 @@ from TransferSegGui.predictions import predictionOf
 from TransferSegGui.process import temporaryFolder
 from TransferSegGui.snapshot import DESCRIPTION, JUDGED, LABELS, VOLUME, Snapshot
 from TransferSegLib.errors import TransferSegError
+from TransferSegLib.structures import LabelSet
 
 #: Bytes that are written before the window goes on: some milliseconds' work.
 _PORTION = 4_000_000
+#: Between two looks whether an earlier correction is saved, ms.
+_PAUSE_MS = 50
 #: How long saving may take when Slicer is closed, ms.
 _PATIENCE_MS = 300_000
 
@@ -56,7 +60,10 @@ class CorrectionProcess(CommandProcess):
 
     ``start`` copies what is saved, so the nodes may change or go away afterwards. At the end either ``case`` holds
     what ``transferseg cases list --json`` says of it and ``remarks``, or ``error`` is set. Cancelled or killed, the
-    project is as it was.
+    project is as it was. Of two that save into one project the one that was started later is saved later.
+
+    ``correction`` is what is saved, until ``onEnd`` was called: then it is None. PythonQt keeps what is connected to a
+    signal, and so this object, for ever; the scan must not stay with it.
     """
 
     def __init__(self, correction: Correction) -> None:
@@ -64,7 +71,8 @@ class CorrectionProcess(CommandProcess):
         super().__init__([])
         self.onProgress: Callable[[float, str], None] = lambda fraction, message: None
         self.case: dict | None = None
-        self._correction = correction
+        self.correction: Correction | None = correction
+        self._earlier: list[CorrectionProcess] = []
         self._folder: tempfile.TemporaryDirectory | None = None
         self._portions: Iterator[None] | None = None
         self._timer = qt.QTimer()
@@ -78,17 +86,22 @@ class CorrectionProcess(CommandProcess):
         """Copy what is saved, and go on between the window's events; raises RuntimeError that says what is wrong."""
         try:
             copied = self._copy()
-            _makeFolder(self._correction.project.parent)
+            _makeFolder(self.correction.project.parent)
             self._folder = temporaryFolder()
             self._portions = self._write(copied, Path(self._folder.name))
         except TransferSegError as error:
             raise RuntimeError(str(error)) from error
+        except MemoryError as error:
+            raise RuntimeError(
+                _("There is not enough memory for a copy of the scan: close other programs, and save again.")
+            ) from error
+        self._earlier = [each for each in self._underWay() if each.correction.project == self.correction.project]
         self._running.add(self)
         self._timer.start(0)
 
     @property
     def isWriting(self) -> bool:
-        """Whether copies are still being written, and the process that makes a case of them is yet to be started."""
+        """Whether the process that makes a case of the copies is yet to be started."""
         return self._portions is not None
 
     def cancel(self) -> None:
@@ -108,6 +121,9 @@ class CorrectionProcess(CommandProcess):
 
     def finish(self) -> None:
         """Return when the case is saved: Slicer is closing, and no correction may be lost."""
+        for each in self._earlier:
+            each.finish()
+        self._earlier = []
         while self.isWriting:
             self._writePortion()
         if self._process is not None and not self.ended:
@@ -116,24 +132,28 @@ class CorrectionProcess(CommandProcess):
     @classmethod
     def finishAll(cls) -> None:
         """Return when all cases on their way are saved, those of scripts too."""
-        for each in [each for each in cls._running if isinstance(each, cls)]:
+        for each in cls._underWay():
             each.finish()
+
+    @classmethod
+    def _underWay(cls) -> list[CorrectionProcess]:
+        return [each for each in cls._running if isinstance(each, cls)]
 
     def _copy(self) -> Snapshot:
         """Copy out of the scene what is saved: only this may be done in the window's thread alone."""
-        volume, segmentation = self._correction.volumeNode, self._correction.segmentationNode
+        volume, segmentation = self.correction.volumeNode, self.correction.segmentationNode
         if not hasVoxels(volume):
             raise RuntimeError(_("The volume '{name}' has no voxels.").format(name=volume.GetName()))
         labelSet = labelSetOf(segmentation)
         segments = segmentation.GetSegmentation()
         self._names = [segments.GetSegment(each).GetName() for each in segments.GetSegmentIDs()]
         self._patientId = patientId(volume)
-        layers = layersOf(segmentation, volume, self._correction.reviewedIds)
-        return Snapshot(voxelsOf(volume), gridOf(volume), labelSet, layers, self._correction.judged.box)
+        layers = layersOf(segmentation, volume, self.correction.reviewedIds)
+        return Snapshot(voxelsOf(volume), gridOf(volume), labelSet, layers, self.correction.judged.box)
 
     def _write(self, copied: Snapshot, folder: Path) -> Iterator[None]:
         """Return an iterator that writes the copies to files, each turn a portion."""
-        description = copied.description(self._commandLine(folder))
+        description = copied.description(self._commandLine(folder, copied.labelSet))
 
         def portions() -> Iterator[None]:
             (folder / DESCRIPTION).write_text(description, encoding="utf-8")
@@ -143,17 +163,22 @@ class CorrectionProcess(CommandProcess):
                     for begin in range(0, len(values), _PORTION):
                         stream.write(values[begin : begin + _PORTION])
                         yield
+            self._timer.start(_PAUSE_MS)
+            while any(not each.ended for each in self._earlier):
+                yield
 
         return portions()
 
-    def _commandLine(self, folder: Path) -> list[str]:
+    def _commandLine(self, folder: Path, labelSet: LabelSet) -> list[str]:
         """Return the words after ``transferseg``; the files are those that the process makes first."""
-        correction, judged = self._correction, self._correction.judged
+        correction, judged = self.correction, self.correction.judged
         segmentation = correction.segmentationNode
-        reviewed = [segmentation.GetSegmentation().GetSegment(each).GetName() for each in correction.reviewedIds]
+        ids, names = list(segmentation.GetSegmentation().GetSegmentIDs()), labelSet.names
+        # One word each, or a name that begins with a dash would be taken for an option.
+        reviewed = [f"--reviewed={names[ids.index(each)]}" for each in correction.reviewedIds]
         words = ["cases", "add", str(folder / VOLUME), str(folder / LABELS)]
         words += ["--project", str(correction.project), "--progress", "json", "--patient", "-"]
-        words += [f"--notes={correction.notes}", "--reviewed", *reviewed]
+        words += [f"--notes={correction.notes}", *reviewed]
         if judged.slices:
             words += ["--judged-slices", judged.slices]
         elif judged.box is not None or judged.file is not None:
@@ -181,8 +206,9 @@ class CorrectionProcess(CommandProcess):
 
     def _stopWriting(self) -> None:
         self._timer.stop()
-        self._portions.close()
-        self._portions = None
+        portions, self._portions = self._portions, None
+        with suppress(OSError):  # a file that is given up may be too long for the disk
+            portions.close()
 
     def _launch(self) -> None:
         """Start the process that makes a case of the files."""
@@ -222,6 +248,7 @@ class CorrectionProcess(CommandProcess):
         if self._overlap is not None:
             error = self._overlapText(*self._overlap)
         super()._end(error if error or self.case is not None else _("The process ended without a result."))
+        self.correction, self._earlier, self.onEnd = None, [], lambda saving: None
 
     def _overlapText(self, one: int, other: int, count: int) -> str:
         """Return why segments that overlap, given by their label values, cannot be saved."""

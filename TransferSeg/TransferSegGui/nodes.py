@@ -116,6 +116,21 @@ def placeBesideVolume(segmentationNode, volumeNode) -> None:
         hierarchy.MoveItem(item, siblings.GetId(after))
 
 
+def takeBack(volumeNode, segmentationNode) -> list[str]:
+    """Bring a segmentation that left the scene, and its volume, back into it; returns what to say of it, if anything.
+
+    The nodes keep their voxels, names and attributes; how they were shown went with the scene.
+    """
+    if slicer.mrmlScene.IsNodePresent(segmentationNode):
+        return []
+    for node in (volumeNode, segmentationNode):
+        if not slicer.mrmlScene.IsNodePresent(node):
+            slicer.mrmlScene.AddNode(node)
+            node.CreateDefaultDisplayNodes()
+    segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    return [_("'{name}' was taken back into the scene.").format(name=segmentationNode.GetName())]
+
+
 def hideOthers(volumeNode, shownNode=None) -> None:
     """Hide what TransferSeg made of other volumes: contours of one patient over the scan of another mislead.
 
