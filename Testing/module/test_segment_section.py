@@ -242,3 +242,27 @@ def test_the_sample_scan_is_offered_without_any_download(host, monkeypatch: pyte
     assert sitk.ReadImage(str(cached)).GetSize() == (105, 64, 128)
     monkeypatch.setitem(sys.modules, "SampleData", None)  # a Slicer without that module
     registerSampleData("")
+
+
+def test_a_scan_is_let_go_although_a_connection_keeps_the_object_that_segmented_it(host, ui, models: Path):
+    """In Slicer a connected slot stays for ever, and its object with it: a scan a click would never be freed."""
+    import gc
+
+    import slicer
+    from TransferSegGui.process import SegmentProcess
+
+    freed: list[str] = []
+    volume = add_volume()
+    run = SegmentProcess(volume, model="tiny")
+    run.onEnd = lambda run, volume=volume: None
+    run.start()
+    run.wait()
+    assert run.error == "" and segments_of(run.segmentationNode) == STRUCTURES
+    volume.AddObserver("DeleteEvent", lambda caller, event: freed.append("volume"))
+    run.segmentationNode.AddObserver("DeleteEvent", lambda caller, event: freed.append("result"))
+    del volume
+    slicer.mrmlScene.Clear(False)
+    host.process()
+    gc.collect()
+    assert run.segmentationNode is None
+    assert sorted(freed) == ["result", "volume"]

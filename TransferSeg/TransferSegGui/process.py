@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 import TransferSegLib
@@ -53,7 +54,7 @@ class SegmentProcess:
         """Describe the run; ``model`` is a name or path (empty: the bundled model), ``structures`` empty: all."""
         self.onProgress: Callable[[float, float | None, str], None] = lambda fraction, secondsLeft, message: None
         self.onEnd: Callable[[SegmentProcess], None] = lambda run: None
-        self.segmentationNode = None
+        self._segmentationNode = vtk.vtkWeakReference()
         self.result: dict | None = None
         self.error = ""
         self.cancelled = False
@@ -116,8 +117,13 @@ class SegmentProcess:
         return self._ended
 
     @property
+    def segmentationNode(self):
+        """The result; None before there is one, and when it was removed."""
+        return self._segmentationNode.Get()
+
+    @property
     def volumeIsGone(self) -> bool:
-        """Whether the volume is not in the scene any more."""
+        """Whether the volume is not in the scene any more; for ``onEnd``."""
         return _ifThere(self._volume) is None
 
     def _findModel(self) -> None:
@@ -199,11 +205,10 @@ class SegmentProcess:
 
     def _takeResult(self) -> None:
         """Turn the file that was written into a segmentation node."""
-        self.segmentationNode = readSegmentation(
-            self._file("result.seg.nrrd"), _ifThere(self._volume), _ifThere(self._output)
-        )
-        self._segmentedBy.writeTo(self.segmentationNode)
-        keepPrediction(self.segmentationNode, self._file("result.seg.nrrd"))
+        node = readSegmentation(self._file("result.seg.nrrd"), _ifThere(self._volume), _ifThere(self._output))
+        self._segmentationNode.Set(node)
+        self._segmentedBy.writeTo(node)
+        keepPrediction(node, self._file("result.seg.nrrd"))
 
     def _end(self) -> None:
         """Remove the temporary files and tell that the run is over."""
@@ -213,6 +218,9 @@ class SegmentProcess:
         if Path(self._folder.name).exists():
             self._addToLog(_("The temporary folder {path} could not be removed.").format(path=self._folder.name))
         self.onEnd(self)
+        # PythonQt keeps what is connected to a signal, and so this object, for ever: the scan must not stay with it.
+        self._volume = self._output = None
+        self.onEnd = lambda run: None
 
 
 def temporaryFolder() -> tempfile.TemporaryDirectory:
