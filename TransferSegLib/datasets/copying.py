@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.datasets.pairing import volume_suffix
+from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.scans.read import read_label_map, read_scan
 from TransferSegLib.scans.write import write_label_map
@@ -86,7 +87,7 @@ def _write(target: Path, replace: bool, write: Callable[[Path], object]) -> Path
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(partial)
-            partial.replace(target)
+            replace_file(partial, target)
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:

@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import ModelDescription, parse_json
 
@@ -144,7 +145,7 @@ def export_model(path: Path, zip_path: Path, overwrite: bool = False) -> Path:
     temporary = zip_path.with_name(f".{zip_path.name}.{uuid.uuid4().hex}.part")
     try:
         _write_zip(temporary, entries)
-        temporary.replace(zip_path)
+        replace_file(temporary, zip_path)
     except OSError as error:
         raise ModelError(f"The model cannot be written to {zip_path}: {error.strerror or error}.") from error
     finally:

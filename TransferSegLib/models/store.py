@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from TransferSegLib.durable_writing import move_folder
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import (
     MODEL_FILE,
@@ -260,16 +261,16 @@ def _put_in_place(complete: Path, folder: Path) -> None:
     lies beside its place under a hidden name, and it comes back when the second rename fails.
     """
     if not folder.exists():
-        complete.rename(folder)
+        move_folder(complete, folder)
         return
     if not folder.is_dir():
         raise ModelError(f"{folder} is a file: choose a folder for the model.")
     retired = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
-    folder.rename(retired)
+    move_folder(folder, retired)
     try:
-        complete.rename(folder)
+        move_folder(complete, folder)
     except BaseException:
-        retired.rename(folder)
+        move_folder(retired, folder)
         raise
     for file in retired.iterdir():
         if file.name not in (MODEL_FILE, WEIGHTS_FILE):

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from TransferSegLib.durable_writing import move_folder
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import WEIGHTS_FILE, WeightsRecord, read_model_files
 from TransferSegLib.models.description import ModelDescription
@@ -310,12 +311,12 @@ def _put(written: Path, line: Path, number: int, chosen: bool) -> None:
     if not line.exists():
         if chosen:
             write_state(written.parent, LineState().promoted(number, now()))
-        written.parent.rename(line)
+        move_folder(written.parent, line)
         return
     places = line / VERSIONS_FOLDER
     places.mkdir(exist_ok=True)
     for folder in sorted(written.iterdir(), key=lambda path: int(path.name)):  # version 0 makes it a line
-        folder.rename(places / folder.name)
+        move_folder(folder, places / folder.name)
     flush_names(places)
     if chosen:
         write_state(line, read_state(line).promoted(number, now()))

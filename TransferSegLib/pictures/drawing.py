@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ScanError
 from TransferSegLib.pictures.lettering import Lettering, draw_text, text_width
 from TransferSegLib.scans.isolated_reading import first_line
@@ -93,7 +94,7 @@ def write_png(canvas: Canvas, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(partial), useCompression=True)
-        partial.replace(path)
+        replace_file(partial, path)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise ScanError(f"{path} cannot be written: {reason}. Check the folder's permissions and the disk.") from error
