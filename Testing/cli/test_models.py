@@ -106,6 +106,14 @@ def test_there_and_back_between_two_computers(transferseg: Transferseg, library:
     assert sorted(path.name for path in locate.library_models()) == sorted([NAME, "my own"])
 
 
+def test_export_of_the_bundled_model_comes_back_under_another_name(transferseg: Transferseg, tmp_path: Path) -> None:
+    carried = tmp_path / "carried.zip"
+    assert transferseg("export", "head-neck-ct", carried)[0] == 0
+    code, _, err = transferseg("import", carried)
+    assert code == 2 and "comes with TransferSeg" in err and "--name" in err and "is not that model" not in err
+    assert transferseg("import", carried, "--name", "Klinik ü")[0] == 0
+
+
 def test_export_refuses_other_names_and_overwriting(transferseg: Transferseg, tmp_path: Path) -> None:
     for name in ("model", "model.tar.gz", "model.pt"):
         code, _, err = transferseg("export", MODEL, tmp_path / name)

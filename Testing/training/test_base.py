@@ -130,6 +130,8 @@ def test_interruption_anywhere_keeps_the_last_whole_step(tmp_path: Path, monkeyp
         ({"patch": 36}, "patch must be a multiple of 8"),
         ({"widht": 3}, "Unknown knob"),
         ({"steps": 2.5}, "whole number"),
+        ({"steps": float("inf")}, "whole number"),
+        ({"steps": float("nan")}, "whole number"),
         ({"learning_rate": "fast"}, "takes a number"),
         ({"augmentation": {"blur": 1}}, "Unknown knob"),
         ({"spacing_mm": float("nan")}, "spacing_mm"),

@@ -135,6 +135,6 @@ class TrainingConfiguration:
             for name, value in given.items():
                 if isinstance(value, bool) or not isinstance(value, (int, float)):
                     raise TrainingError(f"The training knob {name} takes a number, not {value!r}.")
-                if known[name] == "int" and int(value) != value:
+                if known[name] == "int" and isinstance(value, float) and not value.is_integer():
                     raise TrainingError(f"The training knob {name} takes a whole number, not {value!r}.")
         return TrainingConfiguration(**values, augmentation=AugmentationConfiguration(**augmentation))
