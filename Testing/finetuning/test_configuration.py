@@ -36,6 +36,8 @@ def test_round_trip_through_json() -> None:
         ({"strategy": 3}, "takes a word"),
         ({"step": 3}, "Unknown knob of fine-tuning: step"),
         ({"steps": 3.5}, "takes a whole number"),
+        ({"steps": float("inf")}, "takes a whole number"),
+        ({"steps": float("nan")}, "takes a whole number"),
         ({"minutes": "five"}, "minutes takes a number"),
         ({"minutes": -1}, "minutes must be 0"),
         ({"tail_patch": 45}, "tail_patch must be 20"),

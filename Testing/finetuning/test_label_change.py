@@ -101,7 +101,7 @@ def test_nothing_changes() -> None:
     ("wanted", "arguments", "message"),
     [
         (("a",), {"renamed": {"a": "heart"}}, "no structure 'heart'. It knows: liver"),
-        (("a",), {"renamed": {"b": "liver"}}, "'b' is to be renamed, but the new cases have no such structure"),
+        (("a",), {"renamed": {"b": "liver"}}, "'b' is to be renamed from 'liver', but the new cases have no 'b'"),
         (("a", "liver"), {"renamed": {"a": "liver"}}, "the new cases still have it"),
         (("a",), {"merged": {"a": ("liver", "Liver")}}, "two or more"),
         (("a", "b"), {"renamed": {"a": "liver", "b": "liver"}}, "'liver' cannot become several things"),

@@ -21,6 +21,7 @@ from TransferSegLib.jobs.files import RESULT, WORKER_FACTS, read_json
 from TransferSegLib.jobs.status import read_state
 from TransferSegLib.jobs.store import find_job
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
+from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model
 from TransferSegLib.models.versions_history import history
 from TransferSegLib.network.unet import UNet3D, initialise
@@ -125,7 +126,14 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path, capsys: pytest.
     assert "There is no project of corrected cases" in capsys.readouterr().err
     project = projects.add_cases(tmp_path / "project", [1])
     words = ["finetune", "--project", str(project), "--library", str(tmp_path / "library")]
+    file, empty = tmp_path / "file", tmp_path / "no weights"
+    file.write_text("")
+    shutil.copytree(find_model(None), empty)
+    (empty / "weights.pt").unlink()
     for more, said in (
+        (["--library", str(file)], "is a file, so no model can be kept in it"),
+        (["--library", str(file), "--background"], "is a file, so no model can be kept in it"),
+        (["--model", str(empty), "--background"], "weights.pt"),
         (["--model", "nobody"], "There is no model 'nobody'"),
         (["--structures", "liver"], "have no structure liver"),
         (["--merged", "pair", "left parotid gland"], "'pair' is to be merged"),

@@ -208,5 +208,5 @@ def _check_kinds(values: dict[str, Any], kind: type) -> None:
             continue
         elif isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TrainingError(f"The fine-tuning knob {name} takes a number, not {value!r}.")
-        elif wanted == "int" and int(value) != value:
+        elif wanted == "int" and isinstance(value, float) and not value.is_integer():
             raise TrainingError(f"The fine-tuning knob {name} takes a whole number, not {value!r}.")

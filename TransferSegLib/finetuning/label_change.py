@@ -191,7 +191,8 @@ def _named_sources(
     for fate, new, old in changes:
         target = wanted.find(new)
         if target is None:
-            raise TrainingError(f"'{new}' is to be {fate}, but the new cases have no such structure.")
+            sources_text = " and ".join(f"'{name}'" for name in old)
+            raise TrainingError(f"'{new}' is to be {fate} from {sources_text}, but the new cases have no '{new}'.")
         if target.key in sources:
             raise TrainingError(f"'{new}' has two origins: {fate}, and another one.")
         names = tuple(dict.fromkeys(_find(parent, name).name for name in old))

@@ -17,7 +17,7 @@ from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
 from TransferSegLib.models.incoming import check_name
 from TransferSegLib.models.locate import find_bundled_model, find_library_model, find_model, library_folder
-from TransferSegLib.models.store import Model, load_description, load_model
+from TransferSegLib.models.store import Model, check_weights, load_description, load_model
 from TransferSegLib.models.versions_record import ModelReference
 from TransferSegLib.models.versions_state import split_version
 from TransferSegLib.progress import CancelToken
@@ -121,7 +121,7 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
     Raises DatasetError for a project without usable cases, ModelError for a parent or a name that cannot be used,
     TrainingError for structures that do not fit.
     """
-    library = library_folder() if request.library is None else request.library
+    library = _library(request)
     parent_path = find_model(request.model, request.library)
     name = line_name(request, parent_path, library)
     whole = read_corrected_cases(request.project)
@@ -167,12 +167,21 @@ def check_request(request: FineTuneRequest) -> str:
 
     Raises what ``undertake`` raises for a project or a name that cannot be used.
     """
-    library = library_folder() if request.library is None else request.library
+    library = _library(request)
     parent_path = find_model(request.model, request.library)
+    check_weights(parent_path)
     dataset, _ = _chosen(read_corrected_cases(request.project), request)
     parent = load_description(parent_path).label_set
     plan_label_change(parent, dataset.label_set, request.renamed, request.merged, request.split, request.dropped)
     return line_name(request, parent_path, library)
+
+
+def _library(request: FineTuneRequest) -> Path:
+    """Return the folder that gets the version; raises ModelError when it is none, before anything takes long."""
+    library = library_folder() if request.library is None else request.library
+    if library.exists() and not library.is_dir():
+        raise ModelError(f"{library} is a file, so no model can be kept in it: name a folder for your models.")
+    return library
 
 
 def read_corrected_cases(folder: Path) -> Dataset:

@@ -79,6 +79,13 @@ def load_description(path: Path | str) -> ModelDescription:
     return parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))[0]
 
 
+def check_weights(path: Path | str) -> None:
+    """Raise ModelError when a model's weights are missing, damaged or of another model; needs no torch."""
+    path = current_folder(Path(path))
+    _, record = parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))
+    record.check(read_model_entry(path, WEIGHTS_FILE), file_in(path, WEIGHTS_FILE))
+
+
 def load_model(path: Path | str) -> Model:
     """Return the model of a folder or zip file, everything verified: description, checksum, layer names and shapes.
 
