@@ -67,7 +67,10 @@ def test_compare(transferseg: Transferseg) -> None:
     assert "do not say which of the two is better" in out
     entry = json.loads(transferseg("compare", "clinic", "1", "2", "--json")[1])
     assert entry["measured_together"] and entry["structures"][0]["difference"] == pytest.approx(-0.2)
-    transferseg("rollback", "clinic")
+    transferseg("rollback", "clinic")  # to version 0, as after a first fine-tuning that was not promoted
+    code, out, _ = transferseg("compare", "clinic")
+    assert code == 0 and "version 0 and version 1. Both were measured on the same held-out cases." in out
+    assert transferseg("remove", "clinic@2", "--yes")[0] == 0 and transferseg("remove", "clinic@1", "--yes")[0] == 0
     code, _, err = transferseg("compare", "clinic")
     assert code == 2 and "was made from no other version: say which two" in err
 

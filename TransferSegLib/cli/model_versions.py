@@ -131,7 +131,7 @@ def library_of(arguments: argparse.Namespace) -> Path:
 
 
 def _pair(found: History, first: int | None, second: int | None) -> tuple[int, int]:
-    """Return the two versions to compare: by default the current one with what it was made from."""
+    """Return the two versions to compare: by default the current one with its parent, else with its last child."""
     if first is not None and second is not None:
         return first, second
     if found.current is None:
@@ -140,11 +140,21 @@ def _pair(found: History, first: int | None, second: int | None) -> tuple[int, i
         return first, found.current
     parent = found.parent_of(found.find(found.current))
     if parent is None:
+        # After a first fine-tuning that was not promoted, it is the one to look at.
+        children = [one for one in found.versions if _is_child(found, one, found.current)]
+        if children:
+            return found.current, children[-1].number
         raise TransferSegError(
             f"Version {found.current} of '{found.name}', the current one, was made from no other version: say which "
             "two are to be compared."
         )
     return parent.number, found.current
+
+
+def _is_child(found: History, version: Version, number: int) -> bool:
+    """Tell whether a version was made from the one of this number."""
+    parent = found.parent_of(version)
+    return parent is not None and parent.number == number
 
 
 def _print_current(name: str, version: Version) -> None:
