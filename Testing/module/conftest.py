@@ -92,3 +92,12 @@ def host(loaded_host):
 @pytest.fixture
 def ui(host):
     return host.widget.ui
+
+
+@pytest.fixture
+def folder(tmp_path: Path, ui) -> Path:
+    """Choose a project as the user does; it does not exist yet."""
+    ui.projectPathLineEdit.currentPath = str(tmp_path / "project")
+    ui.scanFolderPathLineEdit.currentPath = ""
+    ui.notesLineEdit.text = ""
+    return tmp_path / "project"

@@ -6,142 +6,23 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import SimpleITK as sitk
+from correcting_world import (
+    add_volume,
+    empty_segmentation,
+    labels_of,
+    predicted,
+    ras_of,
+    rows,
+    save,
+    scan_zyx,
+    segment_zyx,
+    sitk_grid,
+    temporary_folders,
+    tick,
+)
 
 from TransferSegLib.corrections.project import Project
-from TransferSegLib.models.store import load_description
-from TransferSegLib.scans.write import write_label_map
-
-TESTING = Path(__file__).resolve().parents[1]
-SHAPE_ZYX = (14, 18, 22)
-#: Oblique, so that a swapped axis or sign cannot go unseen: index to RAS mm.
-IJK_TO_RAS = np.array(
-    [
-        [-1.9696155, 0.0, -0.4341204, 30.0],
-        [0.0, -2.2, 0.0, 25.0],
-        [-0.3472964, 0.0, 2.4620194, -40.0],
-        [0.0, 0.0, 0.0, 1.0],
-    ]
-)
-STRAIGHT = np.diag([2.0, 2.0, 3.0, 1.0])
-
-
-@pytest.fixture
-def folder(tmp_path: Path, ui) -> Path:
-    """Choose a project as the user does; it does not exist yet."""
-    ui.projectPathLineEdit.currentPath = str(tmp_path / "project")
-    ui.scanFolderPathLineEdit.currentPath = ""
-    ui.notesLineEdit.text = ""
-    return tmp_path / "project"
-
-
-def scan_zyx(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(-500, 500, SHAPE_ZYX).astype(np.int16)
-
-
-def add_volume(name: str = "CT", seed: int = 0, matrix: np.ndarray = IJK_TO_RAS):
-    import slicer
-
-    return slicer.util.addVolumeFromArray(scan_zyx(seed), ijkToRAS=slicer.util.vtkMatrixFromArray(matrix), name=name)
-
-
-def predicted(ui, volume, tmp_path: Path):
-    """Return a segmentation as a run of the model leaves it: read from a file, with the model and the prediction."""
-    from TransferSegGui.nodes import SegmentedBy, readSegmentation
-    from TransferSegGui.predictions import keepPrediction
-
-    label_set = load_description(TESTING / "Data" / "model_format_1" / "model").label_set
-    labels_zyx = np.zeros(SHAPE_ZYX, np.uint8)
-    labels_zyx[2:6, 3:8, 4:12], labels_zyx[8:12, 9:15, 10:18] = 1, 3
-    image = sitk.GetImageFromArray(labels_zyx)
-    image.CopyInformation(sitk_grid(volume))
-    write_label_map(image, tmp_path / "result.seg.nrrd", label_set)
-    node = readSegmentation(tmp_path / "result.seg.nrrd", volume)
-    SegmentedBy("format-one", "1.0", tuple(label_set.names)).writeTo(node)
-    keepPrediction(node, tmp_path / "result.seg.nrrd")
-    ui.inputVolumeSelector.setCurrentNode(volume)
-    ui.outputSegmentationSelector.setCurrentNode(node)
-    return node, labels_zyx
-
-
-def sitk_grid(volume) -> sitk.Image:
-    from TransferSegGui.label_map import onGridOf
-
-    return onGridOf(volume, np.zeros(SHAPE_ZYX, np.uint8))
-
-
-def empty_segmentation(ui, volume, *names: str):
-    """Return a segmentation with empty segments, made as the user makes it."""
-    import slicer
-
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
-    node.CreateDefaultDisplayNodes()
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    ui.inputVolumeSelector.setCurrentNode(volume)
-    ui.outputSegmentationSelector.setCurrentNode(node)
-    for name in names:
-        ui.newStructureLineEdit.text = name
-        ui.addStructureButton.click()
-    return node
-
-
-def ras_of(volume, zyx: tuple[int, int, int]) -> list[float]:
-    import slicer
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    return (slicer.util.arrayFromVTKMatrix(matrix) @ [*zyx[::-1], 1.0])[:3].tolist()
-
-
-def rows(table) -> list[list[str]]:
-    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
-
-
-def tick(ui, name: str, ticked: bool = True) -> None:
-    import qt
-
-    (row,) = [row for row, texts in enumerate(rows(ui.reviewedTable)) if texts[0] == name]
-    ui.reviewedTable.item(row, 0).setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)
-
-
-def save(host) -> str:
-    """Press Save, wait, and return the status line."""
-    ui, panel = host.widget.ui, host.widget.correctPanel
-    assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
-    ui.saveCorrectionButton.click()
-    assert panel.saving is not None and ui.correctionStatusLabel.text == "Saving ...", ui.correctionStatusLabel.text
-    assert not ui.saveCorrectionButton.enabled and ui.saveCorrectionButton.toolTip == "A case is being saved."
-    assert ui.cancelSaveButton.enabled
-    host.waitFor(lambda: panel.saving is None)
-    assert not ui.cancelSaveButton.enabled
-    return ui.correctionStatusLabel.text
-
-
-def segment_zyx(node, name: str, volume) -> np.ndarray:
-    import slicer
-
-    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
-    return slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume)
-
-
-def merged_zyx(node, volume, first: list[str]) -> np.ndarray:
-    """Return the label map that would be saved."""
-    from TransferSegGui.label_map import layersOf
-    from TransferSegGui.snapshot import mergedLayers
-
-    return mergedLayers(layersOf(node, volume, first), SHAPE_ZYX)
-
-
-def labels_of(path: Path) -> np.ndarray:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-
-
-def temporary_folders() -> list[str]:
-    import slicer
-
-    return [each.name for each in Path(slicer.app.temporaryPath).glob("TransferSeg-*")]
 
 
 def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: Path, tmp_path: Path):
@@ -247,29 +128,6 @@ def test_opening_a_case_gives_its_ticks_its_region_and_todays_names(host, ui, fo
     assert rows(ui.caseTable)[0][1] == "in use" and len(Project(folder).state().current) == 1
 
 
-def test_after_hardening_a_transform_only_the_record_of_the_prediction_is_lost(host, ui, folder: Path, tmp_path: Path):
-    import slicer
-    from TransferSegGui.predictions import predictionOf
-
-    volume = add_volume()
-    node, _labels = predicted(ui, volume, tmp_path)
-    assert predictionOf(node, volume) is not None
-    moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    shift = np.eye(4)
-    shift[:3, 3] = 10.0, -5.0, 3.0
-    moved.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
-    for each in (volume, node):
-        each.SetAndObserveTransformNodeID(moved.GetID())
-    assert predictionOf(node, volume) is not None, "nothing was changed yet"
-    for each in (volume, node):
-        each.HardenTransform()
-    assert predictionOf(node, volume) is None
-    tick(ui, "brainstem")
-    assert save(host).startswith("case-0001, revision 1, is saved.")
-    (revision,) = Project(folder).state().current
-    assert revision.prediction is None and str(revision.corrected_from) == "format-one 1.0"
-
-
 def test_new_structures_and_structures_that_are_absent(host, ui, folder: Path):
     volume = add_volume()
     ui.inputVolumeSelector.setCurrentNode(volume)
@@ -315,127 +173,6 @@ def test_new_structures_and_structures_that_are_absent(host, ui, folder: Path):
         "left parotid gland",
     }, "each segmentation has its own ticks"
     assert "made for 'CT'" in ui.saveCorrectionButton.toolTip, "the chosen volume is the other one"
-
-
-def test_marking_the_slice_that_a_view_shows(host, ui, folder: Path):
-    volume = add_volume(matrix=STRAIGHT)
-    empty_segmentation(ui, volume, "nodule")
-    tick(ui, "nodule")
-    ui.judgedComboBox.setCurrentIndex(1)
-    for number in (5, 6, 2):
-        host.slices["Red"].view.show(volume, ras_of(volume, (number, 9, 11)))
-        ui.markJudgedButton.click()
-    assert ui.judgedSlicesLineEdit.text == "z:2,5-6" and ui.saveCorrectionButton.enabled
-    host.slices["Green"].view.show(volume, ras_of(volume, (5, 9, 11)))
-    ui.judgedViewComboBox.setCurrentIndex(2)
-    ui.markJudgedButton.click()
-    assert "along y: clear the marks first" in ui.saveCorrectionButton.toolTip
-    ui.clearJudgedButton.click()
-    ui.markJudgedButton.click()
-    assert ui.judgedSlicesLineEdit.text == "y:9" and ui.saveCorrectionButton.enabled
-    ui.judgedSlicesLineEdit.text = "middle"
-    ui.judgedSlicesLineEdit.editingFinished.emit()
-    assert not ui.saveCorrectionButton.enabled and "'middle' does not name slices" in ui.saveCorrectionButton.toolTip
-    ui.judgedSlicesLineEdit.text = "z:14"
-    ui.judgedSlicesLineEdit.editingFinished.emit()
-    assert save(host) == "Not saved: The image has no slice 14 along z: they count from 0 to 13."
-    assert temporary_folders() == [] and not folder.exists()
-
-    oblique = add_volume("oblique")
-    empty_segmentation(ui, oblique, "nodule")
-    assert ui.judgedComboBox.currentIndex == 0, "another scan has another region"
-    ui.judgedComboBox.setCurrentIndex(1)
-    ui.judgedViewComboBox.setCurrentIndex(0)
-    ui.markJudgedButton.click()
-    tick(ui, "nodule")
-    assert "turn it to the volume's axes" in ui.saveCorrectionButton.toolTip
-
-
-def test_a_box_that_was_looked_at_becomes_a_mask(host, ui, folder: Path):
-    import slicer
-    from TransferSegGui.judged_mask import judgedOf
-
-    volume = add_volume(matrix=STRAIGHT)
-    node = empty_segmentation(ui, volume, "nodule")
-    tick(ui, "nodule")
-    ui.judgedComboBox.setCurrentIndex(2)
-    assert "Choose the box" in ui.saveCorrectionButton.toolTip
-    ui.markJudgedButton.click()
-    assert "Nothing is segmented yet" in host.widget.correctPanel.judged.problem
-    ui.segmentEditorWidget.userPaints([ras_of(volume, (7, 9, 11))], 4.0)
-    ui.markJudgedButton.click()
-    box = ui.judgedRoiSelector.currentNode()
-    assert box is not None and ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
-    box.SetCenterWorld(*ras_of(volume, (7, 9, 11)))
-    box.SetSizeWorld(2 * 2.5 * 2, 2 * 1.5 * 2, 2 * 3.5 * 3)
-    expected = np.zeros(SHAPE_ZYX, np.uint8)
-    expected[4:11, 8:11, 9:14] = 1
-    for transformed in (False, True):
-        if transformed:
-            moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-            moved.SetMatrixTransformToParent(
-                slicer.util.vtkMatrixFromArray(np.array([[0, -1, 0, 5], [1, 0, 0, 7], [0, 0, 1, 9], [0, 0, 0, 1.0]]))
-            )
-            for each in (volume, node, box):
-                each.SetAndObserveTransformNodeID(moved.GetID())
-        np.testing.assert_array_equal(judgedOf(node, volume).box.mask(SHAPE_ZYX), expected)
-    assert "is saved." in save(host)
-    (revision,) = Project(folder).state().current
-    np.testing.assert_array_equal(labels_of(revision.case.judged), expected)
-    slicer.mrmlScene.RemoveNode(box)
-    host.process()
-    assert not ui.saveCorrectionButton.enabled and "Choose the box" in ui.saveCorrectionButton.toolTip
-
-
-def test_overlaps_and_transforms_in_the_label_map(host, ui, folder: Path):
-    import slicer
-
-    volume = add_volume()
-    node = empty_segmentation(ui, volume, "one", "two")
-    one, two = node.GetSegmentation().GetSegmentIDs()
-    first_zyx, second_zyx = np.zeros(SHAPE_ZYX, np.uint8), np.zeros(SHAPE_ZYX, np.uint8)
-    first_zyx[2:8, 2:8, 2:8], second_zyx[6:12, 6:12, 6:12] = 1, 1
-    slicer.util.updateSegmentBinaryLabelmapFromArray(first_zyx, node, one, volume)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(second_zyx, node, two, volume)
-    for winner, expected in (
-        (one, np.where(first_zyx, 1, 2 * second_zyx)),
-        (two, np.where(second_zyx, 2, first_zyx)),
-    ):
-        np.testing.assert_array_equal(merged_zyx(node, volume, [winner]), expected)
-    tick(ui, "one")
-    tick(ui, "two")
-    assert save(host).startswith("Not saved: 'one' and 'two' share 8 voxels, and a voxel can belong to one")
-    assert not folder.exists() and temporary_folders() == []
-
-    # Under one transform they move together: nothing changes. Under another one the segments are brought back.
-    moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    shift = np.eye(4)
-    shift[:3, 3] = 3 * IJK_TO_RAS[:3, 0]  # three voxels along x
-    moved.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
-    before = merged_zyx(node, volume, [one])
-    volume.SetAndObserveTransformNodeID(moved.GetID())
-    node.SetAndObserveTransformNodeID(moved.GetID())
-    np.testing.assert_array_equal(merged_zyx(node, volume, [one]), before)
-    volume.SetAndObserveTransformNodeID(None)
-    there = merged_zyx(node, volume, [one])
-    np.testing.assert_array_equal(there, np.roll(before, 3, axis=2))
-
-
-def test_segments_on_another_grid_are_resampled(host, ui):
-    import slicer
-
-    volume = add_volume(matrix=STRAIGHT)
-    fine = slicer.util.addVolumeFromArray(
-        np.zeros((28, 36, 44), np.int16), ijkToRAS=slicer.util.vtkMatrixFromArray(np.diag([1.0, 1.0, 1.5, 1.0]))
-    )
-    node = empty_segmentation(ui, fine, "one")
-    mask_zyx = np.zeros((28, 36, 44), np.uint8)
-    mask_zyx[4:12, 6:20, 8:30] = 1
-    (segment,) = node.GetSegmentation().GetSegmentIDs()
-    slicer.util.updateSegmentBinaryLabelmapFromArray(mask_zyx, node, segment, fine)
-    expected = np.zeros(SHAPE_ZYX, np.uint8)
-    expected[2:6, 3:10, 4:15] = 1
-    np.testing.assert_array_equal(merged_zyx(node, volume, [segment]), expected)
 
 
 def test_the_next_scan_comes_from_a_folder_or_from_what_is_loaded(host, ui, folder: Path, tmp_path: Path):
