@@ -118,7 +118,7 @@ def test_the_version_that_is_recorded_is_the_number_in_the_library(
 ) -> None:
     shutil.copytree(DATA / "model_versions_1" / "clinic", tmp_path / "models" / "clinic")
     monkeypatch.setenv("TRANSFERSEG_MODELS", str(tmp_path / "models"))
-    for name, version in (("clinic@0", "0"), ("clinic@1", "1"), ("head-neck-ct", "2")):
+    for name, version in (("clinic@0", "0"), ("clinic@1", "1"), ("head-neck-ct", "3")):
         capsys.readouterr()
         assert main([*add(project, "pt_22", "--reviewed", "all", "--model", name), "--progress", "json"]) == 0
         result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]

@@ -62,7 +62,7 @@ def test_list_and_show_before_anything_is_fetched(transferseg: Transferseg, libr
     lines = [line.split() for line in out.splitlines()]
     assert code == 0
     assert lines[0] == ["model", "version", "modality", "structures", "spacing", "size", "where"]
-    assert lines[2] == ["head-neck-ct", "2", "CT", "7", "3", "mm", "8.2", "MB", "bundled"]
+    assert lines[2] == ["head-neck-ct", "3", "CT", "7", "3", "mm", "8.2", "MB", "bundled"]
     assert " ".join(lines[3]) == "thorax-abdomen-ct - CT 22 1 mm (inferred) about 65.3 MB to fetch"
     code, out, _ = transferseg("list", "--json")
     bundled, published = json.loads(out)
