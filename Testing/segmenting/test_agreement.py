@@ -30,13 +30,18 @@ def test_labels_of_trained_weights_in_bfloat16_are_those_of_float32():
     plan = TilePlan(TILE.start_zyx, TILE.stop_zyx, (132, 132, 132))
     seen = tile_input(scan.intensities_zyx, scan.outside, plan, TILE)
     with torch.inference_mode():
-        expected = network(torch.from_numpy(seen)[None, None])[0].argmax(dim=0).numpy()
+        by_float32 = network(torch.from_numpy(seen)[None, None])[0]
+    expected = by_float32.argmax(dim=0).numpy()
+    best_two = by_float32.topk(2, dim=0).values.numpy()
     logits = Predictor(network, choose_device("cpu", torch.bfloat16)).logits(seen, scan.outside)
     assert logits.dtype == torch.bfloat16
     got = logits.argmax(dim=0).numpy()
     in_a_structure = (got != 0) | (expected != 0)
     assert len(np.unique(expected)) >= 7 and in_a_structure.sum() > 5000
     assert np.mean(got == expected) > 0.9998
-    assert np.mean(got[in_a_structure] == expected[in_a_structure]) > 0.9985
+    # Only where two classes are as good as equal (logits reach 30) may the other one win, and that is rare: with a last
+    # layer in half precision 0.24 % of the voxels in structures differed.
+    assert (best_two[0] - best_two[1])[got != expected].max(initial=0.0) < 0.05
+    assert np.mean(got[in_a_structure] == expected[in_a_structure]) > 0.998
     # Half precision must not favour the background, the first of the classes, where two are close.
     assert abs(int((got != 0).sum()) - int((expected != 0).sum())) < 10
