@@ -39,9 +39,8 @@ def test_labels_of_trained_weights_in_bfloat16_are_those_of_float32():
     in_a_structure = (got != 0) | (expected != 0)
     assert len(np.unique(expected)) >= 7 and in_a_structure.sum() > 5000
     assert np.mean(got == expected) > 0.9998
-    # Only where two classes are as good as equal (logits reach 30) may the other one win, and that is rare: with a last
-    # layer in half precision 0.24 % of the voxels in structures differed.
+    assert np.mean(got[in_a_structure] == expected[in_a_structure]) > 0.9985
+    # Only where two classes are as good as equal may the other one win; logits reach 30.
     assert (best_two[0] - best_two[1])[got != expected].max(initial=0.0) < 0.05
-    assert np.mean(got[in_a_structure] == expected[in_a_structure]) > 0.998
     # Half precision must not favour the background, the first of the classes, where two are close.
     assert abs(int((got != 0).sum()) - int((expected != 0).sum())) < 10

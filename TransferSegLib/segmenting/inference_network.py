@@ -10,9 +10,10 @@ Five changes leave the answer the same but for rounding:
 - The levels on the way down and the last one, whose maps are the largest, are computed in slabs along z.
 - Where a tile sees nothing (air, or beyond the scan) the maps are filled with the constants they hold there, see
   ``content.py``.
-- In half precision the last layer computes in float32, and its logits are stored less the largest of their voxel, which
-  no probability depends on. bfloat16 keeps two to three digits of a number: of two logits of 12 that differ by 0.02 it
-  makes one number, and the first class wins, mostly the background; of their difference it keeps as many digits.
+- In half precision the last layer (in bfloat16 the last convolution, too) computes in float32, and its logits are stored
+  less the largest of their voxel, which no probability depends on. bfloat16 keeps two to three digits of a number: of two
+  logits of 12 that differ by 0.02 it makes one number, and the first class wins, mostly the background; of their
+  difference it keeps as many digits.
 
 Processor seconds of one tile on one core, bfloat16, channels last (``Testing/benchmarks/tile_memory.py``): width 16 and
 212 voxels a side 6.4 instead of 9.0, width 32 and 180 voxels 12.8 instead of 15.4.
@@ -63,7 +64,9 @@ class InferenceNetwork:
         with torch.no_grad():
             down, up = (cast(list[ConvolutionPair], list(pairs)) for pairs in (network.down, network.up))
             self._down = [[self._convolution(layer) for layer in (pair.first, pair.second)] for pair in down]
-            self._up = [self._up_weights(pair) for pair in up]
+            # bfloat16 has 8 bits for a number: what the last layer answers to is not rounded to them.
+            finest = torch.float32 if dtype == torch.bfloat16 else dtype
+            self._up = [self._up_weights(pair, finest if pair is up[-1] else dtype) for pair in up]
             self._head = self._convolution(network.head, dtype=torch.float32 if self._is_half else dtype)
         self._nothing: float | None = None
         self._constants: dict[str, torch.Tensor] = {}
@@ -175,7 +178,7 @@ class InferenceNetwork:
     def _join_and_convolve(self, low: torch.Tensor, skip: torch.Tensor, step: int) -> torch.Tensor:
         """Apply a pair of convolutions of the way up to the maps of the level below and the kept ones of this level."""
         from_low, from_skip, bias, second, second_bias = self._up[step]
-        maps = functional.conv3d(skip, from_skip, bias)
+        maps = functional.conv3d(skip, from_skip, bias).to(second.dtype)
         maps += functional.conv_transpose3d(low, from_low, stride=2, padding=2)
         maps = functional.conv3d(functional.relu(maps, inplace=True), second, second_bias)
         return functional.relu(maps, inplace=True)
@@ -185,14 +188,17 @@ class InferenceNetwork:
         logits = functional.conv3d(maps.to(self._head[0].dtype), *self._head)
         return logits.sub_(logits.amax(dim=1, keepdim=True)) if self._is_half else logits
 
-    def _up_weights(self, pair: ConvolutionPair) -> tuple[torch.Tensor, ...]:
-        """Split the first convolution of a pair of the way up into its part for the level below and for this level."""
+    def _up_weights(self, pair: ConvolutionPair, second: torch.dtype) -> tuple[torch.Tensor, ...]:
+        """Split the first convolution of a pair of the way up into its part for the level below and for this level.
+
+        ``second`` is the precision of the pair's second convolution.
+        """
         weight = pair.first.weight.detach()
         low_channels = weight.shape[1] * 2 // 3
         return (
             self._ready(repeated_then_convolved(weight[:, :low_channels])),
             *self._convolution(pair.first, weight[:, low_channels:]),
-            *self._convolution(pair.second),
+            *self._convolution(pair.second, dtype=second),
         )
 
     def _convolution(
