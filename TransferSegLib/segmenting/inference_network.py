@@ -10,10 +10,10 @@ Five changes leave the answer the same but for rounding:
 - The levels on the way down and the last one, whose maps are the largest, are computed in slabs along z.
 - Where a tile sees nothing (air, or beyond the scan) the maps are filled with the constants they hold there, see
   ``content.py``.
-- In half precision the last layer (in bfloat16 the last convolution, too) computes in float32, and its logits are stored
-  less the largest of their voxel, which no probability depends on. bfloat16 keeps two to three digits of a number: of two
-  logits of 12 that differ by 0.02 it makes one number, and the first class wins, mostly the background; of their
-  difference it keeps as many digits.
+- In half precision the last layer (in bfloat16 the last convolution, too) computes in float32, and its logits are
+  stored less the largest of their voxel, which no probability depends on. bfloat16 keeps two to three digits of a
+  number: of two logits of 12 that differ by 0.02 it makes one number, and the first class wins, mostly the background;
+  of their difference it keeps as many digits.
 
 Processor seconds of one tile on one core, bfloat16, channels last (``Testing/benchmarks/tile_memory.py``): width 16 and
 212 voxels a side 6.4 instead of 9.0, width 32 and 180 voxels 12.8 instead of 15.4.
