@@ -37,6 +37,20 @@ def test_no_verb_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: transferseg" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "transferseg: the following arguments are required: SCAN, --output (see: transferseg segment --help)\n"),
+        (["a.nii", "--output", "b", "--nope"], "transferseg: unrecognized arguments: --nope (see: transferseg --help)\n"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["segment", *words])
+    assert stopped.value.code == 2
+    assert capsys.readouterr() == ("", said)
+
+
 def test_models_show_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "show", MODEL]) == 0
     shown = capsys.readouterr().out

@@ -77,6 +77,13 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_below_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.touch()
+    assert segment(SCANS[0], "--output", notes / "new" / "out.nii.gz") == 2
+    assert f"{notes} is a file, not a folder. Name another folder." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("memory", ["0", "-1", "nan"])
 def test_memory_that_makes_no_sense(memory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert segment(SCANS[0], "--output", tmp_path / "out.nii.gz", "--memory", memory) == 2

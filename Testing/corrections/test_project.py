@@ -110,8 +110,12 @@ def test_the_bin(make, project: Project) -> None:
         project.remove_case("x")
     assert project.restore_case("case-0001") == project.revisions("case-0001")[0]
     assert make.values(read_dataset(project.folder).case("case-0001").labels) == [1, 2, 0, 0, 0, 0]
-    project.remove_case("case-0001")
-    project.remove_case("case-0002")
+    for wrong in (["case-0001", "x"], ["case-0001", "case-0002", "case-0003"]):
+        with pytest.raises(DatasetError, match="no case"):
+            project.remove_cases(wrong)
+        assert read_dataset(project.folder).ids == ("case-0002", "case-0001"), "all or none"
+    binned = project.remove_cases(["case-0001", "case-0002", "case-0001"])
+    assert [revision.case.id for revision in binned] == ["case-0001", "case-0002"]
     assert len(read_dataset(project.folder)) == 0
     again = make.add(0, 2)
     assert again.replaced and again.revision.number == 2 and "is back" in again.notes[0]
@@ -142,6 +146,14 @@ def test_label_values_are_tied_to_names(make, project: Project, tmp_path: Path) 
     plain = project.add_case(make.scan(3), make.labels(9, 3), ["tumour"], prediction=make.labels(3))
     assert make.values(plain.revision.case.labels) == [9, 3, 0, 0, 0, 0]
     assert make.values(plain.revision.prediction) == [3, 0, 0, 0, 0, 0]
+
+
+def test_a_structure_called_all_is_one_structure(make, project: Project) -> None:
+    """Ticked alone it must not stand for its neighbours, which nobody reviewed."""
+    added = project.add_case(make.scan(0), make.labels(1, 2), "all", structures={1: "All", 2: "spleen"})
+    assert added.revision.case.annotated == ("All",)
+    absent = project.add_case(make.scan(1), make.labels(1, 2), "all", structures={1: "liver", 2: "spleen"})
+    assert absent.revision.case.annotated == ("All",), "the project knows it: it was looked for and is not there"
 
 
 def test_a_prediction_may_have_values_of_its_own(make, project: Project) -> None:

@@ -209,8 +209,8 @@ def run_remove(arguments: argparse.Namespace) -> int:
     """Put cases in the bin."""
     from TransferSegLib.corrections.project import Project
 
-    for case in arguments.cases:
-        Project(arguments.project).remove_case(case)
+    for revision in Project(arguments.project).remove_cases(arguments.cases):
+        case = revision.case.id
         back = shlex.join(["transferseg", "cases", "restore", case, "--project", str(arguments.project)])
         print(f"{case} is removed; it comes back with: {back}")
     return 0

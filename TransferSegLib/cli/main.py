@@ -10,6 +10,7 @@ import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from TransferSegLib.errors import Cancelled, TransferSegError
 from TransferSegLib.version import code_version
@@ -58,9 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line; the verbs' parsers are of this kind, too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with 2, without the whole usage, in which it would not be found."""
+        self.exit(2, f"transferseg: {message} (see: {self.prog} --help)\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="transferseg",
         description="Segment structures in 3D scans, and adapt the model to new ones from a few corrected cases.",
     )

@@ -177,9 +177,11 @@ def reviewed_structures(
 ) -> tuple[Structure, ...]:
     """Return the reviewed structures, as the label map or else the project describes them.
 
-    'all' are those of the label map's own names. Raises DatasetError for no names and for names neither knows.
+    'all' are those of the label map's own names, unless a structure is called so: then only that one was named, for
+    what was not reviewed must not be learned from. Raises DatasetError for no names and for names neither knows.
     """
-    wanted = own.names if names == "all" else (names,) if isinstance(names, str) else tuple(names)
+    is_every = names == "all" and all(one is None or one.find("all") is None for one in (own, known))
+    wanted = own.names if is_every else (names,) if isinstance(names, str) else tuple(names)
     if not wanted:
         raise DatasetError("Say which structures were reviewed: only from these is anything learned.")
     sets = [own] if known is None else [own, known]

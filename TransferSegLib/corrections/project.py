@@ -129,14 +129,21 @@ class Project:
 
         Raises DatasetError when there is no such case, or it is in the bin already.
         """
+        return self.remove_cases([case_id])[0]
+
+    def remove_cases(self, case_ids: Iterable[str]) -> tuple[Revision, ...]:
+        """Put all of these cases in the bin, or none: as ``remove_case`` for each, in one step."""
+        binned = []
         with self.changing() as change:
-            latest = change.state.latest(case_id)
-            if latest.removed:
-                raise DatasetError(f"The case '{case_id}' was removed already, {latest.removed}.")
-            latest = replace(latest, removed=now_utc())
-            current = tuple(revision for revision in change.state.current if revision.case.id != case_id)
-            change.save(replace(change.state, current=current, removed=(*change.state.removed, latest)))
-        return latest
+            for case_id in dict.fromkeys(case_ids):
+                latest = change.state.latest(case_id)
+                if latest.removed:
+                    raise DatasetError(f"The case '{case_id}' was removed already, {latest.removed}.")
+                binned.append(replace(latest, removed=now_utc()))
+            gone = {revision.case.id for revision in binned}
+            current = tuple(revision for revision in change.state.current if revision.case.id not in gone)
+            change.save(replace(change.state, current=current, removed=(*change.state.removed, *binned)))
+        return tuple(binned)
 
     def restore_case(self, case_id: str) -> Revision:
         """Bring a removed case back as it was, with its structures; raises DatasetError when it is not in the bin."""

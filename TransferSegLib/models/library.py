@@ -211,10 +211,10 @@ def _check_free(name: str, library: Path, replace: bool) -> Path | None:
     if find_bundled_model(name) is not None:
         raise ModelError(f"'{name}' is the name of a model that comes with TransferSeg: give another with --name.")
     existing = find_library_model(name, library)
-    if existing is not None and replace and is_line(existing):
+    if existing is not None and is_line(existing):
         raise ModelError(
-            f"The model '{name}' has versions ({existing}), which would lose what they were made from: give another "
-            "name with --name, or remove it first."
+            f"There is a model '{name}' in the library already ({existing}), and it has versions, which would lose what "
+            "they were made from: give another name with --name, or remove it first."
         )
     if existing is not None and not replace:
         raise ModelError(

@@ -70,6 +70,9 @@ def check_writable(path: Path | str) -> None:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
+        file = next((folder for folder in path.parents if folder.is_file()), None)
+        if file is not None:
+            raise ScanError(f"{path} cannot be written: {file} is a file, not a folder. Name another folder.") from error
         raise ScanError(f"{path} cannot be written: {error.strerror}. Check the folder's permissions.") from error
 
 
