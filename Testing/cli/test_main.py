@@ -41,7 +41,7 @@ def test_no_verb_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "said"),
     [
         ([], "transferseg: the following arguments are required: SCAN, --output (see: transferseg segment --help)\n"),
-        (["a.nii", "--output", "b", "--nope"], "transferseg: unrecognized arguments: --nope (see: transferseg --help)\n"),
+        (["a", "--output", "b", "--nope"], "transferseg: unrecognized arguments: --nope (see: transferseg --help)\n"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,9 +180,9 @@ def test_version_0_is_called_0_whatever_its_maker_called_it(
 
 def test_a_line_is_not_replaced(library: Path, saved: Path, add: Add) -> None:
     add(name="tiny")
-    for replace in (True, False):  # without, too, it is not to suggest what would be refused
-        with pytest.raises(ModelError, match="has versions, which would .*with --name, or remove it first") as refusal:
-            import_model(saved, library, replace=replace)
+    for may_replace in (True, False):  # without, too, it is not to suggest what would be refused
+        with pytest.raises(ModelError, match=r"has versions, which would .*with --name, or remove it first") as refusal:
+            import_model(saved, library, replace=may_replace)
         assert "--replace" not in str(refusal.value)
     remove_model("tiny", library)
     import_model(saved, library)

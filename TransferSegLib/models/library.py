@@ -213,8 +213,8 @@ def _check_free(name: str, library: Path, replace: bool) -> Path | None:
     existing = find_library_model(name, library)
     if existing is not None and is_line(existing):
         raise ModelError(
-            f"There is a model '{name}' in the library already ({existing}), and it has versions, which would lose what "
-            "they were made from: give another name with --name, or remove it first."
+            f"There is a model '{name}' in the library already ({existing}), and it has versions, which would lose "
+            "what they were made from: give another name with --name, or remove it first."
         )
     if existing is not None and not replace:
         raise ModelError(

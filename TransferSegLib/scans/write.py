@@ -70,10 +70,11 @@ def check_writable(path: Path | str) -> None:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        file = next((folder for folder in path.parents if folder.is_file()), None)
-        if file is not None:
-            raise ScanError(f"{path} cannot be written: {file} is a file, not a folder. Name another folder.") from error
-        raise ScanError(f"{path} cannot be written: {error.strerror}. Check the folder's permissions.") from error
+        why = f"{error.strerror}. Check the folder's permissions."
+        for parent in path.parents:
+            if parent.is_file():
+                why = f"{parent} is a file, not a folder. Name another folder."
+        raise ScanError(f"{path} cannot be written: {why}") from error
 
 
 def _prepare(label_map: sitk.Image, label_set: LabelSet, path: Path) -> tuple[sitk.Image, dict[int, _Extent]]:
