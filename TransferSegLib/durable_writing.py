@@ -39,8 +39,8 @@ def replace_file(source: Path, target: Path) -> None:
     _patiently(lambda: source.replace(target))
 
 
-def move_folder(source: Path, target: Path) -> None:
-    """Give a folder a name that nothing has yet, in one step; raises OSError."""
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder a name that nothing has yet, in one step; raises OSError."""
     _patiently(lambda: source.rename(target))
 
 

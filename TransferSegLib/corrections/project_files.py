@@ -28,7 +28,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.corrections.content_hash import hash_volume
 from TransferSegLib.datasets.dataset import FILE_NAME
-from TransferSegLib.durable_writing import flush_file, flush_folder, move_folder, unfinished_texts, write_text_durably
+from TransferSegLib.durable_writing import flush_file, flush_folder, move, unfinished_texts, write_text_durably
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.progress import CancelToken
@@ -113,7 +113,7 @@ class Incoming:
         flush_folder(self.folder)
         write_text_durably(self._target_file, target.relative_to(self._project).as_posix())
         case_folder.mkdir(parents=True, exist_ok=True)
-        move_folder(self.folder, target)
+        move(self.folder, target)
         for folder in (case_folder, case_folder.parent, self._project):
             flush_folder(folder)
         return target

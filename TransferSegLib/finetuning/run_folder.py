@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from TransferSegLib.durable_writing import move_folder, replace_file, write_text_durably
+from TransferSegLib.durable_writing import move, replace_file, write_text_durably
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.models.archive import read_model_files
@@ -81,7 +81,7 @@ class RunFolder:
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
                 write_files(part, files)
-                move_folder(part, copy)
+                move(part, copy)
             except OSError as error:
                 raise self._unwritable(copy.name, error) from error
         return copy

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from TransferSegLib.durable_writing import move_folder
+from TransferSegLib.durable_writing import move
 from TransferSegLib.errors import JobError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.jobs.events import Event, EventWriter, JobState, read_events
@@ -57,7 +57,7 @@ def create_job(request: JobRequest, jobs: Path | None = None) -> Path:
             while True:
                 folder = jobs / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{request.kind}-{secrets.token_hex(2)}"
                 if not folder.exists():
-                    move_folder(part, folder)
+                    move(part, folder)
                     return folder
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
@@ -132,7 +132,7 @@ def remove_job(folder: Path) -> None:
     DeviceQueue(folder.parent).leave(folder.name)
     retired = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.removed")
     try:
-        move_folder(folder, retired)
+        move(folder, retired)
         shutil.rmtree(retired)
     except OSError as error:
         raise JobError(f"The job {folder.name} cannot be removed completely: {error.strerror or error}.") from error

@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import Cancelled, ModelError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.models.catalogue import Download, git_blob_id, megabytes
@@ -135,7 +136,7 @@ def fetch_file(
             part.discard()
         with session or new_session() as used:
             _Fetching(download, part, name, progress, cancel, used, pauses_s).run()
-        part.path.replace(part.complete)
+        replace_file(part.path, part.complete)
     except OSError as error:
         raise _not_writable(part, error) from error
     return part.complete

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from TransferSegLib.durable_writing import move
 from TransferSegLib.errors import ModelError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.models.archive import is_model_file
@@ -151,7 +152,7 @@ def remove_model(name: str, library: Path) -> Path:
         if path is None:
             raise ModelError(f"The model '{name}' was removed by another program in the meantime.")
         (work / _REMOVED).mkdir()
-        path.rename(work / _REMOVED / path.name)
+        move(path, work / _REMOVED / path.name)
         flush_names(library)
     return path
 
@@ -243,11 +244,11 @@ def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken |
             cancel.check()
         if existing is not None:
             (work / _REPLACED).mkdir()
-            existing.rename(work / _REPLACED / existing.name)
-        written.rename(target)
+            move(existing, work / _REPLACED / existing.name)
+        move(written, target)
         if existing is not None and existing != target:
             (work / _REMOVED).mkdir()
-            (work / _REPLACED / existing.name).rename(work / _REMOVED / existing.name)
+            move(work / _REPLACED / existing.name, work / _REMOVED / existing.name)
         flush_names(library)
     return Added(target, incoming.description, incoming.entry, incoming.kind, incoming.claimed)
 
@@ -289,11 +290,11 @@ def _tidy(library: Path) -> None:
         for old in sorted(replaced.iterdir()) if replaced.is_dir() else []:
             new = library / old.name
             if not new.exists():
-                old.rename(new)
+                move(old, new)
             elif old.is_dir() and not old.is_symlink():
                 for file in sorted(old.iterdir()):
                     if not is_model_file(file.name) and not (new / file.name).exists():
-                        file.rename(new / file.name)
+                        move(file, new / file.name)
         shutil.rmtree(leftover, ignore_errors=True)
     with suppress(OSError):
         leftovers.rmdir()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.durable_writing import move_folder
+from TransferSegLib.durable_writing import move
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import (
     MODEL_FILE,
@@ -268,18 +268,18 @@ def _put_in_place(complete: Path, folder: Path) -> None:
     lies beside its place under a hidden name, and it comes back when the second rename fails.
     """
     if not folder.exists():
-        move_folder(complete, folder)
+        move(complete, folder)
         return
     if not folder.is_dir():
         raise ModelError(f"{folder} is a file: choose a folder for the model.")
     retired = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
-    move_folder(folder, retired)
+    move(folder, retired)
     try:
-        move_folder(complete, folder)
+        move(complete, folder)
     except BaseException:
-        move_folder(retired, folder)
+        move(retired, folder)
         raise
     for file in retired.iterdir():
         if file.name not in (MODEL_FILE, WEIGHTS_FILE):
-            file.rename(folder / file.name)
+            move(file, folder / file.name)
     shutil.rmtree(retired)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from TransferSegLib.durable_writing import move_folder
+from TransferSegLib.durable_writing import move
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import WEIGHTS_FILE, WeightsRecord, read_model_files
 from TransferSegLib.models.description import ModelDescription
@@ -183,7 +183,7 @@ def remove_version(name: str, library: Path, number: int, force: bool = False) -
         write_state(line, state.removed(number, now()))
         folder = version_folder(line, number)
         (work / "removed").mkdir()
-        folder.rename(work / "removed" / folder.name)
+        move(folder, work / "removed" / folder.name)
         flush_names(folder.parent)
     return folder
 
@@ -311,12 +311,12 @@ def _put(written: Path, line: Path, number: int, chosen: bool) -> None:
     if not line.exists():
         if chosen:
             write_state(written.parent, LineState().promoted(number, now()))
-        move_folder(written.parent, line)
+        move(written.parent, line)
         return
     places = line / VERSIONS_FOLDER
     places.mkdir(exist_ok=True)
     for folder in sorted(written.iterdir(), key=lambda path: int(path.name)):  # version 0 makes it a line
-        move_folder(folder, places / folder.name)
+        move(folder, places / folder.name)
     flush_names(places)
     if chosen:
         write_state(line, read_state(line).promoted(number, now()))

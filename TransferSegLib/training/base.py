@@ -18,6 +18,7 @@ import torch
 
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.datasets.split import split_groups
+from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance, is_model_name
 from TransferSegLib.models.store import save_model
@@ -150,7 +151,7 @@ def _forget_after(history: Path, step: int) -> None:
     kept = [line for line in lines if _step_of(line) <= step]
     part = history.with_name(history.name + ".part")
     part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    part.replace(history)
+    replace_file(part, history)
 
 
 def _step_of(line: str) -> float:
