@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import pytest
 from Testing.study.conftest import WriteStudy, study_entry
 from TransferSegLib.cli.main import main
 from TransferSegLib.errors import Cancelled, StudyError
+from TransferSegLib.models.locate import find_model
 from TransferSegLib.progress import CancelToken, Progress
 from TransferSegLib.study import running
+from TransferSegLib.study.base_facts import BaseFacts, facts_file, keep_facts, read_facts
 from TransferSegLib.study.configuration import Study
 from TransferSegLib.study.results import ResultsFile
 from TransferSegLib.study.running import StudyOptions, run_study
@@ -86,6 +89,9 @@ def test_a_study_is_interrupted_resumed_changed_and_reported(
     page = (tmp_path / "docs" / "page.md").read_text(encoding="utf-8")
     assert printed.strip().splitlines()[-1] in page
     assert "images/study-sparse.png" in page
+    weights = results["sparse/slab/1/ours/1"].base_weights
+    facts = read_facts(facts_file(study))["sparse", weights]
+    assert f"| sparse | 4 | 1 | {facts.dice:.3f} | bright ball 4, dark ball 4 | {weights} |" in printed
     assert (tmp_path / "docs" / "images" / "study-sparse.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -141,7 +147,6 @@ def _check_bases_handed_in(study: Study, world: Path, model: Path, folder: Path)
 def test_a_base_is_handed_in_only_when_it_is_the_one_described(
     world: Path, tmp_path: Path, write_study: WriteStudy
 ) -> None:
-    from TransferSegLib.models.locate import find_model
     from TransferSegLib.study.bases import handed_in
     from TransferSegLib.study.study_data import prepare_data
 
@@ -171,7 +176,7 @@ def test_a_crashing_run_costs_that_run(
         "starts": [],
         "last_loss": None,
     }
-    monkeypatch.setattr(running, "train", lambda *words: running.ReadyBase(tmp_path, "w"))
+    monkeypatch.setattr(running, "train", lambda *words: running.ReadyBase(find_model(None), "w"))
 
     def child(self: object, module: str, place: Path, request: dict[str, object], threads: int) -> dict[str, object]:
         if "again" in place.name and "ours" in place.name:
@@ -195,6 +200,21 @@ def test_what_a_crashed_process_said_is_kept(world: Path, tmp_path: Path, write_
     kept = Path(str(caught.value).rpartition("See ")[2].rstrip("."))
     assert "Traceback" in kept.read_text(encoding="utf-8")
     assert not (tmp_path / "work" / "x").exists()
+
+
+def test_facts_of_bases_are_kept_once(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "study.bases.jsonl"
+    first = BaseFacts("sparse", "ab", 9, 2, {"cord": 5, "mandible": 9}, 0.5)
+    for facts in (first, first, replace(first, weights="cd"), replace(first, dice=None)):
+        keep_facts(file, facts)
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 2
+    assert read_facts(file) == {
+        ("sparse", "ab"): replace(first, dice=None),
+        ("sparse", "cd"): replace(first, weights="cd"),
+    }
+    file.write_text('{"base": "sparse"}\n', encoding="utf-8")
+    with pytest.raises(StudyError, match=r"holds no facts of bases .* remove it"):
+        read_facts(file)
 
 
 def test_two_studies_do_not_share_a_work_folder(world: Path, tmp_path: Path, write_study: WriteStudy) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import StudyError
+from TransferSegLib.study.base_facts import facts_file, read_facts
 from TransferSegLib.study.choosing import candidates, choice_study
 from TransferSegLib.study.configuration import Study, size_word
 from TransferSegLib.study.results import Result, ResultsFile, finished_runs
@@ -50,6 +51,7 @@ def report_text(statistics: StudyStatistics, pictures: Sequence[str] = ()) -> st
         title = f"### Base {base} against base {against}"
         parts.append(_comparison(title, statistics.gains_of_base(base, against), statistics))
     parts.append(choice_text(statistics.study))
+    parts.append(_bases(statistics))
     parts.append(_cost(statistics))
     parts.append(_knobs(statistics))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -272,6 +274,21 @@ def choice_text(study: Study) -> str:
     )
     title = "### Knobs tried on validation cases"
     return f"{title}\n\n{words}\n\n{table(('setting', *names, 'mean', 'runs'), rows)}"
+
+
+def _bases(statistics: StudyStatistics) -> str:
+    """Return what the bases of these runs learned from, and how well they know it."""
+    used = {(result.base, result.base_weights) for result in _all_results(statistics)}
+    facts = [one for key, one in read_facts(facts_file(statistics.study)).items() if key in used]
+    if not facts:
+        return ""
+    rows = []
+    for one in sorted(facts, key=lambda one: list(statistics.study.bases).index(one.base)):
+        drawn = ", ".join(f"{name} {count}" for name, count in one.drawn.items())
+        dice = "-" if one.dice is None else f"{one.dice:.3f}"
+        rows.append((one.base, str(one.cases or "-"), str(one.validation), dice, drawn or "-", one.weights))
+    header = ("base", "cases", "of them validation", "Dice on these", "drawn in so many cases", "weights (hash)")
+    return f"### Bases\n\n{table(header, rows)}"
 
 
 def _cost(statistics: StudyStatistics) -> str:

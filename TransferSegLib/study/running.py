@@ -23,6 +23,7 @@ from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import Cancelled, StudyError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Stage
+from TransferSegLib.study.base_facts import facts_file, facts_of, keep_facts
 from TransferSegLib.study.bases import ReadyBase, handed_in, ready_base, train
 from TransferSegLib.study.case_selection import training_set
 from TransferSegLib.study.child import REQUEST_FILE, RESULT_FILE, read_progress
@@ -152,6 +153,7 @@ class _Running:
             mine = [run for run in pending if run.base == name]
             if mine:
                 base = self._base(name, data)
+                keep_facts(facts_file(self._study), facts_of(self._study, data, name, base))
                 self._make(mine, base, data, precision, stage)
         return StudyOutcome(len(wanted), len(found), self._made, self._failed)
 
