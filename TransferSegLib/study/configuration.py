@@ -29,7 +29,9 @@ _KNOBS_OF_A_STUDY: dict[str, Any] = {"minutes": 0, "report_cases": 0}
 class Collection:
     """Images with label maps; paths are relative to the study's data folder. See ``datasets.make.FolderSource``.
 
-    ``structures``: names by label value, or a JSON file. ``annotated``: 'present', 'all' or a CSV table.
+    ``structures``: names by label value, or a JSON file. ``annotated``: 'present', 'all' or a CSV table. With
+    ``cases_per_patient`` above 1 the numbers at the end of the cases' names say who is one patient: 1 and 2, 3 and 4,
+    and so on.
     """
 
     images: str
@@ -42,6 +44,7 @@ class Collection:
     modality: str = ""
     license: str = ""
     description: str = ""
+    cases_per_patient: int = 1
 
 
 @dataclass(frozen=True)

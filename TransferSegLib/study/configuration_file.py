@@ -105,6 +105,9 @@ def _collection(name: str, entry: Any) -> Collection:
     structures = _object(entry, where).get("structures")
     if isinstance(structures, dict) and not all(key.isdecimal() for key in structures):
         raise _Wrong(f'{where}: \'structures\' must give a name for each label value, e.g. {{"1": "liver"}}')
+    count = entry.get("cases_per_patient", 1)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise _Wrong(f"{where}: 'cases_per_patient' must be a whole number from 1 up, not {count!r}")
     return _built(Collection, entry, where)
 
 

@@ -89,7 +89,7 @@ def _hash(study: Study, base_name: str, task_name: str, size: int, configuration
     entry = {
         "method": METHOD,
         "base": _grid(study, base_name) if configuration.strategy == "scratch" else base_identity(study, base_name),
-        "collection": asdict(study.collections[task.collection]),
+        "collection": _collection(study, task.collection),
         "structures": task.structures,
         "selection": asdict(task.selection),
         "size": size,
@@ -107,13 +107,21 @@ def base_identity(study: Study, name: str) -> object:
         return base.model
     left_out = [study.tasks[task] for task in base.without_cases_of]
     return {
-        "collection": asdict(study.collections[base.collection]),
+        "collection": _collection(study, base.collection),
         "without_structures": sorted(base.without_structures),
         # The rules, not the names of the tasks, decide which cases are left out.
         "without_cases_of": sorted(json.dumps(asdict(task.selection), sort_keys=True) for task in left_out),
         "only_fully_annotated": base.only_fully_annotated,
         "knobs": base.training().to_json(),
     }
+
+
+def _collection(study: Study, name: str) -> dict[str, object]:
+    """Return a collection's entry, with what came later only where it is used, so that it changes no earlier hash."""
+    entry = asdict(study.collections[name])
+    if entry["cases_per_patient"] == 1:
+        del entry["cases_per_patient"]
+    return entry
 
 
 def hash_of(entry: object) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from TransferSegLib.datasets.dataset import Dataset
+from TransferSegLib.datasets.dataset import Dataset, write_dataset
 from TransferSegLib.datasets.make import DatasetFacts, FolderSource, dataset_from_folders
 from TransferSegLib.errors import DatasetError, StudyError
 from TransferSegLib.progress import CancelToken, ProgressCallback
@@ -55,7 +56,9 @@ def prepare_data(
             )
         except DatasetError as error:
             raise StudyError(f"The collection '{name}' cannot be used: {error}") from error
-        datasets[name] = made.dataset
+        datasets[name] = _by_patient(made.dataset, name, collection)
+        if datasets[name] is not made.dataset:
+            write_dataset(datasets[name], folder / name)
     chosen: dict[tuple[str, SelectionRule], Selection] = {}
     selections, splits = {}, {}
     for name, task in study.tasks.items():
@@ -72,6 +75,23 @@ def prepare_data(
                 f"Task '{name}' asks for {most} training cases; its selection leaves {len(splits[name].pool)}."
             )
     return StudyData(datasets, selections, splits)
+
+
+def _by_patient(dataset: Dataset, name: str, collection: Collection) -> Dataset:
+    """Return the dataset with the cases grouped by the numbers of their names, where the collection says so."""
+    if collection.cases_per_patient == 1:
+        return dataset
+    cases = []
+    for case in dataset.cases:
+        number = re.search(r"(\d+)$", case.id)
+        if number is None or int(number[1]) == 0:
+            raise StudyError(
+                f"The collection '{name}' has {collection.cases_per_patient} cases of each patient, numbered from 1, "
+                f"but the case '{case.id}' has no such number."
+            )
+        patient = (int(number[1]) - 1) // collection.cases_per_patient + 1
+        cases.append(replace(case, group=f"patient-{patient:03d}"))
+    return replace(dataset, cases=tuple(cases))
 
 
 def validation_split(dataset: Dataset, selection: Selection, count: int) -> Selection:
