@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from Testing.study.conftest import made_up_dataset
-from TransferSegLib.datasets.dataset import Dataset
+from Testing.study.conftest import WriteStudy, made_up_dataset, study_entry
+from TransferSegLib.datasets.dataset import Dataset, read_dataset
 from TransferSegLib.errors import DatasetError, StudyError
 from TransferSegLib.study.case_selection import Selection, SelectionRule, only_structures, select_cases, training_set
+from TransferSegLib.study.study_data import prepare_data
 
 
 @pytest.fixture
@@ -106,3 +108,27 @@ def test_the_first_selection_of_the_study_is_the_one_its_base_was_made_for(share
     assert chosen.test[:5] == ("pt_60", "pt_17", "pt_120", "pt_141", "pt_66")
     assert chosen.test[-2:] == ("pt_160", "pt_61")
     assert training_set(dataset, chosen, 3, 1) == ("pt_24", "pt_200", "pt_72")
+
+
+def test_numbers_can_say_who_is_one_patient(world: Path, tmp_path: Path, write_study: WriteStudy) -> None:
+    entry = study_entry()
+    for number in range(8):
+        for kind in ("ct", "label"):
+            name = f"p{number // 2}_scan{number % 2}_{kind}.nii.gz"
+            target = tmp_path / "sides" / f"side_{number + 1:03d}_{kind}.nii.gz"
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(world / "twice" / name, target)
+    del entry["collections"]["twice"]["group_pattern"]
+    entry["collections"]["twice"] |= {"images": "sides", "labels": "sides", "cases_per_patient": 2}
+    shutil.copytree(world / "plain", tmp_path / "plain")
+    data = prepare_data(write_study(entry), tmp_path, tmp_path / "collections")
+    for dataset in (data.datasets["twice"], read_dataset(tmp_path / "collections" / "twice")):
+        assert [case.group for case in sorted(dataset.cases, key=lambda case: case.id)] == [
+            f"patient-{number // 2 + 1:03d}" for number in range(8)
+        ]
+    selection = data.selections["again"]
+    sides = [{(int(id[-3:]) - 1) // 2 for id in ids} for ids in (selection.test, selection.pool)]
+    assert not sides[0] & sides[1]
+    entry["collections"]["plain"]["cases_per_patient"] = 2  # its names begin with 0
+    with pytest.raises(StudyError, match="'plain' has 2 cases of each patient, numbered from 1, but the case 'case_0'"):
+        prepare_data(write_study(entry), tmp_path, tmp_path / "collections")

@@ -113,3 +113,29 @@ def test_mistakes_are_said(write_study: WriteStudy) -> None:
     entry["choose"]["grids"]["theirs"] = {}
     with pytest.raises(StudyError, match=r"'choose': there is no strategy theirs"):
         write_study(entry)
+
+
+def test_what_was_not_tried_on_everything_comes_last() -> None:
+    def scored(task: str, knobs: str, dice: float) -> Any:
+        scores = {"c": {"x": (dice, 0.0, 1.0)}}
+        return result(f"sparse/{task}/1/ours@{knobs}/7", scores=scores, patients={"c": "c"})
+
+    found = candidates([scored("a", "whole", 0.7), scored("b", "whole", 0.2), scored("a", "half", 0.65)])
+    assert [(one.knobs, one.runs) for one in found] == [("whole", 2), ("half", 1)]
+
+
+def test_the_limits_of_a_base_are_not_meant_for_choosing(write_study: WriteStudy) -> None:
+    entry = choosing_entry()
+    entry["bases"]["sparse"] |= {"strategies": ["ours"], "seeds": [1], "sizes": [2], "tasks": ["slab"]}
+    assert len(plan_runs(choice_study(write_study(entry)))) == 4
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [({"intensity": ["CT"]}, "no intensity rule 'CT'"), ({"stepps": [1]}, "Unknown knob of fine-tuning: stepps")],
+)
+def test_values_that_cannot_be_tried_are_said(write_study: WriteStudy, grid: dict[str, Any], words: str) -> None:
+    entry = choosing_entry()
+    entry["choose"]["grids"] = {"ours": grid}
+    with pytest.raises(StudyError, match=words):
+        choice_study(write_study(entry))

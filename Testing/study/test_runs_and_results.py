@@ -139,3 +139,27 @@ def test_only_results_of_the_configuration_as_it_is_count(write_study: WriteStud
     runs = plan_runs(write_study(study_entry()))
     good, old = result(runs[0].key, runs[0].hash), result(runs[1].key, "an older hash")
     assert finished_runs(runs, {good.key: good, old.key: old}) == {good.key: good}
+
+
+def test_scratch_is_run_with_the_first_base_that_asks_for_it(write_study: WriteStudy) -> None:
+    entry = study_entry() | {"seeds": [1, 2]}
+    sparse = entry["bases"]["sparse"]
+    # The first base is limited: what it leaves out is not to be missing altogether.
+    entry["bases"] = {"dense": sparse | {"strategies": ["ours"]}, "one": sparse | {"seeds": [1]}, "sparse": sparse}
+    scratch = [run.key for run in plan_runs(write_study(entry)) if run.strategy == "scratch" and run.task == "slab"]
+    assert scratch == ["one/slab/1/scratch/1", "sparse/slab/1/scratch/2"]
+
+
+@pytest.mark.parametrize("spoilt", [{"cpu_s": "x"}, {"wall_s": None}, {"version": None}, {"size": "many"}])
+def test_a_line_with_other_kinds_of_values_is_named(tmp_path: Path, spoilt: dict[str, Any]) -> None:
+    file = ResultsFile(tmp_path / "r.jsonl")
+    file.path.write_text(json.dumps(result().to_json() | spoilt) + "\n", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"Line 1 of .* is no result"):
+        file.read()
+
+
+def test_only_a_distance_may_be_infinite(tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path / "r.jsonl")
+    file.append(result(scores={"a": {"slab": (float("nan"), 0.0, 1.0)}}, patients={"a": "a"}))
+    with pytest.raises(StudyError, match="is no result"):
+        file.read()

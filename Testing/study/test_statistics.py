@@ -16,9 +16,8 @@ from TransferSegLib.study.statistics import (
     Cell,
     StudyStatistics,
     by_patient,
-    check_floors,
-    summarise_gains,
 )
+from TransferSegLib.study.summaries import check_floors, mean_interval, summarise_gains
 
 PATIENTS = "abcdefgh"
 
@@ -84,6 +83,7 @@ def test_gains_are_paired_by_patient_and_seed(write_study: WriteStudy) -> None:
     assert gains[0].p_value == pytest.approx(2 / 256)
     assert gains[0].p_holm == pytest.approx(2 / 256)
     assert gains[0].low is not None and 0 < gains[0].low < 0.045
+    assert (gains[0].by_seed, gains[0].planned) == (pytest.approx((0.045,)), 2)
 
 
 def test_tests_of_one_question_are_corrected_together(write_study: WriteStudy) -> None:
@@ -99,7 +99,9 @@ def test_tests_of_one_question_are_corrected_together(write_study: WriteStudy) -
     assert first.p_holm == pytest.approx(2 * 2 / 256)
     assert second.p_value == pytest.approx(2 * _share_of_rank_sums_up_to(8))
     assert second.p_holm == pytest.approx(max(4 / 256, second.p_value or 0))
-    (summary,) = summarise_gains([first, second])
+    statistics = StudyStatistics(study, results)
+    (summary,) = summarise_gains(statistics, [first, second])
+    assert summary.low is not None and summary.high is not None and summary.low < summary.mean < summary.high
     assert (summary.base, summary.strategy, summary.experiments) == ("sparse", "ours", 2)
     assert summary.largest is first
     assert summary.mean == pytest.approx((0.045 + 0.025) / 2)
@@ -156,3 +158,57 @@ def test_floors(write_study: WriteStudy) -> None:
     average = check_floors(StudyStatistics(study, results + third))[3]
     assert average.reached == pytest.approx(0.05)
     assert average.holds
+
+
+def test_clear_is_only_what_no_seed_contradicts(write_study: WriteStudy) -> None:
+    """A test over patients is sure of these training sets; another draw may say the opposite."""
+    study = write_study(study_entry() | {"seeds": [1, 2]})
+    scratch = np.linspace(0.1, 0.5, 8)
+    results = [results_of("scratch", scratch, seed) for seed in (1, 2)]
+    results.append(results_of("ours", scratch + 0.3, 1))
+    for other, is_clear in ((-0.1, False), (0.1, True)):
+        (gain,) = StudyStatistics(study, [*results, results_of("ours", scratch + other, 2)]).gains_over_scratch()
+        assert gain.by_seed == pytest.approx((0.3, other))
+        assert gain.p_holm == pytest.approx(2 / 256)
+        assert gain.is_clear == is_clear
+
+
+def test_every_task_is_corrected_for_its_own_tests(write_study: WriteStudy) -> None:
+    study = write_study(study_entry())
+    scratch = np.linspace(0.1, 0.8, 8)
+    results = [results_of("scratch", scratch), results_of("ours", scratch + np.arange(1, 9) / 100)]
+    again = [
+        result(one.key.replace("slab", "again"), scores=dict(one.scores), patients=dict(one.patients))
+        for one in results
+    ]
+    gains = StudyStatistics(study, results + again).gains_over_scratch()
+    assert [gain.cell.task for gain in gains] == ["slab", "again"]
+    assert [gain.p_holm for gain in gains] == pytest.approx([2 / 256, 2 / 256])
+
+
+def test_scratch_of_another_width_does_not_stand_in(write_study: WriteStudy) -> None:
+    entry = study_entry()
+    wide = entry["bases"]["sparse"] | {
+        "strategies": ["ours"],
+        "knobs": entry["bases"]["sparse"]["knobs"] | {"width": 4},
+    }
+    entry["bases"]["wide"] = wide
+    dice = np.full(8, 0.5)
+    results = [results_of("scratch", dice), results_of("ours", dice + 0.3, base="wide")]
+    assert StudyStatistics(write_study(entry), results).gains_over_scratch() == []
+
+
+def test_the_interval_of_a_mean_of_gains_draws_patients(write_study: WriteStudy) -> None:
+    study = write_study(study_entry() | {"sizes": [1, 2]})
+    scratch = np.zeros(8)
+    gained = np.arange(8) / 10
+    results = [results_of("scratch", scratch, size=size) for size in (1, 2)]
+    results += [results_of("ours", gained, size=1), results_of("ours", gained, size=2)]
+    statistics = StudyStatistics(study, results)
+    interval = mean_interval(statistics, statistics.gains_over_scratch())
+    # Both sizes gain alike in every patient, so that two experiments say no more than one: the deviation of 0 to 0.7
+    # is 0.229, that of the mean of eight 0.081.
+    assert interval == pytest.approx((0.35 - 1.96 * 0.081, 0.35 + 1.96 * 0.081), abs=0.01)
+    few = [results_of("scratch", scratch[:5]), results_of("ours", gained[:5])]
+    statistics = StudyStatistics(study, few)
+    assert mean_interval(statistics, statistics.gains_over_scratch()) is None

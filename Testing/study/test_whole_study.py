@@ -83,6 +83,7 @@ def test_a_study_is_interrupted_resumed_changed_and_reported(
     assert main(["study", "report", "--config", str(study.path)]) == 0
     printed = capsys.readouterr().out
     assert "3 of 4 runs are done" in printed
+    assert "1 more results in the file belong to another configuration and are left out." in printed
     mean = np.mean([three[0] for row in results["sparse/again/1/ours/1"].scores.values() for three in row.values()])
     assert f"| ours | {mean:.3f} |" in printed, "four test cases are two patients: a mean without an interval"
     assert main(["study", "report", "--write", "--config", str(study.path)]) == 0
@@ -141,6 +142,11 @@ def _check_bases_handed_in(study: Study, world: Path, model: Path, folder: Path)
         handed_in(study, data, "sparse", model).weights == handed_in(study, data, "sparse", folder / "earlier").weights
     )
     with pytest.raises(StudyError, match="it was trained with another steps than the study says"):
+        handed_in(study, data, "sparse", folder / "other")
+    entry["provenance"]["configuration"] = made_with
+    entry["metrics"]["validation"]["ids"] = ["case_8"]
+    (folder / "other" / "model.json").write_text(json.dumps(entry), encoding="utf-8")
+    with pytest.raises(StudyError, match=r"was validated on case_8, this base would be on case_\d\. So it was trained"):
         handed_in(study, data, "sparse", folder / "other")
 
 
@@ -238,6 +244,8 @@ def test_two_studies_do_not_share_a_work_folder(world: Path, tmp_path: Path, wri
         (["--only", "spleen"], "No run of the study has a key like 'spleen'"),
         (["--workers", "0"], "at least one worker"),
         (["--data", "nowhere"], "There is no data folder"),
+        (["list", "--only", "("], "--only '(' is not a regular expression"),
+        (["--work", "study.json/work"], "cannot be made: Not a directory. Name another with --work"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line(
@@ -246,9 +254,11 @@ def test_mistakes_on_the_command_line_are_one_line(
     write_study: WriteStudy,
     words: list[str],
     message: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     study = write_study(study_entry() | {"data": str(world)})
+    monkeypatch.chdir(tmp_path)
     assert main(["study", "--config", str(study.path), "--work", str(tmp_path / "work"), *words]) == 2
     assert message in capsys.readouterr().err
     assert not study.results.exists()

@@ -43,7 +43,9 @@ def add_parser(subparsers: Any) -> None:
         help="folder for bases and prepared cases (default: runs/NAME of the file)",
     )
     parser.add_argument("--resume", action="store_true", help="go on: make only what is missing or has changed")
-    parser.add_argument("--only", default="", metavar="REGEX", help="only runs whose key has this, e.g. mandible/.*/1$")
+    parser.add_argument(
+        "--only", default="", metavar="REGEX", help="run, list: only runs whose key has this, e.g. mandible/.*/1$"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each run (default: 1)")
     add_device_option(parser)
@@ -134,7 +136,11 @@ def _list(study: Study, arguments: argparse.Namespace) -> int:
     from TransferSegLib.study.results import ResultsFile, finished_runs
     from TransferSegLib.study.runs import plan_runs
 
-    runs = [one for one in plan_runs(study) if re.search(arguments.only, one.key)]
+    try:
+        only = re.compile(arguments.only)
+    except re.error as error:
+        raise StudyError(f"--only '{arguments.only}' is not a regular expression: {error}.") from error
+    runs = [one for one in plan_runs(study) if only.search(one.key)]
     found = finished_runs(runs, ResultsFile(study.results).read())
     for one in runs:
         print(f"{'done' if one.key in found else '    '} {one.key}")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from TransferSegLib.datasets.dataset import write_dataset
+from TransferSegLib.datasets.dataset import Dataset, write_dataset
+from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import ModelError, StudyError
 from TransferSegLib.models.description import ModelDescription
@@ -18,6 +19,7 @@ from TransferSegLib.structures import structure_key
 from TransferSegLib.study.configuration import Study
 from TransferSegLib.study.runs import base_identity, hash_of
 from TransferSegLib.study.study_data import StudyData, base_dataset
+from TransferSegLib.training.configuration import TrainingConfiguration
 
 #: Knobs that decide how often something is written, not what is learned.
 _WITHOUT_EFFECT = ("checkpoint_every", "validate_every")
@@ -45,7 +47,8 @@ def handed_in(study: Study, data: StudyData, name: str, folder: Path) -> ReadyBa
     description = _description(name, folder)
     base = study.bases[name]
     if not base.model:
-        wanted = {structure_key(structure) for structure in base_dataset(study, data, name).label_set.names}
+        dataset = base_dataset(study, data, name)
+        wanted = {structure_key(structure) for structure in dataset.label_set.names}
         found = {structure.key for structure in description.label_set}
         if wanted != found:
             raise StudyError(
@@ -62,7 +65,24 @@ def handed_in(study: Study, data: StudyData, name: str, folder: Path) -> ReadyBa
                 f"The model {folder} cannot stand for the base '{name}': it was trained with another "
                 f"{', '.join(other)} than the study says."
             )
+        _check_cases(description, dataset, base.training(), folder)
     return ReadyBase(folder, weights_hash(folder))
+
+
+def _check_cases(description: ModelDescription, dataset: Dataset, knobs: TrainingConfiguration, folder: Path) -> None:
+    """Raise StudyError when a model was validated on other cases than training on this dataset would have been.
+
+    A model does not say what it was trained on, but which cases it was validated on, and these are drawn from all.
+    """
+    validated = description.metrics.get("validation", {}).get("ids")
+    if validated is None or not knobs.validation_share:
+        return
+    wanted = split_groups(dataset, knobs.validation_share, knobs.seed).validation
+    if set(validated) != set(wanted):
+        raise StudyError(
+            f"The model {folder} cannot stand for the base: it was validated on {', '.join(sorted(validated))}, this "
+            f"base would be on {', '.join(sorted(wanted))}. So it was trained on other cases."
+        )
 
 
 def ready_base(study: Study, name: str, folder: Path) -> ReadyBase | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from TransferSegLib.errors import StudyError
+from TransferSegLib.errors import StudyError, TransferSegError
 from TransferSegLib.study.configuration import BY_SIZE, Study, merged
 from TransferSegLib.study.results import Result
 from TransferSegLib.study.statistics import DICE, by_patient
@@ -74,8 +74,10 @@ def choice_study(study: Study) -> Study:
         name: replace(task, sizes=(), seeds=(), bases=()) for name, task in study.tasks.items() if name not in tasks
     }
     results = study.results.with_name(study.results.name.replace(".results.jsonl", "") + ".choice.jsonl")
-    return replace(
+    chosen = replace(
         study,
+        # What a base's runs are limited to is not meant for these.
+        bases={name: replace(base, tasks=(), sizes=(), strategies=(), seeds=()) for name, base in study.bases.items()},
         strategies=strategies,
         tasks={**tasks, **others},
         results=results,
@@ -83,6 +85,20 @@ def choice_study(study: Study) -> Study:
         comparisons=(),
         base_comparisons=(),
     )
+    _check_knobs(chosen)
+    return chosen
+
+
+def _check_knobs(study: Study) -> None:
+    """Raise StudyError for values to be tried that no fine-tuning takes."""
+    for name, task in study.tasks.items():
+        for strategy, size in product(task.strategies if task.sizes else (), task.sizes):
+            try:
+                study.configuration(name, strategy, task.seeds[0], size)
+            except KeyError as error:
+                raise StudyError(f"The study {study.path}, 'choose': there is no intensity rule {error}.") from error
+            except TransferSegError as error:
+                raise StudyError(f"The study {study.path}, 'choose': {strategy}: {error}") from error
 
 
 def _without(knobs: Mapping[str, Any], tried: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +110,7 @@ def _without(knobs: Mapping[str, Any], tried: Mapping[str, Any]) -> dict[str, An
 
 
 def candidates(results: Iterable[Result]) -> list[Candidate]:
-    """Return every setting that was tried with its mean Dice, strategy by strategy, the best first.
+    """Return every setting that was tried with its mean Dice, by strategy, the best of the complete ones first.
 
     Every task counts alike, whatever its number of patients.
     """
@@ -110,4 +126,5 @@ def candidates(results: Iterable[Result]) -> list[Candidate]:
         runs = sum(len(values) for values in tasks.values())
         found.append(Candidate(strategy, knobs, float(np.mean(list(means.values()))), means, runs))
     order = list(dict.fromkeys(candidate.strategy for candidate in found))
-    return sorted(found, key=lambda candidate: (order.index(candidate.strategy), -candidate.dice))
+    # One that was not tried on all tasks is not comparable, and comes after those that were.
+    return sorted(found, key=lambda one: (order.index(one.strategy), -len(one.by_task), -one.dice))

@@ -89,7 +89,7 @@ def _parse(content: Any, path: Path) -> Study:
         tasks,
         strategies,
         _knobs(content.get("knobs", {}), "'knobs'"),
-        tuple(_floor(_object(floor, "a floor"), tasks) for floor in content.get("floors", [])),
+        tuple(_floor(_object(floor, "a floor"), tasks) for floor in _list(content.get("floors", []), "'floors'")),
         _pairs(content.get("comparisons", []), strategies, "comparisons"),
         _pairs(content.get("base_comparisons", []), bases, "base_comparisons"),
         _choose(content["choose"], tasks, strategies) if "choose" in content else None,
@@ -105,9 +105,13 @@ def _collection(name: str, entry: Any) -> Collection:
     structures = _object(entry, where).get("structures")
     if isinstance(structures, dict) and not all(key.isdecimal() for key in structures):
         raise _Wrong(f'{where}: \'structures\' must give a name for each label value, e.g. {{"1": "liver"}}')
-    count = entry.get("cases_per_patient", 1)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise _Wrong(f"{where}: 'cases_per_patient' must be a whole number from 1 up, not {count!r}")
+    _check_whole(entry, "cases_per_patient", 1, where)
+    for key, value in entry.items():
+        if key not in ("structures", "cases_per_patient") and not (value is None or isinstance(value, str)):
+            raise _Wrong(f"{where}: '{key}' must be text, not {value!r}")
+    named = structures.values() if isinstance(structures, dict) else [structures or ""]
+    if not all(isinstance(name, str) for name in named):
+        raise _Wrong(f"{where}: 'structures' must be names by label value, or the name of a JSON file")
     return _built(Collection, entry, where)
 
 
@@ -121,6 +125,9 @@ def _base(name: str, entry: Any, strategies: Mapping[str, Any]) -> Base:
     values["sizes"] = _sizes(values.get("sizes", []), where)
     values["seeds"] = _seeds(values.get("seeds", []), where)
     values["knobs"] = _knobs(values.get("knobs", {}), where)
+    for key in ("collection", "model"):
+        if not isinstance(values.get(key, ""), str):
+            raise _Wrong(f"{where}: '{key}' must be a name, not {values[key]!r}")
     base = _built(Base, values, where)
     if bool(base.collection) == bool(base.model):
         raise _Wrong(f"{where} must have a 'collection' to be trained on, or a 'model' that is there already")
@@ -138,6 +145,11 @@ def _task(name: str, entry: dict[str, Any], common: Mapping[str, Any]) -> Task:
         raise _Wrong(f"{where}: 'validation' belongs to 'choose'")
     values = {**common, **entry}
     rule = dict(_object(values.get("selection"), f"{where}: 'selection'"))
+    for key, least in (("test", 1), ("reserved", 0), ("seed", 0)):
+        _check_whole(rule, key, least, f"{where}: 'selection'")
+    share = rule.get("smallest_share", 0.0)
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise _Wrong(f"{where}: 'selection': 'smallest_share' must be between 0 and 1, not {share!r}")
     rule["required"] = _names(rule.get("required", values.get("structures", [])), f"{where}: 'required'")
     for key in ("structures", "strategies", "bases"):
         values[key] = _names(values.get(key, []), f"{where}: '{key}'")
@@ -150,9 +162,11 @@ def _task(name: str, entry: dict[str, Any], common: Mapping[str, Any]) -> Task:
     by_strategy = _object(values.get("strategy_knobs", {}), f"{where}: 'strategy_knobs'")
     values["strategy_knobs"] = {key: _knobs(knobs, f"{where}, strategy '{key}'") for key, knobs in by_strategy.items()}
     values["knobs"] = _knobs(values.get("knobs", {}), where)
+    if not isinstance(values.get("collection", ""), str):
+        raise _Wrong(f"{where}: 'collection' must be a name, not {values['collection']!r}")
     values["selection"] = _built(SelectionRule, rule, f"{where}: 'selection'")
     tolerance = values["tolerance_mm"]
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance <= 0:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < float("inf"):
         raise _Wrong(f"{where}: 'tolerance_mm' must be above 0, not {tolerance!r}")
     return _built(Task, values, where)
 
@@ -276,6 +290,13 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
+def _check_whole(entry: Mapping[str, Any], key: str, least: int, where: str) -> None:
+    """Raise _Wrong when an entry is there and no whole number from ``least`` up."""
+    value = entry.get(key, least)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _Wrong(f"{where}: '{key}' must be a whole number from {least} up, not {value!r}")
+
+
 def _check_keys(entry: Mapping[str, Any], known: set[str], where: str) -> None:
     unknown = sorted(set(entry) - known)
     if unknown:
@@ -305,6 +326,13 @@ def _knobs(value: Any, where: str) -> dict[str, Any]:
     return dict(knobs)
 
 
+def _list(value: Any, where: str) -> list[Any]:
+    """Return a JSON list; raises _Wrong for anything else."""
+    if not isinstance(value, list):
+        raise _Wrong(f"{where} must be a list, not {value!r}")
+    return value
+
+
 def _names(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise _Wrong(f"{where} must be a list of names, not {value!r}")
@@ -318,6 +346,7 @@ def _sizes(value: Any, where: str) -> tuple[int, ...]:
     wrong = [one for one in value if one != ALL and (isinstance(one, bool) or not isinstance(one, int) or one < 1)]
     if wrong:
         raise _Wrong(f'{where}: a size is a number of cases from 1 up, or "{ALL}", not {wrong[0]!r}')
+    _check_once(value, f"{where}: 'sizes'")
     return tuple(0 if one == ALL else one for one in value)
 
 
@@ -326,4 +355,12 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
         isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in value
     ):
         raise _Wrong(f"{where}: 'seeds' must be a list of whole numbers from 0 up, not {value!r}")
+    _check_once(value, f"{where}: 'seeds'")
     return tuple(value)
+
+
+def _check_once(values: list[Any], where: str) -> None:
+    """Raise _Wrong for what stands in a list twice: it would be run twice and count twice."""
+    twice = [one for number, one in enumerate(values) if one in values[:number]]
+    if twice:
+        raise _Wrong(f"{where} has {twice[0]!r} twice")

@@ -13,15 +13,8 @@ from TransferSegLib.study.choosing import candidates, choice_study
 from TransferSegLib.study.configuration import Study, size_word
 from TransferSegLib.study.results import Result, ResultsFile, finished_runs
 from TransferSegLib.study.runs import plan_runs
-from TransferSegLib.study.statistics import (
-    NSD,
-    Cell,
-    Estimate,
-    Gain,
-    StudyStatistics,
-    check_floors,
-    summarise_gains,
-)
+from TransferSegLib.study.statistics import NSD, Cell, Estimate, Gain, StudyStatistics
+from TransferSegLib.study.summaries import check_floors, mean_interval, summarise_gains
 
 #: The report stands between these lines of a page; the rest of the page is written by people.
 BEGIN, END = "<!-- study report begins -->", "<!-- study report ends -->"
@@ -63,6 +56,7 @@ def write_report(study: Study, text: str) -> None:
     if page is None:
         raise StudyError(f"{study.path} names no 'report' to write into.")
     try:
+        page.parent.mkdir(parents=True, exist_ok=True)
         old = page.read_text(encoding="utf-8") if page.exists() else f"# {study.title}\n\n{BEGIN}\n{END}\n"
         first, last = old.find(BEGIN), old.find(END)
         if first < 0 or last < first:
@@ -89,9 +83,15 @@ def _extent(statistics: StudyStatistics) -> str:
     lines = [
         f"{len(results)} of {len(statistics.runs)} runs are done, on {'; '.join(devices)}: {made / 3600:.1f} hours of "
         f"the clock if made one after another. Code: {', '.join(versions)}. Test cases are measured on the scans' own "
-        "grid. Intervals are 95 % (bootstrap over patients); p-values are Wilcoxon's over patients, corrected by "
-        "Holm's method for all tests of one question.",
+        "grid.",
+        "Intervals are 95 % (bootstrap over patients, not corrected for their number); p-values are Wilcoxon's over "
+        "patients, corrected by Holm's method for all tests of a task in the same table. Both speak of other patients "
+        "and *these* training sets. What other training cases do is seen from the range over seeds.",
     ]
+    kept = ResultsFile(statistics.study.results).read()
+    strangers = len(kept) - len(finished_runs(statistics.runs, kept))
+    if strangers:
+        lines.append(f"{strangers} more results in the file belong to another configuration and are left out.")
     for base in statistics.study.bases:
         weights = {result.base_weights for result in results if result.base == base}
         if len(weights) > 1:
@@ -112,11 +112,11 @@ def _summary(statistics: StudyStatistics) -> str:
             str(PAPER_EXPERIMENTS),
             f"{PAPER_LARGEST:+.3f}",
             f"{PAPER_MEAN:+.3f}",
-            "not published",
-            "not published",
+            "not known to us",
+            "not known to us",
         )
     ]
-    for summary in summarise_gains(statistics.gains_over_scratch()):
+    for summary in summarise_gains(statistics, statistics.gains_over_scratch()):
         largest = summary.largest
         where = f"{largest.cell.task}, {_cases(largest.cell.size)}"
         rows.append(
@@ -124,7 +124,7 @@ def _summary(statistics: StudyStatistics) -> str:
                 _label(statistics, summary.base, summary.strategy),
                 str(summary.experiments),
                 f"{largest.difference:+.3f} ({where})",
-                f"{summary.mean:+.3f}",
+                f"{summary.mean:+.3f}{_interval_text(summary.low, summary.high)}",
                 str(summary.better),
                 str(summary.worse),
             )
@@ -132,7 +132,11 @@ def _summary(statistics: StudyStatistics) -> str:
     if len(rows) == 1:
         return ""
     header = ("gain in mean Dice over scratch", "experiments", "largest", "mean", "clearly better", "clearly worse")
-    words = "An experiment is a task and a number of cases. Clearly: corrected p below 0.05."
+    words = (
+        "An experiment is a task and a number of cases. The paper's figures are those of its abstract, and its 23 "
+        "experiments may be a selection. Intervals of the mean: patients drawn anew, with the training sets that there "
+        "were. Clearly: corrected p below 0.05, and every seed on the same side."
+    )
     return f"### The paper's figures and ours\n\n{table(header, rows)}\n\n{words}"
 
 
@@ -143,6 +147,8 @@ def _floors(statistics: StudyStatistics) -> str:
         size = "on average" if check.size is None else _cases(check.size)
         reached = "no results" if check.reached is None else f"{check.reached:+.3f}"
         answer = "holds" if check.holds else "open" if check.reached is None else "MISSED"
+        if check.reached is not None and not check.is_whole:
+            answer += " so far"
         rows.append((check.words, size, f"{check.at_least:+.3f}", reached, answer))
     return "### Floors\n\n" + table(("floor", "cases", "at least", "reached", ""), rows)
 
@@ -214,16 +220,22 @@ def _mean_text(estimate: Estimate | None) -> str:
 
 
 def _gain_text(gain: Gain | None) -> str:
+    """Return a gain with its interval; below it the test, and the smallest and largest of the seeds."""
     if gain is None:
         return ""
-    interval = "" if gain.low is None else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
-    return f"{gain.difference:+.3f}{interval}{_p_text(gain.p_holm)}"
+    below = []
+    if gain.p_holm is not None:
+        below.append("p < 0.001" if gain.p_holm < 0.001 else f"p {gain.p_holm:.3f}")
+    if len(gain.by_seed) > 1:
+        below.append(f"seeds {min(gain.by_seed):+.2f} to {max(gain.by_seed):+.2f}")
+    if len(gain.seeds) < gain.planned:
+        below.append(f"{len(gain.seeds)} of {gain.planned} seeds")
+    first = f"{gain.difference:+.3f}{_interval_text(gain.low, gain.high)}"
+    return "<br>".join([first, ", ".join(below)]) if below else first
 
 
-def _p_text(p_value: float | None) -> str:
-    if p_value is None:
-        return ""
-    return ", p < 0.001" if p_value < 0.001 else f", p {p_value:.3f}"
+def _interval_text(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]"
 
 
 def _distance_text(statistics: StudyStatistics, cell: Cell) -> str:
@@ -238,7 +250,7 @@ def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) 
     """Return a table of gains, a row per task (and base), with the mean of all of them."""
     if not gains:
         return ""
-    sizes = list(dict.fromkeys(gain.cell.size for gain in gains))
+    sizes = sorted({gain.cell.size for gain in gains}, key=lambda size: size or float("inf"))
     rows = []
     by_base = title.startswith("### Base")
     groups = dict.fromkeys((g.cell.task, g.cell.strategy if by_base else g.cell.base) for g in gains)
@@ -251,7 +263,9 @@ def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) 
         rows.append((name, *(_gain_text(found.get(size)) or "-" for size in sizes)))
     mean = float(np.mean([gain.difference for gain in gains]))
     header = ("gain in mean Dice", *(size_word(size) for size in sizes))
-    return f"{title}\n\n{table(header, rows)}\n\nMean of {len(gains)} comparisons: {mean:+.3f}."
+    low, high = mean_interval(statistics, gains) or (None, None)
+    words = f"Mean of {len(gains)} comparisons: {mean:+.3f}{_interval_text(low, high)}."
+    return f"{title}\n\n{table(header, rows)}\n\n{words}"
 
 
 def choice_text(study: Study) -> str:

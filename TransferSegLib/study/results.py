@@ -72,12 +72,19 @@ class Result:
             case: {name: _three(numbers) for name, numbers in row.items()} for case, row in entry["scores"].items()
         }
         values["patients"] = {case: entry["patients"].get(case, case) for case in entry["scores"]}
+        for name in ("tolerance_mm", "cpu_s", "wall_s", "test_s"):
+            values[name] = float(entry[name])
+        for name in ("size", "seed", "tail_steps", "steps", "threads"):
+            values[name] = int(entry[name])
+        if not all(isinstance(entry[name], str) for name in ("key", "base_weights", "device", "version")):
+            raise TypeError("an entry that must be text is not")
         return Result(**values, extra={key: value for key, value in entry.items() if key not in names})
 
 
 def _three(numbers: list[float | None]) -> tuple[float, float, float]:
-    dice, nsd, distance = (float("inf") if number is None else float(number) for number in numbers)
-    return dice, nsd, distance
+    """Return the three numbers of a score; only a distance may be missing: it is infinite."""
+    dice, nsd, distance = numbers
+    return float(dice), float(nsd), float("inf") if distance is None else float(distance)  # type: ignore[arg-type]
 
 
 def three_of(score: Score) -> tuple[float, float, float]:

@@ -96,7 +96,12 @@ def run_study(
     unknown = sorted(set(options.bases) - set(study.bases))
     if unknown:
         raise StudyError(f"The study has no base {', '.join(unknown)}; it has {', '.join(study.bases)}.")
-    options.work.mkdir(parents=True, exist_ok=True)
+    try:
+        options.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"The work folder {options.work} cannot be made: {error.strerror or error}. Name another with --work."
+        ) from error
     busy = f"Another process runs a study in {options.work}: wait for it, or choose another --work folder."
     with FileLock(options.work / "study.lock", 1.0, busy, StudyError):
         return _Running(study, options, file, results, progress, cancel).run()
@@ -151,7 +156,7 @@ class _Running:
         precision = self._precision() if pending else ""
         for name in self._study.bases:
             mine = [run for run in pending if run.base == name]
-            if mine:
+            if mine or (name in self._options.bases and any(run.base == name for run in wanted)):
                 base = self._base(name, data)
                 keep_facts(facts_file(self._study), facts_of(self._study, data, name, base))
                 self._make(mine, base, data, precision, stage)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.study.configuration import Study, size_word
@@ -39,7 +40,7 @@ def plan_runs(study: Study) -> list[Run]:
     """Return the runs in the order in which they are made: base by base, and within one, seed by seed.
 
     So the first seed's results are there early, for all tasks and sizes. Training from scratch knows nothing of a base
-    but its width and grid: it is run with a task's first base only, and stands for every other of the same width.
+    but its width and grid: it is run with the first base of a task that asks for it, and stands for all of the same.
     """
     return [run for base in study.bases for run in sorted(_of_base(study, base), key=_order)]
 
@@ -50,32 +51,29 @@ def _order(run: Run) -> tuple[int, float]:
 
 def _of_base(study: Study, name: str) -> Iterator[Run]:
     """Give the runs with one base, task by task."""
-    base = study.bases[name]
     for task_name, task in study.tasks.items():
-        if name not in task.bases or (base.tasks and task_name not in base.tasks):
-            continue
-        for strategy in task.strategies:
-            if base.strategies and strategy not in base.strategies:
+        for strategy, size, seed in product(task.strategies, task.sizes, task.seeds):
+            if not _is_asked_for(study, name, task_name, strategy, size, seed):
                 continue
-            for size in task.sizes:
-                for seed in task.seeds:
-                    if (base.sizes and size not in base.sizes) or (base.seeds and seed not in base.seeds):
-                        continue
-                    configuration = study.configuration(task_name, strategy, seed, size)
-                    if configuration.strategy == "scratch" and not _is_first(study, name, task_name):
-                        continue
-                    hash = _hash(study, name, task_name, size, configuration)
-                    yield Run(name, task_name, size, strategy, seed, configuration, hash)
+            configuration = study.configuration(task_name, strategy, seed, size)
+            if configuration.strategy == "scratch":
+                others = task.bases[: task.bases.index(name)]
+                same = [other for other in others if grid(study, other) == grid(study, name)]
+                if any(_is_asked_for(study, other, task_name, strategy, size, seed) for other in same):
+                    continue
+            hash = _hash(study, name, task_name, size, configuration)
+            yield Run(name, task_name, size, strategy, seed, configuration, hash)
 
 
-def _is_first(study: Study, base: str, task: str) -> bool:
-    """Tell whether a base is the first of its width and grid that a task is tried with."""
-    same = [name for name in study.tasks[task].bases if _grid(study, name) == _grid(study, base)]
-    return same[0] == base
+def _is_asked_for(study: Study, name: str, task: str, strategy: str, size: int, seed: int) -> bool:
+    """Tell whether a base is tried on a task in this way; an empty limit of a base is none."""
+    base = study.bases[name]
+    limits = ((base.tasks, task), (base.strategies, strategy), (base.sizes, size), (base.seeds, seed))
+    return name in study.tasks[task].bases and all(not limit or value in limit for limit, value in limits)
 
 
-def _grid(study: Study, name: str) -> object:
-    """Return what training from scratch takes over from a base."""
+def grid(study: Study, name: str) -> object:
+    """Return what training from scratch takes over from a base: width, grid and modality."""
     base = study.bases[name]
     if base.model:
         return base.model
@@ -88,7 +86,7 @@ def _hash(study: Study, base_name: str, task_name: str, size: int, configuration
     task = study.tasks[task_name]
     entry = {
         "method": METHOD,
-        "base": _grid(study, base_name) if configuration.strategy == "scratch" else base_identity(study, base_name),
+        "base": grid(study, base_name) if configuration.strategy == "scratch" else base_identity(study, base_name),
         "collection": _collection(study, task.collection),
         "structures": task.structures,
         "selection": asdict(task.selection),

@@ -15,7 +15,7 @@ import numpy as np
 from TransferSegLib.evaluation.statistics import bootstrap_interval, holm, wilcoxon
 from TransferSegLib.study.configuration import Study
 from TransferSegLib.study.results import Result
-from TransferSegLib.study.runs import Run, plan_runs
+from TransferSegLib.study.runs import Run, grid, plan_runs
 
 #: Places of the measures in a result's scores.
 DICE, NSD, HD95 = 0, 1, 2
@@ -55,8 +55,10 @@ class Distance:
 class Gain:
     """The paired difference of two cells in mean Dice, over patients and the seeds that both have.
 
-    ``p_value`` is Wilcoxon's signed-rank test over patients, ``p_holm`` corrected for all tests of its question; None
-    where there are too few patients.
+    ``p_value`` is Wilcoxon's signed-rank test over patients, ``p_holm`` corrected for all tests of its task in the same
+    table; None where there are too few patients. ``by_seed`` are the differences of the single seeds, of which
+    ``planned`` are asked for: how much they differ says what interval and test do not, that is, what other training
+    cases would do.
     """
 
     cell: Cell
@@ -68,22 +70,14 @@ class Gain:
     p_holm: float | None
     patients: int
     seeds: tuple[int, ...]
+    by_seed: tuple[float, ...]
+    planned: int
 
-
-@dataclass(frozen=True)
-class Summary:
-    """The paper's own figures: over ``experiments`` (a task and a size), the largest and the mean gain over scratch.
-
-    ``better`` and ``worse`` count the experiments whose corrected test is below 0.05, either way.
-    """
-
-    base: str
-    strategy: str
-    experiments: int
-    largest: Gain
-    mean: float
-    better: int
-    worse: int
+    @property
+    def is_clear(self) -> bool:
+        """Whether the corrected test is below 0.05 and no seed says the opposite."""
+        same_sign = all(one > 0 for one in self.by_seed) or all(one < 0 for one in self.by_seed)
+        return self.p_holm is not None and self.p_holm < 0.05 and same_sign
 
 
 class StudyStatistics:
@@ -94,6 +88,9 @@ class StudyStatistics:
         self.study = study
         self.runs: list[Run] = plan_runs(study)
         self._cells = tuple(dict.fromkeys(Cell(run.base, run.task, run.strategy, run.size) for run in self.runs))
+        self._planned: dict[Cell, set[int]] = defaultdict(set)
+        for run in self.runs:
+            self._planned[Cell(run.base, run.task, run.strategy, run.size)].add(run.seed)
         self._by_cell: dict[Cell, dict[int, Result]] = defaultdict(dict)
         for result in results:
             self._by_cell[Cell(result.base, result.task, result.strategy, result.size)][result.seed] = result
@@ -130,19 +127,41 @@ class StudyStatistics:
 
     def gain(self, cell: Cell, against: Cell) -> Gain | None:
         """Return the gain of a cell over another, not yet corrected; None where no seed has both."""
-        ours, theirs = self.results(cell), self.results(against)
-        seeds = tuple(sorted(set(ours) & set(theirs)))
-        if not seeds:
-            return None
-        first = by_patient([ours[seed] for seed in seeds], DICE)
-        second = by_patient([theirs[seed] for seed in seeds], DICE)
-        differences = np.array([first[patient] - second[patient] for patient in first if patient in second])
+        by_seed = self._by_seed(cell, against)
+        differences = np.array(list(self.differences(cell, against).values()))
         if not differences.size:
             return None
         interval = bootstrap_interval(differences, _CONFIDENCE)
         low, high = (None, None) if interval is None else interval
-        p_value = wilcoxon(differences)[0]
-        return Gain(cell, against, float(differences.mean()), low, high, p_value, None, len(differences), seeds)
+        return Gain(
+            cell,
+            against,
+            float(differences.mean()),
+            low,
+            high,
+            wilcoxon(differences)[0],
+            None,
+            len(differences),
+            tuple(by_seed),
+            tuple(by_seed.values()),
+            len(self._planned[cell]),
+        )
+
+    def differences(self, cell: Cell, against: Cell) -> dict[str, float]:
+        """Return a cell's mean Dice minus another's by patient, over the seeds that both have."""
+        ours, theirs = self.results(cell), self.results(against)
+        seeds = sorted(set(ours) & set(theirs))
+        first = by_patient([ours[seed] for seed in seeds], DICE)
+        second = by_patient([theirs[seed] for seed in seeds], DICE)
+        return {patient: first[patient] - second[patient] for patient in first if patient in second}
+
+    def _by_seed(self, cell: Cell, against: Cell) -> dict[int, float]:
+        """Return the mean difference of every seed that both cells have."""
+        found = {}
+        for seed in sorted(set(self.results(cell)) & set(self.results(against))):
+            first, second = (by_patient([self.results(one)[seed]], DICE) for one in (cell, against))
+            found[seed] = float(np.mean([first[patient] - second[patient] for patient in first if patient in second]))
+        return found
 
     def scratch_of(self, cell: Cell) -> Cell | None:
         """Return the cell of training from scratch that a cell is compared with, None when the study has none.
@@ -154,12 +173,12 @@ class StudyStatistics:
                 continue
             for base in (cell.base, *self.study.tasks[cell.task].bases):
                 found = Cell(base, cell.task, strategy, cell.size)
-                if found in self._cells:
+                if found in self._cells and grid(self.study, base) == grid(self.study, cell.base):
                     return found
         return None
 
     def gains_over_scratch(self) -> list[Gain]:
-        """Return the gain of every cell over scratch, corrected for their number."""
+        """Return the gain of every cell over scratch, corrected for their number in each task."""
         pairs = []
         for task in self.study.tasks:
             for cell in self.cells(task):
@@ -179,10 +198,14 @@ class StudyStatistics:
         return self._corrected([(cell, replace(cell, base=against)) for cell in cells])
 
     def _corrected(self, pairs: Sequence[tuple[Cell, Cell]]) -> list[Gain]:
-        """Return the gains of all pairs that have results, with Holm's correction over all of them."""
+        """Return the gains of all pairs that have results, with Holm's correction over those of each task."""
         gains = [gain for cell, against in pairs if (gain := self.gain(cell, against)) is not None]
-        corrected = holm([gain.p_value for gain in gains])
-        return [replace(gain, p_holm=p_value) for gain, p_value in zip(gains, corrected, strict=True)]
+        corrected: dict[Cell, float | None] = {}
+        for task in self.study.tasks:
+            family = [gain for gain in gains if gain.cell.task == task]
+            p_values = holm([gain.p_value for gain in family])
+            corrected |= {gain.cell: p_value for gain, p_value in zip(family, p_values, strict=True)}
+        return [replace(gain, p_holm=corrected[gain.cell]) for gain in gains]
 
 
 def by_patient(results: Iterable[Result], measure: int) -> dict[str, float]:
@@ -197,60 +220,3 @@ def by_patient(results: Iterable[Result], measure: int) -> dict[str, float]:
         for patient, values in cases.items():
             seeds[patient].append(float(np.mean(values)))
     return {patient: float(np.mean(values)) for patient, values in seeds.items()}
-
-
-def summarise_gains(gains: Sequence[Gain]) -> list[Summary]:
-    """Return the paper's figures for every base and strategy, in the order of first appearance."""
-    groups: dict[tuple[str, str], list[Gain]] = defaultdict(list)
-    for gain in gains:
-        groups[gain.cell.base, gain.cell.strategy].append(gain)
-    return [
-        Summary(
-            base,
-            strategy,
-            len(group),
-            max(group, key=lambda gain: gain.difference),
-            float(np.mean([gain.difference for gain in group])),
-            sum(_is_clear(gain) and gain.difference > 0 for gain in group),
-            sum(_is_clear(gain) and gain.difference < 0 for gain in group),
-        )
-        for (base, strategy), group in groups.items()
-    ]
-
-
-def _is_clear(gain: Gain) -> bool:
-    return gain.p_holm is not None and gain.p_holm < 0.05
-
-
-@dataclass(frozen=True)
-class FloorCheck:
-    """A floor and what was reached: by size, or on average (``size`` None); ``reached`` None: no results yet."""
-
-    words: str
-    size: int | None
-    at_least: float
-    reached: float | None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the floor was reached (to rounding)."""
-        return self.reached is not None and self.reached >= self.at_least - 1e-9
-
-
-def check_floors(statistics: StudyStatistics) -> list[FloorCheck]:
-    """Return every floor of the configuration with what was reached, in mean Dice over patients and seeds."""
-    checks = []
-    for floor in statistics.study.floors:
-        words = f"{floor.task}: {floor.strategy} over {floor.against}"
-        reached: dict[int, float | None] = {}
-        for size in floor.sizes:
-            cell = Cell(statistics.study.tasks[floor.task].bases[0], floor.task, floor.strategy, size)
-            gain = statistics.gain(cell, replace(cell, strategy=floor.against))
-            reached[size] = None if gain is None else gain.difference
-        if floor.on_average:
-            values = [value for value in reached.values() if value is not None]
-            mean = float(np.mean(values)) if len(values) == len(floor.sizes) else None
-            checks.append(FloorCheck(words, None, floor.at_least, mean))
-        else:
-            checks += [FloorCheck(words, size, floor.at_least, value) for size, value in reached.items()]
-    return checks
