@@ -45,7 +45,7 @@ def draw_curves(statistics: StudyStatistics, folder: Path) -> list[Path]:
         with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
             figure = Figure(figsize=(4.2 * len(tasks) + 0.6, 7.2), layout="constrained", dpi=110)
             FigureCanvasAgg(figure)
-            axes = figure.subplots(2, len(tasks), squeeze=False)
+            axes = figure.subplots(2, len(tasks), squeeze=False, sharey="row")
             for column, task in enumerate(tasks):
                 _draw_dice(axes[0][column], statistics, base, task)
                 _draw_gain(axes[1][column], statistics, base, task, gains)
@@ -53,7 +53,8 @@ def draw_curves(statistics: StudyStatistics, folder: Path) -> list[Path]:
             axes[1][0].set_ylabel("gain in mean Dice over scratch")
             handles, labels = _legend(list(axes.flat))
             figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-            figure.supxlabel(f"cases to learn from (base: {base}; bars: 95 % interval over patients)", fontsize=10)
+            words = f"base: {base}; bars: 95 % interval over patients; hollow: not all seeds are done"
+            figure.supxlabel(f"cases to learn from ({words})", fontsize=10)
             path = folder / f"{study.path.stem}-{base}.png"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,7 @@ def _draw_dice(axes: Axes, statistics: StudyStatistics, base: str, task: str) ->
             estimate = statistics.estimate(cell)
             if estimate is not None:
                 points.append((place, estimate))
-        _line(axes, statistics, strategy, number, points)
+        _line(axes, statistics, strategy, number, points, len(own.seeds))
     _size_axis(axes, own.sizes)
 
 
@@ -102,7 +103,7 @@ def _draw_gain(axes: Axes, statistics: StudyStatistics, base: str, task: str, ga
             gain = gains.get(Cell(base, task, strategy, size))
             if gain is not None:
                 points.append((place, Estimate(gain.difference, gain.low, gain.high, gain.patients, gain.seeds)))
-        _line(axes, statistics, strategy, number, points)
+        _line(axes, statistics, strategy, number, points, len(own.seeds))
     _size_axis(axes, own.sizes)
 
 
@@ -112,8 +113,9 @@ def _line(
     strategy: str,
     number: int,
     points: Sequence[tuple[int, Estimate]],
+    seeds: int,
 ) -> None:
-    """Draw one strategy's estimates, with their intervals where there are any."""
+    """Draw one strategy's estimates, with their intervals where there are any, hollow below so many seeds."""
     if not points:
         return
     names = list(statistics.study.strategies)
@@ -123,6 +125,8 @@ def _line(
     means = [estimate.mean for _, estimate in points]
     axes.plot(places, means, color=color, marker=marker, markersize=5, linewidth=1.8, label=strategy)
     for place, (_, estimate) in zip(places, points, strict=True):
+        if len(estimate.seeds) < seeds:
+            axes.plot(place, estimate.mean, color=color, marker=marker, markersize=5, markerfacecolor="white")
         if estimate.low is not None and estimate.high is not None:
             axes.plot([place, place], [estimate.low, estimate.high], color=color, linewidth=1, alpha=0.7)
 
