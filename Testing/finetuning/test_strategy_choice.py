@@ -13,19 +13,22 @@ from typing import Any
 
 import pytest
 
+from TransferSegLib.datasets.dataset import read_dataset, write_dataset
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import Score
 from TransferSegLib.finetuning.adapt import adapt
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.held_out_scores import CaseComparison
 from TransferSegLib.finetuning.holding_out import Fold
 from TransferSegLib.finetuning.label_change import unchanged
 from TransferSegLib.finetuning.report import report_text
-from TransferSegLib.finetuning.strategy_choice import Choice, choose, judging_folds, strategies_to_try
+from TransferSegLib.finetuning.strategy_choice import Choice, choose, judging_folds, strategies_to_try, with_strategies
 from TransferSegLib.finetuning.time_plan import plan_time
 from TransferSegLib.finetuning.undertaking import undertake
 from TransferSegLib.models.versions_history import history
 from TransferSegLib.progress import Progress
+from TransferSegLib.scans.intensity import MR_PERCENTILES
 
 _file = Path(__file__).with_name("projects.py")
 _spec = spec_from_file_location("projects", _file)
@@ -84,6 +87,31 @@ def test_what_is_tried(
     found, notes = strategies_to_try(work.parent.description, work.parent.description.intensity, work.change, dataset)
     assert found == tried
     assert (note in " ".join(notes)) if note else not notes
+
+
+@pytest.mark.parametrize(
+    ("modality", "knobs", "strategy", "rate"),
+    [
+        ("CT", {}, "finetune", 0.01),
+        ("MR", {}, "vanilla", 0.02),
+        ("MR", {"vanilla_rate": 0.03}, "vanilla", 0.03),
+        ("MR", {"head_start": "data"}, "finetune", 0.02),  # who says how channels start means finetune
+        ("MR", {"strategy": "scratch"}, "scratch", 0.02),
+        ("MR", {"strategy": "auto"}, "auto", 0.02),
+    ],
+)
+def test_another_modality_learns_everything_at_once(
+    world: Any, tmp_path: Path, modality: str, knobs: dict[str, Any], strategy: str, rate: float
+) -> None:
+    library = projects.put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    project = projects.add_cases(tmp_path / "project", [1], ["bright"])
+    dataset = read_dataset(project)
+    write_dataset(replace(dataset, modality=modality), project)
+    work = undertake(projects.request(project, library, configuration=replace(FineTuningConfiguration(), **knobs)))
+    assert (work.configuration.strategy, work.configuration.vanilla_rate) == (strategy, rate)
+    assert (work.configuration.intensity == MR_PERCENTILES) == (modality == "MR")
+    assert ("all layers learn at once" in " ".join(work.notes)) == (strategy == "vanilla")
+    assert with_strategies(work)[1] == (("vanilla",) if strategy == "auto" else (strategy,)), "one patient: no choice"
 
 
 def test_time_for_the_choice() -> None:

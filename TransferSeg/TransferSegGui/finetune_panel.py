@@ -310,7 +310,7 @@ class FineTunePanel:
 def strategyText(word: str) -> str:
     """Return one of the library's strategies for a person."""
     return {
-        "finetune": _("Last layers first, then all (usual)"),
+        "finetune": _("As usual (last layers first)"),
         "vanilla": _("All layers at once"),
         "scratch": _("From random weights"),
         "auto": _("Try all of them, take the best"),

@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--strategy",
         choices=STRATEGY_CHOICES,
-        help="how to train [finetune]; auto: as does best on cases that are held out",
+        help="how to train [finetune; another modality: vanilla]; auto: as does best on cases that are held out",
     )
     parser.add_argument(
         "--cases", nargs="+", metavar="CASE", help="learn from these only (default: all of the project)"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 #: The paper's names of the three ways to a model for new cases.
-STRATEGIES = ("finetune", "vanilla", "scratch")
+FINETUNE, VANILLA, SCRATCH = "finetune", "vanilla", "scratch"
+STRATEGIES = (FINETUNE, VANILLA, SCRATCH)
 #: Whichever of them does best on cases that were held out (``TransferSegLib.finetuning.strategy_choice``).
 AUTO = "auto"
 STRATEGY_CHOICES = (*STRATEGIES, AUTO)

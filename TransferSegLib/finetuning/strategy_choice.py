@@ -19,7 +19,7 @@ from TransferSegLib.evaluation.statistics import by_patient, pair_scores
 from TransferSegLib.finetuning.held_out_scores import CaseComparison
 from TransferSegLib.finetuning.holding_out import Fold
 from TransferSegLib.finetuning.label_change import LabelChange
-from TransferSegLib.finetuning.names import AUTO
+from TransferSegLib.finetuning.names import AUTO, FINETUNE, SCRATCH, VANILLA
 from TransferSegLib.finetuning.undertaking import Undertaking
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.scans.intensity import IntensityRule
@@ -30,7 +30,6 @@ CHOOSING_FOLDS = 2
 _FEWEST_JUDGES = 3
 #: What is not better than ``finetune`` by so much Dice (half of what the verdict calls a difference) counts as a tie.
 TIE = 0.005
-_DEFAULT = "finetune"
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,12 @@ def strategies_to_try(
     ``rule`` is that of the new model. Random weights are only tried where the parent's help is doubtful (another
     modality, or nothing but structures it does not know), and never where they would lose what nobody drew.
     """
-    if len({case.group for case in dataset.cases}) < 2:
-        why = "Choosing a strategy needs cases of at least 2 patients: 'finetune' was used."
-        return (_DEFAULT,), (why,)
-    tried = (_DEFAULT, "vanilla")
     modality, known = dataset.modality.upper(), parent.modality.upper()
     other = modality != known if modality and known else rule != parent.intensity
+    if len({case.group for case in dataset.cases}) < 2:
+        default = VANILLA if other else FINETUNE  # as without a choice: see ``undertaking``
+        return (default,), (f"Choosing a strategy needs cases of at least 2 patients: '{default}' was used.",)
+    tried = (FINETUNE, VANILLA)
     drawn = [fate for one, fate in zip(change.label_set, change.fates, strict=True) if dataset.label_set.find(one.name)]
     if not other and any(fate != "new" for fate in drawn):
         return tried, ()
@@ -99,7 +98,7 @@ def strategies_to_try(
     if held:
         why = f"Random weights ('scratch') were not tried: nobody drew {', '.join(held)}, which they would not know."
         return tried, (f"{why} With --drop they may be forgotten.",)
-    return (*tried, "scratch"), ()
+    return (*tried, SCRATCH), ()
 
 
 def with_strategies(work: Undertaking) -> tuple[Undertaking, tuple[str, ...]]:
@@ -136,8 +135,8 @@ def choose(tried: Mapping[str, Sequence[CaseComparison]], groups: Mapping[str, s
         patients = [after for _, after in by_patient(pair_scores(scores, scores, groups)).values()]
         means[name] = float(np.mean(patients)) if patients else 0.0
     best = max(means, key=lambda name: means[name])
-    if _DEFAULT in means and means[best] < means[_DEFAULT] + TIE:
-        best = _DEFAULT
+    if FINETUNE in means and means[best] < means[FINETUNE] + TIE:
+        best = FINETUNE
     seen = {groups[one.case] for comparisons in tried.values() for one in comparisons}
     return Choice(best, means, len(seen), judges_alone)
 
