@@ -120,7 +120,8 @@ def _report(study: Study, arguments: argparse.Namespace) -> int:
     pictures = draw_curves(statistics, study.report.parent / "images")
     text = report_text(statistics, [picture.relative_to(study.report.parent).as_posix() for picture in pictures])
     write_report(study, text)
-    print(f"The report is in {study.report}, its pictures in {study.report.parent / 'images'}")
+    page = study.report.resolve()
+    print(f"The report is in {page}, its pictures in {page.parent / 'images'}")
     return 0
 
 
