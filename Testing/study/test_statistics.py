@@ -16,6 +16,7 @@ from TransferSegLib.study.statistics import (
     Cell,
     StudyStatistics,
     by_patient,
+    with_common_seeds,
 )
 from TransferSegLib.study.summaries import check_floors, mean_interval, summarise_gains
 
@@ -106,6 +107,7 @@ def test_tests_of_one_question_are_corrected_together(write_study: WriteStudy) -
     assert summary.largest is first
     assert summary.mean == pytest.approx((0.045 + 0.025) / 2)
     assert (summary.better, summary.worse) == (1, 0)
+    assert [one.is_clear for one in (first, second)] == [True, False]
 
 
 def _share_of_rank_sums_up_to(limit: int) -> float:
@@ -212,3 +214,32 @@ def test_the_interval_of_a_mean_of_gains_draws_patients(write_study: WriteStudy)
     few = [results_of("scratch", scratch[:5]), results_of("ours", gained[:5])]
     statistics = StudyStatistics(study, few)
     assert mean_interval(statistics, statistics.gains_over_scratch()) is None
+
+
+def test_what_was_run_once_of_several_seeds_is_not_clear(write_study: WriteStudy) -> None:
+    scratch = np.linspace(0.1, 0.5, 8)
+    results = [results_of("scratch", scratch), results_of("ours", scratch + np.arange(1, 9) / 100)]
+    for seeds, is_clear in (([1], True), ([1, 2, 3], False)):
+        (gain,) = StudyStatistics(write_study(study_entry() | {"seeds": seeds}), results).gains_over_scratch()
+        assert gain.is_clear == is_clear
+
+
+def test_means_are_over_the_seeds_that_all_strategies_have() -> None:
+    dice = np.full(8, 0.5)
+    scratch = [results_of("scratch", dice, seed) for seed in (1, 2)]
+    results = [
+        *scratch,
+        results_of("ours", dice, 1),
+        results_of("ours", dice, 2, size=2),
+        results_of("ours", dice, base="b"),
+    ]
+    # Size 2 has no scratch yet, base b no other strategy: nothing to wait for.
+    assert {one.key for one in with_common_seeds(results)} == {one.key for one in results} - {scratch[1].key}
+    apart = [results_of("scratch", dice, 1), results_of("ours", dice, 2)]
+    assert with_common_seeds(apart) == apart
+
+
+def test_what_was_not_found_is_counted(write_study: WriteStudy) -> None:
+    statistics = StudyStatistics(write_study(study_entry()), [results_of("ours", [0.05, 0.1, 0.5, 0.0])])
+    assert statistics.failures(Cell("sparse", "slab", "ours", 1)) == 0.5
+    assert statistics.failures(Cell("sparse", "slab", "scratch", 1)) is None

@@ -45,7 +45,7 @@ def draw_curves(statistics: StudyStatistics, folder: Path) -> list[Path]:
         with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
             figure = Figure(figsize=(4.2 * len(tasks) + 0.6, 7.2), layout="constrained", dpi=110)
             FigureCanvasAgg(figure)
-            axes = figure.subplots(2, len(tasks), squeeze=False, sharey="row")
+            axes = figure.subplots(2, len(tasks), squeeze=False)
             for column, task in enumerate(tasks):
                 _draw_dice(axes[0][column], statistics, base, task)
                 _draw_gain(axes[1][column], statistics, base, task, gains)
@@ -53,8 +53,8 @@ def draw_curves(statistics: StudyStatistics, folder: Path) -> list[Path]:
             axes[1][0].set_ylabel("gain in mean Dice over scratch")
             handles, labels = _legend(list(axes.flat))
             figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-            words = f"base: {base}; bars: 95 % interval over patients; hollow: not all seeds are done"
-            figure.supxlabel(f"cases to learn from ({words})", fontsize=10)
+            words = "bars: 95 % interval over patients; dots: single seeds; hollow: not all seeds are done; axes differ"
+            figure.supxlabel(f"cases to learn from (base: {base}; {words})", fontsize=10)
             path = folder / f"{study.path.stem}-{base}.png"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def _draw_dice(axes: Axes, statistics: StudyStatistics, base: str, task: str) ->
                 cell = scratch  # run once for all bases of one width
             estimate = statistics.estimate(cell)
             if estimate is not None:
-                points.append((place, estimate))
+                points.append((place, estimate, tuple(statistics.seed_means(cell).values())))
         _line(axes, statistics, strategy, number, points, len(own.seeds))
     _size_axis(axes, own.sizes)
 
@@ -102,7 +102,8 @@ def _draw_gain(axes: Axes, statistics: StudyStatistics, base: str, task: str, ga
         for place, size in enumerate(own.sizes):
             gain = gains.get(Cell(base, task, strategy, size))
             if gain is not None:
-                points.append((place, Estimate(gain.difference, gain.low, gain.high, gain.patients, gain.seeds)))
+                mean = Estimate(gain.difference, gain.low, gain.high, gain.patients, gain.seeds)
+                points.append((place, mean, gain.by_seed))
         _line(axes, statistics, strategy, number, points, len(own.seeds))
     _size_axis(axes, own.sizes)
 
@@ -112,19 +113,21 @@ def _line(
     statistics: StudyStatistics,
     strategy: str,
     number: int,
-    points: Sequence[tuple[int, Estimate]],
+    points: Sequence[tuple[int, Estimate, tuple[float, ...]]],
     seeds: int,
 ) -> None:
-    """Draw one strategy's estimates, with their intervals where there are any, hollow below so many seeds."""
+    """Draw one strategy's estimates with their intervals, hollow below so many seeds, and the single seeds as dots."""
     if not points:
         return
     names = list(statistics.study.strategies)
     color, marker = _LOOKS[names.index(strategy) % len(_LOOKS)]
     shift = _APART * (number - (len(names) - 1) / 2)
-    places = [place + shift for place, _ in points]
-    means = [estimate.mean for _, estimate in points]
+    places = [place + shift for place, _, _ in points]
+    means = [estimate.mean for _, estimate, _ in points]
     axes.plot(places, means, color=color, marker=marker, markersize=5, linewidth=1.8, label=strategy)
-    for place, (_, estimate) in zip(places, points, strict=True):
+    for place, (_, estimate, by_seed) in zip(places, points, strict=True):
+        if len(by_seed) > 1:
+            axes.plot([place] * len(by_seed), by_seed, ".", color=color, markersize=5, alpha=0.5)
         if len(estimate.seeds) < seeds:
             axes.plot(place, estimate.mean, color=color, marker=marker, markersize=5, markerfacecolor="white")
         if estimate.low is not None and estimate.high is not None:

@@ -13,19 +13,24 @@ from TransferSegLib.study.choosing import candidates, choice_study
 from TransferSegLib.study.configuration import Study, size_word
 from TransferSegLib.study.results import Result, ResultsFile, finished_runs
 from TransferSegLib.study.runs import plan_runs
-from TransferSegLib.study.statistics import NSD, Cell, Estimate, Gain, StudyStatistics
+from TransferSegLib.study.statistics import FAILURE, NSD, Cell, Estimate, Gain, StudyStatistics, with_common_seeds
 from TransferSegLib.study.summaries import check_floors, mean_interval, summarise_gains
 
 #: The report stands between these lines of a page; the rest of the page is written by people.
 BEGIN, END = "<!-- study report begins -->", "<!-- study report ends -->"
+#: So many cases to learn from are few.
+FEW = 5
 #: The paper's own summary figures (arXiv 2311.05032): gains of mean Dice over training from scratch.
 PAPER_LARGEST, PAPER_MEAN, PAPER_EXPERIMENTS = 0.129, 0.029, 23
 
 
 def read_statistics(study: Study) -> StudyStatistics:
-    """Return the statistics of the results that belong to the study as it is configured now; raises StudyError."""
+    """Return the statistics of the results that belong to the study as it is configured now; raises StudyError.
+
+    Seeds that not all strategies have yet are left out.
+    """
     found = finished_runs(plan_runs(study), ResultsFile(study.results).read())
-    return StudyStatistics(study, found.values())
+    return StudyStatistics(study, with_common_seeds(found.values()))
 
 
 def report_text(statistics: StudyStatistics, pictures: Sequence[str] = ()) -> str:
@@ -34,6 +39,7 @@ def report_text(statistics: StudyStatistics, pictures: Sequence[str] = ()) -> st
         _extent(statistics),
         *(f"![Dice and gain over scratch by number of cases]({path})" for path in pictures),
         _summary(statistics),
+        _few_and_more(statistics),
     ]
     parts += [_floors(statistics)] if statistics.study.floors else []
     parts += [_task(statistics, task) for task in statistics.study.tasks]
@@ -74,7 +80,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _extent(statistics: StudyStatistics) -> str:
     """Return how much of the study is done, by which code, on what."""
-    results = _all_results(statistics)
+    kept = ResultsFile(statistics.study.results).read()
+    results = list(finished_runs(statistics.runs, kept).values())
     if not results:
         return f"No run of {len(statistics.runs)} is done yet."
     versions = sorted({result.version for result in results})
@@ -84,12 +91,17 @@ def _extent(statistics: StudyStatistics) -> str:
         f"{len(results)} of {len(statistics.runs)} runs are done, on {'; '.join(devices)}: {made / 3600:.1f} hours of "
         f"the clock if made one after another. Code: {', '.join(versions)}. Test cases are measured on the scans' own "
         "grid.",
+    ]
+    waiting = len(results) - len(_all_results(statistics))
+    if waiting:
+        lines.append(f"{waiting} of them wait for the same seed of the other strategies, and are left out here.")
+    lines.append(
         "Intervals are 95 % (bootstrap over patients, not corrected for their number); p-values are Wilcoxon's over "
         "patients, corrected by Holm's method for all tests of a task in the same table. Both speak of other patients "
-        "and *these* training sets. What other training cases do is seen from the range over seeds.",
-    ]
-    kept = ResultsFile(statistics.study.results).read()
-    strangers = len(kept) - len(finished_runs(statistics.runs, kept))
+        "and *these* training sets. What other training cases do is seen from the range over seeds. Interval and p can "
+        "disagree: a few missed cases pull a mean, and not the ranks."
+    )
+    strangers = len(kept) - len(results)
     if strangers:
         lines.append(f"{strangers} more results in the file belong to another configuration and are left out.")
     for base in statistics.study.bases:
@@ -135,9 +147,30 @@ def _summary(statistics: StudyStatistics) -> str:
     words = (
         "An experiment is a task and a number of cases. The paper's figures are those of its abstract, and its 23 "
         "experiments may be a selection. Intervals of the mean: patients drawn anew, with the training sets that there "
-        "were. Clearly: corrected p below 0.05, and every seed on the same side."
+        "were. Clearly (bold in the tables below): corrected p below 0.05, an interval without 0, two seeds or more, "
+        "all on the same side."
     )
     return f"### The paper's figures and ours\n\n{table(header, rows)}\n\n{words}"
+
+
+def _few_and_more(statistics: StudyStatistics) -> str:
+    """Return the mean Dice of every strategy over few cases, and over more, task by task."""
+    study = statistics.study
+    header, rows = ["mean Dice"], []
+    for name in study.tasks:
+        header += [f"{name}, to {FEW} cases", f"{name}, more"]
+    for base, strategy in dict.fromkeys((run.base, run.strategy) for run in statistics.runs):
+        row = []
+        for name, task in study.tasks.items():
+            for is_few in (True, False):
+                sizes = [size for size in task.sizes if (0 < size <= FEW) == is_few]
+                means = [statistics.estimate(Cell(base, name, strategy, size)) for size in sizes]
+                done = [one.mean for one in means if one is not None]
+                row.append(f"{np.mean(done):.3f}" if done and len(done) == len(sizes) else "-")
+        if any(words != "-" for words in row):
+            rows.append((_label(statistics, base, strategy), *row))
+    words = "A mean of the numbers of cases that were run, each counting alike."
+    return f"### Few cases and more\n\n{table(header, rows)}\n\n{words}" if rows else ""
 
 
 def _floors(statistics: StudyStatistics) -> str:
@@ -167,14 +200,18 @@ def _task(statistics: StudyStatistics, task_name: str) -> str:
     )
     gains = {gain.cell: gain for gain in statistics.gains_over_scratch()}
     sections = [
-        ("Mean Dice", lambda cell: _estimate_text(statistics.estimate(cell), len(task.seeds))),
-        ("Gain in mean Dice over scratch", lambda cell: _gain_text(gains.get(cell))),
+        ("Mean Dice (1/3: one seed of three is done)", lambda cell: _estimate_text(statistics, cell)),
+        ("Gain in mean Dice over scratch", lambda cell: _gain_text(gains.get(cell), statistics)),
+        (f"Not found: share of structures with a Dice below {FAILURE:g}", lambda cell: _failure_text(statistics, cell)),
         ("Mean NSD", lambda cell: _mean_text(statistics.estimate(cell, NSD))),
-        ("HD95 in mm, median (share of structures missed)", lambda cell: _distance_text(statistics, cell)),
+        ("HD95 in mm, median over cases, structures and seeds", lambda cell: _distance_text(statistics, cell)),
     ]
     found = [(title, _by_size(statistics, task_name, text)) for title, text in sections]
     tables = [f"**{title}**\n\n{rows}" for title, rows in found if rows]
-    return "\n\n".join([f"### {task.title or task_name}", facts, *tables])
+    shown, folded = tables[:2], tables[2:]
+    if folded:
+        folded = ["<details><summary>Not found, NSD, HD95</summary>", *folded, "</details>"]
+    return "\n\n".join([f"### {task.title or task_name}", facts, *shown, *folded])
 
 
 def _pool_size(results: Sequence[Result]) -> str:
@@ -207,20 +244,28 @@ def _cases(size: int) -> str:
     return "all cases" if size == 0 else "1 case" if size == 1 else f"{size} cases"
 
 
-def _estimate_text(estimate: Estimate | None, seeds: int) -> str:
+def _estimate_text(statistics: StudyStatistics, cell: Cell) -> str:
+    """Return a mean with its interval, and how many of the seeds are done where some are missing."""
+    estimate = statistics.estimate(cell)
     if estimate is None:
         return ""
     interval = "" if estimate.low is None else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
-    missing = "" if len(estimate.seeds) == seeds else f" ({len(estimate.seeds)} of {seeds} seeds)"
+    planned = statistics.planned_seeds(cell)
+    missing = "" if len(estimate.seeds) == planned else f" ({len(estimate.seeds)}/{planned})"
     return f"{estimate.mean:.3f}{interval}{missing}"
+
+
+def _failure_text(statistics: StudyStatistics, cell: Cell) -> str:
+    share = statistics.failures(cell)
+    return "" if share is None else f"{100 * share:.0f} %"
 
 
 def _mean_text(estimate: Estimate | None) -> str:
     return "" if estimate is None else f"{estimate.mean:.3f}"
 
 
-def _gain_text(gain: Gain | None) -> str:
-    """Return a gain with its interval; below it the test, and the smallest and largest of the seeds."""
+def _gain_text(gain: Gain | None, statistics: StudyStatistics) -> str:
+    """Return a gain with its interval, bold when it is clear; below it the test, and the range over seeds."""
     if gain is None:
         return ""
     below = []
@@ -228,9 +273,10 @@ def _gain_text(gain: Gain | None) -> str:
         below.append("p < 0.001" if gain.p_holm < 0.001 else f"p {gain.p_holm:.3f}")
     if len(gain.by_seed) > 1:
         below.append(f"seeds {min(gain.by_seed):+.2f} to {max(gain.by_seed):+.2f}")
-    if len(gain.seeds) < gain.planned:
-        below.append(f"{len(gain.seeds)} of {gain.planned} seeds")
-    first = f"{gain.difference:+.3f}{_interval_text(gain.low, gain.high)}"
+    if len(gain.seeds) < len(statistics.results(gain.cell)):
+        below.append(f"over {len(gain.seeds)} seed(s) that both have")
+    number = f"**{gain.difference:+.3f}**" if gain.is_clear else f"{gain.difference:+.3f}"
+    first = f"{number}{_interval_text(gain.low, gain.high)}"
     return "<br>".join([first, ", ".join(below)]) if below else first
 
 
@@ -243,7 +289,7 @@ def _distance_text(statistics: StudyStatistics, cell: Cell) -> str:
     if distance is None:
         return ""
     median = "infinite" if np.isinf(distance.median_mm) else f"{distance.median_mm:.1f}"
-    return median + (f" ({100 * distance.missed:.0f} %)" if distance.missed > 0 else "")
+    return median
 
 
 def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) -> str:
@@ -260,7 +306,7 @@ def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) 
         }
         several = by_base or len(statistics.study.bases) > 1
         name = f"{task}, {other if by_base else 'base ' + other}" if several else task
-        rows.append((name, *(_gain_text(found.get(size)) or "-" for size in sizes)))
+        rows.append((name, *(_gain_text(found.get(size), statistics) or "-" for size in sizes)))
     mean = float(np.mean([gain.difference for gain in gains]))
     header = ("gain in mean Dice", *(size_word(size) for size in sizes))
     low, high = mean_interval(statistics, gains) or (None, None)

@@ -20,6 +20,8 @@ from TransferSegLib.study.runs import Run, grid, plan_runs
 #: Places of the measures in a result's scores.
 DICE, NSD, HD95 = 0, 1, 2
 _CONFIDENCE = 0.95
+#: A structure with less Dice than this was not found.
+FAILURE = 0.1
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,11 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the corrected test is below 0.05 and no seed says the opposite."""
+        """Whether the corrected test is below 0.05, the interval leaves out 0, and two seeds or more agree."""
         same_sign = all(one > 0 for one in self.by_seed) or all(one < 0 for one in self.by_seed)
-        return self.p_holm is not None and self.p_holm < 0.05 and same_sign
+        is_repeated = len(self.by_seed) >= min(2, self.planned)
+        leaves_out_0 = self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        return self.p_holm is not None and self.p_holm < 0.05 and leaves_out_0 and same_sign and is_repeated
 
 
 class StudyStatistics:
@@ -99,6 +103,10 @@ class StudyStatistics:
         """Return the cells of a task that are asked for, those of the bases named (None: all), done or not."""
         return [cell for cell in self._cells if cell.task == task and (bases is None or cell.base in bases)]
 
+    def planned_seeds(self, cell: Cell) -> int:
+        """Return how many seeds are asked for in a cell."""
+        return len(self._planned[cell])
+
     def results(self, cell: Cell) -> dict[int, Result]:
         """Return the results of a cell by seed."""
         return self._by_cell.get(cell, {})
@@ -112,6 +120,21 @@ class StudyStatistics:
         interval = bootstrap_interval(values, _CONFIDENCE)
         low, high = (None, None) if interval is None else interval
         return Estimate(float(values.mean()), low, high, len(values), tuple(sorted(results)))
+
+    def seed_means(self, cell: Cell) -> dict[int, float]:
+        """Return the mean Dice of every seed of a cell."""
+        results = self.results(cell).items()
+        return {seed: float(np.mean(list(by_patient([result], DICE).values()))) for seed, result in results}
+
+    def failures(self, cell: Cell) -> float | None:
+        """Return the share of cases, structures and seeds with a Dice below 0.1, None without results."""
+        values = [
+            three[DICE]
+            for result in self.results(cell).values()
+            for by_structure in result.scores.values()
+            for three in by_structure.values()
+        ]
+        return float(np.mean([value < FAILURE for value in values])) if values else None
 
     def distance(self, cell: Cell) -> Distance | None:
         """Return the HD95 of a cell, None without results."""
@@ -144,7 +167,7 @@ class StudyStatistics:
             len(differences),
             tuple(by_seed),
             tuple(by_seed.values()),
-            len(self._planned[cell]),
+            self.planned_seeds(cell),
         )
 
     def differences(self, cell: Cell, against: Cell) -> dict[str, float]:
@@ -206,6 +229,23 @@ class StudyStatistics:
             p_values = holm([gain.p_value for gain in family])
             corrected |= {gain.cell: p_value for gain, p_value in zip(family, p_values, strict=True)}
         return [replace(gain, p_holm=corrected[gain.cell]) for gain in gains]
+
+
+def with_common_seeds(results: Iterable[Result]) -> list[Result]:
+    """Return the results of seeds that all strategies of a base have, for a task and size, as far as they have any.
+
+    Means over other seeds are not comparable: of a study under way the rest has to wait.
+    """
+    groups: dict[tuple[str, str, int], dict[str, dict[int, Result]]] = defaultdict(lambda: defaultdict(dict))
+    for result in results:
+        groups[result.base, result.task, result.size][result.strategy][result.seed] = result
+    kept = []
+    for strategies in groups.values():
+        common = set.intersection(*(set(by_seed) for by_seed in strategies.values()))
+        kept += [
+            one for by_seed in strategies.values() for seed, one in by_seed.items() if not common or seed in common
+        ]
+    return kept
 
 
 def by_patient(results: Iterable[Result], measure: int) -> dict[str, float]:
