@@ -164,8 +164,8 @@ def _for_modality(
 ) -> tuple[FineTuningConfiguration, tuple[str, ...]]:
     """Return the knobs for cases of a modality when the parent knows another one, and notes for a person.
 
-    Features of another modality give the last layers little to begin with: learning everything at once was better
-    (docs/study.md). A ``head_start`` that was chosen says that ``finetune`` is meant as it is.
+    Learning everything at once did better there (docs/study.md). A ``head_start`` that was chosen says that
+    ``finetune`` is meant as it is.
     """
     if not modality or not known or modality == known:
         return configuration, ()

@@ -101,6 +101,7 @@ def _extent(statistics: StudyStatistics) -> str:
         "and *these* training sets. What other training cases do is seen from the range over seeds. Interval and p can "
         "disagree: a few missed cases pull a mean, and not the ranks."
     )
+    lines += _between_seeds(statistics)
     strangers = len(kept) - len(results)
     if strangers:
         lines.append(f"{strangers} more results in the file belong to another configuration and are left out.")
@@ -109,6 +110,23 @@ def _extent(statistics: StudyStatistics) -> str:
         if len(weights) > 1:
             lines.append(f"The base {base} was trained {len(weights)} times in the course of these runs.")
     return "\n\n".join(lines)
+
+
+def _between_seeds(statistics: StudyStatistics) -> list[str]:
+    """Return by how much another seed, so another training set, changed a run at most; nothing with single seeds."""
+    largest = {True: 0.0, False: 0.0}
+    for task in statistics.study.tasks:
+        for cell in statistics.cells(task):
+            means = statistics.seed_means(cell).values()
+            if len(means) > 1:
+                is_scratch = statistics.study.is_scratch(task, cell.strategy)
+                largest[is_scratch] = max(largest[is_scratch], max(means) - min(means))
+    if not any(largest.values()):
+        return []
+    return [
+        f"The mean Dice of a cell differs between two seeds by up to {largest[False]:.2f} with transfer and by up to "
+        f"{largest[True]:.2f} from scratch."
+    ]
 
 
 def _all_results(statistics: StudyStatistics) -> list[Result]:
@@ -204,7 +222,10 @@ def _task(statistics: StudyStatistics, task_name: str) -> str:
         ("Gain in mean Dice over scratch", lambda cell: _gain_text(gains.get(cell), statistics)),
         (f"Not found: share of structures with a Dice below {FAILURE:g}", lambda cell: _failure_text(statistics, cell)),
         ("Mean NSD", lambda cell: _mean_text(statistics.estimate(cell, NSD))),
-        ("HD95 in mm, median over cases, structures and seeds", lambda cell: _distance_text(statistics, cell)),
+        (
+            "HD95 in mm, median over cases, structures and seeds (share without any voxel)",
+            lambda cell: _distance_text(statistics, cell),
+        ),
     ]
     found = [(title, _by_size(statistics, task_name, text)) for title, text in sections]
     tables = [f"**{title}**\n\n{rows}" for title, rows in found if rows]
@@ -289,7 +310,7 @@ def _distance_text(statistics: StudyStatistics, cell: Cell) -> str:
     if distance is None:
         return ""
     median = "infinite" if np.isinf(distance.median_mm) else f"{distance.median_mm:.1f}"
-    return median
+    return median + (f" ({100 * distance.missed:.0f} %)" if distance.missed > 0 else "")
 
 
 def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) -> str:

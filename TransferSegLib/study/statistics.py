@@ -126,24 +126,23 @@ class StudyStatistics:
         results = self.results(cell).items()
         return {seed: float(np.mean(list(by_patient([result], DICE).values()))) for seed, result in results}
 
-    def failures(self, cell: Cell) -> float | None:
-        """Return the share of cases, structures and seeds with a Dice below 0.1, None without results."""
-        values = [
-            three[DICE]
+    def _every(self, cell: Cell, measure: int) -> list[float]:
+        """Return a measure of every seed, case and structure of a cell."""
+        return [
+            three[measure]
             for result in self.results(cell).values()
             for by_structure in result.scores.values()
             for three in by_structure.values()
         ]
+
+    def failures(self, cell: Cell) -> float | None:
+        """Return the share of cases, structures and seeds with a Dice below 0.1, None without results."""
+        values = self._every(cell, DICE)
         return float(np.mean([value < FAILURE for value in values])) if values else None
 
     def distance(self, cell: Cell) -> Distance | None:
         """Return the HD95 of a cell, None without results."""
-        values = [
-            three[HD95]
-            for result in self.results(cell).values()
-            for by_structure in result.scores.values()
-            for three in by_structure.values()
-        ]
+        values = self._every(cell, HD95)
         if not values:
             return None
         return Distance(float(np.median(values)), float(np.mean(np.isinf(values))))
