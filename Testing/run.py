@@ -25,6 +25,7 @@ RUNTIME = ["torch==2.13.0", "SimpleITK==2.5.7", "numpy==2.4.6", "scipy>=1.13,<2"
 TESTS = [
     "pytest==9.2.0",
     "pytest-timeout==2.4.0",
+    "pytest-xdist==3.8.0",
     "hypothesis>=6.100,<7",
     "h5py>=3.11,<4",
     "ruff==0.17.6",
@@ -95,14 +96,24 @@ def install_libraries() -> None:
 
 
 def run_tests(python: str, words: list[str]) -> int:
-    """Run the style checks, then pytest; returns the first exit code that is not 0."""
+    """Run the style checks, then pytest; returns the first exit code that is not 0.
+
+    The whole suite is shared among processes, file by file: one test seldom keeps two cores busy. What is asked for in
+    words runs in one process, as pytest does by itself.
+    """
     checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
     for check in [] if words else checks:
         print("$", " ".join(check), flush=True)
         code = subprocess.call([python, "-m", *check], cwd=ROOT)
         if code:
             return code
-    return subprocess.call([python, "-m", "pytest", *words], cwd=ROOT)
+    processes = 1 if words else min(os.cpu_count() or 1, 4)
+    if processes == 1:
+        return subprocess.call([python, "-m", "pytest", *words], cwd=ROOT)
+    # One thread each: processes that all use every core wait for each other.
+    one_thread = {"OMP_NUM_THREADS": "1"} | os.environ
+    words = ["--numprocesses", str(processes), "--dist", "loadfile"]
+    return subprocess.call([python, "-m", "pytest", *words], cwd=ROOT, env=one_thread)
 
 
 if __name__ == "__main__":

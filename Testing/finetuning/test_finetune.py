@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import torch
 from TransferSegLib.errors import Cancelled, DatasetError, ModelError, TrainingError
 from TransferSegLib.finetuning import candidates as module
 from TransferSegLib.finetuning.finetune import FineTuned, finetune
+from TransferSegLib.finetuning.fold_comparisons import FoldComparisons
 from TransferSegLib.finetuning.request import FineTuneRequest, command_words
 from TransferSegLib.finetuning.run_folder import RUNS_NAME
 from TransferSegLib.finetuning.undertaking import undertake
@@ -231,6 +233,28 @@ def test_stopped_it_goes_on(world: Any, tmp_path: Path) -> None:
     assert not any("comparison 1" in report.stage for report in reports)
     later = "Held-out comparison 2 of 2: training the last layers"
     assert [report.step for report in reports if report.stage == later and report.step] == [3, 4]
+
+
+def test_time_is_planned_by_what_a_stopped_process_measured(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run stopped between the parent's predictions and the plan does not take them for free."""
+    library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    wanted = request(add_cases(tmp_path / "project", [1, 2]), library)
+    told: list[float] = []
+    ask = FoldComparisons.ask_parent
+    monkeypatch.setattr(FoldComparisons, "ask_parent", lambda self: told.append(ask(self)) or told[-1])
+    looks = itertools.count(0.0, 1.5)  # every look at the clock takes a while
+    for _ in range(2):
+        token = CancelToken()
+
+        def watch(report: Progress, token: CancelToken = token) -> None:
+            if "features" in report.stage:
+                token.cancel()
+
+        with pytest.raises(Cancelled):
+            finetune(wanted, watch, token, clock=lambda: next(looks))
+    assert told[0] >= 1.5 and told[1] == told[0]
 
 
 def test_the_parent_may_vanish_meanwhile(world: Any, tmp_path: Path) -> None:

@@ -24,13 +24,17 @@ os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "2")  # as slicerhost needs it, whoever imports PySide6 first
 sys.path[:0] = [str(TESTING), str(Path(__file__).parent)]  # the host, and what tests of this folder share
 
-_whyNot: list[str] = []
+NOT_STARTED = "The test host cannot start: "
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _whyNot:
+    """Say loudly that the module was not tested; read from the reports, which may come from other processes."""
+    reports = [one for kind in ("skipped", "error") for one in terminalreporter.stats.get(kind, [])]
+    texts = [one.longrepr[2] if isinstance(one.longrepr, tuple) else one.longreprtext for one in reports]
+    told = [line for text in texts for line in text.splitlines() if NOT_STARTED in line]
+    if told:
         terminalreporter.section("THE SLICER MODULE WAS NOT TESTED", red=True, bold=True)
-        terminalreporter.line(_whyNot[0])
+        terminalreporter.line(told[0][told[0].index(NOT_STARTED) :])
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +49,8 @@ def host_environment() -> dict[str, str]:
     tried = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if tried.returncode:
         last = (tried.stderr.strip() or f"exit code {tried.returncode}").splitlines()[-1]
-        _whyNot.append(f"The test host cannot start: {last}. It needs {NEEDED}.")
-        (pytest.fail if os.environ.get("CI", "").lower() == "true" else pytest.skip)(_whyNot[0])
+        why = f"{NOT_STARTED}{last}. It needs {NEEDED}."
+        (pytest.fail if os.environ.get("CI", "").lower() == "true" else pytest.skip)(why)
     return environment
 
 

@@ -51,7 +51,10 @@ class FoldComparisons:
         self.training_s: dict[str, float] = {}
 
     def ask_parent(self) -> float:
-        """Let the parent predict every case once; returns the seconds of one prediction, 0 where none was made."""
+        """Let the parent predict every case once; returns the median seconds of one prediction, 0 where none was made.
+
+        Those that an earlier process of this run made count with what they took: the time is planned by it.
+        """
         if not self._scorer.parent_knows:
             self._whole.skip(PARENT)
             return 0.0
@@ -62,8 +65,10 @@ class FoldComparisons:
             if self._folder.read_array(_answer_file(which.index)) is None:
                 began = self._clock()
                 answer = self._scorer.parent_answer(case, case.id, report, self._cancel)
-                took.append(self._clock() - began)
+                self._folder.write_json(_seconds_file(which.index), {"seconds": self._clock() - began})
                 self._folder.write_array(_answer_file(which.index), answer)
+            seconds = (self._folder.read_json(_seconds_file(which.index)) or {}).get("seconds")
+            took += [seconds] if isinstance(seconds, float) else []
         self._whole.end()
         return float(np.median(took)) if took else 0.0
 
@@ -137,3 +142,7 @@ def candidate_name(number: int, strategy: str) -> str:
 
 def _answer_file(index: int) -> str:
     return f"parent-{index}.npz"
+
+
+def _seconds_file(index: int) -> str:
+    return f"parent-{index}.json"
