@@ -36,13 +36,14 @@ assert _spec is not None and _spec.loader is not None
 projects = module_from_spec(_spec)
 _spec.loader.exec_module(projects)
 AUTO = replace(projects.KNOBS, strategy="auto", report_cases=0)
+OTHER_INTENSITIES = FineTuningConfiguration(intensity=MR_PERCENTILES)
 
 
 def compared(case: str, dice: float) -> CaseComparison:
     return CaseComparison(case, {}, {"bright": Score(dice, dice, 1.0, 1.0, 1.0)}, {})
 
 
-def test_the_best_mean_wins_and_ties_go_to_finetune() -> None:
+def test_the_best_mean_wins_and_ties_go_to_the_default() -> None:
     groups = {"a": "p", "b": "p", "c": "q"}
     tried = {
         "finetune": [compared("a", 0.9), compared("b", 0.9), compared("c", 0.1)],
@@ -56,6 +57,8 @@ def test_the_best_mean_wins_and_ties_go_to_finetune() -> None:
     assert Choice.from_json(json.loads(json.dumps(found.to_json()))) == found
     near = {"finetune": [compared("a", 0.5)], "vanilla": [compared("a", 0.504)]}
     assert choose(near, groups, judges_alone=False).strategy == "finetune"
+    turned = {"vanilla": [compared("a", 0.5)], "finetune": [compared("a", 0.504)]}
+    assert choose(turned, groups, judges_alone=False).strategy == "vanilla"
     assert "a little too high" in choose(near, groups, judges_alone=False).caveat
     with pytest.raises(TrainingError, match="no choice of a strategy"):
         Choice.from_json({"strategy": "vanilla"})
@@ -72,7 +75,7 @@ def test_who_chose_does_not_judge_where_enough_are_left(patients: int, judging: 
     ("reviewed", "changes", "rule", "tried", "note"),
     [
         (["bright"], {}, None, ("finetune", "vanilla"), ""),
-        (["bright"], {}, "MR", ("finetune", "vanilla", "scratch"), ""),
+        (["bright"], {}, "MR", ("vanilla", "finetune", "scratch"), ""),
         (["dark"], {}, None, ("finetune", "vanilla"), "nobody drew bright"),
         (["dark"], {"dropped": ("bright",)}, None, ("finetune", "vanilla", "scratch"), ""),
     ],
@@ -112,6 +115,19 @@ def test_another_modality_learns_everything_at_once(
     assert (work.configuration.intensity == MR_PERCENTILES) == (modality == "MR")
     assert ("all layers learn at once" in " ".join(work.notes)) == (strategy == "vanilla")
     assert with_strategies(work)[1] == (("vanilla",) if strategy == "auto" else (strategy,)), "one patient: no choice"
+
+
+def test_intensities_tell_where_no_modality_is_named(world: Any, tmp_path: Path) -> None:
+    """Of a project that names no modality, and of a parent that names none."""
+    parent = world.make_parent(world.label_set("bright"), width=1)
+    project = projects.add_cases(tmp_path / "project", [1, 2], ["bright"])
+    write_dataset(replace(read_dataset(project), modality=""), project)
+    library = projects.put_parent(tmp_path / "library", parent)
+    for knobs, strategy in ((FineTuningConfiguration(), "finetune"), (OTHER_INTENSITIES, "vanilla")):
+        work = undertake(projects.request(project, library, configuration=knobs))
+        assert work.configuration.strategy == strategy
+        of_auto = undertake(projects.request(project, library, configuration=replace(knobs, strategy="auto")))
+        assert with_strategies(of_auto)[1][0] == strategy, "the default is the first to be tried, and wins ties"
 
 
 def test_time_for_the_choice() -> None:

@@ -19,6 +19,7 @@ from TransferSegLib.evaluation.statistics import by_patient, pair_scores
 from TransferSegLib.finetuning.held_out_scores import CaseComparison
 from TransferSegLib.finetuning.holding_out import Fold
 from TransferSegLib.finetuning.label_change import LabelChange
+from TransferSegLib.finetuning.modality import default_strategy, is_another_modality
 from TransferSegLib.finetuning.names import AUTO, FINETUNE, SCRATCH, VANILLA
 from TransferSegLib.finetuning.undertaking import Undertaking
 from TransferSegLib.models.description import ModelDescription
@@ -28,7 +29,7 @@ from TransferSegLib.scans.intensity import IntensityRule
 CHOOSING_FOLDS = 2
 #: Patients who must be left to judge when those who chose do not.
 _FEWEST_JUDGES = 3
-#: What is not better than ``finetune`` by so much Dice (half of what the verdict calls a difference) counts as a tie.
+#: What is not better than the default by so much Dice (half of what the verdict calls a difference) counts as a tie.
 TIE = 0.005
 
 
@@ -80,17 +81,16 @@ class Choice:
 def strategies_to_try(
     parent: ModelDescription, rule: IntensityRule, change: LabelChange, dataset: Dataset
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the strategies that ``auto`` tries, ``finetune`` first, and notes for a person.
+    """Return the strategies that ``auto`` tries, the default first, and notes for a person.
 
     ``rule`` is that of the new model. Random weights are only tried where the parent's help is doubtful (another
     modality, or nothing but structures it does not know), and never where they would lose what nobody drew.
     """
-    modality, known = dataset.modality.upper(), parent.modality.upper()
-    other = modality != known if modality and known else rule != parent.intensity
+    other = is_another_modality(dataset.modality, parent, rule)
+    default = default_strategy(other)
     if len({case.group for case in dataset.cases}) < 2:
-        default = VANILLA if other else FINETUNE  # as without a choice: see ``undertaking``
         return (default,), (f"Choosing a strategy needs cases of at least 2 patients: '{default}' was used.",)
-    tried = (FINETUNE, VANILLA)
+    tried = (default, VANILLA if default == FINETUNE else FINETUNE)
     drawn = [fate for one, fate in zip(change.label_set, change.fates, strict=True) if dataset.label_set.find(one.name)]
     if not other and any(fate != "new" for fate in drawn):
         return tried, ()
@@ -127,7 +127,7 @@ def judging_folds(folds: Sequence[Fold], groups: Mapping[str, str]) -> tuple[int
 def choose(tried: Mapping[str, Sequence[CaseComparison]], groups: Mapping[str, str], judges_alone: bool) -> Choice:
     """Return the strategy with the best Dice: mean over a case's structures, a patient's cases, the patients.
 
-    ``tried`` holds what each strategy's candidates did on the same held-out cases. ``finetune`` wins ties.
+    ``tried`` holds what each strategy's candidates did on the same held-out cases. The first, the default, wins ties.
     """
     means = {}
     for name, comparisons in tried.items():
@@ -135,8 +135,9 @@ def choose(tried: Mapping[str, Sequence[CaseComparison]], groups: Mapping[str, s
         patients = [after for _, after in by_patient(pair_scores(scores, scores, groups)).values()]
         means[name] = float(np.mean(patients)) if patients else 0.0
     best = max(means, key=lambda name: means[name])
-    if FINETUNE in means and means[best] < means[FINETUNE] + TIE:
-        best = FINETUNE
+    default = next(iter(means))
+    if means[best] < means[default] + TIE:
+        best = default
     seen = {groups[one.case] for comparisons in tried.values() for one in comparisons}
     return Choice(best, means, len(seen), judges_alone)
 

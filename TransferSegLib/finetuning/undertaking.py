@@ -13,7 +13,7 @@ from TransferSegLib.datasets.dataset import Dataset, read_dataset
 from TransferSegLib.errors import DatasetError, ModelError, ScanError, TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.label_change import LabelChange, plan_label_change
-from TransferSegLib.finetuning.names import FINETUNE, VANILLA
+from TransferSegLib.finetuning.modality import for_modality
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
 from TransferSegLib.models.incoming import check_name
@@ -22,7 +22,6 @@ from TransferSegLib.models.store import Model, check_weights, load_description, 
 from TransferSegLib.models.versions_record import ModelReference
 from TransferSegLib.models.versions_state import split_version
 from TransferSegLib.progress import CancelToken
-from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES
 from TransferSegLib.version import code_version
 
 #: Raised when a run that was begun by an older version cannot be gone on with.
@@ -131,9 +130,8 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
     change = plan_label_change(
         parent.description.label_set, dataset.label_set, request.renamed, request.merged, request.split, request.dropped
     )
-    configuration, more_notes = _for_modality(
-        replace(request.configuration, minutes=0.0), dataset.modality.upper(), parent.description.modality.upper()
-    )
+    knobs = replace(request.configuration, minutes=0.0)
+    configuration, more_notes = for_modality(knobs, dataset.modality, parent.description)
     notes += more_notes
     hashes = {}
     for case in dataset.cases:
@@ -157,33 +155,6 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
         name,
         notes,
     )
-
-
-def _for_modality(
-    configuration: FineTuningConfiguration, modality: str, known: str
-) -> tuple[FineTuningConfiguration, tuple[str, ...]]:
-    """Return the knobs for cases of a modality when the parent knows another one, and notes for a person.
-
-    Learning everything at once did better there (docs/study.md). A ``head_start`` that was chosen says that
-    ``finetune`` is meant as it is.
-    """
-    if not modality or not known or modality == known:
-        return configuration, ()
-    notes: tuple[str, ...] = ()
-    if configuration.intensity is None:
-        configuration = replace(configuration, intensity=CT_WINDOW if modality == "CT" else MR_PERCENTILES)
-        notes += (
-            f"The cases are {modality}, the parent knows {known}: intensities are prepared as usual for {modality}.",
-        )
-    if configuration.vanilla_rate == FineTuningConfiguration.vanilla_rate:
-        configuration = replace(configuration, vanilla_rate=configuration.new_rate)
-    if configuration.strategy == FINETUNE and configuration.head_start == "auto":
-        configuration = replace(configuration, strategy=VANILLA)
-        notes += (
-            "Because the modality is another one, all layers learn at once ('vanilla'): in our study that was better. "
-            "With the strategy 'auto' your own cases decide.",
-        )
-    return configuration, notes
 
 
 def check_request(request: FineTuneRequest) -> str:

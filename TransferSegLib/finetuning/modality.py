@@ -1,0 +1,51 @@
+"""What changes when the cases are of another modality than the parent knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.names import FINETUNE, VANILLA
+from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
+
+
+def is_another_modality(modality: str, parent: ModelDescription, rule: IntensityRule) -> bool:
+    """Return whether cases look different from what the parent learned from.
+
+    ``modality`` is the cases', ``rule`` the one by which their intensities are prepared: where one of the modalities is
+    not named, another rule than the parent's tells.
+    """
+    if modality and parent.modality:
+        return modality.upper() != parent.modality.upper()
+    return rule != parent.intensity
+
+
+def default_strategy(other_modality: bool) -> str:
+    """Return the strategy when nobody chose one: on another modality all layers at once were better (docs/study.md)."""
+    return VANILLA if other_modality else FINETUNE
+
+
+def for_modality(
+    configuration: FineTuningConfiguration, modality: str, parent: ModelDescription
+) -> tuple[FineTuningConfiguration, tuple[str, ...]]:
+    """Return the knobs for cases of a modality, and notes for a person where they are others than those asked for.
+
+    A ``head_start`` that was chosen says that ``finetune`` is meant as it is.
+    """
+    notes: tuple[str, ...] = ()
+    kind, known = modality.upper(), parent.modality.upper()
+    if kind and known and kind != known and configuration.intensity is None:
+        configuration = replace(configuration, intensity=CT_WINDOW if kind == "CT" else MR_PERCENTILES)
+        notes += (f"The cases are {kind}, the parent knows {known}: intensities are prepared as usual for {kind}.",)
+    if not is_another_modality(modality, parent, configuration.preparation(parent)[1]):
+        return configuration, notes
+    if configuration.vanilla_rate == FineTuningConfiguration.vanilla_rate:
+        configuration = replace(configuration, vanilla_rate=configuration.new_rate)
+    if configuration.strategy == FINETUNE and configuration.head_start == "auto":
+        configuration = replace(configuration, strategy=default_strategy(other_modality=True))
+        notes += (
+            "Because the modality is another one, all layers learn at once ('vanilla'): in our study that was better. "
+            "With the strategy 'auto' your own cases decide.",
+        )
+    return configuration, notes
