@@ -18,7 +18,7 @@ from TransferSegLib.study.statistics import (
     by_patient,
     with_common_seeds,
 )
-from TransferSegLib.study.summaries import check_floors, mean_interval, summarise_gains
+from TransferSegLib.study.summaries import check_floors, mean_interval, seed_means, summarise_gains
 
 PATIENTS = "abcdefgh"
 
@@ -214,6 +214,24 @@ def test_the_interval_of_a_mean_of_gains_draws_patients(write_study: WriteStudy)
     few = [results_of("scratch", scratch[:5]), results_of("ours", gained[:5])]
     statistics = StudyStatistics(study, few)
     assert mean_interval(statistics, statistics.gains_over_scratch()) is None
+
+
+def test_means_of_single_seeds_over_experiments(write_study: WriteStudy) -> None:
+    """Two sizes gain 0.1 and 0.3 with one seed, 0.2 and -0.1 with another; a third is there for one size only."""
+    study = write_study(study_entry() | {"seeds": [1, 2, 3], "sizes": [1, 2]})
+    scratch = np.full(8, 0.5)
+    results = []
+    for size, seed, gained in ((1, 1, 0.1), (2, 1, 0.3), (1, 2, 0.2), (2, 2, -0.1), (1, 3, 0.4)):
+        results += [
+            results_of("scratch", scratch, seed, size),
+            results_of("ours", scratch + gained, seed, size),
+        ]
+    statistics = StudyStatistics(study, results)
+    gains = statistics.gains_over_scratch()
+    assert seed_means(gains) == pytest.approx((0.2, 0.05))
+    (summary,) = summarise_gains(statistics, gains)
+    assert summary.by_seed == pytest.approx((0.2, 0.05))
+    assert seed_means([]) == ()
 
 
 def test_what_was_run_once_of_several_seeds_is_not_clear(write_study: WriteStudy) -> None:

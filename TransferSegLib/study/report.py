@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,10 +11,22 @@ from TransferSegLib.errors import StudyError
 from TransferSegLib.study.base_facts import facts_file, read_facts
 from TransferSegLib.study.choosing import candidates, choice_study
 from TransferSegLib.study.configuration import Study, size_word
+from TransferSegLib.study.report_cells import (
+    cases_word,
+    distance_text,
+    estimate_text,
+    failure_text,
+    gain_text,
+    interval_text,
+    mean_text,
+    row_label,
+    seeds_text,
+    table,
+)
 from TransferSegLib.study.results import Result, ResultsFile, finished_runs
 from TransferSegLib.study.runs import plan_runs
-from TransferSegLib.study.statistics import FAILURE, NSD, Cell, Estimate, Gain, StudyStatistics, with_common_seeds
-from TransferSegLib.study.summaries import check_floors, mean_interval, summarise_gains
+from TransferSegLib.study.statistics import FAILURE, NSD, Cell, Gain, StudyStatistics, with_common_seeds
+from TransferSegLib.study.summaries import check_floors, mean_interval, seed_means, summarise_gains
 
 #: The report stands between these lines of a page; the rest of the page is written by people.
 BEGIN, END = "<!-- study report begins -->", "<!-- study report ends -->"
@@ -70,12 +82,6 @@ def write_report(study: Study, text: str) -> None:
         write_text_durably(page, f"{old[: first + len(BEGIN)]}\n\n{text}\n{old[last:]}")
     except OSError as error:
         raise StudyError(f"{page} cannot be written: {error.strerror or error}.") from error
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table: the first column to the left, the others to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _extent(statistics: StudyStatistics) -> str:
@@ -144,24 +150,34 @@ def _summary(statistics: StudyStatistics) -> str:
             f"{PAPER_MEAN:+.3f}",
             "not known to us",
             "not known to us",
+            "not known to us",
         )
     ]
     for summary in summarise_gains(statistics, statistics.gains_over_scratch()):
         largest = summary.largest
-        where = f"{largest.cell.task}, {_cases(largest.cell.size)}"
+        where = f"{largest.cell.task}, {cases_word(largest.cell.size)}"
         rows.append(
             (
-                _label(statistics, summary.base, summary.strategy),
+                row_label(statistics, summary.base, summary.strategy),
                 str(summary.experiments),
                 f"{largest.difference:+.3f} ({where})",
-                f"{summary.mean:+.3f}{_interval_text(summary.low, summary.high)}",
+                f"{summary.mean:+.3f}{interval_text(summary.low, summary.high)}",
+                seeds_text(summary.by_seed) or "-",
                 str(summary.better),
                 str(summary.worse),
             )
         )
     if len(rows) == 1:
         return ""
-    header = ("gain in mean Dice over scratch", "experiments", "largest", "mean", "clearly better", "clearly worse")
+    header = (
+        "gain in mean Dice over scratch",
+        "experiments",
+        "largest",
+        "mean",
+        "mean of each seed",
+        "clearly better",
+        "clearly worse",
+    )
     words = (
         "An experiment is a task and a number of cases. The paper's figures are those of its abstract, and its 23 "
         "experiments may be a selection. Intervals of the mean: patients drawn anew, with the training sets that there "
@@ -186,7 +202,7 @@ def _few_and_more(statistics: StudyStatistics) -> str:
                 done = [one.mean for one in means if one is not None]
                 row.append(f"{np.mean(done):.3f}" if done and len(done) == len(sizes) else "-")
         if any(words != "-" for words in row):
-            rows.append((_label(statistics, base, strategy), *row))
+            rows.append((row_label(statistics, base, strategy), *row))
     words = "A mean of the numbers of cases that were run, each counting alike."
     return f"### Few cases and more\n\n{table(header, rows)}\n\n{words}" if rows else ""
 
@@ -195,7 +211,7 @@ def _floors(statistics: StudyStatistics) -> str:
     """Return which floors hold."""
     rows = []
     for check in check_floors(statistics):
-        size = "on average" if check.size is None else _cases(check.size)
+        size = "on average" if check.size is None else cases_word(check.size)
         reached = "no results" if check.reached is None else f"{check.reached:+.3f}"
         answer = "holds" if check.holds else "open" if check.reached is None else "MISSED"
         if check.reached is not None and not check.is_whole:
@@ -218,13 +234,13 @@ def _task(statistics: StudyStatistics, task_name: str) -> str:
     )
     gains = {gain.cell: gain for gain in statistics.gains_over_scratch()}
     sections = [
-        ("Mean Dice (1/3: one seed of three is done)", lambda cell: _estimate_text(statistics, cell)),
-        ("Gain in mean Dice over scratch", lambda cell: _gain_text(gains.get(cell), statistics)),
-        (f"Not found: share of structures with a Dice below {FAILURE:g}", lambda cell: _failure_text(statistics, cell)),
-        ("Mean NSD", lambda cell: _mean_text(statistics.estimate(cell, NSD))),
+        ("Mean Dice" + _missing_seeds(statistics, task_name), lambda cell: estimate_text(statistics, cell)),
+        ("Gain in mean Dice over scratch", lambda cell: gain_text(gains.get(cell), statistics)),
+        (f"Not found: share of structures with a Dice below {FAILURE:g}", lambda cell: failure_text(statistics, cell)),
+        ("Mean NSD", lambda cell: mean_text(statistics.estimate(cell, NSD))),
         (
             "HD95 in mm, median over cases, structures and seeds (share without any voxel)",
-            lambda cell: _distance_text(statistics, cell),
+            lambda cell: distance_text(statistics, cell),
         ),
     ]
     found = [(title, _by_size(statistics, task_name, text)) for title, text in sections]
@@ -233,6 +249,13 @@ def _task(statistics: StudyStatistics, task_name: str) -> str:
     if folded:
         folded = ["<details><summary>Not found, NSD, HD95</summary>", *folded, "</details>"]
     return "\n\n".join([f"### {task.title or task_name}", facts, *shown, *folded])
+
+
+def _missing_seeds(statistics: StudyStatistics, task: str) -> str:
+    """Return what a fraction behind a number means, where there is one."""
+    cells = [cell for cell in statistics.cells(task) if statistics.results(cell)]
+    is_whole = all(len(statistics.results(cell)) == statistics.planned_seeds(cell) for cell in cells)
+    return "" if is_whole else " (1/3: one seed of three is done)"
 
 
 def _pool_size(results: Sequence[Result]) -> str:
@@ -248,69 +271,8 @@ def _by_size(statistics: StudyStatistics, task: str, text: Callable[[Cell], str]
     for base, strategy in dict.fromkeys((cell.base, cell.strategy) for cell in statistics.cells(task)):
         cells = [text(Cell(base, task, strategy, size)) for size in sizes]
         if any(cells):
-            rows.append((_label(statistics, base, strategy), *(words or "-" for words in cells)))
+            rows.append((row_label(statistics, base, strategy), *(words or "-" for words in cells)))
     return table(("cases to learn from", *(size_word(size) for size in sizes)), rows) if rows else ""
-
-
-def _label(statistics: StudyStatistics, base: str, strategy: str) -> str:
-    """Return a row's name: the strategy, and the base where there are several and it matters."""
-    study = statistics.study
-    is_scratch = all(
-        study.is_scratch(name, strategy) for name, task in study.tasks.items() if strategy in task.strategies
-    )
-    return strategy if len(study.bases) == 1 or is_scratch else f"{strategy}, base {base}"
-
-
-def _cases(size: int) -> str:
-    return "all cases" if size == 0 else "1 case" if size == 1 else f"{size} cases"
-
-
-def _estimate_text(statistics: StudyStatistics, cell: Cell) -> str:
-    """Return a mean with its interval, and how many of the seeds are done where some are missing."""
-    estimate = statistics.estimate(cell)
-    if estimate is None:
-        return ""
-    interval = "" if estimate.low is None else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
-    planned = statistics.planned_seeds(cell)
-    missing = "" if len(estimate.seeds) == planned else f" ({len(estimate.seeds)}/{planned})"
-    return f"{estimate.mean:.3f}{interval}{missing}"
-
-
-def _failure_text(statistics: StudyStatistics, cell: Cell) -> str:
-    share = statistics.failures(cell)
-    return "" if share is None else f"{100 * share:.0f} %"
-
-
-def _mean_text(estimate: Estimate | None) -> str:
-    return "" if estimate is None else f"{estimate.mean:.3f}"
-
-
-def _gain_text(gain: Gain | None, statistics: StudyStatistics) -> str:
-    """Return a gain with its interval, bold when it is clear; below it the test, and the range over seeds."""
-    if gain is None:
-        return ""
-    below = []
-    if gain.p_holm is not None:
-        below.append("p < 0.001" if gain.p_holm < 0.001 else f"p {gain.p_holm:.3f}")
-    if len(gain.by_seed) > 1:
-        below.append(f"seeds {min(gain.by_seed):+.2f} to {max(gain.by_seed):+.2f}")
-    if len(gain.seeds) < len(statistics.results(gain.cell)):
-        below.append(f"over {len(gain.seeds)} seed(s) that both have")
-    number = f"**{gain.difference:+.3f}**" if gain.is_clear else f"{gain.difference:+.3f}"
-    first = f"{number}{_interval_text(gain.low, gain.high)}"
-    return "<br>".join([first, ", ".join(below)]) if below else first
-
-
-def _interval_text(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]"
-
-
-def _distance_text(statistics: StudyStatistics, cell: Cell) -> str:
-    distance = statistics.distance(cell)
-    if distance is None:
-        return ""
-    median = "infinite" if np.isinf(distance.median_mm) else f"{distance.median_mm:.1f}"
-    return median + (f" ({100 * distance.missed:.0f} %)" if distance.missed > 0 else "")
 
 
 def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) -> str:
@@ -327,11 +289,13 @@ def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) 
         }
         several = by_base or len(statistics.study.bases) > 1
         name = f"{task}, {other if by_base else 'base ' + other}" if several else task
-        rows.append((name, *(_gain_text(found.get(size), statistics) or "-" for size in sizes)))
+        rows.append((name, *(gain_text(found.get(size), statistics) or "-" for size in sizes)))
     mean = float(np.mean([gain.difference for gain in gains]))
     header = ("gain in mean Dice", *(size_word(size) for size in sizes))
     low, high = mean_interval(statistics, gains) or (None, None)
-    words = f"Mean of {len(gains)} comparisons: {mean:+.3f}{_interval_text(low, high)}."
+    by_seed = seeds_text(seed_means(gains))
+    words = f"Mean of {len(gains)} comparisons: {mean:+.3f}{interval_text(low, high)}"
+    words += f"; of each seed {by_seed}." if by_seed else "."
     return f"{title}\n\n{table(header, rows)}\n\n{words}"
 
 

@@ -18,8 +18,8 @@ _FEWEST, _RESAMPLES = 6, 9999
 class Summary:
     """The paper's own figures: over ``experiments`` (a task and a size), the largest and the mean gain over scratch.
 
-    ``low`` and ``high`` bound the mean (95 %, bootstrap over patients). ``better`` and ``worse`` count the experiments
-    that are clearly so (``Gain.is_clear``).
+    ``low`` and ``high`` bound the mean (95 %, bootstrap over patients); ``by_seed`` is the mean of every single seed.
+    ``better`` and ``worse`` count the experiments that are clearly so (``Gain.is_clear``).
     """
 
     base: str
@@ -29,6 +29,7 @@ class Summary:
     mean: float
     low: float | None
     high: float | None
+    by_seed: tuple[float, ...]
     better: int
     worse: int
 
@@ -50,11 +51,19 @@ def summarise_gains(statistics: StudyStatistics, gains: Sequence[Gain]) -> list[
                 float(np.mean([gain.difference for gain in group])),
                 low,
                 high,
+                seed_means(group),
                 sum(gain.is_clear and gain.difference > 0 for gain in group),
                 sum(gain.is_clear and gain.difference < 0 for gain in group),
             )
         )
     return found
+
+
+def seed_means(gains: Sequence[Gain]) -> tuple[float, ...]:
+    """Return the mean of gains by seed, of seeds that all of them have: what other training sets did to it."""
+    common = set.intersection(*(set(gain.seeds) for gain in gains)) if gains else set()
+    by_seed = [dict(zip(gain.seeds, gain.by_seed, strict=True)) for gain in gains]
+    return tuple(float(np.mean([one[seed] for one in by_seed])) for seed in sorted(common))
 
 
 def mean_interval(statistics: StudyStatistics, gains: Sequence[Gain]) -> tuple[float, float] | None:
