@@ -22,7 +22,7 @@ def is_another_modality(modality: str, parent: ModelDescription, rule: Intensity
 
 
 def default_strategy(other_modality: bool) -> str:
-    """Return the strategy when nobody chose one: on another modality all layers at once were better (docs/study.md)."""
+    """Return the strategy when nobody chose one: all layers at once on another modality (docs/study.md)."""
     return VANILLA if other_modality else FINETUNE
 
 
@@ -45,7 +45,7 @@ def for_modality(
     if configuration.strategy == FINETUNE and configuration.head_start == "auto":
         configuration = replace(configuration, strategy=default_strategy(other_modality=True))
         notes += (
-            "Because the modality is another one, all layers learn at once ('vanilla'): in our study that was better. "
-            "With the strategy 'auto' your own cases decide.",
+            "Because the modality is another one, all layers learn at once ('vanilla'): in our study that was better "
+            "on one of two tasks and as good on the other. With the strategy 'auto' your own cases decide.",
         )
     return configuration, notes
