@@ -53,7 +53,8 @@ def draw_curves(statistics: StudyStatistics, folder: Path) -> list[Path]:
             axes[1][0].set_ylabel("gain in mean Dice over scratch")
             handles, labels = _legend(list(axes.flat))
             figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-            words = "bars: 95 % interval over patients; dots: single seeds; hollow: not all seeds are done; axes differ"
+            words = "bars: 95 % interval over patients; dots: single seeds; "
+            words += "axes differ" if _is_whole(statistics, base) else "hollow: not all seeds are done; axes differ"
             figure.supxlabel(f"cases to learn from (base: {base}; {words})", fontsize=10)
             path = folder / f"{study.path.stem}-{base}.png"
             try:
@@ -106,6 +107,13 @@ def _draw_gain(axes: Axes, statistics: StudyStatistics, base: str, task: str, ga
                 points.append((place, mean, gain.by_seed))
         _line(axes, statistics, strategy, number, points, len(own.seeds))
     _size_axis(axes, own.sizes)
+
+
+def _is_whole(statistics: StudyStatistics, base: str) -> bool:
+    """Return whether no seed of a base is missing, in the cells that have results."""
+    cells = [cell for task in statistics.study.tasks for cell in statistics.cells(task, [base])]
+    found = [(len(statistics.results(cell)), statistics.planned_seeds(cell)) for cell in cells]
+    return all(done in (0, planned) for done, planned in found)
 
 
 def _line(
