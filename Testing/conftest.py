@@ -26,3 +26,20 @@ def shared_data() -> Path:
     if folder is None:
         pytest.skip("larger test data not found: set TRANSFERSEG_DATA to its folder to run this test")
     return folder
+
+
+#: So begins the reason why tests of the Slicer module were skipped, or failed (Testing/module/conftest.py).
+NOT_STARTED = "The test host cannot start: "
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly that the module was not tested.
+
+    It is read from the reports, and stands here and not beside these tests, because they may run in other processes.
+    """
+    reports = [one for kind in ("skipped", "error") for one in terminalreporter.stats.get(kind, [])]
+    texts = [one.longrepr[2] if isinstance(one.longrepr, tuple) else one.longreprtext for one in reports]
+    told = [line for text in texts for line in text.splitlines() if NOT_STARTED in line]
+    if told:
+        terminalreporter.section("THE SLICER MODULE WAS NOT TESTED", red=True, bold=True)
+        terminalreporter.line(told[0][told[0].index(NOT_STARTED) :])

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from Testing.conftest import NOT_STARTED
+
 TESTING = Path(__file__).resolve().parents[1]
 MODULE = TESTING.parent / "TransferSeg" / "TransferSeg.py"
 #: What the host needs of the system; Testing/run.py installs the Python packages.
@@ -23,18 +25,6 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "2")  # as slicerhost needs it, whoever imports PySide6 first
 sys.path[:0] = [str(TESTING), str(Path(__file__).parent)]  # the host, and what tests of this folder share
-
-NOT_STARTED = "The test host cannot start: "
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly that the module was not tested; read from the reports, which may come from other processes."""
-    reports = [one for kind in ("skipped", "error") for one in terminalreporter.stats.get(kind, [])]
-    texts = [one.longrepr[2] if isinstance(one.longrepr, tuple) else one.longreprtext for one in reports]
-    told = [line for text in texts for line in text.splitlines() if NOT_STARTED in line]
-    if told:
-        terminalreporter.section("THE SLICER MODULE WAS NOT TESTED", red=True, bold=True)
-        terminalreporter.line(told[0][told[0].index(NOT_STARTED) :])
 
 
 @pytest.fixture(scope="session")

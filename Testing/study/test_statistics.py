@@ -9,6 +9,8 @@ import pytest
 
 from Testing.study.conftest import WriteStudy, study_entry
 from Testing.study.test_runs_and_results import result
+from TransferSegLib.study.curves import is_whole
+from TransferSegLib.study.report import report_text
 from TransferSegLib.study.results import Result
 from TransferSegLib.study.statistics import (
     HD95,
@@ -232,6 +234,17 @@ def test_means_of_single_seeds_over_experiments(write_study: WriteStudy) -> None
     (summary,) = summarise_gains(statistics, gains)
     assert summary.by_seed == pytest.approx((0.2, 0.05))
     assert seed_means([]) == ()
+
+
+def test_missing_seeds_are_told_in_report_and_picture(write_study: WriteStudy) -> None:
+    """A fraction stands behind the mean of a cell that is not whole, and its words in the title only then."""
+    study = write_study(study_entry() | {"seeds": [1, 2], "sizes": [1]})
+    pair = [[results_of("scratch", [0.5] * 8, seed), results_of("ours", [0.6] * 8, seed)] for seed in (1, 2)]
+    words = "**Mean Dice (1/3: one seed of three is done)**"
+    part, whole = StudyStatistics(study, pair[0]), StudyStatistics(study, [*pair[0], *pair[1]])
+    assert words in report_text(part) and "(1/2)" in report_text(part) and not is_whole(part, "sparse")
+    text = report_text(whole)
+    assert "**Mean Dice**" in text and words not in text and "(1/2)" not in text and is_whole(whole, "sparse")
 
 
 def test_what_was_run_once_of_several_seeds_is_not_clear(write_study: WriteStudy) -> None:

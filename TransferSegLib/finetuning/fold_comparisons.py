@@ -68,7 +68,7 @@ class FoldComparisons:
                 self._folder.write_json(_seconds_file(which.index), {"seconds": self._clock() - began})
                 self._folder.write_array(_answer_file(which.index), answer)
             seconds = (self._folder.read_json(_seconds_file(which.index)) or {}).get("seconds")
-            took += [seconds] if isinstance(seconds, float) else []
+            took += [seconds] if isinstance(seconds, (int, float)) else []
         self._whole.end()
         return float(np.median(took)) if took else 0.0
 

@@ -45,7 +45,8 @@ def for_modality(
     if configuration.strategy == FINETUNE and configuration.head_start == "auto":
         configuration = replace(configuration, strategy=default_strategy(other_modality=True))
         notes += (
-            "Because the modality is another one, all layers learn at once ('vanilla'): in our study that was better "
-            "on one of two tasks and as good on the other. With the strategy 'auto' your own cases decide.",
+            "Because the modality (or how intensities are prepared) is another one, all layers learn at once "
+            "('vanilla'): in our study that was better on one of two tasks and as good on the other. With the strategy "
+            "'auto' your own cases decide.",
         )
     return configuration, notes

@@ -54,7 +54,7 @@ def draw_curves(statistics: StudyStatistics, folder: Path) -> list[Path]:
             handles, labels = _legend(list(axes.flat))
             figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
             words = "bars: 95 % interval over patients; dots: single seeds; "
-            words += "axes differ" if _is_whole(statistics, base) else "hollow: not all seeds are done; axes differ"
+            words += "axes differ" if is_whole(statistics, base) else "hollow: not all seeds are done; axes differ"
             figure.supxlabel(f"cases to learn from (base: {base}; {words})", fontsize=10)
             path = folder / f"{study.path.stem}-{base}.png"
             try:
@@ -109,7 +109,7 @@ def _draw_gain(axes: Axes, statistics: StudyStatistics, base: str, task: str, ga
     _size_axis(axes, own.sizes)
 
 
-def _is_whole(statistics: StudyStatistics, base: str) -> bool:
+def is_whole(statistics: StudyStatistics, base: str) -> bool:
     """Return whether no seed of a base is missing, in the cells that have results."""
     cells = [cell for task in statistics.study.tasks for cell in statistics.cells(task, [base])]
     found = [(len(statistics.results(cell)), statistics.planned_seeds(cell)) for cell in cells]

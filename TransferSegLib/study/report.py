@@ -104,8 +104,9 @@ def _extent(statistics: StudyStatistics) -> str:
     lines.append(
         "Intervals are 95 % (bootstrap over patients, not corrected for their number); p-values are Wilcoxon's over "
         "patients, corrected by Holm's method for all tests of a task in the same table. Both speak of other patients "
-        "and *these* training sets. What other training cases do is seen from the range over seeds. Interval and p can "
-        "disagree: a few missed cases pull a mean, and not the ranks."
+        "and *these* training sets. What another draw does is seen from the range over seeds: other training cases, "
+        "patches and random weights (with all cases, other patches and weights only). Interval and p can disagree: a "
+        "few missed cases pull a mean, and not the ranks."
     )
     lines += _between_seeds(statistics)
     strangers = len(kept) - len(results)

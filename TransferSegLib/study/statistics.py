@@ -77,7 +77,7 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the corrected test is below 0.05, the interval leaves out 0, and two seeds or more agree."""
+        """Whether the corrected test is below 0.05, the interval leaves out 0, and all seeds, two or more, agree."""
         same_sign = all(one > 0 for one in self.by_seed) or all(one < 0 for one in self.by_seed)
         is_repeated = len(self.by_seed) >= min(2, self.planned)
         leaves_out_0 = self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)

@@ -60,7 +60,7 @@ def summarise_gains(statistics: StudyStatistics, gains: Sequence[Gain]) -> list[
 
 
 def seed_means(gains: Sequence[Gain]) -> tuple[float, ...]:
-    """Return the mean of gains by seed, of seeds that all of them have: what other training sets did to it."""
+    """Return the mean of gains by seed, of seeds that all of them have: what another draw did to it."""
     common = set.intersection(*(set(gain.seeds) for gain in gains)) if gains else set()
     by_seed = [dict(zip(gain.seeds, gain.by_seed, strict=True)) for gain in gains]
     return tuple(float(np.mean([one[seed] for one in by_seed])) for seed in sorted(common))
