@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from TransferSegLib.cli.finetune import _request
+from TransferSegLib.cli.main import make_parser
 from TransferSegLib.datasets.dataset import read_dataset, write_dataset
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import Score
@@ -23,6 +25,7 @@ from TransferSegLib.finetuning.held_out_scores import CaseComparison
 from TransferSegLib.finetuning.holding_out import Fold
 from TransferSegLib.finetuning.label_change import unchanged
 from TransferSegLib.finetuning.report import report_text
+from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.strategy_choice import Choice, choose, judging_folds, strategies_to_try, with_strategies
 from TransferSegLib.finetuning.time_plan import plan_time
 from TransferSegLib.finetuning.undertaking import undertake
@@ -118,16 +121,55 @@ def test_another_modality_learns_everything_at_once(
 
 
 def test_intensities_tell_where_no_modality_is_named(world: Any, tmp_path: Path) -> None:
-    """Of a project that names no modality, and of a parent that names none."""
+    """Of a parent that names no modality."""
     parent = world.make_parent(world.label_set("bright"), width=1)
+    parent = replace(parent, description=replace(parent.description, modality=""))
     project = projects.add_cases(tmp_path / "project", [1, 2], ["bright"])
-    write_dataset(replace(read_dataset(project), modality=""), project)
     library = projects.put_parent(tmp_path / "library", parent)
     for knobs, strategy in ((FineTuningConfiguration(), "finetune"), (OTHER_INTENSITIES, "vanilla")):
         work = undertake(projects.request(project, library, configuration=knobs))
         assert work.configuration.strategy == strategy
         of_auto = undertake(projects.request(project, library, configuration=replace(knobs, strategy="auto")))
         assert with_strategies(of_auto)[1][0] == strategy, "the default is the first to be tried, and wins ties"
+
+
+@pytest.mark.parametrize(
+    ("brighter", "asked", "modality", "strategy"),
+    [
+        ((0, 0), None, "CT", "finetune"),
+        ((1000, 1000), None, "MR", "vanilla"),
+        ((1000, 1000), "ct", "CT", "finetune"),
+        ((0, 0), "mri", "MR", "vanilla"),
+        ((0, 1000), None, "", "finetune"),
+    ],
+)
+def test_scans_tell_the_modality_that_a_project_does_not_name(
+    world: Any, tmp_path: Path, brighter: tuple[int, int], asked: str | None, modality: str, strategy: str
+) -> None:
+    """A project of corrected cases never names one; where its scans differ, it stays unknown."""
+    library = projects.put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    for number, more in enumerate(brighter):
+        project = projects.add_cases(tmp_path / "project", [number + 1], ["bright"], brighter=more)
+    assert read_dataset(project).modality == ""
+    work = undertake(
+        projects.request(project, library, modality=asked, configuration=replace(projects.KNOBS, head_start="auto"))
+    )
+    assert work.dataset.modality == modality and work.configuration.strategy == strategy
+    assert work.describe().modality == (modality or "CT"), "what is unknown is taken for the parent's"
+    assert (work.configuration.intensity == MR_PERCENTILES) == (strategy == "vanilla") == bool(work.notes)
+    again = projects.request(project, library, modality=asked)
+    assert FineTuneRequest.from_json(json.loads(json.dumps(again.to_json())), "cpu") == again
+
+
+def test_the_strategy_asked_for_by_name_is_meant(tmp_path: Path) -> None:
+    """Also for another modality, where the default is another one."""
+    parser = make_parser()
+    words = ["finetune", "--project", str(tmp_path), "--modality", "MR"]
+    asked = _request(parser.parse_args([*words, "--strategy", "finetune"]))
+    assert (asked.modality, asked.configuration.strategy, asked.configuration.head_start) == ("MR", "finetune", "data")
+    assert _request(parser.parse_args(words)).configuration.head_start == "auto"
+    with pytest.raises(TrainingError, match="modality of the cases is empty"):
+        _request(parser.parse_args([*words[:-1], " "]))
 
 
 def test_time_for_the_choice() -> None:

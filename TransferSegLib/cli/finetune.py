@@ -16,7 +16,7 @@ from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.names import STRATEGY_CHOICES
+from TransferSegLib.finetuning.names import FINETUNE, STRATEGY_CHOICES
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
 from TransferSegLib.jobs.request import JobRequest
 
@@ -53,6 +53,9 @@ def add_parser(subparsers: Any) -> None:
         "--cases", nargs="+", metavar="CASE", help="learn from these only (default: all of the project)"
     )
     parser.add_argument("--structures", nargs="+", metavar="NAME", help="learn only these (default: all reviewed)")
+    parser.add_argument(
+        "--modality", metavar="WORD", help="of the cases, e.g. MR [what their folder names, else by their intensities]"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of everything random [1]")
     parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with knobs")
     parser.add_argument("--folds", type=int, metavar="N", help="at most so many candidates to compare with [10]")
@@ -109,6 +112,8 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
     for name in ("strategy", "seed"):
         if getattr(arguments, name) is not None:
             knobs[name] = getattr(arguments, name)
+    if arguments.strategy == FINETUNE:  # asked for by name, it is meant for another modality, too
+        knobs.setdefault("head_start", "data")
     merged = {words[0]: tuple(words[1:]) for words in arguments.merged or ()}
     return FineTuneRequest(
         project=arguments.project,
@@ -122,6 +127,7 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
         merged=merged,
         split=_pairs(arguments.split),
         dropped=tuple(arguments.drop or ()),
+        modality=arguments.modality,
         device=arguments.device,
         library=arguments.library,
         promote=arguments.promote,

@@ -8,6 +8,7 @@ from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.names import FINETUNE, VANILLA
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
+from TransferSegLib.scans.modality import modality_word
 
 
 def is_another_modality(modality: str, parent: ModelDescription, rule: IntensityRule) -> bool:
@@ -17,7 +18,7 @@ def is_another_modality(modality: str, parent: ModelDescription, rule: Intensity
     not named, another rule than the parent's tells.
     """
     if modality and parent.modality:
-        return modality.upper() != parent.modality.upper()
+        return modality_word(modality) != modality_word(parent.modality)
     return rule != parent.intensity
 
 
@@ -34,10 +35,13 @@ def for_modality(
     A ``head_start`` that was chosen says that ``finetune`` is meant as it is.
     """
     notes: tuple[str, ...] = ()
-    kind, known = modality.upper(), parent.modality.upper()
+    kind, known = modality_word(modality), modality_word(parent.modality)
     if kind and known and kind != known and configuration.intensity is None:
         configuration = replace(configuration, intensity=CT_WINDOW if kind == "CT" else MR_PERCENTILES)
-        notes += (f"The cases are {kind}, the parent knows {known}: intensities are prepared as usual for {kind}.",)
+        notes += (
+            f"The cases are {kind}, the parent knows {known}: intensities are prepared as usual for {kind}. If that is "
+            "not right, say so with --modality.",
+        )
     if not is_another_modality(modality, parent, configuration.preparation(parent)[1]):
         return configuration, notes
     if configuration.vanilla_rate == FineTuningConfiguration.vanilla_rate:

@@ -23,7 +23,8 @@ class FineTuneRequest:
     learned from, and compared on, to the cases with these ids (None: all of the project). ``minutes`` for
     everything together replace the configuration's; 0: its steps decide. ``structures`` limits what is learned to
     these (None: all that were reviewed). ``renamed``, ``merged``, ``split`` and ``dropped`` as in
-    ``plan_label_change``. ``most_folds`` caps the number of folds. ``promote`` makes the candidate the current version
+    ``plan_label_change``. ``modality`` is that of the cases (None: what their folder names, else what their
+    intensities look like). ``most_folds`` caps the number of folds. ``promote`` makes the candidate the current version
     unless its verdict is 'worse', ``no_promote`` never, so that somebody decides. ``runs`` is where
     an interrupted run is kept (None: in the project).
     """
@@ -39,6 +40,7 @@ class FineTuneRequest:
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     split: Mapping[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    modality: str | None = None
     device: str = "auto"
     library: Path | None = None
     promote: bool = False
@@ -54,6 +56,8 @@ class FineTuneRequest:
             raise TrainingError(f"{self.minutes:g} minutes are no time to train for: give 0 (no limit) or more.")
         if self.most_folds is not None and self.most_folds < 2:
             raise TrainingError("Comparing on cases that were held out needs at least 2 folds.")
+        if self.modality is not None and not self.modality.strip():
+            raise TrainingError("The modality of the cases is empty: give a word, e.g. CT or MR, or leave it out.")
         if self.promote and self.no_promote:
             raise TrainingError("The new version cannot both be used and not be used: leave out one of the two.")
         if not 0 < self.tolerance_mm < float("inf"):
@@ -80,6 +84,7 @@ class FineTuneRequest:
             "merged": {new: list(old) for new, old in self.merged.items()},
             "split": dict(self.split),
             "dropped": list(self.dropped),
+            "modality": self.modality,
             "library": None if self.library is None else str(self.library.absolute()),
             "promote": self.promote,
             "no_promote": self.no_promote,
@@ -105,6 +110,7 @@ class FineTuneRequest:
                 merged={new: tuple(old) for new, old in entry.get("merged", {}).items()},
                 split=dict(entry.get("split", {})),
                 dropped=tuple(entry.get("dropped", ())),
+                modality=entry.get("modality"),
                 device=device,
                 library=None if library is None else Path(library),
                 promote=bool(entry.get("promote", False)),

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import SimpleITK as sitk
+
 from TransferSegLib.corrections.content_hash import hash_case
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.datasets.dataset import Dataset, read_dataset
@@ -22,10 +24,14 @@ from TransferSegLib.models.store import Model, check_weights, load_description, 
 from TransferSegLib.models.versions_record import ModelReference
 from TransferSegLib.models.versions_state import split_version
 from TransferSegLib.progress import CancelToken
+from TransferSegLib.scans.modality import guess_modality, modality_word
+from TransferSegLib.scans.read import read_scan
 from TransferSegLib.version import code_version
 
 #: Raised when a run that was begun by an older version cannot be gone on with.
 _IDENTITY_VERSION = 2
+#: So many scans tell the modality of all where it is not named.
+_LOOKED_AT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +132,7 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
     name = line_name(request, parent_path, library)
     whole = read_corrected_cases(request.project)
     dataset, notes = _chosen(whole, request)
+    dataset = _with_modality(dataset, request)
     parent = load_model(parent_path)
     change = plan_label_change(
         parent.description.label_set, dataset.label_set, request.renamed, request.merged, request.split, request.dropped
@@ -155,6 +162,25 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
         name,
         notes,
     )
+
+
+def _with_modality(dataset: Dataset, request: FineTuneRequest) -> Dataset:
+    """Return the dataset with its modality: as asked for, as it says itself, or as its first scans look.
+
+    A project of corrected cases names none, because the scans come from files that mostly name none. Raises
+    DatasetError for a scan that cannot be read.
+    """
+    modality = modality_word(request.modality or dataset.modality)
+    if not modality:
+        looks = set()
+        for case in dataset.cases[:_LOOKED_AT]:
+            try:
+                scan = read_scan(case.image)  # named, because the view of its voxels does not keep it alive
+                looks.add(guess_modality(sitk.GetArrayViewFromImage(scan)))
+            except ScanError as error:
+                raise DatasetError(f"Case {case.id}: {error}") from error
+        modality = looks.pop() if len(looks) == 1 else ""
+    return replace(dataset, modality=modality)
 
 
 def check_request(request: FineTuneRequest) -> str:

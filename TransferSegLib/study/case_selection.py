@@ -79,7 +79,8 @@ def _voxels(case: Case, label: int) -> int:
     """Return how many voxels of a case carry a label."""
     import SimpleITK as sitk
 
-    return int(np.count_nonzero(sitk.GetArrayViewFromImage(read_label_map(case.labels)) == label))
+    label_map = read_label_map(case.labels)  # named, because the view of its voxels does not keep it alive
+    return int(np.count_nonzero(sitk.GetArrayViewFromImage(label_map) == label))
 
 
 def training_set(dataset: Dataset, selection: Selection, size: int, seed: int) -> tuple[str, ...]:
