@@ -284,6 +284,7 @@ def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) 
     rows = []
     by_base = title.startswith("### Base")
     groups = dict.fromkeys((g.cell.task, g.cell.strategy if by_base else g.cell.base) for g in gains)
+    few = []
     for task, other in groups:
         found = {
             g.cell.size: g for g in gains if (g.cell.task, g.cell.strategy if by_base else g.cell.base) == (task, other)
@@ -291,12 +292,15 @@ def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) 
         several = by_base or len(statistics.study.bases) > 1
         name = f"{task}, {other if by_base else 'base ' + other}" if several else task
         rows.append((name, *(gain_text(found.get(size), statistics) or "-" for size in sizes)))
+        by_seed = seeds_text(seed_means([gain for size, gain in found.items() if 0 < size <= FEW]))
+        few += [f"{name} {by_seed}"] if by_seed else []
     mean = float(np.mean([gain.difference for gain in gains]))
     header = ("gain in mean Dice", *(size_word(size) for size in sizes))
     low, high = mean_interval(statistics, gains) or (None, None)
     by_seed = seeds_text(seed_means(gains))
     words = f"Mean of {len(gains)} comparisons: {mean:+.3f}{interval_text(low, high)}"
     words += f"; of each seed {by_seed}." if by_seed else "."
+    words += f" Up to {FEW} cases, of each seed: {'; '.join(few)}." if few else ""
     return f"{title}\n\n{table(header, rows)}\n\n{words}"
 
 
