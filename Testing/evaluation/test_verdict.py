@@ -48,6 +48,8 @@ def test_clear_cases() -> None:
     assert worse.answer is Answer.WORSE and "fell from 0.750 to 0.690" in worse.reasons[0]
     same = judge(PARENT_5, changed(PARENT_5, 0.02, -0.02, 0.01, 0.0, -0.01))
     assert same.answer is Answer.NO_CLEAR_DIFFERENCE and "chance" in same.reasons[0]
+    stayed = judge(PARENT_5, changed(PARENT_5, 0.02, -0.02, 0.01, -0.0101, -0.001))
+    assert "the mean Dice stayed at 0.750 (-0.000, " in stayed.reasons[0]
     unsure = judge(PARENT_5, changed(PARENT_5, 0.3, -0.2, 0.2, -0.1, 0.05))
     assert unsure.answer is Answer.TOO_FEW
 

@@ -263,12 +263,11 @@ def _decide(
 def _reason(overall: Change, rule: VerdictRule) -> str:
     """Return the numbers of the mean as a sentence for a person."""
     patients = "1 held-out patient" if overall.patients == 1 else f"{overall.patients} held-out patients"
-    verb = "rose" if overall.difference > 0 else "fell" if overall.difference < 0 else "stayed"
+    before, after = f"{overall.parent:.3f}", f"{overall.candidate:.3f}"
+    moved = f"{'rose' if overall.difference > 0 else 'fell'} from {before} to {after}"
+    course = f"stayed at {before}" if before == after else moved
     interval = f"{100 * rule.confidence:.0f} % interval {overall.low:+.3f} to {overall.high:+.3f}"
-    numbers = (
-        f"On {patients} the mean Dice {verb} from {overall.parent:.3f} to {overall.candidate:.3f} "
-        f"({overall.difference:+.3f}, {interval})"
-    )
+    numbers = f"On {patients} the mean Dice {course} ({overall.difference:+.3f}, {interval})"
     if overall.answer is Answer.NO_CLEAR_DIFFERENCE:
         clear = overall.low > 0 or overall.high < 0
         return numbers + (": too little to matter." if clear else ": that may be chance.")
