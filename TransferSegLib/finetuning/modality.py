@@ -40,7 +40,7 @@ def for_modality(
         configuration = replace(configuration, intensity=CT_WINDOW if kind == "CT" else MR_PERCENTILES)
         notes += (
             f"The cases are {kind}, the parent knows {known}: intensities are prepared as usual for {kind}. If that is "
-            "not right, say so with --modality.",
+            "not right, name their modality (--modality on the command line).",
         )
     if not is_another_modality(modality, parent, configuration.preparation(parent)[1]):
         return configuration, notes
