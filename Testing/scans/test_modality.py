@@ -46,12 +46,8 @@ def test_only_finite_voxels_count() -> None:
     assert sampled_range(np.full((2, 2, 2), np.nan)) == (0.0, 0.0) == sampled_range(np.zeros((0, 2, 2)))
 
 
-def test_words() -> None:
-    assert [modality_word(word) for word in ("mri", " MR ", "ct", "PET", "us", "")] == [
-        "MR",
-        "MR",
-        "CT",
-        "PT",
-        "US",
-        "",
-    ]
+@pytest.mark.parametrize(
+    ("word", "known"), [("mri", "MR"), (" MR ", "MR"), ("ct", "CT"), ("PET", "PT"), ("us", "US"), ("", "")]
+)
+def test_words(word: str, known: str) -> None:
+    assert modality_word(word) == known

@@ -20,7 +20,7 @@ from TransferSegLib.study.statistics import (
     by_patient,
     with_common_seeds,
 )
-from TransferSegLib.study.summaries import check_floors, mean_interval, seed_means, summarise_gains
+from TransferSegLib.study.summaries import check_floors, mean_gain_by_seed, mean_interval, summarise_gains
 
 PATIENTS = "abcdefgh"
 
@@ -230,10 +230,10 @@ def test_means_of_single_seeds_over_experiments(write_study: WriteStudy) -> None
         ]
     statistics = StudyStatistics(study, results)
     gains = statistics.gains_over_scratch()
-    assert seed_means(gains) == pytest.approx((0.2, 0.05))
+    assert mean_gain_by_seed(gains) == pytest.approx((0.2, 0.05))
     (summary,) = summarise_gains(statistics, gains)
     assert summary.by_seed == pytest.approx((0.2, 0.05))
-    assert seed_means([]) == ()
+    assert mean_gain_by_seed([]) == ()
 
 
 def test_missing_seeds_are_told_in_report_and_picture(write_study: WriteStudy) -> None:

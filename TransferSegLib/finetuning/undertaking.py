@@ -132,7 +132,7 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
     name = line_name(request, parent_path, library)
     whole = read_corrected_cases(request.project)
     dataset, notes = _chosen(whole, request)
-    dataset = _with_modality(dataset, request)
+    dataset = _with_modality(dataset, request, cancel)
     parent = load_model(parent_path)
     change = plan_label_change(
         parent.description.label_set, dataset.label_set, request.renamed, request.merged, request.split, request.dropped
@@ -164,7 +164,7 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
     )
 
 
-def _with_modality(dataset: Dataset, request: FineTuneRequest) -> Dataset:
+def _with_modality(dataset: Dataset, request: FineTuneRequest, cancel: CancelToken | None) -> Dataset:
     """Return the dataset with its modality: as asked for, as it says itself, or as its first scans look.
 
     A project of corrected cases names none, because the scans come from files that mostly name none. Raises
@@ -174,6 +174,8 @@ def _with_modality(dataset: Dataset, request: FineTuneRequest) -> Dataset:
     if not modality:
         looks = set()
         for case in dataset.cases[:_LOOKED_AT]:
+            if cancel is not None:
+                cancel.check()
             try:
                 scan = read_scan(case.image)  # named, because the view of its voxels does not keep it alive
                 looks.add(guess_modality(sitk.GetArrayViewFromImage(scan)))

@@ -26,7 +26,7 @@ from TransferSegLib.study.report_cells import (
 from TransferSegLib.study.results import Result, ResultsFile, finished_runs
 from TransferSegLib.study.runs import plan_runs
 from TransferSegLib.study.statistics import FAILURE, NSD, Cell, Gain, StudyStatistics, with_common_seeds
-from TransferSegLib.study.summaries import check_floors, mean_interval, seed_means, summarise_gains
+from TransferSegLib.study.summaries import check_floors, mean_gain_by_seed, mean_interval, summarise_gains
 
 #: The report stands between these lines of a page; the rest of the page is written by people.
 BEGIN, END = "<!-- study report begins -->", "<!-- study report ends -->"
@@ -292,12 +292,12 @@ def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) 
         several = by_base or len(statistics.study.bases) > 1
         name = f"{task}, {other if by_base else 'base ' + other}" if several else task
         rows.append((name, *(gain_text(found.get(size), statistics) or "-" for size in sizes)))
-        by_seed = seeds_text(seed_means([gain for size, gain in found.items() if 0 < size <= FEW]))
+        by_seed = seeds_text(mean_gain_by_seed([gain for size, gain in found.items() if 0 < size <= FEW]))
         few += [f"{name} {by_seed}"] if by_seed else []
     mean = float(np.mean([gain.difference for gain in gains]))
     header = ("gain in mean Dice", *(size_word(size) for size in sizes))
     low, high = mean_interval(statistics, gains) or (None, None)
-    by_seed = seeds_text(seed_means(gains))
+    by_seed = seeds_text(mean_gain_by_seed(gains))
     words = f"Mean of {len(gains)} comparisons: {mean:+.3f}{interval_text(low, high)}"
     words += f"; of each seed {by_seed}." if by_seed else "."
     words += f" Up to {FEW} cases, of each seed: {'; '.join(few)}." if few else ""

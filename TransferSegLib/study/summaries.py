@@ -51,7 +51,7 @@ def summarise_gains(statistics: StudyStatistics, gains: Sequence[Gain]) -> list[
                 float(np.mean([gain.difference for gain in group])),
                 low,
                 high,
-                seed_means(group),
+                mean_gain_by_seed(group),
                 sum(gain.is_clear and gain.difference > 0 for gain in group),
                 sum(gain.is_clear and gain.difference < 0 for gain in group),
             )
@@ -59,7 +59,7 @@ def summarise_gains(statistics: StudyStatistics, gains: Sequence[Gain]) -> list[
     return found
 
 
-def seed_means(gains: Sequence[Gain]) -> tuple[float, ...]:
+def mean_gain_by_seed(gains: Sequence[Gain]) -> tuple[float, ...]:
     """Return the mean of gains by seed, of seeds that all of them have: what another draw did to it."""
     common = set.intersection(*(set(gain.seeds) for gain in gains)) if gains else set()
     by_seed = [dict(zip(gain.seeds, gain.by_seed, strict=True)) for gain in gains]
