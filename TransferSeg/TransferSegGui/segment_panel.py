@@ -335,6 +335,8 @@ def resultText(run: SegmentProcess, kept=None) -> str:
     )
     if missing:
         text += " " + _("Not found: {names}.").format(names=", ".join(missing))
+    for notice in run.result.get("notices", []):
+        text += " " + notice
     if kept is not None and kept.GetScene() is not None:
         text += " " + _("'{name}' has changes of yours and was kept as it is.").format(name=kept.GetName())
     if run.volumeIsGone:

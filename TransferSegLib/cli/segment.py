@@ -111,6 +111,8 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
                 if lines is not None:
                     lines.error(message)
                 continue
+            for notice in segmentation.notices:
+                print(f"transferseg: note: {notice}", file=sys.stderr)
             if lines is None:
                 print(report(scan, output, segmentation))
             else:

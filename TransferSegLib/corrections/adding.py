@@ -28,6 +28,7 @@ from TransferSegLib.corrections.revisions import ModelReference, ProjectState, R
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.progress import Stage
+from TransferSegLib.scans.notices import notices_of
 from TransferSegLib.structures import LabelSet, Structure
 
 #: Also a folder's name, on every system.
@@ -113,6 +114,11 @@ class Submission:
     judged: sitk.Image | None
     reviewed: tuple[Structure, ...]
 
+    @property
+    def notices(self) -> list[str]:
+        """Lines for a person about how the image and its label map were read."""
+        return list(dict.fromkeys([*notices_of(self.scan), *notices_of(self.labels.image)]))
+
     def structures(self) -> list[Structure]:
         """Return the structures the project must have for this case: reviewed ones and those with voxels.
 
@@ -181,7 +187,7 @@ def place_case(
         prediction=None if submission.prediction is None else place / PREDICTION,
         notes=submission.asked.notes.strip(),
     )
-    notes = [*_notes_on_case(revision, before), *notes, *_notes_on_structures(submission, names)]
+    notes = [*submission.notices, *_notes_on_case(revision, before), *notes, *_notes_on_structures(submission, names)]
     return AddedCase(revision, before is not None, tuple(notes)), _counted(after.with_revision(revision), case_id)
 
 

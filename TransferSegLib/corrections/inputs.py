@@ -16,6 +16,7 @@ from TransferSegLib.corrections.dicom_patient import PATIENT_ID, read_patient_id
 from TransferSegLib.datasets.structure_names import label_set_of, read_label_set
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.scans.geometry_checks import check_intensities, check_volume
+from TransferSegLib.scans.notices import copy_notices
 from TransferSegLib.scans.read import as_label_map, read_label_map, read_scan, same_geometry
 from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
 from TransferSegLib.structures import LabelSet, Structure
@@ -137,7 +138,9 @@ def read_named_labels(
             f"{', '.join(f'{structure.label} {structure.name}' for structure in label_set)}."
         )
     present = tuple(value for value in voxels if value != 0)
-    return NamedLabels(_on_grid_of(sitk.GetArrayViewFromImage(labels), image), label_set, present)
+    on_grid = _on_grid_of(sitk.GetArrayViewFromImage(labels), image)
+    copy_notices(labels, on_grid)
+    return NamedLabels(on_grid, label_set, present)
 
 
 def count_values(labels_zyx: np.ndarray) -> dict[int, int]:

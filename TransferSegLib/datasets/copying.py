@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from TransferSegLib.datasets.pairing import volume_suffix
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.scans.notices import notices_of
 from TransferSegLib.scans.read import read_label_map, read_scan
 from TransferSegLib.scans.write import write_label_map
 from TransferSegLib.structures import LabelSet
@@ -21,16 +22,18 @@ from TransferSegLib.structures import LabelSet
 _WHOLE_FILES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
 
 
-def copy_image(source: Path, folder: Path, id: str, replace: bool = False) -> Path:
+def copy_image(source: Path, folder: Path, id: str, replace: bool = False, notes: list[str] | None = None) -> Path:
     """Copy an image into a folder under its case's id and return the copy.
 
     A format of one file is copied byte for byte; a DICOM folder, or a header with voxels elsewhere, becomes a .nrrd
-    file without its metadata. Raises DatasetError when it cannot be written or something else is there, ScanError when
-    it cannot be read.
+    file without its metadata, and what reading it has to say is added to ``notes``. Raises DatasetError when it cannot
+    be written or something else is there, ScanError when it cannot be read.
     """
     if volume_suffix(source) in _WHOLE_FILES:
         return _copy_file(source, folder / f"{id}{volume_suffix(source)}", replace)
     image = read_scan(source)
+    if notes is not None:
+        notes += notices_of(image)
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
     target = folder / f"{id}.nrrd"

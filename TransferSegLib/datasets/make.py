@@ -104,7 +104,7 @@ def dataset_from_folders(
         stage.check()
         image, labels = pair.image, pair.labels
         if copy:
-            image = copy_image(pair.image, output / "images", pair.id, replace)
+            image = copy_image(pair.image, output / "images", pair.id, replace, notes)
             numbering = numberings.get(pair.labels)
             labels = copy_label_map(pair.labels, output / "labels", pair.id, numbering, label_set, replace)
             stage.step(pair.id)

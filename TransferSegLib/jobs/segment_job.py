@@ -121,13 +121,14 @@ def segment_file(
 
 
 def segmented_entry(each: ScanToSegment, segmentation: Segmentation) -> dict[str, Any]:
-    """Return JSON values of a segmented scan: files, device, seconds, volumes in ml by structure."""
+    """Return JSON values of a segmented scan: files, device, seconds, volumes in ml by structure, notices."""
     return {
         "scan": str(each.scan),
         "output": str(each.output),
         "device": segmentation.device,
         "seconds": round(segmentation.seconds, 2),
         "volumes_ml": {name: round(volume, 3) for name, volume in segmentation.volumes_ml().items()},
+        "notices": list(segmentation.notices),
     }
 
 
@@ -155,6 +156,8 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
                 print(message)
                 failed.append({"scan": str(each.scan), "error": message})
                 continue
+            for notice in segmentation.notices:
+                print(notice)
             entry = segmented_entry(each, segmentation)
             finished.add(entry)
         done.append(entry)

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.scans.geometry_checks import sheared_error, size_text
+from TransferSegLib.scans.notices import MODALITY
 
 #: A slice may lie this far from its place, in mm or as a part of the slice distance, whichever is more.
 _DISTANCE_TOLERANCE_MM = 0.1
@@ -57,6 +58,7 @@ class DicomSlice:
     series: str
     description: str
     sop_class: str
+    modality: str
     size_xyz: tuple[int, int, int]
     components: int
     pixel_type: int
@@ -189,6 +191,7 @@ def _read_slice(path: Path) -> DicomSlice | None:
         series=text("0020|000e"),
         description=text("0008|103e").encode("utf-8", "replace").decode("utf-8"),
         sop_class=text("0008|0016"),
+        modality=text("0008|0060"),
         size_xyz=(int(size[0]), int(size[1]), int(size[2])),
         components=int(reader.GetNumberOfComponents()),
         pixel_type=int(reader.GetPixelIDValue()),
@@ -312,6 +315,7 @@ def _read_stack(slices: list[DicomSlice], folder: Path) -> sitk.Image:
     image.SetOrigin([float(value) for value in positions[0]])
     image.SetSpacing([*first.spacing_mm, distance])
     image.SetDirection(np.column_stack([row, column, normal]).ravel().tolist())
+    image.SetMetaData(MODALITY, first.modality)
     return image
 
 

@@ -1,7 +1,7 @@
 """Reading in a child process, so that a file which crashes its reader ends the child and not the caller.
 
 Used for DICOM, and for every format and header that is not checked in Python beforehand. The child writes the
-voxels to a temporary .npy file and the geometry, or the error, to a JSON file beside it.
+voxels to a temporary .npy file and the geometry with notices and modality, or the error, to a JSON file beside it.
 
 Run as ``python -m TransferSegLib.scans.isolated_reading FOLDER PATH [SERIES]``.
 """
@@ -20,6 +20,7 @@ from TransferSegLib.errors import ScanError
 from TransferSegLib.progress import CancelToken
 from TransferSegLib.scans.dicom import is_dicom_file, read_dicom
 from TransferSegLib.scans.geometry_checks import check_volume
+from TransferSegLib.scans.notices import MODALITY, add_notice, forget_notices, modality_of, notices_of
 
 #: A scan that takes longer than this, in seconds, hangs.
 _LONGEST = 3600
@@ -49,6 +50,10 @@ def read_isolated(
     image.SetSpacing(result["spacing_mm"])
     image.SetOrigin(result["origin_mm"])
     image.SetDirection(result["direction"])
+    for line in result["notices"]:
+        add_notice(image, line)
+    if result["modality"]:
+        image.SetMetaData(MODALITY, result["modality"])
     return image
 
 
@@ -83,6 +88,7 @@ def _read_other_format(path: Path) -> sitk.Image:
     bytes_held = sitk.GetArrayViewFromImage(image).nbytes if "complex" not in image.GetPixelIDTypeAsString() else 0
     if bytes_held > path.stat().st_size and _never_compressed(path):
         raise ScanError(f"{path} is cut off: it is shorter than its {bytes_held:,} bytes of voxels. Copy it again.")
+    forget_notices(image)
     return image[..., 0] if image.GetDimension() == 4 and image.GetSize()[3] == 1 else image
 
 
@@ -104,6 +110,8 @@ def _main(folder: Path, path: Path, series: str | None) -> None:
             "spacing_mm": image.GetSpacing(),
             "origin_mm": image.GetOrigin(),
             "direction": image.GetDirection(),
+            "notices": notices_of(image),
+            "modality": modality_of(image),
         }
     except ScanError as error:
         result = {"error": str(error)}

@@ -26,6 +26,7 @@ from TransferSegLib.scans.header_facts import HeaderFacts, check_facts
 from TransferSegLib.scans.isolated_reading import first_line, read_isolated
 from TransferSegLib.scans.metaimage_header import read_metaimage_header
 from TransferSegLib.scans.nifti_header import read_nifti_header
+from TransferSegLib.scans.notices import copy_notices, forget_notices
 from TransferSegLib.scans.nrrd_header import read_nrrd_header
 
 __all__ = ["as_label_map", "read_label_map", "read_mask", "read_scan", "same_geometry"]
@@ -50,6 +51,8 @@ def read_scan(
     chooses among several by its UID or the end of it. ``interpreter`` runs the child process for formats whose
     readers may crash (None: this one, or PythonSlicer), which ``cancel`` ends. Raises ScanError saying what is wrong
     and what to do; Cancelled.
+
+    ``notices_of(image)`` holds what a person should know of how it was read, ``modality_of(image)`` DICOM's modality.
     """
     path = Path(path)
     image = _read_volume(path, series, interpreter, cancel)
@@ -94,7 +97,9 @@ def as_label_map(image: sitk.Image, path: Path) -> sitk.Image:
                 )
     if high > 2**32 - 1:
         raise ScanError(f"{path} is no label map: it holds the value {high:g}.")
-    return sitk.Cast(image, smallest_label_type(int(high)))
+    labels = sitk.Cast(image, smallest_label_type(int(high)))
+    copy_notices(image, labels)
+    return labels
 
 
 def smallest_label_type(largest: int) -> int:
@@ -156,6 +161,7 @@ def _read_vouched(path: Path, facts: HeaderFacts) -> sitk.Image:
         if "orthonormal" in str(error):
             raise sheared_error(path) from error
         raise ScanError(f"{path} cannot be read: {first_line(error)}.") from error
+    forget_notices(image)
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]
     if image.GetDimension() == 3 and image.GetSize() != facts.size:

@@ -21,6 +21,7 @@ from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.progress import CancelToken, ProgressCallback
 from TransferSegLib.scans.canonical import CanonicalScan, canonical_scan
 from TransferSegLib.scans.decode import LabelDecoder
+from TransferSegLib.scans.notices import notices_of
 from TransferSegLib.scans.read import read_scan
 from TransferSegLib.segmenting.devices import choose_device
 from TransferSegLib.segmenting.memory import default_memory_gb
@@ -34,12 +35,16 @@ _PROCESS_BYTES = 4e8
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A label map on the scan's own grid, the structures in it, what computed it and in how many seconds."""
+    """A label map on the scan's own grid, the structures in it, what computed it and in how many seconds.
+
+    ``notices`` are lines for a person about how the scan was read.
+    """
 
     label_map: sitk.Image
     label_set: LabelSet
     device: str
     seconds: float
+    notices: tuple[str, ...] = ()
 
     def volumes_ml(self) -> dict[str, float]:
         """Return the volume of every structure in millilitres, in the order of the label set; 0 for one not found."""
@@ -90,7 +95,8 @@ class Segmenter:
                 "The scan has intensities that are not numbers (NaN or infinite): repair or export it again."
             )
         label_map = self._label_map(image, scan, selected, progress, cancel)
-        return Segmentation(label_map, selected, str(self._predictor.device), time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return Segmentation(label_map, selected, str(self._predictor.device), seconds, notices_of(image))
 
     def _label_map(
         self,
