@@ -76,7 +76,8 @@ class FoldComparisons:
         """Return the comparisons of a fold's candidate by a strategy, and what it could not learn: made, or read.
 
         ``number`` is the fold's, from 0; ``minutes`` is the time of its candidate (0: its steps decide). The entry
-        holds ``comparisons`` (see ``CaseComparison.to_json``) and ``unlearned`` (names).
+        holds ``comparisons`` (see ``CaseComparison.to_json``), ``unlearned`` (names), and the optimisation steps that
+        the candidate made, ``tail_steps`` (of the last layers) and ``steps`` (of all layers).
         """
         name = candidate_name(number, strategy)
         entry = self._folder.read_json(f"{name}.json")
@@ -116,7 +117,12 @@ class FoldComparisons:
                 report(Progress(stage, 1.0, dice=float(np.mean(measured))))
         self._whole.end()
         drawn = {name for case in held_out for name in learned_structures([case], names)}
-        return {"comparisons": comparisons, "unlearned": sorted(unlearned & drawn)}
+        return {
+            "comparisons": comparisons,
+            "unlearned": sorted(unlearned & drawn),
+            "tail_steps": trained.tail_steps,
+            "steps": trained.steps,
+        }
 
     def _answer(self, case_id: str) -> np.ndarray | None:
         """Return the parent's prediction of a case, None where it knows nothing of what is wanted."""
