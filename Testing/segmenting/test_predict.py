@@ -139,11 +139,11 @@ class Failing(InferenceNetwork):
 
     fails = staticmethod(lambda network, scan: None)
 
-    def __call__(self, scan, content_zyx=None, nothing=0.0):
+    def __call__(self, scan, content_zyx=None, nothing=0.0, observer=None):
         failure = type(self).fails(self, scan)
         if isinstance(failure, Exception):
             raise failure
-        logits = super().__call__(scan, content_zyx, nothing)
+        logits = super().__call__(scan, content_zyx, nothing, observer)
         return logits if failure is None else torch.full_like(logits, failure)
 
 

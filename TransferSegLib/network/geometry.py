@@ -17,6 +17,22 @@ ALIGNMENT = 8
 #: The smallest legal input side; the others follow in steps of ALIGNMENT. Sides of 92 and 100 would pass evenly too,
 #: but their outputs of 4 and 12 voxels are not worth their margin, and nobody uses them.
 SMALLEST_INPUT_SIDE = 92 + 2 * ALIGNMENT
+#: Where the lowest level's voxels lie. One of them is ALIGNMENT voxels wide; the first one of a tile is centred on voxel
+#: 33.5 of its input (16 voxels are lost at the lowest level, 8, 4 and 2 above, and each pooling moves centres by half a
+#: voxel of its level).
+_FIRST_DEEP_CENTRE = 33.5
+
+
+def deep_centre(position: int) -> float:
+    """Return the voxel, along one axis of a volume, on which a position of its deep lattice is centred.
+
+    The lattice is that of the lowest level of the tile whose output begins at the volume's first voxel; tiles that
+    begin at other multiples of ALIGNMENT share it.
+
+    >>> deep_centre(2)
+    5.5
+    """
+    return ALIGNMENT * position + _FIRST_DEEP_CENTRE - MARGIN
 
 
 def output_side(input_side: int) -> int:

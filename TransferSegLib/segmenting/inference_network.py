@@ -21,7 +21,7 @@ Processor seconds of one tile on one core, bfloat16, channels last (``Testing/be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -39,6 +39,9 @@ DOWN_SLAB_ROWS = (8, 16, 32)
 #: their copy in float32 takes less memory than the slab took before.
 LAST_SLAB_ROWS = 16
 HEAD_ROWS = 4
+#: Gets the maps of the lowest level (1, channels, z, y, x) that were computed, and where they begin in the tile's: what
+#: lies outside of them is the answer to nothing. They are not to be changed or kept.
+DeepestMapsObserver = Callable[[torch.Tensor, tuple[int, int, int]], None]
 
 
 class InferenceNetwork:
@@ -72,13 +75,17 @@ class InferenceNetwork:
         self._constants: dict[str, torch.Tensor] = {}
 
     def __call__(
-        self, scan: torch.Tensor, content_zyx: Sequence[Span] | None = None, nothing: float = 0.0
+        self,
+        scan: torch.Tensor,
+        content_zyx: Sequence[Span] | None = None,
+        nothing: float = 0.0,
+        observer: DeepestMapsObserver | None = None,
     ) -> torch.Tensor:
         """Return the logits (1, classes, D - 88, H - 88, W - 88) of a tile (1, 1, D, H, W) in the network's precision.
 
         In half precision they are less the largest of their voxel, which is 0.
         ``content_zyx`` is a box of the tile outside of which every voxel is ``nothing``; None: there is no such box.
-        Raises NetworkError for an illegal side.
+        ``observer`` is shown the deepest maps on the way. Raises NetworkError for an illegal side.
         """
         for side in scan.shape[2:]:
             check_input_side(side)
@@ -87,7 +94,7 @@ class InferenceNetwork:
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             if content_zyx is not None and nothing != self._nothing:
                 self._constants, self._nothing = self._answers_to(nothing), nothing
-            return self._logits(self._ready(scan), spans)
+            return self._logits(self._ready(scan), spans, observer)
 
     def _answers_to(self, nothing: float) -> dict[str, torch.Tensor]:
         """Return what each map holds where the network sees nothing but this intensity, as (1, channels, 1, 1, 1)."""
@@ -105,7 +112,9 @@ class InferenceNetwork:
         answers["logits"] = self._head_of(values)
         return answers
 
-    def _logits(self, scan: torch.Tensor, spans: list[Spans]) -> torch.Tensor:
+    def _logits(
+        self, scan: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None
+    ) -> torch.Tensor:
         """Go down to the lowest level and up again, dropping every map as soon as it is not needed."""
         outputs = [output_side(side) for side in scan.shape[2:]]
         # Sides at which the way up enters each level: 4 more than what it hands on, halved (and 2 more) a level down.
@@ -117,7 +126,7 @@ class InferenceNetwork:
             maps, skip = self._go_down(maps, level, entering[level], spans)
             skips.append(skip)
             del skip
-        maps = self._turn(maps, spans)
+        maps = self._turn(maps, spans, observer)
         for step in (0, 1):
             maps = self._go_up(maps, skips.pop(), step, spans)
         return self._last_level(maps, skips.pop(), spans)
@@ -142,11 +151,17 @@ class InferenceNetwork:
             del slab  # before the next one is made
         return pooled, skip
 
-    def _turn(self, maps: torch.Tensor, spans: list[Spans]) -> torch.Tensor:
+    def _turn(
+        self, maps: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None
+    ) -> torch.Tensor:
         """Return the maps of the lowest level."""
         box = [axis["down3"] for axis in spans]
         size = [side - 4 for side in maps.shape[2:]]
-        return self._placed("down3", size, box, self._pair(maps[_at(box, 4)], self._down[3]))
+        deepest = self._pair(maps[_at(box, 4)], self._down[3])
+        if observer is not None:
+            z, y, x = (start for start, _ in box)
+            observer(deepest, (z, y, x))
+        return self._placed("down3", size, box, deepest)
 
     def _go_up(self, low: torch.Tensor, skip: torch.Tensor, step: int, spans: list[Spans]) -> torch.Tensor:
         """Return the maps of a level of the way up from those of the level below and the kept ones of this level."""

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from TransferSegLib.errors import DeviceError, ModelError
-from TransferSegLib.network.geometry import MARGIN, SMALLEST_INPUT_SIDE
+from TransferSegLib.network.geometry import ALIGNMENT, MARGIN, SMALLEST_INPUT_SIDE
 from TransferSegLib.network.unet import UNet3D
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
 from TransferSegLib.segmenting.content import Span, content_spans
 from TransferSegLib.segmenting.devices import Device, choose_device, free_memory_bytes, is_out_of_memory
-from TransferSegLib.segmenting.inference_network import InferenceNetwork
+from TransferSegLib.segmenting.inference_network import DeepestMapsObserver, InferenceNetwork
 from TransferSegLib.segmenting.plan import Tile, TilePlan, Triple, plan_tiles, region_around, tile_memory_bytes
 
 #: Memory for one tile when nobody says otherwise.
@@ -99,12 +99,15 @@ class Predictor:
         tile_bytes: float = DEFAULT_TILE_BYTES,
         progress: ProgressCallback | None = None,
         cancel: CancelToken | None = None,
+        observer: DeepestMapsObserver | None = None,
     ) -> TiledPrediction:
         """Return the prediction of prepared intensities (float32, zyx), computed while it is iterated over.
 
         ``outside`` is the intensity beyond the scan, ``tile_bytes`` the memory that a tile may take on a CPU.
+        ``observer`` is shown the deepest maps of every tile, with their first position on the volume's deep lattice
+        (``geometry.deep_centre`` tells where that is); a position may come more than once, and holds the same then to rounding.
         """
-        return TiledPrediction(self, intensities_zyx, outside, tile_bytes, progress, cancel)
+        return TiledPrediction(self, intensities_zyx, outside, tile_bytes, progress, cancel, observer)
 
     def plan(
         self, size_zyx: Triple, tile_bytes: float, region: tuple[Triple, Triple], content_zyx: Sequence[Span]
@@ -132,7 +135,9 @@ class Predictor:
                     raise
                 self.notice = self._go_on_on_the_cpu()
 
-    def logits(self, seen_zyx: np.ndarray, outside: float) -> torch.Tensor:
+    def logits(
+        self, seen_zyx: np.ndarray, outside: float, observer: DeepestMapsObserver | None = None
+    ) -> torch.Tensor:
         """Return the logits (classes, z, y, x), in the device's precision, of what one tile sees (float32, zyx).
 
         Where the tile holds nothing but ``outside`` the answer to that is filled in.
@@ -143,7 +148,7 @@ class Predictor:
                     self._source, self.device.torch_name, self.device.dtype, self.device.memory_format
                 )
             content = content_spans(seen_zyx, outside)
-            logits = self._runner(torch.from_numpy(seen_zyx)[None, None], content, outside)[0]
+            logits = self._runner(torch.from_numpy(seen_zyx)[None, None], content, outside, observer)[0]
             is_finite = _are_finite(logits)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -195,6 +200,7 @@ class TiledPrediction:
         tile_bytes: float,
         progress: ProgressCallback | None,
         cancel: CancelToken | None,
+        observer: DeepestMapsObserver | None = None,
     ) -> None:
         """Find out which part of the volume needs the network."""
         self._predictor = predictor
@@ -203,6 +209,7 @@ class TiledPrediction:
         self._tile_bytes = tile_bytes
         self._progress = progress
         self._cancel = cancel
+        self._observer = observer
         size = (intensities_zyx.shape[0], intensities_zyx.shape[1], intensities_zyx.shape[2])
         self.size_zyx: Triple = size
         content = content_spans(intensities_zyx, outside)
@@ -234,7 +241,7 @@ class TiledPrediction:
                 for tile in tiles:
                     stage.check()
                     logits = self._predictor.logits(
-                        tile_input(self._intensities, self._outside, plan, tile), self._outside
+                        tile_input(self._intensities, self._outside, plan, tile), self._outside, self._observed(tile)
                     )
                     yield TileLogits(tile, logits[(slice(None), *_with_one_more(tile, self._region[1]))])
                     del logits
@@ -248,6 +255,18 @@ class TiledPrediction:
         """Tell whether a tile sees any intensity other than that beyond the scan."""
         source, _ = _windows(self.size_zyx, plan, tile)
         return bool(np.any(self._intensities[source] != np.float32(self._outside)))
+
+    def _observed(self, tile: Tile) -> DeepestMapsObserver | None:
+        """Return an observer of a tile's deepest maps that tells the volume's observer where they lie."""
+        observer = self._observer
+        if observer is None:
+            return None
+        z, y, x = (start // ALIGNMENT for start in tile.start_zyx)
+
+        def observed(maps: torch.Tensor, first_zyx: Triple) -> None:
+            observer(maps, (z + first_zyx[0], y + first_zyx[1], x + first_zyx[2]))
+
+        return observed
 
     def _answer_to_nothing(self) -> torch.Tensor:
         """Return the network's logits where it sees nothing but the intensity beyond the scan."""
