@@ -215,7 +215,9 @@ class _Run:
             if left_s is not None:
                 left_s -= self._clock() - began
         plan = plan_time(left_s, work.patients, work.request.most_folds, self._extra)
-        folds = plan_folds(work.dataset, plan.folds, knobs.seed)
+        names = work.change.label_set.names
+        drawn = {id: learned_structures([case], names) for id, case in cases.items()}
+        folds = plan_folds(work.dataset, plan.folds, knobs.seed, drawn, work.fresh)
         self._saved = {
             "precision": str(self._device.dtype).removeprefix("torch."),
             "time": plan.to_json(),

@@ -6,7 +6,7 @@ slabs, which share patient, scanner and neighbouring slices with what was learne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,10 @@ from TransferSegLib.training.cases import PreparedCase
 #: and where nothing is drawn, so many voxels.
 _SLABS_OF_A_STRUCTURE = 4
 _THINNEST_SLAB, _THICKEST_SLAB = 2, 16
+#: So many divisions are drawn at most to find one that keeps every structure in every training part.
+_DRAWS = 50
+#: The names of the structures that have a voxel, by the id of the case.
+Drawn = Mapping[str, Collection[str]]
 WEAK_EVIDENCE = (
     "Weak evidence: there is one patient, so candidates learned from every other slab of the scan and were measured on "
     "the slabs in between."
@@ -51,13 +55,76 @@ class Fold:
             raise TrainingError(f"This is no fold of a cross-validation: {entry!r}.") from error
 
 
-def plan_folds(dataset: Dataset, count: int, seed: int) -> tuple[Fold, ...]:
-    """Return ``count`` folds by patient (as many as there are patients at most, 2 at least); slabs for one patient."""
+def plan_folds(
+    dataset: Dataset, count: int, seed: int, drawn: Drawn | None = None, fresh: Collection[str] = ()
+) -> tuple[Fold, ...]:
+    """Return ``count`` folds by patient (as many as there are patients at most, 2 at least); slabs for one patient.
+
+    ``drawn`` (None: all that is annotated) are the structures with a voxel in each case, ``fresh`` the names of those
+    that are new to the parent. Every one of them that two patients have is in the training cases of every fold, where
+    there are such folds.
+    """
     patients = len({case.group for case in dataset.cases})
     if patients < 2:
         return tuple(Fold(dataset.ids, dataset.ids, parity) for parity in (0, 1))
-    splits = folds(dataset, max(2, min(count, patients)), seed)
-    return tuple(Fold(split.training, split.validation) for split in splits)
+    return _best_folds(dataset, max(2, min(count, patients)), seed, drawn, fresh)[0]
+
+
+def fewest_folds(dataset: Dataset, seed: int, drawn: Drawn | None = None, fresh: Collection[str] = ()) -> int:
+    """Return the smallest number of folds in which every training part has all it can have; 2 where none has."""
+    patients = len({case.group for case in dataset.cases})
+    for count in range(2, patients + 1):
+        if _best_folds(dataset, count, seed, drawn, fresh)[1][:2] == (0, 0):
+            return count
+    return 2
+
+
+def unjudged_structures(dataset: Dataset, drawn: Drawn, fresh: Collection[str]) -> tuple[str, ...]:
+    """Return the new structures that one of several patients has drawn: without that patient they are not learned."""
+    patients = {case.group for case in dataset.cases}
+    having = {name: {case.group for case in dataset.cases if name in drawn[case.id]} for name in fresh}
+    return tuple(name for name in fresh if len(patients) > 1 and len(having[name]) < 2)
+
+
+def _best_folds(
+    dataset: Dataset, count: int, seed: int, drawn: Drawn | None, fresh: Collection[str]
+) -> tuple[tuple[Fold, ...], tuple[int, int, int]]:
+    """Return the first folds without a fault, or those with the fewest, of some draws; and their faults."""
+    drawn = {case.id: case.annotated for case in dataset.cases} if drawn is None else drawn
+    by_voxels = replace(dataset, cases=tuple(replace(case, annotated=tuple(drawn[case.id])) for case in dataset.cases))
+    groups = {case.id: case.group for case in dataset.cases}
+    best: tuple[tuple[Fold, ...], tuple[int, int, int]] | None = None
+    for draw in range(_DRAWS):
+        found = tuple(Fold(split.training, split.validation) for split in folds(by_voxels, count, seed + draw))
+        faults = _faults(found, drawn, groups, fresh)
+        if best is None or faults < best[1]:
+            best = found, faults
+        if faults == (0, 0, 0):
+            break
+    assert best is not None
+    return best
+
+
+def _faults(
+    found: Sequence[Fold], drawn: Drawn, groups: Mapping[str, str], fresh: Collection[str]
+) -> tuple[int, int, int]:
+    """Return how many training parts have no voxel at all; lack a new structure; lack another one.
+
+    Only structures that two patients have can be in every training part.
+    """
+    having: dict[str, set[str]] = {}
+    for case_id, names in drawn.items():
+        for name in names:
+            having.setdefault(name, set()).add(groups[case_id])
+    shared = {name for name, patients in having.items() if len(patients) > 1}
+    empty = lacking_fresh = lacking_known = 0
+    for fold in found:
+        trained = {name for case_id in fold.training for name in drawn[case_id]}
+        empty += not trained
+        lacking = shared - trained
+        lacking_fresh += len(lacking & set(fresh))
+        lacking_known += len(lacking - set(fresh))
+    return empty, lacking_fresh, lacking_known
 
 
 def method_in_words(found: Sequence[Fold], patients: int) -> str:

@@ -17,6 +17,7 @@ from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.label_change import LabelChange, plan_label_change
 from TransferSegLib.finetuning.modality import for_modality
 from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.finetuning.survey import Survey, learnable_part, survey_cases
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
 from TransferSegLib.models.incoming import check_name
 from TransferSegLib.models.locate import find_bundled_model, find_library_model, find_model, library_folder
@@ -39,6 +40,7 @@ class Undertaking:
     """A fine-tuning about to begin: ``dataset`` holds the cases with a reviewed structure, and only what is learned.
 
     ``hashes`` gives the content hash of every case; ``name`` is the model in ``library`` that gets the new version.
+    ``survey`` says what is drawn in each case.
     """
 
     request: FineTuneRequest
@@ -52,6 +54,18 @@ class Undertaking:
     library: Path
     name: str
     notes: tuple[str, ...]
+    survey: Survey
+
+    @property
+    def fresh(self) -> tuple[str, ...]:
+        """The structures whose channels have no predecessor in the parent."""
+        return tuple(self.change.label_set.names[channel - 1] for channel in self.change.fresh_channels)
+
+    @property
+    def drawn(self) -> dict[str, tuple[str, ...]]:
+        """The structures to learn that have a voxel in each case, by their names in the new model."""
+        found = {id: map(self.change.label_set.find, self.survey[id].drawn) for id in self.dataset.ids}
+        return {id: tuple(one.name for one in structures if one is not None) for id, structures in found.items()}
 
     @property
     def groups(self) -> dict[str, str]:
@@ -134,6 +148,10 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
     dataset, notes = _chosen(whole, request)
     dataset = _with_modality(dataset, request, cancel)
     parent = load_model(parent_path)
+    survey = survey_cases(dataset, cancel)
+    renewed = {*request.renamed, *request.merged, *request.split}
+    dataset, more_notes = learnable_part(dataset, survey, parent.description, renewed)
+    notes += more_notes
     change = plan_label_change(
         parent.description.label_set, dataset.label_set, request.renamed, request.merged, request.split, request.dropped
     )
@@ -161,6 +179,7 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
         library,
         name,
         notes,
+        survey,
     )
 
 

@@ -1,0 +1,89 @@
+"""What cannot be learned is known before any work: nothing drawn anywhere, in one patient only, or too little of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+import SimpleITK as sitk
+
+from TransferSegLib.corrections.project import Project
+from TransferSegLib.errors import DatasetError
+from TransferSegLib.finetuning.finetune import finetune
+from TransferSegLib.finetuning.survey import survey_cases
+from TransferSegLib.finetuning.undertaking import read_corrected_cases, undertake
+from TransferSegLib.progress import Progress
+
+_spec = spec_from_file_location("projects_of_survey", Path(__file__).with_name("projects.py"))
+assert _spec is not None and _spec.loader is not None
+projects = module_from_spec(_spec)
+_spec.loader.exec_module(projects)
+
+
+QUICK = replace(projects.KNOBS, tail_steps=2, patches_per_case=1, report_cases=0)
+
+
+def project_of(folder: Path, drawn: list[tuple[int, ...]], patients: list[str] | None = None) -> Path:
+    """Add cases in which both balls were reviewed; of each only those with these label values have voxels."""
+    project = Project(folder, create=True)
+    for number, kept in enumerate(drawn):
+        image, truth = projects.ball_scan(number)
+        for value in (1, 2):
+            if value not in kept:
+                truth[truth == value] = 0
+        labels = sitk.GetImageFromArray(truth)
+        labels.CopyInformation(image)
+        group = f"patient {number}" if patients is None else patients[number]
+        project.add_case(image, labels, ["bright", "dark"], structures=projects.BOTH, group=group)
+    return folder
+
+
+@pytest.fixture
+def library(world: Any, tmp_path: Path) -> Path:
+    return projects.put_parent(tmp_path / "library", projects.seeing(world.make_parent(world.label_set("bright"))))
+
+
+def test_what_has_voxels_is_seen(tmp_path: Path) -> None:
+    found = survey_cases(read_corrected_cases(project_of(tmp_path / "p", [(1, 2), (2,), ()])))
+    assert [one.drawn for one in found.values()] == [("bright", "dark"), ("dark",), ()]
+    assert next(iter(found.values())).volume_mm3 == 32**3
+
+
+def test_a_project_in_which_everything_is_empty(library: Path, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    for count, words in ((1, "The only case has no voxel"), (3, "None of the 3 cases has a voxel")):
+        project = project_of(tmp_path / f"empty {count}", [()] * count)
+        with pytest.raises(
+            DatasetError, match=rf"{words} of what was reviewed \(bright, dark\).*: draw it in at least"
+        ):
+            finetune(projects.request(project, library), reports.append)
+        assert not (project / ".fine-tuning").exists() and not reports, "before any work"
+
+
+def test_a_new_structure_in_two_of_four_cases_is_learned_and_judged(library: Path, tmp_path: Path) -> None:
+    """Both could be held out at once: then nothing is said of it, or the run ends after the first fold."""
+    project = project_of(tmp_path / "project", [(1, 2), (1, 2), (1,), (1,)])
+    result = finetune(projects.request(project, library, most_folds=2, configuration=QUICK))
+    row = next(row for row in result.evidence.rows if row.structure == "dark")
+    assert row.cases >= 2 and row.candidate is not None, "both who have it"
+    assert "Nothing can be said of" not in result.evidence.verdict.text
+
+
+def test_two_empty_cases_do_not_end_a_run_with_two_folds(library: Path, tmp_path: Path) -> None:
+    project = project_of(tmp_path / "project", [(1,), (1,), (), ()])
+    result = finetune(projects.request(project, library, most_folds=2, configuration=QUICK))
+    assert result.plan.folds == 2 and len(result.evidence.cases) == 4
+    assert any(note.startswith("dark was reviewed, but no voxel is drawn") for note in result.undertaking.notes)
+    assert result.undertaking.change.label_set.names == ("bright",)
+
+
+def test_voxels_of_one_patient_only_are_judged_in_slabs(library: Path, tmp_path: Path) -> None:
+    project = project_of(tmp_path / "project", [(1, 2), (), (1,)], ["a", "b", "a"])
+    work = undertake(projects.request(project, library))
+    assert work.dataset.ids == ("case-0001", "case-0003") and work.patients == 1
+    assert any("Only one patient has anything drawn, so 1 case of others is not used" in note for note in work.notes)
+    result = finetune(projects.request(project, library, configuration=QUICK))
+    assert result.evidence.is_weak
