@@ -90,7 +90,7 @@ def test_a_deep_centre_is_where_a_change_is_seen_most(network):
     with torch.no_grad():
         for parameter in positive.parameters():
             parameter.fill_(0.05)
-    for row, position in enumerate((4, 5))  # away from the ends:
+    for row, position in enumerate((4, 5)):  # away from the ends
         centre = deep_centre(position) + 44
         seen = torch.zeros(1, 1, 140, 108, 108)
         seen[:, :, int(centre - 0.5) : int(centre + 1.5)] = 1.0

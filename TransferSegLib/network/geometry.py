@@ -17,9 +17,8 @@ ALIGNMENT = 8
 #: The smallest legal input side; the others follow in steps of ALIGNMENT. Sides of 92 and 100 would pass evenly too,
 #: but their outputs of 4 and 12 voxels are not worth their margin, and nobody uses them.
 SMALLEST_INPUT_SIDE = 92 + 2 * ALIGNMENT
-#: Where the lowest level's voxels lie. One of them is ALIGNMENT voxels wide; the first one of a tile is centred on voxel
-#: 33.5 of its input (16 voxels are lost at the lowest level, 8, 4 and 2 above, and each pooling moves centres by half a
-#: voxel of its level).
+#: The lowest level's voxels are ALIGNMENT voxels wide; the first one of a tile is centred on this voxel of its input.
+#: 16 voxels are lost at the lowest level, 8, 4 and 2 above; each pooling moves centres by half a voxel of its level.
 _FIRST_DEEP_CENTRE = 33.5
 
 

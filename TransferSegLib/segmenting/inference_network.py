@@ -112,9 +112,7 @@ class InferenceNetwork:
         answers["logits"] = self._head_of(values)
         return answers
 
-    def _logits(
-        self, scan: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None
-    ) -> torch.Tensor:
+    def _logits(self, scan: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None) -> torch.Tensor:
         """Go down to the lowest level and up again, dropping every map as soon as it is not needed."""
         outputs = [output_side(side) for side in scan.shape[2:]]
         # Sides at which the way up enters each level: 4 more than what it hands on, halved (and 2 more) a level down.
@@ -151,9 +149,7 @@ class InferenceNetwork:
             del slab  # before the next one is made
         return pooled, skip
 
-    def _turn(
-        self, maps: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None
-    ) -> torch.Tensor:
+    def _turn(self, maps: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None) -> torch.Tensor:
         """Return the maps of the lowest level."""
         box = [axis["down3"] for axis in spans]
         size = [side - 4 for side in maps.shape[2:]]

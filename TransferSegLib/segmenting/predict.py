@@ -105,7 +105,7 @@ class Predictor:
 
         ``outside`` is the intensity beyond the scan, ``tile_bytes`` the memory that a tile may take on a CPU.
         ``observer`` is shown the deepest maps of every tile, with their first position on the volume's deep lattice
-        (``geometry.deep_centre`` tells where that is); a position may come more than once, and holds the same then to rounding.
+        (see ``deep_centre``); a position may come more than once, and holds the same then to rounding.
         """
         return TiledPrediction(self, intensities_zyx, outside, tile_bytes, progress, cancel, observer)
 
@@ -135,9 +135,7 @@ class Predictor:
                     raise
                 self.notice = self._go_on_on_the_cpu()
 
-    def logits(
-        self, seen_zyx: np.ndarray, outside: float, observer: DeepestMapsObserver | None = None
-    ) -> torch.Tensor:
+    def logits(self, seen_zyx: np.ndarray, outside: float, observer: DeepestMapsObserver | None = None) -> torch.Tensor:
         """Return the logits (classes, z, y, x), in the device's precision, of what one tile sees (float32, zyx).
 
         Where the tile holds nothing but ``outside`` the answer to that is filled in.
