@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from TransferSegLib.errors import TransferSegError
+from TransferSegLib.own_files import open_own
 from TransferSegLib.progress import CancelToken
 
 if sys.platform == "win32":
@@ -106,7 +107,7 @@ class FileLock:
     def _open(self) -> int:
         """Return a descriptor of the lock's file; children that are started do not inherit it."""
         try:
-            return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            return open_own(self.path, os.O_RDWR)
         except OSError as error:
             raise self._unusable(error) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,16 @@ def test_a_copy_stands_alone_and_is_exact(folders: Path, tmp_path: Path):
     assert dataset.case("p1").image.read_bytes() == original
     assert [problem.severity for problem in check_dataset(dataset)] == ["warning"], "p3 has nothing annotated"
     assert not [path for path in (tmp_path / "elsewhere").rglob("*") if "partial" in path.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="making links needs a right on Windows that tests lack")
+def test_nothing_is_copied_behind_a_link(folders: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "images").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(DatasetError, match="is a link"):
+        dataset_from_folders(FolderSource(folders / "imagesTr", folders / "labelsTr"), tmp_path / "out", copy=True)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_header_with_voxels_elsewhere_is_copied_whole(tmp_path: Path, volume: Volume):

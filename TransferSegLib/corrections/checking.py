@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from TransferSegLib.corrections.content_hash import hash_case, hash_volume
 from TransferSegLib.corrections.project import Project
-from TransferSegLib.corrections.project_files import unnamed_folders
+from TransferSegLib.corrections.project_files import refuse_links_in, unnamed_folders
 from TransferSegLib.corrections.revisions import ProjectState, Revision
 from TransferSegLib.datasets.validate import Problem, check_dataset
 from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.own_files import others_can_read
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
 from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
+
+_OPEN_TO_OTHERS = "other users of this computer can read the project; where they are not meant to:"
 
 
 def check_project(
@@ -18,10 +21,13 @@ def check_project(
     """Clear leftovers, read every file of every revision, and return all problems.
 
     A problem of the whole project has no case. What was cleared, or could not be, is a warning. Raises DatasetError
-    when there is no project or its ``dataset.json`` is damaged, and Cancelled.
+    when there is no project, its folders are links, or its ``dataset.json`` is damaged, and Cancelled.
     """
     state = project.state()
+    refuse_links_in(project.folder)
     problems = []
+    if others_can_read(project.folder):
+        problems.append(Problem("", f"{_OPEN_TO_OTHERS} chmod -R go= '{project.folder}'", "warning"))
     try:
         problems += [Problem("", f"cleared: {line}", "warning") for line in project.clear_leftovers()]
     except DatasetError as error:

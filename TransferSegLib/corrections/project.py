@@ -32,6 +32,7 @@ from TransferSegLib.corrections.revisions import ProjectState, Revision, now_utc
 from TransferSegLib.datasets.dataset import FILE_NAME, Dataset, dataset_text
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.own_files import make_private_folder
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
 
 #: Seconds to wait for the lock when only leftovers are to be cleared: the next change does it too.
@@ -236,7 +237,7 @@ class Project:
     def _made(self) -> Path:
         """Return the project's folder, made if this may be a new project; raises DatasetError and OSError."""
         if self._create:
-            self.folder.mkdir(exist_ok=True)
+            make_private_folder(self.folder, exist_ok=True)
         if not self.folder.is_dir():
             raise _no_project(self.folder)
         return self.folder

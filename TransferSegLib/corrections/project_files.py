@@ -12,11 +12,13 @@
     .lock                             held by whoever changes the project
 
 A killed writer leaves a token whose lock is free: its folder goes, and the target too unless ``dataset.json`` names it.
-Nothing else is ever deleted, so a project whose ``dataset.json`` was exchanged for an older one loses no files.
+Nothing else is ever deleted, so a project whose ``dataset.json`` was exchanged for an older one loses no files. Nor is
+anything behind a link: a project in which one of these folders is a link is not changed at all.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import uuid
@@ -27,10 +29,11 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from TransferSegLib.corrections.content_hash import hash_volume
-from TransferSegLib.datasets.dataset import FILE_NAME
+from TransferSegLib.datasets.dataset import FILE_NAME, is_safe_id
 from TransferSegLib.durable_writing import flush_file, flush_folder, move, unfinished_texts, write_text_durably
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.file_lock import FileLock
+from TransferSegLib.own_files import is_link, linked_part, make_folder_like, refuse_links
 from TransferSegLib.progress import CancelToken
 from TransferSegLib.scans.isolated_reading import first_line
 from TransferSegLib.scans.read import read_label_map, read_scan
@@ -41,12 +44,24 @@ BACKUP_NAME = f"{FILE_NAME}.bak"
 SALT_NAME = "patient-salt.txt"
 IMAGE, LABELS, JUDGED, PREDICTION = "image.nrrd", "labels.seg.nrrd", "judged.nrrd", "prediction.seg.nrrd"
 _CASES, _INCOMING, _LOCK = "cases", ".incoming", ".lock"
+#: Names of folders as ``Incoming.move_to`` gives them.
+_REVISION = re.compile(r"revision-[0-9]{1,9}(-again)*")
 
 
 def project_lock(folder: Path, timeout_s: float, cancel: CancelToken | None = None) -> FileLock:
-    """Return the lock of a project; raises DatasetError on entering when another program keeps it."""
+    """Return the lock of a project; raises DatasetError for links in it, and on entering when it is taken."""
+    refuse_links_in(folder)
     message = f"The project in {folder} is being changed by another program. Try again when it is done."
     return FileLock(folder / _LOCK, timeout_s, message, DatasetError, cancel)
+
+
+def refuse_links_in(folder: Path) -> None:
+    """Raise DatasetError when a folder of the project, in which files are written and deleted, is a link."""
+    own = [folder / _LOCK, folder / _CASES, folder / _INCOMING]
+    for place in (folder / _CASES, folder / _INCOMING):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            own += [] if is_link(place) else sorted(place.iterdir())
+    refuse_links(folder, *own, error_type=DatasetError)
 
 
 def save_project_text(folder: Path, text: str) -> None:
@@ -108,11 +123,12 @@ class Incoming:
         """Give the folder its place among the cases and return it; the project is locked. Raises OSError."""
         case_folder = self._project / _CASES / case_id
         target = case_folder / f"revision-{number}"
-        while target.exists():  # of a project whose dataset.json was exchanged for an older one
+        while os.path.lexists(target):  # of a project whose dataset.json was exchanged for an older one
             target = target.with_name(f"{target.name}-again")
         flush_folder(self.folder)
         write_text_durably(self._target_file, target.relative_to(self._project).as_posix())
-        case_folder.mkdir(parents=True, exist_ok=True)
+        make_folder_like(self._project, case_folder.parent, exist_ok=True)
+        make_folder_like(self._project, case_folder, exist_ok=True)
         move(self.folder, target)
         for folder in (case_folder, case_folder.parent, self._project):
             flush_folder(folder)
@@ -131,8 +147,9 @@ class Incoming:
         except OSError:
             return None
         parts = text.split("/")
-        sound = len(parts) == 3 and parts[0] == _CASES and not {".", "..", ""} & set(parts)
-        return self._project.joinpath(*parts) if sound else None
+        sound = len(parts) == 3 and parts[0] == _CASES and is_safe_id(parts[1]) and _REVISION.fullmatch(parts[2])
+        target = self._project.joinpath(*parts)
+        return target if sound and linked_part(self._project, target) is None else None
 
 
 @contextmanager
@@ -144,9 +161,9 @@ def incoming_folder(project: Path, timeout_s: float, cancel: CancelToken | None 
     incoming = Incoming(project, uuid.uuid4().hex)
     try:
         with project_lock(project, timeout_s, cancel):
-            incoming.folder.parent.mkdir(exist_ok=True)
+            make_folder_like(project, incoming.folder.parent, exist_ok=True)
             incoming.lock.acquire()
-            incoming.folder.mkdir()
+            make_folder_like(project, incoming.folder)
     except OSError as error:
         incoming.lock.release()
         raise DatasetError(f"{project} cannot be written: {error.strerror or error}.") from error

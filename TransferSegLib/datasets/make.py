@@ -23,6 +23,7 @@ from TransferSegLib.datasets.structure_names import (
     segment_names,
 )
 from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.own_files import refuse_links
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
 from TransferSegLib.scans.read import read_label_map
 from TransferSegLib.structures import LabelSet
@@ -100,6 +101,8 @@ def dataset_from_folders(
     annotated = _annotated(source, pairing.pairs, label_set, numberings, notes, progress, cancel)
     stage = Stage("Copying", len(pairing.pairs), progress if copy else None, cancel)
     cases = []
+    if copy:
+        refuse_links(output, output / "images", output / "labels", error_type=DatasetError)
     for pair in pairing.pairs:
         stage.check()
         image, labels = pair.image, pair.labels

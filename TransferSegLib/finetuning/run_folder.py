@@ -23,6 +23,7 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.models.archive import read_model_files
 from TransferSegLib.models.store import write_files
+from TransferSegLib.own_files import is_link, make_private, make_private_folder, new_file, refuse_links
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 
 #: In a project's folder: runs that were begun there and have not ended.
@@ -43,8 +44,12 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         """Make and lock the folder; raises TrainingError when it cannot be written or another process has it."""
+        runs = self.folder.parent
+        refuse_links(runs.parent, self.folder, self.folder / "parent", error_type=TrainingError)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(runs, parents=True, exist_ok=True)
+            make_private_folder(self.folder, exist_ok=True)
+            make_private(self.folder)
         except OSError as error:
             raise TrainingError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
         message = f"This very fine-tuning is running already (in {self.folder})."
@@ -79,7 +84,7 @@ class RunFolder:
             files = read_model_files(model)
             try:
                 shutil.rmtree(part, ignore_errors=True)
-                part.mkdir()
+                make_private_folder(part)
                 write_files(part, files)
                 move(part, copy)
             except OSError as error:
@@ -122,7 +127,7 @@ class RunFolder:
         """Write an array that is whole or not there; raises TrainingError."""
         part = self.folder / (name + ".part")
         try:
-            with part.open("wb") as stream:
+            with new_file(part) as stream:
                 np.savez_compressed(stream, values=values)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -165,7 +170,7 @@ def _forget_old(runs: Path, current: Path) -> None:
     """Remove runs that nobody has gone on with for two weeks and nobody has in use."""
     for folder in runs.glob("run-*"):
         with suppress(OSError, TrainingError):
-            if folder != current and time.time() - folder.stat().st_mtime > _FORGOTTEN_S:
+            if folder != current and not is_link(folder) and time.time() - folder.stat().st_mtime > _FORGOTTEN_S:
                 with FileLock(folder / _LOCK, 0.0, "in use", TrainingError):
                     pass
                 _remove(folder)

@@ -24,6 +24,7 @@ from typing import Any
 from TransferSegLib.errors import JobError
 from TransferSegLib.jobs.files import EVENTS, RESERVE
 from TransferSegLib.jobs.request import now_text
+from TransferSegLib.own_files import new_file, open_own
 
 #: What a system says when nothing more can be written: no space, or no quota.
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -120,8 +121,8 @@ class EventWriter:
 
     def set_aside(self) -> None:
         """Take the space on the disk that ``last_words`` will need if the disk is full by then."""
-        with suppress(OSError):
-            self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
+        with suppress(OSError), new_file(self._reserve) as stream:
+            stream.write(os.urandom(_RESERVE_BYTES))
 
     def give_back(self) -> None:
         """Free the space that was set aside."""
@@ -156,8 +157,7 @@ class EventWriter:
 
     def _append(self, event: Event) -> None:
         line = event.to_line()
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(self._path, flags, 0o666)
+        descriptor = open_own(self._path, os.O_RDWR | os.O_APPEND)
         try:
             if not _ends_with_line(descriptor):
                 line = b"\n" + line  # a line that a crash or a full disk cut off stays alone

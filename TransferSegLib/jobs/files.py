@@ -22,6 +22,9 @@ WORKER_FACTS = "worker.json"
 #: Some bytes that the worker gives back to a full disk, so that it can still say that the disk is full.
 RESERVE = "reserve"
 
+#: What is written in the folder while the job is at work.
+WRITTEN = (EVENTS, RESULT, LOG, CANCEL, WORKER_LOCK, WORKER_FACTS, RESERVE)
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file under a temporary name and rename it once it is on the disk; raises OSError."""

@@ -22,6 +22,7 @@ from TransferSegLib.jobs.files import CANCEL, LOG, WORKER_LOCK
 from TransferSegLib.jobs.queue import DeviceQueue
 from TransferSegLib.jobs.request import read_request
 from TransferSegLib.jobs.status import read_state, state_without_worker, worker_is_alive
+from TransferSegLib.own_files import open_own
 
 #: How long to wait for someone who only looks whether a job has a worker.
 _LOOK_S = 0.5
@@ -130,7 +131,7 @@ def _spawn(folder: Path, command: Sequence[str], end_with_parent: bool) -> subpr
         "env": _environment(),
         "cwd": folder.parent,  # not the folder where the user is: it could not be removed or unmounted meanwhile
     }
-    with (folder / LOG).open("ab") as log:
+    with os.fdopen(open_own(folder / LOG, os.O_WRONLY | os.O_APPEND), "ab") as log:
         if sys.platform != "win32":
             process = subprocess.Popen(words, stdout=log, start_new_session=True, **options)  # noqa: S603 - our own
         else:

@@ -17,6 +17,7 @@ from TransferSegLib.errors import JobError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.jobs.files import read_json, write_json
 from TransferSegLib.jobs.status import read_state
+from TransferSegLib.own_files import make_private_folder, refuse_links
 from TransferSegLib.progress import CancelToken
 
 _FOLDER = ".queue"
@@ -47,9 +48,10 @@ class DeviceQueue:
     """
 
     def __init__(self, jobs: Path) -> None:
-        """Use the queues of a folder of jobs."""
+        """Use the queues of a folder of jobs; raises JobError when a link lies in their place."""
         self._jobs = jobs
         self._folder = jobs / _FOLDER
+        refuse_links(jobs, self._folder, error_type=JobError)
 
     def enter(self, job_id: str, device: str) -> None:
         """Draw a ticket at the end of the queue; a ticket that the job had before is thrown away.
@@ -57,7 +59,7 @@ class DeviceQueue:
         Raises OSError when it cannot be written.
         """
         self.leave(job_id)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder, parents=True, exist_ok=True)
         self._write(self._folder / f"{time.time_ns():020d}.{job_id}{_TICKET_SUFFIX}", device)
 
     def leave(self, job_id: str) -> None:

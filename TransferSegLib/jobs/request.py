@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from TransferSegLib.errors import JobError
-from TransferSegLib.jobs.files import REQUEST, read_json, write_json
+from TransferSegLib.jobs.files import REQUEST, WRITTEN, read_json, write_json
+from TransferSegLib.own_files import refuse_links
 from TransferSegLib.version import code_version
 
 FORMAT = "transferseg-job"
@@ -71,6 +72,8 @@ def write_request(folder: Path, request: JobRequest) -> None:
 def read_request(folder: Path) -> JobRequest:
     """Return a folder's request; raises JobError when there is none, or it is damaged or from a newer version."""
     path = folder / REQUEST
+    # Everything about a job begins here; a folder behind a link would be written, and removed, elsewhere.
+    refuse_links(folder.parent, folder, *(folder / name for name in WRITTEN), error_type=JobError)
     if not path.exists():
         raise JobError(f"{folder} is not the folder of a job: there is no {REQUEST} in it.")
     content = read_json(path)

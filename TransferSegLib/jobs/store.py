@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
@@ -20,6 +21,7 @@ from TransferSegLib.jobs.files import CANCEL, REQUEST, WORKER_LOCK
 from TransferSegLib.jobs.queue import DeviceQueue
 from TransferSegLib.jobs.request import JobRequest, write_request
 from TransferSegLib.jobs.status import read_state
+from TransferSegLib.own_files import make_private, make_private_folder, open_own
 from TransferSegLib.user_folders import data_folder
 
 #: This environment variable names the folder of jobs, if it is not to be in its usual place.
@@ -51,7 +53,9 @@ def create_job(request: JobRequest, jobs: Path | None = None) -> Path:
     jobs = (jobs or jobs_folder()).absolute()
     part = jobs / f".{uuid.uuid4().hex}.part"
     try:
-        part.mkdir(parents=True)
+        make_private_folder(jobs, parents=True, exist_ok=True)
+        make_private(jobs)
+        make_private_folder(part)
         try:
             write_request(part, request)
             while True:
@@ -107,7 +111,7 @@ def request_cancel(folder: Path) -> JobState:
     if state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED):
         raise JobError(f"The job {folder.name} is over already: it is {state}.")
     try:
-        (folder / CANCEL).touch()
+        os.close(open_own(folder / CANCEL, os.O_WRONLY))
     except OSError as error:
         raise JobError(f"{folder / CANCEL} cannot be written: {error.strerror or error}.") from error
     if state != JobState.INTERRUPTED:

@@ -27,6 +27,7 @@ from TransferSegLib.jobs.kinds import KINDS, Kind, PartlyDone, find_kind
 from TransferSegLib.jobs.queue import AUTO, DeviceQueue
 from TransferSegLib.jobs.request import JobRequest, now_text, read_request
 from TransferSegLib.jobs.watcher import Watcher, own_process_group
+from TransferSegLib.own_files import open_own
 from TransferSegLib.progress import CancelToken, Progress
 
 RESULT_FORMAT = "transferseg-job-result"
@@ -206,7 +207,7 @@ class _Worker:
 
 def _into_log(folder: Path) -> None:
     """Let everything this process prints go to the job's log, also what compiled code prints, and its crashes."""
-    descriptor = os.open(folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    descriptor = open_own(folder / LOG, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(descriptor, number)
     os.close(descriptor)

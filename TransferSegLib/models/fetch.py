@@ -31,6 +31,7 @@ from TransferSegLib.models.http_source import (
     web_page_instead,
 )
 from TransferSegLib.models.locate import ANOTHER_LIBRARY
+from TransferSegLib.own_files import refuse_links
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Stage
 
 if TYPE_CHECKING:
@@ -79,9 +80,14 @@ class Part:
         else:
             self._etag.write_text(validator, encoding="ascii")
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What there may be of the file."""
+        return (self.path, self._etag, self.complete)
+
     def discard(self) -> None:
         """Delete everything that was fetched."""
-        for file in (self.path, self._etag, self.complete):
+        for file in self.files:
             file.unlink(missing_ok=True)
 
 
@@ -93,11 +99,13 @@ def alone(
 
     Raises ModelError when the folder cannot be used or the wait takes an hour, Cancelled.
     """
+    folder = part.lock.parent
+    refuse_links(folder.parent, folder, *part.files, error_type=ModelError)
     try:
-        part.lock.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(
-            f"The folder {part.lock.parent} cannot be made: {error.strerror or error}. Choose another library folder."
+            f"The folder {folder} cannot be made: {error.strerror or error}. Choose another library folder."
         ) from error
     busy = f"Another program is fetching {name}. Try again when it is done."
     lock = FileLock(part.lock, 0, busy, ModelError, hint=ANOTHER_LIBRARY)

@@ -33,7 +33,8 @@ from TransferSegLib.models.locate import (
     find_library_model,
 )
 from TransferSegLib.models.store import load_model, write_files
-from TransferSegLib.models.versions_state import is_line
+from TransferSegLib.models.versions_state import VERSIONS_FOLDER, is_line
+from TransferSegLib.own_files import is_link, refuse_links
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -260,6 +261,7 @@ def changing(library: Path, cancel: CancelToken | None = None) -> Iterator[Path]
     Raises ModelError when the library cannot be locked or written.
     """
     check_library(library)
+    _refuse_links_in(library)
     try:
         library.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -278,6 +280,23 @@ def changing(library: Path, cancel: CancelToken | None = None) -> Iterator[Path]
             raise _not_writable(library, error) from error
 
 
+def _refuse_links_in(library: Path) -> None:
+    """Raise ModelError when a place in which changes are made, and undone, is a link."""
+    work = library / WORK_FOLDER
+    own = [library / LOCK_FILE, work]
+    with suppress(OSError):
+        for leftover in [] if is_link(work) else sorted(work.iterdir()):
+            own += [leftover, *(leftover / name for name in (_NEW, _REPLACED, _REMOVED))]
+    refuse_links(library, *own, error_type=ModelError)
+
+
+def refuse_linked_line(line: Path, library: Path, *numbers: int) -> None:
+    """Raise ModelError when a model with versions, or one of these versions, is a link: it is read, never changed."""
+    folders = [line / VERSIONS_FOLDER / str(number) for number in numbers] or [line / VERSIONS_FOLDER]
+    if line.is_relative_to(library):
+        refuse_links(library, *folders, error_type=ModelError)
+
+
 def _tidy(library: Path) -> None:
     """Finish or undo what changes left, also those whose process was killed; the caller holds the lock.
 
@@ -289,11 +308,11 @@ def _tidy(library: Path) -> None:
         replaced = leftover / _REPLACED
         for old in sorted(replaced.iterdir()) if replaced.is_dir() else []:
             new = library / old.name
-            if not new.exists():
+            if not os.path.lexists(new):
                 move(old, new)
-            elif old.is_dir() and not old.is_symlink():
+            elif old.is_dir() and not is_link(old) and not is_link(new):
                 for file in sorted(old.iterdir()):
-                    if not is_model_file(file.name) and not (new / file.name).exists():
+                    if not is_model_file(file.name) and not os.path.lexists(new / file.name):
                         move(file, new / file.name)
         shutil.rmtree(leftover, ignore_errors=True)
     with suppress(OSError):

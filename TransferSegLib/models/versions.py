@@ -21,7 +21,7 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import WEIGHTS_FILE, WeightsRecord, read_model_files
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.incoming import check_name, read_incoming
-from TransferSegLib.models.library import changing, flush_names
+from TransferSegLib.models.library import changing, flush_names, refuse_linked_line
 from TransferSegLib.models.locate import bundled_models, find_bundled_model, find_library_model, library_models
 from TransferSegLib.models.store import load_description, load_model, model_files, write_files
 from TransferSegLib.models.versions_card import card
@@ -90,6 +90,7 @@ def add_version(
                 "any more: say where one is, or add the candidate to another model."
             )
         target = library / name if line is None else line
+        refuse_linked_line(target, library)
         title = name if line is None else _line_title(line)
         number = _next_number(target)
         record = replace(record, line=title, number=number)
@@ -119,6 +120,7 @@ def promote(name: str, library: Path, number: int, force: bool = False) -> Versi
     """
     with changing(library):
         line = find_line(name, library)
+        refuse_linked_line(line, library)
         _check_there(line, number)
         version = read_version(line, number, None)
         record = version.record
@@ -148,6 +150,7 @@ def rollback(name: str, library: Path) -> Version:
     """
     with changing(library):
         line = find_line(name, library)
+        refuse_linked_line(line, library)
         if not is_line(line):
             raise ModelError(f"The model '{name}' has no versions: there is nothing to go back to.")
         after = read_state(line).rolled_back(now())
@@ -165,6 +168,7 @@ def remove_version(name: str, library: Path, number: int, force: bool = False) -
     """
     with changing(library) as work:
         line = find_line(name, library)
+        refuse_linked_line(line, library, number)
         _check_there(line, number)
         if number == 0:
             raise ModelError(

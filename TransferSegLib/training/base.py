@@ -23,6 +23,7 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance, is_model_name
 from TransferSegLib.models.store import save_model
 from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.own_files import new_file
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
 from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
 from TransferSegLib.segmenting.devices import Device, choose_device
@@ -150,7 +151,8 @@ def _forget_after(history: Path, step: int) -> None:
     lines = history.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if _step_of(line) <= step]
     part = history.with_name(history.name + ".part")
-    part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    with new_file(part) as stream:
+        stream.write("".join(line + "\n" for line in kept).encode("utf-8"))
     replace_file(part, history)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.own_files import new_file
 
 #: Raised when the content of a checkpoint changes in a way older ones cannot answer.
 CHECKPOINT_VERSION = 1
@@ -19,7 +20,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a state of tensors, numbers, strings, lists and dictionaries; raises TrainingError if the disk refuses."""
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as stream:
+        with new_file(part) as stream:
             torch.save({"checkpoint_version": CHECKPOINT_VERSION, **state}, stream)
             stream.flush()
             os.fsync(stream.fileno())
