@@ -1,6 +1,7 @@
 """Modules of this library in a child process, so that a file which crashes its reader ends the child only.
 
 The child takes no module from the current folder, gets no Ctrl-C of its own, and is ended when its caller asks for it.
+What it may take of memory and computing time is bound by the size of what it reads (``process_limits``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import TransferSegLib
 from TransferSegLib.errors import TransferSegError
+from TransferSegLib.process_limits import LimitedChild, Limits
 from TransferSegLib.progress import CancelToken
 
 #: What the child writes into the folder that is its first argument.
@@ -28,15 +30,18 @@ RESULT_FILE = "result.json"
 _POLL_S = 0.1
 #: Signals by which somebody ends a process; a launcher (PythonSlicer) gives 128 plus the number as its exit code.
 _SIGKILL, _ASKED_TO_END = 9, (1, 2, 15)
+#: Out of computing time (RLIMIT_CPU): the same number on Linux and macOS.
+_SIGXCPU = 24
 
 
 @dataclass(frozen=True)
 class ChildEnd:
-    """How a child ended, and what it said."""
+    """How a child ended, and what it said; ``over_memory`` when it was ended for taking more memory than allowed."""
 
     exit_code: int
     output: bytes
     messages: bytes
+    over_memory: bool = False
 
     @property
     def end_signal(self) -> int | None:
@@ -52,7 +57,7 @@ class Reading:
 
     The module is run with a folder for its results, the file and ``words``; it writes ``RESULT_FILE``, which has an
     entry "error" when something is wrong. ``advice`` says what to do about a damaged file, ``without_python`` about a
-    missing interpreter.
+    missing interpreter. ``with_folder``: the files beside it are read with it, so that limits are set for all.
     """
 
     module: str
@@ -62,6 +67,7 @@ class Reading:
     longest_s: float
     words: tuple[str, ...] = ()
     without_python: str = ""
+    with_folder: bool = False
 
 
 @contextmanager
@@ -81,20 +87,25 @@ def read_in_child(
     with tempfile.TemporaryDirectory(prefix="transferseg-") as folder:
         try:
             words = [folder, str(path.absolute()), *reading.words]
-            end = run_module(python, reading.module, words, reading.longest_s, cancel)
+            limits = Limits.for_input(path, reading.with_folder)
+            end = run_module(python, reading.module, words, reading.longest_s, cancel, limits)
         except (OSError, subprocess.TimeoutExpired) as problem:
             raise error(f"{path} cannot be read: {problem}.") from problem
         result_path = Path(folder) / RESULT_FILE
         if end.exit_code != 0 or not result_path.is_file():
-            raise error(_bad_end(reading, end))
+            raise error(_bad_end(reading, end, limits))
         result = json.loads(result_path.read_text(encoding="utf-8"))
         if "error" in result:
             raise error(str(result["error"]))
         yield Path(folder), result
 
 
-def _bad_end(reading: Reading, end: ChildEnd) -> str:
+def _bad_end(reading: Reading, end: ChildEnd, limits: Limits) -> str:
     """Return what to say of a child that left no result."""
+    if end.over_memory:
+        return limits.memory_text(reading.path)
+    if end.end_signal == _SIGXCPU:
+        return limits.time_text(reading.path)
     if end.end_signal == _SIGKILL:
         return (
             f"The system ended the reading of {reading.path}, most likely because there was not enough memory: close "
@@ -104,22 +115,34 @@ def _bad_end(reading: Reading, end: ChildEnd) -> str:
         return f"The reading of {reading.path} was ended from outside: try again."
     last = end.messages.decode("utf-8", "replace").strip().splitlines()[-1:]
     detail = f" ({last[0][:200]})" if last and end.exit_code > 0 else ""
+    if limits.scarce:
+        return f"{reading.path} crashes its reader{detail}: it is damaged, or there is not enough memory for it."
     return f"{reading.path} crashes its reader{detail}: it is damaged. {reading.advice}"
 
 
 def run_module(
-    python: Path, module: str, words: Sequence[str], longest_s: float, cancel: CancelToken | None = None
+    python: Path,
+    module: str,
+    words: Sequence[str],
+    longest_s: float,
+    cancel: CancelToken | None = None,
+    limits: Limits | None = None,
 ) -> ChildEnd:
     """Run a module with an interpreter and return how it ended; whatever happens here, it is not left running.
 
-    Raises OSError when it cannot be started, subprocess.TimeoutExpired after ``longest_s`` seconds, Cancelled.
+    ``limits`` are for a module that sets them itself. Raises OSError when it cannot be started,
+    subprocess.TimeoutExpired after ``longest_s`` seconds, Cancelled.
     """
     # -P: a file called like a module, in the current folder, is not taken for it.
     command = [str(python), "-P", "-m", module, *words]
     deadline = time.monotonic() + longest_s
     process = subprocess.Popen(  # noqa: S603 - the command is this library's own
         command,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(_module_folders())},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(_module_folders()),
+            **(limits.environment() if limits is not None else {}),
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -127,22 +150,33 @@ def run_module(
         start_new_session=os.name != "nt",
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
+    over_memory = False
     try:
+        watched = None if limits is None else LimitedChild(limits, process)
         while True:
             if cancel is not None:
                 cancel.check()
             with suppress(subprocess.TimeoutExpired):
                 output, messages = process.communicate(timeout=_POLL_S)
-                return ChildEnd(process.returncode, output, messages)
+                return ChildEnd(process.returncode, output, messages, over_memory)
             if time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired(command, longest_s)
+            if watched is not None and not over_memory and watched.takes_too_much():
+                over_memory = True
+                _kill(process)
     finally:
         if process.returncode is None:
             _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a child that still runs, with what a launcher like PythonSlicer started for it, and wait until it is gone."""
+    """End a child that still runs, and wait until it is gone."""
+    _kill(process)
+    process.communicate()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child with what a launcher like PythonSlicer started for it."""
     if sys.platform == "win32":
         tool = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "taskkill.exe"
         command = [str(tool), "/F", "/T", "/PID", str(process.pid)]
@@ -154,7 +188,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     process.kill()
-    process.communicate()
 
 
 def _module_folders() -> list[str]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 import pytest
 
+from TransferSegLib import computer_memory
 from TransferSegLib.segmenting import memory
 
 
@@ -14,22 +16,22 @@ def test_half_of_the_memory_but_not_more_than_six(monkeypatch, physical, expecte
 
 
 def test_this_computer_says_how_much_it_has():
-    physical = memory.physical_memory_bytes()
+    physical = computer_memory.physical_memory_bytes()
     assert physical is not None
     assert 2**29 < physical < 2**50
 
 
 def test_a_container_has_what_it_is_allowed(monkeypatch, tmp_path):
-    if memory.sys.platform == "win32":
+    if sys.platform == "win32":
         pytest.skip("control groups are Linux's")
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "_CONTAINER_FILES", (tmp_path / "none", limit))
+    monkeypatch.setattr(computer_memory, "_CONTAINER_FILES", (tmp_path / "none", limit))
     limit.write_text("max\n")
-    free = memory.physical_memory_bytes()
+    free = computer_memory.physical_memory_bytes()
     limit.write_text("1000000000\n")
-    assert memory.physical_memory_bytes() == 1_000_000_000 < free
+    assert computer_memory.physical_memory_bytes() == 1_000_000_000 < free
 
 
 def test_the_structure_that_windows_fills_is_64_bytes_long():
-    assert ctypes.sizeof(memory._MemoryStatus) == 64
-    assert memory._MemoryStatus.physical.offset == 8
+    assert ctypes.sizeof(computer_memory._MemoryStatus) == 64
+    assert computer_memory._MemoryStatus.physical.offset == 8

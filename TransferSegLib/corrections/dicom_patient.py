@@ -16,6 +16,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from TransferSegLib.child_process import find_interpreter, run_module
+from TransferSegLib.process_limits import Limits, limit_this_process, own_limits
 from TransferSegLib.scans.dicom import is_dicom_file, read_dicom_header
 
 PATIENT_ID = "0010|0020"
@@ -36,7 +37,9 @@ def read_patient_id(path: Path, series: str | None = None) -> str:
         if python is None or not (path.is_dir() or is_dicom_file(path)):
             return ""
         words = [str(path.absolute()), *([series] if series else [])]
-        end = run_module(python, "TransferSegLib.corrections.dicom_patient", words, _LONGEST_S)
+        end = run_module(
+            python, "TransferSegLib.corrections.dicom_patient", words, _LONGEST_S, None, Limits.for_input(path)
+        )
         return str(json.loads(end.output.splitlines()[-1])) if end.exit_code == 0 else ""
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
         return ""
@@ -61,5 +64,6 @@ def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
 
 if __name__ == "__main__":
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    limit_this_process(own_limits())
     found = _find_patient_id(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
     print(json.dumps(found.encode("utf-8", "replace").decode("utf-8")))

@@ -19,6 +19,7 @@ from TransferSegLib.child_process import RESULT_FILE, Reading, read_in_child
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import NetworkDescription
 from TransferSegLib.models.keras_network import KerasArrays, read_arrays
+from TransferSegLib.process_limits import is_out_of_memory, limit_this_process, own_limits
 from TransferSegLib.progress import CancelToken
 
 #: A file that takes longer than this, in seconds, hangs.
@@ -52,6 +53,8 @@ def _result(folder: Path, result: dict[str, Any]) -> KerasArrays:
 def _main(folder: Path, path: Path) -> None:
     """Read one file and leave the result in the folder (the child's side)."""
     result: dict[str, object]
+    limits = own_limits()
+    limit_this_process(limits)
     try:
         found = read_arrays(path)
         np.savez(folder / _ARRAYS, *found.arrays)
@@ -64,7 +67,10 @@ def _main(folder: Path, path: Path) -> None:
     except ModelError as error:
         result = {"error": str(error)}
     except (OSError, MemoryError) as error:
-        result = {"error": f"{path} cannot be read: {str(error) or 'there is not enough memory'}."}
+        if limits is not None and is_out_of_memory(error):
+            result = {"error": limits.memory_text(path)}
+        else:
+            result = {"error": f"{path} cannot be read: {str(error) or 'there is not enough memory'}."}
     (folder / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
 
 

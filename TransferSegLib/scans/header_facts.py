@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from TransferSegLib.computer_memory import available_memory_bytes
 from TransferSegLib.errors import ScanError
 from TransferSegLib.scans.geometry_checks import (
     check_dimensions,
@@ -29,6 +30,14 @@ from TransferSegLib.scans.geometry_checks import (
 NumberKind = Literal["number", "complex", "colour"]
 
 _CHUNK_BYTES = 1 << 20
+#: Deflate shrinks 1032-fold at most. Beyond so many bytes a stream must not shrink more than anything but a blank
+#: volume does: a few megabytes could keep this program busy for minutes otherwise.
+_STRONGEST_PACKING = 1032
+_LARGE_BYTES, _LARGE_PACKING = 4_000_000_000, 150
+#: While it is read, a compressed file is held twice: unpacked, and as the image.
+_COPIES = 2
+#: Pieces (members) of a gzip file hold 64 kB and more; some may be empty. A file of nothing but tiny ones is an attack.
+_FREE_MEMBERS, _LEAST_MEMBER_BYTES = 1000, 256
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,13 @@ def check_facts(facts: HeaderFacts, path: Path) -> None:
         raise ScanError(
             f"{path} says that its voxels are in {facts.data_path}, which does not exist. Keep both together."
         )
-    wanted = facts.data_bytes
-    if facts.stream_offset is None and facts.check_floats is None:
-        held, not_numbers = facts.data_path.stat().st_size - facts.data_offset, 0
+    wanted, size = facts.data_bytes, facts.data_path.stat().st_size
+    if facts.stream_offset is not None:
+        _check_packing(facts, size, path)
+    elif size - facts.data_offset >= wanted:
+        _check_memory(wanted, path)
+    if facts.stream_offset is None and (facts.check_floats is None or size - facts.data_offset < wanted):
+        held, not_numbers = size - facts.data_offset, 0
     else:
         held, not_numbers = _look_through(facts)
     if held < wanted:
@@ -85,6 +98,32 @@ def check_facts(facts: HeaderFacts, path: Path) -> None:
         )
     if not_numbers:
         raise not_numbers_error(path, not_numbers, math.prod(facts.size))
+
+
+def _check_packing(facts: HeaderFacts, packed: int, path: Path) -> None:
+    """Raise ScanError for claims that so many compressed bytes cannot hold, or that are too large to be unpacked."""
+    wanted = facts.data_bytes
+    if wanted > (packed + 64) * _STRONGEST_PACKING:
+        raise ScanError(
+            f"{path} is cut off or damaged: its header claims {wanted:,} bytes for {size_text(facts.size)} voxels, "
+            f"which {packed:,} compressed bytes cannot hold. Copy or export it again."
+        )
+    _check_memory(wanted, path)
+    if wanted > _LARGE_BYTES and wanted > packed * _LARGE_PACKING:
+        raise ScanError(
+            f"{path} claims {wanted / 1e9:.1f} GB of voxels in {packed / 1e6:.1f} MB: no scan can be compressed like "
+            "that. Its header is damaged; if the volume really is blank, crop it first."
+        )
+
+
+def _check_memory(wanted: int, path: Path) -> None:
+    """Raise ScanError when an image of so many bytes cannot be held in the memory that is free."""
+    free = available_memory_bytes()
+    if free is not None and wanted * _COPIES > free:
+        raise ScanError(
+            f"{path} holds {wanted / 1e9:.1f} GB of voxels; reading it takes {_COPIES * wanted / 1e9:.1f} GB of "
+            f"memory, and {free / 1e9:.1f} GB are free. Close other programs, or crop or down-sample the scan first."
+        )
 
 
 def _look_through(facts: HeaderFacts) -> tuple[int, int]:
@@ -119,12 +158,15 @@ def _plain_blocks(path: Path) -> Iterator[bytes]:
 def inflate(path: Path, offset: int = 0) -> Iterator[bytes]:
     """Yield the uncompressed bytes of a gzip (one or more members) or zlib stream in blocks.
 
-    A stream that ends too early just ends; raises ScanError for a damaged one.
+    A stream that ends too early just ends; raises ScanError for a damaged one, and for one of very many tiny members.
     """
     decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib, by its first bytes
+    members, unpacked = 1, 0
     with path.open("rb") as stream:
         stream.seek(offset)
-        while chunk := stream.read(_CHUNK_BYTES):
+        portion = _CHUNK_BYTES
+        while chunk := stream.read(portion):
+            portion = min(2 * portion, _CHUNK_BYTES)
             while chunk:
                 try:
                     block = decoder.decompress(chunk, 4 * _CHUNK_BYTES)
@@ -133,12 +175,23 @@ def inflate(path: Path, offset: int = 0) -> Iterator[bytes]:
                         f"{path} is damaged: its compressed data cannot be unpacked ({error}). Copy or export it again."
                     ) from error
                 if block:
+                    unpacked += len(block)
                     yield block
                 chunk = decoder.unconsumed_tail
                 if decoder.eof:
-                    chunk = decoder.unused_data
-                    if not chunk.startswith(b"\x1f\x8b"):
+                    # The rest is read again in portions that begin small: with a copy of a whole chunk for each of
+                    # many tiny members the time would grow with the square of the file.
+                    stream.seek(-len(decoder.unused_data), 1)
+                    if stream.read(2) != b"\x1f\x8b":
                         return  # bytes after the last member are ignored, as gzip does
+                    stream.seek(-2, 1)
+                    members += 1
+                    if members > _FREE_MEMBERS + unpacked // _LEAST_MEMBER_BYTES:
+                        raise ScanError(
+                            f"{path} is damaged: its compressed data consist of {members:,} pieces with next to "
+                            "nothing in them. Copy or export it again."
+                        )
+                    chunk, portion = b"", 4096
                     decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
 
 

@@ -10,14 +10,26 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.child_process import RESULT_FILE, Reading, read_in_child
+from TransferSegLib.computer_memory import available_memory_bytes
 from TransferSegLib.errors import ScanError
+from TransferSegLib.process_limits import (
+    Limits,
+    allow_memory,
+    held_bytes,
+    is_out_of_memory,
+    limit_this_process,
+    one_open_file,
+    own_limits,
+)
 from TransferSegLib.progress import CancelToken
+from TransferSegLib.scans.data_files import check_partners
 from TransferSegLib.scans.dicom import is_dicom_file, read_dicom
 from TransferSegLib.scans.geometry_checks import check_volume
 from TransferSegLib.scans.notices import MODALITY, add_notice, forget_notices, modality_of, notices_of
@@ -27,6 +39,14 @@ _LONGEST = 3600
 _VOXELS = "voxels.npy"
 #: Formats that never compress, so that the file must be as long as its voxels; ITK does not notice when it is not.
 _UNCOMPRESSED_SUFFIXES = (".gipl", ".mrc", ".rec", ".spr", ".sdt")
+#: Headers whose voxels lie in other files beside them.
+_HEADER_SUFFIXES = (".nhdr", ".mhd", ".hdr", ".par", ".spr", ".sdt")
+#: Formats on the HDF5 library (also MINC) begin so; a data set of theirs can lie in any other file.
+_HDF5_BEGIN = b"\x89HDF"
+#: Deflate, the strongest packing in use, shrinks a thousandfold; a voxel takes one byte at least.
+_STRONGEST_PACKING = 1100.0
+#: Reading holds a volume so many times: as stored, as the image, converted.
+_COPIES = 4
 
 
 def read_isolated(
@@ -43,10 +63,13 @@ def read_isolated(
         "Copy or export it again.",
         _LONGEST,
         words=(series,) if series else (),
+        with_folder=_takes_its_folder(path),
         without_python="Save it as NIfTI or NRRD.",
     )
     with read_in_child(reading, interpreter, cancel) as (folder, result):
-        image = sitk.GetImageFromArray(np.load(folder / _VOXELS, allow_pickle=False))
+        voxels = np.load(folder / _VOXELS, mmap_mode="r", allow_pickle=False)
+        image = sitk.GetImageFromArray(voxels)
+        del voxels  # Windows removes no file that is mapped
     image.SetSpacing(result["spacing_mm"])
     image.SetOrigin(result["origin_mm"])
     image.SetDirection(result["direction"])
@@ -67,29 +90,66 @@ def first_line(error: Exception) -> str:
 
 def _read_other_format(path: Path) -> sitk.Image:
     """Read a file of whatever format ITK recognises, checking its claims before its voxels."""
+    check_partners(path)
+    if _begins_as_hdf5(path) and sys.platform == "win32":
+        raise ScanError(
+            f"{path} is an HDF5 or MINC file. On Windows these are not read, because they can take voxels from any "
+            "other file. Save it as NIfTI (.nii.gz) or NRRD."
+        )
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise ScanError(
             f"{path} is not an image in a format that is read here ({first_line(error)}). "
             "Save it as NIfTI (.nii.gz), NRRD or MetaImage, or give a DICOM folder."
         ) from error
-    size = reader.GetSize()
-    voxels = float(np.prod([float(number) for number in size])) * reader.GetNumberOfComponents()
-    # A pixel takes one byte at least; deflate, the strongest compression in use, shrinks a thousandfold.
-    if voxels > 1100.0 * path.stat().st_size and path.suffix.lower() not in (".nhdr", ".mhd", ".hdr"):
-        raise ScanError(f"{path} claims {voxels:,.0f} voxels, far more than it can hold: its header is damaged.")
+    _check_claims(reader, path)
     try:
-        image = reader.Execute()
+        with one_open_file() if _begins_as_hdf5(path) else nullcontext():
+            image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ScanError(f"{path} cannot be read: {first_line(error)}.") from error
     bytes_held = sitk.GetArrayViewFromImage(image).nbytes if "complex" not in image.GetPixelIDTypeAsString() else 0
     if bytes_held > path.stat().st_size and _never_compressed(path):
         raise ScanError(f"{path} is cut off: it is shorter than its {bytes_held:,} bytes of voxels. Copy it again.")
     forget_notices(image)
     return image[..., 0] if image.GetDimension() == 4 and image.GetSize()[3] == 1 else image
+
+
+def _check_claims(reader: sitk.ImageFileReader, path: Path) -> None:
+    """Raise ScanError for more voxels than the file, or the memory, can hold; let this process take what they need."""
+    size = reader.GetSize()
+    voxels = float(np.prod([float(number) for number in size])) * reader.GetNumberOfComponents()
+    if voxels > _STRONGEST_PACKING * held_bytes(path, path.suffix.lower() in _HEADER_SUFFIXES):
+        raise ScanError(f"{path} claims {voxels:,.0f} voxels, far more than it can hold: its header is damaged.")
+    claimed = voxels * sitk.Image([1, 1], reader.GetPixelIDValue()).GetSizeOfPixelComponent()
+    free = available_memory_bytes()
+    if free is not None and claimed * 2 > free:
+        raise ScanError(
+            f"{path} claims {claimed / 1e9:.1f} GB of voxels, and {free / 1e9:.1f} GB of memory are free, of which "
+            "reading takes twice as much. Close other programs, or crop or down-sample the scan first."
+        )
+    limits = own_limits()
+    if limits is not None:
+        allow_memory(max(limits.memory_bytes, int(_COPIES * claimed) + (256 << 20)))
+
+
+def _takes_its_folder(path: Path) -> bool:
+    """Tell whether the files beside a file are read with it: the slices of a series, or the data of a header."""
+    return path.is_file() and (path.suffix.lower() in _HEADER_SUFFIXES or is_dicom_file(path))
+
+
+def _begins_as_hdf5(path: Path) -> bool:
+    """Tell whether a file is read by the HDF5 library."""
+    with path.open("rb") as stream:
+        head = stream.read(1 << 16)
+    return any(head[start : start + 4] == _HDF5_BEGIN for start in (0, 512, 1024, 2048, 4096, 8192, 16384, 32768))
 
 
 def _never_compressed(path: Path) -> bool:
@@ -102,6 +162,9 @@ def _never_compressed(path: Path) -> bool:
 def _main(folder: Path, path: Path, series: str | None) -> None:
     """Read one scan and leave the result in the folder (the child's side)."""
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    limits = own_limits()
+    limit_this_process(limits)
+    result: dict[str, object]
     try:
         image = read_dicom(path, series) if path.is_dir() or is_dicom_file(path) else _read_other_format(path)
         check_volume(image, path)
@@ -114,10 +177,15 @@ def _main(folder: Path, path: Path, series: str | None) -> None:
             "modality": modality_of(image),
         }
     except ScanError as error:
-        result = {"error": str(error)}
+        result = {"error": _of_memory(error.__cause__, limits, path) or str(error)}
     except (OSError, MemoryError, RuntimeError) as error:
-        result = {"error": f"{path} cannot be read: {first_line(error)}."}
+        result = {"error": _of_memory(error, limits, path) or f"{path} cannot be read: {first_line(error)}."}
     (folder / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _of_memory(error: BaseException | None, limits: Limits | None, path: Path) -> str:
+    """Return the line for a file that took more memory than allowed, '' for other errors."""
+    return limits.memory_text(path) if error is not None and limits is not None and is_out_of_memory(error) else ""
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from TransferSegLib.errors import ScanError
+from TransferSegLib.scans.data_files import check_data_files
 from TransferSegLib.scans.geometry_checks import check_spacing
 from TransferSegLib.scans.header_facts import HeaderFacts
 
@@ -35,7 +36,7 @@ _LARGEST_HEADER = 1 << 20
 
 def read_metaimage_header(path: Path) -> HeaderFacts:
     """Return what a MetaImage header claims; raises ScanError for a damaged one."""
-    tags, offset = _parse(path)
+    tags, offset, repeated = _parse(path)
     try:
         axes = int(tags["NDims"])
         size = tuple(int(number) for number in tags["DimSize"].split())
@@ -55,9 +56,12 @@ def read_metaimage_header(path: Path) -> HeaderFacts:
     while len(size) > 3 and size[-1] == 1:
         size = size[:-1]
     local = data_name.upper() == "LOCAL"
+    if not local:
+        check_data_files(path, data_name, _rest(path, offset) if data_name.upper().startswith("LIST") else ())
     compressed = tags.get("CompressedData", "False") == "True"
     vouched = (
-        element in _TYPES
+        not repeated
+        and element in _TYPES
         and tags.get("ObjectType", "Image") == "Image"
         and tags.get("BinaryData") == "True"
         and all(tags.get(flag, "False") in _FLAGS for flag in ("CompressedData", "BinaryDataByteOrderMSB"))
@@ -87,17 +91,30 @@ def read_metaimage_header(path: Path) -> HeaderFacts:
     )
 
 
-def _parse(path: Path) -> tuple[dict[str, str], int]:
-    """Return the tags up to ElementDataFile, which ends the header, and the position after it."""
+def _parse(path: Path) -> tuple[dict[str, str], int, bool]:
+    """Return the tags up to ElementDataFile, which ends the header, the position after it, and whether some repeat.
+
+    Stricter than ITK, which takes a colon for an equals sign, too: what ITK might understand in another way is damaged.
+    """
     tags: dict[str, str] = {}
+    repeated = False
     with path.open("rb") as stream:
         while stream.tell() < _LARGEST_HEADER and "ElementDataFile" not in tags:
             line = stream.readline(_LARGEST_HEADER)
-            found = re.fullmatch(rb"([A-Za-z0-9_|. -]+?) *= *(.*?)\r?\n?", line)
+            found = re.fullmatch(rb"([A-Za-z0-9_|. -]+?) *= *([^\r\n\0]*?)\r?\n?", line)
             if not found:
                 break
-            tags[found.group(1).decode("ascii")] = found.group(2).decode("utf-8", "replace").strip()
+            name = found.group(1).decode("ascii")
+            repeated = repeated or name in tags
+            tags[name] = found.group(2).decode("utf-8", "replace").strip()
         end = stream.tell()
     if "ElementDataFile" not in tags:
         raise ScanError(f"{path} is not a MetaImage file, or its header is damaged. Copy or export it again.")
-    return tags, end
+    return tags, end, repeated
+
+
+def _rest(path: Path, offset: int) -> list[str]:
+    """Return the lines after the header: the names of a list of data files."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        return [line for line in stream.read(_LARGEST_HEADER).decode("utf-8", "replace").splitlines() if line.strip()]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from TransferSegLib.errors import ScanError
+from TransferSegLib.scans.data_files import check_data_files
 from TransferSegLib.scans.geometry_checks import check_spacing, is_sheared, sheared_error, size_text
 from TransferSegLib.scans.header_facts import HeaderFacts, NumberKind, first_bytes
 
@@ -118,6 +119,7 @@ def _pair_of(path: Path) -> tuple[Path, Path]:
                 for missing in (header_path, data_path):
                     if not missing.is_file():
                         raise ScanError(f"{path} belongs to a pair of files, but {missing.name} is not beside it.")
+                check_data_files(path, (data_path if own else header_path).name)
                 return header_path, data_path
     return path, path
 

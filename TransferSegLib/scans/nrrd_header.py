@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from TransferSegLib.errors import ScanError
+from TransferSegLib.scans.data_files import check_data_files
 from TransferSegLib.scans.geometry_checks import check_spacing, is_sheared, sheared_error
 from TransferSegLib.scans.header_facts import HeaderFacts, NumberKind
 
@@ -54,17 +55,24 @@ _KNOWN_FIELDS = frozenset(
         "centerings",
     )
 )
+_DATA_FILE = ("data file", "datafile")
 _LARGEST_HEADER = 16 << 20
 
 
 @dataclass(frozen=True)
 class NrrdHeader:
-    """The text of a header: ``fields`` ("name: value", names in lower case), ``pairs`` ("key:=value"), and its end."""
+    """The text of a header: ``fields`` ("name: value", names in lower case), ``pairs`` ("key:=value"), and its end.
+
+    ``listed`` are the lines after "data file: LIST", each the name of a file; ``data_names`` what "data file" says, of
+    which there should be one at most.
+    """
 
     fields: dict[str, str]
     pairs: dict[str, str]
     data_offset: int
     complete: bool
+    listed: tuple[str, ...] = ()
+    data_names: tuple[str, ...] = ()
 
 
 def parse_nrrd(path: Path) -> NrrdHeader:
@@ -75,6 +83,8 @@ def parse_nrrd(path: Path) -> NrrdHeader:
             raise ScanError(f"{path} is not a NRRD file: it does not begin with 'NRRD'. Export it again.")
         fields: dict[str, str] = {}
         pairs: dict[str, str] = {}
+        listed: list[str] = []
+        data_names: list[str] = []
         complete = False
         while stream.tell() < _LARGEST_HEADER:
             line = stream.readline(_LARGEST_HEADER)
@@ -84,15 +94,21 @@ def parse_nrrd(path: Path) -> NrrdHeader:
             if not text:
                 complete = True
                 break
+            if "\r" in text or "\0" in text:  # ITK may see the end of a line there
+                raise ScanError(f"{path} has a damaged NRRD header: a line holds control characters. Export it again.")
+            if any(name.upper().startswith("LIST") for name in data_names):
+                listed.append(text)
             if text.startswith("#"):
                 continue
             key, separator, value = text.partition(":=")
             name, colon, content = text.partition(": ")
             if colon and (not separator or len(name) < len(key)):
                 fields[name.strip().lower()] = content.strip()
+                if name.strip().lower() in _DATA_FILE:
+                    data_names.append(content.strip())
             elif separator:
                 pairs[key] = value
-        return NrrdHeader(fields, pairs, stream.tell(), complete)
+        return NrrdHeader(fields, pairs, stream.tell(), complete, tuple(listed), tuple(data_names))
 
 
 def read_nrrd_header(path: Path) -> HeaderFacts:
@@ -108,7 +124,11 @@ def read_nrrd_header(path: Path) -> HeaderFacts:
         raise ScanError(f"{path} has a damaged NRRD header ({error}). Copy or export it again.") from error
     if len(sizes) != dimension:
         raise ScanError(f"{path} has a damaged NRRD header: {len(sizes)} sizes for {dimension} axes. Export it again.")
-    data_name = fields.get("data file", fields.get("datafile"))
+    if len(header.data_names) > 1:
+        raise ScanError(f"{path} has a damaged NRRD header: it names its data file twice. Export it again.")
+    data_name = header.data_names[0] if header.data_names else None
+    if data_name is not None:
+        check_data_files(path, data_name, header.listed)
     spatial, components, kind = _axes(fields, sizes, path)
     while len(spatial) > 3 and spatial[-1] == 1:
         spatial = spatial[:-1]
