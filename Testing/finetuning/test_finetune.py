@@ -22,7 +22,7 @@ from TransferSegLib.errors import Cancelled, DatasetError, ModelError, TrainingE
 from TransferSegLib.finetuning import candidates as module
 from TransferSegLib.finetuning.finetune import FineTuned, finetune
 from TransferSegLib.finetuning.fold_comparisons import FoldComparisons
-from TransferSegLib.finetuning.request import FineTuneRequest, command_words
+from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import RUNS_NAME
 from TransferSegLib.finetuning.undertaking import undertake
 from TransferSegLib.models.locate import find_model
@@ -322,11 +322,6 @@ def test_only_the_chosen_cases_are_learned_from(world: Any, tmp_path: Path) -> N
     every = undertake(request(project, library))
     assert every.dataset.ids == ("case-0001", "case-0002", "case-0003") and every.notes == ()
     assert every.identity() != chosen.identity(), "another run"
-
-
-def test_a_models_provenance_names_no_case() -> None:
-    words = ["finetune", "--project", "/data/clinic", "--cases", "Smith", "Jones", "--minutes", "5", "--cases=Miller"]
-    assert command_words(words) == "transferseg finetune --project clinic --cases ... --minutes 5 --cases ..."
 
 
 def test_request_survives_json(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -134,7 +133,7 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
         no_promote=arguments.no_promote,
         most_folds=arguments.folds,
         tolerance_mm=arguments.tolerance_mm,
-        command=_command(sys.argv[1:]),
+        command=_command(arguments),
     )
 
 
@@ -153,8 +152,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _command(words: Sequence[str]) -> str:
-    """Return the command line for the model's provenance, without the folders of this computer."""
-    from TransferSegLib.finetuning.request import command_words
+def _command(arguments: argparse.Namespace) -> str:
+    """Return the command for the model's provenance: of what was asked only what names no folder and no case."""
+    from TransferSegLib.models.leaving import told_command
 
-    return command_words(words) if words[:1] == ["finetune"] else "transferseg finetune"
+    names = ("minutes", "folds", "tolerance_mm", "strategy", "seed", "device", "promote", "no_promote")
+    return told_command("finetune", {name: getattr(arguments, name) for name in names})

@@ -155,7 +155,10 @@ def run_export(arguments: argparse.Namespace) -> int:
     from TransferSegLib.models.locate import find_model
 
     path = find_model(arguments.model, library_of(arguments))
-    print(f"written to {export_model(path, arguments.file, overwrite=arguments.replace)}")
+    left_out: list[str] = []
+    print(f"written to {export_model(path, arguments.file, arguments.replace, left_out.append)}")
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
     return 0
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from TransferSegLib.cli.reporting import interruptible, progress_shown, table
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.train_base_job import TrainBaseParameters
+from TransferSegLib.models.leaving import told_command
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 
 
@@ -143,10 +142,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """Return the command line for the model's provenance, without the folders of this machine."""
-    words = []
-    hide = False
-    for word in sys.argv[1:]:
-        words.append(Path(word).name if hide else word)
-        hide = word in ("--data", "--output", "--configuration")
-    return shlex.join(["transferseg", *words]) if words[:1] == ["train-base"] else "transferseg train-base"
+    """Return the command for the model's provenance: its numbers, without folders and names."""
+    knobs = [field.name for field in fields(TrainingConfiguration) if field.name != "augmentation"]
+    knobs += ["augment_" + field.name for field in fields(AugmentationConfiguration)]
+    names = ["device", "resume", *knobs]
+    return told_command("train-base", {name: getattr(arguments, name) for name in names})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,8 @@ class FineTuneRequest:
     ``plan_label_change``. ``modality`` is that of the cases (None: what their folder names, else what their
     intensities look like). ``most_folds`` caps the number of folds. ``promote`` makes the candidate the current version
     unless its verdict is 'worse', ``no_promote`` never, so that somebody decides. ``runs`` is where
-    an interrupted run is kept (None: in the project).
+    an interrupted run is kept (None: in the project). ``command`` is
+    what the model is to be made by; only what names nobody of it gets into the model (``plain_command``).
     """
 
     project: Path
@@ -133,17 +134,3 @@ class FineTuneRequest:
 def _absolute_if_there(model: str | None) -> str | None:
     """Return a path to a model as an absolute one, and a name as it is."""
     return str(Path(model).absolute()) if model is not None and Path(model).exists() else model
-
-
-def command_words(words: Sequence[str]) -> str:
-    """Return a command line for a model's provenance, without the folders of this computer and names of cases."""
-    shown: list[str] = []
-    hide, names_cases = False, False
-    for word in words:
-        names_cases = word.startswith("--cases") or (names_cases and not word.startswith("--"))
-        if names_cases:
-            shown += [] if shown[-1:] == ["..."] else ["--cases", "..."]
-            continue
-        shown.append(Path(word).name if hide or Path(word).is_absolute() else word)
-        hide = word in ("--project", "--configuration", "--library", "--jobs-folder")
-    return " ".join(["transferseg", *(f"'{word}'" if " " in word else word for word in shown)])

@@ -20,6 +20,7 @@ from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.survey import Survey, learnable_part, survey_cases
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
 from TransferSegLib.models.incoming import check_name
+from TransferSegLib.models.leaving import plain_command
 from TransferSegLib.models.locate import find_bundled_model, find_library_model, find_model, library_folder
 from TransferSegLib.models.store import Model, check_weights, load_description, load_model
 from TransferSegLib.models.versions_record import ModelReference
@@ -125,7 +126,7 @@ class Undertaking:
             citation=parent.citation,
             metrics=metrics or {},
             provenance=Provenance(
-                command=self.request.command,
+                command=plain_command(self.request.command),
                 seed=knobs.seed,
                 code_version=code_version(),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),

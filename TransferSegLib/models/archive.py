@@ -11,7 +11,7 @@ import stat
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,6 +21,7 @@ from typing import Any
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import ModelDescription, parse_json
+from TransferSegLib.models.leaving import without_identifiers
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
@@ -127,10 +128,13 @@ def file_in(path: Path, name: str) -> str:
     return f"{name} in {path}" if path.is_file() else str(path / name)
 
 
-def export_model(path: Path, zip_path: Path, overwrite: bool = False) -> Path:
+def export_model(
+    path: Path, zip_path: Path, overwrite: bool = False, report: Callable[[str], None] | None = None
+) -> Path:
     """Write a model, a folder or a zip file, as one zip file and return its path; the same model gives the same bytes.
 
-    The model's files are verified first. A card and pictures that lie beside them go along, other files do not. Raises
+    The model's files are verified first. A card and pictures that lie beside them go along, other files do not; nor
+    does what names folders of this computer and cases, of which ``report`` is told in lines for a person. Raises
     ModelError when the model is damaged, the target's name does not end in .zip, it exists and is not to be
     overwritten, its folder is missing, or it cannot be written.
     """
@@ -141,7 +145,10 @@ def export_model(path: Path, zip_path: Path, overwrite: bool = False) -> Path:
         raise ModelError(f"{zip_path} exists already: choose another name, or replace it with --replace.")
     if not zip_path.parent.is_dir():
         raise ModelError(f"{zip_path} cannot be written: there is no folder {zip_path.parent}.")
-    entries = read_model_files(path)
+    entries, left_out = without_identifiers(read_model_files(path), MODEL_FILE, _case_ids(path))
+    if report is not None:
+        for line in left_out:
+            report(line)
     temporary = zip_path.with_name(f".{zip_path.name}.{uuid.uuid4().hex}.part")
     try:
         _write_zip(temporary, entries)
@@ -151,6 +158,15 @@ def export_model(path: Path, zip_path: Path, overwrite: bool = False) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return zip_path
+
+
+def _case_ids(path: Path) -> list[str]:
+    """Return the ids of the cases that a version learned from, by its own record; none without one."""
+    try:
+        entry = parse_json((path / "record.json").read_bytes(), str(path))
+        return [case["id"] for case in entry["cases"] if isinstance(case.get("id"), str)]
+    except (OSError, ModelError, LookupError, TypeError, AttributeError):
+        return []
 
 
 def _write_zip(path: Path, entries: dict[str, bytes]) -> None:

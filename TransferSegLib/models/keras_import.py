@@ -18,6 +18,7 @@ from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.keras_weights import Background, KerasWeights, read_keras_weights
+from TransferSegLib.models.leaving import published_name, told_command
 from TransferSegLib.progress import CancelToken
 from TransferSegLib.scans.intensity import IntensityRule
 from TransferSegLib.structures import LabelSet, structure_key
@@ -107,8 +108,8 @@ def model_from_keras(
 ) -> tuple[ModelDescription, dict[str, torch.Tensor]]:
     """Return the description and the float32 weights of a legacy Keras HDF5 file's model, ready for ``save_model``.
 
-    ``source`` is where the file comes from, e.g. its address; it goes into the provenance with the file's name (not
-    its folder), SHA-256 and size. Raises ModelError when the file is not the paper's kind of network or the
+    ``source`` is where the file comes from, e.g. its address; it goes into the provenance with the file's name
+    there (not here), SHA-256 and size. Raises ModelError when the file is not the paper's kind of network or the
     options do not fit it; Cancelled.
     """
     path = Path(path)
@@ -184,13 +185,15 @@ def _provenance(
     """Return where the weights come from and what was assumed of them."""
     digest, size = _digest(path)
     return Provenance(
-        command=f"transferseg models import {path.name} --background {options.background} "
-        f"--spacing-mm {options.spacing_mm:g} --modality {options.modality}",
+        command=told_command(
+            "models import", {"background": options.background, "spacing_mm": float(options.spacing_mm)}
+        ),
         seed=None,
         code_version=code_version(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         configuration={
-            "imported_from": {"file": path.name, "sha256": digest, "bytes": size, "source": source},
+            # The file's name at its source: what it is called on this computer may name a patient.
+            "imported_from": {"file": published_name(source), "sha256": digest, "bytes": size, "source": source},
             "written_by": {"keras": weights.keras_version, "backend": weights.backend},
             "background_channel": options.background,
             "structure_names_assumed": names_assumed,

@@ -21,6 +21,7 @@ from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance, is_model_name
+from TransferSegLib.models.leaving import plain_command
 from TransferSegLib.models.store import save_model
 from TransferSegLib.network.unet import UNet3D, initialise
 from TransferSegLib.own_files import new_file
@@ -282,13 +283,14 @@ class _Run:
             modality=dataset.modality,
             summary=f"{', '.join(dataset.label_set.names)} ({dataset.modality})",
             license=dataset.license,
-            training_data=f"{dataset.name}: {dataset.description} {len(self._training_ids)} training cases. "
-            f"Licence: {dataset.license}.",
+            # Not the dataset's name, which is often that of a folder, and that after a patient.
+            training_data=f"{dataset.description} {len(self._training_ids)} training cases. "
+            f"Licence: {dataset.license}.".strip(),
             citation="Humpire-Mamani et al., Transfer learning from a sparsely annotated dataset of 3D medical images, "
             "arXiv 2311.05032 (2023)",
             metrics=metrics if self._validation else {},
             provenance=Provenance(
-                command=self._plan.command,
+                command=plain_command(self._plan.command),
                 seed=configuration.seed,
                 code_version=code_version(),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
