@@ -13,14 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from TransferSegLib.child_process import find_interpreter, run_module
+from TransferSegLib.errors import ScanError
 from TransferSegLib.process_limits import Limits, limit_this_process, own_limits
-from TransferSegLib.scans.dicom import is_dicom_file, read_dicom_header
+from TransferSegLib.scans.dicom import chosen_files, is_dicom_file
 
 PATIENT_ID = "0010|0020"
-_SERIES_UID = "0020|000e"
 _LONGEST_S = 300
 
 
@@ -46,24 +44,15 @@ def read_patient_id(path: Path, series: str | None = None) -> str:
 
 
 def _find_patient_id(path: Path, series: str | None) -> str:
-    """Return the PatientID of the first image file of the series (the child's side)."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    for file in files:
-        reader = read_dicom_header(file)
-        if reader is None:
-            continue
-        if series is None or _tag(reader, _SERIES_UID).endswith(series):
-            return _tag(reader, PATIENT_ID)
-    return ""
-
-
-def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
-    """Return a DICOM value without its padding, '' when the file has none."""
-    return reader.GetMetaData(tag).strip(" \0") if reader.HasMetaDataKey(tag) else ""
+    """Return the PatientID of the series that would be read (the child's side)."""
+    try:
+        files, _, _ = chosen_files(path, series)
+    except ScanError:
+        return ""
+    return files[0].patient_id
 
 
 if __name__ == "__main__":
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     limit_this_process(own_limits())
     found = _find_patient_id(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
     print(json.dumps(found.encode("utf-8", "replace").decode("utf-8")))
