@@ -84,7 +84,12 @@ class Limits:
 
 
 def held_bytes(path: Path, with_folder: bool = False) -> int:
-    """Return the bytes of a file (``with_folder``: and of those beside it), or of all files in a folder and below."""
+    """Return the bytes of a file (``with_folder``: and of those beside it), or of all files in a folder and below.
+
+    The files that a DICOMDIR lists lie in folders beside it.
+    """
+    if with_folder and path.stem.upper() == "DICOMDIR":
+        return held_bytes(path.parent)
     if path.is_file() and not with_folder:
         return path.stat().st_size
     files = path.rglob("*") if path.is_dir() else path.parent.iterdir()

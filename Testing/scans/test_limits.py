@@ -118,7 +118,7 @@ def test_small_slices_that_claim_huge_images(tmp_path: Path) -> None:
             start = content.index(tag) + 8
             content = content[:start] + struct.pack("<H", 40_000) + content[start + 2 :]
         path.write_bytes(content)
-    assert "more than 0.8 GB of memory" in refusal(tmp_path)
+    assert "claims 40000 x 40000 x 2 voxels" in refusal(tmp_path)
 
 
 HUNGRY = """

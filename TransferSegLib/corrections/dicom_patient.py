@@ -35,9 +35,8 @@ def read_patient_id(path: Path, series: str | None = None) -> str:
         if python is None or not (path.is_dir() or is_dicom_file(path)):
             return ""
         words = [str(path.absolute()), *([series] if series else [])]
-        end = run_module(
-            python, "TransferSegLib.corrections.dicom_patient", words, _LONGEST_S, None, Limits.for_input(path)
-        )
+        limits = Limits.for_input(path, with_folder=path.is_file())
+        end = run_module(python, "TransferSegLib.corrections.dicom_patient", words, _LONGEST_S, None, limits)
         return str(json.loads(end.output.splitlines()[-1])) if end.exit_code == 0 else ""
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
         return ""

@@ -58,7 +58,14 @@ def check_storage(file: DicomFile) -> PixelStorage:
         )
     if storage.frames * storage.rows * storage.columns > MOST_VOXELS:
         raise ScanError(f"{file.path} claims more pixels than any scan this program reads: its header is damaged.")
+    if storage.syntax in _PLAIN and (storage.length == UNDEFINED or storage.length < _plain_bytes(storage)):
+        raise ScanError(f"{file.path} is cut off: it is shorter than its pixels. Copy it again.")
     return storage
+
+
+def _plain_bytes(storage: PixelStorage) -> int:
+    """Return how many bytes uncompressed pixels take."""
+    return storage.frames * storage.rows * storage.columns * storage.bits_allocated // 8
 
 
 def stored_range(storage: PixelStorage) -> tuple[int, int]:
@@ -78,8 +85,7 @@ def read_stored(file: DicomFile) -> np.ndarray:
 def _read_plain(file: DicomFile, storage: PixelStorage) -> np.ndarray:
     """Return the words of uncompressed pixels (unsigned)."""
     order = ">" if storage.syntax == EXPLICIT_BIG_ENDIAN else "<"
-    count = storage.frames * storage.rows * storage.columns
-    needed = count * storage.bits_allocated // 8
+    needed = _plain_bytes(storage)
     if order == ">" and storage.bits_allocated == 8:
         raise ScanError(f"{file.path} is stored in an old way (big endian bytes). Convert it, e.g. with dcm2niix.")
     if storage.syntax == DEFLATED:
@@ -89,7 +95,7 @@ def _read_plain(file: DicomFile, storage: PixelStorage) -> np.ndarray:
         with file.path.open("rb") as stream:
             stream.seek(storage.start)
             content = stream.read(needed)
-    if storage.length == UNDEFINED or storage.length < needed or len(content) < needed:
+    if len(content) < needed:
         raise ScanError(f"{file.path} is cut off: it is shorter than its pixels. Copy it again.")
     words = np.frombuffer(content, f"{order}u{storage.bits_allocated // 8}")
     return words.reshape(storage.frames, storage.rows, storage.columns)
