@@ -210,9 +210,10 @@ def refused(make, match: str, *values: int, error: type[Exception] = DatasetErro
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(make, tmp_path: Path) -> None:
-    shifted, cropped = make.labels(1), make.labels(1)[:, :, :3]
-    shifted.SetOrigin((0, 0, 0))
-    for wrong in (shifted, cropped):
+    shifted, larger = make.labels(1), make.labels(1)[:, :, :3]
+    shifted.SetOrigin((0.1, 0, 0))
+    larger.SetSpacing((1, 1, 1.1))
+    for wrong in (shifted, larger):
         for what in ("prediction", "judged"):
             refused(make, "does not lie on the image's voxel grid", 1, **{what: wrong})
         with pytest.raises(DatasetError, match="does not lie on the image's voxel grid: the"):

@@ -49,7 +49,8 @@ def test_label_map_on_another_grid(builder, volume):
     case = builder.case("x", 1, 2)
     volume(case.labels, np.ones((4, 5, 7), np.uint8))
     problems = checked(builder, case)
-    assert problems[0].severity == "error" and "image and label map do not fit: the sizes differ" in problems[0].what
+    assert problems[0].severity == "error"
+    assert "image and label map do not fit: the label map does not fit the image: 20 of its" in problems[0].what
     volume(
         case.labels, np.stack([np.full((4, 5), label, np.uint8) for label in (1, 2, 0, 0, 0, 0)], -1), (1.0, 1.5, 3.2)
     )
@@ -65,6 +66,8 @@ def test_mask_of_judged_voxels(builder, volume):
     problem = only(checked(builder, case))
     assert problem.severity == "error" and "judged voxels is empty" in problem.what
     volume(case.judged, np.ones((3, 5, 6), np.uint8))
+    assert checked(builder, case) == [], "a mask of a part of the scan's own voxels"
+    volume(case.judged, np.ones((4, 5, 6), np.uint8), (1.0, 1.5, 3.2))
     problem = only(checked(builder, case))
     assert problem.severity == "error" and "mask of judged voxels do not fit" in problem.what
 

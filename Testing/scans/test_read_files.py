@@ -271,14 +271,69 @@ def test_what_is_no_label_map(tmp_path: Path) -> None:
     assert sitk.GetArrayFromImage(read_label_map(path)).max() == 0  # empty, but a label map
 
 
-def test_overlapping_segments(tmp_path: Path) -> None:
-    header = (
-        "NRRD0004\ntype: unsigned char\ndimension: 4\nspace: left-posterior-superior\nsizes: 2 3 4 5\n"
-        "space directions: none (1,0,0) (0,1,0) (0,0,1)\nkinds: list domain domain domain\nencoding: raw\n"
-        "space origin: (0,0,0)\nSegment0_ID:=a\nSegment1_ID:=b\n\n"
-    )
-    (tmp_path / "two.seg.nrrd").write_bytes(header.encode() + bytes(120))
-    assert "overlapping segments in 2 layers" in refusal(read_label_map, tmp_path / "two.seg.nrrd")
+def label_file(path: Path, values: np.ndarray, slope: float = 0.0) -> Path:
+    """Write values as a NIfTI file; with a slope they are stored divided by it, as whole numbers."""
+    stored = np.rint(values / slope).astype(np.int16) if slope else values
+    image = sitk.GetImageFromArray(stored)
+    sitk.WriteImage(image, str(path))
+    if slope:
+        content = bytearray(path.read_bytes())
+        struct.pack_into("<2f", content, 112, slope, 0.0)
+        path.write_bytes(content)
+    return path
+
+
+def test_label_values_that_are_whole_but_for_rounding(tmp_path: Path) -> None:
+    labels = np.random.default_rng(4).integers(0, 105, (3, 4, 5)).astype(np.float64)
+    path = tmp_path / "labels.nii"
+    for factor in (1.0000001, 0.9999999):
+        for dtype in (np.float32, np.float64):
+            back = read_label_map(label_file(path, (labels * factor).astype(dtype)))
+            assert np.array_equal(sitk.GetArrayFromImage(back), labels) and back.GetPixelID() == sitk.sitkUInt8
+    for slope in (0.001, 1 / 255, 0.01, 60 / 32767):
+        few = labels % 32 if slope == 0.001 else labels % 60
+        assert np.array_equal(sitk.GetArrayFromImage(read_label_map(label_file(path, few, slope))), few)
+    large = np.full((3, 4, 5), 40000.0, np.float32) * np.float32(1.0000001)
+    assert large.max() > 40000
+    assert sitk.GetArrayFromImage(read_label_map(label_file(path, large))).max() == 40000
+    nearly_zero = np.where(labels > 50, 1.0, -1e-7).astype(np.float32)
+    assert np.array_equal(sitk.GetArrayFromImage(read_label_map(label_file(path, nearly_zero))), labels > 50)
+
+
+def test_a_probability_map_is_never_a_label_map(tmp_path: Path) -> None:
+    path = tmp_path / "labels.nii"
+    distance = np.linspace(-12, 12, 60).reshape(3, 4, 5)
+    present = 1 / (1 + np.exp(-distance))  # saturated at both ends, in between at the border
+    absent = np.full((3, 4, 5), 1e-6)
+    for values in (present, absent, np.clip(present, 0, 0.4), absent * 0 + 0.5, 2 + 0.002 * (distance > 0)):
+        for dtype in (np.float32, np.float64):
+            assert "not whole" in refusal(read_label_map, label_file(path, values.astype(dtype)))
+    for value in (-1, -1e-2):
+        some = np.where(distance > 0, 3.0, value)
+        assert f"the value {value:g}" in refusal(read_label_map, label_file(path, some.astype(np.float32)))
+    assert "the value -1" in refusal(read_label_map, label_file(path, np.where(distance > 0, 3, -1).astype(np.int8)))
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (1, 2, 3, 0)])
+@pytest.mark.parametrize("kind", ["list", "vector"])
+def test_a_fourth_axis_of_length_one(tmp_path: Path, axes: tuple[int, ...], kind: str) -> None:
+    """A list axis, first or last in the file: the same scan and the same label map."""
+    plain = scan("uint8")
+    sitk.WriteImage(plain, str(tmp_path / "a.nrrd"))
+    text, voxels = (tmp_path / "a.nrrd").read_bytes().split(b"\n\n", 1)
+    lines = dict(line.split(": ") for line in text.decode().splitlines()[1:] if ": " in line)
+    vectors = lines["space directions"].split()
+    for name, one, all in (("sizes", "1", lines["sizes"].split()), ("space directions", "none", vectors)):
+        parts = [one, *all]
+        lines[name] = " ".join(parts[axis] for axis in axes)
+    lines["kinds"] = " ".join([kind, "domain", "domain", "domain"][axis] for axis in axes)
+    lines["dimension"] = "4"
+    header = "NRRD0005\n" + "".join(f"{name}: {value}\n" for name, value in lines.items()) + "\n"
+    (tmp_path / "four.nrrd").write_bytes(header.encode() + voxels)
+    for read in (read_scan, read_label_map):
+        four, three = read(tmp_path / "four.nrrd"), read(tmp_path / "a.nrrd")
+        assert np.array_equal(sitk.GetArrayFromImage(four), sitk.GetArrayFromImage(three))
+        assert same_geometry(four, three, tolerance_mm=1e-6) is None and four.GetPixelID() == three.GetPixelID()
 
 
 def test_all_orientations_of_one_volume_are_read(shared_data: Path) -> None:

@@ -118,7 +118,7 @@ def test_names_of_segments(tmp_path: Path) -> None:
     assert read_segmentation_names(tmp_path / "plain.nrrd") == {}
     twice = b"NRRD0004\nSegment0_ID:=a\nSegment0_LabelValue:=1\nSegment1_ID:=b\nSegment1_LabelValue:=1\n\n"
     (tmp_path / "twice.seg.nrrd").write_bytes(twice)
-    with pytest.raises(ScanError, match="'a' and 'b' share the label value 1"):
+    with pytest.raises(ScanError, match="'a' and 'b' share the label value 1 in layer 0"):
         read_segmentation_names(tmp_path / "twice.seg.nrrd")
     with pytest.raises(ScanError, match="does not exist"):
         read_segmentation_names(tmp_path / "missing.seg.nrrd")

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from TransferSegLib.models.locate import bundled_sample, find_model
     from TransferSegLib.models.store import load_model
     from TransferSegLib.pictures.preview import draw_preview
-    from TransferSegLib.scans.read import read_label_map, read_scan
+    from TransferSegLib.scans.read import read_label_map_on, read_scan
     from TransferSegLib.scans.write import write_label_map
     from TransferSegLib.segmenting.segment import Segmenter
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     title = f"{sample.name}, {case.id}"
     draw_preview(image, segmentation.label_map, segmentation.label_set, picture, title=title)
 
-    reference = read_label_map(case.labels)
+    reference = read_label_map_on(image, case.labels)
     scores = dice_by_structure(segmentation.label_map, segmentation.label_set, reference, sample.label_set, case)
     rows = [
         (name, f"{volume:.1f}", f"{scores[name]:.3f}" if name in scores else "not annotated")

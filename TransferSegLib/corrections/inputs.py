@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,8 @@ from TransferSegLib.corrections.dicom_patient import PATIENT_ID, read_patient_id
 from TransferSegLib.datasets.structure_names import label_set_of, read_label_set
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.scans.geometry_checks import check_intensities, check_volume
-from TransferSegLib.scans.notices import copy_notices
-from TransferSegLib.scans.read import as_label_map, read_label_map, read_scan, same_geometry
+from TransferSegLib.scans.lattice import to_scan_lattice
+from TransferSegLib.scans.read import as_label_map, read_label_map, read_scan
 from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
 from TransferSegLib.structures import LabelSet, Structure
 
@@ -108,21 +108,22 @@ def patient_id_of(source: ImageSource, series: str | None = None) -> str:
 
 
 def read_named_labels(
-    source: ImageSource, what: str, image: sitk.Image, structures: Structures | None, known: LabelSet | None
+    source: ImageSource,
+    what: str,
+    image: sitk.Image,
+    structures: Structures | None,
+    known: LabelSet | None,
+    first: Sequence[str] = (),
 ) -> NamedLabels:
     """Return a label map on the image's grid with the names of its values.
+
+    Where segments of a file overlap, those named in ``first`` win, else the later ones.
 
     The names are those given, else those in the header of a .seg.nrrd file, else those ``known`` (the project's).
     ``what`` is what a message calls it. Raises ScanError when it cannot be read, DatasetError when it does not lie on
     the image's grid or holds values without a name.
     """
-    labels = _read_labels(source, what)
-    difference = same_geometry(image, labels)
-    if difference is not None:
-        raise DatasetError(
-            f"{_name(source, what)} does not lie on the image's voxel grid: {difference}. Export it with the image as "
-            "reference geometry."
-        )
+    labels = _on_scan(_read_labels(source, what, first), image, _name(source, what))
     label_set = _label_set(source, structures) or known
     if label_set is None:
         raise DatasetError(
@@ -138,9 +139,7 @@ def read_named_labels(
             f"{', '.join(f'{structure.label} {structure.name}' for structure in label_set)}."
         )
     present = tuple(value for value in voxels if value != 0)
-    on_grid = _on_grid_of(sitk.GetArrayViewFromImage(labels), image)
-    copy_notices(labels, on_grid)
-    return NamedLabels(on_grid, label_set, present)
+    return NamedLabels(labels, label_set, present)
 
 
 def count_values(labels_zyx: np.ndarray) -> dict[int, int]:
@@ -165,10 +164,7 @@ def read_judged(source: ImageSource | JudgedSlices | None, image: sitk.Image) ->
         mask = source.mask(image)
     else:
         mask = _read_labels(source, "the mask of judged voxels")
-        difference = same_geometry(image, mask)
-        if difference is not None:
-            name = _name(source, "The mask of judged voxels")
-            raise DatasetError(f"{name} does not lie on the image's voxel grid: {difference}.")
+        mask = _on_scan(mask, image, _name(source, "the mask of judged voxels"), may_drop=True)
     judged_zyx = sitk.GetArrayViewFromImage(mask) != 0
     if not judged_zyx.any():
         raise DatasetError("The mask of judged voxels is empty: nothing could be learned from this case.")
@@ -221,10 +217,18 @@ def _label_set(source: ImageSource, structures: Structures | None) -> LabelSet |
     return None
 
 
-def _read_labels(source: ImageSource, what: str) -> sitk.Image:
+def _on_scan(labels: sitk.Image, scan: sitk.Image, name: str, may_drop: bool = False) -> sitk.Image:
+    """Return a label map or mask on its scan's grid; raises DatasetError when it does not fit."""
+    try:
+        return to_scan_lattice(labels, scan, name, may_drop=may_drop)
+    except ScanError as error:
+        raise DatasetError(str(error)) from error
+
+
+def _read_labels(source: ImageSource, what: str, first: Sequence[str] = ()) -> sitk.Image:
     """Return a label map from a file or from memory; raises ScanError."""
     if not isinstance(source, sitk.Image):
-        return read_label_map(source)
+        return read_label_map(source, first=first)
     check_volume(source, Path(what))
     if sitk.GetArrayViewFromImage(source).size == 0:
         raise ScanError(f"{what} is empty.")

@@ -18,7 +18,9 @@ import SimpleITK as sitk
 from TransferSegLib.datasets.dataset import Case, Dataset, is_safe_id
 from TransferSegLib.errors import ScanError
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
-from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
+from TransferSegLib.scans.lattice import to_scan_lattice
+from TransferSegLib.scans.notices import notices_of
+from TransferSegLib.scans.read import read_label_map, read_scan
 from TransferSegLib.structures import LabelSet, swap_side
 
 Severity = Literal["error", "warning"]
@@ -141,17 +143,24 @@ def _check_case(case: Case, label_set: LabelSet, retired: frozenset[int]) -> tup
     except ScanError as error:
         problems.append(_error(case, f"label map: {error}"))
     if labels is not None:
-        problems += _check_grid(case, "label map", image, labels)
+        labels, misfits = _on_grid(case, "label map", image, labels)
+        problems += [*misfits, *(_warning(case, line) for line in notices_of(labels))]
         problems += _check_labels(case, labels, label_set, retired)
     if case.judged is not None:
         problems += _check_judged(case, image if image is not None else labels)
     return problems, digest
 
 
-def _check_grid(case: Case, what: str, reference: sitk.Image | None, image: sitk.Image) -> list[Problem]:
-    """Return the problem of two images that do not share one grid."""
-    difference = None if reference is None else same_geometry(reference, image)
-    return [] if difference is None else [_error(case, f"image and {what} do not fit: {difference}")]
+def _on_grid(
+    case: Case, what: str, reference: sitk.Image | None, image: sitk.Image, may_drop: bool = False
+) -> tuple[sitk.Image, list[Problem]]:
+    """Return a label map or mask on its scan's grid, or as it is with the problem of why that cannot be."""
+    if reference is None:
+        return image, []
+    try:
+        return to_scan_lattice(image, reference, f"the {what}", may_drop=may_drop), []
+    except ScanError as error:
+        return image, [_error(case, f"image and {what} do not fit: {error}")]
 
 
 def _check_judged(case: Case, reference: sitk.Image | None) -> list[Problem]:
@@ -161,7 +170,7 @@ def _check_judged(case: Case, reference: sitk.Image | None) -> list[Problem]:
         judged = read_label_map(case.judged)
     except ScanError as error:
         return [_error(case, f"mask of judged voxels: {error}")]
-    problems = _check_grid(case, "mask of judged voxels", reference, judged)
+    judged, problems = _on_grid(case, "mask of judged voxels", reference, judged, may_drop=True)
     if not sitk.GetArrayViewFromImage(judged).any():
         problems.append(_error(case, "the mask of judged voxels is empty: nothing can be learned from this case"))
     return problems

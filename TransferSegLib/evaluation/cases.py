@@ -12,7 +12,7 @@ from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.evaluation.scores import Score, score_case
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
-from TransferSegLib.scans.read import read_label_map, read_mask, read_scan, same_geometry
+from TransferSegLib.scans.read import read_label_map_on, read_mask, read_scan
 from TransferSegLib.segmenting.segment import Segmenter
 from TransferSegLib.structures import LabelSet
 
@@ -64,10 +64,8 @@ def evaluate_scores(
     for case in dataset.cases:
         stage.check()
         try:
-            image, reference = read_scan(case.image), read_label_map(case.labels)
-            difference = same_geometry(image, reference)
-            if difference is not None:
-                raise ScanError(f"{case.labels} does not lie on its scan's grid: {difference}")
+            image = read_scan(case.image)
+            reference = read_label_map_on(image, case.labels)
             segmentation = segmenter.segment(image, None, None, cancel)
             results[case.id] = score_label_maps(
                 segmentation.label_map, segmentation.label_set, reference, dataset.label_set, case, tolerance_mm

@@ -20,7 +20,7 @@ from TransferSegLib.evaluation.scores import Score, score_case
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.models.store import Model
 from TransferSegLib.progress import CancelToken, ProgressCallback
-from TransferSegLib.scans.read import read_label_map, read_mask, read_scan
+from TransferSegLib.scans.read import read_label_map_on, read_mask, read_scan
 from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.segmenting.parts import keep_largest_part
 from TransferSegLib.segmenting.predict import label_volume
@@ -209,7 +209,7 @@ class HeldOutScorer:
             numbered = self._change.label_set.with_labels_numbered()
             return prepared.labels, numbered, (spacing_mm, spacing_mm, spacing_mm), prepared.judged
         try:
-            labels = read_label_map(case.labels)
+            labels = read_label_map_on(read_scan(case.image), case.labels)
             judged = None if case.judged is None else read_mask(case.judged, labels)
         except ScanError as error:
             raise DatasetError(f"Case {case.id}: {error}") from error

@@ -19,7 +19,7 @@ MOST_VOXELS = 2_000_000_000
 #: Cosine of the angle between two axes above which the grid counts as sheared: 0.06 degrees, 0.5 mm in 500 mm.
 _SHEAR = 1e-3
 #: Grids count as the same when no corner differs by more than this part of the smallest voxel side.
-_SAME_GRID = 0.05
+SAME_GRID = 0.05
 
 
 def size_text(size: Sequence[object]) -> str:
@@ -32,8 +32,13 @@ def is_sheared(axes: np.ndarray) -> bool:
     lengths = np.linalg.norm(axes, axis=0)
     if not np.all(np.isfinite(lengths)) or np.any(lengths == 0):
         return True
-    unit = axes / lengths
-    return bool(np.abs(unit.T @ unit - np.eye(3)).max() > _SHEAR)
+    return shear(axes) > _SHEAR
+
+
+def shear(axes: np.ndarray) -> float:
+    """Return the largest cosine of the angle between two columns of a 3x3 matrix: 0 at right angles."""
+    unit = axes / np.linalg.norm(axes, axis=0)
+    return float(np.abs(unit.T @ unit - np.eye(3)).max())
 
 
 def sheared_error(path: Path) -> ScanError:
@@ -66,6 +71,13 @@ def check_size(size: Sequence[int], path: Path) -> None:
         )
 
 
+def check_layers(image: sitk.Image, path: Path) -> None:
+    """Raise ScanError unless an image has layers of whole numbers on one rectangular 3D grid with sane voxel sizes."""
+    if "integer" not in image.GetPixelIDTypeAsString() or "signed" not in image.GetPixelIDTypeAsString():
+        raise ScanError(f"{path} holds no whole numbers, so it is no segmentation. Save it again in 3D Slicer.")
+    _check_grid(image, path)
+
+
 def check_volume(image: sitk.Image, path: Path) -> None:
     """Raise ScanError unless an image is scalar, 3D, on a rectangular grid with sane voxel sizes."""
     pixel = image.GetPixelIDTypeAsString()
@@ -75,6 +87,11 @@ def check_volume(image: sitk.Image, path: Path) -> None:
         raise components_error(path, image.GetNumberOfComponentsPerPixel())
     if "label" in pixel:
         raise ScanError(f"{path} is stored as run lengths ({pixel}). Save it as an ordinary label map first.")
+    _check_grid(image, path)
+
+
+def _check_grid(image: sitk.Image, path: Path) -> None:
+    """Raise ScanError unless an image has three axes at right angles with sane voxel sizes."""
     check_dimensions(image.GetSize(), path)
     check_size(image.GetSize(), path)
     check_spacing(image.GetSpacing(), path)
@@ -139,7 +156,7 @@ def same_geometry(first: sitk.Image, second: sitk.Image, tolerance_mm: float | N
     """
     if first.GetSize() != second.GetSize():
         return f"the sizes differ: {size_text(first.GetSize())} and {size_text(second.GetSize())} voxels"
-    tolerance = _SAME_GRID * min(first.GetSpacing() + second.GetSpacing()) if tolerance_mm is None else tolerance_mm
+    tolerance = SAME_GRID * min(first.GetSpacing() + second.GetSpacing()) if tolerance_mm is None else tolerance_mm
     last = np.array(first.GetSize()) - 1
     spacings = [np.array(image.GetSpacing()) for image in (first, second)]
     # One voxel at least, so that the thickness of a single slice counts as well.

@@ -70,14 +70,17 @@ class HeaderFacts:
         return math.prod(self.size) * self.components * self.bytes_per_number
 
 
-def check_facts(facts: HeaderFacts, path: Path) -> None:
-    """Raise ScanError unless the header claims a scalar 3D image and the file holds that many bytes."""
+def check_facts(facts: HeaderFacts, path: Path, layers: bool = False) -> None:
+    """Raise ScanError unless the header claims a scalar 3D image and the file holds that many bytes.
+
+    With ``layers`` a voxel may hold several numbers, one for each layer of a segmentation.
+    """
     if facts.kind == "complex":
         raise complex_error(path)
-    if facts.components > 1 or facts.kind == "colour":
+    if (facts.components > 1 and not layers) or facts.kind == "colour":
         raise components_error(path, max(3, facts.components) if facts.kind == "colour" else facts.components)
     check_dimensions(facts.size, path)
-    check_size(facts.size, path)
+    check_size((*facts.size, facts.components), path)
     if not facts.data_path.is_file():
         raise ScanError(
             f"{path} says that its voxels are in {facts.data_path}, which does not exist. Keep both together."

@@ -3,13 +3,15 @@
 Used for DICOM, and for every format and header that is not checked in Python beforehand. The child writes the
 voxels to a temporary .npy file and the geometry with notices and modality, or the error, to a JSON file beside it.
 
-Run as ``python -m TransferSegLib.scans.isolated_reading FOLDER PATH [SERIES]``.
+Run as ``python -m TransferSegLib.scans.isolated_reading FOLDER PATH [SERIES [layers] [permissive]]``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -31,12 +33,13 @@ from TransferSegLib.process_limits import (
 from TransferSegLib.progress import CancelToken
 from TransferSegLib.scans.data_files import check_partners
 from TransferSegLib.scans.dicom import is_dicom_file, read_dicom
-from TransferSegLib.scans.geometry_checks import check_volume
+from TransferSegLib.scans.geometry_checks import check_layers, check_volume
 from TransferSegLib.scans.notices import MODALITY, add_notice, forget_notices, modality_of, notices_of
 
 #: A scan that takes longer than this, in seconds, hangs.
 _LONGEST = 3600
 _VOXELS = "voxels.npy"
+_LAYERS, _PERMISSIVE = "layers", "permissive"
 #: Formats that never compress, so that the file must be as long as its voxels; ITK does not notice when it is not.
 _UNCOMPRESSED_SUFFIXES = (".gipl", ".mrc", ".rec", ".spr", ".sdt")
 #: Headers whose voxels lie in other files beside them.
@@ -50,11 +53,19 @@ _COPIES = 4
 
 
 def read_isolated(
-    path: Path, series: str | None, interpreter: Path | None = None, cancel: CancelToken | None = None
+    path: Path,
+    series: str | None,
+    interpreter: Path | None = None,
+    cancel: CancelToken | None = None,
+    *,
+    layers: bool = False,
+    permissive: bool = False,
 ) -> sitk.Image:
     """Return a checked 3D image, read in a child process by ``interpreter`` (None: find one).
 
-    Raises ScanError for whatever is wrong with the file, and when reading it crashes or hangs; Cancelled.
+    With ``layers`` a voxel may hold several numbers; ``permissive`` reads NIfTI files whose axes are not quite at right
+    angles, which ITK refuses otherwise. Raises ScanError for whatever is wrong with the file, and when reading it
+    crashes or hangs; Cancelled.
     """
     reading = Reading(
         "TransferSegLib.scans.isolated_reading",
@@ -62,13 +73,13 @@ def read_isolated(
         ScanError,
         "Copy or export it again.",
         _LONGEST,
-        words=(series,) if series else (),
+        words=(series or "", *(word for word, wanted in ((_LAYERS, layers), (_PERMISSIVE, permissive)) if wanted)),
         with_folder=_takes_its_folder(path),
         without_python="Save it as NIfTI or NRRD.",
     )
     with read_in_child(reading, interpreter, cancel) as (folder, result):
         voxels = np.load(folder / _VOXELS, mmap_mode="r", allow_pickle=False)
-        image = sitk.GetImageFromArray(voxels)
+        image = sitk.GetImageFromArray(voxels, isVector=layers)
         del voxels  # Windows removes no file that is mapped
     image.SetSpacing(result["spacing_mm"])
     image.SetOrigin(result["origin_mm"])
@@ -119,7 +130,11 @@ def _read_other_format(path: Path) -> sitk.Image:
     if bytes_held > path.stat().st_size and _never_compressed(path):
         raise ScanError(f"{path} is cut off: it is shorter than its {bytes_held:,} bytes of voxels. Copy it again.")
     forget_notices(image)
-    return image[..., 0] if image.GetDimension() == 4 and image.GetSize()[3] == 1 else image
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[..., 0]
+    if "vector" in image.GetPixelIDTypeAsString() and image.GetNumberOfComponentsPerPixel() == 1:
+        image = sitk.VectorIndexSelectionCast(image, 0)
+    return image
 
 
 def _check_claims(reader: sitk.ImageFileReader, path: Path) -> None:
@@ -159,15 +174,20 @@ def _never_compressed(path: Path) -> bool:
     return path.suffix.lower() in _UNCOMPRESSED_SUFFIXES
 
 
-def _main(folder: Path, path: Path, series: str | None) -> None:
+def _main(folder: Path, path: Path, series: str | None, options: Sequence[str]) -> None:
     """Read one scan and leave the result in the folder (the child's side)."""
+    if _PERMISSIVE in options:
+        os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = "1"
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     limits = own_limits()
     limit_this_process(limits)
     result: dict[str, object]
     try:
         image = read_dicom(path, series) if path.is_dir() or is_dicom_file(path) else _read_other_format(path)
-        check_volume(image, path)
+        if _LAYERS in options:
+            check_layers(image, path)
+        else:
+            check_volume(image, path)
         np.save(folder / _VOXELS, sitk.GetArrayViewFromImage(image), allow_pickle=False)
         result = {
             "spacing_mm": image.GetSpacing(),
@@ -189,4 +209,4 @@ def _of_memory(error: BaseException | None, limits: Limits | None, path: Path) -
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)
+    _main(Path(sys.argv[1]), Path(sys.argv[2]), (sys.argv[3] if len(sys.argv) > 3 else "") or None, sys.argv[4:])

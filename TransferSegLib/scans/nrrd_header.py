@@ -90,7 +90,7 @@ def parse_nrrd(path: Path) -> NrrdHeader:
             line = stream.readline(_LARGEST_HEADER)
             if not line:
                 break
-            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            text = _decoded(line).rstrip("\r\n")
             if not text:
                 complete = True
                 break
@@ -109,6 +109,14 @@ def parse_nrrd(path: Path) -> NrrdHeader:
             elif separator:
                 pairs[key] = value
         return NrrdHeader(fields, pairs, stream.tell(), complete, tuple(listed), tuple(data_names))
+
+
+def _decoded(line: bytes) -> str:
+    """Return a line of a header: UTF-8, or what programs that know no UTF-8 write in Western Europe."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("cp1252", "replace")
 
 
 def read_nrrd_header(path: Path) -> HeaderFacts:
@@ -154,6 +162,15 @@ def read_nrrd_header(path: Path) -> HeaderFacts:
         stream_offset=offset if gzip else None,
         vouched=vouched,
     )
+
+
+def layer_count(header: NrrdHeader, path: Path) -> int:
+    """Return how many numbers a voxel has: the layers of a segmentation; 1 for a header that does not say."""
+    try:
+        sizes = tuple(int(number) for number in header.fields["sizes"].split())
+        return _axes(header.fields, sizes, path)[1]
+    except (KeyError, ValueError, ScanError):
+        return 1  # reading the voxels tells what is wrong
 
 
 def _axes(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tuple[tuple[int, ...], int, NumberKind]:

@@ -6,7 +6,7 @@ a child process. ``docs/scan-formats.md`` lists what is accepted and refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,19 +17,33 @@ from TransferSegLib.errors import ScanError
 from TransferSegLib.progress import CancelToken
 from TransferSegLib.scans.geometry_checks import (
     check_intensities,
+    check_layers,
     check_volume,
     components_error,
     same_geometry,
-    sheared_error,
 )
 from TransferSegLib.scans.header_facts import HeaderFacts, check_facts
 from TransferSegLib.scans.isolated_reading import first_line, read_isolated
+from TransferSegLib.scans.label_values import as_label_map, smallest_label_type
+from TransferSegLib.scans.lattice import to_scan_lattice
 from TransferSegLib.scans.metaimage_header import read_metaimage_header
 from TransferSegLib.scans.nifti_header import read_nifti_header
-from TransferSegLib.scans.notices import copy_notices, forget_notices
+from TransferSegLib.scans.notices import add_notice, forget_notices
 from TransferSegLib.scans.nrrd_header import read_nrrd_header
+from TransferSegLib.scans.right_angles import with_right_angles
+from TransferSegLib.scans.segments import is_segmentation, merge_layers
+from TransferSegLib.scans.slicer_segmentation import read_segments
 
-__all__ = ["as_label_map", "read_label_map", "read_mask", "read_scan", "same_geometry"]
+__all__ = [
+    "as_label_map",
+    "read_label_map",
+    "read_label_map_on",
+    "read_mask",
+    "read_mask_on",
+    "read_scan",
+    "same_geometry",
+    "smallest_label_type",
+]
 
 _HEADER_READERS = {
     (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz"): read_nifti_header,
@@ -60,53 +74,61 @@ def read_scan(
     return image
 
 
-def read_label_map(path: Path | str, *, interpreter: Path | None = None) -> sitk.Image:
+def read_label_map(path: Path | str, *, first: Sequence[str] = (), interpreter: Path | None = None) -> sitk.Image:
     """Return a label map as a 3D image of the smallest unsigned type that holds its values (it may be all zero).
 
-    Files of whole floating-point numbers are accepted. Raises ScanError for negative or fractional values, and for
-    Slicer segmentations with overlapping segments.
+    Floating-point numbers that are whole but for rounding are accepted. Of a Slicer segmentation with overlapping
+    segments the later one wins, those named in ``first`` before all others, and a notice says so. Raises ScanError for
+    negative or fractional values.
     """
     path = Path(path)
+    if is_segmentation(path) and path.is_file():
+        try:
+            facts = read_nrrd_header(path)
+            if facts.components > 1:
+                return _read_layers(path, facts, first, interpreter)
+        except OSError as error:
+            raise ScanError(f"{path} cannot be read: {error.strerror or error}.") from error
     return as_label_map(_read_volume(path, None, interpreter), path)
 
 
+def read_label_map_on(scan: sitk.Image, path: Path | str, *, first: Sequence[str] = ()) -> sitk.Image:
+    """Return a label map on its scan's grid, padded, cropped, flipped or turned without loss; see ``lattice.py``.
+
+    Raises ScanError as ``read_label_map`` does, and when its voxel centres are not those of the scan.
+    """
+    return to_scan_lattice(read_label_map(path, first=first), scan, str(path))
+
+
 def read_mask(path: Path | str, image: sitk.Image) -> np.ndarray:
-    """Return where a mask is not 0 (booleans, zyx); raises ScanError when it does not lie on the image's grid."""
-    mask = read_label_map(path)
-    difference = same_geometry(image, mask)
-    if difference is not None:
-        raise ScanError(f"{path} does not lie on its scan's grid: {difference}")
-    return sitk.GetArrayFromImage(mask) != 0
+    """Return where a mask is not 0 (booleans, zyx) on an image's grid, False where it does not reach.
+
+    Raises ScanError when its voxel centres are not those of the image.
+    """
+    return sitk.GetArrayFromImage(read_mask_on(image, path)) != 0
 
 
-def as_label_map(image: sitk.Image, path: Path) -> sitk.Image:
-    """Return a scalar 3D image as ``read_label_map`` does; ``path`` is what a ScanError calls it."""
-    voxels = sitk.GetArrayViewFromImage(image)
-    low, high = voxels.min(), voxels.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ScanError(f"{path} is no label map: some of its voxels are NaN or infinite.")
-    if low < 0:
-        raise ScanError(f"{path} is no label map: it holds the value {low:g}. Label values are 0, 1, 2 and so on.")
-    if voxels.dtype.kind == "f":
-        for plane in voxels:
-            fractions = plane[plane != np.floor(plane)]
-            if fractions.size:
-                raise ScanError(
-                    f"{path} is no label map: it holds values such as {fractions[0]:g}, which are not whole. "
-                    "Is it a scan, or a probability map?"
-                )
-    if high > 2**32 - 1:
-        raise ScanError(f"{path} is no label map: it holds the value {high:g}.")
-    labels = sitk.Cast(image, smallest_label_type(int(high)))
-    copy_notices(image, labels)
+def read_mask_on(scan: sitk.Image, path: Path | str) -> sitk.Image:
+    """Return a mask as an image on its scan's grid; see ``read_mask``."""
+    return to_scan_lattice(read_label_map(path), scan, str(path), may_drop=True)
+
+
+def _read_layers(path: Path, facts: HeaderFacts, first: Sequence[str], interpreter: Path | None) -> sitk.Image:
+    """Return the layers of a Slicer segmentation as one label map."""
+    check_facts(facts, path, layers=True)
+    segments = read_segments(path)
+    if not segments:
+        raise components_error(path, facts.components)
+    image = _read_checked(path, facts, None, interpreter)
+    check_layers(image, path)
+    layers_zyxc = sitk.GetArrayViewFromImage(image)
+    labels_zyx, lines = merge_layers(layers_zyxc, segments, path, first)
+    merged = sitk.GetImageFromArray(labels_zyx)
+    merged.CopyInformation(image)
+    labels = with_right_angles(as_label_map(merged, path), path)
+    for line in lines:
+        add_notice(labels, line)
     return labels
-
-
-def smallest_label_type(largest: int) -> int:
-    """Return SimpleITK's smallest unsigned pixel type that holds label values up to ``largest``."""
-    if largest <= 255:
-        return int(sitk.sitkUInt8)
-    return int(sitk.sitkUInt16 if largest <= 65535 else sitk.sitkUInt32)
 
 
 def _read_volume(
@@ -123,14 +145,41 @@ def _read_volume(
         facts = read_header(path)
     except OSError as error:
         raise ScanError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if facts is None or not facts.vouched:
-        image = read_isolated(path, series, interpreter, cancel)
-    else:
-        image = _read_vouched(path, facts)
+    image = _read_checked(path, facts, series, interpreter, cancel)
     check_volume(image, path)
-    if facts is not None:
-        _check_affine(image, facts, path)
+    return with_right_angles(image, path)
+
+
+def _read_checked(
+    path: Path,
+    facts: HeaderFacts | None,
+    series: str | None,
+    interpreter: Path | None,
+    cancel: CancelToken | None = None,
+) -> sitk.Image:
+    """Return the image of a file whose header was checked (None: a format without that), axes in its own words."""
+    if facts is None:
+        return read_isolated(path, series, interpreter, cancel)
+    if facts.vouched:
+        try:
+            image = _read_vouched(path, facts)
+        except _NotOrthonormal:  # ITK is stricter than ``is_sheared``, which the header has passed
+            image = read_isolated(path, None, interpreter, cancel, permissive=True)
+            if facts.affines_lps:
+                axes = facts.affines_lps[0][:3, :3]
+                image.SetDirection((axes / np.linalg.norm(axes, axis=0)).ravel().tolist())
+    else:
+        layers = {"layers": True} if facts.components > 1 else {}
+        image = read_isolated(path, series, interpreter, cancel, **layers)
+    image = _three_axes(image, facts)
+    if image.GetDimension() == 3 and image.GetSize() != facts.size:
+        raise components_error(path, image.GetNumberOfComponentsPerPixel())
+    _check_affine(image, facts, path)
     return image
+
+
+class _NotOrthonormal(Exception):
+    """ITK does not read a file because its axes are not at right angles to the last digit."""
 
 
 def read_header(path: Path) -> HeaderFacts | None:
@@ -139,11 +188,6 @@ def read_header(path: Path) -> HeaderFacts | None:
     for suffixes, read_header in _HEADER_READERS.items():
         if name.endswith(suffixes):
             facts = read_header(path)
-            if name.endswith(".seg.nrrd") and facts.components > 1:
-                raise ScanError(
-                    f"{path} holds overlapping segments in {facts.components} layers. In 3D Slicer, save it with "
-                    "'Export to labelmap', or remove the overlaps (Segment Editor: Logical operators)."
-                )
             check_facts(facts, path)
             return facts
     return None
@@ -159,13 +203,21 @@ def _read_vouched(path: Path, facts: HeaderFacts) -> sitk.Image:
             image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
         if "orthonormal" in str(error):
-            raise sheared_error(path) from error
+            raise _NotOrthonormal from error
         raise ScanError(f"{path} cannot be read: {first_line(error)}.") from error
     forget_notices(image)
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        image = image[..., 0]
-    if image.GetDimension() == 3 and image.GetSize() != facts.size:
-        raise components_error(path, image.GetNumberOfComponentsPerPixel())
+    return image
+
+
+def _three_axes(image: sitk.Image, facts: HeaderFacts) -> sitk.Image:
+    """Return an image without what its header counts as no axis in space and has one value only: a list of length 1."""
+    if image.GetDimension() > 3 and len(facts.size) == 3:
+        if image.GetSize()[0] == 1 and image.GetSize()[3] != 1:
+            image = image[0]
+        while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
+            image = image[..., 0]
+    if facts.components == 1 and "vector" in image.GetPixelIDTypeAsString():
+        image = sitk.VectorIndexSelectionCast(image, 0)
     return image
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
-from TransferSegLib.scans.nrrd_header import parse_nrrd
-from TransferSegLib.structures import LabelSet, Structure
+from TransferSegLib.scans.nrrd_header import layer_count, parse_nrrd
+from TransferSegLib.scans.segments import Segment, segments_of
+from TransferSegLib.structures import LabelSet, Structure, structure_key
 
 #: The extent of a segment without voxels, as Slicer writes it.
 EMPTY_EXTENT = (0, -1, 0, -1, 0, -1)
@@ -73,29 +74,31 @@ def segmentation_fields(
 
 
 def read_segmentation_names(path: Path | str) -> dict[int, str]:
-    """Return the names by label value in the header of a .seg.nrrd file; {} when it names no segments.
+    """Return the names by label value (of the label map that is read) of a .seg.nrrd file; {} when it names none.
 
-    Raises ScanError when it is no NRRD file, or when segments in several layers share a label value.
+    Raises ScanError when it is no NRRD file, or when two segments with voxels have the same name.
     """
     path = Path(path)
     if not path.is_file():
         raise ScanError(f"{path} does not exist. Check the name and the folder.")
-    pairs = parse_nrrd(path).pairs
-    names: dict[int, str] = {}
-    number = 0
-    while f"Segment{number}_ID" in pairs:
-        name = _unescaped(pairs.get(f"Segment{number}_Name", pairs[f"Segment{number}_ID"]))
-        value = pairs.get(f"Segment{number}_LabelValue", "1").strip()
-        if not value.isdecimal():
-            raise ScanError(f"{path}: the segment '{name}' has the label value '{value}', which is no number.")
-        if int(value) in names:
+    segments = read_segments(path)
+    by_key: dict[str, Segment] = {}
+    for one in segments:
+        other = by_key.get(structure_key(one.name))
+        if other is not None and not one.empty and not other.empty:
             raise ScanError(
-                f"{path}: the segments '{names[int(value)]}' and '{name}' share the label value {value}, because they "
-                "are in different layers. In 3D Slicer, remove the overlaps and save it again."
+                f"{path} has two segments called '{one.name}'. In 3D Slicer, rename one of them, or join them (Segment "
+                "Editor: Logical operators, Add)."
             )
-        names[int(value)] = name
-        number += 1
-    return names
+        if other is None or other.empty:
+            by_key[structure_key(one.name)] = one
+    return {one.label: one.name for one in segments if by_key[structure_key(one.name)] is one}
+
+
+def read_segments(path: Path) -> tuple[Segment, ...]:
+    """Return the segments that the header of a NRRD file names; raises ScanError."""
+    header = parse_nrrd(path)
+    return segments_of(header.pairs, layer_count(header, path), path)
 
 
 def _code(code: tuple[str, str]) -> str:
@@ -113,8 +116,3 @@ def _serialized_geometry(label_map: sitk.Image) -> str:
     extent = [bound for count in label_map.GetSize() for bound in (0, count - 1)]
     numbers = [repr(float(value) + 0.0) for value in affine.ravel()] + [str(bound) for bound in extent]
     return "".join(f"{number};" for number in numbers)
-
-
-def _unescaped(value: str) -> str:
-    r"""Return a NRRD value with its escapes \\ and \n resolved."""
-    return value.replace("\\n", " ").replace("\\\\", "\\")

@@ -102,7 +102,7 @@ def score_on_own_grid(
 
     from TransferSegLib.evaluation.scores import score_case
     from TransferSegLib.scans.decode import LabelDecoder
-    from TransferSegLib.scans.read import read_label_map
+    from TransferSegLib.scans.read import read_label_map_on, read_scan
     from TransferSegLib.segmenting.predict import Predictor
 
     numbered = label_set.with_labels_numbered()
@@ -112,7 +112,7 @@ def score_on_own_grid(
         decoder.write(part, part.tile.start_zyx)
         del part  # before the next tile is computed
     case = dataset.case(prepared.id)
-    reference = read_label_map(case.labels)
+    reference = read_label_map_on(read_scan(case.image), case.labels)
     x, y, z = reference.GetSpacing()
     return score_case(
         decoder.labels_zyx,

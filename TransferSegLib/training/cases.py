@@ -15,7 +15,7 @@ from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
 from TransferSegLib.scans.canonical import canonical_labels, canonical_mask, canonical_scan
 from TransferSegLib.scans.grid import CanonicalGrid
 from TransferSegLib.scans.intensity import IntensityRule
-from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
+from TransferSegLib.scans.read import read_label_map_on, read_mask_on, read_scan
 from TransferSegLib.structures import LabelSet
 
 
@@ -47,14 +47,11 @@ def prepare_case(
     """
     try:
         image = read_scan(case.image)
-        label_map = read_label_map(case.labels)
-        difference = same_geometry(image, label_map)
-        if difference is not None:
-            raise ScanError(f"{case.labels}: the label map does not lie on its scan's grid: {difference}")
+        label_map = read_label_map_on(image, case.labels)
         scan = canonical_scan(image, spacing_mm, rule)
         values = [_annotated_value(name, case, dataset_labels) for name in model_labels.names]
         labels = canonical_labels(label_map, values, scan.grid)
-        judged = None if case.judged is None else canonical_mask(read_label_map(case.judged), scan.grid)
+        judged = None if case.judged is None else canonical_mask(read_mask_on(image, case.judged), scan.grid)
     except ScanError as error:
         raise DatasetError(f"Case {case.id}: {error}") from error
     annotated = np.array([True, *(value >= 0 for value in values)])
