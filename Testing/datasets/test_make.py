@@ -17,7 +17,7 @@ from TransferSegLib.datasets.openkbp import dataset_from_head_neck_ct
 from TransferSegLib.datasets.validate import check_dataset
 from TransferSegLib.errors import Cancelled, DatasetError
 from TransferSegLib.progress import CancelToken, Progress
-from TransferSegLib.scans.read import read_label_map
+from TransferSegLib.scans.read import read_label_map, read_label_map_on, read_scan, same_geometry
 from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
 from TransferSegLib.scans.write import write_label_map
 from TransferSegLib.structures import LabelSet, Structure
@@ -269,8 +269,11 @@ def test_a_dicom_folder_is_an_image(shared_data: Path, tmp_path: Path):
     dataset = dataset_from_folders(source, tmp_path, copy=True).dataset
     case = dataset.case("ct")
     assert case.image.name == "ct.nrrd" and len(case.annotated) > 5
-    # This label map is stored with y reversed, so its grid is not that of the scan.
-    problem = next(problem for problem in check_dataset(dataset) if problem.severity == "error")
-    assert "y to P" in problem.what and "y to A" in problem.what
+    # This label map is stored with y reversed, as dcm2niix writes it: the same voxels.
+    assert [problem for problem in check_dataset(dataset) if problem.severity == "error"] == []
+    scan = read_scan(case.image)
+    as_stored, in_order = read_label_map(case.labels), read_label_map_on(scan, case.labels)
+    assert same_geometry(scan, as_stored) is not None and same_geometry(scan, in_order) is None
+    assert np.array_equal(sitk.GetArrayFromImage(in_order), sitk.GetArrayFromImage(as_stored)[:, ::-1])
     dicom_tags = [key for key in sitk.ReadImage(str(case.image)).GetMetaDataKeys() if "|" in key]
     assert dicom_tags == [], "nothing of the patient in the copy"
