@@ -120,9 +120,13 @@ def test_worse_needs_force_and_says_why(library: Path, add: Add) -> None:
 def test_names_of_versions(library: Path, saved: Path, add: Add) -> None:
     add()
     import_model(saved, library)
-    import_model(saved, library, name="odd@7")
+    import_model(saved, library, name="odd")
+    (library / "odd").rename(library / "odd@7")  # by hand: no model is given such a name
+    (library / "odd@7" / "model.json").write_text(
+        json.dumps(json.loads((saved / "model.json").read_text()) | {"name": "x"})
+    )
     assert find_model("tiny@0") == library / "tiny"
-    assert find_model("odd@7") == library / "odd@7"  # a name before it is a version
+    assert find_model("odd@7") == library / "odd@7"  # there is no 'odd' that it could be a version of
     for name, words in (
         ("ours@2", r"The model 'ours' has no version 2\. There are: 0, 1\."),
         ("tiny@1", "The model 'tiny' has no versions but itself"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import ModelDescription, parse_json
 from TransferSegLib.models.leaving import without_identifiers
+from TransferSegLib.part_names import abandoned, part_of
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
@@ -149,8 +149,10 @@ def export_model(
     if report is not None:
         for line in left_out:
             report(line)
-    temporary = zip_path.with_name(f".{zip_path.name}.{uuid.uuid4().hex}.part")
+    temporary = part_of(zip_path)
     try:
+        for left in abandoned(zip_path):  # by a process that was killed
+            left.unlink()
         _write_zip(temporary, entries)
         replace_file(temporary, zip_path)
     except OSError as error:

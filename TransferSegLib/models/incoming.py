@@ -15,7 +15,7 @@ from TransferSegLib.models.archive import MODEL_FILE, parse_model_file, read_mod
 from TransferSegLib.models.catalogue import CatalogueEntry, Download, FileKind, git_blob_id
 from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
 from TransferSegLib.models.locate import catalogue
-from TransferSegLib.models.versions_state import current_folder
+from TransferSegLib.models.versions_state import current_folder, split_version
 from TransferSegLib.progress import CancelToken
 
 if TYPE_CHECKING:
@@ -91,9 +91,11 @@ def read_incoming(
 
 def check_name(name: str) -> None:
     """Raise ModelError unless a model of this name can lie in a library on every system."""
-    if not is_portable_name(name):
+    if split_version(name) is not None:
+        raise ModelError(f"'{name}' cannot be a model's name: it means a version of a model. Give another name.")
+    if not is_portable_name(name) or not name.isprintable():
         raise ModelError(
-            f"'{name}' cannot be a model's name: use up to 100 letters, digits, spaces and dashes, beginning with a "
+            f"{name!r} cannot be a model's name: use up to 100 letters, digits, spaces and dashes, beginning with a "
             "letter or digit. Give another name."
         )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING
 from TransferSegLib.durable_writing import move
 from TransferSegLib.errors import ModelError
 from TransferSegLib.file_lock import FileLock
-from TransferSegLib.models.archive import is_model_file
 from TransferSegLib.models.catalogue import CatalogueEntry, FileKind
 from TransferSegLib.models.description import ModelDescription, check_spacing
 from TransferSegLib.models.incoming import Incoming, KerasOptions, check_name, is_like, read_incoming
@@ -32,21 +30,18 @@ from TransferSegLib.models.locate import (
     find_bundled_model,
     find_library_model,
 )
+from TransferSegLib.models.recovery import LOCK_FILE, NEW, REMOVED, REPLACED, WORK_FOLDER, refuse_links_in, tidy
 from TransferSegLib.models.store import load_model, write_files
 from TransferSegLib.models.versions_state import VERSIONS_FOLDER, is_line
-from TransferSegLib.own_files import is_link, refuse_links
+from TransferSegLib.own_files import refuse_links
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
 
 if TYPE_CHECKING:
     import requests
 
-LOCK_FILE = ".lock"
-WORK_FOLDER = ".work"
 DOWNLOADS_FOLDER = ".downloads"
 #: Longer than any change takes: adding a model of 100 MB is a matter of seconds.
 _LONGEST_WAIT_S = 120.0
-# What a folder of WORK_FOLDER can hold; see _tidy.
-_NEW, _REPLACED, _REMOVED = "new", "replaced", "removed"
 
 
 @dataclass(frozen=True)
@@ -152,8 +147,8 @@ def remove_model(name: str, library: Path) -> Path:
         path = find_library_model(name, library)
         if path is None:
             raise ModelError(f"The model '{name}' was removed by another program in the meantime.")
-        (work / _REMOVED).mkdir()
-        move(path, work / _REMOVED / path.name)
+        (work / REMOVED).mkdir()
+        move(path, work / REMOVED / path.name)
         flush_names(library)
     return path
 
@@ -237,19 +232,19 @@ def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken |
         target = existing if existing is not None and existing.is_dir() else library / name
         if existing is None and target.exists():
             raise ModelError(f"{target} exists already, and is no model: move it away, or give another name.")
-        written = work / _NEW / name
+        written = work / NEW / name
         written.mkdir(parents=True)
         write_files(written, incoming.files)
         load_model(written)
         if cancel is not None:
             cancel.check()
         if existing is not None:
-            (work / _REPLACED).mkdir()
-            move(existing, work / _REPLACED / existing.name)
+            (work / REPLACED).mkdir()
+            move(existing, work / REPLACED / existing.name)
         move(written, target)
         if existing is not None and existing != target:
-            (work / _REMOVED).mkdir()
-            move(work / _REPLACED / existing.name, work / _REMOVED / existing.name)
+            (work / REMOVED).mkdir()
+            move(work / REPLACED / existing.name, work / REMOVED / existing.name)
         flush_names(library)
     return Added(target, incoming.description, incoming.entry, incoming.kind, incoming.claimed)
 
@@ -261,7 +256,7 @@ def changing(library: Path, cancel: CancelToken | None = None) -> Iterator[Path]
     Raises ModelError when the library cannot be locked or written.
     """
     check_library(library)
-    _refuse_links_in(library)
+    refuse_links_in(library)
     try:
         library.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -269,25 +264,15 @@ def changing(library: Path, cancel: CancelToken | None = None) -> Iterator[Path]
     busy = f"The model library {library} is being changed by another program. Try again when it is done."
     with FileLock(library / LOCK_FILE, _LONGEST_WAIT_S, busy, ModelError, cancel, ANOTHER_LIBRARY):
         try:
-            _tidy(library)
+            tidy(library)
             work = library / WORK_FOLDER / uuid.uuid4().hex
             work.mkdir(parents=True)
             try:
                 yield work
             finally:
-                _tidy(library)
+                tidy(library)
         except OSError as error:
             raise _not_writable(library, error) from error
-
-
-def _refuse_links_in(library: Path) -> None:
-    """Raise ModelError when a place in which changes are made, and undone, is a link."""
-    work = library / WORK_FOLDER
-    own = [library / LOCK_FILE, work]
-    with suppress(OSError):
-        for leftover in [] if is_link(work) else sorted(work.iterdir()):
-            own += [leftover, *(leftover / name for name in (_NEW, _REPLACED, _REMOVED))]
-    refuse_links(library, *own, error_type=ModelError)
 
 
 def refuse_linked_line(line: Path, library: Path, *numbers: int) -> None:
@@ -295,28 +280,6 @@ def refuse_linked_line(line: Path, library: Path, *numbers: int) -> None:
     folders = [line / VERSIONS_FOLDER / str(number) for number in numbers] or [line / VERSIONS_FOLDER]
     if line.is_relative_to(library):
         refuse_links(library, *folders, error_type=ModelError)
-
-
-def _tidy(library: Path) -> None:
-    """Finish or undo what changes left, also those whose process was killed; the caller holds the lock.
-
-    A model that was to be replaced comes back when nothing took its place; when something did, the files in its folder
-    that are not the old model's go there. The rest was never, or is no longer, part of the library.
-    """
-    leftovers = library / WORK_FOLDER
-    for leftover in sorted(leftovers.iterdir()) if leftovers.is_dir() else []:
-        replaced = leftover / _REPLACED
-        for old in sorted(replaced.iterdir()) if replaced.is_dir() else []:
-            new = library / old.name
-            if not os.path.lexists(new):
-                move(old, new)
-            elif old.is_dir() and not is_link(old) and not is_link(new):
-                for file in sorted(old.iterdir()):
-                    if not is_model_file(file.name) and not os.path.lexists(new / file.name):
-                        move(file, new / file.name)
-        shutil.rmtree(leftover, ignore_errors=True)
-    with suppress(OSError):
-        leftovers.rmdir()
 
 
 def flush_names(folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import MODEL_FILE
 from TransferSegLib.models.catalogue import CATALOGUE_FILE, Catalogue, read_catalogue
+from TransferSegLib.models.recovery import recover, recover_saved
 from TransferSegLib.models.store import load_description
 from TransferSegLib.models.versions_state import (
     current_folder,
@@ -96,23 +97,25 @@ def library_folder() -> Path:
 def library_models(library: Path | None = None) -> list[Path]:
     """Return the models in the user's library folder, folders and zip files, in order of their names.
 
-    ``library`` is another folder than the user's. Raises ModelError when the folder cannot be read.
+    ``library`` is another folder than the user's. A model that a killed process was replacing is put back first.
+    Raises ModelError when the folder cannot be read.
     """
     folder = library_folder() if library is None else library
     try:
         if not folder.is_dir():
             check_library(folder)
             return []
-        return sorted(
-            entry
-            for entry in folder.iterdir()
-            if not entry.name.startswith(".")
-            and (
-                (entry / MODEL_FILE).is_file() or is_line(entry) or (entry.is_file() and entry.suffix.lower() == ".zip")
-            )
+        hidden = [path for path in recover(folder) if _is_model(path)]
+        return (
+            sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".") and _is_model(entry)) + hidden
         )
     except OSError as error:
         raise ModelError(f"The model library {folder} cannot be read: {error.strerror or error}.") from error
+
+
+def _is_model(path: Path) -> bool:
+    """Tell whether something in a library's folder is a model: a folder or a zip file."""
+    return (path / MODEL_FILE).is_file() or is_line(path) or (path.is_file() and path.suffix.lower() == ".zip")
 
 
 def check_library(library: Path) -> None:
@@ -141,16 +144,19 @@ def find_model(name_or_path: str | Path | None = None, library: Path | None = No
     """
     wanted = DEFAULT_MODEL if name_or_path is None else str(name_or_path)
     path = _expanded(wanted)
+    if name_or_path is not None and not _is_bare_word(wanted) and not path.exists():
+        recover_saved(path.parent)
     if name_or_path is not None and (isinstance(name_or_path, Path) or not _is_bare_word(wanted)) and path.exists():
         return _model_of(path)
+    # First, so that no model that somebody called 'liver@3' is taken for version 3 of 'liver'.
+    version = find_version(wanted, library)
+    if version is not None:
+        return version
     found = find_bundled_model(wanted)
     if found is None and name_or_path is not None:
         found = find_library_model(wanted, library)
     if found is not None:
         return current_folder(found)
-    version = find_version(wanted, library)
-    if version is not None:
-        return version
     if name_or_path is None:
         raise ModelError(
             f"The model '{wanted}' that comes with TransferSeg is missing: install TransferSeg again, or name another "

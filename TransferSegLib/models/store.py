@@ -13,7 +13,6 @@ import json
 import os
 import pickle
 import shutil
-import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +31,10 @@ from TransferSegLib.models.archive import (
     read_model_entry,
 )
 from TransferSegLib.models.description import ModelDescription, NetworkDescription
+from TransferSegLib.models.recovery import RETIRED, recover_saved
 from TransferSegLib.models.versions_state import current_folder
+from TransferSegLib.own_files import is_link
+from TransferSegLib.part_names import abandoned, part_of
 
 if TYPE_CHECKING:
     import torch
@@ -75,13 +77,13 @@ def load_description(path: Path | str) -> ModelDescription:
     Of a model with versions that is the current one. Raises ModelError when there is no model or its description cannot
     be used.
     """
-    path = current_folder(Path(path))
+    path = current_folder(_recovered(Path(path)))
     return parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))[0]
 
 
 def check_weights(path: Path | str) -> None:
     """Raise ModelError when a model's weights are missing, damaged or of another model; needs no torch."""
-    path = current_folder(Path(path))
+    path = current_folder(_recovered(Path(path)))
     _, record = parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))
     record.check(read_model_entry(path, WEIGHTS_FILE), file_in(path, WEIGHTS_FILE))
 
@@ -92,7 +94,7 @@ def load_model(path: Path | str) -> Model:
     Of a model with versions that is the current one, whose folder is then the ``path`` of the model. Raises ModelError
     saying which file is missing, damaged, changed or newer than this version.
     """
-    path = current_folder(Path(path))
+    path = current_folder(_recovered(Path(path)))
     description, record = parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))
     weights = read_model_entry(path, WEIGHTS_FILE)
     record.check(weights, file_in(path, WEIGHTS_FILE))
@@ -244,11 +246,21 @@ def _parse_weights(weights: bytes, network: NetworkDescription, source: str) -> 
     return {name: state_dict[name].to(torch.float32).contiguous() for name in shapes}
 
 
+def _recovered(path: Path) -> Path:
+    """Return a model's path, after its folder was put back where a killed ``save_model`` was replacing it."""
+    if not path.exists():
+        recover_saved(path.parent)
+    return path
+
+
 @contextmanager
 def _temporary_folder(folder: Path) -> Iterator[Path]:
     """Make a hidden folder beside the given one and remove it, whatever is left in it, at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    recover_saved(folder.parent)
+    for left in (*abandoned(folder), *abandoned(folder, RETIRED)):  # by processes that were killed
+        _remove_abandoned(left, folder)
+    temporary = part_of(folder)
     temporary.mkdir()
     try:
         yield temporary
@@ -272,14 +284,28 @@ def _put_in_place(complete: Path, folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ModelError(f"{folder} is a file: choose a folder for the model.")
-    retired = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
+    retired = part_of(folder, RETIRED)
     move(folder, retired)
     try:
         move(complete, folder)
     except BaseException:
         move(retired, folder)
         raise
-    for file in retired.iterdir():
-        if file.name not in (MODEL_FILE, WEIGHTS_FILE):
-            move(file, folder / file.name)
+    _keep_others(retired, folder)
     shutil.rmtree(retired)
+
+
+def _keep_others(retired: Path, folder: Path) -> None:
+    """Move what is not the model's from the folder it was replaced in to the new one."""
+    for file in sorted(retired.iterdir()):
+        if file.name not in (MODEL_FILE, WEIGHTS_FILE) and not os.path.lexists(folder / file.name):
+            move(file, folder / file.name)
+
+
+def _remove_abandoned(left: Path, folder: Path) -> None:
+    """Remove what a killed process left beside a model's folder; the user's files in a replaced one are kept."""
+    if is_link(left) or not left.is_dir():
+        return
+    if left.name.endswith(f".{RETIRED}") and folder.is_dir() and not is_link(folder):
+        _keep_others(left, folder)
+    shutil.rmtree(left, ignore_errors=True)
