@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib import safe_json
 from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.reporting import interruptible, progress_shown, table
@@ -133,7 +133,7 @@ def _configuration_of_run(output: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = safe_json.read(path)
     except (OSError, ValueError) as error:
         raise TrainingError(f"The configuration {path} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("augmentation", {}), dict):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError, TransferSegError
 from TransferSegLib.structures import LabelSet
@@ -200,7 +201,7 @@ def _layout(content: dict[str, Any]) -> str:
 def _read_json(path: Path) -> Any:
     """Return the content of a JSON file; raises DatasetError when it is missing or is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return safe_json.read(path)
     except FileNotFoundError as error:
         raise DatasetError(
             f"There is no dataset in {path.parent}: {path.name} is missing. "
@@ -210,7 +211,7 @@ def _read_json(path: Path) -> Any:
         raise DatasetError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not a text file in UTF-8.") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise DatasetError(f"{path} is not valid JSON: {error}.") from error
 
 

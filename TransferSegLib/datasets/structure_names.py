@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib import safe_json
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.errors import DatasetError, TransferSegError
 from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
@@ -23,10 +23,10 @@ def read_label_set(source: Path, keep_names: bool = False) -> LabelSet:
     ``dataset.json`` of this project, taken as they are.
     """
     try:
-        content = json.loads(source.read_text(encoding="utf-8-sig"))
+        content = safe_json.read(source)
     except OSError as error:
         raise DatasetError(f"{source} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DatasetError(f"{source} is not valid JSON: {error}.") from error
     try:
         if isinstance(content, dict) and isinstance(content.get("structures"), list):

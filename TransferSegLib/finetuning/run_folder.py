@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import move, replace_file, write_text_durably
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.file_lock import FileLock
@@ -94,7 +95,7 @@ class RunFolder:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return an entry that was written, None when there is none (or it is damaged: then it is made again)."""
         try:
-            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            content = safe_json.read(self.folder / name)
         except (OSError, ValueError):
             return None
         return content if isinstance(content, dict) else None

@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib import safe_json
 from TransferSegLib.errors import JobError
 from TransferSegLib.jobs.files import EVENTS, RESERVE
 from TransferSegLib.jobs.request import now_text
@@ -31,6 +32,8 @@ DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 #: How much of the stream's end is read for its last event; a line is a few hundred bytes.
 _TAIL_BYTES = 32768
 _RESERVE_BYTES = 16384
+#: No number of an event is as large.
+_LARGEST_NUMBER = 1e15
 
 
 class JobState(StrEnum):
@@ -81,18 +84,19 @@ class Event:
     def from_line(line: bytes) -> Event | None:
         """Return the event of a line, None for a line that is none (cut off by a crash, or from another version)."""
         try:
-            entry = json.loads(line)
+            entry = safe_json.parse(line)
             state = JobState(entry["state"])
         except (ValueError, TypeError, KeyError):
             return None
-        return Event(**{**_known(entry), "state": state})
+        # An event that does not say when it was written is older than any other: it never makes a job look busy.
+        return Event(**{"time": "", **_known(entry), "state": state})
 
     def age_s(self) -> float:
-        """Return the seconds since the event, by the clock of the computer; 0 when its time cannot be read."""
+        """Return the seconds since the event, by the clock of the computer; infinite when its time cannot be read."""
         try:
             return abs((datetime.fromisoformat(now_text()) - datetime.fromisoformat(self.time)).total_seconds())
-        except (ValueError, TypeError):
-            return 0.0
+        except (ValueError, TypeError, OverflowError):
+            return math.inf
 
 
 def _is_finite(value: Any) -> bool:
@@ -104,7 +108,15 @@ def _known(entry: Mapping[str, Any]) -> dict[str, Any]:
     kinds: dict[str, type | tuple[type, ...]] = dict.fromkeys(("step", "steps", "place"), int)
     kinds |= dict.fromkeys(("fraction", "loss", "dice", "seconds_left"), (int, float))
     texts = {each.name: str for each in fields(Event) if each.name not in kinds}
-    return {name: entry[name] for name, kind in (kinds | texts).items() if isinstance(entry.get(name), kind)}
+    known = {name: entry[name] for name, kind in (kinds | texts).items() if isinstance(entry.get(name), kind)}
+    return {name: value for name, value in known.items() if not isinstance(value, bool) and _is_in_bounds(name, value)}
+
+
+def _is_in_bounds(name: str, value: Any) -> bool:
+    """Tell whether a number of an event can be one: a fraction is one, and nothing lasts for a million years."""
+    if name == "fraction":
+        return 0 <= value <= 1
+    return isinstance(value, str) or abs(value) < _LARGEST_NUMBER
 
 
 class EventWriter:

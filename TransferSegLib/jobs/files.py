@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import JobError
 
@@ -35,7 +36,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; raises JobError when it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = safe_json.read(path, surrogates=True)
     except OSError as error:
         raise JobError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:

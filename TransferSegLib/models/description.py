@@ -6,7 +6,6 @@ Nothing here needs torch, so that models can be listed and described without it.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from TransferSegLib import safe_json
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.scans.intensity import IntensityRule
 from TransferSegLib.structures import LabelSet
@@ -263,14 +263,9 @@ def parse_json(text: bytes, source: str) -> Any:
     {'a': 1}
     """
     try:
-        return json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        return safe_json.parse(text)
+    except ValueError as error:
         raise ModelError(f"{source} is not valid JSON ({error}): the model is damaged. Get it again.") from error
-
-
-def _refuse_constant(word: str) -> None:
-    """Raise ValueError for NaN and Infinity, which are not JSON."""
-    raise ValueError(f"{word} is not a number")
 
 
 def _check_format_version(version: Any) -> None:

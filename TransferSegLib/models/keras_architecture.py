@@ -7,10 +7,10 @@ file of ``save_weights`` has none, and only shapes can be checked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from TransferSegLib import safe_json
 from TransferSegLib.errors import ModelError
 
 _Layer = tuple[str, dict[str, Any], Any]
@@ -48,7 +48,7 @@ def check_architecture(configuration: str, source: str) -> None:
     ``configuration`` is the JSON that Keras 2 or 3 writes into the attribute ``model_config``.
     """
     try:
-        layers = json.loads(configuration)["config"]["layers"]
+        layers = safe_json.parse(configuration)["config"]["layers"]
         described = [(str(layer["class_name"]), dict(layer["config"]), layer.get("inbound_nodes")) for layer in layers]
         _check_settings(described, source)
         _check_activations(described, source)

@@ -219,7 +219,7 @@ def with_record(files: Mapping[str, bytes], record: VersionRecord) -> dict[str, 
     """Return the files of a model by name with a record in two copies; raises ModelError when it is not JSON."""
     try:
         everything = _json(record.to_json())
-        content = json.loads(files[MODEL_FILE]) | {RECORD_ENTRY: record.without_cases().to_json()}
+        content = parse_json(files[MODEL_FILE], MODEL_FILE) | {RECORD_ENTRY: record.without_cases().to_json()}
         return {**files, MODEL_FILE: _json(content), RECORD_FILE: everything}
     except (TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"The evidence of a version cannot be written as JSON: {error}.") from error

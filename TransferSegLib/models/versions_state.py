@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import unfinished_texts, write_text_durably
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import MODEL_FILE
@@ -144,11 +145,14 @@ def read_state(line: Path) -> LineState:
     for name in (CURRENT_FILE, BACKUP_FILE):
         path = line / name
         try:
-            text = path.read_bytes()
+            text = safe_json.read_bounded(path)
         except FileNotFoundError:
             continue
         except OSError as error:
             damage = damage or f"{path} cannot be read ({error.strerror or error})."
+            continue
+        except ValueError as error:
+            damage = damage or f"{path} is damaged: {error}."
             continue
         try:
             state = LineState.from_json(_parsed(text, path), str(path))

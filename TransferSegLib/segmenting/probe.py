@@ -17,6 +17,7 @@ from functools import lru_cache
 import torch
 from torch.nn import functional
 
+from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.user_folders import cache_folder
 
@@ -55,7 +56,7 @@ def fastest(torch_name: str, label: str, half: torch.dtype | None) -> Fastest:
 def _remembered() -> dict[str, object]:
     """Return what is remembered by device; nothing when the file is missing or damaged."""
     with suppress(OSError, ValueError, RuntimeError):
-        known = json.loads((cache_folder(CACHE_VARIABLE) / _FILE).read_text(encoding="utf-8"))
+        known = safe_json.read(cache_folder(CACHE_VARIABLE) / _FILE)
         if isinstance(known, dict):
             return known
     return {}

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import StudyError
 from TransferSegLib.models.store import load_description
@@ -56,7 +57,7 @@ def read_facts(file: Path) -> dict[tuple[str, str], BaseFacts]:
         return {}
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-        found = [BaseFacts(**json.loads(line)) for line in lines if line.strip()]
+        found = [BaseFacts(**safe_json.parse(line)) for line in lines if line.strip()]
     except (OSError, ValueError, TypeError) as error:
         raise StudyError(f"{file} holds no facts of bases ({error}): remove it, it is made again.") from error
     return {(facts.base, facts.weights): facts for facts in found}

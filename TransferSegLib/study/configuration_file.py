@@ -6,13 +6,13 @@ or reads an image.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
+from TransferSegLib import safe_json
 from TransferSegLib.errors import StudyError, TransferSegError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.study.case_selection import SelectionRule
@@ -25,7 +25,7 @@ def read_study(path: Path | str) -> Study:
     """Read a configuration file; raises StudyError that says which entry is wrong."""
     path = Path(path).absolute()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = safe_json.read(path)
     except (OSError, ValueError) as error:
         raise StudyError(f"The study {path} cannot be read as JSON: {error}.") from error
     try:

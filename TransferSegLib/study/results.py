@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib import safe_json
 from TransferSegLib.errors import StudyError
 from TransferSegLib.evaluation.scores import Score
 from TransferSegLib.study.runs import Run
@@ -117,7 +118,7 @@ class ResultsFile:
             if not line.strip():
                 continue
             try:
-                result = Result.from_json(json.loads(line))
+                result = Result.from_json(safe_json.parse(line))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise StudyError(
                     f"Line {number} of {self.path} is no result of a study ({error}): remove the line, and the run "

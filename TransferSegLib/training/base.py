@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from TransferSegLib import safe_json
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.durable_writing import replace_file
@@ -160,7 +161,7 @@ def _forget_after(history: Path, step: int) -> None:
 def _step_of(line: str) -> float:
     """Return the step of a line of the history; a line cut short by a crash counts as never written."""
     try:
-        return float(json.loads(line)["step"])
+        return float(safe_json.parse(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 
