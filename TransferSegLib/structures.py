@@ -16,6 +16,9 @@ from TransferSegLib.errors import TransferSegError
 
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
+#: The largest value of a structure in a label map: what 16 bits hold.
+LARGEST_LABEL = 65_535
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -56,11 +59,18 @@ class Structure:
             color = entry.get("color") or default_color(int(entry["label"]))
             red, green, blue = (int(value) for value in color)
             structure = Structure(str(entry["name"]).strip(), int(entry["label"]), (red, green, blue), **codes)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise TransferSegError(f"This is not the description of a structure: {entry!r} ({error}).") from error
-        if not structure.name or structure.label < 1 or not all(0 <= value <= 255 for value in structure.color):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise TransferSegError(
-                f"Structure {entry!r} needs a name, a label value from 1 up and a colour of three numbers 0 to 255."
+                f"This is not the description of a structure: {_short(entry)} ({_short(error)})."
+            ) from error
+        if (
+            not structure.name
+            or not 1 <= structure.label <= LARGEST_LABEL
+            or not all(0 <= value <= 255 for value in structure.color)
+        ):
+            raise TransferSegError(
+                f"Structure {_short(entry)} needs a name, a label value from 1 to {LARGEST_LABEL:,} and a colour of "
+                "three numbers 0 to 255."
             )
         return structure
 
@@ -145,6 +155,12 @@ class LabelSet:
         if not isinstance(entries, list):
             raise TransferSegError("The structures must be a list.")
         return LabelSet(tuple(Structure.from_json(entry) for entry in entries))
+
+
+def _short(value: Any) -> str:
+    """Return a value as it is shown in a message."""
+    shown = str(value) if isinstance(value, Exception) else repr(value)
+    return shown if len(shown) <= 200 else f"{shown[:197]}..."
 
 
 def structure_key(name: str) -> str:

@@ -76,7 +76,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     for folder in list_jobs(arguments.jobs_folder):
         try:
             status = read_status(folder)
-        except JobError as error:
+        except (JobError, OSError) as error:
             rows.append((folder.name, "damaged", "-", "-", str(error)))
             continue
         rows.append(
@@ -225,5 +225,5 @@ def _local(created: str) -> str:
     """Return a time in this computer's time zone, to the minute."""
     try:
         return datetime.fromisoformat(created).astimezone().strftime("%Y-%m-%d %H:%M")
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         return created

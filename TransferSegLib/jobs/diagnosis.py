@@ -73,6 +73,8 @@ def why_interrupted(folder: Path, has_started: bool) -> str:
 def log_tail(folder: Path, lines: int = 15, offset: int = 0) -> list[str]:
     """Return the last lines of a job's log, from a byte offset on, without empty ones; none when there is no log."""
     try:
+        if not (folder / LOG).is_file():
+            return []
         with (folder / LOG).open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(min(offset, size), size - _TAIL_BYTES))

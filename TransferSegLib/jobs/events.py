@@ -12,6 +12,7 @@ import errno
 import json
 import math
 import os
+import stat
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -84,7 +85,7 @@ class Event:
     def from_line(line: bytes) -> Event | None:
         """Return the event of a line, None for a line that is none (cut off by a crash, or from another version)."""
         try:
-            entry = safe_json.parse(line)
+            entry = safe_json.parse(line, surrogates=True)
             state = JobState(entry["state"])
         except (ValueError, TypeError, KeyError):
             return None
@@ -207,6 +208,8 @@ def read_events(folder: Path, offset: int = 0, most_bytes: int | None = None) ->
     stream cannot be read; one that is not there has no events.
     """
     try:
+        if not stat.S_ISREG((folder / EVENTS).stat().st_mode):
+            raise JobError(f"{folder / EVENTS} is no file.")
         with (folder / EVENTS).open("rb") as stream:
             if stream.seek(0, os.SEEK_END) < offset:
                 offset = 0

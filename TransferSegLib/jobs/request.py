@@ -74,7 +74,11 @@ def read_request(folder: Path) -> JobRequest:
     path = folder / REQUEST
     # Everything about a job begins here; a folder behind a link would be written, and removed, elsewhere.
     refuse_links(folder.parent, folder, *(folder / name for name in WRITTEN), error_type=JobError)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise JobError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not exists:
         raise JobError(f"{folder} is not the folder of a job: there is no {REQUEST} in it.")
     content = read_json(path)
     if content.get("format") != FORMAT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def _state_and_last(folder: Path, request: JobRequest) -> tuple[JobState, Event 
     else:
         last = last_event(folder)  # the worker may have said its last word in between
         state = _without_worker(last, request)
-    if not state.ended and (folder / CANCEL).exists():
+    if not state.ended and os.path.lexists(folder / CANCEL):
         state = JobState.CANCELLING
     return state, last
 

@@ -74,11 +74,19 @@ def list_jobs(jobs: Path | None = None) -> list[Path]:
     """Return the folders of all jobs, the oldest first; raises JobError when the folder of jobs cannot be read."""
     jobs = jobs or jobs_folder()
     try:
-        return sorted(each for each in jobs.iterdir() if not each.name.startswith(".") and (each / REQUEST).is_file())
+        return sorted(each for each in jobs.iterdir() if not each.name.startswith(".") and _is_job(each))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise JobError(f"The jobs in {jobs} cannot be listed: {error.strerror or error}.") from error
+
+
+def _is_job(folder: Path) -> bool:
+    """Tell whether a folder is that of a job, or cannot be looked into, which is then told of it alone."""
+    try:
+        return (folder / REQUEST).is_file()
+    except OSError:
+        return True
 
 
 def find_job(name: str, jobs: Path | None = None) -> Path:
