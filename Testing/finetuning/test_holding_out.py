@@ -21,7 +21,7 @@ def dataset(groups: list[str]) -> Dataset:
         Case(f"case-{n:02d}", Path("scan"), Path("labels"), NAMES, group=group) for n, group in enumerate(groups)
     )
     label_set = LabelSet(tuple(Structure(name, n, (n, 0, 0)) for n, name in enumerate(NAMES, start=1)))
-    return Dataset(Path("."), "d", "", "", "CT", label_set, cases)
+    return Dataset(Path(), "d", "", "", "CT", label_set, cases)
 
 
 def lacking(folds: tuple, drawn: dict[str, tuple[str, ...]], names: tuple[str, ...]) -> list[tuple[int, str]]:
@@ -48,7 +48,7 @@ def test_more_folds_are_made_where_two_cannot_hold_everything() -> None:
     drawn = dict(zip(cases.ids, [("a", "b"), ("b", "c"), ("a", "c")], strict=True))
     assert fewest_folds(cases, 1, drawn, NAMES) == 3
     assert not lacking(plan_folds(cases, 3, 1, drawn, NAMES), drawn, NAMES)
-    assert fewest_folds(cases, 1, {id: NAMES for id in cases.ids}, NAMES) == 2
+    assert fewest_folds(cases, 1, dict.fromkeys(cases.ids, NAMES), NAMES) == 2
 
 
 def test_what_one_patient_has_cannot_be_judged() -> None:
@@ -57,7 +57,7 @@ def test_what_one_patient_has_cannot_be_judged() -> None:
     assert unjudged_structures(cases, drawn, ("a", "b")) == ("a",)
     assert unjudged_structures(cases, drawn, ()) == (), "what the parent knows is judged by the parent's own word"
     one = dataset(["p1", "p1"])
-    assert unjudged_structures(one, {id: ("a",) for id in one.ids}, ("a",)) == (), "slabs judge it"
+    assert unjudged_structures(one, dict.fromkeys(one.ids, ("a",)), ("a",)) == (), "slabs judge it"
 
 
 @settings(max_examples=60, deadline=None)
