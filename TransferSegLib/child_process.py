@@ -84,11 +84,7 @@ def read_in_child(
     if python is None:
         advice = f" {reading.without_python}" if reading.without_python else ""
         raise error(f"{path} can only be read with a Python interpreter, and none was found.{advice}")
-    try:
-        temporary = tempfile.TemporaryDirectory(prefix="transferseg-", ignore_cleanup_errors=True)
-    except OSError as problem:
-        raise error(f"{path} cannot be read: there is no place for temporary files ({problem}).") from problem
-    with temporary as folder:
+    with tempfile.TemporaryDirectory(prefix="transferseg-") as folder:
         try:
             words = [folder, str(path.absolute()), *reading.words]
             limits = Limits.for_input(path, reading.with_folder)
@@ -98,10 +94,7 @@ def read_in_child(
         result_path = Path(folder) / RESULT_FILE
         if end.exit_code != 0 or not result_path.is_file():
             raise error(_bad_end(reading, end, limits))
-        try:
-            result = json.loads(result_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as problem:  # the disk became full, or no file can be opened any more
-            raise error(f"{path} cannot be read: what was read could not be handed on ({problem}).") from problem
+        result = json.loads(result_path.read_text(encoding="utf-8"))
         if "error" in result:
             raise error(str(result["error"]))
         yield Path(folder), result

@@ -15,7 +15,6 @@ from TransferSegLib.finetuning.held_out_scores import CaseComparison, ParentWord
 from TransferSegLib.finetuning.holding_out import Fold, divide, held_out_slabs, learned_structures
 from TransferSegLib.finetuning.label_change import plan_label_change
 from TransferSegLib.finetuning.report import report_text
-from TransferSegLib.finetuning.time_plan import plan_time, training_seconds
 from TransferSegLib.finetuning.whole_progress import WholeProgress
 from TransferSegLib.progress import Progress
 
@@ -70,18 +69,6 @@ def test_words_of_the_parent(world: Any) -> None:
     translated = words.translated(values, {one.name: one.label for one in parent})
     of = {one.name: one.label for one in change.label_set}
     assert translated.tolist() == [0, of["keep"], of["new name"], of["pair"], of["pair"], 0, 0]
-
-
-def test_time_is_divided_evenly() -> None:
-    left_s = training_seconds(10, spent_s=30, prediction_s=5, held_out=5, reported=3)
-    assert left_s == 600 - 30 - 5 * 11
-    plan = plan_time(left_s, patients=5)
-    assert plan.folds == 5 and plan.minutes_each * 60 * 6 == pytest.approx(left_s)
-    assert plan_time(100.0, patients=8).folds == 4 and "not enough time" in plan_time(100.0, patients=8).text
-    assert plan_time(1.0, patients=8).folds == 2
-    assert plan_time(None, patients=30).folds == 10 and plan_time(None, patients=30).minutes_each == 0
-    assert plan_time(None, patients=1).folds == 2 and plan_time(None, 30, 4).folds == 4
-    assert training_seconds(1, spent_s=200, prediction_s=5, held_out=5, reported=0) == pytest.approx(18)
 
 
 def test_progress_of_the_whole() -> None:
@@ -164,3 +151,18 @@ def test_report_for_a_person() -> None:
     assert "transferseg models rollback 'our clinic'" in report_text(result | {"current": True})
     worse = result | {"evidence": result["evidence"] | {"verdict": "worse"}}
     assert "promote 'our clinic' 3 --force" in report_text(worse)
+
+
+def test_what_earlier_processes_spent_is_done() -> None:
+    """A resumed run is not at the beginning, and a part that was gone on with is no measure for the next."""
+    now = [0.0]
+    seen: list[Progress] = []
+    whole = WholeProgress(seen.append, {}, lambda: now[0])
+    whole.resume(100.0)
+    whole.estimate({"fold 2": 50, "fold 3": 50})
+    whole.begin("fold 2", "Fold")
+    assert seen[-1].fraction == pytest.approx(0.5) and seen[-1].seconds_left == pytest.approx(100)
+    now[0] = 5.0
+    whole.end(tells=False)
+    whole.begin("fold 3", "Fold")
+    assert seen[-1].seconds_left == pytest.approx(50), "the rest of one fold took 5 s; a whole one takes 50"

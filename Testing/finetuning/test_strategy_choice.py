@@ -27,7 +27,7 @@ from TransferSegLib.finetuning.label_change import unchanged
 from TransferSegLib.finetuning.report import report_text
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.strategy_choice import Choice, choose, judging_folds, strategies_to_try, with_strategies
-from TransferSegLib.finetuning.time_plan import plan_time
+from TransferSegLib.finetuning.time_plan import Amount, Speeds, plan_time
 from TransferSegLib.finetuning.undertaking import undertake
 from TransferSegLib.models.versions_history import history
 from TransferSegLib.progress import Progress
@@ -173,10 +173,13 @@ def test_the_strategy_asked_for_by_name_is_meant(tmp_path: Path) -> None:
 
 
 def test_time_for_the_choice() -> None:
-    plan = plan_time(300.0, patients=5, extra=2)
-    assert plan.folds == 5 and plan.minutes_each * 60 * 8 == pytest.approx(300)
-    assert "2 more serve to choose" in plan.text and "choose" not in plan_time(300.0, 5).text
-    assert plan_time(100.0, patients=5, extra=4).folds == 2
+    """Eight candidates share what is left of 10 min when a twentieth is kept in reserve."""
+    speeds = Speeds(0.0, 0.0, 0.0, 0.0, 0.1, 0.5, 0.0, 0.0)
+    amount = Amount(5, 5, 5, 2, 0, tail_steps=300, steps=400, patches=16, tail_share=0.35, cache_share=0.6, extra=2)
+    plan = plan_time(10.0, amount, speeds)
+    assert plan.folds == 5 and plan.minutes_each * 60 * 8 == pytest.approx(570)
+    assert "2 more candidates serve to choose" in plan.text
+    assert "choose" not in plan_time(10.0, replace(amount, extra=0), speeds).text
 
 
 def test_adapt_makes_one_model_by_one_strategy(world: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -71,6 +73,13 @@ def add_parser(subparsers: Any) -> None:
     promotion.add_argument("--no-promote", action="store_true", help="keep the new version unused, also a better one")
     add_device_option(parser)
     parser.add_argument("--library", type=Path, metavar="FOLDER", help="another model library than your own")
+    parser.add_argument(
+        "--plan",
+        "--dry-run",
+        action="store_true",
+        dest="plan",
+        help="show what would be done in the time, and what cannot be, and stop (some seconds: speeds are measured)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for other programs")
     changes = parser.add_argument_group("structures that change (those not named are kept, or added)")
     changes.add_argument("--renamed", nargs=2, action="append", metavar=("NEW", "OLD"), help="a new name for one")
@@ -83,7 +92,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fine-tune and print what came of it."""
+    started = time.monotonic()  # loading PyTorch takes some of the minutes
     request = _request(arguments)
+    if arguments.plan:
+        return _show_plan(request, arguments)
     if arguments.background:
         return _start_in_background(request, arguments)
     from TransferSegLib.finetuning.finetune import finetune
@@ -91,11 +103,30 @@ def run(arguments: argparse.Namespace) -> int:
 
     with nullcontext() if arguments.json else progress_shown() as progress, interruptible() as cancel:
         try:
-            result = finetune(request, progress, cancel).to_json()
+            result = finetune(request, progress, cancel, tell=_tell, started=started).to_json()
         except Cancelled:
             raise Cancelled("Stopped. What was done is kept: give the same command again to go on.") from None
     print(json.dumps(result, indent=1, ensure_ascii=False) if arguments.json else report_text(result))
     return 0
+
+
+def _tell(line: str) -> None:
+    """Say what is planned, beside the progress: standard output is for the result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show_plan(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
+    """Print what would be done; exit code 2 where the minutes do not suffice."""
+    from TransferSegLib.finetuning.planning import foresee
+
+    with nullcontext() if arguments.json else progress_shown() as progress, interruptible() as cancel:
+        foreseen = foresee(request, progress, cancel)
+    if arguments.json:
+        print(json.dumps(foreseen.to_json(), indent=1, ensure_ascii=False))
+    else:
+        lines = [f"Plan: {foreseen.text}" if foreseen.plan is not None else foreseen.text, *foreseen.warnings]
+        print("\n".join([*lines, "Nothing was started."]))
+    return 0 if foreseen.plan is not None else 2
 
 
 def _start_in_background(request: FineTuneRequest, arguments: argparse.Namespace) -> int:

@@ -60,10 +60,9 @@ class CandidateTrainer:
         self._cache: FeatureCache | None = None
         self.rounds: int | None = None
 
-    @property
-    def has_features(self) -> bool:
-        """Whether features have been computed in this process."""
-        return self._cache is not None
+    def use(self, work: Undertaking) -> None:
+        """Train by what was decided meanwhile: another strategy, or the last layers alone."""
+        self._work = work
 
     def close(self) -> None:
         """Forget the features."""
@@ -120,7 +119,9 @@ class CandidateTrainer:
         shares = self.shares_features(knobs.strategy)
         if shares and self._cache is None:
             self.compute_features(cases)
-        report = self._whole.begin(part, title, self._inside_training(knobs))
+        reached = self._folder.read_state(_state_file(name))
+        spent_s = 0.0 if reached is None else float(reached.get("spent_s", 0.0))
+        report = self._whole.begin(part, title, self._inside_training(knobs, spent_s))
         adapted = adapt(
             self._work.parent,
             training,
@@ -130,14 +131,14 @@ class CandidateTrainer:
             cache=self._cache if shares else None,
             progress=report,
             cancel=self._cancel,
-            save=lambda reached: self._folder.write_state(_state_file(name), reached),
-            resume=self._folder.read_state(_state_file(name)),
+            save=lambda state: self._folder.write_state(_state_file(name), state),
+            resume=reached,
             clock=self._clock,
         )
         candidate = Candidate.of(adapted)
         self._folder.write_state(_trained_file(name), dict(vars(candidate)))
         self._folder.forget(_state_file(name))
-        self._whole.end()
+        self._whole.end(tells=reached is None)
         return candidate
 
     def forget(self, name: str) -> None:
@@ -145,12 +146,12 @@ class CandidateTrainer:
         self._folder.forget(_state_file(name))
         self._folder.forget(_trained_file(name))
 
-    def _inside_training(self, knobs: FineTuningConfiguration) -> Callable[[Progress], float]:
-        """Return what tells from a report of ``adapt`` how much of a training is done."""
+    def _inside_training(self, knobs: FineTuningConfiguration, spent_s: float) -> Callable[[Progress], float]:
+        """Return what tells from a report of ``adapt`` how much of a training is done, ``spent_s`` of it before."""
         tail = 0.3 if knobs.has_tail_stage else 0.0
 
         def done(report: Progress) -> float:
-            by_time = self._whole.elapsed_s / (60.0 * knobs.minutes) if knobs.minutes > 0 else 0.0
+            by_time = (spent_s + self._whole.elapsed_s) / (60.0 * knobs.minutes) if knobs.minutes > 0 else 0.0
             by_steps = 0.0
             if report.stage == "Training the last layers":
                 by_steps = tail * report.fraction

@@ -197,7 +197,7 @@ def cache_features(
     fits, Cancelled between two patches.
     """
     rounds = min(patches_per_case or configuration.patches_per_case, _rounds(parent, cases, change, configuration))
-    patch_bytes = _patch_bytes(parent, change, configuration)
+    patch_bytes = bytes_of_patch(parent.width, change, configuration)
     on_disk = rounds * len(cases) * patch_bytes > configuration.memory_bytes
     side = configuration.tail_patch + 2 * halo(configuration.tail)
     dtype = torch.float16 if device.dtype == torch.float16 else torch.bfloat16
@@ -276,19 +276,19 @@ class _EntryMaker:
         )
 
 
-def _patch_bytes(parent: UNet3D, change: LabelChange, configuration: FineTuningConfiguration) -> int:
+def bytes_of_patch(width: int, change: LabelChange, configuration: FineTuningConfiguration) -> int:
     """Return the bytes of one cached patch: maps, labels, judged voxels, the parent's probabilities."""
     inner = configuration.tail_patch**3
     outer = (configuration.tail_patch + 2 * halo(configuration.tail)) ** 3
     teacher = 2 * inner * len(change.groups()) if configuration.distillation > 0 else 0
-    return 2 * outer * channels_at(configuration.tail, parent.width) + 2 * inner + teacher
+    return 2 * outer * channels_at(configuration.tail, width) + 2 * inner + teacher
 
 
 def _rounds(
     parent: UNet3D, cases: Sequence[PreparedCase], change: LabelChange, configuration: FineTuningConfiguration
 ) -> int:
     """Return how many patches a case fit into the budget; raises TrainingError when there is not room for one."""
-    needed = _patch_bytes(parent, change, configuration) * len(cases)
+    needed = bytes_of_patch(parent.width, change, configuration) * len(cases)
     if not cases:
         raise TrainingError("There is no case to learn from.")
     if needed > configuration.cache_bytes:

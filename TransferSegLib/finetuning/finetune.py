@@ -20,24 +20,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from TransferSegLib.errors import ModelError
 from TransferSegLib.finetuning.candidates import Candidate, CandidateTrainer, Cases, learnable_cases
 from TransferSegLib.finetuning.evidence import Evidence, changed_without_correction, weigh
 from TransferSegLib.finetuning.fold_comparisons import FoldComparisons, candidate_name
 from TransferSegLib.finetuning.held_out_scores import CaseComparison
-from TransferSegLib.finetuning.holding_out import Fold, learned_structures, plan_folds
+from TransferSegLib.finetuning.holding_out import Fold, learned_structures
+from TransferSegLib.finetuning.planning import check_outputs, runs_of, unjudged_note
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.run_folder import RUNS_NAME, RunFolder
-from TransferSegLib.finetuning.run_parts import FEATURES, PARENT, READING, PartEstimates, training_part
+from TransferSegLib.finetuning.run_folder import RunFolder
+from TransferSegLib.finetuning.run_parts import READING, SAVING, training_part
+from TransferSegLib.finetuning.run_planner import RunPlanner
 from TransferSegLib.finetuning.single_parts import note_on_single_parts, single_parts, with_single_parts
-from TransferSegLib.finetuning.strategy_choice import (
-    CHOOSING_FOLDS,
-    Choice,
-    choose,
-    choosing_folds,
-    judging_folds,
-    with_strategies,
-)
-from TransferSegLib.finetuning.time_plan import FEATURE_SHARE, MOST_FOLDS, TimePlan, plan_time, training_seconds
+from TransferSegLib.finetuning.strategy_choice import Choice, choose, choosing_folds, judging_folds
+from TransferSegLib.finetuning.time_ledger import TimeLedger, overrun_note
+from TransferSegLib.finetuning.time_plan import TimePlan
 from TransferSegLib.finetuning.undertaking import Undertaking, undertake
 from TransferSegLib.finetuning.whole_progress import WholeProgress
 from TransferSegLib.models.description import finite
@@ -87,7 +84,7 @@ class FineTuned:
             "not_corrected": list(changed_without_correction(self.evidence.rows)),
             "forgetting": finite(list(self.fates)),
             "time": self.plan.text,
-            "notes": list(work.notes),
+            "notes": [*work.notes, *overrun_note(work.request.minutes, self.seconds)],
             "seconds": round(self.seconds, 1),
         }
 
@@ -97,17 +94,22 @@ def finetune(
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
     clock: Callable[[], float] = time.monotonic,
+    tell: Callable[[str], None] = lambda line: None,
+    started: float | None = None,
 ) -> FineTuned:
     """Make a new version of a model from corrected cases; called again after an interruption it goes on.
 
-    Progress is of the whole: stage in words, fraction, seconds left. Raises DatasetError, ModelError, TrainingError
-    and DeviceError with a line for a person, Cancelled at a safe point.
+    Progress is of the whole: stage in words, fraction, seconds left. ``tell`` gets the plan, in words, before the work
+    begins, and what changes it. ``started`` is the moment of the clock at which the minutes begin (None: now). Raises
+    DatasetError, ModelError, TrainingError (TooLittleTime where the minutes do not suffice) and DeviceError with a line
+    for a person, Cancelled at a safe point.
     """
-    started = clock()
+    started = clock() if started is None else started
     work = undertake(request, cancel)
-    runs = request.project / RUNS_NAME if request.runs is None else request.runs
-    with RunFolder(runs, work.identity()) as folder:
-        return _Run(work, folder, progress, cancel, clock, started).run()
+    check_outputs(work)
+    with RunFolder(runs_of(request), work.identity()) as folder:
+        ledger = TimeLedger(request.minutes, folder, clock, started)
+        return _Run(work, folder, ledger, progress, cancel, clock, tell).run()
 
 
 class _Run:
@@ -117,38 +119,36 @@ class _Run:
         self,
         work: Undertaking,
         folder: RunFolder,
+        ledger: TimeLedger,
         progress: ProgressCallback | None,
         cancel: CancelToken | None,
         clock: Callable[[], float],
-        started: float,
+        tell: Callable[[str], None],
     ) -> None:
         """Set up a run that has not begun, or goes on."""
-        self._work, self._tried = with_strategies(work)
-        self._folder = folder
-        self._cancel, self._clock, self._started = cancel, clock, started
+        self._folder, self._ledger, self._cancel, self._clock, self._tell = folder, ledger, cancel, clock, tell
         self._parent_copy = folder.pin(work.parent_path)
-        self._saved = folder.read_plan()
-        precision = None if self._saved is None else getattr(torch, self._saved["precision"])
-        self._device: Device = choose_device(work.request.device, precision)
-        self._log: list[str] = []
-        folds = max(2, min(work.patients, 5))
-        candidate_s = 60.0 * work.request.minutes * 0.7 / (folds + 1 + self._extra)
         self._whole = WholeProgress(progress, {}, clock)
+        self._planner = RunPlanner(work, folder, ledger, self._whole, cancel, clock)
+        precision = self._planner.precision
+        self._device: Device = choose_device(
+            work.request.device, None if precision is None else getattr(torch, precision)
+        )
+        self._log: list[str] = []
         self._trainer = CandidateTrainer(self._work, folder, self._device, self._whole, cancel, clock)
-        estimates = PartEstimates(len(work.dataset.cases), folds, candidate_s=candidate_s)
-        self._whole.estimate(estimates.of_all(self._tried, self._trainer.shares_features()))
 
     @property
-    def _extra(self) -> int:
-        """Candidates that are only trained to choose a strategy."""
-        return CHOOSING_FOLDS * (len(self._tried) - 1)
+    def _work(self) -> Undertaking:
+        """What is done: what was asked for, less what there is no time for, by the strategy that was chosen."""
+        return self._planner.work
 
     def run(self) -> FineTuned:
         """Do what is left and return the result."""
         try:
+            self._foresee()
             cases = self._read()
             made = self._comparisons(cases)
-            plan, folds = self._plan(cases, made.ask_parent())
+            plan, folds = self._plan(cases, made)
             self._say(f"{self._work.reference}: {self._device}, {plan.text}")
             planned = _Planned(cases, made, plan, folds)
             choice = self._choose(planned)
@@ -163,11 +163,22 @@ class _Run:
             version = self._keep(final, evidence, plan, choice, single)
         finally:
             self._trainer.close()
+        seconds, fates = self._ledger.spent_s, tuple(final.fates)
         self._folder.remove()
-        fates = tuple(final.fates)
-        return FineTuned(version, self._work, evidence, plan, fates, self._clock() - self._started, choice)
+        return FineTuned(version, self._work, evidence, plan, fates, seconds, choice)
 
     # The parts, in order.
+
+    def _foresee(self) -> None:
+        """Plan before any work; a run whose minutes do not suffice leaves nothing behind."""
+        try:
+            plan = self._planner.draft(self._device)
+        except BaseException:
+            if not self._ledger.earlier_s:
+                self._folder.remove()
+            raise
+        for line in (*([] if plan is None else [f"Plan: {plan.text}"]), *unjudged_note(self._work)):
+            self._tell(line)
 
     def _read(self) -> Cases:
         """Bring all cases to the model's grid."""
@@ -192,61 +203,44 @@ class _Run:
             self._clock,
         )
 
-    def _plan(self, cases: Cases, prediction_s: float) -> tuple[TimePlan, tuple[Fold, ...]]:
-        """Decide on folds and time, or return what was decided before."""
-        work, knobs, trainer = self._work, self._work.configuration, self._trainer
-        if self._saved is not None:
-            plan = TimePlan(**self._saved["time"])
-            folds = tuple(Fold.from_json(fold) for fold in self._saved["folds"])
-            trainer.rounds = self._saved["rounds"]
-            self._estimate(plan, prediction_s)
-            return plan, folds
-        left_s: float | None = None
-        if work.request.minutes > 0:
-            spent_s = self._clock() - self._started
-            per_fold = -(-len(cases) // min(work.patients, work.request.most_folds or MOST_FOLDS))
-            held_out = len(cases) + self._extra * per_fold
-            left_s = training_seconds(
-                work.request.minutes, spent_s, prediction_s, held_out, min(len(cases), knobs.report_cases)
-            )
-        if trainer.shares_features():
-            began = self._clock()
-            trainer.compute_features(cases, None if left_s is None else FEATURE_SHARE * left_s)
-            if left_s is not None:
-                left_s -= self._clock() - began
-        plan = plan_time(left_s, work.patients, work.request.most_folds, self._extra)
-        names = work.change.label_set.names
-        drawn = {id: learned_structures([case], names) for id, case in cases.items()}
-        folds = plan_folds(work.dataset, plan.folds, knobs.seed, drawn, work.fresh)
-        self._saved = {
-            "precision": str(self._device.dtype).removeprefix("torch."),
-            "time": plan.to_json(),
-            "folds": [fold.to_json() for fold in folds],
-            "rounds": trainer.rounds,
-        }
-        self._folder.write_plan(self._saved)
-        self._estimate(plan, prediction_s)
+    def _plan(self, cases: Cases, made: FoldComparisons) -> tuple[TimePlan, tuple[Fold, ...]]:
+        """Ask the parent, then decide on folds and time, or return what was decided before."""
+        prediction_s = made.ask_parent()
+        self._ledger.save()
+        plan, folds = self._planner.settle(cases, prediction_s, self._trainer, self._device)
+        made.use(self._work)
+        self._ledger.save()
+        self._tell(f"Plan, as measured: {plan.text}" if plan.minutes_each > 0 else f"Plan: {plan.text}")
         return plan, folds
+
+    def _entry(self, planned: _Planned, number: int, strategy: str, title: str) -> dict[str, Any]:
+        """Return the entry of one fold's comparisons, see ``FoldComparisons``, and account for its time."""
+        name = candidate_name(number, strategy)
+        minutes = self._planner.minutes_of(name)
+        made = planned.comparisons
+        entry = made.entry(number, planned.folds[number], strategy, minutes, title)
+        self._planner.took(name, made.training_s.get(strategy), made.compare_s)
+        self._ledger.save()
+        return entry
 
     def _choose(self, planned: _Planned) -> Choice | None:
         """Try every strategy on the first folds and go on with the best; None where there is nothing to choose."""
-        if len(self._tried) == 1:
+        candidates = self._planner.tried
+        if len(candidates) == 1:
             return None
         folds, groups = planned.folds, self._work.groups
         numbers = choosing_folds(folds)
-        tried: dict[str, list[CaseComparison]] = {strategy: [] for strategy in self._tried}
+        tried: dict[str, list[CaseComparison]] = {strategy: [] for strategy in candidates}
         for number in numbers:
             for strategy, comparisons in tried.items():
-                entry = planned.entry(number, strategy, f"Trying '{strategy}' {number + 1} of {len(numbers)}")
+                entry = self._entry(planned, number, strategy, f"Trying '{strategy}' {number + 1} of {len(numbers)}")
                 self._say(f"{candidate_name(number, strategy)}: {json.dumps(finite(entry['comparisons']))}")
                 comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
         choice = choose(tried, groups, len(judging_folds(folds, groups)) < len(folds))
         self._say(choice.text)
-        self._work = self._work.by_strategy(choice.strategy)
-        left = [(number, choice.strategy) for number in range(len(folds)) if number not in numbers]
-        candidate_s = 60.0 * planned.time.minutes_each or planned.comparisons.training_s.get(choice.strategy, 0.0)
-        estimates = PartEstimates(len(planned.cases), len(folds), candidate_s=candidate_s)
-        self._whole.estimate(estimates.of_candidates(left, choice.strategy))
+        self._planner.chosen(choice.strategy, folds)
+        planned.comparisons.use(self._work)
+        self._trainer.use(self._work)
         return choice
 
     def _hold_out(self, planned: _Planned, judging: Sequence[int]) -> tuple[list[CaseComparison], list[str]]:
@@ -255,7 +249,7 @@ class _Run:
         unlearned: set[str] = set()
         folds, strategy, names = planned.folds, self._work.configuration.strategy, self._work.change.label_set.names
         for number in judging:
-            entry = planned.entry(number, strategy, f"Held-out comparison {number + 1} of {len(folds)}")
+            entry = self._entry(planned, number, strategy, f"Held-out comparison {number + 1} of {len(folds)}")
             self._say(f"fold {number + 1} of {len(folds)}: {json.dumps(finite(entry['comparisons']))}")
             comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
             unlearned |= set(entry["unlearned"])
@@ -291,11 +285,13 @@ class _Run:
 
     def _final(self, planned: _Planned) -> Candidate:
         """Train the candidate that is kept, on all cases."""
-        knobs = replace(self._work.configuration, minutes=planned.time.minutes_each)
+        knobs = replace(self._work.configuration, minutes=self._planner.minutes_of(_FINAL))
+        knobs = replace(knobs, report_cases=self._planner.reported(knobs))
         part = training_part(len(planned.folds), knobs.strategy)
         learnable = learnable_cases(planned.cases)
         final = self._trainer.train(_FINAL, learnable, knobs, part, "Final training", planned.cases)
         self._say(f"{_FINAL}: {final.tail_steps} + {final.steps} steps")
+        self._ledger.save()
         return final
 
     def _keep(
@@ -321,29 +317,28 @@ class _Run:
         )
         lines = [*self._log, *(json.dumps(finite(line)) for line in final.history)]
         lines += [json.dumps(finite(start)) for start in final.starts]
-        return add_version(
-            work.library,
-            work.name,
-            work.describe(metrics, single),
-            final.state_dict,
-            record,
-            origin=self._parent_copy,
-            log="\n".join(lines) + "\n",
-            promote=work.request.promotion,
-            cancel=self._cancel,
-        )
+        self._whole.begin(SAVING, "Saving the version")
+        try:
+            return add_version(
+                work.library,
+                work.name,
+                work.describe(metrics, single),
+                final.state_dict,
+                record,
+                origin=self._parent_copy,
+                log="\n".join(lines) + "\n",
+                promote=work.request.promotion,
+                cancel=self._cancel,
+            )
+        except ModelError as error:
+            raise ModelError(
+                f"{error} The new version is trained, and kept in {self._folder.folder}: when that is mended, give the "
+                "same command again (or resume the job), and only the saving is left."
+            ) from error
 
     def _say(self, line: str) -> None:
         """Write a line into the version's log."""
         self._log.append(line)
-
-    def _estimate(self, plan: TimePlan, prediction_s: float) -> None:
-        """Tell the progress how long the candidates will take."""
-        parts = PartEstimates(len(self._work.dataset.cases), plan.folds, prediction_s, 60.0 * plan.minutes_each)
-        estimates = parts.of_all(self._tried, self._trainer.shares_features())
-        for done in (READING, PARENT, *([FEATURES] if self._trainer.has_features else [])):
-            estimates.pop(done)
-        self._whole.estimate(estimates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,10 +349,6 @@ class _Planned:
     comparisons: FoldComparisons
     time: TimePlan
     folds: tuple[Fold, ...]
-
-    def entry(self, number: int, strategy: str, title: str) -> dict[str, Any]:
-        """Return the entry of one fold's comparisons, see ``FoldComparisons``."""
-        return self.comparisons.entry(number, self.folds[number], strategy, self.time.minutes_each, title)
 
 
 def _choice_entry(choice: Choice | None) -> dict[str, Any]:

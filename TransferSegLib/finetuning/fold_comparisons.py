@@ -49,6 +49,12 @@ class FoldComparisons:
         self._scorer = HeldOutScorer(work.parent, work.change, work.dataset, device, self.grid, tolerance_mm)
         #: Seconds that training a candidate took by strategy, of those that were trained in this process.
         self.training_s: dict[str, float] = {}
+        #: Seconds that comparing a case took on average, of the last fold that was compared in this process.
+        self.compare_s: float | None = None
+
+    def use(self, work: Undertaking) -> None:
+        """Compare what is made by what was decided meanwhile: the last layers alone, or another strategy."""
+        self._work = work
 
     def ask_parent(self) -> float:
         """Let the parent predict every case once; returns the median seconds of one prediction, 0 where none was made.
@@ -106,6 +112,7 @@ class FoldComparisons:
         unlearned = fresh - learned_structures(training, names)
         comparisons = []
         which = _OneOfSeveral(len(held_out))
+        began = self._clock()
         report = self._whole.begin(held_out_part(number, strategy), title, which.done)
         for which.index, (case_id, case) in enumerate(zip(fold.held_out, held_out, strict=True)):
             found = self._scorer.compare(candidate, case, case_id, self._answer(case_id), report, self._cancel)
@@ -116,6 +123,7 @@ class FoldComparisons:
                 stage = f"Held-out case {which.index + 1} of {len(held_out)}"
                 report(Progress(stage, 1.0, dice=float(np.mean(measured))))
         self._whole.end()
+        self.compare_s = (self._clock() - began) / max(1, len(held_out))
         drawn = {name for case in held_out for name in learned_structures([case], names)}
         return {
             "comparisons": comparisons,

@@ -153,6 +153,12 @@ class HeldOutScorer:
         Raises DatasetError naming a case whose files cannot be used, and Cancelled between tiles.
         """
         by_candidate = self._predict(candidate, prepared, case_id, progress, cancel)
+        return self.compared(by_candidate, prepared, case_id, by_parent)
+
+    def compared(
+        self, by_candidate: np.ndarray, prepared: PreparedCase, case_id: str, by_parent: np.ndarray | None
+    ) -> CaseComparison:
+        """Return the scores of predictions, see ``compare``; ``by_candidate`` is changed."""
         case = self._dataset.case(case_id)
         reference, label_set, spacing_zyx_mm, judged = self._reference(case, prepared)
         new = self._change.label_set

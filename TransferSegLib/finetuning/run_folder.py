@@ -29,7 +29,7 @@ from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 
 #: In a project's folder: runs that were begun there and have not ended.
 RUNS_NAME = ".fine-tuning"
-_LOCK, _PLAN = "in-use.lock", "plan.json"
+_LOCK, _PLAN, _SPENT = "in-use.lock", "plan.json", "spent.json"
 #: A run nobody has touched for so long is not gone on with any more.
 _FORGOTTEN_S = 14 * 24 * 3600.0
 
@@ -107,6 +107,16 @@ class RunFolder:
             write_text_durably(self.folder / name, json.dumps(content, allow_nan=False) + "\n")
         except OSError as error:
             raise self._unwritable(name, error) from error
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds that earlier processes have spent on this run, 0 when it was not begun."""
+        seconds = (self.read_json(_SPENT) or {}).get("seconds")
+        return float(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else 0.0
+
+    def write_spent(self, seconds: float) -> None:
+        """Keep what was spent, all processes together; raises TrainingError."""
+        self.write_json(_SPENT, {"seconds": seconds})
 
     def read_plan(self) -> dict[str, Any] | None:
         """Return what was decided before the first candidate."""

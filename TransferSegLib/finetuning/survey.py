@@ -1,4 +1,4 @@
-"""What is drawn in every case, told from its label map before anything takes long: what cannot be learned is known then.
+"""What is drawn in every case, told from its label map before anything takes long.
 
 A structure can be reviewed in a case and have no voxel there: it is known to be absent. Nothing learns from that alone.
 """

@@ -1,69 +1,377 @@
-"""How the minutes that a user gives are divided: over the candidates that are held out from, and the one that is kept.
+"""What is done in the minutes that a user gives: how many folds, which layers, how many steps; or why it cannot be.
 
+The minutes are a bound for everything: reading, the parent's predictions, features, all candidates, comparing, saving.
 Every candidate gets the same time, those of the folds as the final one: evidence from candidates that were trained for
-less would speak of another model. The plan is made when it is known how long the parent takes for the cases, and how
-long computing features took.
+less would speak of another model. Where the steps that fit are too few to learn anything, there are fewer folds; then
+only the last layers are trained, on cached features; then it is refused, with the minutes that are needed.
+
+Speeds are measured on this machine (see ``measuring``), on one case and a few steps: every number is an "about".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from TransferSegLib.errors import TrainingError
 
 #: Features take at most this share of what is left for training.
 FEATURE_SHARE = 0.25
-#: Predictions that take nearly all of the time must leave this share of it for training; then it takes longer in all.
-_LEAST_SHARE = 0.3
 #: A fold is not trained for less than this if fewer folds can be made.
 _SHORTEST_FOLD_S = 20.0
 #: Leaving out every single patient is worth its time up to this number; then so many folds.
 MOST_FOLDS = 10
+#: Fewer steps than these teach too little to be worth a verdict (docs/fine-tuning.md, "Steps that are needed"): of the
+#: last layers on cached features, of all layers after those, and of all layers alone.
+LEAST_TAIL_STEPS, LEAST_FULL_STEPS, LEAST_STEPS_ALONE = 60, 20, 60
+#: The plan leaves this share of the minutes for what takes longer than it was measured.
+_RESERVE = 0.05
 #: No candidate has less, however little time is left.
-_SHORTEST_MINUTES = 0.05
+_SHORTEST_MINUTES = 1.0 / 60.0
+
+
+class TooLittleTime(TrainingError):
+    """The minutes do not suffice; ``minutes`` would."""
+
+    def __init__(self, message: str, minutes: float) -> None:
+        """Say so, and what would."""
+        super().__init__(message)
+        self.minutes = minutes
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds on this machine: of reading a case, predicting one whole, scoring one, a patch's features, steps.
+
+    ``candidate_s`` is what a candidate takes beside its training (networks, files), ``save_s`` what it takes to keep
+    the version, ``measuring_s`` what it took to measure.
+    """
+
+    read_s: float
+    predict_s: float
+    score_s: float
+    feature_s: float
+    tail_step_s: float
+    full_step_s: float
+    candidate_s: float
+    save_s: float
+    measuring_s: float = 0.0
+
+    def to_json(self) -> dict[str, float]:
+        """Return JSON values."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Amount:
+    """What there is to do. ``learnable`` cases have a voxel, ``fewest_folds`` hold every structure (see holding_out).
+
+    ``extra`` candidates only choose a strategy. ``trains_tail``: stage 1 runs; ``caches``: features are computed;
+    ``shares``: once, for all candidates. ``may_train_tail_only``: nobody asked for another way by name.
+    """
+
+    cases: int
+    learnable: int
+    patients: int
+    fewest_folds: int
+    reported: int
+    tail_steps: int
+    steps: int
+    patches: int
+    tail_share: float
+    cache_share: float
+    most_folds: int = MOST_FOLDS
+    extra: int = 0
+    parent_answers: bool = True
+    trains_tail: bool = True
+    caches: bool = True
+    shares: bool = True
+    starts_from_data: bool = False
+    may_train_tail_only: bool = True
+    #: Rounds of features that are computed already; None: they are still to be.
+    cached_rounds: int | None = None
+
+    @property
+    def wanted_folds(self) -> int:
+        """Folds where time does not matter."""
+        return 2 if self.patients < 2 else min(self.patients, max(2, self.most_folds))
+
+    def tail_only(self) -> Amount:
+        """Return the same with nothing but the last layers trained, by one strategy."""
+        return replace(self, steps=0, trains_tail=True, caches=True, shares=self.patients > 1, tail_share=1.0, extra=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
 class TimePlan:
-    """Folds and the minutes of each candidate (0: its steps decide); ``text`` says it to a person."""
+    """Folds and the minutes of each candidate (0: its steps decide); ``text`` says it to a person.
+
+    ``tail_steps`` and ``steps`` are about what a candidate will make, ``total_s`` about what everything takes (0: not
+    known), ``parts_s`` of what. ``tail_only``: nothing but the last layers is trained. ``extra`` candidates choose.
+    """
 
     folds: int
     minutes_each: float
     text: str
+    tail_steps: int = 0
+    steps: int = 0
+    tail_only: bool = False
+    extra: int = 0
+    total_s: float = 0.0
+    parts_s: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
         return dict(vars(self))
 
 
-def training_seconds(minutes: float, spent_s: float, prediction_s: float, held_out: int, reported: int) -> float:
-    """Return the seconds left for features and training all candidates.
+def plan_time(minutes: float, amount: Amount, speeds: Speeds, spent_s: float = 0.0) -> TimePlan:
+    """Return the plan for so many minutes, of which some are spent; 0 minutes: the steps decide.
 
-    ``prediction_s`` is what one prediction took; ``held_out`` cases will be predicted once more, ``reported`` ones
-    twice more.
+    Raises TooLittleTime, naming the minutes that are needed.
     """
-    limit_s = 60.0 * minutes
-    left_s = limit_s - spent_s - prediction_s * (held_out + 2 * reported)
-    return max(left_s, _LEAST_SHARE * limit_s)
+    if minutes <= 0:
+        return _described(_without_limit(amount, speeds, spent_s), amount, speeds, 0.0)
+    found = _fitting(minutes, amount, speeds, spent_s)
+    if found is None:
+        needed = _minutes_needed(amount, speeds, spent_s)
+        raise TooLittleTime(_refusal(minutes, needed, amount, speeds, spent_s), needed)
+    plan, actual = found
+    return _described(replace(plan, total_s=plan.total_s + spent_s), actual, speeds, minutes, amount)
 
 
-def plan_time(left_s: float | None, patients: int, most_folds: int | None = None, extra: int = 0) -> TimePlan:
-    """Return the plan for so many seconds of training (None: steps decide) and patients.
+def best_of_what_is_left(
+    limit_s: float, spent_s: float, amount: Amount, speeds: Speeds, asked: Amount | None = None
+) -> TimePlan:
+    """Return the plan for what is left when the parent has been asked, however little: then the smallest there is.
 
-    ``most_folds`` caps the number of folds. One patient has two folds (of slabs). ``extra`` candidates are trained for
-    the choice of a strategy only.
+    ``asked`` is what there was to do before an earlier plan left something out (None: the same).
     """
-    wanted = 2 if patients < 2 else min(patients, max(2, most_folds or MOST_FOLDS))
-    also = f" {extra} more serve to choose the strategy." if extra else ""
-    if left_s is None:
-        text = f"{wanted} folds and the final candidate, each for the number of steps set.{also}"
-        return TimePlan(wanted, 0.0, text)
-    affordable = int(left_s // _SHORTEST_FOLD_S) - 1 - extra
-    folds = max(2, min(wanted, affordable))
-    minutes = max(left_s / (folds + 1 + extra) / 60.0, _SHORTEST_MINUTES)
-    text = (
-        f"{60 * minutes:.0f} s at most for each of {folds} candidates that are compared with the parent on cases they "
-        f"did not see, and as much for the final one.{also}"
+    left_s = limit_s * (1 - _RESERVE) - spent_s
+    found = _fitting_seconds(left_s, amount, speeds, later=True)
+    if found is None:
+        smallest = amount.tail_only() if amount.may_train_tail_only else replace(amount, extra=0)
+        found = _planned(left_s, 2, smallest, speeds, later=True), smallest
+    plan, actual = found
+    plan = replace(plan, total_s=plan.total_s + spent_s, minutes_each=max(plan.minutes_each, _SHORTEST_MINUTES))
+    return _described(plan, actual, speeds, limit_s / 60.0, asked or amount)
+
+
+def planned_amount(plan: TimePlan, asked: Amount) -> Amount:
+    """Return what is left to do of what was asked for, after a plan has left out what there is no time for."""
+    if plan.tail_only:
+        return asked.tail_only()
+    return replace(asked, extra=plan.extra)
+
+
+def fixed_seconds(amount: Amount, folds: int, speeds: Speeds, later: bool = False) -> dict[str, float]:
+    """Return the seconds of all parts but features and training; ``later``: cases are read, and the parent is asked."""
+    held_out = amount.cases + amount.extra * -(-amount.cases // folds)
+    begin = (
+        {}
+        if later
+        else {
+            "reading": speeds.read_s * amount.cases,
+            "parent": speeds.predict_s * amount.cases * amount.parent_answers,
+        }
     )
-    if folds < wanted:
-        text += f" For {wanted} folds there was not enough time."
-    return TimePlan(folds, minutes, text)
+    return begin | {
+        "comparing": (speeds.predict_s + speeds.score_s) * held_out,
+        "candidates' files": speeds.candidate_s * (folds + 1 + amount.extra),
+        "forgetting": 2 * speeds.predict_s * amount.reported,
+        "saving": speeds.save_s,
+    }
+
+
+def candidate_steps(seconds: float, amount: Amount, speeds: Speeds, rounds: float) -> tuple[int, int]:
+    """Return about how many steps of the last layers and of all layers a candidate makes in so many seconds.
+
+    ``rounds`` patches of every case are cached, those of a candidate's own within its time.
+    """
+    patches = rounds * amount.learnable
+    used = 0.0
+    if amount.caches and not amount.shares:
+        used += min(
+            amount.patches * amount.learnable * speeds.feature_s, amount.tail_share * amount.cache_share * seconds
+        )
+    if amount.starts_from_data:
+        used += patches * speeds.tail_step_s / 3  # the tail runs forwards over every patch once
+    tail = 0
+    if amount.trains_tail:
+        tail = _whole((amount.tail_share * seconds - used) / max(speeds.tail_step_s, 1e-9), amount.tail_steps)
+    used += tail * speeds.tail_step_s
+    return tail, _whole((seconds - used) / max(speeds.full_step_s, 1e-9), amount.steps)
+
+
+def _whole(steps: float, most: int) -> int:
+    return int(min(max(steps, 0.0), most))
+
+
+def _fitting(minutes: float, amount: Amount, speeds: Speeds, spent_s: float) -> tuple[TimePlan, Amount] | None:
+    """Return the best plan that learns enough, and of what; None when there is none."""
+    return _fitting_seconds(60.0 * minutes * (1 - _RESERVE) - spent_s, amount, speeds)
+
+
+def _fitting_seconds(
+    left_s: float, amount: Amount, speeds: Speeds, later: bool = False
+) -> tuple[TimePlan, Amount] | None:
+    """Try everything, then fewer folds, no choice of a strategy, the last layers alone, and fewer folds of those."""
+    ways = [amount] if amount.extra == 0 else [amount, replace(amount, extra=0)]
+    ways += [amount.tail_only()] if amount.may_train_tail_only and (amount.steps or not amount.trains_tail) else []
+    for way in ways:
+        fewest = min(max(2, way.fewest_folds), way.wanted_folds)
+        for folds in sorted({*range(fewest, way.wanted_folds + 1), 2}, reverse=True):
+            plan = _planned(left_s, folds, way, speeds, later)
+            long_enough = folds <= fewest or 60 * plan.minutes_each >= _SHORTEST_FOLD_S or _is_whole(plan, way)
+            if long_enough and _learns_enough(plan, way):
+                return plan, way
+    return None
+
+
+def _planned(left_s: float, folds: int, amount: Amount, speeds: Speeds, later: bool) -> TimePlan:
+    """Return the plan with so many folds in so many seconds."""
+    candidates = folds + 1 + amount.extra
+    fixed = fixed_seconds(amount, folds, speeds, later)
+    training_s = left_s - sum(fixed.values())
+    features_s, rounds = 0.0, float(amount.patches)
+    if amount.caches and amount.shares and amount.cached_rounds is not None:
+        rounds = float(amount.cached_rounds)
+    elif amount.caches and amount.shares:
+        a_round = amount.learnable * speeds.feature_s
+        rounds = min(amount.patches, max(1.0, FEATURE_SHARE * training_s // max(a_round, 1e-9)))
+        features_s = rounds * a_round
+    each_s = (training_s - features_s) / candidates
+    tail, full = candidate_steps(each_s, amount, speeds, rounds)
+    parts = fixed | {"features": features_s, "training": candidates * _lasts(each_s, tail, full, amount, speeds)}
+    minutes_each = max(each_s, 0.0) / 60.0
+    return TimePlan(folds, minutes_each, "", tail, full, False, amount.extra, sum(parts.values()), parts)
+
+
+def _lasts(each_s: float, tail: int, full: int, amount: Amount, speeds: Speeds) -> float:
+    """Return the seconds of a candidate: less than it may have where it makes all its steps before."""
+    start_s = 0.5 * speeds.tail_step_s * amount.patches * amount.learnable * amount.starts_from_data
+    made = (tail >= amount.tail_steps or not amount.trains_tail) and full >= amount.steps
+    whole_s = start_s + tail * speeds.tail_step_s + full * speeds.full_step_s
+    return min(max(each_s, 0.0), whole_s) if made else max(each_s, 0.0)
+
+
+def _is_whole(plan: TimePlan, amount: Amount) -> bool:
+    """Whether a candidate makes all steps it is set."""
+    return plan.steps >= amount.steps and (plan.tail_steps >= amount.tail_steps or not amount.trains_tail)
+
+
+def _learns_enough(plan: TimePlan, amount: Amount) -> bool:
+    """Whether a candidate makes the steps below which nothing is learned (all of them, where fewer are set)."""
+    if plan.minutes_each <= 0:
+        return False
+    if not amount.trains_tail:
+        return plan.steps >= min(LEAST_STEPS_ALONE, amount.steps)
+    return plan.tail_steps >= min(LEAST_TAIL_STEPS, amount.tail_steps) and plan.steps >= min(
+        LEAST_FULL_STEPS, amount.steps
+    )
+
+
+def _without_limit(amount: Amount, speeds: Speeds, spent_s: float) -> TimePlan:
+    """Return the plan of a run that is ended by its steps."""
+    folds = amount.wanted_folds
+    candidates = folds + 1 + amount.extra
+    tail = amount.tail_steps if amount.trains_tail else 0
+    patches = amount.patches * amount.learnable * amount.caches
+    features_s = patches * speeds.feature_s * (1 if amount.shares else candidates)
+    each_s = tail * speeds.tail_step_s + amount.steps * speeds.full_step_s
+    each_s += 0.5 * speeds.tail_step_s * patches * amount.starts_from_data
+    parts = fixed_seconds(amount, folds, speeds) | {"features": features_s, "training": candidates * each_s}
+    total = spent_s + sum(parts.values())
+    return TimePlan(folds, 0.0, "", tail, amount.steps, False, amount.extra, total, parts)
+
+
+def _minutes_needed(amount: Amount, speeds: Speeds, spent_s: float) -> float:
+    """Return the fewest minutes for which there is a plan, rounded up to what a person would type."""
+    enough = 0.5
+    while _fitting(enough, amount, speeds, spent_s) is None and enough < 1e6:
+        enough *= 2
+    least = enough / 2 if enough > 0.5 else 0.0
+    for _ in range(20):
+        middle = (least + enough) / 2
+        if _fitting(middle, amount, speeds, spent_s) is None:
+            least = middle
+        else:
+            enough = middle
+    enough *= 1.1  # measured again, it is a little more
+    step = 0.5 if enough < 10 else 1.0 if enough < 60 else 10.0
+    return math.ceil(enough / step) * step
+
+
+def _refusal(minutes: float, needed: float, amount: Amount, speeds: Speeds, spent_s: float) -> str:
+    """Return why so few minutes are refused, and what to do."""
+    work = amount.tail_only() if amount.may_train_tail_only else replace(amount, extra=0)
+    fixed_s = sum(fixed_seconds(work, 2, speeds).values())
+    step = f"a step of the last layers {_seconds(speeds.tail_step_s)}"
+    if not work.trains_tail:
+        step = f"a training step {_seconds(speeds.full_step_s)}"
+    return (
+        f"{minutes:g} min are too few to learn anything from {_count(amount.cases, 'case')} on this machine: it needs "
+        f"about {needed:g} min (give --minutes {needed:g} or more). Reading, predicting and comparing alone take about "
+        f"{_seconds(fixed_s)}, {step}, and at least three candidates are trained. Fewer cases, or a faster device, "
+        "take less."
+    )
+
+
+def _described(plan: TimePlan, amount: Amount, speeds: Speeds, minutes: float, asked: Amount | None = None) -> TimePlan:
+    """Return the plan with its text; ``asked`` is what would have been done with more time."""
+    asked = amount if asked is None else asked
+    tail_only = (amount.steps == 0 and asked.steps > 0) or (amount.trains_tail and not asked.trains_tail)
+    steps = _steps_text(plan, tail_only)
+    each = f"{60 * plan.minutes_each:.0f} s at most and " if plan.minutes_each > 0 else ""
+    compared = "slabs" if amount.patients < 2 else "patients"
+    text = (
+        f"{plan.folds} candidates are compared with the parent on {compared} they did not see; a final one is kept: "
+        f"{each}{steps} each."
+    )
+    if plan.total_s:
+        of = f" of the {minutes:g} min given" if minutes > 0 else ""
+        text = f"About {_seconds(plan.total_s)}{of}: {text}"
+    if plan.extra:
+        text += f" {plan.extra} more candidates serve to choose the strategy."
+    text += _changes(plan, asked, tail_only)
+    return replace(plan, text=text, tail_only=tail_only)
+
+
+def _steps_text(plan: TimePlan, tail_only: bool) -> str:
+    parts = []
+    if plan.tail_steps:
+        parts.append(f"{plan.tail_steps} steps of the last layers")
+    if plan.steps:
+        parts.append(f"{plan.steps} steps of all layers")
+    return "about " + " and ".join(parts or ["no step"])
+
+
+def _changes(plan: TimePlan, asked: Amount, tail_only: bool) -> str:
+    """Return what is left out for want of time, as sentences after a space."""
+    text = ""
+    if tail_only:
+        text += " There is time for the last layers only; with more minutes all layers would be trained."
+    if asked.extra and not plan.extra:
+        text += " There is no time to choose among strategies."
+    if plan.folds < asked.wanted_folds:
+        text += f" For {asked.wanted_folds} candidates there is not enough time."
+    if plan.folds < min(asked.fewest_folds, asked.wanted_folds):
+        text += " With so few of them, a new structure may be missing in what one of them learns from."
+    return text
+
+
+def _seconds(seconds: float) -> str:
+    """Return a duration in round words."""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -34,6 +34,10 @@ class WholeProgress:
         self._part, self._title, self._started = "", "", 0.0
         self._inside: Callable[[Progress], float] = _fraction
 
+    def resume(self, earlier_s: float) -> None:
+        """Count what earlier processes have spent as done."""
+        self._done_s = earlier_s
+
     def estimate(self, estimates_s: Mapping[str, float]) -> None:
         """Say anew how long the parts that are not done will take; those not named are forgotten."""
         current = {self._part: self._left[self._part]} if self._part in self._left else {}
@@ -61,14 +65,15 @@ class WholeProgress:
         if self._callback is not None:
             self._callback(self._whole(report, min(1.0, max(0.0, self._inside(report)))))
 
-    def end(self) -> None:
-        """End the part."""
+    def end(self, tells: bool = True) -> None:
+        """End the part; ``tells`` is false of one that was gone on with, which is no measure for others of its kind."""
         if not self._part:
             return
         took = self.elapsed_s
         self._left.pop(self._part, None)
         kind = _kind(self._part)
-        self._left = {name: took if _kind(name) == kind else left for name, left in self._left.items()}
+        if tells:
+            self._left = {name: took if _kind(name) == kind else left for name, left in self._left.items()}
         self._done_s += took
         self._part = ""
 

@@ -6,6 +6,7 @@ same as a text for a person.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ RUNS = "runs"
 
 def run_finetune(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
     """Fine-tune, or go on; the result is described at the top."""
+    started = time.monotonic()  # loading PyTorch takes some of the minutes
     from TransferSegLib.finetuning.finetune import finetune
     from TransferSegLib.finetuning.report import report_text
     from TransferSegLib.finetuning.request import FineTuneRequest
 
     wanted = FineTuneRequest.from_json(request.parameters, request.device, folder / RUNS)
-    result = finetune(wanted, progress, cancel).to_json()
+    result = finetune(wanted, progress, cancel, tell=print, started=started).to_json()
     text = report_text(result)
     print(text)  # into the job's log
     return result | {"report": text}

@@ -1,0 +1,149 @@
+"""The plan of the minutes: a bound for everything; enough steps, or another plan, or a refusal that helps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from TransferSegLib.finetuning.time_ledger import CandidateMinutes, overrun_note
+from TransferSegLib.finetuning.time_plan import (
+    LEAST_FULL_STEPS,
+    LEAST_STEPS_ALONE,
+    LEAST_TAIL_STEPS,
+    Amount,
+    Speeds,
+    TimePlan,
+    TooLittleTime,
+    best_of_what_is_left,
+    plan_time,
+)
+
+#: Nothing but training takes time, a step of the last layers a tenth of one of all layers.
+BARE = Speeds(0.0, 0.0, 0.0, 0.0, 0.1, 1.0, 0.0, 0.0)
+REAL = Speeds(read_s=0.5, predict_s=2.0, score_s=0.5, feature_s=0.4, tail_step_s=0.1, full_step_s=0.5,
+              candidate_s=0.5, save_s=1.0)  # fmt: skip
+FIVE = Amount(cases=5, learnable=5, patients=5, fewest_folds=2, reported=0, tail_steps=300, steps=400, patches=16,
+              tail_share=0.35, cache_share=0.6)  # fmt: skip
+
+
+def test_time_is_divided_evenly() -> None:
+    """Of 10 min a twentieth is kept in reserve; 570 s for 5 folds and the final one: 95 s each."""
+    plan = plan_time(10, FIVE, BARE)
+    assert plan.folds == 5 and 60 * plan.minutes_each == pytest.approx(95)
+    # 33.25 s for the last layers are 332 steps, and there are 300; then 65 s for all layers.
+    assert (plan.tail_steps, plan.steps, plan.tail_only) == (300, 65, False)
+    assert plan.total_s == pytest.approx(570) and "About 9.5 min of the 10 min given" in plan.text
+
+
+def test_everything_beside_training_is_accounted_for() -> None:
+    plan = plan_time(10, replace(FIVE, reported=3), REAL)
+    beside = 5 * 0.5 + 5 * 2.0 + 5 * 2.5 + 6 * 0.5 + 2 * 3 * 2.0 + 1.0
+    training = 570 - beside
+    features = 5 * 0.4 * min(16, (0.25 * training) // (5 * 0.4))
+    assert 60 * plan.minutes_each == pytest.approx((training - features) / 6)
+    assert sum(plan.parts_s.values()) == pytest.approx(570) == pytest.approx(plan.total_s)
+
+
+def test_fewer_folds_then_the_last_layers_then_a_refusal() -> None:
+    """As the time gets shorter, with 8 patients and slow steps of all layers."""
+    eight = replace(FIVE, cases=8, learnable=8, patients=8)
+    kinds = []
+    for minutes in (60, 6, 2, 1, 0.5):
+        plan = plan_time(minutes, eight, BARE)
+        kinds.append((plan.folds, plan.tail_only))
+        assert plan.tail_steps >= LEAST_TAIL_STEPS and (plan.tail_only or plan.steps >= LEAST_FULL_STEPS)
+        assert "not enough time" in plan.text or plan.folds == 8
+        assert ("the last layers only" in plan.text) == plan.tail_only
+    assert kinds == [(8, False), (8, False), (2, False), (2, True), (2, True)]
+    with pytest.raises(TooLittleTime, match=r"^0\.1 min are too few to learn anything from 8 cases .* about 0\.5 min"):
+        plan_time(0.1, eight, BARE)
+
+
+def test_strategies_asked_for_by_name_are_not_replaced() -> None:
+    """'vanilla' has no last layers to fall back on, unless it was only the default for another modality."""
+    vanilla = replace(FIVE, trains_tail=False, caches=False, shares=False)
+    assert plan_time(2, vanilla, BARE).tail_only
+    named = replace(vanilla, may_train_tail_only=False)
+    with pytest.raises(TooLittleTime) as refused:
+        plan_time(2, named, BARE)
+    enough = plan_time(refused.value.minutes, named, BARE)
+    assert enough.steps >= LEAST_STEPS_ALONE and not enough.tail_only
+    choosing = replace(FIVE, extra=2)
+    assert plan_time(10, choosing, BARE).extra == 2
+    assert plan_time(2, choosing, BARE).extra == 0 and "no time to choose" in plan_time(2, choosing, BARE).text
+
+
+def test_few_steps_that_are_set_are_enough() -> None:
+    """Who sets 5 steps gets 5 steps, in however little time they can be made."""
+    few = replace(FIVE, tail_steps=3, steps=5)
+    plan = plan_time(1, few, BARE)
+    assert (plan.folds, plan.tail_steps, plan.steps) == (5, 3, 5) and plan.total_s == pytest.approx(6 * 5.3)
+
+
+def test_without_minutes_the_steps_decide() -> None:
+    plan = plan_time(0, replace(FIVE, patients=30, cases=30, learnable=30), REAL)
+    assert plan.folds == 10 and plan.minutes_each == 0 and (plan.tail_steps, plan.steps) == (300, 400)
+    assert plan.parts_s["training"] == pytest.approx(11 * (300 * 0.1 + 400 * 0.5))
+    assert plan_time(0, replace(FIVE, patients=1), REAL).folds == 2
+    assert plan_time(0, replace(FIVE, most_folds=4), REAL).folds == 4
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    minutes=st.floats(0.1, 120),
+    speeds=st.builds(
+        Speeds,
+        *(st.floats(0.001, top) for top in (5, 60, 20, 5, 2, 30, 5, 20)),
+    ),
+    cases=st.integers(1, 40),
+    patients=st.integers(1, 40),
+    tail=st.booleans(),
+)
+def test_no_plan_is_longer_than_the_minutes_and_every_refusal_names_enough(
+    minutes: float, speeds: Speeds, cases: int, patients: int, tail: bool
+) -> None:
+    amount = replace(FIVE, cases=cases, learnable=cases, patients=min(cases, patients), reported=min(3, cases))
+    amount = replace(amount, shares=tail and amount.patients > 1, trains_tail=tail, caches=tail)
+    try:
+        plan = plan_time(minutes, amount, speeds, spent_s=1.0)
+    except TooLittleTime as error:
+        assert error.minutes > minutes
+        plan = plan_time(error.minutes, amount, speeds, spent_s=1.0)
+        minutes = error.minutes
+    assert plan.total_s <= 60 * minutes and 2 <= plan.folds <= max(2, amount.patients)
+    assert plan.tail_steps >= LEAST_TAIL_STEPS or plan.steps >= LEAST_STEPS_ALONE
+
+
+def test_what_is_left_is_planned_however_little_it_is() -> None:
+    """Begun work is not thrown away: the smallest plan there is."""
+    plan = best_of_what_is_left(60.0, 58.0, FIVE, REAL)
+    assert plan.folds == 2 and plan.tail_only and plan.minutes_each > 0
+
+
+class Ledger:
+    def __init__(self, left_s: float) -> None:
+        self.left_s = left_s
+
+
+def test_candidates_get_less_where_time_ran_and_never_more() -> None:
+    plan = TimePlan(2, 1.0, "")
+    ledger = Ledger(300.0)
+    minutes = CandidateMinutes(plan, replace(FIVE, reported=0), BARE, ledger, {"fold-1": 3, "fold-2": 2}, {})  # type: ignore[arg-type]
+    assert minutes.of("fold-1") == 1.0, "as planned, although there is time for more"
+    minutes.done("fold-1")
+    ledger.left_s = 100.0
+    minutes.learn(compare_s=20.0)
+    # 100 s less 2 cases at 20 s, for the second fold and the final one.
+    assert 60 * minutes.of("fold-2") == pytest.approx(30)
+    ledger.left_s = -5.0
+    assert 60 * minutes.of("fold-2") == pytest.approx(30), "what was begun is gone on with as it was"
+    minutes.done("fold-2")
+    assert 60 * minutes.of("final") == pytest.approx(1.0)
+
+
+def test_longer_than_asked_for_is_told() -> None:
+    assert overrun_note(20, 20.5 * 60) == () and overrun_note(0, 1e6) == ()
+    assert overrun_note(20, 22 * 60) and "22.0 min, longer than the 20 min given" in overrun_note(20, 22 * 60)[0]

@@ -1,0 +1,206 @@
+"""How fast this machine is at what a fine-tuning does: measured on one case, some patches and a few steps, in seconds.
+
+It tells nothing of what else the machine will be busy with later: plans made of it say "about".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.finetuning.features import FeatureCache, cache_features
+from TransferSegLib.finetuning.head_start import start_at_random
+from TransferSegLib.finetuning.held_out_scores import CANONICAL_GRID, OWN_GRID, HeldOutScorer
+from TransferSegLib.finetuning.holding import Holding
+from TransferSegLib.finetuning.label_change import adapted_state
+from TransferSegLib.finetuning.names import FINETUNE, SCRATCH
+from TransferSegLib.finetuning.stages import TailTrainer, held_by_parent
+from TransferSegLib.finetuning.tail import input_side
+from TransferSegLib.finetuning.time_plan import Speeds
+from TransferSegLib.finetuning.undertaking import Undertaking
+from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.segmenting.devices import Device
+from TransferSegLib.training.cases import PreparedCase, prepare_case
+from TransferSegLib.training.patches import PatchSampler
+from TransferSegLib.training.trainer import Trainer
+
+#: What takes longer than this is done once; a prediction that is likely to is not made but calculated.
+_LONG_S = 4.0
+#: Scans of more voxels than these are compared on the model's grid (see ``held_out_scores``).
+_MOST_VOXELS = 4e7
+#: Bytes of weights that are written, read back and verified in a second; and what keeping a version takes beside.
+_BYTES_PER_S, _KEEPING_S = 4e7, 0.5
+
+
+def measure_speeds(
+    work: Undertaking,
+    device: Device,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Speeds:
+    """Return the speeds of an undertaking's parts on a device; raises DatasetError, TrainingError and Cancelled."""
+    began = clock()
+    stage = Stage("Measuring how fast this machine is", 5, progress, cancel)
+    timed = _Timer(clock)
+    knobs, change, dataset = work.configuration, work.change, work.dataset
+    case = _median_case(work)
+    spacing_mm, rule = knobs.preparation(work.parent.description)
+    read_s, prepared = timed.once(
+        lambda: prepare_case(dataset.case(case), dataset.label_set, change.label_set, spacing_mm, rule)
+    )
+    if not prepared.voxels:
+        raise TrainingError(
+            f"Case {case}: what is drawn is so small that nothing of it is left on the model's grid of "
+            f"{spacing_mm:g} mm. Draw more of it, or give a finer grid (spacing_mm in the configuration)."
+        )
+    stage.step()
+    stage.check()
+    feature_s, tail_step_s = 0.0, 0.0
+    if knobs.strategy != SCRATCH:
+        feature_s, cache = _features(work, prepared, device, timed, cancel)
+        stage.step()
+        stage.check()
+        with cache:
+            trainer = TailTrainer(_network(work, FINETUNE), cache, knobs, device, _holding(work, FINETUNE))
+            tail_step_s = timed.repeated(lambda: trainer.train_step(knobs.tail_rate), 4)
+    stage.step()
+    stage.check()
+    full_step_s = _full_step_s(work, prepared, device, timed) if knobs.steps else 0.0
+    stage.step()
+    stage.check()
+    predict_s, score_s = _prediction(work, case, prepared, device, timed, feature_s or full_step_s, cancel)
+    stage.step()
+    larger = float(np.mean([work.survey[id].volume_mm3 for id in dataset.ids])) / work.survey[case].volume_mm3
+    weights = sum(tensor.numel() * 4 for tensor in work.parent.state_dict.values())
+    return Speeds(
+        read_s=read_s * larger,
+        predict_s=predict_s * larger,
+        score_s=score_s * larger,
+        feature_s=feature_s,
+        tail_step_s=tail_step_s,
+        full_step_s=full_step_s,
+        candidate_s=0.2 + 2 * weights / _BYTES_PER_S,
+        save_s=_KEEPING_S + 4 * weights / _BYTES_PER_S,
+        measuring_s=clock() - began,
+    )
+
+
+_Result = TypeVar("_Result")
+
+
+class _Timer:
+    """Times calls; what is short is repeated, because the first time takes longer than the others.
+
+    Nothing is repeated any more when all together have taken long: a plan must not eat up the time it divides.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._all_s = clock, 0.0
+
+    def once(self, call: Callable[[], _Result]) -> tuple[float, _Result]:
+        """Return seconds and result."""
+        began = self._clock()
+        result = call()
+        took = self._clock() - began
+        self._all_s += took
+        return took, result
+
+    def repeated(self, call: Callable[[], object], times: int) -> float:
+        """Return the median seconds of the calls after the first; of the first alone where it takes long."""
+        took = [self.once(call)[0]]
+        while len(took) <= times and self._all_s < _LONG_S:
+            took.append(self.once(call)[0])
+        return float(np.median(took[1:] or took))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether enough time went into this."""
+        return self._all_s > _LONG_S
+
+
+def _median_case(work: Undertaking) -> str:
+    """Return the id of the case of median size among those with something drawn."""
+    drawn = work.drawn
+    ids = sorted((id for id in work.dataset.ids if drawn[id]), key=lambda id: work.survey[id].volume_mm3)
+    return ids[len(ids) // 2]
+
+
+def _features(
+    work: Undertaking, prepared: PreparedCase, device: Device, timed: _Timer, cancel: CancelToken | None
+) -> tuple[float, FeatureCache]:
+    """Return the seconds of a patch's features, and a cache of some."""
+    parent = work.parent.network()
+
+    def cached(patches: int) -> FeatureCache:
+        return cache_features(
+            parent, [prepared], work.change, work.configuration, device, patches_per_case=patches, cancel=cancel
+        )
+
+    first_s, cache = timed.once(lambda: cached(1))
+    if timed.is_long:
+        return first_s, cache
+    cache.close()
+    return timed.once(lambda: cached(1))
+
+
+def _network(work: Undertaking, strategy: str) -> UNet3D:
+    """Return the network a candidate begins with."""
+    width = work.parent.description.network.width
+    if strategy == SCRATCH:
+        width = work.configuration.scratch_width or width
+    network = UNet3D(work.change.label_set.classes, width)
+    initialise(network, work.configuration.seed)
+    if strategy != SCRATCH:
+        state, fresh = adapted_state(work.parent.state_dict, work.change)
+        start_at_random(state, fresh, work.configuration.seed)
+        network.load_state_dict(state)
+    return network
+
+
+def _holding(work: Undertaking, strategy: str) -> Holding | None:
+    return Holding(work.change) if work.configuration.distillation > 0 and strategy != SCRATCH else None
+
+
+def _full_step_s(work: Undertaking, prepared: PreparedCase, device: Device, timed: _Timer) -> float:
+    """Return the seconds of a step of all layers."""
+    knobs = work.configuration
+    strategy = SCRATCH if knobs.strategy == SCRATCH else FINETUNE
+    rules = replace(knobs, strategy=strategy).patch_configuration()
+    sampler = PatchSampler([prepared], work.change.label_set.mirrored_channels(), rules)
+    holding, held = _holding(work, strategy), None
+    if holding is not None:
+        held = held_by_parent(work.parent.network(), holding, knobs, device)
+    trainer = Trainer(_network(work, strategy), sampler, rules, device, held)
+    return timed.repeated(lambda: trainer.train_step(rules.learning_rate), 2)
+
+
+def _prediction(
+    work: Undertaking,
+    case: str,
+    prepared: PreparedCase,
+    device: Device,
+    timed: _Timer,
+    patch_s: float,
+    cancel: CancelToken | None,
+) -> tuple[float, float]:
+    """Return the seconds of predicting a whole scan and of scoring it; calculated from a patch where it takes long."""
+    voxels = float(np.prod(prepared.intensities.shape))
+    side = input_side(work.configuration.tail_patch)
+    likely_s = patch_s * max(1.0, voxels / side**3)
+    if likely_s > 3 * _LONG_S:
+        return likely_s, 0.2 * likely_s
+    on_model_grid = work.patients < 2 or float(np.prod(prepared.grid.scan_size_zyx)) > _MOST_VOXELS
+    grid = CANONICAL_GRID if on_model_grid else OWN_GRID
+    scorer = HeldOutScorer(work.parent, work.change, work.dataset, device, grid, work.request.tolerance_mm)
+    predict_s, answer = timed.once(lambda: scorer.parent_answer(prepared, case, None, cancel))
+    score_s, _ = timed.once(
+        lambda: scorer.compared(answer.copy(), prepared, case, answer if scorer.parent_knows else None)
+    )
+    return predict_s, score_s

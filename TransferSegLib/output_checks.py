@@ -1,0 +1,72 @@
+"""Whether results can be written where they are asked for, before long work: a place that refuses is known at once.
+
+Trying is the only sure way: permissions, read-only disks and other rules differ by system. What is tried is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from TransferSegLib.errors import TransferSegError
+
+
+def check_output_file(
+    path: Path, error: type[TransferSegError] = TransferSegError, makes_folders: bool = False
+) -> None:
+    """Raise an error unless a file of this path can be written, or written anew.
+
+    ``makes_folders``: whoever writes it makes the folders that are missing.
+    """
+    try:
+        if path.is_dir():
+            raise error(f"{path} is a folder, so no file can be written there: name a file in it.")
+        folder = path.absolute().parent
+        if not folder.exists() and not makes_folders:
+            raise error(f"{path} cannot be written: there is no folder {folder}. Make it first.")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise error(f"{path} exists and is write-protected: name another file.")
+        check_output_folder(folder, error)
+    except (OSError, ValueError) as reason:
+        raise error(f"{path} cannot be written: {_words(reason)}.") from reason
+
+
+def check_output_folder(folder: Path, error: type[TransferSegError] = TransferSegError) -> None:
+    """Raise an error unless files can be written into a folder, which need not be there yet."""
+    try:
+        place = _nearest(folder.absolute())
+        if not place.is_dir():
+            raise error(f"{folder} cannot be written: {place} is a file, not a folder.")
+        with tempfile.TemporaryDirectory(prefix=".transferseg-", dir=place):
+            pass
+    except (OSError, ValueError) as reason:
+        raise error(f"{folder} cannot be written: {_words(reason)}. Name another folder.") from reason
+
+
+def check_space(folder: Path, needed_bytes: float, error: type[TransferSegError] = TransferSegError) -> None:
+    """Raise an error when the disk of a folder (which need not be there) has less free space than is needed."""
+    try:
+        free = shutil.disk_usage(_nearest(folder.absolute())).free
+    except OSError:
+        return  # some network disks do not tell
+    if free < needed_bytes:
+        raise error(
+            f"The disk of {folder} has {_size(free)} left, and about {_size(needed_bytes)} are needed: free some space."
+        )
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the first above it that is there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _words(reason: OSError | ValueError) -> str:
+    return getattr(reason, "strerror", None) or str(reason)
+
+
+def _size(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
