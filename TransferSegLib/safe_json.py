@@ -17,8 +17,8 @@ from typing import Any
 LARGEST_BYTES = 64 * 2**20
 #: More nesting than any file of ours has.
 DEEPEST = 100
-#: As many as any whole number of ours has (a seed has up to 20).
-_MOST_DIGITS = 25
+#: More than any whole number of ours has, and few enough that a float holds it.
+_MOST_DIGITS = 300
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

@@ -6,12 +6,17 @@ Exit codes: 0 done, 2 something the user can put right (one line says what), 130
 from __future__ import annotations
 
 import argparse
+import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import NoReturn
+from pathlib import Path
+from typing import NoReturn, TextIO
 
+from TransferSegLib.clean_text import clean_output
 from TransferSegLib.errors import Cancelled, TransferSegError
 from TransferSegLib.version import code_version
 
@@ -30,6 +35,11 @@ _VERBS = (
     "study",
 )
 
+#: What the computer or a file can do to any command; whatever else is raised is a mistake of ours and shown as one.
+_OF_THE_COMPUTER = (OSError, MemoryError, OverflowError, RecursionError, UnicodeError)
+#: A wrong word on the command line is not repeated at any length.
+_LONGEST_MESSAGE = 1000
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
@@ -37,26 +47,99 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What a terminal or a pipe cannot show (a name in Japanese on cp1252) is escaped, and no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    with clean_output():
+        code = _run(argv)
+        for stream in (sys.stdout, sys.stderr):
+            if not _flushed(stream):
+                code = code or 2
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Do what a command line asks for, say what was wrong in one line, and return the exit code."""
+    try:
+        Path.cwd()
+    except OSError:
+        _say("the current folder is not there any more: change to another one.")
+        return 2
     try:
         parser = make_parser()
         arguments = parser.parse_args(argv)
         if not hasattr(arguments, "run"):
             parser.print_help()
             return 0
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except Cancelled as stopped:
-        print(f"transferseg: {stopped}", file=sys.stderr)
+        _say(str(stopped))
         return 130
     except KeyboardInterrupt:
-        print("transferseg: stopped.", file=sys.stderr)
+        _say("stopped.")
         return 130
     except TransferSegError as error:
-        print(f"transferseg: {error}", file=sys.stderr)
+        _say(str(error))
         return 2
     except BrokenPipeError:
         # The reader of our output went away (as `head` does): nothing to say, and nobody to say it to.
-        sys.stderr.close()
+        _forget(sys.stdout)
         return 0
+    except _OF_THE_COMPUTER as error:
+        _say(_reason(error))
+        return 2
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # what pathlib raises for one
+            raise
+        _say(f"{error}: give another path.")
+        return 2
+
+
+def _say(message: str) -> None:
+    """Print an error for a person, where that is possible."""
+    with suppress(OSError, ValueError):
+        print(f"transferseg: {message}", file=sys.stderr)
+
+
+def _reason(error: BaseException) -> str:
+    """Return in a line what a computer, a disk or a text that is none had against a command."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        full = " Is the disk full?" if error.errno == errno.ENOSPC else ""
+        return f"{where}{error.strerror}.{full}"
+    if isinstance(error, MemoryError):
+        return (
+            f"there is not enough memory for this ({error})." if str(error) else "there is not enough memory for this."
+        )
+    lines = str(error).splitlines()
+    return f"a value cannot be used: {lines[0][:200] if lines else type(error).__name__}."
+
+
+def _flushed(stream: TextIO | None) -> bool:
+    """Write what is left of an output; where that is refused (/dev/full), say so once and forget it."""
+    if stream is None:
+        return True
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        _forget(stream)
+    except ValueError:
+        return True  # closed
+    except OSError as error:
+        _forget(stream)
+        if stream is sys.stdout:
+            _say(f"the output cannot be written: {error.strerror or error}.")
+        return False
+    return True
+
+
+def _forget(stream: TextIO | None) -> None:
+    """Let what is left of an output go nowhere, so that Python does not fail at it when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        assert stream is not None
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,6 +147,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with 2, without the whole usage, in which it would not be found."""
+        message = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
         self.exit(2, f"transferseg: {message} (see: {self.prog} --help)\n")
 
 

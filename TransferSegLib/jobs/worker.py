@@ -15,8 +15,9 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
+from TransferSegLib.clean_text import CleanStream
 from TransferSegLib.errors import Cancelled, JobError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.jobs.diagnosis import write_worker_facts
@@ -211,11 +212,13 @@ def _into_log(folder: Path) -> None:
     for number in (1, 2):
         os.dup2(descriptor, number)
     os.close(descriptor)
-    sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    out, err = (
+        os.fdopen(os.dup(number), "w", encoding="utf-8", errors="backslashreplace", buffering=1) for number in (1, 2)
+    )
+    sys.stdout, sys.stderr = cast(TextIO, CleanStream(out)), cast(TextIO, CleanStream(err))
     with suppress(OSError):
         print(f"--- worker {os.getpid()} started {now_text()} with {sys.executable}")
-    faulthandler.enable(sys.stderr)
+    faulthandler.enable(err)
 
 
 if __name__ == "__main__":
