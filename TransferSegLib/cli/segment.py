@@ -57,6 +57,17 @@ def add_parser(subparsers: Any) -> None:
         "--preview", type=Path, metavar="PNG", help="picture of the result over three slices (several scans: a folder)"
     )
     parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="a scan that does not fit the model is an error: nothing is written of it, and the exit code is 2",
+    )
+    parser.add_argument(
+        "--modality",
+        default="",
+        metavar="WORD",
+        help="modality of the scans, e.g. CT or MR, where their files do not name it (DICOM files do)",
+    )
+    parser.add_argument(
         "--progress",
         choices=("text", "json"),
         default="text",
@@ -103,7 +114,16 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
             cancel.check()
             each = ScanToSegment(scan, output, preview)
             try:
-                segmentation = segment_file(segmenter, each, arguments.structures, arguments.series, progress, cancel)
+                segmentation = segment_file(
+                    segmenter,
+                    each,
+                    arguments.structures,
+                    arguments.series,
+                    progress,
+                    cancel,
+                    strict=arguments.strict,
+                    modality=arguments.modality,
+                )
             except (ScanError, MemoryError) as error:
                 failed += 1
                 message = str(error) or f"{scan}: not enough memory."
@@ -142,6 +162,8 @@ def _start_in_background(
         tuple(arguments.structures) if arguments.structures else None,
         arguments.memory,
         arguments.series,
+        arguments.strict,
+        arguments.modality,
     )
     title = scans[0].name if len(scans) == 1 else f"{len(scans)} scans"
     return start_in_background(
@@ -150,13 +172,17 @@ def _start_in_background(
 
 
 def report(scan: Path, output: Path, segmentation: Segmentation) -> str:
-    """Return the lines printed for a segmented scan: structures with volumes, where they are, what computed them."""
-    volumes = segmentation.volumes_ml()
-    rows = [(name, f"{volume:.1f}" if volume else "not found") for name, volume in volumes.items()]
+    """Return the lines printed for a segmented scan: structures with volumes, doubts, where they are, what computed."""
+    volumes, doubtful = segmentation.volumes_ml(), segmentation.fit.doubtful
+    rows = [
+        (name, (f"{volume:.1f}" if volume else "not found") + (" (do not trust)" if name in doubtful else ""))
+        for name, volume in volumes.items()
+    ]
     if not any(volumes.values()):
         rows.append(("(nothing found: is this the kind of scan the model is for? see transferseg models show)", ""))
+    doubts = "".join(f"warning: {line}\n" for line in segmentation.fit.lines())
     return (
-        f"{scan.name}\n{table(('structure', 'ml'), rows)}\n"
+        f"{scan.name}\n{table(('structure', 'ml'), rows)}\n{doubts}"
         f"written to {output} ({duration(segmentation.seconds)} on {segmentation.device})"
     )
 

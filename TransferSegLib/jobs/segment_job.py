@@ -37,7 +37,8 @@ class SegmentParameters:
 
     ``model`` is a name, folder or zip file (None: the bundled one), ``structures`` those to write (None: all),
     ``memory_gb`` the memory to stay within on a CPU (None: as ``Segmenter``), ``series`` the DICOM series where a
-    folder holds several.
+    folder holds several. With ``strict`` nothing is written of a scan that does not fit the model;
+    ``modality`` is DICOM's word for the scans' where their files do not hold it.
     """
 
     scans: tuple[ScanToSegment, ...]
@@ -45,6 +46,8 @@ class SegmentParameters:
     structures: tuple[str, ...] | None = None
     memory_gb: float | None = None
     series: str | None = None
+    strict: bool = False
+    modality: str = ""
 
     def __post_init__(self) -> None:
         """Raise JobError for parameters that cannot work."""
@@ -69,6 +72,8 @@ class SegmentParameters:
             "structures": None if self.structures is None else list(self.structures),
             "memory_gb": self.memory_gb,
             "series": self.series,
+            "strict": self.strict,
+            "modality": self.modality,
         }
 
     @staticmethod
@@ -88,6 +93,8 @@ class SegmentParameters:
                 None if structures is None else tuple(structures),
                 None if memory is None else float(memory),
                 entry.get("series"),
+                bool(entry.get("strict", False)),
+                str(entry.get("modality") or ""),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise JobError(
@@ -102,16 +109,25 @@ def segment_file(
     series: str | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
+    *,
+    strict: bool = False,
+    modality: str = "",
 ) -> Segmentation:
-    """Read, segment and write one scan; raises ScanError naming the file, and whatever ``Segmenter.segment`` raises."""
+    """Read, segment and write one scan; raises ScanError naming the file, and whatever ``Segmenter.segment`` raises.
+
+    ``modality`` is DICOM's word for the scan's modality where the file does not hold it. With ``strict`` a scan that
+    does not fit the model is a ScanError, and nothing is written.
+    """
     from TransferSegLib.scans.read import read_scan
     from TransferSegLib.scans.write import write_label_map
 
     image = read_scan(each.scan, series, cancel=cancel)
     try:
-        segmentation = segmenter.segment(image, structures, progress, cancel)
+        segmentation = segmenter.segment(image, structures, progress, cancel, modality)
     except ScanError as error:
         raise ScanError(f"{each.scan}: {error}") from error
+    if strict and not segmentation.fit.fits:
+        raise ScanError(f"{each.scan}: {' '.join(segmentation.fit.lines())} Nothing was written.")
     write_label_map(segmentation.label_map, each.output, segmentation.label_set)
     if each.preview is not None:
         from TransferSegLib.pictures.preview import draw_preview
@@ -121,7 +137,7 @@ def segment_file(
 
 
 def segmented_entry(each: ScanToSegment, segmentation: Segmentation) -> dict[str, Any]:
-    """Return JSON values of a segmented scan: files, device, seconds, volumes in ml by structure, notices."""
+    """Return JSON values of a segmented scan: files, device, seconds, volumes in ml by structure, notices, fit."""
     return {
         "scan": str(each.scan),
         "output": str(each.output),
@@ -129,6 +145,7 @@ def segmented_entry(each: ScanToSegment, segmentation: Segmentation) -> dict[str
         "seconds": round(segmentation.seconds, 2),
         "volumes_ml": {name: round(volume, 3) for name, volume in segmentation.volumes_ml().items()},
         "notices": list(segmentation.notices),
+        "fit": segmentation.fit.to_json(),
     }
 
 
@@ -150,7 +167,16 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
             segmenter = segmenter or _make_segmenter(parameters, request.device, progress)
             report(Progress("Reading the scan", 0.0))
             try:
-                segmentation = segment_file(segmenter, each, parameters.structures, parameters.series, report, cancel)
+                segmentation = segment_file(
+                    segmenter,
+                    each,
+                    parameters.structures,
+                    parameters.series,
+                    report,
+                    cancel,
+                    strict=parameters.strict,
+                    modality=parameters.modality,
+                )
             except (ScanError, MemoryError) as error:
                 message = str(error) or f"{each.scan}: not enough memory."
                 print(message)

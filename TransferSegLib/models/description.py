@@ -15,6 +15,7 @@ from typing import Any
 
 from TransferSegLib import safe_json
 from TransferSegLib.errors import ModelError, TransferSegError
+from TransferSegLib.fit.profile import FitProfile
 from TransferSegLib.scans.intensity import IntensityRule
 from TransferSegLib.structures import LabelSet
 
@@ -128,8 +129,8 @@ class ModelDescription:
     ``spacing_mm`` is the isotropic spacing of the canonical grid the network works on, ``spacing_inferred`` tells that
     it was concluded from other things than the model's makers' word. ``single_part`` names the structures
     of which only the largest connected part is kept. ``metrics`` holds results by data set, e.g.
-    ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``; a Dice that nobody could measure is null. The axes
-    of the grid are always LPS.
+    ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``; a Dice that nobody could measure is null. ``fit`` is
+    what a scan's fit is judged by, None of a model that does not say. The axes of the grid are always LPS.
     """
 
     name: str
@@ -147,6 +148,7 @@ class ModelDescription:
     provenance: Provenance
     spacing_inferred: bool = False
     single_part: tuple[str, ...] = ()
+    fit: FitProfile | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -178,7 +180,7 @@ class ModelDescription:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description; numbers in ``metrics`` that are not finite become null."""
-        return {
+        entry = {
             "format": FORMAT,
             "format_version": self.format_version,
             "name": self.name,
@@ -198,6 +200,7 @@ class ModelDescription:
             "metrics": finite(self.metrics),
             "provenance": self.provenance.to_json(),
         }
+        return entry if self.fit is None else entry | {"fit": self.fit.to_json()}
 
     @staticmethod
     def from_json(entry: Any) -> ModelDescription:
@@ -236,6 +239,7 @@ class ModelDescription:
             metrics=_object("metrics", entry.get("metrics", {})),
             provenance=Provenance.from_json(_required(entry, "provenance")),
             spacing_inferred=entry.get("spacing_inferred", False),
+            fit=FitProfile.from_json(entry.get("fit")),
             format_version=entry["format_version"],
         )
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.durable_writing import move
+from TransferSegLib.durable_writing import move, write_text_durably
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import (
     MODEL_FILE,
@@ -30,7 +30,7 @@ from TransferSegLib.models.archive import (
     parse_model_file,
     read_model_entry,
 )
-from TransferSegLib.models.description import ModelDescription, NetworkDescription
+from TransferSegLib.models.description import ModelDescription, NetworkDescription, parse_json
 from TransferSegLib.models.recovery import RETIRED, recover_saved
 from TransferSegLib.models.versions_state import current_folder
 from TransferSegLib.own_files import is_link
@@ -39,6 +39,7 @@ from TransferSegLib.part_names import abandoned, part_of
 if TYPE_CHECKING:
     import torch
 
+    from TransferSegLib.fit.profile import FitProfile
     from TransferSegLib.network.unet import UNet3D
 
 #: What torch.load and zipfile raise for files that were not written by torch.save or hold more than weights.
@@ -127,6 +128,22 @@ def save_model(
     except OSError as error:
         raise ModelError(f"The model cannot be written to {folder}: {error}.") from error
     return folder
+
+
+def set_profile(folder: Path, profile: FitProfile | None) -> None:
+    """Write the profile of a model in a folder into its model.json; nothing else changes. Raises ModelError."""
+    file = Path(folder) / MODEL_FILE
+    text = read_model_entry(Path(folder), MODEL_FILE)
+    parse_model_file(text, str(file))
+    entry = {key: value for key, value in parse_json(text, str(file)).items() if key != "fit"}
+    if profile is not None:
+        entry["fit"] = profile.to_json()
+    written = json.dumps(entry, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    parse_model_file(written.encode("utf-8"), str(file))
+    try:
+        write_text_durably(file, written)
+    except OSError as error:
+        raise ModelError(f"{file} cannot be written: {error}.") from error
 
 
 def model_files(

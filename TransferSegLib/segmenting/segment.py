@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
+from TransferSegLib.fit.check import check_fit, scan_reasons
+from TransferSegLib.fit.features import FeatureCollector
+from TransferSegLib.fit.reasons import Fit
+from TransferSegLib.fit.shapes import ScanShapes, shapes_of
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.progress import CancelToken, ProgressCallback
@@ -24,6 +28,7 @@ from TransferSegLib.scans.decode import LabelDecoder
 from TransferSegLib.scans.notices import notices_of
 from TransferSegLib.scans.read import read_scan
 from TransferSegLib.segmenting.devices import choose_device
+from TransferSegLib.segmenting.inference_network import DeepestMapsObserver
 from TransferSegLib.segmenting.memory import default_memory_gb
 from TransferSegLib.segmenting.parts import keep_largest_part
 from TransferSegLib.segmenting.predict import Predictor
@@ -37,7 +42,7 @@ _PROCESS_BYTES = 4e8
 class Segmentation:
     """A label map on the scan's own grid, the structures in it, what computed it and in how many seconds.
 
-    ``notices`` are lines for a person about how the scan was read.
+    ``notices`` are lines for a person about how the scan was read, ``fit`` tells whether the result can be trusted.
     """
 
     label_map: sitk.Image
@@ -45,6 +50,7 @@ class Segmentation:
     device: str
     seconds: float
     notices: tuple[str, ...] = ()
+    fit: Fit = field(default_factory=Fit)
 
     def volumes_ml(self) -> dict[str, float]:
         """Return the volume of every structure in millilitres, in the order of the label set; 0 for one not found."""
@@ -77,11 +83,13 @@ class Segmenter:
         structures: Iterable[str] | None = None,
         progress: ProgressCallback | None = None,
         cancel: CancelToken | None = None,
+        known_modality: str = "",
     ) -> Segmentation:
         """Segment one scan; ``structures`` names those to write (None: all), the others become background.
 
-        Raises ScanError for what is no scan, TransferSegError for an unknown structure, DeviceError for too little
-        memory, Cancelled when asked to stop.
+        ``known_modality`` is DICOM's word for the scan's modality where the image does not hold it itself. Raises
+        ScanError for what is no scan, TransferSegError for an unknown structure, DeviceError for too little memory,
+        Cancelled when asked to stop.
         """
         started = time.monotonic()
         description = self.model.description
@@ -94,29 +102,51 @@ class Segmenter:
             raise ScanError(
                 "The scan has intensities that are not numbers (NaN or infinite): repair or export it again."
             )
-        label_map = self._label_map(image, scan, selected, progress, cancel)
+        known = description.fit.features if description.fit is not None else None
+        collector = None
+        if known is not None:
+            collector = FeatureCollector(scan.intensities_zyx, scan.outside, known.usual)
+        # Every structure, be it asked for or not, tells whether the others lie where they should.
+        label_map = self._label_map(image, scan, progress, cancel, collector)
+        fit = check_fit(
+            scan_reasons(image, description.modality, known_modality),
+            shapes_of(label_map, description.label_set),
+            description.fit,
+            description.label_set.names,
+            collector.features(known.familiar) if collector is not None and known is not None else None,
+        ).for_structures(selected.names)
+        label_map = _with_only(label_map, description.label_set, selected)
         seconds = time.monotonic() - started
-        return Segmentation(label_map, selected, str(self._predictor.device), seconds, notices_of(image))
+        return Segmentation(label_map, selected, str(self._predictor.device), seconds, notices_of(image), fit)
+
+    def look_at(self, image: sitk.Image, cancel: CancelToken | None = None) -> tuple[ScanShapes, FeatureCollector]:
+        """Return what a model's profile is made of: the structures found in a scan, and its deepest maps."""
+        description = self.model.description
+        _check_is_scan(image)
+        scan = canonical_scan(image, description.spacing_mm, description.intensity)
+        collector = FeatureCollector(scan.intensities_zyx, scan.outside, keep=True)
+        label_map = self._label_map(image, scan, None, cancel, collector)
+        return shapes_of(label_map, description.label_set), collector
 
     def _label_map(
         self,
         image: sitk.Image,
         scan: CanonicalScan,
-        selected: LabelSet,
         progress: ProgressCallback | None,
         cancel: CancelToken | None,
+        observer: DeepestMapsObserver | None,
     ) -> sitk.Image:
         """Predict tile by tile and write each tile's labels to the scan's own voxels."""
         every = self.model.description.label_set
-        values = [0, *(s.label if selected.find(s.name) else 0 for s in every)]
+        values = [0, *(structure.label for structure in every)]
         tile_bytes = self._memory_bytes - self._bytes_besides_tiles(image, scan)
-        prediction = self._predictor.predict(scan.intensities_zyx, scan.outside, tile_bytes, progress, cancel)
+        prediction = self._predictor.predict(scan.intensities_zyx, scan.outside, tile_bytes, progress, cancel, observer)
         decoder = LabelDecoder(scan.grid, values, prediction.channel_elsewhere)
         for part in prediction:
             decoder.write(part, part.tile.start_zyx)
             del part  # before the next tile is computed
         single = self.model.description.single_part
-        keep_largest_part(decoder.labels_zyx, [s.label for s in selected if s.name in single])
+        keep_largest_part(decoder.labels_zyx, [s.label for s in every if s.name in single])
         return decoder.label_map(image)
 
     def _bytes_besides_tiles(self, image: sitk.Image, scan: CanonicalScan) -> float:
@@ -144,6 +174,18 @@ def segment(
     image = scan if isinstance(scan, sitk.Image) else read_scan(scan, cancel=cancel)
     loaded = model if isinstance(model, Model) else load_model(find_model(model))
     return Segmenter(loaded, device, memory_gb).segment(image, structures, progress, cancel)
+
+
+def _with_only(label_map: sitk.Image, every: LabelSet, selected: LabelSet) -> sitk.Image:
+    """Return a label map without the structures that were not selected."""
+    others = [structure.label for structure in every if selected.find(structure.name) is None]
+    if not others:
+        return label_map
+    labels = sitk.GetArrayFromImage(label_map)
+    labels[np.isin(labels, others)] = 0
+    kept = sitk.GetImageFromArray(labels)
+    kept.CopyInformation(label_map)
+    return kept
 
 
 def _check_is_scan(image: sitk.Image) -> None:

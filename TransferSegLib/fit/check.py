@@ -1,0 +1,94 @@
+"""The one check of whether a scan fits a model; every front end shows what it finds.
+
+It warns where it can tell, and promises nothing where it cannot: see ``docs/fit.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import SimpleITK as sitk
+
+from TransferSegLib.fit.feature_profile import ScanFeatures
+from TransferSegLib.fit.intensities import MODALITY_KEY, modality_problem
+from TransferSegLib.fit.positions import missing_reasons, position_reasons, size_reasons
+from TransferSegLib.fit.profile import FitProfile
+from TransferSegLib.fit.reasons import FEATURES, INTENSITIES, MODALITY, NOTHING_FOUND, Fit, Reason, listed
+from TransferSegLib.fit.shapes import ScanShapes
+from TransferSegLib.scans.modality import modality_word
+
+#: Scans farther from the training ones than this are unlike them (about 1 is usual); small scans may be farther.
+_FARTHEST = 3.2
+_SMALL_SCAN_CELLS = 40
+#: Less than this share of a scan's tissue excites the network as in training: most of the scan is another region.
+_LEAST_FAMILIAR = 0.5
+#: Of at least four structures expected, so many found alone confirm nothing.
+_TOO_FEW, _OF = 2, 4
+NO_PROFILE = "sizes and positions of structures, and how the scan looks to the network: the model has no profile"
+NO_FEATURES = "how the scan looks to the network: the model's profile does not hold it"
+
+
+def scan_reasons(image: sitk.Image, modality: str, known: str = "") -> list[Reason]:
+    """Return the reasons that need no segmentation: modality and Hounsfield units.
+
+    ``modality`` is the model's, ``known`` DICOM's word for the scan's where the image itself does not hold it.
+    """
+    known = known or (image.GetMetaData(MODALITY_KEY) if image.HasMetaDataKey(MODALITY_KEY) else "")
+    problem = modality_problem(known, modality, sitk.GetArrayViewFromImage(image))
+    if not problem:
+        return []
+    is_named = bool(modality_word(known)) and modality_word(known) != modality_word(modality)
+    return [Reason(MODALITY if is_named else INTENSITIES, problem)]
+
+
+def check_fit(
+    reasons: Sequence[Reason],
+    shapes: ScanShapes,
+    profile: FitProfile | None,
+    names: Sequence[str],
+    features: ScanFeatures | None = None,
+) -> Fit:
+    """Return the fit of a segmented scan; ``reasons`` are those of ``scan_reasons``, ``names`` the model's structures.
+
+    ``profile`` None: the model has none, and only what needs none is checked.
+    """
+    found = list(reasons)
+    unchecked = []
+    if not shapes.found:
+        found.append(Reason(NOTHING_FOUND, "None of the model's structures was found in the scan."))
+    if profile is None:
+        unchecked.append(NO_PROFILE)
+    else:
+        found += structure_reasons(shapes, profile)
+        if profile.features is None:
+            unchecked.append(NO_FEATURES)
+        elif features is not None:
+            found += feature_reasons(features, profile)
+    return Fit.of(found, names, unchecked)
+
+
+def structure_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reason]:
+    """Yield what speaks against the structures found."""
+    known = [name for name in shapes.found if name in profile.structures]
+    expected = [one for one in profile.structures.values() if one.cases >= 0.9 * profile.cases]
+    if known and len(known) < _TOO_FEW and len(expected) >= _OF:
+        text = f"Only the {listed(known)} was found, of {len(profile.structures)} structures: nothing confirms it."
+        yield Reason(NOTHING_FOUND, text, tuple(known))
+    yield from position_reasons(shapes, profile)
+    yield from size_reasons(shapes, profile)
+    yield from missing_reasons(shapes, profile)
+
+
+def feature_reasons(features: ScanFeatures, profile: FitProfile) -> Iterator[Reason]:
+    """Yield that the scan looks unlike the training scans to the network, as a whole or for the most part."""
+    known = profile.features
+    if known is None or known.channels != len(features.mean):
+        return
+    farthest = _FARTHEST * (1 + 2 * (_SMALL_SCAN_CELLS / features.cells) ** 2)
+    distance = known.distance(features)
+    if distance > farthest:
+        times = f"{distance:.1f} times as far from the model's training scans as they are from one another"
+        yield Reason(FEATURES, f"The scan is of another kind or region than the model was trained on ({times}).")
+    elif features.familiar_share < _LEAST_FAMILIAR and features.cells > _SMALL_SCAN_CELLS:
+        share = f"{100 * features.familiar_share:.0f} %"
+        yield Reason(FEATURES, f"Only {share} of the scan looks like the region that the model was trained on.")
