@@ -51,9 +51,16 @@ def add_parser(subparsers: Any) -> None:
 def _verb(verbs: Any, name: str, run: Any, help: str) -> argparse.ArgumentParser:
     """Add one verb with the option that names the project."""
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
-    parser.add_argument("--project", type=Path, required=True, metavar="FOLDER", help="folder of the project")
+    parser.add_argument("--project", type=_folder, required=True, metavar="FOLDER", help="folder of the project")
     parser.set_defaults(run=run)
     return parser
+
+
+def _folder(text: str) -> Path:
+    """Return a folder's path; an empty one is a mistake, not the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return Path(text)
 
 
 def _add_add(verbs: Any) -> None:
@@ -98,6 +105,20 @@ def _add_add(verbs: Any) -> None:
     )
     patient.add_argument("--group", metavar="NAME", help="group of cases that are never divided; kept as it is")
     add.add_argument("--series", metavar="UID", help="DICOM series to read where a folder holds several")
+    add.add_argument(
+        "--modality", default="", metavar="WORD", help="the scan's, e.g. CT or MR (default: as DICOM says, or it looks)"
+    )
+    add.add_argument(
+        "--any-modality", action="store_true", help="add it even if it is of another modality than the project's cases"
+    )
+    add.add_argument(
+        "--overlap-priority",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="segments that win where segments of a .seg.nrrd file overlap (default: the later one in the file)",
+    )
     add.add_argument("--notes", default="", metavar="TEXT", help="a line that is kept with the revision")
     add.add_argument(
         "--progress",
@@ -144,6 +165,9 @@ def _add(arguments: argparse.Namespace, lines: JsonLines | None) -> AddedCase:
         patient=sys.stdin.readline().strip() if arguments.patient == "-" else arguments.patient,
         series=arguments.series,
         notes=arguments.notes,
+        modality=arguments.modality,
+        any_modality=arguments.any_modality,
+        overlap_priority=tuple(arguments.overlap_priority),
     )
     project = Project(arguments.project, create=True)
     shown = progress_shown() if lines is None else nullcontext(lines.report)

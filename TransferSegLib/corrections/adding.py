@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import SimpleITK as sitk
 
+from TransferSegLib.anatomy import readable_name
 from TransferSegLib.corrections.content_hash import hash_content, hash_volume, reviewed_values
 from TransferSegLib.corrections.inputs import (
     ImageSource,
@@ -23,12 +25,14 @@ from TransferSegLib.corrections.inputs import (
     read_named_labels,
     reviewed_structures,
 )
+from TransferSegLib.corrections.mirrored import exchanged_sides, turned_line
 from TransferSegLib.corrections.project_files import IMAGE, JUDGED, LABELS, PREDICTION, Incoming, has_case_folder
 from TransferSegLib.corrections.revisions import ModelReference, ProjectState, RetiredStructure, Revision, now_utc
 from TransferSegLib.datasets.dataset import Case, Dataset
-from TransferSegLib.errors import DatasetError
+from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.progress import Stage
 from TransferSegLib.scans.notices import notices_of
+from TransferSegLib.scans.read import read_label_map
 from TransferSegLib.structures import LabelSet, Structure
 
 #: Also a folder's name, on every system.
@@ -57,6 +61,10 @@ class CorrectedCase:
 
     ``patient`` is hashed like a DICOM PatientID to make the case's group, ``group`` is kept as it is; without both the
     group is that of the DICOM patient, else the case's id.
+
+    ``modality`` is the scan's (default: its DICOM header's word, else as it looks); one that is not the project's is
+    refused unless ``any_modality``. ``overlap_priority`` names the segments that win where segments of a file overlap,
+    the first before the others (default: the later one in the file).
     """
 
     image: ImageSource
@@ -72,6 +80,9 @@ class CorrectedCase:
     patient: str = ""
     series: str | None = None
     notes: str = ""
+    modality: str = ""
+    any_modality: bool = False
+    overlap_priority: tuple[str, ...] = ()
 
     def patient_id(self) -> str:
         """Return the patient's id where it decides the group, else ''."""
@@ -88,13 +99,15 @@ class CorrectedCase:
         image_hash = hash_volume(scan)
         stage.step("read the image")
         stage.check()
-        labels = read_named_labels(self.label_map, "the label map", scan, self.structures, known)
+        first = self.overlap_priority
+        labels = read_named_labels(self.label_map, "the label map", scan, self.structures, known, first)
+        _check_priority(first, labels.label_set)
         predicted = None
         if self.prediction is not None:
             names = self.prediction_structures
             if names is None and not names_itself(self.prediction):
                 names = self.structures
-            predicted = read_named_labels(self.prediction, "the prediction", scan, names, known)
+            predicted = read_named_labels(self.prediction, "the prediction", scan, names, known, first)
         judged = read_judged(self.judged, scan)
         reviewed = reviewed_structures(self.reviewed, labels.label_set, known)
         stage.step("read the label map")
@@ -134,6 +147,16 @@ class Submission:
         return list(needed.values())
 
 
+def _check_priority(names: Iterable[str], label_set: LabelSet) -> None:
+    """Raise DatasetError for a name that is to win overlaps and that no structure has."""
+    for name in names:
+        if label_set.find(name) is None and label_set.find(readable_name(name)) is None:
+            raise DatasetError(
+                f"'{name}' shall win where segments overlap, but the label map has no such structure. It has: "
+                f"{', '.join(label_set.names)}."
+            )
+
+
 def check_case_id(case_id: str) -> None:
     """Raise DatasetError unless an id can be the name of a folder on every system."""
     if not _CASE_ID.fullmatch(case_id) or _RESERVED.fullmatch(case_id):
@@ -144,16 +167,23 @@ def check_case_id(case_id: str) -> None:
 
 
 def place_case(
-    state: ProjectState | None, folder: Path, submission: Submission, group: str | None, incoming: Incoming
+    state: ProjectState | None,
+    folder: Path,
+    submission: Submission,
+    group: str | None,
+    incoming: Incoming,
+    modality: str = "",
 ) -> tuple[AddedCase, ProjectState]:
     """Write a case's label maps, move its files to their place, and return the state that names them.
 
     The project in ``folder`` is locked; ``state`` is what it holds now, None when it is new. ``group`` is None for the
-    group the case has already, or its own id. Raises DatasetError when the id is taken by another scan, ScanError and
-    OSError when the files cannot be written.
+    group the case has already, or its own id; ``modality`` is the project's where it names none yet. Raises
+    DatasetError when the id is taken by another scan, ScanError and OSError when the files cannot be written.
     """
     case_id, before = _identify(state, folder, submission)
     after, notes = _with_structures(state, folder, submission)
+    after = replace(after, dataset=replace(after.dataset, modality=after.dataset.modality or modality))
+    turned = _notes_on_orientation(state, submission, before)
     label_set = after.label_set.select(structure.name for structure in submission.structures())
     labels = submission.labels.renumbered(label_set)
     labels_hash = incoming.write_labels(labels, LABELS, label_set)
@@ -187,7 +217,13 @@ def place_case(
         prediction=None if submission.prediction is None else place / PREDICTION,
         notes=submission.asked.notes.strip(),
     )
-    notes = [*submission.notices, *_notes_on_case(revision, before), *notes, *_notes_on_structures(submission, names)]
+    notes = [
+        *turned,
+        *submission.notices,
+        *_notes_on_case(revision, before),
+        *notes,
+        *_notes_on_structures(submission, names),
+    ]
     return AddedCase(revision, before is not None, tuple(notes)), _counted(after.with_revision(revision), case_id)
 
 
@@ -275,6 +311,27 @@ def _notes_on_case(revision: Revision, before: Revision | None) -> list[str]:
     return [
         f"The scan is that of the case '{revision.case.id}': this is its revision {revision.number}, "
         f"revision {before.number} is kept."
+    ]
+
+
+def _notes_on_orientation(state: ProjectState | None, submission: Submission, before: Revision | None) -> list[str]:
+    """Return warnings for a label map that seems to lie upside down or mirrored in its scan, or has sides exchanged."""
+    labels, line = submission.labels, None
+    if submission.prediction is not None:
+        predicted = submission.prediction
+        line = turned_line(labels.image, labels.label_set, predicted.image, predicted.label_set, "the prediction")
+    elif before is not None and state is not None:
+        with suppress(ScanError):  # a damaged file of an earlier revision is told by ``check``
+            earlier = read_label_map(before.case.labels)
+            line = turned_line(
+                labels.image, labels.label_set, earlier, state.every_structure, f"revision {before.number}"
+            )
+    if line is not None:
+        return [line]
+    return [
+        f"WARNING: '{left.name}' lies to the right of '{right.name}': the label map or the scan may be mirrored, or "
+        "the names exchanged. Look at it before anything learns from it."
+        for left, right in exchanged_sides(labels.image, labels.label_set)
     ]
 
 

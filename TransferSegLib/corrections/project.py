@@ -17,7 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from TransferSegLib.corrections.adding import AddedCase, CorrectedCase, place_case
+import SimpleITK as sitk
+
+from TransferSegLib.corrections.adding import AddedCase, CorrectedCase, Submission, place_case
+from TransferSegLib.corrections.case_modality import check_modality, project_modality, scan_modality
 from TransferSegLib.corrections.dicom_patient import pseudonym
 from TransferSegLib.corrections.inputs import ImageSource
 from TransferSegLib.corrections.project_files import (
@@ -67,7 +70,13 @@ class Project:
 
         ``timeout_s`` is how long a change waits for one that another program is making.
         """
-        self.folder = Path(folder).resolve()
+        try:
+            self.folder = Path(folder).resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DatasetError(
+                f"The project in {folder!s} cannot be used: {getattr(error, 'strerror', None) or error}. Name another "
+                "folder."
+            ) from error
         self._create = create
         self.timeout_s = timeout_s
 
@@ -107,7 +116,10 @@ class Project:
         """
         stage = Stage("Adding a case", 4, progress, cancel)
         known = self._read()
+        if known is None:
+            self._check_place()
         submission = case.read(stage, None if known is None else known.label_set)
+        lines, modality = self._modality(known, submission)
         patient_id = case.patient_id()
         group = self._pseudonym(patient_id) if patient_id else case.group
         try:
@@ -118,12 +130,22 @@ class Project:
                 stage.check()
                 with self.changing(cancel) as change:
                     state = change.new_or_known if known is None else change.state
-                    added, state = place_case(state, self.folder, submission, group, incoming)
+                    added, state = place_case(state, self.folder, submission, group, incoming, modality)
                     change.save(state)
         finally:
             self.tidy()
         stage.step(added.revision.case.id)
-        return added
+        return replace(added, notes=(*lines, *added.notes))
+
+    @staticmethod
+    def _modality(known: ProjectState | None, submission: Submission) -> tuple[tuple[str, ...], str]:
+        """Return lines on a new scan's modality and that of the project; raises AnotherModality."""
+        asked, modality = submission.asked, project_modality(known)
+        if known is not None and any(one.image_hash == submission.image_hash for one in known.every_revision):
+            return (), modality
+        name = "the scan" if isinstance(asked.image, sitk.Image) else str(asked.image)
+        lines = check_modality(submission.scan, asked.modality, modality, asked.any_modality, name)
+        return lines, modality or scan_modality(submission.scan, asked.modality)
 
     def remove_case(self, case_id: str) -> Revision:
         """Put a case in the project's bin, from which ``restore_case`` brings it back; returns its latest revision.
@@ -234,6 +256,16 @@ class Project:
         with suppress(DatasetError), self.changing(timeout_s=_TIDY_TIMEOUT_S):
             pass
 
+    def _check_place(self) -> None:
+        """Raise DatasetError when the folder of a new project cannot be made, before any work."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise DatasetError(f"The project in {self.folder} cannot be made: that is a file. Name another folder.")
+        if not self.folder.parent.is_dir():
+            raise DatasetError(
+                f"The project in {self.folder} cannot be changed: No such file or directory: there is no folder "
+                f"{self.folder.parent}. Make it first, or name another folder."
+            )
+
     def _made(self) -> Path:
         """Return the project's folder, made if this may be a new project; raises DatasetError and OSError."""
         if self._create:
@@ -245,7 +277,14 @@ class Project:
     def _read(self) -> ProjectState | None:
         """Return the state, None when the project is still to be made; raises DatasetError with a way out."""
         file, backup = self.folder / FILE_NAME, self.folder / BACKUP_NAME
-        if not file.exists() and not backup.exists():
+        try:
+            is_there = file.exists() or backup.exists()
+        except OSError as error:  # a name too long, a folder that may not be looked into
+            raise DatasetError(
+                f"The project in {self.folder} cannot be read: {error.strerror or error}. Check the folder's name and "
+                "permissions."
+            ) from error
+        if not is_there:
             if not self._create:
                 raise _no_project(self.folder)
             return None
@@ -262,7 +301,8 @@ class Project:
 
     def _pseudonym(self, patient_id: str) -> str:
         """Return the group of a patient; the project's salt is made when it has none."""
-        file = self._made() / SALT_NAME
+        with self._saving():
+            file = self._made() / SALT_NAME
         with self._saving(), project_lock(self.folder, self.timeout_s):
             if not file.exists():
                 write_text_durably(file, f"{secrets.token_hex(32)}\n")
