@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import struct
@@ -197,9 +198,12 @@ def test_bomb_is_refused_by_its_declared_size(zipped: Path, monkeypatch: pytest.
     path = rewritten(zipped, (bomb, bytes(2 * 10**6)))
     assert path.stat().st_size < zipped.stat().st_size + 10_000
     monkeypatch.setattr(archive, "LARGEST_CARD_FILE", 10**6)
-    refused(path, "'bomb.png' would unpack to 2,000,000 bytes")
-    monkeypatch.setattr(archive, "LARGEST_ARCHIVE", 10**6)
-    refused(path, "would unpack to .* more than 1,000,000")
+    refused(path, "'bomb.png' in it would unpack to 2,000,000 bytes")  # a thousandfold: no picture
+    refused(rewritten(zipped, ("large.png", os.urandom(1_200_000))), "'large.png' would unpack to 1,200,000 bytes")
+    monkeypatch.undo()
+    monkeypatch.setattr(archive, "LARGEST_CARDS", 10**6)
+    many = [(f"{number}.png", os.urandom(300_000)) for number in range(4)]
+    refused(rewritten(zipped, *many), "texts and pictures would unpack to 1,200,000 bytes")
 
 
 def test_bomb_that_lies_about_its_size_is_refused(zipped: Path) -> None:

@@ -279,7 +279,7 @@ def test_newer_model_is_refused(saved: Path) -> None:
 
 
 def test_weights_of_another_width_name_the_layer(saved: Path) -> None:
-    resign(saved, as_bytes(UNet3D(classes=3, width=2).state_dict()))
+    resign(saved, as_bytes(dict(UNet3D(classes=3, width=2).state_dict())))
     with pytest.raises(ModelError, match=r"'down\.0\.first\.weight' has the shape \(2, 1, 3, 3, 3\) instead of \(1, 1"):
         load_model(saved)
 
@@ -287,7 +287,7 @@ def test_weights_of_another_width_name_the_layer(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (as_bytes([1, 2]), "by layer name"),
+        (as_bytes([1, 2]), "as TransferSeg writes them"),
         (as_bytes({1: torch.zeros(1)}), "lack the layer"),
         (as_bytes({"head.bias": torch.zeros(3)}, _use_new_zipfile_serialization=False), "as TransferSeg writes them"),
         (b"", "as TransferSeg writes them"),

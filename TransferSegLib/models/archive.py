@@ -22,6 +22,7 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import ModelDescription, parse_json
 from TransferSegLib.models.leaving import without_identifiers
 from TransferSegLib.part_names import abandoned, part_of
+from TransferSegLib.safe_json import read_bounded
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
@@ -32,10 +33,15 @@ KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 #: Largest accepted size in bytes of each kind of file, and of an archive's whole content.
-LARGEST_MODEL_FILE = 16 * 2**20
+LARGEST_MODEL_FILE = 4 * 2**20
 LARGEST_WEIGHTS_FILE = 2 * 2**30
 LARGEST_CARD_FILE = 32 * 2**20
-LARGEST_ARCHIVE = 2 * 2**30 + 256 * 2**20
+LARGEST_CARDS = 64 * 2**20
+#: Weights and pictures do not shrink much when they are packed; what grows more than this was made to fill a memory.
+_LARGEST_RATIO = 50
+_NOT_LOOKED_AT = 2**20
+#: Bytes of a weights file beside its values, of which each takes at most four.
+_WEIGHTS_OVERHEAD = 2**20
 _MOST_ENTRIES = 100
 #: A fixed date, so that the same model always gives the same archive.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -67,12 +73,16 @@ class WeightsRecord:
             raise ModelError("The model's entry 'weights' must hold the SHA-256 and the size of its weights file.")
         return WeightsRecord(digest.lower(), size)
 
+    def check_size(self, size: int, source: str) -> None:
+        """Raise ModelError unless the weights file has the size that was written down, before it is read."""
+        if size != self.size:
+            raise ModelError(
+                f"{source} has {size:,} bytes instead of {self.size:,}: it is incomplete. Get the model again."
+            )
+
     def check(self, weights: bytes, source: str) -> None:
         """Raise ModelError unless these are the bytes the record was made of; ``source`` names the file."""
-        if len(weights) != self.size:
-            raise ModelError(
-                f"{source} has {len(weights):,} bytes instead of {self.size:,}: it is incomplete. Get the model again."
-            )
+        self.check_size(len(weights), source)
         if sha256(weights).hexdigest() != self.sha256:
             raise ModelError(
                 f"{source} is not the file that the model's description was written for (its SHA-256 differs): "
@@ -84,23 +94,27 @@ def parse_model_file(text: bytes, source: str) -> tuple[ModelDescription, Weight
     """Return what a model.json says; raises ModelError naming ``source`` and what is wrong with it."""
     entry = parse_json(text, source)
     try:
-        description = ModelDescription.from_json(entry)
-        return description, WeightsRecord.from_json(entry.get("weights"))
+        description, record = ModelDescription.from_json(entry), WeightsRecord.from_json(entry.get("weights"))
+        largest = 4 * description.network.parameters + _WEIGHTS_OVERHEAD
+        if record.size > largest:
+            raise ModelError(f"Its weights would have {record.size:,} bytes; the network needs {largest:,} at most.")
+        return description, record
     except ModelError as error:
         raise ModelError(f"{source} cannot be used. {error}") from error
 
 
-def read_model_entry(path: Path, name: str) -> bytes:
+def read_model_entry(path: Path, name: str, record: WeightsRecord | None = None) -> bytes:
     """Return the content of one file, such as ``model.json``, of a model that is a folder or a zip file.
 
-    Raises ModelError when there is no model, the file is missing, too large, or the archive is not to be trusted.
+    With a ``record`` its size is compared before anything is read. Raises ModelError when there is no model, the file
+    is missing, too large, or the archive is not to be trusted.
     """
     if path.is_dir():
-        return _read_file(path / name, _largest(name))
+        return _read_file(path / name, _largest(name), record)
     if path.is_file():
         if path.suffix.lower() in KERAS_SUFFIXES:
             raise ModelError(f"{path} is a Keras file: import it first with: transferseg models import {path}")
-        return _read_zipped(path, name)
+        return _read_zipped(path, name, record)
     raise ModelError(f"There is no model at {path}: give a model's folder or zip file.")
 
 
@@ -112,7 +126,7 @@ def read_model_files(path: Path) -> dict[str, bytes]:
     """
     text = read_model_entry(path, MODEL_FILE)
     _, record = parse_model_file(text, file_in(path, MODEL_FILE))
-    weights = read_model_entry(path, WEIGHTS_FILE)
+    weights = read_model_entry(path, WEIGHTS_FILE, record)
     record.check(weights, file_in(path, WEIGHTS_FILE))
     cards = {name: read_model_entry(path, name) for name in _card_names(path)}
     return {MODEL_FILE: text, WEIGHTS_FILE: weights, **cards}
@@ -193,27 +207,33 @@ def _card_names(path: Path) -> list[str]:
         return sorted(name for name in _checked_entries(path, archive.infolist()) if _is_card(name))
 
 
-def _read_file(path: Path, largest: int) -> bytes:
+def _read_file(path: Path, largest: int, record: WeightsRecord | None = None) -> bytes:
     """Return a file's content; raises ModelError when it is missing, too large or cannot be read."""
     try:
         size = path.stat().st_size
         if size > largest:
             raise ModelError(f"{path} has {size:,} bytes, more than the {largest:,} that a model's file may have.")
-        return path.read_bytes()
+        if record is not None:
+            record.check_size(size, str(path))
+        return read_bounded(path, largest)
+    except ValueError as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
     except FileNotFoundError as error:
         raise ModelError(f"{path} is missing: {path.parent} is not a complete model.") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error}.") from error
 
 
-def _read_zipped(path: Path, name: str) -> bytes:
+def _read_zipped(path: Path, name: str, record: WeightsRecord | None = None) -> bytes:
     """Return one entry of an archive after checking all of them; raises ModelError."""
     with _opened(path) as archive:
         entries = _checked_entries(path, archive.infolist())
         if name not in entries:
             raise ModelError(f"{path} is not a model: there is no {name} in it.")
+        if record is not None:
+            record.check_size(entries[name].file_size, file_in(path, name))
         with archive.open(entries[name]) as stream:
-            content = stream.read(_largest(name) + 1)
+            content = stream.read(entries[name].file_size + 1)
     if len(content) != entries[name].file_size:
         raise ModelError(f"{path} is damaged: {name} has not the size the archive declares. Get the model again.")
     return content
@@ -236,9 +256,9 @@ def _checked_entries(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipf
     """
     if len(infos) > _MOST_ENTRIES:
         raise ModelError(f"{path} is not a model: it has {len(infos)} entries.")
-    total = sum(info.file_size for info in infos)
-    if total > LARGEST_ARCHIVE:
-        raise ModelError(f"{path} is refused: it would unpack to {total:,} bytes, more than {LARGEST_ARCHIVE:,}.")
+    packed = sum(info.compress_size for info in infos)
+    if packed > path.stat().st_size:
+        raise ModelError(f"{path} is refused: its entries lie over each other.")
     for info in infos:
         _check_entry(path, info)
     top = {PurePosixPath(info.filename).parts[0] for info in infos}
@@ -255,6 +275,9 @@ def _checked_entries(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipf
         if info.file_size > _largest(name):
             raise ModelError(f"{path} is refused: '{info.filename}' would unpack to {info.file_size:,} bytes.")
         entries[name] = info
+    cards = sum(info.file_size for name, info in entries.items() if _is_card(name))
+    if cards > LARGEST_CARDS:
+        raise ModelError(f"{path} is refused: its texts and pictures would unpack to {cards:,} bytes.")
     return entries
 
 
@@ -270,6 +293,8 @@ def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
         raise ModelError(f"{path} is refused: '{name}' in it is a link or a device, not a file.")
     if info.flag_bits & _ENCRYPTED:
         raise ModelError(f"{path} is encrypted: unpack it and give the folder.")
+    if info.file_size > _NOT_LOOKED_AT + _LARGEST_RATIO * info.compress_size:
+        raise ModelError(f"{path} is refused: '{name}' in it would unpack to {info.file_size:,} bytes.")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ModelError(f"{path} is refused: '{name}' in it is packed in a way that models do not use.")
 

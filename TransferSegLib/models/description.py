@@ -53,6 +53,18 @@ class NetworkDescription:
         _check_integer("network width", self.width, 1, _LARGEST_WIDTH)
         _check_integer("number of network classes", self.classes, 2, _LARGEST_CLASSES)
 
+    @property
+    def parameters(self) -> int:
+        """The number of values in the network's weights, counted from its layers (TransferSegLib.network.unet)."""
+        width, pairs = self.width, []
+        for level in range(4):
+            here = width * 2**level
+            pairs.append((1 if level == 0 else here, here, 2 * here))
+        for level in (2, 1, 0):
+            here = width * 2 ** (level + 1)
+            pairs.append((3 * here, here, here))
+        return 2 * width * self.classes + self.classes + sum(27 * a * b + b + 27 * b * c + c for a, b, c in pairs)
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
         return {"kind": self.kind, "width": self.width, "classes": self.classes}

@@ -24,8 +24,9 @@ _WEIGHTS_GROUP = "model_weights"
 #: Root groups of the newer format (``.weights.h5``), which lists no layers.
 _NEWER_FORMAT = ("layers", "_layer_checkpoint_dependencies")
 _MOST_NAMES = 10_000
-#: Deflate, the strongest packing in use, shrinks a thousandfold.
-_STRONGEST_PACKING = 1100
+#: Deflate, the strongest packing in use, shrinks a thousandfold; weights, which are noise, hardly at all.
+_STRONGEST_PACKING, _PACKING_OF_WEIGHTS = 1100, 20
+_NOT_LOOKED_AT = 2**20
 #: What h5py raises for files that are damaged in one way or another.
 _UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
@@ -72,7 +73,8 @@ class KerasArray:
                 "16, 32 or 64 bits."
             )
         needed = float(np.prod(self.shape, dtype=float)) * item_size
-        if needed > stored * (_STRONGEST_PACKING if packed else 1):
+        strongest = _STRONGEST_PACKING if needed <= _NOT_LOOKED_AT else _PACKING_OF_WEIGHTS
+        if needed > stored * (strongest if packed else 1):
             raise ModelError(
                 f"{self._path} is damaged: '{self.name}' should have {needed:,.0f} bytes and has {stored:,}."
             )

@@ -33,6 +33,7 @@ from TransferSegLib.models.archive import (
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, parse_json
 from TransferSegLib.models.recovery import RETIRED, recover_saved
 from TransferSegLib.models.versions_state import current_folder
+from TransferSegLib.models.weights_pickle import check_weights_file
 from TransferSegLib.own_files import is_link
 from TransferSegLib.part_names import abandoned, part_of
 
@@ -86,7 +87,7 @@ def check_weights(path: Path | str) -> None:
     """Raise ModelError when a model's weights are missing, damaged or of another model; needs no torch."""
     path = current_folder(_recovered(Path(path)))
     _, record = parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))
-    record.check(read_model_entry(path, WEIGHTS_FILE), file_in(path, WEIGHTS_FILE))
+    record.check(read_model_entry(path, WEIGHTS_FILE, record), file_in(path, WEIGHTS_FILE))
 
 
 def load_model(path: Path | str) -> Model:
@@ -97,7 +98,7 @@ def load_model(path: Path | str) -> Model:
     """
     path = current_folder(_recovered(Path(path)))
     description, record = parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))
-    weights = read_model_entry(path, WEIGHTS_FILE)
+    weights = read_model_entry(path, WEIGHTS_FILE, record)
     record.check(weights, file_in(path, WEIGHTS_FILE))
     state_dict = _parse_weights(weights, description.network, file_in(path, WEIGHTS_FILE))
     return Model(description, state_dict, path)
@@ -246,19 +247,15 @@ def _parse_weights(weights: bytes, network: NetworkDescription, source: str) -> 
     """Return the float32 state dict of a weights file; raises ModelError unless it is exactly the network's."""
     import torch
 
+    shapes = expected_shapes(network)
     try:
-        with zipfile.ZipFile(io.BytesIO(weights)) as archive:
-            unpacked = sum(info.file_size for info in archive.infolist())
-        # torch.save does not compress: a file that grows on reading was made to exhaust the memory.
-        if unpacked > len(weights):
-            raise ModelError(f"{source} is refused: it would unpack to {unpacked:,} bytes.")
+        check_weights_file(weights, len(shapes))
         state_dict = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{source} does not hold weights as TransferSeg writes them ({reason}).") from error
     if not isinstance(state_dict, Mapping):
         raise ModelError(f"{source} does not hold weights by layer name.")
-    shapes = expected_shapes(network)
     _check_shapes(state_dict, shapes, f"The weights of {source}")
     return {name: state_dict[name].to(torch.float32).contiguous() for name in shapes}
 
