@@ -1,6 +1,7 @@
 """How often the verdict is right: simulated patients, the rule in use beside others that were considered.
 
     python Testing/benchmarks/verdict_simulation.py [--runs 2000] [--spread 0.03 0.05 0.08] [--rules ours t-test ...]
+    python Testing/benchmarks/verdict_simulation.py --claims [--runs 2000]
 
 A run draws a candidate whose true difference in mean Dice is known, on n patients with five structures each:
 
@@ -12,7 +13,11 @@ training run is the same in all patients: averaging over patients does not remov
 difference out of one structure (one collapses, the others are as before).
 
 The table has, for every number of patients and every true difference, the share of runs in per cent that end in
-better / no clear difference / worse / too few.
+better / no clear difference / any kind of worse / too few.
+
+``--claims`` tells how often the interval of a mean Dice holds the mean over all patients, and how often a structure is
+called usable, for distributions of Dice between patients: of one peak, skewed, and such in which a share of patients is
+missed altogether (Dice 0).
 """
 
 from __future__ import annotations
@@ -24,7 +29,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
+from TransferSegLib.evaluation.mean_interval import mean_interval
 from TransferSegLib.evaluation.statistics import FEWEST_FOR_TEST, wilcoxon
+from TransferSegLib.evaluation.usability import Usability
 from TransferSegLib.evaluation.verdict import Answer, VerdictRule
 
 STRUCTURES = 5
@@ -37,11 +44,10 @@ Rule = Callable[[np.ndarray], Answer]
 def ours(differences: np.ndarray) -> Answer:
     """Return the verdict of the rule in use; ``differences`` (patients, structures)."""
     rule = VerdictRule()
-    if any(rule.collapsed(column, STRUCTURES) for column in differences.T):
-        return Answer.WORSE
     means = differences.mean(axis=1)
-    low, high = rule.interval(means)
-    return rule.answer(len(means), float(means.mean()), low, high)
+    collapsed = any(rule.collapsed(column, STRUCTURES) for column in differences.T)
+    structures = [rule.judge(column, of_structure=True) for column in differences.T]
+    return rule.of_known(rule.judge(means), float(means.mean()), structures, collapsed)
 
 
 def t_test(differences: np.ndarray) -> Answer:
@@ -106,6 +112,59 @@ def drawn(patients: int, truth: float, spread: float, lost: bool, random: np.ran
     return truths + random.normal(0.0, TRAINING_NOISE) + patient + single
 
 
+#: Distributions of Dice between patients, in words: the mean of those found, their spread, skew, the share missed.
+CLAIMS: dict[str, tuple[float, float, bool, float]] = {
+    "0.80, spread 0.04": (0.80, 0.04, False, 0.0),
+    "0.60, spread 0.15": (0.60, 0.15, False, 0.0),
+    "0.70, skewed": (0.70, 0.12, True, 0.0),
+    "0.80, 5 % missed": (0.80, 0.05, False, 0.05),
+    "0.80, 10 % missed": (0.80, 0.05, False, 0.10),
+    "0.80, 20 % missed": (0.80, 0.05, False, 0.20),
+    "0.80, 30 % missed": (0.80, 0.05, False, 0.30),
+    "0.80, 50 % missed": (0.80, 0.05, False, 0.50),
+    "0.60, 70 % missed": (0.60, 0.10, False, 0.70),
+    "0.50, 90 % missed": (0.50, 0.10, False, 0.90),
+}
+CLAIM_PATIENTS = (2, 3, 4, 5, 6, 8, 10)
+
+
+def drawn_dice(patients: int, claim: tuple[float, float, bool, float], random: np.random.Generator) -> np.ndarray:
+    """Return the Dice of so many patients (0 to 1)."""
+    mean, spread, is_skewed, missed = claim
+    if is_skewed:  # a long tail to the bad side
+        values = mean + spread * (1.0 - random.exponential(1.0, patients))
+    else:
+        values = random.normal(mean, spread, patients)
+    return np.where(random.random(patients) < missed, 0.0, np.clip(values, 0.0, 1.0))
+
+
+def claims(
+    claim: tuple[float, float, bool, float], patients: int, runs: int, random: np.random.Generator
+) -> tuple[float, float, float]:
+    """Return the true mean, the share of intervals that hold it, and the share of runs that call it usable."""
+    rule = VerdictRule().usability
+    truth = float(drawn_dice(200000, claim, np.random.default_rng(1)).mean())
+    held = usable = 0
+    for _ in range(runs):
+        dice = drawn_dice(patients, claim, random)
+        low, high = mean_interval(dice)
+        held += low <= truth <= high
+        usable += rule.judge(list(dice), []) is Usability.USABLE
+    return truth, held / runs, usable / runs
+
+
+def print_claims(runs: int) -> None:
+    """Print the share of intervals that hold the mean over all patients / of runs in which it is called usable."""
+    print("% of 90 % intervals that hold the mean of all patients / % called usable, by patients seen")
+    print(f"{'Dice of patients':22}{'mean':>6}" + "".join(f"{patients:>10d}" for patients in CLAIM_PATIENTS))
+    for name, claim in CLAIMS.items():
+        random, cells, truth = np.random.default_rng(11), [], 0.0
+        for patients in CLAIM_PATIENTS:
+            truth, held, usable = claims(claim, patients, runs, random)
+            cells.append(f"{100 * held:.0f}/{100 * usable:.0f}".rjust(10))
+        print(f"{name:22}{truth:6.2f}" + "".join(cells), flush=True)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -113,10 +172,17 @@ def main() -> None:
     parser.add_argument("--spread", type=float, nargs="+", default=[0.03, 0.05, 0.08])
     parser.add_argument("--rules", nargs="+", choices=RULES, default=["ours"])
     parser.add_argument("--lost", action="store_true", help="the difference is that of one structure only")
+    parser.add_argument("--claims", action="store_true", help="intervals of a mean Dice, and what is called usable")
     options = parser.parse_args()
+    if options.claims:
+        print_claims(options.runs)
+        return
     for name in options.rules:
         for spread in options.spread:
-            print(f"\n{name}, spread between patients {spread:g}: % better / no clear difference / worse / too few")
+            print(
+                f"\n{name}, spread between patients {spread:g}: "
+                "% better / no clear difference / worse (all kinds) / too few"
+            )
             print("patients" + "".join(f"{truth:+15.2f}" for truth in TRUTHS))
             for patients in PATIENTS:
                 cells = []
@@ -125,7 +191,10 @@ def main() -> None:
                     counts = Counter(
                         RULES[name](drawn(patients, truth, spread, options.lost, random)) for _ in range(options.runs)
                     )
-                    shares = [100 * counts[answer] / options.runs for answer in Answer]
+                    worse = (Answer.WORSE, Answer.PROBABLY_WORSE, Answer.PARTLY_WORSE)
+                    numbers = [counts[Answer.BETTER], counts[Answer.NO_CLEAR_DIFFERENCE]]
+                    numbers += [sum(counts[answer] for answer in worse), counts[Answer.TOO_FEW]]
+                    shares = [100 * number / options.runs for number in numbers]
                     cells.append("/".join(f"{share:.0f}" for share in shares).rjust(15))
                 print(f"{patients:8d}" + "".join(cells), flush=True)
 

@@ -96,8 +96,10 @@ def test_a_sure_difference_that_does_not_matter() -> None:
 def test_a_worse_structure_is_named_although_the_mean_is_better() -> None:
     parent = results(*[(0.75, 0.85, 0.65)] * 10)
     verdict = judge(parent, changed(parent, *[(0.15, -0.06, 0.2)] * 10))
-    assert verdict.answer is Answer.BETTER
+    assert verdict.overall is not None and verdict.overall.answer is Answer.BETTER
+    assert verdict.answer is Answer.PARTLY_WORSE
     assert verdict.warnings == ("mandible is worse by 0.06 (0.85 to 0.79) although the mean is better.",)
+    assert verdict.obstacles == ("mandible is worse (0.85 to 0.79).",)
 
 
 def test_a_collapsed_structure_outweighs_the_gain_of_others() -> None:
@@ -110,21 +112,21 @@ def test_a_collapsed_structure_outweighs_the_gain_of_others() -> None:
 
 def test_a_new_structure_counts_but_does_not_make_up_for_a_loss() -> None:
     known = ("brainstem", "larynx")
-    parent = results(*[(0.75, 0.65)] * 5, names=known)
+    parent = results(*[(0.75, 0.65)] * 6, names=known)
 
     def candidate(by: float, new: float) -> Results:
-        return {case: scores | {"mandible": new} for case, scores in changed(parent, *[by] * 5).items()}
+        return {case: scores | {"mandible": new} for case, scores in changed(parent, *[by] * 6).items()}
 
     assert judge(parent, candidate(0.0, 0.7)).answer is Answer.BETTER
     assert "finds mandible" in judge(parent, candidate(0.0, 0.7)).reasons[0]
     assert judge(parent, candidate(-0.1, 0.9)).answer is Answer.WORSE
     weak = judge(parent, candidate(0.0, 0.2))
-    assert any("hardly usable" in warning for warning in weak.warnings)
-    assert (weak.new[0].structure, weak.new[0].patients, weak.new[0].mean) == ("mandible", 5, pytest.approx(0.2))
+    assert weak.answer is Answer.NOT_USABLE and "mandible is new and learns, and is not usable yet" in weak.text
+    assert (weak.new[0].structure, weak.new[0].patients, weak.new[0].mean) == ("mandible", 6, pytest.approx(0.2))
     nothing_shared = judge({case: {} for case in parent}, {case: {"mandible": 0.7} for case in parent})
     assert nothing_shared.answer is Answer.BETTER and nothing_shared.overall is None
     one = judge({}, {"case": {"mandible": 0.7}})
-    assert one.answer is Answer.TOO_FEW and "one patient" in one.text
+    assert one.answer is Answer.TOO_FEW and "One patient" in one.text
 
 
 def test_lost_structures_and_false_claims_are_named() -> None:
@@ -201,4 +203,4 @@ def test_the_simulation_uses_the_rule_that_users_get() -> None:
             answer = judge(parent, candidate).answer
             assert simulation.ours(differences) is answer
             seen.add(answer)
-    assert len(seen) == 4
+    assert len(seen) >= 4

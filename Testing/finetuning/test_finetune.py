@@ -27,7 +27,7 @@ from TransferSegLib.finetuning.run_folder import RUNS_NAME
 from TransferSegLib.finetuning.undertaking import undertake
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.models.versions import rollback
+from TransferSegLib.models.versions import promote, rollback
 from TransferSegLib.models.versions_history import history
 from TransferSegLib.progress import CancelToken, Progress
 from TransferSegLib.segmenting.segment import Segmenter
@@ -128,7 +128,10 @@ def test_one_patient_is_weak_evidence(world: Any, tmp_path: Path) -> None:
     assert {one.case for one in result.evidence.cases} == {
         f"case-000{number} part {part}" for number in (1, 2) for part in (1, 2)
     }
-    assert result.evidence.answer in ("too few cases to say", "worse") and not result.version.current
+    assert result.evidence.answer == "trained too short to say" and not result.version.current
+    row = result.evidence.rows[0]
+    assert (row.cases, row.patients) == (2, 1), "four slabs are two cases of one patient"
+    assert result.version.description.metrics["held out"]["cases"] == 2
     assert find_model("mine", library).parent.name != "1"
 
 
@@ -140,7 +143,11 @@ def test_a_structure_the_parent_does_not_know(world: Any, tmp_path: Path) -> Non
     assert result.undertaking.change.fates == ("kept", "new")
     row = next(row for row in result.evidence.rows if row.structure == "dark")
     assert row.parent is None and row.candidate is not None and row.candidate > 0.15
-    assert result.evidence.answer == "better", "it finds what the parent cannot"
+    # It finds what the parent cannot, and is not usable yet: neither better nor used by itself.
+    assert (
+        result.evidence.answer == "not usable yet" and result.evidence.verdict.new[0].word == "learns, not usable yet"
+    )
+    assert not result.version.current and result.evidence.verdict.training.steps == 60
 
 
 def test_islands_of_a_new_structure_go_where_that_is_better(
@@ -275,14 +282,17 @@ def test_the_parent_may_vanish_meanwhile(world: Any, tmp_path: Path) -> None:
 
 
 def test_worse_is_never_promoted(world: Any, better: tuple[FineTuned, Path, list[Progress]], tmp_path: Path) -> None:
-    """Random weights instead of good ones: worse, and kept out of use even where promoting was asked for."""
+    """One step from random weights instead of good ones: kept out of use even where promoting was asked for."""
     library = tmp_path / "library"
     put_parent(library, load_model(better[0].version.path))
     project = add_cases(tmp_path / "project", [21, 22])
     knobs = replace(KNOBS, strategy="scratch", steps=1)
     result = finetune(request(project, library, configuration=knobs, promote=True))
-    assert result.evidence.answer == "worse"
+    assert result.evidence.answer == "trained too short to say"
+    assert result.evidence.verdict.overall.answer == "worse" and "1 optimisation steps" in result.evidence.verdict.text
     assert not result.version.current and history("tiny", library).current == 0
+    with pytest.raises(ModelError, match="is worse than"):
+        promote("tiny", library, 1)
     with pytest.raises(ModelError):
         rollback("tiny", library)
 

@@ -103,15 +103,15 @@ def score(dice: float) -> Score:
 def comparisons() -> list[CaseComparison]:
     return [
         CaseComparison(f"c{number}", {"bright": score(0.5)}, {"bright": score(0.8), "dark": score(0.6)}, {"other": 0.7})
-        for number in range(4)
+        for number in range(8)
     ]
 
 
 def test_evidence_of_comparisons() -> None:
-    folds = [Fold((), (f"c{number}",)) for number in range(4)]
-    groups = {f"c{number}": f"p{number}" for number in range(4)}
+    folds = [Fold((), (f"c{number}",)) for number in range(8)]
+    groups = {f"c{number}": f"p{number}" for number in range(8)}
     found = weigh(comparisons(), groups, folds, ("bright", "dark", "other"), "grid", 3.0, ["A note."])
-    assert found.answer == "better" and found.method == "leave one patient out, 4 patients" and not found.is_weak
+    assert found.answer == "better" and found.method == "leave one patient out, 8 patients" and not found.is_weak
     assert "A note." in found.verdict.text
     assert [row.structure for row in found.rows] == ["bright", "dark", "other"]
     assert found.rows[0].parent == pytest.approx(0.5) and found.rows[1].parent is None
@@ -122,13 +122,14 @@ def test_evidence_of_comparisons() -> None:
 
 
 def test_report_for_a_person() -> None:
-    folds = [Fold((), (f"c{number}",)) for number in range(4)]
-    found = weigh(comparisons(), {f"c{n}": f"p{n}" for n in range(4)}, folds, ("bright", "dark", "other"), "grid", 3.0)
+    folds = [Fold((), (f"c{number}",)) for number in range(8)]
+    found = weigh(comparisons(), {f"c{n}": f"p{n}" for n in range(8)}, folds, ("bright", "dark", "other"), "grid", 3.0)
     result: dict[str, Any] = {
         "model": "our clinic",
         "version": 3,
         "path": "somewhere",
         "current": False,
+        "in_use": 2,
         "parent": "tiny version 1",
         "new_structures": ["dark"],
         "dropped": ["gone"],
@@ -142,11 +143,15 @@ def test_report_for_a_person() -> None:
         "seconds": 90.0,
     }
     text = report_text(result)
-    assert "bright          4        0.500  0.800  +0.300" in text
+    assert "bright          8         8        0.500  0.800  +0.300" in text
     assert "dark (new)" in text and "Verdict: better." in text and "agreement" in text
     assert "bright got worse even on cases it learned from (Dice 0.90 to 0.50)" in text
     assert "No longer found: gone." in text and "1 case is not used." in text
-    assert "not the version in use" in text
+    assert "bright     0.34 to 0.66  0.55 to 0.86  better" in text and "dark       -" in text
+    assert "made from (tiny version 1), but version 2 of 'our clinic' is in use, with which it was not compared" in text
+    unusable = {"verdict": "not usable yet", "promotion": {"warned": True, "obstacles": ["dark: not found."]}}
+    kept = report_text(result | {"evidence": result["evidence"] | unusable})
+    assert "its verdict is 'not usable yet'. dark: not found." in kept and "against the warnings" in kept
     assert "transferseg models promote 'our clinic' 3    #" in text
     assert "transferseg models rollback 'our clinic'" in report_text(result | {"current": True})
     worse = result | {"evidence": result["evidence"] | {"verdict": "worse"}}

@@ -11,7 +11,6 @@ from TransferSegGui.command_process import CommandProcess
 from TransferSegGui.model_choices import ModelChoice
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.versions_history import History, Version, read_history
-from TransferSegLib.models.versions_record import WORSE
 
 
 class ModelHistory:
@@ -70,8 +69,8 @@ class ModelHistory:
                 font = item.font()
                 font.setBold(version.current)
                 item.setFont(font)
-                if version.record is not None and version.record.reasons:
-                    item.setToolTip(version.record.reasons)
+                if version.record is not None and (version.record.reasons or version.record.warning):
+                    item.setToolTip(" ".join(filter(None, (version.record.warning, version.record.reasons))))
                 table.setItem(row, column, item)
         table.resizeColumnsToContents()
         self._updateButtons()
@@ -116,12 +115,17 @@ class ModelHistory:
             use = _("Select a version in the table.")
         if not use and version.current:
             use = _("This version is used already.")
-        isWorse = version is not None and version.record is not None and version.record.verdict == WORSE
+        record = None if version is None or version.number == 0 else version.record
+        isWorse = record is not None and record.is_worse
+        warning = "" if record is None else record.warning
         self.ui.useVersionButton.enabled = not use
-        self.ui.useVersionButton.text = _("Use it although it is worse") if isWorse else _("Use this version")
-        self.ui.useVersionButton.toolTip = use or (
-            version.record.reasons if isWorse else _("Make the selected version the one that is used")
-        )
+        self.ui.useVersionButton.text = _("Use this version")
+        if isWorse:
+            self.ui.useVersionButton.text = _("Use it although it is worse")
+        elif warning:
+            self.ui.useVersionButton.text = _("Use it against the warning")
+        against = record.reasons if isWorse else warning
+        self.ui.useVersionButton.toolTip = use or against or _("Make the selected version the one that is used")
         back = obstacle
         if not back and len(self._history.state.trail) < 2:
             back = _("There is nothing to go back to.")
@@ -131,9 +135,10 @@ class ModelHistory:
         )
 
     def _onUse(self) -> None:
-        """Use the selected version; one that is worse only because the button says so."""
+        """Use the selected version; one that is worse, or warned of, only because the button says so."""
         version = self._selected()
-        self.promote(self._choice, version.number, version.record is not None and version.record.verdict == WORSE)
+        record = version.record
+        self.promote(self._choice, version.number, record is not None and (record.is_worse or bool(record.warning)))
 
     def _onRollback(self) -> None:
         self._start(["models", "rollback", self._choice.path.name], _("The version before is read and verified ..."))

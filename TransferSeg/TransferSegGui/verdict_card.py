@@ -9,11 +9,13 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from TransferSegLib.models.versions_card import unseen_patients
 from TransferSegLib.models.versions_record import BETTER, WORSE
 
 #: How the parameter node refers to the table.
 VERDICT_TABLE = "FineTuneVerdict"
 _COLORS = {BETTER: "#2e7d32", WORSE: "#c62828"}
+_WARNED_COLOR, _OTHER_COLOR = "#ef6c00", "#757575"
 
 
 def verdictText(result: Mapping[str, Any]) -> str:
@@ -22,18 +24,47 @@ def verdictText(result: Mapping[str, Any]) -> str:
     ``result`` is that of a ``finetune`` job (docs/job-format.md).
     """
     evidence = result["evidence"]
-    lines = [_("Verdict: {answer}.").format(answer=evidence["verdict"]), *evidence["reasons"]]
+    lines = [_("Verdict: {answer}.").format(answer=evidence["verdict"]), *_wordsOfStructures(evidence)]
+    lines += evidence["reasons"]
     lines += [_("Look: {warning}").format(warning=warning) for warning in evidence["warnings"]]
     lines += [_("Look: {warning}").format(warning=sentence) for sentence in result.get("not_corrected", ())]
     return "\n".join([*lines, *result["notes"]])
 
 
+def _wordsOfStructures(evidence: Mapping[str, Any]) -> list[str]:
+    """Return a line for each structure: its word, and the mean Dice to expect in patients nobody has seen."""
+    lines = []
+    for row in [*evidence["structures"], *evidence["new"]]:
+        if row.get("word"):
+            lines.append(
+                _("{name}: {word} (mean Dice {dice:.2f}; in other patients {interval}).").format(
+                    name=row["structure"],
+                    word=row["word"],
+                    dice=row["mean"] if "mean" in row else row["candidate"],
+                    interval=unseen_patients(row),
+                )
+            )
+    return lines
+
+
 def verdictStyle(result: Mapping[str, Any] | None) -> str:
-    """Return the style sheet of the label with the verdict: a frame, green, red or grey."""
+    """Return the style sheet of the label with the verdict: a frame, green, red, orange (warned of) or grey."""
     if result is None:
         return ""
-    color = _COLORS.get(result["evidence"]["verdict"], "#757575")
+    other = _WARNED_COLOR if isWarnedOf(result) else _OTHER_COLOR
+    color = _COLORS.get(result["evidence"]["verdict"], other)
     return f"border: 2px solid {color}; padding: 4px;"
+
+
+def isWarnedOf(result: Mapping[str, Any]) -> bool:
+    """Return whether something speaks against using the new version."""
+    evidence = result["evidence"]
+    return bool(evidence.get("promotion", {}).get("warned", evidence["verdict"] == WORSE))
+
+
+def obstacles(result: Mapping[str, Any]) -> str:
+    """Return why the new version is not used by itself, for a person."""
+    return " ".join(result["evidence"].get("promotion", {}).get("obstacles", []))
 
 
 def verdictTableNode(parameterNode, result: Mapping[str, Any]):
@@ -50,6 +81,8 @@ def verdictTableNode(parameterNode, result: Mapping[str, Any]):
         _("Change"),
         _("HD95 before (mm)"),
         _("HD95 after (mm)"),
+        _("In other patients"),
+        _("Verdict"),
     ]
     rows = [*_ofStructures(result), *_ofCases(result)]
     table = vtk.vtkTable()
@@ -71,15 +104,18 @@ def _ofStructures(result: Mapping[str, Any]) -> Iterator[list[str]]:
     if overall is not None:
         everyone = _("all, {count} patient(s)").format(count=overall["patients"])
         dice = [overall["parent"], overall["candidate"]]
-        yield [_("mean"), everyone, *map(_number, dice), _change(*dice), "", ""]
+        yield [_("mean"), everyone, *map(_number, dice), _change(*dice), "", "", unseen_patients(overall), ""]
+    entries = {row["structure"]: row for row in [*evidence["structures"], *evidence["new"]]}
     for row in evidence["method"]["rows"]:
         if row["cases"]:
+            entry = entries.get(row["structure"], {})
             name = row["structure"]
             name = _("{name} (new)").format(name=name) if name in result["new_structures"] else name
             dice = [row["parent"], row["candidate"]]
             distances = [_number(value, 1) for value in row["hd95_mm"]]
             everyone = _("all {count}").format(count=row["cases"])
-            yield [name, everyone, *map(_number, dice), _change(*dice), *distances]
+            told = [unseen_patients(entry), entry.get("word", "")]
+            yield [name, everyone, *map(_number, dice), _change(*dice), *distances, *told]
 
 
 def _ofCases(result: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -89,7 +125,7 @@ def _ofCases(result: Mapping[str, Any]) -> Iterator[list[str]]:
             before = case["parent"].get(name) or {}
             dice = [before.get("dice"), after["dice"]]
             distances = [_number(score.get("hd95_mm"), 1) for score in (before, after)]
-            yield [name, case["case"], *map(_number, dice), _change(*dice), *distances]
+            yield [name, case["case"], *map(_number, dice), _change(*dice), *distances, "", ""]
 
 
 def _number(value: float | None, decimals: int = 3) -> str:

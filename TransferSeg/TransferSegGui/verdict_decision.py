@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.command_process import CommandProcess
 from TransferSegGui.model_choices import libraryKey
-from TransferSegGui.verdict_card import verdictStyle, verdictTableNode, verdictText
+from TransferSegGui.verdict_card import isWarnedOf, obstacles, verdictStyle, verdictTableNode, verdictText
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.locate import find_library_model, library_folder
 from TransferSegLib.models.versions_history import history
@@ -24,7 +24,7 @@ class VerdictDecision:
     """Wires ``verdictLabel``, ``verdictTable``, ``promoteButton`` and ``keepOldButton``.
 
     ``onPromoted`` gets the key of the model whose new version is used now. Nothing is promoted but by the button, and
-    of a version that is worse the button says so.
+    of a version that is worse, or not usable, the button says so.
     """
 
     def __init__(self, ui) -> None:
@@ -56,11 +56,21 @@ class VerdictDecision:
 
     def update(self) -> None:
         """Enable what can be decided now; a button that is not tells why in its tooltip."""
-        isWorse = self._result is not None and self._result["evidence"]["verdict"] == WORSE
+        isWarned = self._result is not None and isWarnedOf(self._result)
         promote, keep = self._obstacles()
         self.ui.promoteButton.enabled, self.ui.keepOldButton.enabled = not promote, not keep
-        self.ui.promoteButton.text = _("Promote although it is worse") if isWorse else _("Promote")
-        self.ui.promoteButton.toolTip = promote or _("Use the new version from now on; the old one can be gone back to")
+        self.ui.promoteButton.text = _("Promote")
+        use = _("Use the new version from now on; the old one can be gone back to")
+        if isWarned:
+            verdict = self._result["evidence"]["verdict"]
+            isWorse = verdict == WORSE
+            self.ui.promoteButton.text = (
+                _("Promote although it is worse")
+                if isWorse
+                else _("Promote although: {verdict}").format(verdict=verdict)
+            )
+            use = _("Not advised. {why}").format(why=obstacles(self._result)) if obstacles(self._result) else use
+        self.ui.promoteButton.toolTip = promote or use
         self.ui.keepOldButton.toolTip = keep or _("Use the old version as before; the new one stays in the history")
 
     def _obstacles(self) -> tuple[str, str]:
@@ -88,7 +98,7 @@ class VerdictDecision:
     def _onPromote(self) -> None:
         """Let a process in the background verify the new version and make it the current one."""
         words = ["models", "promote", self._result["model"], str(self._result["version"])]
-        words += ["--force"] if self._result["evidence"]["verdict"] == WORSE else []
+        words += ["--force"] if isWarnedOf(self._result) else []
         self._command = CommandProcess(words)
         self._command.onEnd = self._onPromoted
         self.update()

@@ -74,7 +74,11 @@ def run_promote(arguments: argparse.Namespace) -> int:
         name, number = split
     if number is None:
         raise TransferSegError(f"Which version? Say: transferseg models promote {arguments.model} NUMBER")
-    _print_current(name, promote(name, library_of(arguments), number, arguments.force))
+    version = promote(name, library_of(arguments), number, arguments.force)
+    _print_current(name, version)
+    if version.number and version.record is not None and version.record.warning:
+        print(f"Warning: {version.record.warning}")
+        print(f"transferseg models rollback {name}    # go back to what was in use before")
     return 0
 
 

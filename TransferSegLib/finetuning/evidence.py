@@ -5,14 +5,14 @@ Nothing here runs a network: ``TransferSegLib.finetuning.held_out_scores`` does,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from TransferSegLib.evaluation.scores import Score
-from TransferSegLib.evaluation.verdict import Verdict, judge
+from TransferSegLib.evaluation.verdict import Training, Verdict, judge
 from TransferSegLib.finetuning.held_out_scores import CaseComparison
 from TransferSegLib.finetuning.holding_out import WEAK_EVIDENCE, Fold, method_in_words
 
@@ -24,6 +24,7 @@ _CHANGED = 0.9
 class StructureRow:
     """One structure over the held-out cases in which it was annotated, or, with no score, was not.
 
+    ``cases`` counts whole cases, of ``patients`` patients: two slabs of a scan are one case.
     ``parent`` and ``candidate`` are mean Dice, ``nsd`` and ``hd95_mm`` (parent, candidate) mean and median, None where
     there is none (the parent does not know it; a distance that is infinite). ``agreement`` is the mean Dice between
     the two models' predictions where nobody annotated it.
@@ -37,6 +38,7 @@ class StructureRow:
     hd95_mm: tuple[float | None, float | None]
     unannotated_cases: int
     agreement: float | None
+    patients: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
@@ -88,9 +90,11 @@ def weigh(
     tolerance_mm: float,
     notes: Sequence[str] = (),
     seed: int = 0,
+    training: Training | None = None,
 ) -> Evidence:
     """Return the evidence; ``groups`` gives the patient of every compared case, ``names`` the order of structures.
 
+    ``training`` says how long the candidates were trained (None: unknown).
     With slabs of one patient the verdict carries that it is weak; ``notes`` are further sentences on the evidence.
     """
     is_weak = any(fold.slabs is not None for fold in folds)
@@ -99,7 +103,10 @@ def weigh(
         {one.case: {name: score.dice for name, score in getattr(one, which).items()} for one in comparisons}
         for which in ("parent", "candidate")
     )
+    surface = {one.case: {name: score.nsd for name, score in one.candidate.items()} for one in comparisons}
     patients = len({groups[one.case] for one in comparisons})
+    ids = {id for fold in folds for id in fold.held_out}
+    whole = {one.case: whole_case(one.case, ids) for one in comparisons}
     return Evidence(
         method=method_in_words(folds, patients),
         grid=grid,
@@ -107,13 +114,21 @@ def weigh(
         is_weak=is_weak,
         patients=patients,
         cases=tuple(comparisons),
-        rows=tuple(row for name in names if (row := _row(name, comparisons)) is not None),
-        verdict=judge(parent, candidate, groups, caveat=caveat, seed=seed),
+        rows=tuple(row for name in names if (row := _row(name, comparisons, groups, whole)) is not None),
+        verdict=judge(parent, candidate, groups, caveat=caveat, seed=seed, surface=surface, training=training),
     )
 
 
-def _row(name: str, comparisons: Sequence[CaseComparison]) -> StructureRow | None:
-    """Return a structure's row, None when there is nothing to say of it."""
+def whole_case(compared: str, known: Container[str]) -> str:
+    """Return the id of the case that was compared; a slab of one is called after it ("pt 1 part 2")."""
+    return compared if compared in known else compared.rsplit(" part ", 1)[0]
+
+
+def _row(
+    name: str, comparisons: Sequence[CaseComparison], groups: Mapping[str, str], whole: Mapping[str, str]
+) -> StructureRow | None:
+    """Return a structure's row, None when there is nothing to say of it; ``whole``: the case that each is a part of."""
+    drawn = [one for one in comparisons if name in one.candidate]
     candidate = [one.candidate[name] for one in comparisons if name in one.candidate]
     parent = [one.parent[name] for one in comparisons if name in one.parent]
     agreement = [one.agreement[name] for one in comparisons if name in one.agreement]
@@ -121,12 +136,13 @@ def _row(name: str, comparisons: Sequence[CaseComparison]) -> StructureRow | Non
         return None
     return StructureRow(
         structure=name,
-        cases=len(candidate),
+        cases=len({whole[one.case] for one in drawn}),
+        patients=len({groups[one.case] for one in drawn}),
         parent=_mean([score.dice for score in parent]),
         candidate=_mean([score.dice for score in candidate]),
         nsd=(_mean([score.nsd for score in parent]), _mean([score.nsd for score in candidate])),
         hd95_mm=(_median_hd95_mm(parent), _median_hd95_mm(candidate)),
-        unannotated_cases=len(agreement),
+        unannotated_cases=len({whole[one.case] for one in comparisons if name in one.agreement}),
         agreement=_mean(agreement),
     )
 

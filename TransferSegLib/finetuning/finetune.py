@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from TransferSegLib.errors import ModelError
+from TransferSegLib.evaluation.verdict import Training
 from TransferSegLib.finetuning.candidates import Candidate, CandidateTrainer, Cases, learnable_cases
-from TransferSegLib.finetuning.evidence import Evidence, changed_without_correction, weigh
+from TransferSegLib.finetuning.evidence import Evidence, changed_without_correction, weigh, whole_case
 from TransferSegLib.finetuning.fold_comparisons import FoldComparisons, candidate_name
 from TransferSegLib.finetuning.held_out_scores import CaseComparison
 from TransferSegLib.finetuning.holding_out import Fold, learned_structures
@@ -39,7 +40,7 @@ from TransferSegLib.finetuning.undertaking import Undertaking, undertake
 from TransferSegLib.finetuning.whole_progress import WholeProgress
 from TransferSegLib.models.description import finite
 from TransferSegLib.models.versions import add_version
-from TransferSegLib.models.versions_history import Version
+from TransferSegLib.models.versions_history import Version, history
 from TransferSegLib.models.versions_record import LearnedCase, VersionRecord
 from TransferSegLib.progress import CancelToken, ProgressCallback
 from TransferSegLib.segmenting.devices import Device, choose_device
@@ -52,6 +53,7 @@ _FINAL = "final"
 class FineTuned:
     """A new version of a model, the evidence on it, and what happened to what its parent knew (``fates``).
 
+    ``in_use`` is the number of the version that is the current one (None: the library does not know).
     ``undertaking`` says by which strategy it was made, and ``choice`` why, where several were tried.
     """
 
@@ -62,6 +64,7 @@ class FineTuned:
     fates: tuple[dict[str, Any], ...]
     seconds: float
     choice: Choice | None = None
+    in_use: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values; ``report.report_text`` makes a text for a person of it."""
@@ -71,6 +74,7 @@ class FineTuned:
             "version": self.version.number,
             "path": str(self.version.path),
             "current": self.version.current,
+            "in_use": self.in_use,
             "promotion": work.request.promotion,
             "parent": str(work.reference),
             "structures": list(work.change.label_set.names),
@@ -128,6 +132,8 @@ class _Run:
         """Set up a run that has not begun, or goes on."""
         self._folder, self._ledger, self._cancel, self._clock, self._tell = folder, ledger, cancel, clock, tell
         self._parent_copy = folder.pin(work.parent_path)
+        #: Optimisation steps of every candidate that the verdict is about.
+        self._steps: list[int] = []
         self._whole = WholeProgress(progress, {}, clock)
         self._planner = RunPlanner(work, folder, ledger, self._whole, cancel, clock)
         precision = self._planner.precision
@@ -158,14 +164,15 @@ class _Run:
             single = self._single_parts(comparisons)
             notes += [note_on_single_parts(comparisons, single)] if single else []
             comparisons = with_single_parts(comparisons, single)
-            evidence = self._weigh([folds[number] for number in judging], made.grid, comparisons, notes)
             final = self._final(planned)
+            evidence = self._weigh([folds[number] for number in judging], made.grid, comparisons, notes)
             version = self._keep(final, evidence, plan, choice, single)
         finally:
             self._trainer.close()
         seconds, fates = self._ledger.spent_s, tuple(final.fates)
         self._folder.remove()
-        return FineTuned(version, self._work, evidence, plan, fates, seconds, choice)
+        in_use = history(self._work.name, self._work.library).current
+        return FineTuned(version, self._work, evidence, plan, fates, seconds, choice, in_use)
 
     # The parts, in order.
 
@@ -253,6 +260,8 @@ class _Run:
             self._say(f"fold {number + 1} of {len(folds)}: {json.dumps(finite(entry['comparisons']))}")
             comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
             unlearned |= set(entry["unlearned"])
+            if "steps" in entry:  # not in that of a run begun by an earlier version
+                self._steps.append(entry["tail_steps"] + entry["steps"])
         notes = []
         if unlearned:
             notes.append(
@@ -276,12 +285,11 @@ class _Run:
         work = self._work
         groups = {}
         for one in comparisons:
-            # Parts of a case are called after it.
-            case_id = one.case if one.case in work.groups else one.case.rsplit(" part ", 1)[0]
-            groups[one.case] = work.groups[case_id]
+            groups[one.case] = work.groups[whole_case(one.case, work.groups)]
         names = work.change.label_set.names
         tolerance_mm, seed = work.request.tolerance_mm, work.configuration.seed
-        return weigh(comparisons, groups, folds, names, grid, tolerance_mm, notes, seed)
+        training = Training(min(self._steps), work.request.minutes) if self._steps else None
+        return weigh(comparisons, groups, folds, names, grid, tolerance_mm, notes, seed, training)
 
     def _final(self, planned: _Planned) -> Candidate:
         """Train the candidate that is kept, on all cases."""
@@ -292,6 +300,7 @@ class _Run:
         final = self._trainer.train(_FINAL, learnable, knobs, part, "Final training", planned.cases)
         self._say(f"{_FINAL}: {final.tail_steps} + {final.steps} steps")
         self._ledger.save()
+        self._steps.append(final.tail_steps + final.steps)
         return final
 
     def _keep(
@@ -302,7 +311,7 @@ class _Run:
         rows = {row.structure: row.candidate for row in evidence.rows if row.candidate is not None}
         metrics = {
             "held out": {
-                "cases": len(evidence.cases),
+                "cases": len({whole_case(one.case, work.groups) for one in evidence.cases}),
                 "method": evidence.method,
                 "grid": evidence.grid,
                 "mean_dice": float(np.mean(list(rows.values()))) if rows else None,

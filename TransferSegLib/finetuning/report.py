@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from TransferSegLib.models.versions_card import unseen_patients
+
 #: Dice with the labels, or agreement, that fell by more is pointed at.
 _LOST = 0.05
 
 
 def report_text(result: Mapping[str, Any]) -> str:
     """Return what ``FineTuned.to_json`` says as a text of some lines."""
-    parts = [_headline(result), *result["notes"], _choice(result), _compared(result), _verdict(result)]
+    parts = [_headline(result), *result["notes"], _choice(result), _compared(result), _claims(result), _verdict(result)]
     parts += [_not_corrected(result), _outcome(result), _commands(result)]
     return "\n\n".join(part for part in parts if part)
 
@@ -38,10 +40,25 @@ def _compared(result: Mapping[str, Any]) -> str:
     if not rows:
         return "There is no held-out case to compare the two models on."
     nsd = f"NSD {method['tolerance_mm']:g} mm"
-    header = ("structure", "cases", "Dice before", "after", "change", nsd, "after", "HD95 mm", "after")
-    lines = [(_row_name(row, result), str(row["cases"]), *_cells(row)) for row in rows]
+    header = ("structure", "cases", "patients", "Dice before", "after", "change", nsd, "after", "HD95 mm", "after")
+    lines = [(_row_name(row, result), str(row["cases"]), str(row.get("patients", "-")), *_cells(row)) for row in rows]
     title = f"On cases it did not learn from ({method['held_out']}; {method['grid']}):"
     return f"{title}\n{_table(header, lines)}"
+
+
+def _claims(result: Mapping[str, Any]) -> str:
+    """Return the table of what is claimed of each structure: intervals for unseen patients, and its word."""
+    evidence = result["evidence"]
+    rows = [*evidence["structures"], *evidence["new"]]
+    lines = []
+    for row in rows:
+        before = unseen_patients(row, "parent_interval") if "parent" in row else "-"
+        word = str(row.get("word") or row.get("answer") or "-")
+        lines.append((row["structure"], before, unseen_patients(row), word))
+    if not lines or all(line[2] == "-" for line in lines):
+        return ""
+    title = "Mean Dice to expect in other patients like these (90 % intervals):"
+    return f"{title}\n{_table(('structure', 'before', 'after', 'verdict'), lines)}"
 
 
 def _row_name(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -89,13 +106,24 @@ def _outcome(result: Mapping[str, Any]) -> str:
     made = f"Made version {result['version']} of '{result['model']}' ({result['path']})."
     if result["current"]:
         return f"{made}\nIt is the current one: '{result['model']}' means this version from now on."
-    verdict = result["evidence"]["verdict"]
-    why = f"its verdict is '{verdict}'"
+    return f"{made}\nIt is kept, and not the current one: {_why_not_current(result)}"
+
+
+def _why_not_current(result: Mapping[str, Any]) -> str:
+    """Return why a new version is not in use, as a sentence without its beginning."""
+    evidence = result["evidence"]
+    verdict = evidence["verdict"]
     if result.get("promotion") == "never":
-        why += ", and you decide"
-    elif verdict == "better":
-        why = f"it is better than {result['parent']}, but that is not the version in use"
-    return f"{made}\nIt is kept, and not the current one: {why}."
+        return f"its verdict is '{verdict}', and you decide."
+    if verdict != "better":
+        return " ".join([f"its verdict is '{verdict}'.", *evidence.get("promotion", {}).get("obstacles", [])])
+    in_use = result.get("in_use")
+    if in_use is None:
+        return f"it was compared with {result['parent']}, and which version is in use is not known."
+    return (
+        f"it is better than what it was made from ({result['parent']}), but version {in_use} of '{result['model']}' is "
+        "in use, with which it was not compared."
+    )
 
 
 def _commands(result: Mapping[str, Any]) -> str:
@@ -110,10 +138,23 @@ def _commands(result: Mapping[str, Any]) -> str:
             f"transferseg segment SCAN --model {_quoted(result['model'] + '@' + str(result['version']))} "
             "--output FILE    # to look at its results"
         )
-        force = " --force" if result["evidence"]["verdict"] == "worse" else ""
-        lines.append(f"transferseg models promote {name} {result['version']}{force}    # to use it all the same")
+        force = " --force" if _is_worse(result) else ""
+        note = "to use it all the same, against the warnings" if _is_warned(result) else "to use it all the same"
+        lines.append(f"transferseg models promote {name} {result['version']}{force}    # {note}")
     lines.append(f"transferseg models history {name}")
     return "\n".join(lines)
+
+
+def _is_worse(result: Mapping[str, Any]) -> bool:
+    """Tell whether the version is clearly worse than its parent, so that promoting it takes --force."""
+    evidence = result["evidence"]
+    return evidence["verdict"] == "worse" or (evidence.get("overall") or {}).get("answer") == "worse"
+
+
+def _is_warned(result: Mapping[str, Any]) -> bool:
+    """Tell whether something speaks against using the version."""
+    evidence = result["evidence"]
+    return bool(evidence.get("promotion", {}).get("warned", evidence["verdict"] == "worse"))
 
 
 def _quoted(word: str) -> str:

@@ -27,8 +27,6 @@ from TransferSegLib.models.store import load_description, load_model, model_file
 from TransferSegLib.models.versions_card import card
 from TransferSegLib.models.versions_history import History, Version, find_line, read_history, read_version
 from TransferSegLib.models.versions_record import (
-    BETTER,
-    WORSE,
     ModelReference,
     VersionRecord,
     descended,
@@ -53,8 +51,9 @@ if TYPE_CHECKING:
     import torch
 
 LOG_FILE = "log.txt"
-#: When a candidate becomes the current version at once: if its verdict is "better" and its parent is the current one;
-#: unless its verdict is "worse"; or not at all. One that is worse never does by itself.
+#: When a candidate becomes the current version at once: if its verdict is "better", nothing in its evidence speaks
+#: against it, and its parent is the current one; unless something speaks against it; or not at all. One that is worse,
+#: or not usable, never does by itself.
 Promotion = Literal["if better", "unless worse", "never"]
 
 
@@ -115,7 +114,8 @@ def add_version(
 def promote(name: str, library: Path, number: int, force: bool = False) -> Version:
     """Make a version the current one and return it.
 
-    It is read and verified first. A version whose verdict is "worse" needs ``force``. Raises ModelError when that is
+    It is read and verified first. A version that is worse than its parent needs ``force``; what else speaks against one
+    (``VersionRecord.warning``) is for the caller to tell. Raises ModelError when that is
     missing, there is no such version, it is damaged, or the library cannot be written.
     """
     with changing(library):
@@ -124,7 +124,7 @@ def promote(name: str, library: Path, number: int, force: bool = False) -> Versi
         _check_there(line, number)
         version = read_version(line, number, None)
         record = version.record
-        if record is not None and number and record.verdict == WORSE and not force:
+        if record is not None and number and record.is_worse and not force:
             raise ModelError(
                 f"Version {number} of '{name}' is worse than what it was made from, {record.parent}. {record.reasons} "
                 "To use it all the same: --force."
@@ -300,14 +300,14 @@ def _same_version(line: Path, sha256: str, record: VersionRecord) -> int | None:
 
 def _chosen(model: Path, record: VersionRecord, promotion: Promotion) -> bool:
     """Tell whether a candidate becomes the current version at once; ``model`` is the line, or what it begins with."""
-    if promotion == "never" or record.verdict == WORSE:
+    if promotion == "never" or record.is_worse or record.warning:
         return False
     try:
         current = version_folder(model, read_state(model).current) if is_line(model) else model
     except DamagedState:
         return False  # somebody has to say which version is the current one, and is told so
     # Better than its parent says nothing of another version that is in use.
-    return promotion == "unless worse" or (record.verdict == BETTER and _has_weights(current, record.parent.sha256))
+    return promotion == "unless worse" or (record.is_promoted_by_itself and _has_weights(current, record.parent.sha256))
 
 
 def _put(written: Path, line: Path, number: int, chosen: bool) -> None:

@@ -5,11 +5,16 @@ It is written from the record as it leaves this computer, so it names no case.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.versions_record import VersionRecord, number
+
+_EVIDENCE_TEXT = (
+    "Mean Dice on patients that were held out, parent and this version, the difference with its 90 % interval, and the "
+    "90 % interval of this version's mean Dice in patients nobody has seen."
+)
 
 
 def card(description: ModelDescription, record: VersionRecord) -> str:
@@ -31,7 +36,7 @@ def card(description: ModelDescription, record: VersionRecord) -> str:
         f"- **Cite:** {description.citation}",
         f"- **Made by:** `{provenance.command}` (code {provenance.code_version}, {record.created})",
         "",
-        *_section("Evidence", "Dice on cases that were held out, parent and this version.", _evidence(record)),
+        *_section("Evidence", _EVIDENCE_TEXT, _evidence(record)),
         *_section("What the parent knew", "Mean Dice before and after.", _forgetting(record)),
         "## Limits",
         "",
@@ -70,8 +75,23 @@ def _evidence(record: VersionRecord) -> list[Sequence[str]]:
         after = number(entry, "mean") if after is None else after
         interval = f"{_signed(number(entry, 'low'))} to {_signed(number(entry, 'high'))}" if before is not None else "-"
         difference = _signed(number(entry, "difference"))
-        rows.append((structure, str(patients or "-"), _dice(before), _dice(after), difference, interval))
-    return [("structure", "patients", "parent", "this version", "difference", "interval"), *rows] if rows else []
+        unseen, word = unseen_patients(entry), str(entry.get("word") or entry.get("answer") or "-")
+        rows.append((structure, str(patients or "-"), _dice(before), _dice(after), difference, interval, unseen, word))
+    names = ("structure", "patients", "parent", "this version", "difference", "interval")
+    header = (*names, "in unseen patients", "verdict")
+    return [header, *rows] if rows else []
+
+
+def unseen_patients(entry: Mapping[str, Any], which: str = "candidate_interval") -> str:
+    """Return the interval of a mean Dice over unseen patients as a text; '-' where none is recorded.
+
+    ``entry`` is that of a structure in the evidence, ``which`` the interval of one it has before and after.
+    """
+    interval = entry.get("interval") if "interval" in entry else entry.get(which)
+    ends = interval if isinstance(interval, list) and len(interval) == 2 else [None, None]
+    if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
+        return "-"
+    return f"{ends[0]:.2f} to {ends[1]:.2f}"
 
 
 def _forgetting(record: VersionRecord) -> list[Sequence[str]]:

@@ -22,10 +22,23 @@ from TransferSegLib.models.versions_state import current_folder, version_name
 RECORD_FILE = "record.json"
 #: The entry of model.json that holds the record; readers of models do not need it.
 RECORD_ENTRY = "record"
-#: The two verdicts on which something depends here; TransferSegLib.evaluation.verdict has them all.
+#: The verdicts on which something depends here; TransferSegLib.evaluation.verdict has them all.
 BETTER, WORSE = "better", "worse"
 #: What of the evidence goes along with an exported model: numbers over cases, never of single ones.
-_TRAVELLING = ("verdict", "reasons", "overall", "structures", "new", "comparisons", "rule", "method")
+_TRAVELLING = (
+    "verdict",
+    "reasons",
+    "overall",
+    "structures",
+    "new",
+    "comparisons",
+    "rule",
+    "method",
+    "promotion",
+    "steps",
+)
+#: By these, records of earlier versions are looked at anew (TransferSegLib.evaluation has the rule of today).
+_LARGE_LOSS, _USABLE_DICE = 0.1, 0.5
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: More nesting than any evidence has.
 _DEEPEST = 50
@@ -105,6 +118,46 @@ class VersionRecord:
         """The verdict in words, empty when nothing was measured."""
         verdict = self.evidence.get("verdict", "")
         return verdict if isinstance(verdict, str) else ""
+
+    @property
+    def is_promoted_by_itself(self) -> bool:
+        """Whether the evidence is such that this version may be used without asking anyone."""
+        promotion = self.evidence.get("promotion")
+        automatic = promotion.get("automatic") if isinstance(promotion, dict) else not self.warning
+        return self.verdict == BETTER and automatic is True
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the mean over all structures, or the verdict, is clearly worse than the parent's."""
+        overall = self.evidence.get("overall")
+        return self.verdict == WORSE or (isinstance(overall, dict) and overall.get("answer") == WORSE)
+
+    @property
+    def warning(self) -> str:
+        """Why this version should not be used, for a person who is about to; empty when nothing speaks against it.
+
+        The evidence of an earlier version of TransferSeg says less, and is looked at anew: a new structure below the
+        Dice of a usable one, or a known one that lost much, was passed over then.
+        """
+        promotion = self.evidence.get("promotion")
+        if isinstance(promotion, dict):
+            obstacles = promotion.get("obstacles")
+            if promotion.get("warned") is True and isinstance(obstacles, list):
+                return " ".join(text for text in obstacles if isinstance(text, str)) or f"Its verdict: {self.verdict}."
+            return ""
+        found = [
+            f"{row.get('structure')} fell from {number(row, 'parent'):.2f} to {number(row, 'candidate'):.2f}."
+            for row in _rows(self.evidence, "structures")
+            if (number(row, "parent") or 0.0) - (number(row, "candidate") or 0.0) >= _LARGE_LOSS
+            and number(row, "candidate") is not None
+        ]
+        for row in _rows(self.evidence, "new"):
+            mean = number(row, "mean")
+            if mean is not None and mean < _USABLE_DICE:
+                found.append(f"{row.get('structure')} is not usable yet (mean Dice {mean:.2f}).")
+        if self.verdict == WORSE and not found:
+            found.append(f"It is worse than what it was made from, {self.parent}.")
+        return " ".join(found)
 
     @property
     def reasons(self) -> str:
@@ -229,6 +282,12 @@ def number(entry: Any, key: str) -> float | None:
     """Return a number of a JSON object, None where there is none."""
     value = entry.get(key) if isinstance(entry, dict) else None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _rows(evidence: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
+    """Return the entries by structure of a part of the evidence; nothing where there are none."""
+    rows = evidence.get(part)
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def _from_random_weights(provenance: Provenance) -> bool:

@@ -1,0 +1,142 @@
+"""The rule by which one difference between two models is judged, and the words of the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from TransferSegLib.evaluation.usability import UsabilityRule
+
+
+class Answer(StrEnum):
+    """The verdicts on a candidate; those on a single change are the first five."""
+
+    BETTER = "better"
+    NO_CLEAR_DIFFERENCE = "no clear difference"
+    WORSE = "worse"
+    TOO_FEW = "too few cases to say"
+    PROBABLY_WORSE = "probably worse"
+    PARTLY_WORSE = "worse in some structures"
+    NOT_USABLE = "not usable yet"
+    TOO_SHORT = "trained too short to say"
+
+
+#: Verdicts with which a version is never used without a warning.
+WARNED = (Answer.WORSE, Answer.PROBABLY_WORSE, Answer.PARTLY_WORSE, Answer.NOT_USABLE, Answer.TOO_SHORT)
+
+
+@dataclass(frozen=True)
+class VerdictRule:
+    """The thresholds of the rule; differences are in Dice."""
+
+    #: A mean difference below this does not matter, however sure it is.
+    smallest_difference: float = 0.01
+    #: 'No clear difference' is only said when a gain or loss beyond this can be ruled out.
+    largest_overlooked: float = 0.1
+    #: A structure that clearly lost at least so much makes the candidate worse, whatever the others gained. Where it
+    #: is not clear, a loss of so much is 'probably worse' however few the patients are.
+    unacceptable_loss: float = 0.1
+    #: A smaller loss, from this on, is 'probably worse' where the interval of ``probable`` coverage lies below 0.
+    suspicious_loss: float = 0.05
+    probable: float = 0.8
+    #: Coverage of the interval: 0.9 leaves 5 % on either side, so 5 % false claims of 'better' at most.
+    confidence: float = 0.9
+    #: Usual standard deviation between patients, of a case's mean over structures and of a single structure ...
+    usual_spread: float = 0.04
+    usual_spread_of_structure: float = 0.06
+    #: ... and the number of patients (less one) that this knowledge counts for.
+    usual_weight: float = 3.0
+    #: Standard deviation of what another training run would change by itself, the same in every case.
+    training_noise: float = 0.01
+    #: Candidates that made fewer optimisation steps are not judged: the rate has hardly reached its height.
+    fewest_steps: int = 30
+    usability: UsabilityRule = field(default_factory=UsabilityRule)
+
+    def interval(
+        self,
+        differences: np.ndarray,
+        of_structure: bool = False,
+        tests: int = 1,
+        confidence: float | None = None,
+    ) -> tuple[float, float]:
+        """Return the interval of the mean of one difference per patient; wider for one of several tests (Bonferroni).
+
+        Raises ValueError for no difference.
+        """
+        count = len(differences)
+        if count == 0:
+            raise ValueError("There is no patient to compare on.")
+        usual = self.usual_spread_of_structure if of_structure else self.usual_spread
+        seen = float(np.sum((differences - differences.mean()) ** 2))
+        freedom = self.usual_weight + count - 1
+        spread_squared = (self.usual_weight * usual**2 + seen) / freedom
+        error = math.sqrt(spread_squared / count + self.training_noise**2)
+        covered = self.confidence if confidence is None else confidence
+        half = _t_quantile(1 - (1 - covered) / (2 * tests), freedom) * error
+        mean = float(differences.mean())
+        return mean - half, mean + half
+
+    def collapsed(self, differences: np.ndarray, tests: int) -> bool:
+        """Tell whether one of several structures clearly lost more than is acceptable; one difference per patient."""
+        lost = float(differences.mean()) <= -self.unacceptable_loss
+        return lost and self.interval(differences, True, tests)[1] < 0
+
+    def probably_worse(self, differences: np.ndarray, of_structure: bool = False) -> bool:
+        """Tell whether a loss is large, or likely enough, not to be passed over although it is not certain."""
+        loss = -float(differences.mean())
+        if loss >= self.unacceptable_loss:
+            return True
+        return loss >= self.suspicious_loss and self.interval(differences, of_structure, 1, self.probable)[1] < 0
+
+    def judge(self, differences: np.ndarray, of_structure: bool = False) -> Answer:
+        """Return the verdict on one difference per patient: that of ``answer``, or 'probably worse'."""
+        low, high = self.interval(differences, of_structure)
+        answer = self.answer(len(differences), float(differences.mean()), low, high)
+        if answer is not Answer.WORSE and self.probably_worse(differences, of_structure):
+            return Answer.PROBABLY_WORSE
+        return answer
+
+    def answer(self, patients: int, difference: float, low: float, high: float) -> Answer:
+        """Return the verdict on one mean difference with its interval.
+
+        One patient can raise the alarm, but cannot show that a model is better.
+        """
+        if high < 0 and difference <= -self.smallest_difference:
+            return Answer.WORSE
+        if patients < 2:
+            return Answer.TOO_FEW
+        if low > 0 and difference >= self.smallest_difference:
+            return Answer.BETTER
+        if max(-low, high) <= self.largest_overlooked:
+            return Answer.NO_CLEAR_DIFFERENCE
+        return Answer.TOO_FEW
+
+    def of_known(self, mean: Answer, difference: float, structures: Sequence[Answer], collapsed: bool) -> Answer:
+        """Return the word for all known structures from those for their mean and for each: none is outvoted.
+
+        ``difference`` is that of the mean; ``collapsed``: one of the structures did.
+        """
+        if mean is Answer.WORSE or collapsed:
+            return Answer.WORSE
+        if mean is Answer.PROBABLY_WORSE:
+            return mean
+        if any(answer in (Answer.WORSE, Answer.PROBABLY_WORSE) for answer in structures):
+            return Answer.PARTLY_WORSE if difference > 0 else Answer.PROBABLY_WORSE
+        return mean
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return vars(self) | {"usability": dict(vars(self.usability))}
+
+
+@lru_cache
+def _t_quantile(level: float, freedom: float) -> float:
+    """Return a quantile of Student's t distribution."""
+    return float(stats.t.ppf(level, freedom))
