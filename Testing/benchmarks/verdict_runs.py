@@ -19,7 +19,7 @@ Spoilt are the cases that a user hands in, for learning and as held-out referenc
     other     a third of the cases (at least one) have another patient's labels
     missing   in half of the cases one structure is erased, and yet called reviewed
     short     ten optimisation steps in all
-    hot       learning rates 40 times as high
+    hot       learning rates 8 times as high (a training that diverges is refused: that is noted, and no run here)
     thin      the labels of half of the cases are eroded by a voxel within the slices
 
 Not spoilt are
@@ -54,6 +54,7 @@ from scipy import ndimage
 
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.datasets.dataset import Case, Dataset, write_dataset
+from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM, score_case
 from TransferSegLib.evaluation.verdict import Answer, Training, Verdict, VerdictRule, judge
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
@@ -307,7 +308,7 @@ def knobs_of(run: Run) -> FineTuningConfiguration:
         return replace(knobs, tail_steps=5, steps=5 if run.collection == HEAD else 10)
     if run.kind == "hot":
         rates = ("tail_rate", "full_rate", "new_rate", "new_tail_rate", "vanilla_rate")
-        return replace(knobs, **{name: 40 * getattr(knobs, name) for name in rates})
+        return replace(knobs, **{name: 8 * getattr(knobs, name) for name in rates})
     return knobs
 
 
@@ -331,7 +332,10 @@ def measure(options: argparse.Namespace) -> None:
             add_line(options.lines, {"name": before, "truth": truth})
             done.add(before)
         began = time.process_time()
-        line = fine_tuned(run, project_cases(cases, pool, run), test_cases, label_set, parent)
+        try:
+            line = fine_tuned(run, project_cases(cases, pool, run), test_cases, label_set, parent)
+        except TrainingError as error:
+            line = {"name": run.name, "verdict": f"refused: {error}"}
         line |= {"seconds": round(time.process_time() - began, 1), "code": code_version()}
         add_line(options.lines, line)
         print(f"{run.name}: {line['verdict']} ({line['seconds']} s)", flush=True)

@@ -46,7 +46,7 @@ def ours(differences: np.ndarray) -> Answer:
     rule = VerdictRule()
     means = differences.mean(axis=1)
     collapsed = any(rule.collapsed(column, STRUCTURES) for column in differences.T)
-    structures = [rule.judge(column, of_structure=True) for column in differences.T]
+    structures = [rule.judge(column, True, STRUCTURES) for column in differences.T]
     return rule.of_known(rule.judge(means), float(means.mean()), structures, collapsed)
 
 

@@ -289,7 +289,7 @@ def test_worse_is_never_promoted(world: Any, better: tuple[FineTuned, Path, list
     knobs = replace(KNOBS, strategy="scratch", steps=1)
     result = finetune(request(project, library, configuration=knobs, promote=True))
     assert result.evidence.answer == "trained too short to say"
-    assert result.evidence.verdict.overall.answer == "worse" and "1 optimisation steps" in result.evidence.verdict.text
+    assert result.evidence.verdict.overall.answer == "worse" and "1 optimisation step," in result.evidence.verdict.text
     assert not result.version.current and history("tiny", library).current == 0
     with pytest.raises(ModelError, match="is worse than"):
         promote("tiny", library, 1)

@@ -147,7 +147,11 @@ def test_report_for_a_person() -> None:
     assert "dark (new)" in text and "Verdict: better." in text and "agreement" in text
     assert "bright got worse even on cases it learned from (Dice 0.90 to 0.50)" in text
     assert "No longer found: gone." in text and "1 case is not used." in text
-    assert "bright     0.34 to 0.66  0.55 to 0.86  better" in text and "dark       -" in text
+    claims = text.split("Mean Dice to expect in other patients like these (90 % intervals):\n")[1].splitlines()
+    assert claims[0].split() == ["structure", "before", "after", "verdict"]
+    (low, high), told = found.verdict.structures[0].candidate_interval, claims[1].split()
+    assert told[0] == "bright" and told[4:] == [f"{low:.2f}", "to", f"{high:.2f}", "better"] and low < 0.8 < high
+    assert claims[2].split()[:2] == ["dark", "-"] and claims[2].endswith("usable")
     assert "made from (tiny version 1), but version 2 of 'our clinic' is in use, with which it was not compared" in text
     unusable = {"verdict": "not usable yet", "promotion": {"warned": True, "obstacles": ["dark: not found."]}}
     kept = report_text(result | {"evidence": result["evidence"] | unusable})

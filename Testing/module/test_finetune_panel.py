@@ -124,10 +124,15 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
 
     assert ui.fineTuneStatusLabel.text.startswith("Version 1 of 'balls' was made in ")
     assert any("left: " in text and "%" in text for text in said), said
-    assert ui.verdictLabel.text.startswith("Verdict: better.\nOn 3 held-out patients the mean Dice rose from ")
+    assert ui.verdictLabel.text.startswith("Verdict: better.\nbright: better (mean Dice 0.")
+    assert "; in other patients 0." in ui.verdictLabel.text
+    assert "\nOn 3 held-out patients the mean Dice rose from " in ui.verdictLabel.text
     rows = rows_of(ui.verdictTable)
     assert rows[0][:2] == ["mean", "all, 3 patient(s)"] and float(rows[0][4]) > 0.5
     assert [row[1] for row in rows if row[0] == "bright"] == ["all 3", "case-0001", "case-0002", "case-0003"]
+    (bright,) = [row for row in rows if row[:2] == ["bright", "all 3"]]
+    low, high = map(float, bright[7].split(" to "))
+    assert low < float(bright[3]) < high and bright[8] == "better"
     assert all(float(row[3]) - float(row[2]) == pytest.approx(float(row[4]), abs=2e-3) for row in rows)
 
     node = host.widget._parameterNode
@@ -244,8 +249,11 @@ def test_a_worse_version_is_promoted_only_by_a_button_that_says_so(host, ui, bal
     )
     ui.fineTuneButton.click()
     host.waitFor(lambda: ended(host))
-    assert ui.verdictLabel.text.startswith("Verdict: worse.\n")
-    assert ui.promoteButton.text == "Promote although it is worse" and ui.promoteButton.enabled
+    # One step is no result; that the candidate lost nearly everything is told, and the button asks twice.
+    assert ui.verdictLabel.text.startswith("Verdict: trained too short to say.\n")
+    assert "1 optimisation step," in ui.verdictLabel.text and "#ef6c00" in ui.verdictLabel.styleSheet
+    assert ui.promoteButton.text == "Promote although: trained too short to say" and ui.promoteButton.enabled
+    assert ui.promoteButton.toolTip.startswith("Not advised. ")
     assert used_version("balls") == 0
     ui.promoteButton.click()
     host.waitFor(lambda: not host.widget.fineTunePanel.decision.isPromoting)

@@ -199,7 +199,7 @@ def _change(
     means = np.array(list(by_patient(pairs).values()))
     differences = means[:, 1] - means[:, 0]
     low, high = rule.interval(differences, structure is not None)
-    answer = rule.judge(differences, structure is not None)
+    answer = rule.judge(differences, structure is not None, tests)
     candidate, surface = float(means[:, 1].mean()), float(np.mean(nsd)) if nsd else None
     gains = answer is Answer.BETTER and not rule.usability.reaches(candidate, surface)
     return Change(

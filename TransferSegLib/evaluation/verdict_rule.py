@@ -43,9 +43,8 @@ class VerdictRule:
     #: A structure that clearly lost at least so much makes the candidate worse, whatever the others gained. Where it
     #: is not clear, a loss of so much is 'probably worse' however few the patients are.
     unacceptable_loss: float = 0.1
-    #: A smaller loss, from this on, is 'probably worse' where the interval of ``probable`` coverage lies below 0.
+    #: A smaller loss, from this on, is 'probably worse' where the interval lies below 0 as that of a single structure.
     suspicious_loss: float = 0.05
-    probable: float = 0.8
     #: Coverage of the interval: 0.9 leaves 5 % on either side, so 5 % false claims of 'better' at most.
     confidence: float = 0.9
     #: Usual standard deviation between patients, of a case's mean over structures and of a single structure ...
@@ -59,13 +58,7 @@ class VerdictRule:
     fewest_steps: int = 30
     usability: UsabilityRule = field(default_factory=UsabilityRule)
 
-    def interval(
-        self,
-        differences: np.ndarray,
-        of_structure: bool = False,
-        tests: int = 1,
-        confidence: float | None = None,
-    ) -> tuple[float, float]:
+    def interval(self, differences: np.ndarray, of_structure: bool = False, tests: int = 1) -> tuple[float, float]:
         """Return the interval of the mean of one difference per patient; wider for one of several tests (Bonferroni).
 
         Raises ValueError for no difference.
@@ -78,8 +71,7 @@ class VerdictRule:
         freedom = self.usual_weight + count - 1
         spread_squared = (self.usual_weight * usual**2 + seen) / freedom
         error = math.sqrt(spread_squared / count + self.training_noise**2)
-        covered = self.confidence if confidence is None else confidence
-        half = _t_quantile(1 - (1 - covered) / (2 * tests), freedom) * error
+        half = _t_quantile(1 - (1 - self.confidence) / (2 * tests), freedom) * error
         mean = float(differences.mean())
         return mean - half, mean + half
 
@@ -88,19 +80,21 @@ class VerdictRule:
         lost = float(differences.mean()) <= -self.unacceptable_loss
         return lost and self.interval(differences, True, tests)[1] < 0
 
-    def probably_worse(self, differences: np.ndarray, of_structure: bool = False) -> bool:
-        """Tell whether a loss is large, or likely enough, not to be passed over although it is not certain."""
-        loss = -float(differences.mean())
-        if loss >= self.unacceptable_loss:
-            return True
-        return loss >= self.suspicious_loss and self.interval(differences, of_structure, 1, self.probable)[1] < 0
+    def judge(self, differences: np.ndarray, of_structure: bool = False, tests: int = 1) -> Answer:
+        """Return the verdict on one difference per patient: that of ``answer``, or 'probably worse'.
 
-    def judge(self, differences: np.ndarray, of_structure: bool = False) -> Answer:
-        """Return the verdict on one difference per patient: that of ``answer``, or 'probably worse'."""
+        As one of several structures (``tests``) one is 'worse' only where that is certain in spite of their number, so
+        that looking at many raises no more alarms; 'probably worse' where its loss is large, or certain by itself.
+        """
+        mean = float(differences.mean())
         low, high = self.interval(differences, of_structure)
-        answer = self.answer(len(differences), float(differences.mean()), low, high)
-        if answer is not Answer.WORSE and self.probably_worse(differences, of_structure):
+        answer = self.answer(len(differences), mean, low, high)
+        if answer is Answer.WORSE and self.interval(differences, of_structure, tests)[1] < 0:
+            return answer
+        if -mean >= self.unacceptable_loss or (-mean >= self.suspicious_loss and high < 0):
             return Answer.PROBABLY_WORSE
+        if answer is Answer.WORSE:
+            return Answer.NO_CLEAR_DIFFERENCE if -low <= self.largest_overlooked else Answer.TOO_FEW
         return answer
 
     def answer(self, patients: int, difference: float, low: float, high: float) -> Answer:

@@ -30,8 +30,8 @@ def reasons(
     sentences = []
     if answer is Answer.TOO_SHORT and training is not None:
         sentences.append(
-            f"The candidates made {training.steps} optimisation steps, too few to judge them (at least "
-            f"{rule.fewest_steps}): train longer."
+            f"The candidates made {_steps(training.steps)}, too few to judge them (at least {rule.fewest_steps}): train "
+            "longer."
         )
     collapsed = [change for change in changes if change.collapsed]
     if collapsed:
@@ -58,7 +58,7 @@ def reasons(
 
 
 def warnings(answer: Answer, changes: Sequence[Change], new: Sequence[NewStructure]) -> tuple[str, ...]:
-    """Return what a person should look at in single structures; not corrected for their number, on purpose."""
+    """Return what a person should look at in single structures."""
     sentences = []
     for change in changes:
         numbers = f"({change.parent:.2f} to {change.candidate:.2f})"
@@ -85,7 +85,7 @@ def obstacles(
     if answer is Answer.BETTER:
         return ()
     if answer is Answer.TOO_SHORT and training is not None:
-        return (f"It was trained for {training.steps} optimisation steps only.",)
+        return (f"It was trained for {_steps(training.steps)} only.",)
     found = [
         f"{change.structure} is {change.answer} ({change.parent:.2f} to {change.candidate:.2f})."
         for change in changes
@@ -159,3 +159,7 @@ def _mean(overall: Change, rule: VerdictRule) -> str:
 
 def _patients(count: int, what: str = "patient") -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _steps(count: int) -> str:
+    return f"{count} optimisation step{'' if count == 1 else 's'}"
