@@ -503,7 +503,7 @@ def verdict_on(line: dict[str, Any]) -> Verdict:
 
 def means_of(truth: Scores, index: int = 0) -> dict[str, float]:
     """Return the mean Dice (1: surface Dice) of each structure over the test patients."""
-    names = {name for scores in truth.values() for name in scores}
+    names = sorted({name for scores in truth.values() for name in scores})
     return {
         name: float(np.mean([scores[name][index] for scores in truth.values() if name in scores])) for name in names
     }

@@ -124,8 +124,8 @@ def fineTune(
     docstring tells what the callbacks get. ``job.result`` holds the verdict. ``project`` is the folder of corrected
     cases, ``model`` the one to start from (None: the bundled one), ``name`` the model in the
     library that gets the new version, ``configuration`` knobs by name, ``more`` what else ``FineTuneRequest`` takes.
-    The new version is used from then on only if it is better, or with ``promote`` unless it is worse. With
-    ``wait=True`` a job that does not end well is a RuntimeError.
+    The new version is used from then on only if it is better, or with ``promote`` unless it is worse or not usable.
+    With ``wait=True`` a job that does not end well is a RuntimeError.
     """
     job = _said(
         lambda: _fineTuneJob(Path(project).absolute(), model, name, minutes, device, configuration, promote, more)
@@ -146,7 +146,7 @@ def promote(
     wait: bool = True,
     onEnd: Callable[[CommandProcess], None] | None = None,
 ) -> CommandProcess:
-    """Make a version of a model the one that is used; one whose verdict is "worse" needs ``force``."""
+    """Make a version of a model the one that is used; one that is clearly worse needs ``force``."""
     return _command(["models", "promote", model, str(version), *(["--force"] if force else [])], wait, onEnd)
 
 

@@ -69,7 +69,9 @@ def add_parser(subparsers: Any) -> None:
         help=f"tolerance of the surface Dice [{DEFAULT_TOLERANCE_MM:g}]",
     )
     promotion = parser.add_mutually_exclusive_group()
-    promotion.add_argument("--promote", action="store_true", help="use the new version unless its verdict is 'worse'")
+    promotion.add_argument(
+        "--promote", action="store_true", help="use the new version unless it is worse or not usable"
+    )
     promotion.add_argument("--no-promote", action="store_true", help="keep the new version unused, also a better one")
     add_device_option(parser)
     parser.add_argument("--library", type=Path, metavar="FOLDER", help="another model library than your own")

@@ -28,7 +28,7 @@ def add_verbs(add: AddVerb) -> None:
     promote = add("promote", run_promote, "make a version the current one")
     promote.add_argument("model", help="model name, or NAME@NUMBER")
     promote.add_argument("version", nargs="?", type=int, metavar="NUMBER", help="the version to use from now on")
-    promote.add_argument("--force", action="store_true", help="also one whose verdict is 'worse'")
+    promote.add_argument("--force", action="store_true", help="also one that is worse than what it was made from")
 
     rollback = add("rollback", run_rollback, "go back to the version that was current before")
     rollback.add_argument("model", help="model name")

@@ -30,8 +30,8 @@ def reasons(
     sentences = []
     if answer is Answer.TOO_SHORT and training is not None:
         sentences.append(
-            f"The candidates made {_steps(training.steps)}, too few to judge them (at least {rule.fewest_steps}): train "
-            "longer."
+            f"The candidates made {_steps(training.steps)}, too few to judge them (at least {rule.fewest_steps}): "
+            "train longer."
         )
     collapsed = [change for change in changes if change.collapsed]
     if collapsed:

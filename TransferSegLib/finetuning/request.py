@@ -25,7 +25,8 @@ class FineTuneRequest:
     these (None: all that were reviewed). ``renamed``, ``merged``, ``split`` and ``dropped`` as in
     ``plan_label_change``. ``modality`` is that of the cases (None: what their folder names, else what their
     intensities look like). ``most_folds`` caps the number of folds. ``promote`` makes the candidate the current version
-    unless its verdict is 'worse', ``no_promote`` never, so that somebody decides. ``runs`` is where
+    unless something speaks against it (worse, not usable, trained too short), ``no_promote`` never, so that somebody
+    decides. ``runs`` is where
     an interrupted run is kept (None: in the project). ``command`` is
     what the model is to be made by; only what names nobody of it gets into the model (``plain_command``).
     """
