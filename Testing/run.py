@@ -1,7 +1,8 @@
-"""The README's two commands: set everything up in a virtual environment of its own, then run the demo or the tests.
+"""The README's commands: set everything up in a virtual environment of its own, then run the demo or the tests.
 
     python3 Testing/run.py demo     segments the bundled sample CT with the bundled model
     python3 Testing/run.py tests    ruff, mypy and the whole test suite
+    python3 Testing/run.py torture  kills, damaged files, full disks and many scans for --minutes N (Linux, macOS)
 
 Only Python 3.11 or newer is needed beforehand. Outside the folder of the environment nothing is changed, with one
 exception: on Debian and Ubuntu, run by root, ``tests`` installs the system's libraries that the test host of the Slicer
@@ -44,13 +45,15 @@ def main() -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before anything is installed
         print("Python 3.11 or newer is needed.", file=sys.stderr)
         return 2
-    if sys.argv[1:2] not in (["demo"], ["tests"]):
+    if sys.argv[1:2] not in (["demo"], ["tests"], ["torture"]):
         print(__doc__)
         return 2
     what, words = sys.argv[1], sys.argv[2:]
-    python = environment(RUNTIME if what == "demo" else RUNTIME + TESTS, what)
+    python = environment(RUNTIME, "demo") if what == "demo" else environment(RUNTIME + TESTS, "tests")
     if what == "demo":
         return subprocess.call([python, "-m", "TransferSegLib", "demo", *words])
+    if what == "torture":
+        return subprocess.call([python, str(ROOT / "Testing" / "torture" / "main.py"), *words])
     install_libraries()
     return run_tests(python, words)
 

@@ -84,7 +84,11 @@ def read_in_child(
     if python is None:
         advice = f" {reading.without_python}" if reading.without_python else ""
         raise error(f"{path} can only be read with a Python interpreter, and none was found.{advice}")
-    with tempfile.TemporaryDirectory(prefix="transferseg-") as folder:
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="transferseg-", ignore_cleanup_errors=True)
+    except OSError as problem:
+        raise error(f"{path} cannot be read: there is no place for temporary files ({problem}).") from problem
+    with temporary as folder:
         try:
             words = [folder, str(path.absolute()), *reading.words]
             limits = Limits.for_input(path, reading.with_folder)
@@ -94,7 +98,10 @@ def read_in_child(
         result_path = Path(folder) / RESULT_FILE
         if end.exit_code != 0 or not result_path.is_file():
             raise error(_bad_end(reading, end, limits))
-        result = json.loads(result_path.read_text(encoding="utf-8"))
+        try:
+            result = json.loads(result_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as problem:  # the disk became full, or no file can be opened any more
+            raise error(f"{path} cannot be read: what was read could not be handed on ({problem}).") from problem
         if "error" in result:
             raise error(str(result["error"]))
         yield Path(folder), result

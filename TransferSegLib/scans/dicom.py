@@ -19,7 +19,6 @@ import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.scans.dicom_files import (
-    VOLUME_CLASSES,
     class_name,
     files_in_folder,
     files_of_dicomdir,
@@ -28,7 +27,7 @@ from TransferSegLib.scans.dicom_files import (
     read_image_file,
     sop_class_of,
 )
-from TransferSegLib.scans.dicom_frames import DicomFile, Slice
+from TransferSegLib.scans.dicom_frames import VOLUME_CLASSES, DicomFile, Slice
 from TransferSegLib.scans.dicom_intensities import check_rescales, intensities, intensity_type
 from TransferSegLib.scans.dicom_pixels import check_storage, read_stored, stored_range
 from TransferSegLib.scans.dicom_placement import place

@@ -43,7 +43,7 @@ _WALKED_SEQUENCES = frozenset(
     )
 )
 _DEEPEST = 16
-_MOST_ELEMENTS = 4_000_000
+_MOST_ELEMENTS = 1_500_000
 _LONGEST_INFLATED = 256 * 2**20
 #: Values longer than this, other than pixels and lookup tables, are not looked at.
 _LONGEST_VALUE = 2**20
@@ -219,6 +219,7 @@ class _Walk:
     def __init__(self, content: Buffer, order: str) -> None:
         self._content = content
         self._order = order
+        self._explicit, self._length = struct.Struct(order + "HH2sH"), struct.Struct(order + "I")
         self._count = 0
 
     def element_header(self, position: int, explicit: bool) -> tuple[int, bytes, int, int]:
@@ -226,18 +227,16 @@ class _Walk:
         self._count += 1
         if self._count > _MOST_ELEMENTS:
             raise DamagedDicom("more elements than any image has")
-        group, element = struct.unpack_from(self._order + "HH", self._content, position)
+        group, element, vr, length = self._explicit.unpack_from(self._content, position)
         tag = group << 16 | element
         if group == 0xFFFE or not explicit:
-            (length,) = struct.unpack_from(self._order + "I", self._content, position + 4)
+            (length,) = self._length.unpack_from(self._content, position + 4)
             return tag, b"", position + 8, length
-        vr = bytes(self._content[position + 4 : position + 6])
         if vr in _LONG_FORMS:
-            (length,) = struct.unpack_from(self._order + "I", self._content, position + 8)
+            (length,) = self._length.unpack_from(self._content, position + 8)
             return tag, vr, position + 12, length
-        if re.fullmatch(rb"[A-Z]{2}", vr) is None:
+        if not (vr.isalpha() and vr.isupper()):
             raise DamagedDicom("no value representation where one must be")
-        (length,) = struct.unpack_from(self._order + "H", self._content, position + 6)
         return tag, vr, position + 8, length
 
     def read_elements(self, data: DataSet, position: int, end: int, explicit: bool, depth: int) -> int:

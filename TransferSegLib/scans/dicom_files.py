@@ -8,21 +8,10 @@ from pathlib import Path
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.scans.dicom_elements import open_dicom
-from TransferSegLib.scans.dicom_frames import DicomFile, read_dicom_file
+from TransferSegLib.scans.dicom_frames import VOLUME_CLASSES, DicomFile, read_dicom_file
 
 _MOST_FILES = 100_000
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
-#: Classes of objects that hold many slices in one file and say where each lies.
-VOLUME_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.2.1": "Enhanced CT",
-    "1.2.840.10008.5.1.4.1.1.2.2": "Legacy Converted Enhanced CT",
-    "1.2.840.10008.5.1.4.1.1.4.1": "Enhanced MR",
-    "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR",
-    "1.2.840.10008.5.1.4.1.1.130": "Enhanced PET",
-    "1.2.840.10008.5.1.4.1.1.128.1": "Legacy Converted Enhanced PET",
-    "1.2.840.10008.5.1.4.1.1.13.1.1": "X-Ray 3D Angiographic",
-    "1.2.840.10008.5.1.4.1.1.13.1.2": "X-Ray 3D Craniofacial",
-}
 #: Classes that hold no scan, by the names people know.
 _OTHER_CLASSES = {
     _DICOMDIR_CLASS: "DICOMDIR (an index)",
@@ -103,11 +92,15 @@ def files_of_dicomdir(index: Path) -> FoundFiles:
         return sorted_out
     beside = _sorted_out(index, _files_inside(root))
     if all(file is None for file, _ in found) and not any(one.instance in missing for one in beside.images):
+        if not beside.images:
+            raise ScanError(f"{index} lists {len(found)} files, and none is there. Copy the whole medium.")
         told = f"{index} lists {len(found)} files, and none is there: the DICOM files beside it were read instead."
         return FoundFiles(beside.images, beside.others, (told,))
     moved = [one for one in beside.images if one.instance and one.instance in missing]
     lost = sum(file is None for file, _ in found) - len({one.instance for one in moved})
-    notices = (f"{index} lists {lost} files that are not there: the scan may lack slices.",) if lost else ()
+    notices = sorted_out.notices
+    if lost:
+        notices = (*notices, f"{index} lists {lost} files that are not there: the scan may lack slices.")
     return FoundFiles([*sorted_out.images, *moved], sorted_out.others, notices)
 
 
@@ -124,15 +117,19 @@ def no_images_error(path: Path, others: list[str]) -> ScanError:
 
 
 def _sorted_out(place: Path, files: Iterable[Path]) -> FoundFiles:
-    """Return the images among files, and the names of the other DICOM objects."""
-    images, others = [], []
+    """Return the images among files, the names of the other DICOM objects, and a notice about empty files."""
+    images, others, empty = [], [], []
     for path in _some(place, files):
         image = read_image_file(path)
         if image is not None:
             images.append(image)
         elif sop_class := sop_class_of(path):
             others.append(class_name(sop_class))
-    return FoundFiles(images, others)
+        elif path.stat().st_size == 0 and not path.name.startswith("."):
+            empty.append(path.name)
+    names = ", ".join(empty[:3]) + (" ..." if len(empty) > 3 else "")
+    told = (f"{place} holds {len(empty)} empty files ({names}): if they were slices, the scan lacks them.",)
+    return FoundFiles(images, others, told if empty and images else ())
 
 
 def _some(place: Path, files: Iterable[Path]) -> Iterator[Path]:

@@ -6,9 +6,8 @@ belongs to a frame in functional groups: those of the frame itself, else those s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,19 @@ _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _POSITION, _ORIENTATION, _MEASURES, _INTENSITIES = 0x00209113, 0x00209116, 0x00289110, 0x00289145
 _CONTENT, _ECHO, _DIFFUSION, _CT_TYPE, _MR_TYPE = 0x00209111, 0x00189114, 0x00189117, 0x00189329, 0x00189226
 _MOST_FRAMES = 100_000
+#: Classes of objects that hold many slices in one file and say where each lies.
+VOLUME_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.2.1": "Enhanced CT",
+    "1.2.840.10008.5.1.4.1.1.2.2": "Legacy Converted Enhanced CT",
+    "1.2.840.10008.5.1.4.1.1.4.1": "Enhanced MR",
+    "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR",
+    "1.2.840.10008.5.1.4.1.1.130": "Enhanced PET",
+    "1.2.840.10008.5.1.4.1.1.128.1": "Legacy Converted Enhanced PET",
+    "1.2.840.10008.5.1.4.1.1.13.1.1": "X-Ray 3D Angiographic",
+    "1.2.840.10008.5.1.4.1.1.13.1.2": "X-Ray 3D Craniofacial",
+}
+#: Those, and CT, MR and PET of one slice a file.
+SCAN_CLASSES = {*VOLUME_CLASSES, *(f"1.2.840.10008.5.1.4.1.1.{number}" for number in (2, 4, 128))}
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,9 @@ def read_dicom_file(path: Path) -> DicomFile | None:
             return None
         data = header.data
         has_pixels = PIXEL_DATA in data or any(tag in data for tag in _FLOAT_PIXELS)
-        if not has_pixels and not data.damaged:
+        # A scan that ends before its pixels is no other object: left out, it would be a slice too few.
+        is_cut_off = data.damaged or header.sop_class in SCAN_CLASSES or not (header.sop_class or data.elements)
+        if not has_pixels and not is_cut_off:
             return None
         pixels = _pixel_storage(header)
         return DicomFile(
@@ -128,19 +142,6 @@ def read_dicom_file(path: Path) -> DicomFile | None:
             frames=() if pixels is None else _read_frames(data, pixels.frames),
             damaged=data.damaged or pixels is None,
         )
-
-
-def content_digest(file: DicomFile) -> str:
-    """Return a digest of the stored pixels and of what places and scales them, equal for copies of an instance."""
-    assert file.pixels is not None
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((replace(file.pixels, start=0), file.lookup_table, file.frames)).encode())
-    with file.path.open("rb") as stream:
-        if file.pixels.start >= 0:
-            stream.seek(file.pixels.start)
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _pixel_storage(header: DicomHeader) -> PixelStorage | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from TransferSegLib.errors import ScanError
-from TransferSegLib.scans.dicom_frames import DicomFile, Slice, content_digest
+from TransferSegLib.scans.dicom_frames import DicomFile, Slice
+from TransferSegLib.scans.dicom_pixels import content_digest
 from TransferSegLib.scans.dicom_placement import sort_by_height
 
 #: Directions that differ by more than this (1 degree) belong to another stack; smaller differences are measured in mm.

@@ -157,7 +157,10 @@ def _check_claims(reader: sitk.ImageFileReader, path: Path) -> None:
 
 def _takes_its_folder(path: Path) -> bool:
     """Tell whether the files beside a file are read with it: the slices of a series, or the data of a header."""
-    return path.is_file() and (path.suffix.lower() in _HEADER_SUFFIXES or is_dicom_file(path))
+    try:
+        return path.is_file() and (path.suffix.lower() in _HEADER_SUFFIXES or is_dicom_file(path))
+    except OSError:
+        return False  # what is wrong is told by whoever reads it
 
 
 def _begins_as_hdf5(path: Path) -> bool:
