@@ -133,10 +133,9 @@ def _check(library: str, reported: list[dict[str, object]], alone: bool) -> list
     for line in reported:
         if line["act"] == "import" and line["name"] in KEPT and line["name"] not in names:
             wrong.append(f"lost: {line['name']}")
-        if line["act"] == "export":
-            _load(Path(str(line["file"])))
-        if line["act"] == "save":
-            _load(Path(str(line["folder"])))
+    written = {str(line[key]) for line in reported for key in ("file", "folder") if key in line}
+    for path in sorted(written):
+        _load(Path(path))
     for name in KEPT:
         if name in names:
             _load(find_model(name, folder))

@@ -113,18 +113,20 @@ def in_process(function: Callable[..., Any], *words: Any, longest_s: float = 60.
 
 def _run(writing: int, function: Callable[..., Any], words: Sequence[Any]) -> None:
     """Run a function in this forked process and end it."""
-    os.setsid()
-    os.dup2(writing, 1)
-    output = io.BufferedWriter(io.FileIO(1, "w", closefd=False))
-    sys.stdout = io.TextIOWrapper(output, "utf-8", errors="replace", line_buffering=True)
     try:
-        last = "value " + json.dumps(function(*words))
-    except BaseException as error:
-        trace = [*traceback.format_tb(error.__traceback__)[-2:], *traceback.format_exception_only(error)]
-        last = "traceback " + " | ".join("".join(trace).split("\n"))
-    sys.stdout.flush()
-    os.write(writing, f"{last}\n".encode("utf-8", "replace"))  # not through 1: a job's worker lets that go to its log
-    os._exit(0)
+        os.setsid()
+        os.dup2(writing, 1)
+        output = io.BufferedWriter(io.FileIO(1, "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(output, "utf-8", errors="replace", line_buffering=True)
+        try:
+            last = "value " + json.dumps(function(*words))
+        except BaseException as error:
+            trace = [*traceback.format_tb(error.__traceback__)[-2:], *traceback.format_exception_only(error)]
+            last = "traceback " + " | ".join("".join(trace).split("\n"))
+        sys.stdout.flush()
+        os.write(writing, f"{last}\n".encode("utf-8", "replace"))  # a job's worker lets what is printed go to its log
+    finally:
+        os._exit(0)  # whatever happened: this copy must not go on with what its parent does
 
 
 def install() -> None:
