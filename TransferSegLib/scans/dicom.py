@@ -36,6 +36,9 @@ from TransferSegLib.scans.dicom_selection import choose_series, slices_of_volume
 from TransferSegLib.scans.geometry_checks import check_size
 from TransferSegLib.scans.notices import MODALITY, add_notice
 
+#: Group length, character set, image type or class as the first element of a file without a preamble.
+_OLD_BEGINNINGS = (b"\x08\0\0\0", b"\x08\0\5\0", b"\x08\0\x08\0", b"\x08\0\x16\0", b"\2\0\0\0")
+
 
 def read_dicom(path: Path, series: str | None = None) -> sitk.Image:
     """Return the volume of one series in a folder or DICOMDIR, or of the series that one file belongs to.
@@ -74,9 +77,10 @@ def chosen_files(path: Path, series: str | None = None) -> tuple[list[DicomFile]
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Tell whether a file begins as DICOM files do (a preamble of 128 bytes, then DICM)."""
+    """Tell whether a file begins as DICOM files do: 128 bytes, then DICM; old ones with group 8 at once."""
     with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"
+        head = stream.read(132)
+    return head[128:] == b"DICM" or head[:4] in _OLD_BEGINNINGS or path.suffix.lower() == ".dcm"
 
 
 def _read_multi_frame(files: Sequence[DicomFile], notices: list[str], folder: Path) -> sitk.Image:

@@ -8,7 +8,7 @@ exactly and are resampled; whatever else does not fit is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,15 +95,17 @@ def place(slices: Sequence[Slice], name: str) -> Placement:
     angles.
     """
     stack = _stack(slices, name)
-    even = np.arange(len(slices)) * stack.distance_mm
     still = np.zeros((len(slices), 2))
-    if stack.corner_shifts_mm(even, still).max() <= stack.limit_mm:
-        return Placement(
-            stack.origin_mm,
-            stack.axes,
-            np.array([*stack.spacing_xy_mm, stack.distance_mm]),
-            (*stack.size_xy, len(slices)),
-        )
+    for candidate in (stack, _along_positions(stack)):
+        even = np.arange(len(slices)) * candidate.distance_mm
+        if candidate.corner_shifts_mm(even, still).max() <= candidate.limit_mm:
+            return Placement(
+                candidate.origin_mm,
+                candidate.axes,
+                np.array([*candidate.spacing_xy_mm, candidate.distance_mm]),
+                (*candidate.size_xy, len(slices)),
+            )
+    even = np.arange(len(slices)) * stack.distance_mm
     half = 0.5 * stack.limit_mm
     is_uneven = bool(np.abs(stack.heights_mm - even).max() > half)
     is_tilted = bool(np.linalg.norm(stack.sideways_mm, axis=1).max() > half)
@@ -148,6 +150,21 @@ def _stack(slices: Sequence[Slice], name: str) -> _Stack:
         spacing_xy_mm=first.spacing_xy_mm,
         size_xy=(storage.columns, storage.rows),
     )
+
+
+def _along_positions(stack: _Stack) -> _Stack:
+    """Return a stack whose z axis is the line from the first to the last position, the others turned as little.
+
+    Directions that were written with few decimals point a millimetre beside the last slice of a long scan.
+    """
+    first, last = stack.slices[0].frame.position_mm, stack.slices[-1].frame.position_mm
+    assert first is not None and last is not None
+    line = (last - first) / np.linalg.norm(last - first)
+    row = stack.axes[:, 0] - (stack.axes[:, 0] @ line) * line
+    row = row / np.linalg.norm(row)
+    axes = np.column_stack([row, np.cross(line, row), line])
+    along = np.array([one.frame.position_mm - first for one in stack.slices]) @ axes
+    return replace(stack, axes=axes, heights_mm=along[:, 2], sideways_mm=along[:, :2])
 
 
 def _check_nothing_is_missing(stack: _Stack) -> None:
@@ -210,7 +227,7 @@ def _resampled(
         )
     if is_tilted:
         notices.append(
-            f"{stack.name}: the gantry was tilted by {_tilt_degrees(stack):.1f} degrees. The slices were shifted to a "
+            f"{stack.name}: the gantry was tilted by {_tilt_degrees(stack):.3g} degrees. The slices were shifted to a "
             "rectangular grid, and results lie on that grid."
         )
     shifts = sideways_mm / np.array(stack.spacing_xy_mm)

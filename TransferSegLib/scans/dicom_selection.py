@@ -18,7 +18,8 @@ from TransferSegLib.scans.dicom_placement import sort_by_height
 _OTHER_STACK = float(np.cos(np.radians(1.0)))
 #: Slices of other stacks are left out when there are at most so many in each, and the volume has so many times more.
 _FEW, _TIMES_MORE = 3, 4
-_SAME_PLACE_MM = 0.01
+#: Slices closer than this, or than this part of the usual distance, lie at the same place.
+_SAME_PLACE_MM, _SAME_PLACE = 0.002, 0.1
 
 
 def choose_series(place: Path, files: Sequence[DicomFile], wanted: str | None) -> list[DicomFile]:
@@ -178,7 +179,7 @@ def _check_one_volume(ordered: Sequence[Slice], name: str) -> None:
     assert orientation is not None
     normal = np.cross(orientation[:3], orientation[3:])
     gaps = np.diff([float(_position(one) @ normal) for one in ordered])
-    same = int(np.count_nonzero(gaps < min(_SAME_PLACE_MM, 0.1 * max(float(np.median(gaps)), _SAME_PLACE_MM))))
+    same = int(np.count_nonzero(gaps < max(_SAME_PLACE * float(np.median(gaps)), _SAME_PLACE_MM)))
     if same:
         raise ScanError(
             f"{name} has {same} slices at the place of another one: {_told_apart(ordered)}. Separate them first, e.g. "
