@@ -183,3 +183,33 @@ def test_https_and_certificates(server: Server, part: Part, tmp_path: Path, monk
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(chain))
     assert fetch_file(wanted, part, "weights", pauses_s=QUICK).read_bytes() == CONTENT
     assert len(server.requests) == 1
+
+
+def slow_head(request: server_module.Request) -> None:
+    """Begin an answer and never come to the end of its head."""
+    for byte in b"HTTP/1.1 200 OK\r\nX-Padding: " + b"x" * 10_000:
+        request.wfile.write(bytes([byte]))
+        if request.served.released.wait(0.02):
+            return
+
+
+@pytest.mark.parametrize("behaviour", [server_module.slowly(1, 0.02), slow_head], ids=["content", "head"])
+@pytest.mark.parametrize("cancel", [None, CancelToken()], ids=["not to be stopped", "to be stopped"])
+def test_a_byte_now_and_then_is_given_up(
+    server: Server, part: Part, monkeypatch: pytest.MonkeyPatch, behaviour: server_module.Behaviour, cancel: CancelToken
+) -> None:
+    """No single wait is long enough for a timeout."""
+    monkeypatch.setattr(http_source, "_SLOW_WINDOW_S", 0.5)
+    server.behaviours = [behaviour]
+    with pytest.raises(ModelError, match=r"models\.example sends less than 1,024 bytes a second"):
+        fetch_file(download(), part, "weights", cancel=cancel, session=server.session(), pauses_s=QUICK)
+    assert len(server.requests) <= 1
+    server.released.set()
+
+
+def test_a_slow_but_steady_connection_is_waited_for(
+    server: Server, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_source, "_SLOW_WINDOW_S", 0.2)
+    server.behaviours = [server_module.slowly(20_000, 0.05)]
+    assert fetched(server, part) == CONTENT

@@ -24,6 +24,7 @@ from TransferSegLib.models.catalogue import Download, git_blob_id, megabytes
 from TransferSegLib.models.http_source import (
     Head,
     RangeRefusedError,
+    TooSlowError,
     TransientError,
     host,
     new_session,
@@ -206,6 +207,8 @@ class _Fetching:
                 if git_blob_id(self._part.path) == self._download.git_blob:
                     return None
                 self._part.discard()
+            except TooSlowError as error:
+                raise ModelError(f"{error}{self._kept()}") from error
             except TransientError as error:
                 reached = reached or error.connected
                 if self._part.size > furthest:

@@ -10,6 +10,7 @@ import queue
 import re
 import socket
 import threading
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
@@ -25,6 +26,9 @@ from TransferSegLib.version import VERSION
 
 #: Seconds to wait for a connection, and for the next bytes of one.
 _TIMEOUTS_S = (15.0, 30.0)
+#: So many bytes a second at least, counted over so many seconds of waiting: a byte now and then never times out.
+_SLOWEST_BYTES_A_SECOND = 1024
+_SLOW_WINDOW_S = 60.0
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 #: Answers after which the same request may succeed soon.
@@ -46,6 +50,10 @@ class TransientError(ModelError):
         """Keep the message for a person, and whether the server had been reached."""
         super().__init__(message)
         self.connected = connected
+
+
+class TooSlowError(ModelError):
+    """The server sends, but so little that the file would take days."""
 
 
 class RangeRefusedError(ModelError):
@@ -94,11 +102,10 @@ def read_from(
     """Yield the head with no bytes, then with each piece of the file from ``Head.start`` on: byte ``start``, or 0.
 
     With a ``validator`` (a strong ETag) the server is asked to begin anew if its file is another one by now. Raises
-    TransientError for what may pass, RangeRefusedError where nothing comes after ``start``, another ModelError for what
-    will not pass, Cancelled.
+    TransientError for what may pass, TooSlowError, RangeRefusedError where nothing comes after ``start``, another
+    ModelError for what will not pass, Cancelled.
     """
-    pieces = _answer(session, address, start, validator)
-    return pieces if cancel is None else _read_beside(pieces, cancel)
+    return _read_beside(_answer(session, address, start, validator), host(address), cancel)
 
 
 def host(address: str) -> str:
@@ -241,9 +248,12 @@ def _whole_number(text: str | None) -> int | None:
 
 
 def _read_beside(
-    pieces: Generator[tuple[Head, bytes], None, None], cancel: CancelToken
+    pieces: Generator[tuple[Head, bytes], None, None], at: str, cancel: CancelToken | None
 ) -> Iterator[tuple[Head, bytes]]:
-    """Yield the same while a thread reads; a request to stop is obeyed at once and the thread left to its timeout."""
+    """Yield the same while a thread reads; a request to stop is obeyed at once and the thread left to its timeout.
+
+    Raises TooSlowError when too little comes in the time that is spent waiting; ``at`` names the server.
+    """
     waiting: queue.Queue[tuple[Head, bytes] | BaseException | None] = queue.Queue(maxsize=16)
     left = threading.Event()
 
@@ -268,16 +278,29 @@ def _read_beside(
 
     threading.Thread(target=read, name="fetch", daemon=True).start()
     try:
+        waited_s, arrived = 0.0, 0
         while True:
-            cancel.check()
+            if cancel is not None:
+                cancel.check()
+            if waited_s >= _SLOW_WINDOW_S:
+                if arrived < _SLOWEST_BYTES_A_SECOND * waited_s:
+                    raise TooSlowError(
+                        f"{at} sends less than {_SLOWEST_BYTES_A_SECOND:,} bytes a second. Try again later, or on "
+                        "another network."
+                    )
+                waited_s, arrived = 0.0, 0
+            began = time.monotonic()
             try:
                 item = waiting.get(timeout=_CANCEL_LOOKED_AT_S)
             except queue.Empty:
                 continue
+            finally:
+                waited_s += time.monotonic() - began
             if item is None:
                 return
             if isinstance(item, BaseException):
                 raise item
+            arrived += len(item[1])
             yield item
     finally:
         left.set()
