@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from Testing.datasets.conftest import SPACING_MM, label_voxels, scan_voxels, write_volume
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.datasets.make import DatasetFacts, FolderSource, dataset_from_folders
 from TransferSegLib.datasets.openkbp import dataset_from_head_neck_ct
@@ -277,3 +278,28 @@ def test_a_dicom_folder_is_an_image(shared_data: Path, tmp_path: Path):
     assert np.array_equal(sitk.GetArrayFromImage(in_order), sitk.GetArrayFromImage(as_stored)[:, ::-1])
     dicom_tags = [key for key in sitk.ReadImage(str(case.image)).GetMetaDataKeys() if "|" in key]
     assert dicom_tags == [], "nothing of the patient in the copy"
+
+
+def test_overlapping_segments_of_a_dataset(tmp_path: Path) -> None:
+    """The later segment wins and a note says so; another choice is written into the copies."""
+    write_volume(tmp_path / "a.nii.gz", scan_voxels())
+    stack_zyxc = np.stack([label_voxels(1, 1, 2), label_voxels(0, 1, 1)], axis=-1)
+    layers = sitk.GetImageFromArray(stack_zyxc, isVector=True)
+    layers.SetSpacing(SPACING_MM)
+    for number, (name, value, layer) in enumerate((("liver", 1, 0), ("spleen", 2, 0), ("cyst", 1, 1))):
+        for key, what in (("ID", f"s{number}"), ("Name", name), ("LabelValue", value), ("Layer", layer)):
+            layers.SetMetaData(f"Segment{number}_{key}", str(what))
+    sitk.WriteImage(layers, str(tmp_path / "a.seg.nrrd"))
+    source = FolderSource(tmp_path, tmp_path)
+    made = dataset_from_folders(source, tmp_path / "plain")
+    assert made.dataset.label_set.names == ("liver", "spleen", "cyst")
+    assert "'cyst' and 'liver' overlap: 'cyst' has the 20 shared voxels" in made.notes[0] and len(made.notes) == 2
+    planes = [int(value) for value in sitk.GetArrayFromImage(read_label_map(made.dataset.cases[0].labels))[0, 0]]
+    assert planes == [1, 3, 3, 0, 0, 0]
+    chosen = FolderSource(tmp_path, tmp_path, overlap_priority=("liver",))
+    with pytest.raises(DatasetError, match="option --copy"):
+        dataset_from_folders(chosen, tmp_path / "chosen")
+    copied = dataset_from_folders(chosen, tmp_path / "chosen", copy=True).dataset
+    assert read_segmentation_names(copied.cases[0].labels) == {1: "liver", 2: "spleen", 3: "cyst"}
+    planes = [int(value) for value in sitk.GetArrayFromImage(read_label_map(copied.cases[0].labels))[0, 0]]
+    assert planes == [1, 1, 3, 0, 0, 0]

@@ -321,3 +321,21 @@ def _small(freed: list[str]):
     volume.AddObserver("DeleteEvent", lambda caller, event: freed.append("vtkMRMLScalarVolumeNode"))
     node.AddObserver("DeleteEvent", lambda caller, event: freed.append("vtkMRMLSegmentationNode"))
     return volume, node
+
+
+def test_another_modality_is_saved_only_by_a_second_click(host, ui, correction) -> None:
+    import slicer
+
+    volume, _node, voxels_zyx, folder = correction
+    project = Project(folder, create=True)
+    ct = sitk.GetImageFromArray(np.random.default_rng(1).integers(-1000, 1000, (3, 4, 5)).astype(np.int16))
+    labels = sitk.GetImageFromArray(np.ones((3, 4, 5), np.uint8))
+    project.add_case(ct, labels, "all", structures={1: "mandible"})
+    slicer.util.updateVolumeFromArray(volume, np.abs(voxels_zyx))
+    ui.saveCorrectionButton.click()
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    assert "Not saved: The scan is MR" in ui.correctionStatusLabel.text
+    assert len(project.dataset()) == 1
+    ui.saveCorrectionButton.click()
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    assert "case-0002, revision 1, is saved." in ui.correctionStatusLabel.text

@@ -47,6 +47,7 @@ class CorrectPanel(VTKObservationMixin):
         self._projectProblem = ""
         self._segmentation, self._volume = None, None
         self._updating = False
+        self._toldOfModality: tuple[str, object] | None = None
         self.reviewed = ReviewedTable(ui.reviewedTable)
         self.judged = JudgedRegion(ui)
         self.cases = CaseButtons(ui)
@@ -208,10 +209,14 @@ class CorrectPanel(VTKObservationMixin):
         """Copy what is to be saved; the rest goes on while the window stays alive."""
         segmentation, volume, folder = self._segmentation, self._volume, projectFolder(self._parameterNode)
         notes = self.ui.notesLineEdit.text
+        # Who clicks again after having been told of the other modality wants it.
+        anyModality = self._toldOfModality == (volume.GetID(), folder)
         try:
             judged = judgedOf(segmentation, volume)
             saving = CorrectionProcess(
-                Correction(volume, segmentation, self.reviewed.reviewedIds(), folder, judged, notes.strip())
+                Correction(
+                    volume, segmentation, self.reviewed.reviewedIds(), folder, judged, notes.strip(), anyModality
+                )
             )
             saving.onProgress = self._onProgress
             before = self._project
@@ -235,6 +240,9 @@ class CorrectPanel(VTKObservationMixin):
     def _onSaved(self, saving: CorrectionProcess, before: ProjectState | None, notes: str) -> None:
         """Tell how saving ended, and show the case; ``before`` is what the project held when it was begun."""
         self.saving = None
+        self._toldOfModality = None
+        if saving.anotherModality is not None:
+            self._toldOfModality = (saving.correction.volumeNode.GetID(), saving.correction.project)
         self._readProject()
         if saving.case is not None:
             self._takeSaved(saving.case, saving.correction, notes)

@@ -24,6 +24,7 @@ from TransferSegGui import snapshot as snapshot_program
 from TransferSegGui.command_process import CommandProcess
 from TransferSegGui.judged_mask import Judged
 from TransferSegGui.label_map import gridOf, labelSetOf, layersOf, voxelsOf
+from TransferSegGui.modality_check import dicomModality
 from TransferSegGui.nodes import hasVoxels, segmentedBy
 from TransferSegGui.predictions import predictionOf
 from TransferSegGui.process import temporaryFolder
@@ -41,7 +42,10 @@ _PATIENCE_MS = 300_000
 
 @dataclass(frozen=True)
 class Correction:
-    """What is saved: the reviewed segments of a segmentation of a volume, into a project's folder."""
+    """What is saved: the reviewed segments of a segmentation of a volume, into a project's folder.
+
+    ``anyModality``: also if the scan is of another modality than the project's cases.
+    """
 
     volumeNode: object
     segmentationNode: object
@@ -49,6 +53,7 @@ class Correction:
     project: Path
     judged: Judged = field(default_factory=Judged)
     notes: str = ""
+    anyModality: bool = False
 
 
 class CorrectionProcess(CommandProcess):
@@ -59,8 +64,9 @@ class CorrectionProcess(CommandProcess):
     >>> saving.start()
 
     ``start`` copies what is saved, so the nodes may change or go away afterwards. At the end either ``case`` holds
-    what ``transferseg cases list --json`` says of it and ``remarks``, or ``error`` is set. Cancelled or killed, the
-    project is as it was. Of two that save into one project the one that was started later is saved later.
+    what ``transferseg cases list --json`` says of it and ``remarks``, or ``error`` is set; ``anotherModality`` holds
+    the words for the scan's and the project's modality when that is why. Cancelled or killed, the project is as it was.
+    Of two that save into one project the one that was started later is saved later.
 
     ``correction`` is what is saved, until ``onEnd`` was called: then it is None. PythonQt keeps what is connected to a
     signal, and so this object, for ever; the scan must not stay with it.
@@ -78,6 +84,7 @@ class CorrectionProcess(CommandProcess):
         self._timer = qt.QTimer()
         self._timer.connect("timeout()", self._writePortion)
         self._names: list[str] = []
+        self.anotherModality: tuple[str, str] | None = None
         self._overlap: list[int] | None = None
         self._patientId = ""
         self._told = 0
@@ -178,7 +185,9 @@ class CorrectionProcess(CommandProcess):
         reviewed = [f"--reviewed={names[ids.index(each)]}" for each in correction.reviewedIds]
         words = ["cases", "add", str(folder / VOLUME), str(folder / LABELS)]
         words += ["--project", str(correction.project), "--progress", "json", "--patient", "-"]
-        words += [f"--notes={correction.notes}", *reviewed]
+        words += [f"--notes={correction.notes}", f"--modality={dicomModality(correction.volumeNode)}", *reviewed]
+        if correction.anyModality:
+            words.append("--any-modality")
         if judged.slices:
             words += ["--judged-slices", judged.slices]
         elif judged.box is not None or judged.file is not None:
@@ -239,6 +248,9 @@ class CorrectionProcess(CommandProcess):
             self.onProgress(entry["fraction"], entry["message"])
         elif "result" in entry:
             self.case = entry["result"]
+        elif "another_modality" in entry:
+            found = entry["another_modality"]
+            self.anotherModality = (found["scan"], found["project"])
         elif "overlap" in entry:
             self._overlap = entry["overlap"]
 
@@ -247,6 +259,11 @@ class CorrectionProcess(CommandProcess):
         self._folder.cleanup()
         if self._overlap is not None:
             error = self._overlapText(*self._overlap)
+        if self.anotherModality is not None:
+            error = _(
+                "The scan is {scan} (by DICOM, or by its intensities), and the project's cases are {project}. Choose "
+                "another project, or save again to mix them."
+            ).format(scan=self.anotherModality[0], project=self.anotherModality[1])
         super()._end(error if error or self.case is not None else _("The process ended without a result."))
         self.correction, self._earlier, self.onEnd = None, [], lambda saving: None
 

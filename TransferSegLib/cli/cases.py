@@ -137,9 +137,15 @@ def run_add(arguments: argparse.Namespace) -> int:
         revision = added.revision
         print(f"{revision.case.id}, revision {revision.number}, is saved in {arguments.project.resolve()}")
         return 0
+    from TransferSegLib.corrections.case_modality import AnotherModality
+
     lines = JsonLines()
     with lines.errors_written():
-        added = _add(arguments, lines)
+        try:
+            added = _add(arguments, lines)
+        except AnotherModality as error:
+            lines.another_modality(error.scan, error.project)
+            raise
     lines.result(_revision_json(added.revision) | {"replaced": added.replaced, "remarks": list(added.notes)})
     return 0
 

@@ -70,6 +70,14 @@ def _add_make(verbs: Any) -> None:
         help="finds the patient in a case's name, e.g. '^(.+)_ph'; cases of one patient are never divided between "
         "training and validation (default: every case is its own patient)",
     )
+    make.add_argument(
+        "--overlap-priority",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="segments that win where segments of a .seg.nrrd file overlap (default: the later one in the file)",
+    )
     make.add_argument("--keep-names", action="store_true", help="do not replace names by the words of the catalogue")
     make.add_argument("--name", default="", help="name of the dataset (default: the output folder's)")
     make.add_argument("--description", default="", help="a line about it")
@@ -97,6 +105,7 @@ def _make(arguments: argparse.Namespace) -> int:
         label_pattern=arguments.label_pattern,
         group_pattern=arguments.group,
         keep_names=arguments.keep_names,
+        overlap_priority=tuple(arguments.overlap_priority),
     )
     facts = DatasetFacts(arguments.name, arguments.description, arguments.license, arguments.modality)
     with progress_shown() as progress, interruptible() as cancel:

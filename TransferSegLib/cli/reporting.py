@@ -78,6 +78,10 @@ class JsonLines:
         """Write why something was not done, in words for a person."""
         self._write({"error": message})
 
+    def another_modality(self, scan: str, project: str) -> None:
+        """Write that a scan's modality is not that of its project, before the error with the words for a person."""
+        self._write({"another_modality": {"scan": scan, "project": project}})
+
     @contextmanager
     def errors_written(self) -> Iterator[None]:
         """Write an error of the library (also a request to stop) as a line, and let it go on its way."""

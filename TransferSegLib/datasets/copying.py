@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +47,18 @@ def copy_label_map(
     numbering: Mapping[int, int] | None,
     label_set: LabelSet,
     replace: bool = False,
+    first: Sequence[str] = (),
 ) -> Path:
     """Copy a label map into a folder under its case's id and return the copy.
 
     With a ``numbering`` (new value by old value; what it does not name becomes background) it is written anew with
-    the names of ``label_set``. Raises DatasetError and ScanError as ``copy_image`` does.
+    the names of ``label_set``; of its segments that overlap those named in ``first`` win. Raises DatasetError and
+    ScanError as ``copy_image`` does.
     """
     suffix = volume_suffix(source)
     if numbering is None and suffix in _WHOLE_FILES:
         return _copy_file(source, folder / f"{id}{suffix}", replace)
-    labels = read_label_map(source)
+    labels = read_label_map(source, first=first)
     if numbering is not None:
         labels = _renumbered(labels, numbering)
     target = folder / f"{id}{'.seg.nrrd' if numbering is not None else '.nrrd'}"

@@ -25,7 +25,9 @@ from TransferSegLib.datasets.structure_names import (
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.own_files import refuse_links
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.scans.notices import notices_of
 from TransferSegLib.scans.read import read_label_map
+from TransferSegLib.scans.slicer_segmentation import has_layers
 from TransferSegLib.structures import LabelSet
 
 _PROBLEMS_SHOWN = 20
@@ -40,7 +42,9 @@ class FolderSource:
     ``annotated``: 'present' (the structures with voxels in a case: sparse labels), 'all' (every structure in every
     case), or a CSV table (see ``annotated_table``). ``image_pattern``, ``label_pattern``: see ``pairing``.
     ``group_pattern``: a regular expression found in the case id; its first bracket, else all it matches, is the
-    patient. ``keep_names``: do not replace names by the words of the catalogue of anatomy.
+    patient. ``keep_names``: do not replace names by the words of the catalogue of anatomy. ``overlap_priority``: the
+    segments that win where segments of a .seg.nrrd file overlap, the first before the others (default: the later one in
+    the file); such files must be copied then.
     """
 
     images: Path
@@ -51,6 +55,7 @@ class FolderSource:
     label_pattern: str | None = None
     group_pattern: str | None = None
     keep_names: bool = False
+    overlap_priority: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def dataset_from_folders(
     notes = [f"left out, no label map: {path}" for path in pairing.images_without_labels]
     named_segments = _segment_names(pairing.pairs)
     label_set = _label_set(source, named_segments)
-    numberings = _numberings(pairing.pairs, named_segments, label_set, source.keep_names, copy)
+    numberings = _numberings(pairing.pairs, named_segments, label_set, source, copy)
     groups = _groups(pairing.pairs, source.group_pattern)
     annotated = _annotated(source, pairing.pairs, label_set, numberings, notes, progress, cancel)
     stage = Stage("Copying", len(pairing.pairs), progress if copy else None, cancel)
@@ -109,7 +114,8 @@ def dataset_from_folders(
         if copy:
             image = copy_image(pair.image, output / "images", pair.id, replace, notes)
             numbering = numberings.get(pair.labels)
-            labels = copy_label_map(pair.labels, output / "labels", pair.id, numbering, label_set, replace)
+            first = source.overlap_priority
+            labels = copy_label_map(pair.labels, output / "labels", pair.id, numbering, label_set, replace, first)
             stage.step(pair.id)
         cases.append(Case(pair.id, image, labels, annotated[pair.id], group=groups[pair.id]))
     dataset = Dataset(
@@ -170,21 +176,31 @@ def _numberings(
     pairs: tuple[Pair, ...],
     named_segments: Mapping[Path, Mapping[int, str]],
     label_set: LabelSet,
-    keep_names: bool,
+    source: FolderSource,
     copy: bool,
 ) -> dict[Path, dict[int, int]]:
     """Return, per file that numbers its named segments unlike the label set, the new value of each of its values.
 
-    Segments that are no structure of the label set become background. Raises DatasetError when there are such files
-    and they are not to be copied, because then they stay as they are.
+    Segments that are no structure of the label set become background. Files with layers are among them when overlaps
+    are not decided as usual. Raises DatasetError when there are such files and they are not to be copied, because then
+    they stay as they are.
     """
     numberings = {}
     problems = []
+    keep_names = source.keep_names
+    layered = [path for path in named_segments if source.overlap_priority and has_layers(path)]
+    if layered and not copy:
+        raise DatasetError(
+            f"{layered[0]} has segments in layers: which of them wins an overlap can only be chosen for files that are "
+            "copied (option --copy)."
+        )
     for pair in pairs:
         names = named_segments.get(pair.labels, {})
         found = {value: label_set.find(segment_key(name, keep_names)) for value, name in names.items()}
         numbering = {value: 0 if structure is None else structure.label for value, structure in found.items()}
-        if any(value != label for value, label in numbering.items()):
+        if pair.labels in layered:
+            numberings[pair.labels] = numbering
+        elif any(value != label for value, label in numbering.items()):
             numberings[pair.labels] = numbering
             problems.append(f"{pair.labels}: " + ", ".join(f"{value} is '{name}'" for value, name in names.items()))
     if not copy:
@@ -230,7 +246,7 @@ def _annotated(
     if source.annotated == "all":
         return {pair.id: label_set.names for pair in pairs}
     if source.annotated == "present":
-        return _present(pairs, label_set, numberings, progress, cancel)
+        return _present(pairs, label_set, numberings, source, notes, progress, cancel)
     table = read_annotated_table(Path(source.annotated), label_set)
     missing = [pair.id for pair in pairs if pair.id not in table]
     _raise_all(f"{source.annotated} has no row for these cases:", missing)
@@ -243,6 +259,8 @@ def _present(
     pairs: tuple[Pair, ...],
     label_set: LabelSet,
     numberings: Mapping[Path, Mapping[int, int]],
+    source: FolderSource,
+    notes: list[str],
     progress: ProgressCallback | None,
     cancel: CancelToken | None,
 ) -> dict[str, tuple[str, ...]]:
@@ -254,7 +272,8 @@ def _present(
         stage.check()
         try:
             # The view holds no reference to the image, so the image needs a name.
-            label_map = read_label_map(pair.labels)
+            label_map = read_label_map(pair.labels, first=source.overlap_priority)
+            notes += notices_of(label_map)
             values = np.unique(sitk.GetArrayViewFromImage(label_map)).tolist()
             numbering = numberings.get(pair.labels, {})
             labels = {numbering.get(value, value) for value in values}

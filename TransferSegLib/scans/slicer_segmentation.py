@@ -101,6 +101,11 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
     return segments_of(header.pairs, layer_count(header, path), path)
 
 
+def has_layers(path: Path) -> bool:
+    """Tell whether the segments of a file are in several layers, so that they may overlap; raises ScanError."""
+    return layer_count(parse_nrrd(path), path) > 1
+
+
 def _code(code: tuple[str, str]) -> str:
     """Return an SCT code as scheme^value^meaning, without the separators of the outer levels."""
     value, meaning = (re.sub(r"[\^~|&:\s]+", " ", part).strip() for part in code)
