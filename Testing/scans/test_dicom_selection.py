@@ -62,6 +62,13 @@ def test_copies_in_another_encoding_are_copies(tmp_path: Path) -> None:
     assert_is_series(read_dicom(tmp_path))
 
 
+def test_copies_with_new_uids_are_copies(tmp_path: Path) -> None:
+    again = [make.ct_slice(STORED[z], 2.5 * z, 40 + z) for z in range(12)]
+    image = read_dicom(make.write_slices(tmp_path, [*ct_series(), *again]))
+    assert_is_series(image)
+    assert "holds 12 copies" in notices_of(image)[0]
+
+
 @pytest.mark.parametrize(
     "change",
     [{0x00281052: ("DS", "-1000")}, {0x00200032: make.decimal((10, -20, 31))}, {0x7FE00010: ("OW", b"\7" * 60)}],

@@ -138,6 +138,8 @@ def _check_case(case: Case, label_set: LabelSet, retired: frozenset[int]) -> tup
         digest = hashlib.blake2b(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).data).hexdigest()
     except ScanError as error:
         problems.append(_error(case, f"image: {error}"))
+    if image is not None:
+        problems += [_warning(case, line) for line in notices_of(image)]
     try:
         labels = read_label_map(case.labels)
     except ScanError as error:

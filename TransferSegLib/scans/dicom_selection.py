@@ -55,30 +55,37 @@ def _series_text(uid: str, group: Sequence[DicomFile]) -> str:
 
 
 def without_copies(files: Sequence[DicomFile], name: str) -> tuple[list[DicomFile], list[str]]:
-    """Return the files without those that repeat an instance, and a notice about how many there were.
+    """Return the files without those that repeat an image, and a notice about how many there were.
 
-    Raises ScanError for two different files that claim to be the same instance.
+    An export may give copies new UIDs, so images at the same place are compared as well. Raises ScanError for two
+    different files that claim to be the same instance.
     """
-    count = Counter(one.instance for one in files)
+    instances = Counter(one.instance for one in files if one.instance)
+    places = Counter(_place_key(one) for one in files)
     kept: list[DicomFile] = []
-    seen: dict[str, dict[str, Path]] = {}
+    seen: set[str] = set()
+    of_instance: dict[str, DicomFile] = {}
     for one in files:
-        if count[one.instance] == 1 or one.pixels is None:
-            kept.append(one)
-            continue
-        same_instance = seen.setdefault(one.instance, {})
-        digest = content_digest(one)
-        if digest in same_instance:
-            continue
-        if one.instance and same_instance:
-            other = next(iter(same_instance.values()))
-            raise ScanError(
-                f"{other} and {one.path} claim to be the same image (SOPInstanceUID), but differ. Keep the right one."
-            )
-        same_instance[digest] = one.path
+        if one.pixels is not None and (instances[one.instance] > 1 or places[_place_key(one)] > 1):
+            digest = content_digest(one)
+            if digest in seen:
+                continue
+            seen.add(digest)
+            other = of_instance.setdefault(one.instance, one)
+            if one.instance and other is not one:
+                raise ScanError(
+                    f"{other.path} and {one.path} claim to be the same image (SOPInstanceUID), but differ. Keep the "
+                    "right one."
+                )
         kept.append(one)
     dropped = len(files) - len(kept)
     return kept, [f"{name} holds {dropped} copies of the same images, which were left out."] if dropped else []
+
+
+def _place_key(one: DicomFile) -> bytes:
+    """Return what two images at exactly the same place share."""
+    parts = [part for frame in one.frames for part in (frame.position_mm, frame.orientation) if part is not None]
+    return np.concatenate([np.zeros(0), *parts]).tobytes()
 
 
 def slices_of_volume(files: Sequence[DicomFile], name: str) -> tuple[list[Slice], list[str]]:
