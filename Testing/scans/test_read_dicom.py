@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.scans.dicom import read_dicom
+from TransferSegLib.scans.notices import notices_of
 from TransferSegLib.scans.read import read_scan, same_geometry
 
 ROW, COLUMN = np.array([0.8, 0.6, 0.0]), np.array([-0.6, 0.8, 0.0])
@@ -227,3 +228,19 @@ def test_a_real_series(shared_data: Path) -> None:
     assert "directions" in (same_geometry(image, labels) or "")  # stored with a flipped y axis
     flipped = sitk.Flip(labels, [False, True, False])
     assert same_geometry(image, flipped) is None
+
+
+def test_files_that_users_reported(shared_data: Path) -> None:
+    folder = shared_data / "odd_inputs"
+    scan = read_dicom(folder / "dicom_cd")
+    voxels = sitk.GetArrayFromImage(scan)
+    for name in ("dicom_cd/DICOMDIR", "dicom_same_files_twice"):
+        other = read_dicom(folder / name)
+        assert same_geometry(scan, other) is None and np.array_equal(sitk.GetArrayFromImage(other), voxels)
+    enhanced = read_dicom(folder / "enhanced_ct_rescale_per_frame")
+    # Frame k stores whole numbers of 1 + k / 4 HU, so it is off by half of that at most.
+    steps = (1 + 0.25 * np.arange(24)).reshape(24, 1, 1)
+    assert np.all(np.abs(sitk.GetArrayFromImage(enhanced) - voxels) <= steps / 2)
+    uneven = read_dicom(folder / "dicom_distance_changes_slightly")
+    assert "1 to 1.09 mm apart" in notices_of(uneven)[0]
+    assert uneven.GetSpacing()[2] * (uneven.GetSize()[2] - 1) == pytest.approx(96 + 95 * 1.09, abs=0.01)
