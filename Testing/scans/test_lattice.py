@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,16 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from TransferSegLib.datasets.dataset import Case
 from TransferSegLib.errors import ScanError
+from TransferSegLib.evaluation.cases import score_label_maps
 from TransferSegLib.scans.geometry_checks import same_geometry
+from TransferSegLib.scans.intensity import CT_WINDOW
 from TransferSegLib.scans.lattice import placement, to_scan_lattice
 from TransferSegLib.scans.notices import notices_of
+from TransferSegLib.scans.read import read_label_map_on
+from TransferSegLib.structures import LabelSet, Structure
+from TransferSegLib.training.cases import prepare_case
 
 SPACING_MM, ORIGIN_MM = (0.9765625, 1.25, 2.5), (-123.456, 7.25, 1000.1)
 OBLIQUE = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
@@ -129,6 +136,37 @@ def test_a_small_turn_counts_at_the_far_end() -> None:
         image = scan(size)
         image.SetDirection((turn @ OBLIQUE).ravel().tolist())
         assert (placement(image, scan(size)) is not None) == fits
+
+
+@pytest.mark.parametrize("what", ["reversed", "cropped"])
+def test_training_and_scores_see_the_same_labels(tmp_path: Path, what: str) -> None:
+    """A dataset that points at a reversed or cropped label map and mask is that of the whole ones."""
+    voxels = np.random.default_rng(5).integers(-900, 900, (8, 10, 12)).astype(np.int16)
+    image = scan((12, 10, 8))
+    filled = sitk.GetImageFromArray(voxels)
+    filled.CopyInformation(image)
+    labels = np.zeros((8, 10, 12), np.uint8)
+    labels[2:5, 3:8, 4:9], labels[5:7, 3:6, 4:6] = 1, 2
+    judged = np.zeros_like(labels)
+    judged[1:7, 2:9, 3:10] = 1
+    part = (slice(1, 7), slice(2, 9), slice(3, 10))
+    plain, back = ((0, 1, 2), (1, 1, 1)), ((1, 0, 2), (1, -1, -1))
+    for name, array in (("labels", labels), ("judged", judged)):
+        other = stored(array, (0, 0, 0), back) if what == "reversed" else stored(array[part], (3, 2, 1), plain)
+        sitk.WriteImage(stored(array, (0, 0, 0), plain), str(tmp_path / f"{name}.nrrd"))
+        sitk.WriteImage(other, str(tmp_path / f"{name}_other.nrrd"))
+    sitk.WriteImage(filled, str(tmp_path / "image.nrrd"))
+    organs = LabelSet((Structure("liver", 1, (1, 1, 1)), Structure("spleen", 2, (2, 2, 2))))
+    cases = [
+        Case("a", tmp_path / "image.nrrd", tmp_path / f"labels{end}.nrrd", organs.names, tmp_path / f"judged{end}.nrrd")
+        for end in ("", "_other")
+    ]
+    one, other = (prepare_case(case, organs, organs, 2.0, CT_WINDOW) for case in cases)
+    assert np.array_equal(one.labels, other.labels) and one.labels.max() == 2
+    assert np.array_equal(one.judged, other.judged) and one.judged.any() and not one.judged.all()
+    reference = read_label_map_on(filled, cases[1].labels)
+    scores = score_label_maps(reference, organs, read_label_map_on(filled, cases[0].labels), organs, cases[1])
+    assert {name: score.dice for name, score in scores.items()} == {"liver": 1.0, "spleen": 1.0}
 
 
 def test_a_single_empty_voxel_is_an_empty_label_map_wherever_it_lies() -> None:

@@ -315,7 +315,7 @@ def test_a_probability_map_is_never_a_label_map(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2, 3), (1, 2, 3, 0)])
-@pytest.mark.parametrize("kind", ["list", "vector"])
+@pytest.mark.parametrize("kind", ["list", "vector", "time", "none", "???", "domain", ""])
 def test_a_fourth_axis_of_length_one(tmp_path: Path, axes: tuple[int, ...], kind: str) -> None:
     """A list axis, first or last in the file: the same scan and the same label map."""
     plain = scan("uint8")
@@ -328,6 +328,8 @@ def test_a_fourth_axis_of_length_one(tmp_path: Path, axes: tuple[int, ...], kind
         lines[name] = " ".join(parts[axis] for axis in axes)
     lines["kinds"] = " ".join([kind, "domain", "domain", "domain"][axis] for axis in axes)
     lines["dimension"] = "4"
+    if not kind:
+        del lines["kinds"]  # as some programs write it
     header = "NRRD0005\n" + "".join(f"{name}: {value}\n" for name, value in lines.items()) + "\n"
     (tmp_path / "four.nrrd").write_bytes(header.encode() + voxels)
     for read in (read_scan, read_label_map):

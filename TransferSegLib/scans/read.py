@@ -7,7 +7,7 @@ a child process. ``docs/scan-formats.md`` lists what is accepted and refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from TransferSegLib.scans.metaimage_header import read_metaimage_header
 from TransferSegLib.scans.nifti_header import read_nifti_header
 from TransferSegLib.scans.notices import add_notice, forget_notices
 from TransferSegLib.scans.nrrd_header import read_nrrd_header
+from TransferSegLib.scans.nrrd_single_axes import without_single_axes
 from TransferSegLib.scans.right_angles import with_right_angles
 from TransferSegLib.scans.segments import is_segmentation, merge_layers
 from TransferSegLib.scans.slicer_segmentation import read_segments
@@ -197,10 +198,13 @@ def _read_vouched(path: Path, facts: HeaderFacts) -> sitk.Image:
     """Read a file whose header was checked, in this process."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO(facts.image_io)
-    reader.SetFileName(str(path))
+    plain = without_single_axes(path) if facts.image_io == "NrrdImageIO" else nullcontext(path)
     try:
-        with _itk_warnings_silenced():
+        with plain as readable, _itk_warnings_silenced():
+            reader.SetFileName(str(readable))
             image = reader.Execute()
+    except OSError as error:
+        raise ScanError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (RuntimeError, MemoryError) as error:
         if "orthonormal" in str(error):
             raise _NotOrthonormal from error
