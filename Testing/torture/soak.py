@@ -20,8 +20,11 @@ from TransferSegLib.scans.read import read_scan
 from TransferSegLib.scans.write import write_label_map
 from TransferSegLib.segmenting.segment import Segmenter
 
+#: Sizes of scans (zyx), over and over: torch keeps prepared convolutions for the last 1,024 shapes, so that memory grows
+#: with every new size for a while, up to that bound. What grows with a size seen before would be a leak.
+SIZES = ((8, 9, 10), (12, 20, 20), (27, 11, 9), (16, 16, 16), (9, 27, 27), (22, 25, 13))
 #: Scans before memory counts: caches and the allocator's pools fill up first.
-WARMING_UP = 20
+WARMING_UP = 40
 #: By so much, in bytes, the memory of the later half may lie above the earlier.
 MOST_GROWTH_BYTES = 25_000_000
 _FORMATS = ("scan.nii.gz", "scan.nrrd", "scan.vtk")
@@ -70,7 +73,7 @@ def _segment(folder: str, temporary: str, seed: int) -> None:
     tempfile.tempdir = temporary
     segmenter = Segmenter(load_model(tiny.write_model(place / "model")), "cpu", 1.0)
     while True:
-        image = tiny.scan(chance.randrange(100), tuple(chance.randrange(8, 28) for _ in range(3)))  # type: ignore[arg-type]
+        image = tiny.scan(chance.randrange(100), chance.choice(SIZES))
         file = place / chance.choice(_FORMATS)
         sitk.WriteImage(image, str(file))
         found = segmenter.segment(read_scan(file))
