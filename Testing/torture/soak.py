@@ -20,7 +20,7 @@ from TransferSegLib.scans.read import read_scan
 from TransferSegLib.scans.write import write_label_map
 from TransferSegLib.segmenting.segment import Segmenter
 
-#: Sizes of scans (zyx), over and over: torch keeps prepared convolutions for the last 1,024 shapes, so that memory grows
+#: Sizes of scans (zyx), over and over: torch keeps prepared convolutions for the last 1,024 shapes, so memory grows
 #: with every new size for a while, up to that bound. What grows with a size seen before would be a leak.
 SIZES = ((8, 9, 10), (12, 20, 20), (27, 11, 9), (16, 16, 16), (9, 27, 27), (22, 25, 13))
 #: Scans before memory counts: caches and the allocator's pools fill up first.
