@@ -27,9 +27,9 @@ _VARIABLE = "TRANSFERSEG_CHILD_LIMITS"
 #: JPEG-LS unpacks to some hundred times its size, and is held more than once while it is converted.
 _LEAST_MEMORY_BYTES = 768 << 20
 _GROWTH = 300
-#: Decoding JPEG 2000 gives some ten megabytes a second; a slow computer gets ten times as long.
+#: Decoding JPEG 2000 gives some ten megabytes a second; a slow computer gets many times as long.
 _LEAST_PROCESSOR_S = 20
-_PROCESSOR_BYTES_PER_S = 1 << 20
+_PROCESSOR_BYTES_PER_S = 1 << 18
 _MOST_FILES = 200_000
 #: What Python and the modules of a reader take by themselves.
 _MODULES_BYTES = 512 << 20

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 from scipy import ndimage
 
 from TransferSegLib.structures import LabelSet
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 #: A structure that comes so near to the edge of the scan may go on beyond it.
 _EDGE_MM = 3.0
@@ -40,6 +43,8 @@ class ScanShapes:
 
 def shapes_of(label_map: sitk.Image, label_set: LabelSet) -> ScanShapes:
     """Return the structures of a label map; one without a voxel is not among them."""
+    import SimpleITK as sitk  # a model is described without it
+
     labels = sitk.GetArrayViewFromImage(label_map)
     boxes = ndimage.find_objects(labels)
     found = {}

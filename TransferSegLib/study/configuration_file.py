@@ -31,7 +31,8 @@ def read_study(path: Path | str) -> Study:
     try:
         return _parse(content, path)
     except _Wrong as wrong:
-        raise StudyError(f"The study {path} does not work: {wrong}.") from wrong
+        words = " ".join(str(wrong).split())  # names in the file may hold line breaks
+        raise StudyError(f"The study {path} does not work: {words}.") from wrong
 
 
 class _Wrong(Exception):
