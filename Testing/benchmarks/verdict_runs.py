@@ -528,8 +528,11 @@ def what_is_true(before: dict[str, float], after: dict[str, float], surface: dic
     return ", ".join(faults) or "nothing wrong"
 
 
-def report(lines: Sequence[dict[str, Any]]) -> None:
-    """Print every run with verdict and truth, how many intervals hold the truth, and false claims of 'better'."""
+def report(lines: Sequence[dict[str, Any]]) -> Counter[str]:
+    """Print every run with verdict and truth, how many intervals hold the truth, and false claims of 'better'.
+
+    Returns the counts that are printed.
+    """
     parents = {line["name"]: line["truth"] for line in lines if line["name"].startswith("parent/")}
     counts: Counter[str] = Counter()
     for line in (line for line in lines if "held_out" in line):
@@ -577,6 +580,7 @@ def report(lines: Sequence[dict[str, Any]]) -> None:
         f"Better, and worse or useless in truth: {counts['false better']}. "
         f"Better, and nothing wrong: {counts['right and better']}."
     )
+    return counts
 
 
 if __name__ == "__main__":

@@ -360,7 +360,7 @@ def report(lines: list[dict[str, Any]]) -> None:
         print(as_text(line))
     counts = Counter((line["verdict"], line["truth"]) for line in lines)
     print("\n" + f"{'verdict / truth':24}" + "".join(f"{truth:>22}" for truth in answers))
-    for verdict in (*answers, str(Answer.TOO_FEW)):
+    for verdict in map(str, Answer):
         print(f"{verdict:24}" + "".join(f"{counts[verdict, truth]:22d}" for truth in answers))
     agree = sum(line["verdict"] == line["truth"] for line in lines)
     harmful = counts["better", "worse"]

@@ -29,7 +29,7 @@ def test_what_cannot_be() -> None:
         mean_interval([0.5, float("nan")])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(SCORES, st.randoms())
 def test_it_holds_the_mean_seen_in_any_order(scores: list[float], random: object) -> None:
     low, high = mean_interval(scores)

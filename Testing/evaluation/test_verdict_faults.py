@@ -147,7 +147,7 @@ def test_the_json_has_what_it_had_and_the_new_entries() -> None:
     assert change["candidate_interval"][0] < 0.7 < change["candidate_interval"][1] and change["word"] == "better"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=10))
 def test_what_is_useless_is_never_better(dice: list[float]) -> None:
     verdict = fresh("x", *dice)
@@ -156,7 +156,7 @@ def test_what_is_useless_is_never_better(dice: list[float]) -> None:
     assert (verdict.answer is Answer.BETTER) is (verdict.new[0].word is Usability.USABLE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 1.0)), min_size=1, max_size=8),
 )
