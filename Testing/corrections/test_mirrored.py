@@ -43,16 +43,20 @@ def line(labels_zyx: np.ndarray, other_zyx: np.ndarray, direction: np.ndarray = 
 @pytest.mark.parametrize(
     ("flips", "words"),
     [
-        ((-1, 1, 1), "it is upside down"),
-        ((1, -1, 1), "front and back are exchanged"),
-        ((1, 1, -1), "left and right are exchanged"),
-        ((-1, -1, 1), "front and back are exchanged and it is upside down"),
+        ((-1, 1, 1), "upside down"),
+        ((1, -1, 1), "turned back to front"),
+        ((1, 1, -1), "mirrored (left and right exchanged)"),
+        ((-1, -1, 1), "turned back to front and upside down"),
     ],
 )
 def test_turned_label_maps_are_told(flips: tuple[int, ...], words: str) -> None:
     turned = body(1)[tuple(slice(None, None, flip) for flip in flips)]
     said = line(turned, body(2))
-    assert said is not None and f"WARNING: {words}, it seems" in said and "the prediction" in said
+    assert (
+        said is not None
+        and f"WARNING: the label map seems to be {words}: the other" in said
+        and "the prediction" in said
+    )
 
 
 @pytest.mark.parametrize("axes", list(permutations(range(3))))
@@ -66,14 +70,14 @@ def test_words_are_the_patients_whatever_the_files_axes(axes: tuple[int, ...]) -
             return own_xyz.transpose(2, 1, 0)
 
         said = line(stored(body(1)[::-1]), stored(body(2)), direction)
-        assert said is not None and "WARNING: it is upside down" in said
+        assert said is not None and "seems to be upside down" in said
 
 
 def test_exchanged_names_are_told() -> None:
     swapped = body(1)
     swapped[body(1) == 2], swapped[body(1) == 4] = 4, 2
     said = line(swapped, body(2))
-    assert said is not None and "the names of left and right are exchanged" in said
+    assert said is not None and "with the names of left and right exchanged" in said
     assert [(left.name, right.name) for left, right in exchanged_sides(image(swapped), ORGANS)] == [
         ("left kidney", "right kidney")
     ]

@@ -18,7 +18,7 @@ from TransferSegLib.structures import LabelSet, Structure, structure_key, swap_s
 _AGREES, _BETTER_BY = 0.5, 0.25
 #: Voxels compared, at most: every second or third of a large scan.
 _COMPARED_VOXELS = 4_000_000
-_WORDS = ("left and right are exchanged", "front and back are exchanged", "it is upside down")
+_WORDS = ("mirrored (left and right exchanged)", "turned back to front", "upside down")
 
 
 def turned_line(
@@ -45,13 +45,13 @@ def turned_line(
             found.append((_agreement(_numbered(turned, label_set, own), reference) or 0.0, _flip_text(flips, labels)))
     if swapped != own:
         exchanged = _agreement(_numbered(labels_zyx[strides], label_set, swapped), reference) or 0.0
-        found.append((exchanged, "the names of left and right are exchanged"))
+        found.append((exchanged, "labelled with the names of left and right exchanged"))
     best, how = max(found)
     if best < _AGREES or best < as_it_is + _BETTER_BY:
         return None
     return (
-        f"WARNING: {how}, it seems: turned so, the label map agrees with {what} by a Dice of {best:.2f}, as it is by "
-        f"{as_it_is:.2f}. Look at it over the scan before anything learns from it."
+        f"WARNING: the label map seems to be {how}: the other way round it agrees with {what} by a Dice of {best:.2f}, "
+        f"as it is by {as_it_is:.2f}. Look at it over the scan before anything learns from it."
     )
 
 
