@@ -14,10 +14,13 @@ STRUCTURES = ["brainstem", "right parotid gland", "left parotid gland"]
 
 
 def add_volume(name: str = "CT", lowest: int = -1000, highest: int = 1200):
-    """Add a small volume whose values lie between two."""
+    """Add a small volume of air, much soft tissue and some bone if it is a CT, else of values between two."""
     import slicer
 
     voxels_zyx = np.linspace(lowest, highest, 16 * 20 * 24).reshape(16, 20, 24).astype(np.int16)
+    if lowest == -1000:
+        voxels_zyx[4:14] = np.linspace(-120, 100, 10 * 20 * 24).reshape(10, 20, 24)
+        voxels_zyx[14:] = np.linspace(100, 700, 2 * 20 * 24).reshape(2, 20, 24)
     return slicer.util.addVolumeFromArray(voxels_zyx, name=name)
 
 
@@ -170,15 +173,15 @@ def test_a_volume_of_another_kind_than_the_model_is_for_is_pointed_at(host, ui):
     assert not ui.modalityWarningLabel.visible
     ui.inputVolumeSelector.setCurrentNode(mr)
     assert ui.modalityWarningLabel.visible and ui.segmentButton.enabled, "a warning only"
-    assert "the intensities of 'MR' (0 to 900) are not those of a CT" in ui.modalityWarningLabel.text
-    assert "look like those of a CT" in modalityWarning(ct, "MR") and modalityWarning(mr, "MR") == ""
+    assert "'MR': The scan's intensities (0 to 900) are not those of a CT" in ui.modalityWarningLabel.text
+    assert "are those of a CT" in modalityWarning(ct, "MR") and modalityWarning(mr, "MR") == ""
     # What DICOM says counts for more than intensities.
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), mr)
     hierarchy.SetItemAttribute(item, "DICOM.Modality", "CT")
-    assert modalityWarning(mr, "CT") == ""
+    assert "Hounsfield" in modalityWarning(mr, "CT") and "MR or another" not in modalityWarning(mr, "CT")
     hierarchy.SetItemAttribute(item, "DICOM.Modality", "PT")
-    assert modalityWarning(mr, "CT").startswith("'MR' is PT, and the model was made for CT")
+    assert modalityWarning(mr, "CT") == "'MR': The scan is a PT, and the model was made for CT."
     empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
     assert modalityWarning(empty, "CT") == ""
 

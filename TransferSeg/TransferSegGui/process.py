@@ -17,6 +17,7 @@ import vtk
 from slicer.i18n import tr as _
 
 import TransferSegLib
+from TransferSegGui.modality_check import dicomModality
 from TransferSegGui.nodes import SegmentedBy, readSegmentation, writeVolume
 from TransferSegGui.predictions import keepPrediction
 from TransferSegGui.process_tree import endProcessTree
@@ -142,6 +143,9 @@ class SegmentProcess:
         words = ["segment", str(self._file("volume.nrrd")), "--output", str(self._file("result.seg.nrrd"))]
         words += ["--progress", "json", "--device", self._device]
         words += ["--model", str(self._path)]
+        modality = dicomModality(self._volume)
+        if modality:  # the file that is written does not hold it
+            words += ["--modality", modality]
         return words + (["--structures", *self._structures] if self._structures else [])
 
     def _file(self, name: str) -> Path:

@@ -18,6 +18,7 @@ from TransferSegGui.process import LAST_LINES, SegmentProcess, lastLines
 from TransferSegGui.torch_install import torchIsInstalled
 from TransferSegGui.untouched import UntouchedSegmentations
 from TransferSegLib.errors import ModelError
+from TransferSegLib.fit.reasons import Fit
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.store import load_description
 
@@ -320,7 +321,7 @@ def progressText(fraction: float, secondsLeft: float | None, message: str) -> st
 
 
 def resultText(run: SegmentProcess, kept=None) -> str:
-    """Return the status line of a run that went well: what was found, where it is, how long it took on what.
+    """Return the status line of a run that went well: what was found, how long it took on what, what not to trust.
 
     ``kept`` is the segmentation that was to be replaced and was not, because somebody had changed it.
     """
@@ -335,6 +336,8 @@ def resultText(run: SegmentProcess, kept=None) -> str:
     )
     if missing:
         text += " " + _("Not found: {names}.").format(names=", ".join(missing))
+    for line in Fit.from_json(run.result.get("fit")).lines():
+        text += " " + _("Warning: {line}").format(line=line)
     for notice in run.result.get("notices", []):
         text += " " + notice
     if kept is not None and kept.GetScene() is not None:

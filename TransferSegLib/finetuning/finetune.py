@@ -24,6 +24,7 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.evaluation.verdict import Training
 from TransferSegLib.finetuning.candidates import Candidate, CandidateTrainer, Cases, learnable_cases
 from TransferSegLib.finetuning.evidence import Evidence, changed_without_correction, weigh, whole_case
+from TransferSegLib.finetuning.fit_profile import profile_of_version
 from TransferSegLib.finetuning.fold_comparisons import FoldComparisons, candidate_name
 from TransferSegLib.finetuning.held_out_scores import CaseComparison
 from TransferSegLib.finetuning.holding_out import Fold, learned_structures
@@ -331,7 +332,7 @@ class _Run:
             return add_version(
                 work.library,
                 work.name,
-                work.describe(metrics, single),
+                replace(work.describe(metrics, single), fit=profile_of_version(work, final.state_dict)),
                 final.state_dict,
                 record,
                 origin=self._parent_copy,

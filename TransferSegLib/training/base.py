@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance, is_model_name
 from TransferSegLib.models.leaving import plain_command
-from TransferSegLib.models.store import save_model
+from TransferSegLib.models.store import load_model, save_model, set_profile
 from TransferSegLib.network.unet import UNet3D, initialise
 from TransferSegLib.own_files import new_file
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
 from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
+from TransferSegLib.scans.read import read_scan
 from TransferSegLib.segmenting.devices import Device, choose_device
+from TransferSegLib.segmenting.profiling import profile_of_scans
+from TransferSegLib.segmenting.segment import Segmenter
 from TransferSegLib.training.cases import PreparedCase, prepare_cases
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 from TransferSegLib.training.configuration import TrainingConfiguration
@@ -99,7 +103,19 @@ def train_base(
         run.best, run.validated = dict(saved["best"]), int(saved["validated"])
         _forget_after(plan.output / "history.jsonl", trainer.step)
     run.train(Stage("training", plan.configuration.steps, progress, cancel, done=trainer.step))
+    _add_profile(plan, training_ids, progress, cancel)
     return plan.output / "model"
+
+
+def _add_profile(
+    plan: BaseModelPlan, training_ids: Sequence[str], progress: ProgressCallback | None, cancel: CancelToken | None
+) -> None:
+    """Store in the model what the fit of scans will be judged by: statistics of its training cases."""
+    folder = plan.output / "model"
+    segmenter = Segmenter(load_model(folder), plan.device)
+    cases = plan.dataset.select(list(training_ids)).cases
+    scans = [partial(read_scan, case.image) for case in cases]
+    set_profile(folder, profile_of_scans(segmenter, scans, progress, cancel))
 
 
 def _saved_run(checkpoint_file: Path, plan: BaseModelPlan, resume: bool) -> dict[str, Any] | None:
