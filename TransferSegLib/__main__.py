@@ -1,7 +1,5 @@
 """``python -m TransferSegLib`` is the command ``transferseg``."""
 
-import sys
+from TransferSegLib.cli.main import run
 
-from TransferSegLib.cli.main import main
-
-sys.exit(main())
+run()

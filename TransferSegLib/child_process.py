@@ -23,11 +23,13 @@ from typing import Any
 import TransferSegLib
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.process_limits import LimitedChild, Limits
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 
 #: What the child writes into the folder that is its first argument.
 RESULT_FILE = "result.json"
 _POLL_S = 0.1
+#: How long a child takes, roughly; only progress is made of it.
+_USUAL_S = 5.0
 #: Signals by which somebody ends a process; a launcher (PythonSlicer) gives 128 plus the number as its exit code.
 _SIGKILL, _ASKED_TO_END = 9, (1, 2, 15)
 #: Out of computing time (RLIMIT_CPU): the same number on Linux and macOS.
@@ -72,12 +74,15 @@ class Reading:
 
 @contextmanager
 def read_in_child(
-    reading: Reading, interpreter: Path | None = None, cancel: CancelToken | None = None
+    reading: Reading,
+    interpreter: Path | None = None,
+    cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Give the folder of a child's results, which is removed afterwards, and the content of its ``RESULT_FILE``.
 
     ``interpreter`` None: find one. Raises the reading's error for whatever the child reports, and when it crashes or
-    hangs; Cancelled.
+    hangs; Cancelled from the token, or from the task that the reading is.
     """
     path, error = reading.path, reading.error
     python = interpreter or find_interpreter()
@@ -92,7 +97,7 @@ def read_in_child(
         try:
             words = [folder, str(path.absolute()), *reading.words]
             limits = Limits.for_input(path, reading.with_folder)
-            end = run_module(python, reading.module, words, reading.longest_s, cancel, limits)
+            end = run_module(python, reading.module, words, reading.longest_s, cancel, limits, task)
         except (OSError, subprocess.TimeoutExpired) as problem:
             raise error(f"{path} cannot be read: {problem}.") from problem
         result_path = Path(folder) / RESULT_FILE
@@ -134,12 +139,15 @@ def run_module(
     longest_s: float,
     cancel: CancelToken | None = None,
     limits: Limits | None = None,
+    task: Task | None = None,
 ) -> ChildEnd:
     """Run a module with an interpreter and return how it ended; whatever happens here, it is not left running.
 
     ``limits`` are for a module that sets them itself. Raises OSError when it cannot be started,
     subprocess.TimeoutExpired after ``longest_s`` seconds, Cancelled.
     """
+    task = task or Task("", None, cancel)
+    started = time.monotonic()
     # -P: a file called like a module, in the current folder, is not taken for it.
     command = [str(python), "-P", "-m", module, *words]
     deadline = time.monotonic() + longest_s
@@ -161,8 +169,7 @@ def run_module(
     try:
         watched = None if limits is None else LimitedChild(limits, process)
         while True:
-            if cancel is not None:
-                cancel.check()
+            task.waited(time.monotonic() - started, _USUAL_S)
             with suppress(subprocess.TimeoutExpired):
                 output, messages = process.communicate(timeout=_POLL_S)
                 return ChildEnd(process.returncode, output, messages, over_memory)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from TransferSegLib.errors import Cancelled, DeviceError, ModelError
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.segmenting import predict
 from TransferSegLib.segmenting.devices import Device, choose_device
 from TransferSegLib.segmenting.inference_network import InferenceNetwork
@@ -116,7 +116,10 @@ def test_a_volume_of_air_needs_no_tile(network):
 def test_progress_counts_tiles_and_names_the_device(network, volume):
     reports = []
     label_volume(network, volume, -1.0, tile=108, progress=reports.append)
-    assert [report.fraction for report in reports] == [pytest.approx(n / 12) for n in range(1, 13)]
+    fractions = [report.fraction for report in reports]
+    assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1)
+    for tile in range(1, 13):
+        assert any(fraction == pytest.approx(tile / 12) for fraction in fractions)
     assert {report.message for report in reports} == {"on CPU (float32)"}
     assert reports[-1].seconds_left == 0
 
@@ -139,11 +142,11 @@ class Failing(InferenceNetwork):
 
     fails = staticmethod(lambda network, scan: None)
 
-    def __call__(self, scan, content_zyx=None, nothing=0.0, observer=None):
+    def __call__(self, scan, content_zyx=None, nothing=0.0, observer=None, piece_done=None):
         failure = type(self).fails(self, scan)
         if isinstance(failure, Exception):
             raise failure
-        logits = super().__call__(scan, content_zyx, nothing, observer)
+        logits = super().__call__(scan, content_zyx, nothing, observer, piece_done)
         return logits if failure is None else torch.full_like(logits, failure)
 
 
@@ -193,7 +196,7 @@ def test_out_of_memory_on_a_gpu_goes_on_on_the_cpu(network, volume, reference, f
     monkeypatch.setattr(OnGpu, "fails", staticmethod(no_memory_on_gpu))
     reports = []
     predictor = Predictor(network, Device("cuda:0", "GPU"))
-    logits = assembled(predictor.predict(volume, -1.0, progress=reports.append))
+    logits = assembled(predictor.predict(volume, -1.0, task=Task("Segmenting", reports.append)))
     assert np.abs(logits - reference).max() < 1e-4
     assert predictor.device == CPU
     messages = [report.message for report in reports]
@@ -207,11 +210,13 @@ def test_a_gpu_that_others_fill_is_given_up_for_the_cpu(network, volume, referen
     monkeypatch.setattr(predict, "choose_device", lambda wanted: choose_device(wanted, torch.float32))
     reports = []
     predictor = Predictor(network, Device("cuda:0", "GPU"))
-    logits = assembled(predictor.predict(volume, -1.0, progress=reports.append))
+    logits = assembled(predictor.predict(volume, -1.0, task=Task("Segmenting", reports.append)))
     assert np.abs(logits - reference).max() < 1e-4
     assert predictor.device == CPU
     assert reports[0].message == "Not enough memory on GPU: going on on the CPU"
-    assert [report.message for report in reports].count(reports[0].message) == 1
+    # It stays to be read until the first tile is done.
+    messages = [report.message for report in reports]
+    assert set(messages[messages.index("on CPU (float32)") :]) == {"on CPU (float32)"}
 
 
 def test_one_value_that_is_no_number_is_seen(network):
@@ -240,7 +245,14 @@ def test_half_precision_that_overflows_goes_on_in_float32(network, volume, refer
     reports = []
     labels = label_volume(network, volume, -1.0, dtype=torch.bfloat16, progress=reports.append)
     assert np.mean(labels == reference.argmax(axis=0)) > 0.9999
-    assert reports[0].message == "CPU (bfloat16) is not precise enough for this model: going on in float32"
+    messages = list(dict.fromkeys(report.message for report in reports))
+    assert messages == [
+        "on CPU (bfloat16)",
+        "CPU (bfloat16) is not precise enough for this model: going on in float32",
+        "on CPU (float32)",
+    ]
+    fractions = [report.fraction for report in reports]
+    assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1)
     assert reports[-1].message == "on CPU (float32)"
 
 

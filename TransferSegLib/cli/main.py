@@ -18,6 +18,7 @@ from typing import NoReturn, TextIO
 
 from TransferSegLib.clean_text import clean_output
 from TransferSegLib.errors import Cancelled, TransferSegError
+from TransferSegLib.progress import end_process
 from TransferSegLib.version import code_version
 
 #: The modules of the verbs, in the order of the help. They are imported in ``main``, where Ctrl-C is answered already.
@@ -39,6 +40,11 @@ _VERBS = (
 _OF_THE_COMPUTER = (OSError, MemoryError, OverflowError, RecursionError, UnicodeError)
 #: A wrong word on the command line is not repeated at any length.
 _LONGEST_MESSAGE = 1000
+
+
+def run() -> NoReturn:
+    """Run the command line of this process and end it with its exit code; this is the program ``transferseg``."""
+    end_process(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,4 +171,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -6,8 +6,11 @@ A program that follows along (the Slicer module) gets the same as JSON lines: se
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Where there is no terminal (a log file, CI) one line is printed at most this often.
 _SECONDS_BETWEEN_LINES = 30.0
+#: How long, in seconds, a second Ctrl-C waits for the work to clean up.
+_PATIENCE_S = 1.0
 
 
 @contextmanager
@@ -36,7 +41,10 @@ def progress_shown() -> Iterator[ProgressCallback]:
 
 @contextmanager
 def interruptible() -> Iterator[CancelToken]:
-    """Turn the first Ctrl-C into a request to stop at the next safe point; a second one stops at once."""
+    """Turn the first Ctrl-C into a request to stop at the next safe point; a second one stops at once.
+
+    A second one that finds the process in a long call ends it a moment later, whatever it does.
+    """
     token = CancelToken()
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
@@ -46,10 +54,41 @@ def interruptible() -> Iterator[CancelToken]:
         token.cancel()
 
     before = signal.signal(signal.SIGINT, ask_to_stop)
+    with _ended_hard_when_deaf():
+        try:
+            yield token
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _ended_hard_when_deaf() -> Iterator[None]:
+    """Watch, in a thread, for signals that the main thread does not get to, and end the process after a second one.
+
+    The system's own handler writes a byte for each, also while the main thread is busy in compiled code.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    is_over = threading.Event()
+
+    def watch() -> None:
+        asked = 0
+        while asked < 2:
+            received = ours.recv(16)
+            if not received or is_over.is_set():
+                return
+            asked += received.count(signal.SIGINT)
+        if not is_over.wait(_PATIENCE_S):
+            os._exit(130)
+
+    threading.Thread(target=watch, name="ctrl-c", daemon=True).start()
     try:
-        yield token
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.set_wakeup_fd(before)
+        is_over.set()
+        theirs.close()  # which ends the thread's waiting
 
 
 class JsonLines:

@@ -14,6 +14,7 @@ from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, pro
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters, segment_file, segmented_entry
+from TransferSegLib.progress import Task
 
 if TYPE_CHECKING:
     from TransferSegLib.segmenting.segment import Segmentation
@@ -110,7 +111,8 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     failed = 0
     shown = progress_shown() if lines is None else nullcontext(lines.report)
     with shown as progress, interruptible() as cancel:
-        for scan, output, preview in zip(scans, outputs, previews, strict=True):
+        task = Task("Segmenting", progress, cancel)
+        for number, (scan, output, preview) in enumerate(zip(scans, outputs, previews, strict=True)):
             cancel.check()
             each = ScanToSegment(scan, output, preview)
             try:
@@ -119,8 +121,7 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
                     each,
                     arguments.structures,
                     arguments.series,
-                    progress,
-                    cancel,
+                    task.share(number, len(scans)),
                     strict=arguments.strict,
                     modality=arguments.modality,
                 )

@@ -14,7 +14,7 @@ from TransferSegLib.errors import JobError, ScanError
 from TransferSegLib.jobs.files import read_json, write_json
 from TransferSegLib.jobs.kinds import Kind, PartlyDone
 from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 
 if TYPE_CHECKING:
     from TransferSegLib.segmenting.segment import Segmentation, Segmenter
@@ -107,8 +107,7 @@ def segment_file(
     each: ScanToSegment,
     structures: Iterable[str] | None = None,
     series: str | None = None,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
+    task: Task | None = None,
     *,
     strict: bool = False,
     modality: str = "",
@@ -116,23 +115,33 @@ def segment_file(
     """Read, segment and write one scan; raises ScanError naming the file, and whatever ``Segmenter.segment`` raises.
 
     ``modality`` is DICOM's word for the scan's modality where the file does not hold it. With ``strict`` a scan that
-    does not fit the model is a ScanError, and nothing is written.
+    does not fit the model is a ScanError, and nothing is written. Where the task is cancelled nothing is written
+    either: all that takes long comes before the first file has its name.
     """
+    from TransferSegLib.pictures.drawing import check_png_path, write_png
+    from TransferSegLib.pictures.preview import preview
     from TransferSegLib.scans.read import read_scan
     from TransferSegLib.scans.write import write_label_map
 
-    image = read_scan(each.scan, series, cancel=cancel)
+    task = task or Task()
+    reading, segmenting, drawing, writing = task.split(*(8, 82, 5 if each.preview is not None else 0, 5))
+    task.say("(reading the scan)")
+    image = read_scan(each.scan, series, task=reading)
     try:
-        segmentation = segmenter.segment(image, structures, progress, cancel, modality)
+        segmentation = segmenter.segment_within(segmenting, image, structures, modality)
     except ScanError as error:
         raise ScanError(f"{each.scan}: {error}") from error
     if strict and not segmentation.fit.fits:
         raise ScanError(f"{each.scan}: {' '.join(segmentation.fit.lines())} Nothing was written.")
-    write_label_map(segmentation.label_map, each.output, segmentation.label_set)
+    canvas = None
     if each.preview is not None:
-        from TransferSegLib.pictures.preview import draw_preview
-
-        draw_preview(image, segmentation.label_map, segmentation.label_set, each.preview, title=each.scan.name)
+        check_png_path(each.preview)
+        label_map, label_set, title = segmentation.label_map, segmentation.label_set, each.scan.name
+        canvas = drawing.wait(lambda: preview(image, label_map, label_set, title=title), 2.0)
+    write_label_map(segmentation.label_map, each.output, segmentation.label_set, task=writing)
+    if each.preview is not None and canvas is not None:
+        write_png(canvas, each.preview)
+    task.ended()
     return segmentation
 
 
@@ -156,6 +165,9 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
     """
     parameters = SegmentParameters.from_json(request.parameters)
     finished = _Finished(folder)
+    count = len(parameters.scans)
+    say = _Numbered(progress, count)
+    task = Task("Segmenting", say, cancel)
     segmenter: Segmenter | None = None
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
@@ -163,17 +175,16 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
         cancel.check()
         entry = finished.entry(each)
         if entry is None:
-            report = _numbered(progress, number, len(parameters.scans), each.scan.name)
+            say.begin(number, each.scan.name)
             segmenter = segmenter or _make_segmenter(parameters, request.device, progress)
-            report(Progress("Reading the scan", 0.0))
+            say(Progress("Reading the scan", (number - 1) / count))
             try:
                 segmentation = segment_file(
                     segmenter,
                     each,
                     parameters.structures,
                     parameters.series,
-                    report,
-                    cancel,
+                    task.share(number - 1, count),
                     strict=parameters.strict,
                     modality=parameters.modality,
                 )
@@ -190,13 +201,14 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
     result = {"scans": done, "failed": failed}
     if failed:
         others = "" if len(failed) == 1 else f" (and {len(failed) - 1} more)"
-        count = "" if len(parameters.scans) == 1 else f"{len(done)} of {len(parameters.scans)} scans segmented. "
-        raise PartlyDone(f"{count}{failed[0]['error']}{others}", result)
+        told = "" if count == 1 else f"{len(done)} of {count} scans segmented. "
+        raise PartlyDone(f"{told}{failed[0]['error']}{others}", result)
     return result
 
 
-#: What a hard end costs is the scan in work; a tile, after which the work looks whether to stop, can take many seconds.
-SEGMENT = Kind(run_segment, grace_s=1.5)
+#: The work looks several times a second whether to stop. A hard end costs the scan in work, and may leave a part of a
+#: file.
+SEGMENT = Kind(run_segment, grace_s=4.0)
 
 
 def _make_segmenter(parameters: SegmentParameters, device: str, progress: ProgressCallback) -> Segmenter:
@@ -212,16 +224,20 @@ def _make_segmenter(parameters: SegmentParameters, device: str, progress: Progre
     return segmenter
 
 
-def _numbered(progress: ProgressCallback, number: int, count: int, name: str) -> ProgressCallback:
-    """Return a callback that says which of several scans it is."""
-    if count == 1:
-        return progress
+class _Numbered:
+    """A callback that says which of several scans it is."""
 
-    def report(report: Progress) -> None:
-        parts = [f"scan {number} of {count}, {name}", report.message]
-        progress(replace(report, message=": ".join(part for part in parts if part)))
+    def __init__(self, progress: ProgressCallback, count: int) -> None:
+        self._progress, self._count, self._which = progress, count, ""
 
-    return report
+    def begin(self, number: int, name: str) -> None:
+        """Say that this scan is the next one."""
+        self._which = f"scan {number} of {self._count}, {name}" if self._count > 1 else ""
+
+    def __call__(self, report: Progress) -> None:
+        """Hand on a report."""
+        message = ": ".join(part for part in (self._which, report.message) if part)
+        self._progress(replace(report, message=message))
 
 
 class _Finished:

@@ -29,7 +29,7 @@ from TransferSegLib.jobs.queue import AUTO, DeviceQueue
 from TransferSegLib.jobs.request import JobRequest, now_text, read_request
 from TransferSegLib.jobs.watcher import Watcher, own_process_group
 from TransferSegLib.own_files import open_own
-from TransferSegLib.progress import CancelToken, Progress
+from TransferSegLib.progress import CancelToken, Progress, end_process
 
 RESULT_FORMAT = "transferseg-job-result"
 EXIT_DONE, EXIT_FAILED, EXIT_BUSY, EXIT_CANCELLED = 0, 2, 3, 130
@@ -222,4 +222,4 @@ def _into_log(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

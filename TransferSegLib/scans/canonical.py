@@ -14,8 +14,14 @@ import SimpleITK as sitk
 from scipy import ndimage, sparse
 
 from TransferSegLib.errors import ScanError
+from TransferSegLib.progress import Task
 from TransferSegLib.scans.grid import CanonicalGrid
 from TransferSegLib.scans.intensity import IntensityRule
+
+#: Planes of the canonical grid that are computed at once, before looking whether to stop.
+_ROWS_AT_ONCE = 16
+#: Voxels that are interpolated in a second, roughly.
+_TURNED_PER_SECOND = 2e7
 
 
 @dataclass(frozen=True)
@@ -27,26 +33,34 @@ class CanonicalScan:
     outside: float
 
 
-def canonical_scan(image: sitk.Image, spacing_mm: float, rule: IntensityRule) -> CanonicalScan:
+def canonical_scan(
+    image: sitk.Image, spacing_mm: float, rule: IntensityRule, task: Task | None = None
+) -> CanonicalScan:
     """Bring a 3D scalar image to the canonical grid and apply the model's intensity rule.
 
-    Voxels of the grid that the scan does not cover get ``outside``. Raises ScanError for a scan without contrast.
+    Voxels of the grid that the scan does not cover get ``outside``. Raises ScanError for a scan without contrast,
+    Cancelled from the task.
     """
+    resampling, covering, preparing = (task or Task()).split(6, 1, 1)
     grid = CanonicalGrid.around(image, spacing_mm)
     oriented = grid.order.apply(sitk.GetArrayViewFromImage(image))
-    resampled = resample_to_grid(oriented, grid)
-    inside = coverage(grid)
+    resampled = resample_to_grid(oriented, grid, resampling)
+    inside = coverage(grid, covering)
     seen = resampled if inside is None else resampled[inside]
     if float(seen.max()) == float(seen.min()):
         raise ScanError("The scan has the same intensity everywhere: there is nothing to segment.")
+    preparing.at(0.5)
     prepared = rule.apply(resampled, rule.ends(seen))
+    preparing.at(0.8)
     outside = float(prepared.min()) if rule.outside is None else rule.outside
     if inside is not None:
         prepared[~inside] = outside
     return CanonicalScan(prepared, grid, outside)
 
 
-def canonical_labels(label_map: sitk.Image, label_values: Sequence[int], grid: CanonicalGrid) -> np.ndarray:
+def canonical_labels(
+    label_map: sitk.Image, label_values: Sequence[int], grid: CanonicalGrid, task: Task | None = None
+) -> np.ndarray:
     """Bring a label map of the grid's own scan to the grid; returns channel numbers (uint8, zyx).
 
     ``label_values`` are the values of channels 1, 2, 3 ...; other values count as background. Each structure is
@@ -57,13 +71,17 @@ def canonical_labels(label_map: sitk.Image, label_values: Sequence[int], grid: C
         raise ScanError(f"The label map has size {oriented.shape}, its scan {grid.scan_size_zyx} (zyx).")
     labels = np.zeros(grid.size_zyx, np.uint8)
     best = np.full(grid.size_zyx, 0.5, np.float32)
+    task = task or Task()
     for channel, value in enumerate(label_values, start=1):
+        here = task.share(channel - 1, len(label_values))
+        here.at(0.0)
         mask = oriented == value
         if not mask.any():
             continue
-        share = resample_to_grid(mask.astype(np.float32), grid)
+        share = resample_to_grid(mask.astype(np.float32), grid, here)
         # Half a voxel decides against the background; between two structures the larger share does.
         wins = (share > best) | ((share == best) & (labels == 0))
+        here.check()
         labels[wins] = channel
         np.maximum(best, share, out=best)
     inside = coverage(grid)
@@ -72,13 +90,17 @@ def canonical_labels(label_map: sitk.Image, label_values: Sequence[int], grid: C
     return labels
 
 
-def canonical_mask(mask: sitk.Image, grid: CanonicalGrid) -> np.ndarray:
+def canonical_mask(mask: sitk.Image, grid: CanonicalGrid, task: Task | None = None) -> np.ndarray:
     """Bring a mask (any non-zero value) of the grid's own scan to the grid; returns booleans (zyx)."""
-    return canonical_labels(sitk.Cast(mask != 0, sitk.sitkUInt8), (1,), grid) == 1
+    return canonical_labels(sitk.Cast(mask != 0, sitk.sitkUInt8), (1,), grid, task) == 1
 
 
-def resample_to_grid(oriented_zyx: np.ndarray, grid: CanonicalGrid) -> np.ndarray:
-    """Resample an oriented scan's array (zyx) to the canonical grid as float32; edges are repeated outwards."""
+def resample_to_grid(oriented_zyx: np.ndarray, grid: CanonicalGrid, task: Task | None = None) -> np.ndarray:
+    """Resample an oriented scan's array (zyx) to the canonical grid as float32; edges are repeated outwards.
+
+    Raises Cancelled from the task.
+    """
+    averaging, turning = (task or Task()).split(1, 0 if grid.aligned else 2)
     steps_xyz = np.linalg.norm(grid.matrix, axis=0)
     if grid.aligned:
         matrices = [
@@ -87,7 +109,7 @@ def resample_to_grid(oriented_zyx: np.ndarray, grid: CanonicalGrid) -> np.ndarra
                 oriented_zyx.shape, grid.size_zyx, steps_xyz[::-1], grid.offset_xyz[::-1], strict=True
             )
         ]
-        return _separable(oriented_zyx, matrices)
+        return _separable(oriented_zyx, matrices, averaging)
     # Oblique: average along the scan's own axes down to the canonical spacing, then turn by linear interpolation.
     sizes = [
         max(1, int(np.ceil(n * min(1.0, step)))) for n, step in zip(oriented_zyx.shape, steps_xyz[::-1], strict=True)
@@ -102,11 +124,15 @@ def resample_to_grid(oriented_zyx: np.ndarray, grid: CanonicalGrid) -> np.ndarra
             averaging_weights(n, size, step, offset)
             for n, size, step, offset in zip(oriented_zyx.shape, sizes, scale, offsets, strict=True)
         ],
+        averaging,
     )
     inverse = np.linalg.inv(grid.matrix)[::-1, ::-1]
     to_coarse = scale[:, None] * inverse
     shift = np.array(offsets) - to_coarse @ grid.offset_xyz[::-1]
-    return ndimage.affine_transform(coarse, to_coarse, shift, grid.size_zyx, np.float32, order=1, mode="nearest")
+    return turning.wait(
+        lambda: ndimage.affine_transform(coarse, to_coarse, shift, grid.size_zyx, np.float32, order=1, mode="nearest"),
+        float(np.prod(grid.size_zyx)) / _TURNED_PER_SECOND,
+    )
 
 
 def averaging_weights(length: int, size: int, step: float, offset: float) -> np.ndarray:
@@ -121,29 +147,35 @@ def averaging_weights(length: int, size: int, step: float, offset: float) -> np.
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def coverage(grid: CanonicalGrid) -> np.ndarray | None:
+def coverage(grid: CanonicalGrid, task: Task | None = None) -> np.ndarray | None:
     """Return which voxels (zyx) lie within the scan, None when all do (an aligned grid fits its scan)."""
     if grid.aligned:
         return None
     inverse = np.linalg.inv(grid.matrix)
     z, y, x = (np.arange(size, dtype=np.float64) for size in grid.size_zyx)
     inside = np.ones(grid.size_zyx, bool)
-    for axis, length in enumerate(reversed(grid.scan_size_zyx)):
-        row = inverse[axis]
-        shift = -float(row @ grid.offset_xyz)
-        index = (row[2] * z + shift)[:, None, None] + (row[1] * y)[None, :, None] + (row[0] * x)[None, None, :]
-        inside &= (index >= -0.5) & (index <= length - 0.5)
+    for number in (task or Task()).over(range(len(z))):
+        for axis, length in enumerate(reversed(grid.scan_size_zyx)):
+            row = inverse[axis]
+            shift = -float(row @ grid.offset_xyz)
+            index = (row[2] * z[number] + shift) + (row[1] * y)[:, None] + (row[0] * x)[None, :]
+            inside[number] &= (index >= -0.5) & (index <= length - 0.5)
     return inside
 
 
-def _separable(array_zyx: np.ndarray, weights_zyx: list[np.ndarray]) -> np.ndarray:
+def _separable(array_zyx: np.ndarray, weights_zyx: list[np.ndarray], task: Task) -> np.ndarray:
     """Apply one weight matrix per axis, slice by slice so that a large scan is never copied whole.
 
     The weights are nearly all zero. As sparse matrices they take a fraction of the time, and no threads of the linear
     algebra library, which wait for one another for seconds on a busy machine.
     """
     along_z, along_y, along_x = (sparse.csr_array(weights) for weights in weights_zyx)
+    in_planes, across_planes = task.split(4, 1)
     planes = np.empty((array_zyx.shape[0], along_y.shape[0], along_x.shape[0]), np.float32)
-    for index, plane in enumerate(array_zyx):
-        planes[index] = (along_x @ (along_y @ plane.astype(np.float32)).T).T
-    return (along_z @ planes.reshape(len(planes), -1)).reshape(-1, *planes.shape[1:])
+    for index in in_planes.over(range(len(planes))):
+        planes[index] = (along_x @ (along_y @ array_zyx[index].astype(np.float32)).T).T
+    flat = planes.reshape(len(planes), -1)
+    result = np.empty((along_z.shape[0], flat.shape[1]), np.float32)
+    for first in across_planes.over(range(0, len(result), _ROWS_AT_ONCE)):
+        result[first : first + _ROWS_AT_ONCE] = along_z[first : first + _ROWS_AT_ONCE] @ flat
+    return result.reshape(-1, *planes.shape[1:])

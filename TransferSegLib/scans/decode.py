@@ -21,6 +21,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
+from TransferSegLib.progress import Task
 from TransferSegLib.scans.grid import CanonicalGrid
 
 #: So many interpolated probabilities are held at once (float32).
@@ -84,21 +85,23 @@ class LabelDecoder:
         self.labels_zyx = np.full(own_size[::-1], self._values[elsewhere], self._values.dtype)
         self._oriented = grid.order.apply(self.labels_zyx)
 
-    def write(self, answers: Answers, start_zyx: Triple) -> None:
+    def write(self, answers: Answers, start_zyx: Triple, task: Task | None = None) -> None:
         """Label the scan's voxels that lie among the voxels of one tile, which begins at ``start_zyx`` of the grid.
 
         A voxel of the scan belongs to a tile when both voxels of the grid around it, along each axis, do: neighbouring
         tiles must share one voxel. Voxels beyond the outermost centres of the grid take the outermost values.
+        Raises Cancelled from the task, between two slices.
         """
+        task = task or Task()
         channels = answers.most_probable()
         for axis, (length, size) in enumerate(zip(channels.shape, self.grid.size_zyx, strict=True)):
             if length == size == 1:
                 channels = np.repeat(channels, 2, axis=axis)  # so that there is a cell between two voxels
         cells = agreeing_cells(channels, answers.classes)
         if self.grid.aligned:
-            self._write_aligned(answers, cells, start_zyx)
+            self._write_aligned(answers, cells, start_zyx, task)
         else:
-            self._write_oblique(answers, cells, start_zyx)
+            self._write_oblique(answers, cells, start_zyx, task)
 
     def label_map(self, scan: sitk.Image) -> sitk.Image:
         """Return the labels as an image with the size, spacing, origin and direction of the scan."""
@@ -108,7 +111,7 @@ class LabelDecoder:
         image.CopyInformation(scan)
         return image
 
-    def _write_aligned(self, answers: Answers, cells: np.ndarray, start_zyx: Triple) -> None:
+    def _write_aligned(self, answers: Answers, cells: np.ndarray, start_zyx: Triple, task: Task) -> None:
         """Write a tile of a grid whose axes are the scan's: positions along the three axes are independent."""
         firsts, bases, fractions = [], [], []
         for axis in range(3):
@@ -125,7 +128,8 @@ class LabelDecoder:
             fractions.append(fraction[mine])
         height, width = len(bases[1]), len(bases[2])
         window = self._oriented[:, firsts[1] : firsts[1] + height, firsts[2] : firsts[2] + width]
-        for number, (base, fraction) in enumerate(zip(bases[0], fractions[0], strict=True)):
+        for number in task.over(range(len(bases[0]))):
+            base, fraction = bases[0][number], fractions[0][number]
             channels = cells[base].take(bases[1], axis=0).take(bases[2], axis=1)
             unsure = np.flatnonzero(channels == answers.classes)
             if unsure.size:
@@ -134,15 +138,16 @@ class LabelDecoder:
                     answers,
                     (np.full_like(row, base), bases[1][row], bases[2][column]),
                     (np.full(len(row), fraction), fractions[1][row], fractions[2][column]),
+                    task,
                 )
             window[firsts[0] + number] = self._values[channels]
 
-    def _write_oblique(self, answers: Answers, cells: np.ndarray, start_zyx: Triple) -> None:
+    def _write_oblique(self, answers: Answers, cells: np.ndarray, start_zyx: Triple, task: Task) -> None:
         """Write a tile of a grid that is turned against the scan, slice by slice of the scan."""
         box = self._scan_box(cells.shape, start_zyx)
-        z_range, y_range, x_range = (np.arange(first, last) for first, last in box)
+        y_range, x_range = (np.arange(first, last) for first, last in box[1:])
         window = self._oriented[:, box[1][0] : box[1][1], box[2][0] : box[2][1]]
-        for z in z_range:
+        for z in task.over(range(*box[0])):
             bases, fractions = [], []
             mine = np.ones((len(y_range), len(x_range)), bool)
             for axis in range(3):
@@ -162,14 +167,16 @@ class LabelDecoder:
                     answers,
                     (own[0][unsure], own[1][unsure], own[2][unsure]),
                     (fractions[0][mine][unsure], fractions[1][mine][unsure], fractions[2][mine][unsure]),
+                    task,
                 )
             window[z][mine] = self._values[channels]
 
-    def _most_probable(self, answers: Answers, bases: Positions, fractions: Positions) -> np.ndarray:
+    def _most_probable(self, answers: Answers, bases: Positions, fractions: Positions, task: Task) -> np.ndarray:
         """Return the channel with the largest interpolated probability at points given by base voxel and fraction."""
         found = np.empty(len(bases[0]), np.min_scalar_type(answers.classes))
         chunk = max(1, _AT_ONCE // answers.classes)
         for first in range(0, len(found), chunk):
+            task.check()
             part = slice(first, first + chunk)
             interpolated = np.zeros((len(found[part]), answers.classes), np.float32)
             for corner in product((0, 1), repeat=3):

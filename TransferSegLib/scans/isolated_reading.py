@@ -30,7 +30,7 @@ from TransferSegLib.process_limits import (
     one_open_file,
     own_limits,
 )
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.scans.data_files import check_partners
 from TransferSegLib.scans.dicom import is_dicom_file, read_dicom
 from TransferSegLib.scans.geometry_checks import check_layers, check_volume
@@ -57,6 +57,7 @@ def read_isolated(
     series: str | None,
     interpreter: Path | None = None,
     cancel: CancelToken | None = None,
+    task: Task | None = None,
     *,
     layers: bool = False,
     permissive: bool = False,
@@ -65,7 +66,7 @@ def read_isolated(
 
     With ``layers`` a voxel may hold several numbers; ``permissive`` reads NIfTI files whose axes are not quite at right
     angles, which ITK refuses otherwise. Raises ScanError for whatever is wrong with the file, and when reading it
-    crashes or hangs; Cancelled.
+    crashes or hangs; Cancelled, from the token or the task, when the child was ended.
     """
     reading = Reading(
         "TransferSegLib.scans.isolated_reading",
@@ -77,7 +78,7 @@ def read_isolated(
         with_folder=_takes_its_folder(path),
         without_python="Save it as NIfTI or NRRD.",
     )
-    with read_in_child(reading, interpreter, cancel) as (folder, result):
+    with read_in_child(reading, interpreter, cancel, task) as (folder, result):
         voxels = np.load(folder / _VOXELS, mmap_mode="r", allow_pickle=False)
         image = sitk.GetImageFromArray(voxels, isVector=layers)
         del voxels  # Windows removes no file that is mapped

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.scans.geometry_checks import (
     check_intensities,
     check_layers,
@@ -46,6 +46,9 @@ __all__ = [
     "smallest_label_type",
 ]
 
+#: Bytes of compressed files that are read in a second, roughly.
+_READ_PER_SECOND = 5e7
+
 _HEADER_READERS = {
     (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz"): read_nifti_header,
     (".nrrd", ".nhdr"): read_nrrd_header,
@@ -59,71 +62,84 @@ def read_scan(
     *,
     interpreter: Path | None = None,
     cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> sitk.Image:
     """Return a scan as a scalar 3D image with its own voxel type; geometry in mm, LPS.
 
     ``path`` is a file in any format SimpleITK reads, a folder with one DICOM series, or one file of it; ``series``
     chooses among several by its UID or the end of it. ``interpreter`` runs the child process for formats whose
-    readers may crash (None: this one, or PythonSlicer), which ``cancel`` ends. Raises ScanError saying what is wrong
-    and what to do; Cancelled.
+    readers may crash (None: this one, or PythonSlicer). ``cancel``, or that of the ``task`` that this reading is, ends
+    it. Raises ScanError saying what is wrong and what to do; Cancelled.
 
     ``notices_of(image)`` holds what a person should know of how it was read, ``modality_of(image)`` DICOM's modality.
     """
     path = Path(path)
-    image = _read_volume(path, series, interpreter, cancel)
+    task = task or Task("Reading the scan", None, cancel)
+    image = _read_volume(path, series, interpreter, task)
+    task.check()
     check_intensities(image, path)
+    task.at(1.0)
     return image
 
 
-def read_label_map(path: Path | str, *, first: Sequence[str] = (), interpreter: Path | None = None) -> sitk.Image:
+def read_label_map(
+    path: Path | str, *, first: Sequence[str] = (), interpreter: Path | None = None, task: Task | None = None
+) -> sitk.Image:
     """Return a label map as a 3D image of the smallest unsigned type that holds its values (it may be all zero).
 
     Floating-point numbers that are whole but for rounding are accepted. Of a Slicer segmentation with overlapping
     segments the later one wins, those named in ``first`` before all others, and a notice says so. Raises ScanError for
-    negative or fractional values.
+    negative or fractional values, Cancelled from the task.
     """
     path = Path(path)
+    reading, checking = (task or Task()).split(3, 1)
     if is_segmentation(path) and path.is_file():
         try:
             facts = read_nrrd_header(path)
             if facts.components > 1:
-                return _read_layers(path, facts, first, interpreter)
+                return _read_layers(path, facts, first, interpreter, reading)
         except OSError as error:
             raise ScanError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return as_label_map(_read_volume(path, None, interpreter), path)
+    image = _read_volume(path, None, interpreter, reading)
+    return checking.wait(lambda: as_label_map(image, path), 0.3)
 
 
-def read_label_map_on(scan: sitk.Image, path: Path | str, *, first: Sequence[str] = ()) -> sitk.Image:
+def read_label_map_on(
+    scan: sitk.Image, path: Path | str, *, first: Sequence[str] = (), task: Task | None = None
+) -> sitk.Image:
     """Return a label map on its scan's grid, padded, cropped, flipped or turned without loss; see ``lattice.py``.
 
     Raises ScanError as ``read_label_map`` does, and when its voxel centres are not those of the scan.
     """
-    return to_scan_lattice(read_label_map(path, first=first), scan, str(path))
+    return to_scan_lattice(read_label_map(path, first=first, task=task), scan, str(path))
 
 
-def read_mask(path: Path | str, image: sitk.Image) -> np.ndarray:
+def read_mask(path: Path | str, image: sitk.Image, task: Task | None = None) -> np.ndarray:
     """Return where a mask is not 0 (booleans, zyx) on an image's grid, False where it does not reach.
 
-    Raises ScanError when its voxel centres are not those of the image.
+    Raises ScanError when its voxel centres are not those of the image, Cancelled from the task.
     """
-    return sitk.GetArrayFromImage(read_mask_on(image, path)) != 0
+    return sitk.GetArrayFromImage(read_mask_on(image, path, task)) != 0
 
 
-def read_mask_on(scan: sitk.Image, path: Path | str) -> sitk.Image:
+def read_mask_on(scan: sitk.Image, path: Path | str, task: Task | None = None) -> sitk.Image:
     """Return a mask as an image on its scan's grid; see ``read_mask``."""
-    return to_scan_lattice(read_label_map(path), scan, str(path), may_drop=True)
+    return to_scan_lattice(read_label_map(path, task=task), scan, str(path), may_drop=True)
 
 
-def _read_layers(path: Path, facts: HeaderFacts, first: Sequence[str], interpreter: Path | None) -> sitk.Image:
+def _read_layers(
+    path: Path, facts: HeaderFacts, first: Sequence[str], interpreter: Path | None, task: Task
+) -> sitk.Image:
     """Return the layers of a Slicer segmentation as one label map."""
     check_facts(facts, path, layers=True)
     segments = read_segments(path)
     if not segments:
         raise components_error(path, facts.components)
-    image = _read_checked(path, facts, None, interpreter)
+    reading, merging = task.split(1, 1)
+    image = _read_checked(path, facts, None, interpreter, reading)
     check_layers(image, path)
     layers_zyxc = sitk.GetArrayViewFromImage(image)
-    labels_zyx, lines = merge_layers(layers_zyxc, segments, path, first)
+    labels_zyx, lines = merging.wait(lambda: merge_layers(layers_zyxc, segments, path, first))
     merged = sitk.GetImageFromArray(labels_zyx)
     merged.CopyInformation(image)
     labels = with_right_angles(as_label_map(merged, path), path)
@@ -132,21 +148,20 @@ def _read_layers(path: Path, facts: HeaderFacts, first: Sequence[str], interpret
     return labels
 
 
-def _read_volume(
-    path: Path, series: str | None, interpreter: Path | None, cancel: CancelToken | None = None
-) -> sitk.Image:
-    """Return a checked scalar 3D image, its intensities not yet looked at; raises ScanError."""
+def _read_volume(path: Path, series: str | None, interpreter: Path | None, task: Task) -> sitk.Image:
+    """Return a checked scalar 3D image, its intensities not yet looked at; raises ScanError, Cancelled."""
+    looking, reading = task.split(1, 2)
     try:
         if not path.exists():
             raise ScanError(f"{path} does not exist. Check the name and the folder.")
         if path.is_dir():
-            return read_isolated(path, series, interpreter, cancel)
+            return read_isolated(path, series, interpreter, task=task)
         if path.stat().st_size == 0:
             raise ScanError(f"{path} is empty (0 bytes). Copy or export it again.")
-        facts = read_header(path)
+        facts = looking.wait(lambda: read_header(path), path.stat().st_size / _READ_PER_SECOND / 2)
     except OSError as error:
         raise ScanError(f"{path} cannot be read: {error.strerror or error}.") from error
-    image = _read_checked(path, facts, series, interpreter, cancel)
+    image = _read_checked(path, facts, series, interpreter, reading)
     check_volume(image, path)
     return with_right_angles(image, path)
 
@@ -156,22 +171,21 @@ def _read_checked(
     facts: HeaderFacts | None,
     series: str | None,
     interpreter: Path | None,
-    cancel: CancelToken | None = None,
+    task: Task,
 ) -> sitk.Image:
     """Return the image of a file whose header was checked (None: a format without that), axes in its own words."""
     if facts is None:
-        return read_isolated(path, series, interpreter, cancel)
+        return read_isolated(path, series, interpreter, task=task)
     if facts.vouched:
         try:
-            image = _read_vouched(path, facts)
+            image = task.wait(lambda: _read_vouched(path, facts), path.stat().st_size / _READ_PER_SECOND)
         except _NotOrthonormal:  # ITK is stricter than ``is_sheared``, which the header has passed
-            image = read_isolated(path, None, interpreter, cancel, permissive=True)
+            image = read_isolated(path, None, interpreter, task=task, permissive=True)
             if facts.affines_lps:
                 axes = facts.affines_lps[0][:3, :3]
                 image.SetDirection((axes / np.linalg.norm(axes, axis=0)).ravel().tolist())
     else:
-        layers = {"layers": True} if facts.components > 1 else {}
-        image = read_isolated(path, series, interpreter, cancel, **layers)
+        image = read_isolated(path, series, interpreter, task=task, layers=facts.components > 1)
     image = _three_axes(image, facts)
     if image.GetDimension() == 3 and image.GetSize() != facts.size:
         raise components_error(path, image.GetNumberOfComponentsPerPixel())

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ScanError
+from TransferSegLib.progress import Task
 from TransferSegLib.scans.isolated_reading import first_line
 from TransferSegLib.scans.read import read_header, smallest_label_type
 from TransferSegLib.scans.slicer_segmentation import segmentation_fields
@@ -18,6 +19,9 @@ from TransferSegLib.structures import LabelSet
 
 #: The formats written, by the end of the file name; the longer one wins.
 LABEL_MAP_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
+
+#: Voxels of a label map that are written in a second, roughly.
+_WRITTEN_PER_SECOND = 2e8
 
 _Extent = tuple[int, int, int, int, int, int]
 
@@ -31,25 +35,41 @@ def label_map_suffix(path: Path | str) -> str:
     raise ScanError(f"{path} cannot be written: give a file name that ends in {', '.join(LABEL_MAP_SUFFIXES)}.")
 
 
-def write_label_map(label_map: sitk.Image, path: Path | str, label_set: LabelSet, *, compress: bool = True) -> None:
+def write_label_map(
+    label_map: sitk.Image,
+    path: Path | str,
+    label_set: LabelSet,
+    *,
+    compress: bool = True,
+    task: Task | None = None,
+) -> None:
     """Write a 3D label map whose values are those of ``label_set``; its folder is made, a file of that name replaced.
 
     ``.seg.nrrd`` opens in 3D Slicer as a segmentation with names, colours and terminology; structures without voxels
     are listed too. Nothing of the scan's own metadata (patient's name) is written. Raises ScanError for an unknown
-    ending, values that no structure has, and when the file cannot be written completely.
+    ending, values that no structure has, and when the file cannot be written completely; Cancelled from the task, and
+    nothing is written then.
     """
+    looking, writing, checking = (task or Task()).split(1, 2, 1)
+    expected_s = label_map.GetNumberOfPixels() / _WRITTEN_PER_SECOND
     path = Path(path)
     suffix = label_map_suffix(path)
-    image, extents = _prepare(label_map, label_set, path)
+    image, extents = looking.wait(lambda: _prepare(label_map, label_set, path), expected_s)
     if suffix == ".seg.nrrd":
         for key, value in segmentation_fields(image, label_set, extents).items():
             image.SetMetaData(key, value)
     partial = path.with_name(f".{uuid.uuid4().hex}.partial{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sitk.WriteImage(image, str(partial), useCompression=compress and suffix != ".nii")
+        # Waited for whatever happens: a writer that is left behind would leave its part of a file behind, too.
+        writing.wait(
+            lambda: sitk.WriteImage(image, str(partial), useCompression=compress and suffix != ".nii"),
+            expected_s,
+            leave=False,
+        )
         # ITK's NIfTI writer does not notice a full disk: look at what arrived.
-        read_header(partial)
+        checking.wait(lambda: read_header(partial), expected_s, leave=False)
+        checking.check()
         replace_file(partial, path)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)

@@ -15,12 +15,16 @@ Five changes leave the answer the same but for rounding:
   number: of two logits of 12 that differ by 0.02 it makes one number, and the first class wins, mostly the background;
   of their difference it keeps as many digits.
 
+A tile of a clinical scan takes half a minute on a laptop, so it is computed in pieces, and somebody may be told after
+each (``Pieces``): what would take long in one call is cut along z.
+
 Processor seconds of one tile on one core, bfloat16, channels last (``Testing/benchmarks/tile_memory.py``): width 16 and
 212 voxels a side 6.4 instead of 9.0, width 32 and 180 voxels 12.8 instead of 15.4.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -42,6 +46,47 @@ HEAD_ROWS = 4
 #: Gets the maps of the lowest level (1, channels, z, y, x) that were computed, and where they begin in the tile's: what
 #: lies outside of them is the answer to nothing. They are not to be changed or kept.
 DeepestMapsObserver = Callable[[torch.Tensor, tuple[int, int, int]], None]
+#: A convolution of more multiply-adds than this is made in pieces on a CPU: half a second on one slow core.
+_MOST_AT_ONCE = 1e10
+#: Time of a multiply-add in float32, in those of half precision (2 to 8 where measured).
+_FLOAT32_OVER_HALF = 5.0
+#: A GPU computes while the next pieces are prepared: so many of them, and no more, are under way.
+_PIECES_UNDER_WAY = 2
+
+#: Told after each piece of a tile which share of its work (0 to 1) is done; what it raises ends the tile.
+PieceDone = Callable[[float], None]
+
+
+class Pieces:
+    """Counts the work of a tile's pieces, in multiply-adds of half precision, and tells somebody after each."""
+
+    def __init__(
+        self, device: torch.device, is_half: bool = False, total: float = 1.0, told: PieceDone | None = None
+    ) -> None:
+        """Begin a tile of so much work; ``told`` None: nobody is."""
+        self._device, self._is_half, self._total, self._told = device, is_half, total, told
+        self._done = 0.0
+        self._under_way: deque[torch.cuda.Event] = deque()
+
+    def rows_at_once(self, rows: int, multiply_adds: float) -> int:
+        """Return into how many rows (even, along z) to cut a convolution of so many rows and multiply-adds."""
+        count = -(-multiply_adds // _MOST_AT_ONCE)
+        if self._told is None or self._device.type != "cpu" or count <= 1:
+            return max(1, rows)
+        return max(2, int(rows / count) // 2 * 2)
+
+    def done(self, multiply_adds: float, dtype: torch.dtype) -> None:
+        """Count a piece that was computed, on a GPU begun, in some precision."""
+        if self._told is None:
+            return
+        self._done += multiply_adds * (_FLOAT32_OVER_HALF if self._is_half and dtype == torch.float32 else 1.0)
+        if self._device.type == "cuda":
+            if len(self._under_way) == _PIECES_UNDER_WAY:
+                self._under_way.popleft().synchronize()
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(self._device))
+            self._under_way.append(event)
+        self._told(min(1.0, self._done / self._total))
 
 
 class InferenceNetwork:
@@ -80,12 +125,14 @@ class InferenceNetwork:
         content_zyx: Sequence[Span] | None = None,
         nothing: float = 0.0,
         observer: DeepestMapsObserver | None = None,
+        piece_done: PieceDone | None = None,
     ) -> torch.Tensor:
         """Return the logits (1, classes, D - 88, H - 88, W - 88) of a tile (1, 1, D, H, W) in the network's precision.
 
         In half precision they are less the largest of their voxel, which is 0.
         ``content_zyx`` is a box of the tile outside of which every voxel is ``nothing``; None: there is no such box.
-        ``observer`` is shown the deepest maps on the way. Raises NetworkError for an illegal side.
+        ``observer`` is shown the deepest maps on the way. ``piece_done`` is told how far the tile is; what it raises
+        ends it. Raises NetworkError for an illegal side.
         """
         for side in scan.shape[2:]:
             check_input_side(side)
@@ -94,25 +141,48 @@ class InferenceNetwork:
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             if content_zyx is not None and nothing != self._nothing:
                 self._constants, self._nothing = self._answers_to(nothing), nothing
-            return self._logits(self._ready(scan), spans, observer)
+            return self._logits(self._ready(scan), spans, observer, self._pieces(spans, piece_done))
+
+    def _pieces(self, spans: list[Spans], piece_done: PieceDone | None) -> Pieces:
+        """Return the count of a tile's pieces."""
+        slab_rows = {"up0": LAST_SLAB_ROWS} | {f"down{level}": rows for level, rows in enumerate(DOWN_SLAB_ROWS)}
+        total = 0.0
+        for name in spans[0]:
+            depth, height, width = (axis[name][1] - axis[name][0] for axis in spans)
+            slabs = -(-depth // slab_rows.get(name, depth))
+            first, second = self._layers(name)
+            in_float32 = self._is_half and name == "up0" and self._up[-1][3].dtype == torch.float32
+            total += (depth + 2 * slabs) * (height + 2) * (width + 2) * first
+            total += depth * height * width * second * (_FLOAT32_OVER_HALF if in_float32 else 1.0)
+        return Pieces(self.device, self._is_half, total, piece_done)
+
+    def _layers(self, name: str) -> tuple[float, float]:
+        """Return the multiply-adds for a voxel of the two layers that make a map."""
+        level = int(name[-1])
+        here = self.width * 2 ** (level + name.startswith("up"))
+        if name.startswith("down"):
+            return 27.0 * here * (here if level else 1), 27.0 * here * 2 * here
+        return 27.0 * here * here + 8.0 * 2 * here * here, 27.0 * here * here
 
     def _answers_to(self, nothing: float) -> dict[str, torch.Tensor]:
         """Return what each map holds where the network sees nothing but this intensity, as (1, channels, 1, 1, 1)."""
-        answers = {}
+        answers, alone = {}, Pieces(self.device)
 
         def everywhere(values: torch.Tensor, side: int) -> torch.Tensor:
             return self._ready(values.expand(-1, -1, side, side, side))
 
         values = torch.full((1, 1, 1, 1, 1), nothing)
         for level, weights in enumerate(self._down):
-            values = answers[f"down{level}"] = self._pair(everywhere(values, 5), weights)
+            values = answers[f"down{level}"] = self._pair(everywhere(values, 5), weights, alone)
         for step, level in enumerate((2, 1, 0)):
-            maps = self._join_and_convolve(everywhere(values, 3), everywhere(answers[f"down{level}"], 6), step)
+            maps = self._join_and_convolve(everywhere(values, 3), everywhere(answers[f"down{level}"], 6), step, alone)
             values = answers[f"up{level}"] = maps[:, :, :1, :1, :1]
         answers["logits"] = self._head_of(values)
         return answers
 
-    def _logits(self, scan: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None) -> torch.Tensor:
+    def _logits(
+        self, scan: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None, pieces: Pieces
+    ) -> torch.Tensor:
         """Go down to the lowest level and up again, dropping every map as soon as it is not needed."""
         outputs = [output_side(side) for side in scan.shape[2:]]
         # Sides at which the way up enters each level: 4 more than what it hands on, halved (and 2 more) a level down.
@@ -121,16 +191,16 @@ class InferenceNetwork:
             entering.append([side // 2 + 4 for side in entering[-1]])
         maps, skips = scan, []
         for level in range(3):
-            maps, skip = self._go_down(maps, level, entering[level], spans)
+            maps, skip = self._go_down(maps, level, entering[level], spans, pieces)
             skips.append(skip)
             del skip
-        maps = self._turn(maps, spans, observer)
+        maps = self._turn(maps, spans, observer, pieces)
         for step in (0, 1):
-            maps = self._go_up(maps, skips.pop(), step, spans)
-        return self._last_level(maps, skips.pop(), spans)
+            maps = self._go_up(maps, skips.pop(), step, spans, pieces)
+        return self._last_level(maps, skips.pop(), spans, pieces)
 
     def _go_down(
-        self, maps: torch.Tensor, level: int, kept: list[int], spans: list[Spans]
+        self, maps: torch.Tensor, level: int, kept: list[int], spans: list[Spans], pieces: Pieces
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the pooled maps of a level and the centre, of ``kept`` voxels, that the way up needs of it."""
         name = f"down{level}"
@@ -143,56 +213,103 @@ class InferenceNetwork:
         )
         for start in range(first, last, DOWN_SLAB_ROWS[level]):
             box = [(start, min(last, start + DOWN_SLAB_ROWS[level])), *plane]
-            slab = self._pair(maps[_at(box, 4)], self._down[level])
+            slab = self._pair(maps[_at(box, 4)], self._down[level], pieces)
             pooled[_at(_halved(box))] = functional.max_pool3d(slab, 2)
             _copy_common_part(slab, [a for a, _ in box], skip, corner)
             del slab  # before the next one is made
         return pooled, skip
 
-    def _turn(self, maps: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None) -> torch.Tensor:
+    def _turn(
+        self, maps: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None, pieces: Pieces
+    ) -> torch.Tensor:
         """Return the maps of the lowest level."""
         box = [axis["down3"] for axis in spans]
         size = [side - 4 for side in maps.shape[2:]]
-        deepest = self._pair(maps[_at(box, 4)], self._down[3])
+        deepest = self._pair(maps[_at(box, 4)], self._down[3], pieces)
         if observer is not None:
             z, y, x = (start for start, _ in box)
             observer(deepest, (z, y, x))
         return self._placed("down3", size, box, deepest)
 
-    def _go_up(self, low: torch.Tensor, skip: torch.Tensor, step: int, spans: list[Spans]) -> torch.Tensor:
+    def _go_up(
+        self, low: torch.Tensor, skip: torch.Tensor, step: int, spans: list[Spans], pieces: Pieces
+    ) -> torch.Tensor:
         """Return the maps of a level of the way up from those of the level below and the kept ones of this level."""
         name = f"up{2 - step}"
         box = [axis[name] for axis in spans]
         size = [side - 4 for side in skip.shape[2:]]
-        maps = self._join_and_convolve(low[_at(_halved(box), 2)], skip[_at(box, 4)], step)
+        maps = self._join_and_convolve(low[_at(_halved(box), 2)], skip[_at(box, 4)], step, pieces)
         return self._placed(name, size, box, maps)
 
-    def _last_level(self, low: torch.Tensor, skip: torch.Tensor, spans: list[Spans]) -> torch.Tensor:
+    def _last_level(self, low: torch.Tensor, skip: torch.Tensor, spans: list[Spans], pieces: Pieces) -> torch.Tensor:
         """Return the logits from the maps of the level below and the kept maps of the first level."""
         (first, last), *plane = [axis["up0"] for axis in spans]
         logits = self._room("logits", [side - 4 for side in skip.shape[2:]], [(first, last), *plane])
         for start in range(first, last, LAST_SLAB_ROWS):
             box = [(start, min(last, start + LAST_SLAB_ROWS)), *plane]
-            maps = self._join_and_convolve(low[_at(_halved(box), 2)], skip[_at(box, 4)], 2)
+            maps = self._join_and_convolve(low[_at(_halved(box), 2)], skip[_at(box, 4)], 2, pieces)
             for row in range(0, maps.shape[2], HEAD_ROWS):
                 part = [(start + row, min(start + row + HEAD_ROWS, box[0][1])), *plane]
                 logits[_at(part)] = self._head_of(maps[:, :, row : row + HEAD_ROWS])
             del maps
         return logits
 
-    def _pair(self, maps: torch.Tensor, weights: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    def _pair(
+        self, maps: torch.Tensor, weights: list[tuple[torch.Tensor, torch.Tensor]], pieces: Pieces
+    ) -> torch.Tensor:
         """Apply two valid 3x3x3 convolutions, each followed by a ReLU."""
         for kernel, bias in weights:
-            maps = functional.relu(functional.conv3d(maps, kernel, bias), inplace=True)
+            maps = self._convolved(maps, kernel, bias, pieces)
         return maps
 
-    def _join_and_convolve(self, low: torch.Tensor, skip: torch.Tensor, step: int) -> torch.Tensor:
+    def _convolved(self, maps: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, pieces: Pieces) -> torch.Tensor:
+        """Apply a valid 3x3x3 convolution and a ReLU."""
+
+        def convolved(first: int, last: int) -> torch.Tensor:
+            return functional.relu(functional.conv3d(maps[:, :, first : last + 2], kernel, bias), inplace=True)
+
+        return self._in_pieces(convolved, maps, kernel, 27.0 * kernel.shape[1], pieces)
+
+    def _join_and_convolve(self, low: torch.Tensor, skip: torch.Tensor, step: int, pieces: Pieces) -> torch.Tensor:
         """Apply a pair of convolutions of the way up to the maps of the level below and the kept ones of this level."""
         from_low, from_skip, bias, second, second_bias = self._up[step]
-        maps = functional.conv3d(skip, from_skip, bias).to(second.dtype)
-        maps += functional.conv_transpose3d(low, from_low, stride=2, padding=2)
-        maps = functional.conv3d(functional.relu(maps, inplace=True), second, second_bias)
-        return functional.relu(maps, inplace=True)
+
+        def joined(first: int, last: int) -> torch.Tensor:
+            maps = functional.conv3d(skip[:, :, first : last + 2], from_skip, bias).to(second.dtype)
+            maps += functional.conv_transpose3d(low[:, :, first // 2 : last // 2 + 1], from_low, stride=2, padding=2)
+            return functional.relu(maps, inplace=True)
+
+        taps = 27.0 * from_skip.shape[1] + 8.0 * from_low.shape[0]
+        maps = self._in_pieces(joined, skip, from_skip, taps, pieces, second.dtype)
+        return self._convolved(maps, second, second_bias, pieces)
+
+    def _in_pieces(
+        self,
+        rows: Callable[[int, int], torch.Tensor],
+        maps: torch.Tensor,
+        kernel: torch.Tensor,
+        taps: float,
+        pieces: Pieces,
+        dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """Return what a layer, valid and 3x3x3, makes of maps; ``rows`` computes some rows of it along z.
+
+        ``taps`` are the multiply-adds for a number of it; ``dtype`` is its precision (None: that of the kernel).
+        """
+        depth, height, width = (side - 2 for side in maps.shape[2:])
+        per_row = taps * kernel.shape[0] * height * width
+        at_once = pieces.rows_at_once(depth, depth * per_row)
+        if at_once >= depth:
+            result = rows(0, depth)
+            pieces.done(depth * per_row, kernel.dtype)
+            return result
+        size = (1, kernel.shape[0], depth, height, width)
+        result = torch.empty(size, device=self.device, dtype=dtype or kernel.dtype, memory_format=self.memory_format)
+        for first in range(0, depth, at_once):
+            last = min(depth, first + at_once)
+            result[:, :, first:last] = rows(first, last)
+            pieces.done((last - first) * per_row, kernel.dtype)
+        return result
 
     def _head_of(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the logits of maps of the last level; of half precision in float32, less the largest of each voxel."""

@@ -6,7 +6,7 @@ The network given is never changed: a copy of its weights, in the device's preci
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ import torch
 from TransferSegLib.errors import DeviceError, ModelError
 from TransferSegLib.network.geometry import ALIGNMENT, MARGIN, SMALLEST_INPUT_SIDE
 from TransferSegLib.network.unet import UNet3D
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.segmenting.content import Span, content_spans
 from TransferSegLib.segmenting.devices import Device, choose_device, free_memory_bytes, is_out_of_memory
-from TransferSegLib.segmenting.inference_network import DeepestMapsObserver, InferenceNetwork
+from TransferSegLib.segmenting.inference_network import DeepestMapsObserver, InferenceNetwork, PieceDone
 from TransferSegLib.segmenting.plan import Tile, TilePlan, Triple, plan_tiles, region_around, tile_memory_bytes
 
 #: Memory for one tile when nobody says otherwise.
@@ -42,11 +42,12 @@ class TileLogits:
     """Logits (classes, z, y, x) from ``tile.start_zyx`` to one voxel beyond what the tile owns, on the device.
 
     They are in the device's precision, half of which holds them less the largest of their voxel (``InferenceNetwork``).
-    The last tile along an axis has no voxel beyond.
+    The last tile along an axis has no voxel beyond. ``task`` is for what is made of them, before the next tile.
     """
 
     tile: Tile
     values: torch.Tensor
+    task: Task = field(default_factory=Task)
 
     @property
     def classes(self) -> int:
@@ -58,6 +59,7 @@ class TileLogits:
         channels = np.empty(self.values.shape[1:], np.min_scalar_type(self.classes))
         # In slabs, because torch's indices take eight bytes each; and max is faster than argmax.
         for first in range(0, len(channels), _ROWS_AT_ONCE):
+            self.task.at(0.0)
             rows = slice(first, first + _ROWS_AT_ONCE)
             most = self.values[:, rows].max(dim=0).indices
             channels[rows] = most.to(torch.uint8 if self.classes < 256 else torch.int32).cpu().numpy()
@@ -97,17 +99,18 @@ class Predictor:
         intensities_zyx: np.ndarray,
         outside: float,
         tile_bytes: float = DEFAULT_TILE_BYTES,
-        progress: ProgressCallback | None = None,
-        cancel: CancelToken | None = None,
+        task: Task | None = None,
         observer: DeepestMapsObserver | None = None,
+        share_of_use: float = 0.02,
     ) -> TiledPrediction:
         """Return the prediction of prepared intensities (float32, zyx), computed while it is iterated over.
 
         ``outside`` is the intensity beyond the scan, ``tile_bytes`` the memory that a tile may take on a CPU.
         ``observer`` is shown the deepest maps of every tile, with their first position on the volume's deep lattice
-        (see ``deep_centre``); a position may come more than once, and holds the same then to rounding.
+        (see ``deep_centre``); a position may come more than once, and holds the same then to rounding. ``share_of_use``
+        is roughly the share of the time that is spent on a tile after it was computed, in its ``task``.
         """
-        return TiledPrediction(self, intensities_zyx, outside, tile_bytes, progress, cancel, observer)
+        return TiledPrediction(self, intensities_zyx, outside, tile_bytes, task or Task(), observer, share_of_use)
 
     def plan(
         self, size_zyx: Triple, tile_bytes: float, region: tuple[Triple, Triple], content_zyx: Sequence[Span]
@@ -135,10 +138,17 @@ class Predictor:
                     raise
                 self.notice = self._go_on_on_the_cpu()
 
-    def logits(self, seen_zyx: np.ndarray, outside: float, observer: DeepestMapsObserver | None = None) -> torch.Tensor:
+    def logits(
+        self,
+        seen_zyx: np.ndarray,
+        outside: float,
+        observer: DeepestMapsObserver | None = None,
+        piece_done: PieceDone | None = None,
+    ) -> torch.Tensor:
         """Return the logits (classes, z, y, x), in the device's precision, of what one tile sees (float32, zyx).
 
-        Where the tile holds nothing but ``outside`` the answer to that is filled in.
+        Where the tile holds nothing but ``outside`` the answer to that is filled in. ``piece_done`` is told how far it
+        is, as in ``InferenceNetwork``.
         """
         try:
             if self._runner is None:
@@ -146,8 +156,8 @@ class Predictor:
                     self._source, self.device.torch_name, self.device.dtype, self.device.memory_format
                 )
             content = content_spans(seen_zyx, outside)
-            logits = self._runner(torch.from_numpy(seen_zyx)[None, None], content, outside, observer)[0]
-            is_finite = _are_finite(logits)
+            logits = self._runner(torch.from_numpy(seen_zyx)[None, None], content, outside, observer, piece_done)[0]
+            is_finite = _are_finite(logits, piece_done)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -196,18 +206,16 @@ class TiledPrediction:
         intensities_zyx: np.ndarray,
         outside: float,
         tile_bytes: float,
-        progress: ProgressCallback | None,
-        cancel: CancelToken | None,
-        observer: DeepestMapsObserver | None = None,
+        task: Task,
+        observer: DeepestMapsObserver | None,
+        share_of_use: float,
     ) -> None:
         """Find out which part of the volume needs the network."""
         self._predictor = predictor
         self._intensities = intensities_zyx
         self._outside = float(outside)
         self._tile_bytes = tile_bytes
-        self._progress = progress
-        self._cancel = cancel
-        self._observer = observer
+        self._task, self._observer, self._share_of_use = task, observer, share_of_use
         size = (intensities_zyx.shape[0], intensities_zyx.shape[1], intensities_zyx.shape[2])
         self.size_zyx: Triple = size
         content = content_spans(intensities_zyx, outside)
@@ -217,6 +225,7 @@ class TiledPrediction:
         is_whole = self._region == ((0, 0, 0), size)
         #: Logits (classes) of voxels in no tile; None when the tiles cover the volume.
         self.elsewhere: torch.Tensor | None = None
+        task.check()
         if not is_whole or not all(self._sees_anything(plan, tile) for tile in plan):
             self.elsewhere = self._answer_to_nothing()
 
@@ -227,27 +236,36 @@ class TiledPrediction:
 
     def __iter__(self) -> Iterator[TileLogits]:
         """Compute the tiles one by one; raises Cancelled, DeviceError, ModelError."""
-        message = ""
+        task, message = self._task, ""
         while True:
             plan = self._predictor.plan(self.size_zyx, self._tile_bytes, self._region, self._content)
             tiles = [tile for tile in plan if self.elsewhere is None or self._sees_anything(plan, tile)]
-            stage = Stage("Segmenting", len(tiles), self._progress, self._cancel)
             message, self._predictor.notice = message or self._predictor.notice, ""
             if message:
-                stage.step(message, count=0)
+                task.at(0.0, message)
             try:
-                for tile in tiles:
-                    stage.check()
-                    logits = self._predictor.logits(
-                        tile_input(self._intensities, self._outside, plan, tile), self._outside, self._observed(tile)
-                    )
-                    yield TileLogits(tile, logits[(slice(None), *_with_one_more(tile, self._region[1]))])
+                for number, tile in enumerate(tiles):
+                    here = task.share(number, len(tiles))
+                    computing, using = here.split(1 - self._share_of_use, self._share_of_use)
+                    logits = self._logits(plan, tile, computing, bool(message))
+                    message = ""
+                    yield TileLogits(tile, logits[(slice(None), *_with_one_more(tile, self._region[1]))], using)
                     del logits
-                    stage.step(f"on {self._predictor.device}")
+                    here.done()
                 return
             except _TryDifferently as failure:
                 reason = failure.reason
-            message = self._predictor.step_back(reason, plan.input_zyx)
+            message, task = self._predictor.step_back(reason, plan.input_zyx), task.rest()
+
+    def _logits(self, plan: TilePlan, tile: Tile, task: Task, keep_message: bool) -> torch.Tensor:
+        """Compute a tile; while that lasts the device is told, unless something else is to be read meanwhile."""
+        where = f"on {self._predictor.device}"
+        task.at(0.0, None if keep_message else where)
+        seen = tile_input(self._intensities, self._outside, plan, tile)
+        task.check()
+        logits = self._predictor.logits(seen, self._outside, self._observed(tile), task.at)
+        task.at(1.0, where)
+        return logits
 
     def _sees_anything(self, plan: TilePlan, tile: Tile) -> bool:
         """Tell whether a tile sees any intensity other than that beyond the scan."""
@@ -298,7 +316,8 @@ def label_volume(
     weights = next(network.parameters())
     if not isinstance(device, Device):
         device = choose_device(str(device or weights.device), dtype or weights.dtype)
-    prediction = Predictor(network, device, tile).predict(intensities_zyx, outside, tile_bytes, progress, cancel)
+    task = Task("Segmenting", progress, cancel)
+    prediction = Predictor(network, device, tile).predict(intensities_zyx, outside, tile_bytes, task)
     labels = np.full(
         intensities_zyx.shape, prediction.channel_elsewhere, dtype=np.min_scalar_type(max(1, network.classes - 1))
     )
@@ -310,13 +329,17 @@ def label_volume(
     return labels
 
 
-def _are_finite(logits: torch.Tensor) -> bool:
+def _are_finite(logits: torch.Tensor, slab_done: PieceDone | None = None) -> bool:
     """Tell whether logits (classes, z, y, x) are finite: a sum is when all its terms are.
 
-    In slabs, because a sum in float32 makes a copy in float32.
+    In slabs, because a sum in float32 makes a copy in float32; ``slab_done`` is called after each.
     """
-    slabs = logits.split(_ROWS_AT_ONCE, dim=1)
-    return bool(torch.isfinite(torch.stack([slab.sum(dtype=torch.float32) for slab in slabs])).all())
+    sums = []
+    for slab in logits.split(_ROWS_AT_ONCE, dim=1):
+        sums.append(slab.sum(dtype=torch.float32))
+        if slab_done is not None:
+            slab_done(1.0)
+    return bool(torch.isfinite(torch.stack(sums)).all())
 
 
 def tile_input(intensities_zyx: np.ndarray, outside: float, plan: TilePlan, tile: Tile) -> np.ndarray:

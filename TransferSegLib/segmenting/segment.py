@@ -22,7 +22,7 @@ from TransferSegLib.fit.reasons import Fit
 from TransferSegLib.fit.shapes import ScanShapes, shapes_of
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
-from TransferSegLib.progress import CancelToken, ProgressCallback
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.scans.canonical import CanonicalScan, canonical_scan
 from TransferSegLib.scans.decode import LabelDecoder
 from TransferSegLib.scans.notices import notices_of
@@ -36,6 +36,12 @@ from TransferSegLib.structures import LabelSet
 
 #: Python, torch and SimpleITK themselves, measured after their first use.
 _PROCESS_BYTES = 4e8
+#: For weighing the parts of the work, roughly: voxels of a scan that are brought to the model's grid in a second, and
+#: of its label map that are looked through for parts; seconds for a voxel of the model's grid and a squared width.
+_PREPARED_PER_SECOND, _KEPT_PER_SECOND = 3e8, 2e8
+_NETWORK_S = {"cpu": 6e-9, "cuda": 1e-11, "mps": 1e-10}
+#: The share of decoding in the time of a tile.
+_DECODING = 0.1
 
 
 @dataclass(frozen=True)
@@ -91,14 +97,21 @@ class Segmenter:
         ScanError for what is no scan, TransferSegError for an unknown structure, DeviceError for too little memory,
         Cancelled when asked to stop.
         """
+        return self.segment_within(Task("Segmenting", progress, cancel), image, structures, known_modality)
+
+    def segment_within(
+        self, task: Task, image: sitk.Image, structures: Iterable[str] | None = None, known_modality: str = ""
+    ) -> Segmentation:
+        """Segment one scan as a part of a larger task; see ``segment``."""
         started = time.monotonic()
         description = self.model.description
         selected = description.label_set if structures is None else description.label_set.select(structures)
         _check_is_scan(image)
-        if cancel is not None:
-            cancel.check()
-        scan = canonical_scan(image, description.spacing_mm, description.intensity)
-        if not np.isfinite(scan.intensities_zyx).all():
+        task.at(0.0, f"on {self._predictor.device}")
+        expected_s = self._expected_s(image)
+        preparing, predicting, keeping, checking = task.split(*expected_s)
+        scan = canonical_scan(image, description.spacing_mm, description.intensity, preparing)
+        if not all(np.isfinite(plane).all() for plane in scan.intensities_zyx):
             raise ScanError(
                 "The scan has intensities that are not numbers (NaN or infinite): repair or export it again."
             )
@@ -107,15 +120,19 @@ class Segmenter:
         if known is not None:
             collector = FeatureCollector(scan.intensities_zyx, scan.outside, known.usual)
         # Every structure, be it asked for or not, tells whether the others lie where they should.
-        label_map = self._label_map(image, scan, progress, cancel, collector)
-        fit = check_fit(
-            scan_reasons(image, description.modality, known_modality),
-            shapes_of(label_map, description.label_set),
-            description.fit,
-            description.label_set.names,
-            collector.features(known.familiar) if collector is not None and known is not None else None,
-        ).for_structures(selected.names)
+        label_map = self._label_map(image, scan, predicting, keeping, collector)
+        fit = checking.wait(
+            lambda: check_fit(
+                scan_reasons(image, description.modality, known_modality),
+                shapes_of(label_map, description.label_set),
+                description.fit,
+                description.label_set.names,
+                collector.features(known.familiar) if collector is not None and known is not None else None,
+            ).for_structures(selected.names),
+            expected_s[-1],
+        )
         label_map = _with_only(label_map, description.label_set, selected)
+        task.done()
         seconds = time.monotonic() - started
         return Segmentation(label_map, selected, str(self._predictor.device), seconds, notices_of(image), fit)
 
@@ -123,31 +140,41 @@ class Segmenter:
         """Return what a model's profile is made of: the structures found in a scan, and its deepest maps."""
         description = self.model.description
         _check_is_scan(image)
-        scan = canonical_scan(image, description.spacing_mm, description.intensity)
+        preparing, predicting, keeping, _ = Task("Looking at a scan", None, cancel).split(*self._expected_s(image))
+        scan = canonical_scan(image, description.spacing_mm, description.intensity, preparing)
         collector = FeatureCollector(scan.intensities_zyx, scan.outside, keep=True)
-        label_map = self._label_map(image, scan, None, cancel, collector)
+        label_map = self._label_map(image, scan, predicting, keeping, collector)
         return shapes_of(label_map, description.label_set), collector
 
     def _label_map(
         self,
         image: sitk.Image,
         scan: CanonicalScan,
-        progress: ProgressCallback | None,
-        cancel: CancelToken | None,
+        predicting: Task,
+        keeping: Task,
         observer: DeepestMapsObserver | None,
     ) -> sitk.Image:
         """Predict tile by tile and write each tile's labels to the scan's own voxels."""
         every = self.model.description.label_set
         values = [0, *(structure.label for structure in every)]
         tile_bytes = self._memory_bytes - self._bytes_besides_tiles(image, scan)
-        prediction = self._predictor.predict(scan.intensities_zyx, scan.outside, tile_bytes, progress, cancel, observer)
+        prediction = self._predictor.predict(
+            scan.intensities_zyx, scan.outside, tile_bytes, predicting, observer, _DECODING
+        )
         decoder = LabelDecoder(scan.grid, values, prediction.channel_elsewhere)
         for part in prediction:
-            decoder.write(part, part.tile.start_zyx)
+            decoder.write(part, part.tile.start_zyx, part.task)
             del part  # before the next tile is computed
         single = self.model.description.single_part
-        keep_largest_part(decoder.labels_zyx, [s.label for s in every if s.name in single])
+        keep_largest_part(decoder.labels_zyx, [s.label for s in every if s.name in single], keeping)
         return decoder.label_map(image)
+
+    def _expected_s(self, image: sitk.Image) -> tuple[float, float, float, float]:
+        """Return roughly the seconds of preparing, predicting, filtering and the fit, in proportion to each other."""
+        voxels = float(image.GetNumberOfPixels())
+        on_grid = voxels * float(np.prod(image.GetSpacing())) / self.model.description.spacing_mm**3
+        network_s = on_grid * self._network.width**2 * _NETWORK_S[self._predictor.device.kind]
+        return voxels / _PREPARED_PER_SECOND, network_s, voxels / _KEPT_PER_SECOND, voxels / _KEPT_PER_SECOND
 
     def _bytes_besides_tiles(self, image: sitk.Image, scan: CanonicalScan) -> float:
         """Return the memory that the process, the network, the scan and its labels take."""
