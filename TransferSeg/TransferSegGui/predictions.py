@@ -15,6 +15,7 @@ import SimpleITK as sitk
 import slicer
 
 from TransferSegGui.label_map import onGridOf
+from TransferSegLib.own_files import is_link, make_private_folder
 
 #: Attribute of a segmentation node: the path of the label map that it began as.
 PREDICTION_ATTRIBUTE = "TransferSeg.Prediction"
@@ -27,7 +28,9 @@ def keepPrediction(segmentationNode, file: Path) -> None:
     folder = Path(slicer.app.temporaryPath) / "TransferSegPredictions"
     kept = folder / f"{uuid.uuid4().hex}.seg.nrrd"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if is_link(folder):  # the place for temporary files may be shared with others
+            raise OSError(f"{folder} is a link")
+        make_private_folder(folder, parents=True, exist_ok=True)
         shutil.copyfile(file, kept)
     except OSError:
         segmentationNode.RemoveAttribute(PREDICTION_ATTRIBUTE)  # it is a record; correcting works without it

@@ -179,9 +179,9 @@ def export_model(
 def _case_ids(path: Path) -> list[str]:
     """Return the ids of the cases that a version learned from, by its own record; none without one."""
     try:
-        entry = parse_json((path / "record.json").read_bytes(), str(path))
+        entry = parse_json(read_bounded(path / "record.json"), str(path))
         return [case["id"] for case in entry["cases"] if isinstance(case.get("id"), str)]
-    except (OSError, ModelError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, ModelError, LookupError, TypeError, AttributeError):
         return []
 
 

@@ -18,6 +18,7 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import MODEL_FILE, file_in, parse_model_file, read_model_entry
 from TransferSegLib.models.description import ModelDescription, Provenance, finite, parse_json
 from TransferSegLib.models.versions_state import current_folder, version_name
+from TransferSegLib.safe_json import read_bounded
 
 RECORD_FILE = "record.json"
 #: The entry of model.json that holds the record; readers of models do not need it.
@@ -226,12 +227,12 @@ def load_record(path: Path) -> VersionRecord | None:
     not pass for a model that never had one, and be promoted without its verdict.
     """
     path = current_folder(Path(path))
-    damage: ModelError | OSError | None = None
+    damage: ModelError | OSError | ValueError | None = None
     if path.is_dir() and (path / RECORD_FILE).is_file():
         own = path / RECORD_FILE
         try:
-            return VersionRecord.from_json(parse_json(own.read_bytes(), str(own)), str(own))
-        except (ModelError, OSError) as error:
+            return VersionRecord.from_json(parse_json(read_bounded(own), str(own)), str(own))
+        except (ModelError, OSError, ValueError) as error:
             damage = error
     source = file_in(path, MODEL_FILE)
     entry = parse_json(read_model_entry(path, MODEL_FILE), source)
