@@ -28,7 +28,7 @@ _VARIABLE = "TRANSFERSEG_CHILD_LIMITS"
 _LEAST_MEMORY_BYTES = 768 << 20
 _GROWTH = 300
 #: Decoding JPEG 2000 gives some ten megabytes a second; a slow computer gets many times as long.
-_LEAST_PROCESSOR_S = 20
+_LEAST_PROCESSOR_S = 10
 _PROCESSOR_BYTES_PER_S = 1 << 18
 _MOST_FILES = 200_000
 #: What Python and the modules of a reader take by themselves.

@@ -176,6 +176,19 @@ def test_the_structure_that_windows_takes_is_144_bytes_long() -> None:
     assert ctypes.sizeof(_ExtendedLimits) == 144 and _ExtendedLimits.job_memory.offset == 120
 
 
+def test_a_disk_that_became_full_unnoticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy writes arrays without noticing every full disk: the file of the voxels is too short."""
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(tmp_path / "a.vtk"))
+    original = np.load
+
+    def cut_off(file: Path, **options: object) -> np.ndarray:
+        file.write_bytes(file.read_bytes()[:-20])
+        return original(file, **options)
+
+    monkeypatch.setattr(np, "load", cut_off)
+    assert "is full" in refusal(tmp_path / "a.vtk")
+
+
 def test_what_counts_as_input(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     for name in ("a.dcm", "below/b.dcm"):

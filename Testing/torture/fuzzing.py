@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import time
@@ -16,7 +17,7 @@ from warm import Warm
 from TransferSegLib.errors import TransferSegError
 
 BATCH = 40
-#: Longer than this, in seconds, nothing may take; in this process with its children more memory than this, in bytes.
+#: Longer than this, in seconds, nothing may take (where more programs wait than there are cores: so many times); in this process with its children more memory than this, in bytes.
 HANG_S = 30.0
 MOST_BYTES = 1_500_000_000
 #: Writes one damaged input into a folder and returns how it is read.
@@ -30,7 +31,7 @@ def trials(case: Case, folder: Path, chance: random.Random) -> Iterator[Outcome]
         worker = Warm(_batch, case, str(folder), seed := chance.randrange(1 << 48))
         failures = []
         while worker.read(1.0):
-            if time.monotonic() - worker.heard > HANG_S:
+            if time.monotonic() - worker.heard > HANG_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)):
                 failures.append(f"hangs: seed {seed} {worker.lines[-1:]}")
                 break
         worker.kill()

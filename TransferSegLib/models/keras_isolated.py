@@ -12,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -39,8 +40,13 @@ def read_arrays_isolated(path: Path, interpreter: Path | None = None, cancel: Ca
 
 def _result(folder: Path, result: dict[str, Any]) -> KerasArrays:
     """Return what the child left in the folder."""
-    with np.load(folder / _ARRAYS, allow_pickle=False) as stored:
-        arrays = tuple(stored[f"arr_{number}"] for number in range(len(stored.files)))
+    try:
+        with np.load(folder / _ARRAYS, allow_pickle=False) as stored:
+            arrays = tuple(stored[f"arr_{number}"] for number in range(len(stored.files)))
+    except (OSError, ValueError, KeyError, BadZipFile) as problem:  # not every full disk is noticed when it is written
+        raise ModelError(
+            f"The file cannot be read: the disk with the folder for temporary files, {folder.parent}, is full."
+        ) from problem
     return KerasArrays(
         NetworkDescription.from_json(result["network"]),
         arrays,

@@ -119,7 +119,7 @@ def save_model(
     written.
     """
     folder = Path(folder).resolve()
-    if _is_taken(folder) and not overwrite:
+    if not overwrite and _is_taken(folder):
         raise ModelError(f"{folder} exists already: choose another folder or allow it to be overwritten.")
     files = model_files(description, state_dict, half_precision)
     try:
@@ -284,7 +284,10 @@ def _temporary_folder(folder: Path) -> Iterator[Path]:
 
 def _is_taken(folder: Path) -> bool:
     """Tell whether there is something at the path that saving would touch; an empty folder is free."""
-    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    try:
+        return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be looked into: {error}.") from error
 
 
 def _put_in_place(complete: Path, folder: Path) -> None:

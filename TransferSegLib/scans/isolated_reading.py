@@ -79,7 +79,12 @@ def read_isolated(
         without_python="Save it as NIfTI or NRRD.",
     )
     with read_in_child(reading, interpreter, cancel, task) as (folder, result):
-        voxels = np.load(folder / _VOXELS, mmap_mode="r", allow_pickle=False)
+        try:
+            voxels = np.load(folder / _VOXELS, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as problem:  # numpy does not notice every full disk when it writes
+            raise ScanError(
+                f"{path} cannot be read: the disk with the folder for temporary files, {folder.parent}, is full."
+            ) from problem
         image = sitk.GetImageFromArray(voxels, isVector=layers)
         del voxels  # Windows removes no file that is mapped
     image.SetSpacing(result["spacing_mm"])
