@@ -177,7 +177,7 @@ def test_the_structure_that_windows_takes_is_144_bytes_long() -> None:
 
 
 def test_a_disk_that_became_full_unnoticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """numpy writes arrays without noticing every full disk: the file of the voxels is too short."""
+    """Numpy writes arrays without noticing every full disk: the file of the voxels is too short."""
     sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(tmp_path / "a.vtk"))
     original = np.load
 

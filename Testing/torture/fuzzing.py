@@ -17,7 +17,8 @@ from warm import Warm
 from TransferSegLib.errors import TransferSegError
 
 BATCH = 40
-#: Longer than this, in seconds, nothing may take (where more programs wait than there are cores: so many times); in this process with its children more memory than this, in bytes.
+#: Longer than this, in seconds, nothing may take; where more programs wait than there are cores, so many times. Nor may
+#: this process with its children take more memory than this, in bytes.
 HANG_S = 30.0
 MOST_BYTES = 1_500_000_000
 #: Writes one damaged input into a folder and returns how it is read.

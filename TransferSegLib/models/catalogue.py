@@ -111,12 +111,16 @@ class CatalogueEntry:
         if not all(isinstance(name, str) for name in names):
             raise ModelError("The entry 'structures' must be a list of names.")
         file = _field(entry, "download", (dict, type(None)))
-        download = file and Download(
-            kind=_field(file, "kind", (str,)),
-            address=_field(file, "address", (str,)),
-            git_blob=_field(file, "git_blob", (str,)),
-            about_bytes=plain["about_bytes"],
-            bytes=_field(file, "bytes", (int, type(None))),
+        download = (
+            None
+            if file is None
+            else Download(
+                kind=_field(file, "kind", (str,)),
+                address=_field(file, "address", (str,)),
+                git_blob=_field(file, "git_blob", (str,)),
+                about_bytes=plain["about_bytes"],
+                bytes=_field(file, "bytes", (int, type(None))),
+            )
         )
         return CatalogueEntry(**plain, structures=tuple(names), download=download)
 
