@@ -136,3 +136,9 @@ def test_files_that_are_no_catalogue(content: dict[str, Any], tmp_path: Path) ->
     with pytest.raises(ModelError, match="cannot be read"):
         read_catalogue(tmp_path / "nowhere.json")
     assert Catalogue().find("x") is None
+
+
+def test_an_empty_download_is_damaged(content: dict[str, Any], tmp_path: Path) -> None:
+    for empty in ({}, {"kind": "keras"}):
+        content["models"][0]["download"] = empty
+        refusal(content, tmp_path)

@@ -97,7 +97,7 @@ def _without_leaving_out(entry: dict[str, Any]) -> None:
         (lambda entry: entry["collections"]["plain"].update(cases_per_patient=0), "must be a whole number from 1 up"),
         (lambda entry: entry["bases"]["sparse"].update(collection=[]), "base 'sparse': 'collection' must be a name"),
         (lambda entry: entry["tasks"]["slab"].update(collection=5), "task 'slab': 'collection' must be a name, not 5"),
-        (lambda entry: entry["tasks"]["slab"].update(tolerance_mm=float("nan")), "'tolerance_mm' must be above 0"),
+        (lambda entry: entry["tasks"]["slab"].update(tolerance_mm=float("nan")), "NaN is not a number"),
         (lambda entry: entry["tasks"]["slab"]["selection"].update(test=0), "'test' must be a whole number from 1 up"),
         (lambda entry: entry["tasks"]["slab"]["selection"].update(seed="a"), "'seed' must be a whole number from 0 up"),
         (lambda entry: entry["tasks"]["slab"]["selection"].update(smallest_share=2), "must be between 0 and 1"),
@@ -136,3 +136,11 @@ def test_the_floors_are_those_of_the_issue() -> None:
         ("mandible", "vanilla", 0.0, (1, 3, 10), True),
         ("hippocampus", "scratch", -0.01, (1, 3, 10), False),
     ]
+
+
+def test_names_with_line_breaks_are_told_in_one_line(write_study: WriteStudy) -> None:
+    entry = study_entry()
+    entry["bases"] = {"Größe\n2": next(iter(entry["bases"].values()))} if entry.get("bases") else {"Größe\n2": {}}
+    with pytest.raises(StudyError) as caught:
+        write_study(entry)
+    assert "\n" not in str(caught.value)
