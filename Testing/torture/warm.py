@@ -145,6 +145,7 @@ def _run_module(
     longest_s: float,
     cancel: CancelToken | None = None,
     limits: Any = None,
+    task: Any = None,
 ) -> ChildEnd:
     """Do as ``child_process.run_module`` in a forked process."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
