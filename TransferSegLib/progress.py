@@ -115,6 +115,18 @@ class Stage:
             fraction, left = self.done / self.steps, self.seconds_left()
             self._callback(Progress(self.name, fraction, message, left, self.done, self.steps, loss, dice))
 
+    def within(self, message: str = "") -> Task:
+        """Return a task for the next step, whose reports are about the whole stage; ``step`` ends it."""
+        done = self.done
+
+        def report(inner: Progress) -> None:
+            fraction = (done + inner.fraction) / self.steps
+            left = self.seconds_left()
+            if self._callback is not None:
+                self._callback(Progress(self.name, fraction, message, left, done, self.steps))
+
+        return Task(self.name, None if self._callback is None else report, self._cancel)
+
     def seconds_left(self) -> float | None:
         """Return the remaining seconds at the average pace so far, None before the first step."""
         made = self.done - self._done_at_start

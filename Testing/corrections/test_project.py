@@ -270,7 +270,9 @@ def test_groups(make, project: Project) -> None:
 def test_progress_and_cancel(make, project: Project) -> None:
     reports: list[Progress] = []
     make.add(0, 1, progress=reports.append)
-    assert [report.fraction for report in reports] == [0.25, 0.5, 0.75, 1.0]
+    fractions = [report.fraction for report in reports]
+    # Steps that last are reported in between, too.
+    assert fractions == sorted(fractions) and {0.25, 0.5, 0.75, 1.0} <= set(fractions)
     before = (project.folder / "dataset.json").read_bytes()
     for stop_after in (1, 2, 3):
         token, seen = CancelToken(), []

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -95,19 +96,25 @@ class CorrectedCase:
         """
         if self.case_id is not None:
             check_case_id(self.case_id)
-        scan = read_image(self.image, self.series)
-        image_hash = hash_volume(scan)
+        reading, hashing = stage.within().split(2, 1)
+        scan = read_image(self.image, self.series, reading)
+        image_hash = hashing.wait(lambda: hash_volume(scan))
         stage.step("read the image")
         stage.check()
         first = self.overlap_priority
-        labels = read_named_labels(self.label_map, "the label map", scan, self.structures, known, first)
+        reading, reading_predicted = stage.within().split(1, 1)
+        labels = reading.wait(
+            lambda: read_named_labels(self.label_map, "the label map", scan, self.structures, known, first)
+        )
         _check_priority(first, labels.label_set)
         predicted = None
         if self.prediction is not None:
             names = self.prediction_structures
             if names is None and not names_itself(self.prediction):
                 names = self.structures
-            predicted = read_named_labels(self.prediction, "the prediction", scan, names, known, first)
+            predicted = reading_predicted.wait(
+                partial(read_named_labels, self.prediction, "the prediction", scan, names, known, first)
+            )
         judged = read_judged(self.judged, scan)
         reviewed = reviewed_structures(self.reviewed, labels.label_set, known)
         stage.step("read the label map")

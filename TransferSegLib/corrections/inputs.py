@@ -15,6 +15,7 @@ from TransferSegLib.anatomy import readable_name
 from TransferSegLib.corrections.dicom_patient import PATIENT_ID, read_patient_id
 from TransferSegLib.datasets.structure_names import label_set_of, read_label_set
 from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.progress import Task
 from TransferSegLib.scans.geometry_checks import check_intensities, check_volume
 from TransferSegLib.scans.lattice import to_scan_lattice
 from TransferSegLib.scans.read import as_label_map, read_label_map, read_scan
@@ -90,10 +91,10 @@ class NamedLabels:
         return _on_grid_of(new_zyx, self.image)
 
 
-def read_image(source: ImageSource, series: str | None = None) -> sitk.Image:
-    """Return a scan from a file, a DICOM folder or memory, checked like any scan; raises ScanError."""
+def read_image(source: ImageSource, series: str | None = None, task: Task | None = None) -> sitk.Image:
+    """Return a scan from a file, a DICOM folder or memory, checked like any scan; raises ScanError, Cancelled."""
     if not isinstance(source, sitk.Image):
-        return read_scan(source, series)
+        return read_scan(source, series, task=task)
     name = Path("the image given")
     check_volume(source, name)
     check_intensities(source, name)

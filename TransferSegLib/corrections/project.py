@@ -125,7 +125,7 @@ class Project:
         try:
             with self._saving(), incoming_folder(self._made(), self.timeout_s, cancel) as incoming:
                 if known is None or not any(one.image_hash == submission.image_hash for one in known.every_revision):
-                    incoming.write_image(submission.scan, submission.image_hash)
+                    incoming.write_image(submission.scan, submission.image_hash, stage.within())
                 stage.step("copied the image")
                 stage.check()
                 with self.changing(cancel) as change:

@@ -34,7 +34,7 @@ from TransferSegLib.durable_writing import flush_file, flush_folder, move, unfin
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.own_files import is_link, linked_part, make_folder_like, refuse_links
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.scans.isolated_reading import first_line
 from TransferSegLib.scans.read import read_label_map, read_scan
 from TransferSegLib.scans.write import write_label_map
@@ -91,15 +91,21 @@ class Incoming:
         self._target_file = project / _INCOMING / f"{token}.target"
         self.lock = FileLock(project / _INCOMING / f"{token}.lock", 0, f"{self.folder} is in use.", DatasetError)
 
-    def write_image(self, image: sitk.Image, image_hash: str) -> None:
-        """Write a scan without metadata, and read it back to compare its hash; raises ScanError."""
+    def write_image(self, image: sitk.Image, image_hash: str, task: Task | None = None) -> None:
+        """Write a scan without metadata, and read it back to compare its hash; raises ScanError, Cancelled."""
         target = self.folder / IMAGE
-        try:
+        writing, comparing = (task or Task()).split(2, 1)
+
+        def write() -> None:
             sitk.WriteImage(without_metadata(image), str(target), useCompression=True, compressionLevel=1)
             flush_file(target)
+
+        try:
+            # Waited for whatever happens: the folder is removed afterwards.
+            writing.wait(write, leave=False)
         except (OSError, RuntimeError) as error:
             raise ScanError(f"{target} cannot be written: {first_line(error)}. Is the disk full?") from error
-        _check_copy(target, read_scan, image_hash)
+        comparing.wait(lambda: _check_copy(target, read_scan, image_hash))
 
     def write_labels(self, labels: sitk.Image, name: str, label_set: LabelSet | None) -> str:
         """Write a label map with the names of its structures, or a mask (no label set), and return its hash.

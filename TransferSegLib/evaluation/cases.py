@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
@@ -64,11 +65,21 @@ def evaluate_scores(
     for case in dataset.cases:
         stage.check()
         try:
-            image = read_scan(case.image)
-            reference = read_label_map_on(image, case.labels)
-            segmentation = segmenter.segment(image, None, None, cancel)
-            results[case.id] = score_label_maps(
-                segmentation.label_map, segmentation.label_set, reference, dataset.label_set, case, tolerance_mm
+            reading, reading_labels, segmenting, scoring = stage.within(case.id).split(1, 1, 10, 4)
+            image = read_scan(case.image, task=reading)
+            reference = read_label_map_on(image, case.labels, task=reading_labels)
+            segmentation = segmenter.segment_within(segmenting, image)
+            results[case.id] = scoring.wait(
+                partial(
+                    score_label_maps,
+                    segmentation.label_map,
+                    segmentation.label_set,
+                    reference,
+                    dataset.label_set,
+                    case,
+                    tolerance_mm,
+                ),
+                10.0,
             )
         except ScanError as error:
             raise DatasetError(f"Case {case.id}: {error}") from error

@@ -200,7 +200,7 @@ class HeldOutScorer:
         if self._segmenters is None or self._segmenters[0] is not model:
             self._segmenters = (model, Segmenter(model, self._device.torch_name))
         try:
-            image = read_scan(self._dataset.case(case_id).image)
+            image = read_scan(self._dataset.case(case_id).image, cancel=cancel)
             segmentation = self._segmenters[1].segment(image, None, progress, cancel)
         except ScanError as error:
             raise DatasetError(f"Case {case_id}: {error}") from error

@@ -197,7 +197,9 @@ def _with_modality(dataset: Dataset, request: FineTuneRequest, cancel: CancelTok
             if cancel is not None:
                 cancel.check()
             try:
-                scan = read_scan(case.image)  # named, because the view of its voxels does not keep it alive
+                scan = read_scan(
+                    case.image, cancel=cancel
+                )  # named, because the view of its voxels does not keep it alive
                 looks.add(guess_modality(sitk.GetArrayViewFromImage(scan)))
             except ScanError as error:
                 raise DatasetError(f"Case {case.id}: {error}") from error

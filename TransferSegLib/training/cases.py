@@ -11,7 +11,7 @@ import numpy as np
 
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
 from TransferSegLib.scans.canonical import canonical_labels, canonical_mask, canonical_scan
 from TransferSegLib.scans.grid import CanonicalGrid
 from TransferSegLib.scans.intensity import IntensityRule
@@ -39,19 +39,29 @@ class PreparedCase:
 
 
 def prepare_case(
-    case: Case, dataset_labels: LabelSet, model_labels: LabelSet, spacing_mm: float, rule: IntensityRule
+    case: Case,
+    dataset_labels: LabelSet,
+    model_labels: LabelSet,
+    spacing_mm: float,
+    rule: IntensityRule,
+    task: Task | None = None,
 ) -> PreparedCase:
     """Read one case and bring it to the canonical grid; channels are those of ``model_labels``, by name.
 
-    Raises DatasetError naming the case when a file cannot be read or image and labels do not share a grid.
+    Raises DatasetError naming the case when a file cannot be read or image and labels do not share a grid, Cancelled
+    from the task.
     """
+    reading, reading_labels, preparing, preparing_labels, judging = (task or Task()).split(3, 2, 2, 3, 1)
     try:
-        image = read_scan(case.image)
-        label_map = read_label_map_on(image, case.labels)
-        scan = canonical_scan(image, spacing_mm, rule)
+        image = read_scan(case.image, task=reading)
+        label_map = read_label_map_on(image, case.labels, task=reading_labels)
+        scan = canonical_scan(image, spacing_mm, rule, preparing)
         values = [_annotated_value(name, case, dataset_labels) for name in model_labels.names]
-        labels = canonical_labels(label_map, values, scan.grid)
-        judged = None if case.judged is None else canonical_mask(read_mask_on(image, case.judged), scan.grid)
+        labels = canonical_labels(label_map, values, scan.grid, preparing_labels)
+        judged = None
+        if case.judged is not None:
+            reading_judged, preparing_judged = judging.split(1, 1)
+            judged = canonical_mask(read_mask_on(image, case.judged, reading_judged), scan.grid, preparing_judged)
     except ScanError as error:
         raise DatasetError(f"Case {case.id}: {error}") from error
     annotated = np.array([True, *(value >= 0 for value in values)])
@@ -80,7 +90,7 @@ def prepare_cases(
     prepared = []
     for case in dataset.cases:
         stage.check()
-        prepared.append(prepare_case(case, dataset.label_set, model_labels, spacing_mm, rule))
+        prepared.append(prepare_case(case, dataset.label_set, model_labels, spacing_mm, rule, stage.within(case.id)))
         stage.step(case.id)
     return prepared
 

@@ -24,13 +24,13 @@ def validate(
 ) -> dict[str, float]:
     """Return the mean Dice per structure over the cases in which it is annotated; structures without one are left out.
 
-    Only judged voxels count. Raises Cancelled between two cases.
+    Only judged voxels count. Raises Cancelled from the token, also within a case.
     """
     found: dict[str, list[float]] = {name: [] for name in label_set.names}
     for case in cases:
         if cancel is not None:
             cancel.check()
-        labels = label_volume(network, case.intensities.astype(np.float32), case.outside, dtype=dtype)
+        labels = label_volume(network, case.intensities.astype(np.float32), case.outside, dtype=dtype, cancel=cancel)
         for name, value in case_dice(labels, case, label_set).items():
             found[name].append(value)
     return {name: float(np.mean(values)) for name, values in found.items() if values}
