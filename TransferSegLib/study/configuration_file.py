@@ -31,7 +31,8 @@ def read_study(path: Path | str) -> Study:
     try:
         return _parse(content, path)
     except _Wrong as wrong:
-        words = " ".join(str(wrong).split())  # names in the file may hold line breaks
+        # Names in the file may hold line breaks and control characters.
+        words = " ".join("".join(one if one.isprintable() else " " for one in str(wrong)).split())
         raise StudyError(f"The study {path} does not work: {words}.") from wrong
 
 
