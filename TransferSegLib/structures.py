@@ -82,9 +82,14 @@ class LabelSet:
     structures: tuple[Structure, ...]
 
     def __post_init__(self) -> None:
-        """Raise TransferSegError when names or label values repeat, or there are none."""
+        """Raise TransferSegError when names or label values repeat, one is too large, or there are none."""
         if not self.structures:
             raise TransferSegError("A label set needs at least one structure.")
+        largest = max(self.structures, key=lambda structure: structure.label)
+        if largest.label > LARGEST_LABEL:
+            raise TransferSegError(
+                f"'{largest.name}' has the label value {largest.label:,}; they may be up to {LARGEST_LABEL:,}."
+            )
         for what, values in (
             ("name", [structure.key for structure in self.structures]),
             ("label value", [str(structure.label) for structure in self.structures]),

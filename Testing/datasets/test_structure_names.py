@@ -91,3 +91,8 @@ def test_segments_numbered_differently_are_numbered_anew():
     assert label_set.names == ("liver", "spleen") and label_set.label_values == (0, 1, 2)
     label_set = joined_segment_names({Path("a"): {4: "liver"}, Path("b"): {4: "spleen"}})
     assert label_set.names == ("liver", "spleen") and label_set.label_values == (0, 1, 2)
+
+
+def test_a_label_value_that_no_label_map_of_ours_can_hold_is_refused():
+    with pytest.raises(DatasetError, match=r"'spleen' has the label value 4,000,000,000; they may be up to 65,535"):
+        label_set_of({1: "liver", 4_000_000_000: "spleen"})

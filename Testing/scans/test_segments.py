@@ -45,7 +45,8 @@ def write_segmentation(
         f"sizes: {sizes}\nspace directions: {space}\nkinds: {kinds}\nendian: little\nencoding: {encoding}\n"
         f"space origin: (1,2,3)\n" + "".join(f"{pair}\n" for pair in pairs) + "\n"
     )
-    voxels = np.ascontiguousarray(fastest_last).astype("<u2" if voxel_type == "uint16" else "u1").tobytes()
+    kind = {"uint8": "u1", "uint16": "<u2", "int16": "<i2"}[voxel_type]
+    voxels = np.ascontiguousarray(fastest_last).astype(kind).tobytes()
     path.write_bytes(header.encode() + (gzip.compress(voxels) if encoding == "gzip" else voxels))
     return path
 
@@ -170,6 +171,14 @@ def test_one_voxel_without_label_is_an_empty_segmentation(tmp_path: Path) -> Non
         assert read_label_map(path).GetSize() == (1, 1, 1)
 
 
+def test_a_negative_background_of_a_layer_is_no_label(tmp_path: Path) -> None:
+    background = planes(1).astype(int)
+    background[background == 0] = -1
+    path = write_segmentation(tmp_path / "a.seg.nrrd", [background, planes(0, 1)], TWO, voxel_type="int16")
+    with pytest.raises(ScanError, match="layer 0 holds the value -1, which belongs to no segment"):
+        read_label_map(path)
+
+
 def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
     def refused(layers: list[np.ndarray], pairs: list[str], words: str) -> None:
         path = write_segmentation(tmp_path / "a.seg.nrrd", layers, pairs)
@@ -182,6 +191,8 @@ def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
     same = [*segment(0, "liver", 1), *segment(1, "spleen", 1), *segment(2, "tumour", 1, 1)]
     refused([planes(1), planes(0, 1)], same, "'liver' and 'spleen' share the label value 1 in layer 0")
     refused([planes(1), planes(0, 7)], TWO, "layer 1 holds the value 7, which belongs to no segment")
+    large = [*segment(0, "liver", 1), *segment(1, "spleen", 999_999_999, 1)]
+    refused([planes(1), planes(0)], large, "'spleen' has the label value '999999999', which is no number from 0 to 65,535")
     refused([planes(1), planes(0, 1)], [*TWO, *segment(3, "far", 1, 5)], "'far' is in layer 5, but the file has 2")
     refused([planes(1), planes(0, 1)], [*TWO, "Segment3_Name:=bad", "Segment3_LabelValue:=-1"], "label value '-1'")
     shares = [*TWO, "Segmentation_MasterRepresentation:=Fractional labelmap"]

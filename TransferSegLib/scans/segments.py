@@ -18,7 +18,7 @@ import numpy as np
 
 from TransferSegLib.anatomy import readable_name
 from TransferSegLib.errors import ScanError
-from TransferSegLib.structures import structure_key
+from TransferSegLib.structures import LARGEST_LABEL, structure_key
 
 _KEY = re.compile(r"Segment(\d{1,6})_(?:ID|Name|LabelValue|Layer|Extent)")
 _REPRESENTATION = "Segmentation_MasterRepresentation"
@@ -130,9 +130,11 @@ def _name(pairs: Mapping[str, str], number: int) -> str:
 def _whole(pairs: Mapping[str, str], number: int, key: str, default: str, name: str, path: Path) -> int:
     """Return a number of a segment; raises ScanError when it is none."""
     text = pairs.get(f"Segment{number}_{key}", default).strip()
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= LARGEST_LABEL):
         what = "label value" if key == "LabelValue" else "layer"
-        raise ScanError(f"{path}: the segment '{name}' has the {what} '{text[:40]}', which is no number from 0 up.")
+        raise ScanError(
+            f"{path}: the segment '{name}' has the {what} '{text[:40]}', which is no number from 0 to {LARGEST_LABEL:,}."
+        )
     return int(text)
 
 
@@ -181,10 +183,11 @@ def _check_values(stored_yx: np.ndarray, label_by_stored: np.ndarray, layer: int
     """Raise ScanError for values of a layer that belong to none of its segments."""
     known = label_by_stored > 0
     known[0] = True
-    largest = int(stored_yx.max(initial=0))
-    unknown = largest >= known.size or not known[stored_yx].all()
-    if unknown:
-        value = largest if largest >= known.size else int(stored_yx[~known[stored_yx]][0])
+    smallest, largest = int(stored_yx.min(initial=0)), int(stored_yx.max(initial=0))
+    # A negative value would count from the end of the table.
+    outside = next((value for value in (smallest, largest) if not 0 <= value < known.size), None)
+    if outside is not None or not known[stored_yx].all():
+        value = int(stored_yx[~known[stored_yx]][0]) if outside is None else outside
         raise ScanError(
             f"{path}: layer {layer} holds the value {value}, which belongs to no segment. Save it again in 3D Slicer."
         )
