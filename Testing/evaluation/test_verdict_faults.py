@@ -109,6 +109,24 @@ def test_a_known_structure_that_gets_better_and_stays_useless_is_not_better() ->
     assert verdict.answer is Answer.NOT_USABLE and not promotes(verdict)
 
 
+def test_what_got_better_is_to_be_usable_whatever_the_mean_of_all_is() -> None:
+    useless_gain = known({"liver": [0.8] * 6, "oesophagus": [0.1] * 6}, {"liver": [0.8] * 6, "oesophagus": [0.35] * 6})
+    assert useless_gain.overall is not None and useless_gain.overall.candidate > 0.5
+    assert useless_gain.answer is Answer.NOT_USABLE and not promotes(useless_gain)
+    assert useless_gain.obstacles == ("oesophagus got better, and is not usable yet.",)
+    usable_gain = known({"liver": [0.7] * 6, "oesophagus": [0.1] * 6}, {"liver": [0.8] * 6, "oesophagus": [0.1] * 6})
+    assert usable_gain.overall is not None and usable_gain.overall.candidate < 0.5
+    assert usable_gain.answer is Answer.BETTER and promotes(usable_gain)
+
+
+def test_a_thin_structure_that_gets_better_is_better_as_a_whole_too() -> None:
+    parent = {f"case {n}": {"optic nerve": 0.30} for n in range(6)}
+    candidate = {case: {"optic nerve": 0.45} for case in parent}
+    surface = {case: {"optic nerve": 0.95} for case in parent}
+    verdict = judge(parent, candidate, surface=surface, training=ENOUGH)
+    assert verdict.structures[0].word == Answer.BETTER and verdict.answer is Answer.BETTER and promotes(verdict)
+
+
 def test_few_patients_cannot_make_sure_of_a_new_structure_and_are_told_how_many_would() -> None:
     verdict = fresh("mandible", 0.8, 0.8)
     assert verdict.new[0].word is Usability.LOOKS_USABLE and verdict.answer is Answer.TOO_FEW

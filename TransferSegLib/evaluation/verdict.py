@@ -13,7 +13,7 @@ a word of its own; the word for all follows from them: no structure is outvoted,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -170,12 +170,12 @@ def judge(
     surface = surface or {}
     pairs = pair_scores(parent, candidate, groups)
     new = _new_structures(parent, candidate, groups, surface, rule, training)
-    overall = _change(pairs, None, rule, 1, []) if pairs else None
     names = list(dict.fromkeys(pair.structure for pair in pairs))
     changes = tuple(
         _change([pair for pair in pairs if pair.structure == name], name, rule, len(names), _nsd(surface, name, groups))
         for name in names
     )
+    overall = _overall(pairs, changes, rule) if pairs else None
     answer = _answer(overall, changes, new, rule, training)
     reasons = words.reasons(answer, overall, changes, new, rule, training)
     return Verdict(
@@ -217,6 +217,20 @@ def _change(
         nsd=surface,
         word=words.IMPROVES if gains else answer,
     )
+
+
+def _overall(pairs: Sequence[PairedScore], changes: Sequence[Change], rule: VerdictRule) -> Change:
+    """Return what happened to the mean of the known structures.
+
+    A better mean is better where a structure that got better is usable; where none got better by itself, the mean is to
+    be so.
+    """
+    overall = _change(pairs, None, rule, 1, [])
+    gained = [change for change in changes if change.answer is Answer.BETTER]
+    if overall.answer is not Answer.BETTER or not gained:
+        return overall
+    is_usable = any(change.word != words.IMPROVES for change in gained)
+    return replace(overall, word=overall.answer if is_usable else words.IMPROVES)
 
 
 def _answer(

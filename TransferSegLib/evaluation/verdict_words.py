@@ -100,8 +100,14 @@ def obstacles(
         return tuple(found)
     return {
         Answer.NO_CLEAR_DIFFERENCE: ("It is not clearly better than what it was made from.",),
-        Answer.NOT_USABLE: ("Its structures got better, and are not usable yet.",),
+        Answer.NOT_USABLE: (_gained_in_vain(changes),),
     }.get(answer, ("There are too few cases to say whether it is better.",))
+
+
+def _gained_in_vain(changes: Sequence[Change]) -> str:
+    """Return the sentence on known structures that got better, and are not usable."""
+    names = [str(change.structure) for change in changes if change.word == IMPROVES] or ["The mean"]
+    return f"{', '.join(names)} got better, and {'is' if len(names) == 1 else 'are'} not usable yet."
 
 
 def hint(word: Usability, more_patients: int | None, patients: int, training: Training | None) -> str:
