@@ -15,6 +15,7 @@ from TransferSegLib.errors import DatasetError
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.survey import survey_cases
 from TransferSegLib.finetuning.undertaking import read_corrected_cases, undertake
+from TransferSegLib.models.store import load_description
 from TransferSegLib.progress import Progress
 
 _spec = spec_from_file_location("projects_of_survey", Path(__file__).with_name("projects.py"))
@@ -49,7 +50,8 @@ def library(world: Any, tmp_path: Path) -> Path:
 def test_what_has_voxels_is_seen(tmp_path: Path) -> None:
     found = survey_cases(read_corrected_cases(project_of(tmp_path / "p", [(1, 2), (2,), ()])))
     assert [one.drawn for one in found.values()] == [("bright", "dark"), ("dark",), ()]
-    assert next(iter(found.values())).volume_mm3 == 32**3
+    first = next(iter(found.values()))
+    assert first.volume_mm3 == 32**3 and set(first.shapes.found) == {"bright", "dark"}
 
 
 def test_a_project_in_which_everything_is_empty(library: Path, tmp_path: Path) -> None:
@@ -70,6 +72,8 @@ def test_a_new_structure_in_two_of_four_cases_is_learned_and_judged(library: Pat
     row = next(row for row in result.evidence.rows if row.structure == "dark")
     assert row.cases >= 2 and row.candidate is not None, "both who have it"
     assert "Nothing can be said of" not in result.evidence.verdict.text
+    fit = load_description(result.version.path).fit
+    assert fit is not None and {name: one.cases for name, one in fit.structures.items()} == {"bright": 4, "dark": 2}
 
 
 def test_two_empty_cases_do_not_end_a_run_with_two_folds(library: Path, tmp_path: Path) -> None:

@@ -192,7 +192,9 @@ def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
     refused([planes(1), planes(0, 1)], same, "'liver' and 'spleen' share the label value 1 in layer 0")
     refused([planes(1), planes(0, 7)], TWO, "layer 1 holds the value 7, which belongs to no segment")
     large = [*segment(0, "liver", 1), *segment(1, "spleen", 999_999_999, 1)]
-    refused([planes(1), planes(0)], large, "'spleen' has the label value '999999999', which is no number from 0 to 65,535")
+    refused(
+        [planes(1), planes(0)], large, "'spleen' has the label value '999999999', which is no number from 0 to 65,535"
+    )
     refused([planes(1), planes(0, 1)], [*TWO, *segment(3, "far", 1, 5)], "'far' is in layer 5, but the file has 2")
     refused([planes(1), planes(0, 1)], [*TWO, "Segment3_Name:=bad", "Segment3_LabelValue:=-1"], "label value '-1'")
     shares = [*TWO, "Segmentation_MasterRepresentation:=Fractional labelmap"]

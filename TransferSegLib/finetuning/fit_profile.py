@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from TransferSegLib.datasets.dataset import Case, Dataset
-from TransferSegLib.errors import ScanError
 from TransferSegLib.finetuning.undertaking import Undertaking
 from TransferSegLib.fit.profile import FitProfile
-from TransferSegLib.fit.shapes import ScanShapes, shapes_of
-from TransferSegLib.scans.read import read_label_map
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +19,7 @@ def profile_of_version(work: Undertaking, state_dict: Mapping[str, torch.Tensor]
     other ones from the cases only: tolerances are wide where these are few. What the network's deepest maps hold is
     taken over where those layers, and how scans are prepared, are the parent's; a few cases cannot tell it anew.
     """
-    shapes = [_annotated_shapes(case, work.dataset) for case in work.dataset.cases]
-    own = FitProfile.of([scan for scan in shapes if scan is not None]) if any(shapes) else None
+    own = FitProfile.of([work.survey[case.id].shapes for case in work.dataset.cases])
     known = work.parent.description.fit or FitProfile(0, {}, {})
     kept = {
         name
@@ -42,16 +36,6 @@ def profile_of_version(work: Undertaking, state_dict: Mapping[str, torch.Tensor]
     same = known.features if _sees_the_same(work, state_dict) else None
     profile = parent.derived(work.change.label_set.names, own, same)
     return profile if profile.structures else None
-
-
-def _annotated_shapes(case: Case, dataset: Dataset) -> ScanShapes | None:
-    """Return the structures annotated in a case; None where its label map cannot be read any more."""
-    try:
-        shapes = shapes_of(read_label_map(case.labels), dataset.label_set)
-    except ScanError:
-        return None
-    annotated = set(case.annotated)
-    return replace(shapes, found={name: one for name, one in shapes.found.items() if name in annotated})
 
 
 def _sees_the_same(work: Undertaking, state_dict: Mapping[str, torch.Tensor]) -> bool:

@@ -1,4 +1,4 @@
-"""What is drawn in every case, told from its label map before anything takes long.
+"""What is drawn in every case, how large and where, told from its label map before anything takes long.
 
 A structure can be reviewed in a case and have no voxel there: it is known to be absent. Nothing learns from that alone.
 """
@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.fit.shapes import ScanShapes, shapes_of
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.progress import CancelToken
 from TransferSegLib.scans.read import read_label_map
@@ -21,10 +21,14 @@ from TransferSegLib.structures import LabelSet
 
 @dataclass(frozen=True)
 class CaseSurvey:
-    """The reviewed structures that have a voxel in a case, in the dataset's order, and the size of its scan in mm³."""
+    """The reviewed structures that have a voxel in a case, and the size of its scan in mm³.
+
+    ``drawn`` names them in the dataset's order, ``shapes`` holds their sizes and places.
+    """
 
     drawn: tuple[str, ...]
     volume_mm3: float
+    shapes: ScanShapes
 
 
 #: By the id of the case.
@@ -46,19 +50,11 @@ def _survey_case(case: Case, label_set: LabelSet) -> CaseSurvey:
         labels = read_label_map(case.labels)
     except ScanError as error:
         raise DatasetError(f"Case {case.id}: {error}") from error
-    occurs = _values_of(sitk.GetArrayViewFromImage(labels))
     annotated = {one.name for one in map(label_set.find, case.annotated) if one is not None}
-    drawn = tuple(one.name for one in label_set if one.name in annotated and one.label in occurs)
-    return CaseSurvey(drawn, float(np.prod(labels.GetSpacing()) * np.prod(labels.GetSize(), dtype=float)))
-
-
-def _values_of(voxels: np.ndarray) -> set[int]:
-    """Return the values that occur; a table is much faster than sorting, where values are small."""
-    if voxels.dtype.itemsize > 2:
-        return {int(value) for value in np.unique(voxels)}
-    occurs = np.zeros(np.iinfo(voxels.dtype).max + 1, bool)
-    occurs[voxels.reshape(-1)] = True
-    return {int(value) for value in np.flatnonzero(occurs)}
+    shapes = shapes_of(labels, label_set)
+    shapes = replace(shapes, found={name: one for name, one in shapes.found.items() if name in annotated})
+    volume_mm3 = float(np.prod(labels.GetSpacing()) * np.prod(labels.GetSize(), dtype=float))
+    return CaseSurvey(tuple(shapes.found), volume_mm3, shapes)
 
 
 def patients_with(names: Iterable[str], dataset: Dataset, survey: Survey) -> set[str]:

@@ -133,7 +133,7 @@ def _whole(pairs: Mapping[str, str], number: int, key: str, default: str, name: 
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= LARGEST_LABEL):
         what = "label value" if key == "LabelValue" else "layer"
         raise ScanError(
-            f"{path}: the segment '{name}' has the {what} '{text[:40]}', which is no number from 0 to {LARGEST_LABEL:,}."
+            f"{path}: the segment '{name}' has the {what} '{text[:40]}'; numbers from 0 to {LARGEST_LABEL:,} are read."
         )
     return int(text)
 
