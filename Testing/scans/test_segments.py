@@ -193,7 +193,7 @@ def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
     refused([planes(1), planes(0, 7)], TWO, "layer 1 holds the value 7, which belongs to no segment")
     large = [*segment(0, "liver", 1), *segment(1, "spleen", 999_999_999, 1)]
     refused(
-        [planes(1), planes(0)], large, "'spleen' has the label value '999999999', which is no number from 0 to 65,535"
+        [planes(1), planes(0)], large, "'spleen' has the label value '999999999'; numbers from 0 to 65,535 are read"
     )
     refused([planes(1), planes(0, 1)], [*TWO, *segment(3, "far", 1, 5)], "'far' is in layer 5, but the file has 2")
     refused([planes(1), planes(0, 1)], [*TWO, "Segment3_Name:=bad", "Segment3_LabelValue:=-1"], "label value '-1'")
