@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from TransferSegLib.errors import TransferSegError
@@ -36,6 +37,8 @@ def check_output_file(
 def check_output_folder(folder: Path, error: type[TransferSegError] = TransferSegError) -> None:
     """Raise an error unless files can be written into a folder, which need not be there yet."""
     try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(folder)  # names that no system takes
         place = _nearest(folder.absolute())
         if not place.is_dir():
             raise error(f"{folder} cannot be written: {place} is a file, not a folder.")

@@ -66,15 +66,19 @@ def add_cases(
     patients: Sequence[str] | None = None,
     shifts: Sequence[tuple[int, int, int]] | None = None,
     brighter: int = 0,
+    drawn: bool = True,
 ) -> Path:
     """Add ball scans to a project; ``shifts`` moves the labels of each (zyx voxels): they are wrong then.
 
-    ``brighter`` is added to the intensities: with 1000 nothing is negative, and they are no CT's any more.
+    Without ``drawn`` everything was reviewed, and nothing is there. ``brighter`` is added to the intensities: with 1000
+    nothing is negative, and they are no CT's any more.
     """
     project = Project(folder, create=True)
     for index, number in enumerate(numbers):
         image, truth = ball_scan(number)
         image += brighter
+        if not drawn:
+            truth = np.zeros_like(truth)
         if shifts is not None:
             truth = np.roll(truth, shifts[index], axis=(0, 1, 2))
         labels = sitk.GetImageFromArray(truth)

@@ -289,3 +289,49 @@ def test_nothing_to_do_is_said_in_the_tooltip(host, ui, balls: Path, tmp_path: P
     node.SetParameter("Model", "library/none")
     assert ui.fineTuneButton.toolTip == "Choose a model to start from."
     assert not ui.resumeFineTuneButton.enabled and ui.resumeFineTuneButton.toolTip == "There is no interrupted job."
+
+
+def test_the_plan_is_shown_before_start(host, ui, balls: Path, tmp_path: Path):
+    """Measured once for a project; other minutes are planned at once, and what cannot be is said."""
+    panel = host.widget.fineTunePanel
+    ui.minutesSpinBox.setValue(30)
+    assert ui.fineTunePlanLabel.text == "", "the section is closed: nothing is measured"
+    ui.fineTuneCollapsibleButton.collapsed = False
+    try:
+        assert "is being planned" in ui.fineTunePlanLabel.text and ui.fineTuneButton.enabled
+        host.waitFor(lambda: not panel.plan.isMeasuring)
+        text = ui.fineTunePlanLabel.text
+        assert "of the 30 min given: 3 candidates are compared with the parent on patients they did not see" in text
+        assert "about 60 steps of the last layers each" in text, text
+        ui.minutesSpinBox.setValue(31)
+        assert "of the 31 min given" in ui.fineTunePlanLabel.text and not panel.plan.isMeasuring
+        ui.foldsSpinBox.setValue(2)
+        assert ": 2 candidates are compared" in ui.fineTunePlanLabel.text
+        nothing = world.add_cases(tmp_path / "nothing drawn", [5, 6], shifts=None, drawn=False)
+        choose(host, nothing)
+        host.waitFor(lambda: "Not planned" in ui.fineTunePlanLabel.text)
+        assert "None of the 2 cases has a voxel of what was reviewed (bright)" in ui.fineTunePlanLabel.text
+        assert "draw it in at least one case" in ui.fineTunePlanLabel.text
+        ui.fineTuneCollapsibleButton.collapsed = True
+        assert ui.fineTunePlanLabel.text == ""
+    finally:
+        ui.fineTuneCollapsibleButton.collapsed = True
+
+
+def test_a_plan_that_is_refused_says_how_many_minutes_are_needed(host, ui, tmp_path: Path):
+    """On a slow computer: a minute is too little for ten cases that take 20 s each."""
+    from TransferSegGui.finetune_plan import planText
+
+    from TransferSegLib.finetuning.request import FineTuneRequest
+
+    amount = {"cases": 10, "learnable": 10, "patients": 10, "fewest_folds": 2, "reported": 3, "tail_steps": 300}
+    amount |= {"steps": 400, "patches": 16, "tail_share": 0.35, "cache_share": 0.6}
+    speeds = {"read_s": 1.0, "predict_s": 20.0, "score_s": 1.0, "feature_s": 2.0, "tail_step_s": 0.5}
+    speeds |= {"full_step_s": 8.0, "candidate_s": 1.0, "save_s": 2.0}
+    measured = {"amount": amount, "speeds": speeds, "spent_s": 5.0, "warnings": ["Nothing can be said of larynx."]}
+    text = planText(measured, FineTuneRequest(tmp_path, minutes=1.0))
+    assert text.startswith("1 min are too few to learn anything from 10 cases on this machine: it needs about ")
+    assert text.endswith("\nNothing can be said of larynx.")
+    needed = float(text.partition("--minutes ")[2].split()[0])
+    assert 8 < needed < 30
+    assert "candidates are compared" in planText(measured, FineTuneRequest(tmp_path, minutes=needed))

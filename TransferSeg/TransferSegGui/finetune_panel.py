@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.curves import TrainingCurves
 from TransferSegGui.device_choice import DEVICE
 from TransferSegGui.duration import durationText
+from TransferSegGui.finetune_plan import FineTunePlan
 from TransferSegGui.finetune_request import JOB, FineTuneWishes, jobRequest
 from TransferSegGui.job_process import JobProcess, jobsOf
 from TransferSegGui.learning_cases import LearningCases
@@ -50,6 +51,7 @@ class FineTunePanel:
         self._choices: list[ModelChoice] = []
         self._torchInstalled = True
         self._searched: tuple | None = None
+        self.plan = FineTunePlan(ui)
         self.decision = VerdictDecision(ui)
         self.decision.onPromoted = lambda key: self.onPromoted(key)
         self.cases = LearningCases(ui.fineTuneCaseTable)
@@ -68,6 +70,7 @@ class FineTunePanel:
         ui.cancelFineTuneButton.connect("clicked(bool)", self._onCancel)
         ui.resumeFineTuneButton.connect("clicked(bool)", self._onResume)
         ui.showCurvesButton.connect("clicked(bool)", self._onShowCurves)
+        ui.fineTuneCollapsibleButton.connect("contentsCollapsed(bool)", lambda collapsed: self._showPlan())
         ui.fineTuneLogButton.connect("contentsCollapsed(bool)", self._onLogOpened)
         ui.fineTuneProgressBar.setRange(0, 1000)
         self.refresh()
@@ -115,6 +118,7 @@ class FineTunePanel:
 
     def stop(self) -> None:
         """Follow the job no more: it goes on alone, and is found again."""
+        self.plan.stop()
         self._leave()
 
     # The wishes
@@ -192,6 +196,15 @@ class FineTunePanel:
         ui.showCurvesButton.toolTip = _("Show loss and Dice in a plot view") if hasCurves else _("There are no curves.")
         ui.fineTuneProgressBar.setVisible(self.isRunning)
         ui.fineTuneLogButton.setVisible(self.job is not None)
+        self._showPlan()
+
+    def _showPlan(self) -> None:
+        """Show what would be done in the time, where the section is open and could start."""
+        if self.ui.fineTuneCollapsibleButton.collapsed or self._obstacle():
+            self.plan.show(None)
+            return
+        device = self._parameterNode.GetParameter(DEVICE) or "auto"
+        self.plan.show(self._request()[0], device, self.cases.state)
 
     # The job
 

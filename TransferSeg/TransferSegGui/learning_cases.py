@@ -33,6 +33,11 @@ class LearningCases:
         """The ids of all cases that something can be learned from."""
         return [revision.case.id for revision in self._revisions if revision.case.annotated]
 
+    @property
+    def state(self) -> str:
+        """Something that is another when the project or its cases have changed."""
+        return str(self._read)
+
     def show(self, project: Path | None, leftOut: Sequence[str]) -> None:
         """Show a project's cases; it is read again only when its file has changed."""
         now = (project, _changed(project))

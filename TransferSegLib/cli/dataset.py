@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from TransferSegLib.cli.reporting import interruptible, progress_shown, table
+from TransferSegLib.errors import DatasetError
+from TransferSegLib.output_checks import check_output_folder
 
 
 def add_parser(subparsers: Any) -> None:
@@ -95,6 +97,7 @@ def _make(arguments: argparse.Namespace) -> int:
     """Make a dataset from folders."""
     from TransferSegLib.datasets.make import DatasetFacts, FolderSource, dataset_from_folders
 
+    check_output_folder(arguments.output, DatasetError)
     annotated = arguments.annotated
     source = FolderSource(
         images=arguments.images,
@@ -126,6 +129,7 @@ def _make_head_neck(arguments: argparse.Namespace) -> int:
     """Make the dataset of the Open-KBP head and neck CT."""
     from TransferSegLib.datasets.openkbp import dataset_from_head_neck_ct
 
+    check_output_folder(arguments.output, DatasetError)
     _print_made(
         dataset_from_head_neck_ct(arguments.source, arguments.output, copy=arguments.copy, replace=arguments.replace)
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from TransferSegLib.cli.model_versions import add_verbs, library_of, record_lines, run_remove_version
 from TransferSegLib.cli.reporting import interruptible, progress_shown, table
 from TransferSegLib.errors import ModelError, TransferSegError
+from TransferSegLib.output_checks import check_output_folder
 
 if TYPE_CHECKING:
     from TransferSegLib.models.catalogue import Catalogue, CatalogueEntry
@@ -112,6 +113,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     """Fetch a model and add it to the library."""
     from TransferSegLib.models.library import fetch_model
 
+    check_output_folder(library_of(arguments), ModelError)
     with progress_shown() as progress, interruptible() as cancel:
         added = fetch_model(
             arguments.model,
@@ -139,6 +141,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         spacing_mm=arguments.spacing_mm,
         modality=arguments.modality,
     )
+    check_output_folder(library_of(arguments), ModelError)
     with interruptible() as cancel:
         added = import_model(
             arguments.file, library_of(arguments), arguments.name, options, arguments.replace, cancel=cancel

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import StudyError
+from TransferSegLib.output_checks import check_output_file, check_output_folder
 
 if TYPE_CHECKING:
     from TransferSegLib.study.configuration import Study
@@ -86,6 +87,8 @@ def _run(study: Study, arguments: argparse.Namespace) -> int:
         device=arguments.device,
         bases=dict(_named_folder(text) for text in arguments.base),
     )
+    check_output_file(study.results, StudyError)
+    check_output_folder(options.work, StudyError)
     with progress_shown() as progress, interruptible() as cancel:
         outcome = run_study(study, options, progress, cancel)
     print(f"{outcome.runs} runs: {outcome.found} were there, {outcome.made} made, {len(outcome.failed)} failed.")

@@ -15,6 +15,7 @@ from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.train_base_job import TrainBaseParameters
 from TransferSegLib.models.leaving import told_command
+from TransferSegLib.output_checks import check_output_folder
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 
 
@@ -49,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, print the validation table, and say where the model is."""
+    check_output_folder(arguments.output, TrainingError)
     if arguments.background:
         return _start_in_background(arguments)
     from TransferSegLib.datasets.dataset import read_dataset

@@ -146,6 +146,14 @@ class RunPlanner:
         beside_s = None if minutes is None or training_s is None else training_s - 60.0 * minutes
         self.minutes.learn(beside_s, compare_s)
         self.minutes.done(name)
+        slower = 0.0 if compare_s is None else compare_s / max(self._speeds.predict_s + self._speeds.score_s, 1e-9)
+        if slower > 1:  # what is still to be predicted and saved takes longer, too
+            self._speeds = replace(
+                self._speeds,
+                predict_s=slower * self._speeds.predict_s,
+                score_s=slower * self._speeds.score_s,
+                save_s=slower * self._speeds.save_s,
+            )
 
     def reported(self, knobs: FineTuningConfiguration) -> int:
         """Return on how many cases the final candidate is looked at: none where there is no time left for it."""

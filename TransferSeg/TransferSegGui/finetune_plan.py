@@ -1,0 +1,129 @@
+"""What a fine-tuning will do in its time, shown before it is started; measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import qt
+from slicer.i18n import tr as _
+
+from TransferSegGui.command_process import CommandProcess
+from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.finetuning.time_plan import MOST_FOLDS, Amount, Speeds, TooLittleTime, plan_time
+
+#: Milliseconds without a change after which speeds are measured: not at every key.
+_WAIT_MS = 800
+
+
+class FineTunePlan:
+    """Fills ``fineTunePlanLabel``. Speeds are measured once for a model, cases and device; minutes are planned at once.
+
+    >>> plan = FineTunePlan(ui)
+    >>> plan.show(request, "auto", "state of the project")    # None: there is nothing to plan
+    """
+
+    def __init__(self, ui) -> None:
+        """Wait for something to plan."""
+        self._label = ui.fineTunePlanLabel
+        self._wanted: tuple[FineTuneRequest, str] | None = None
+        self._key = ""
+        self._measured: tuple[str, dict] | None = None
+        self._failed: tuple[str, str] | None = None
+        self._command: CommandProcess | None = None
+        self._commandKey = ""
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_WAIT_MS)
+        self._timer.connect("timeout()", self._measure)
+
+    def show(self, request: FineTuneRequest | None, device: str = "auto", state: str = "") -> None:
+        """Show the plan of a request, or none; ``state`` tells whether the project is still the one measured."""
+        if request is None:
+            self._wanted, self._key = None, ""
+            self.stop()
+            self._label.text = ""
+            return
+        self._wanted, self._key = (request, device), _keyOf(request, device, state)
+        if self._measured is not None and self._measured[0] == self._key:
+            self._label.text = planText(self._measured[1], request)
+        elif self._failed is not None and self._failed[0] == self._key:
+            self._label.text = self._failed[1]
+        else:
+            self._label.text = _("The time is being planned: measuring how fast this computer is ...")
+            if self._command is None or self._commandKey != self._key:
+                self._end()
+                self._timer.start()
+
+    @property
+    def isMeasuring(self) -> bool:
+        """Whether a plan is on its way."""
+        return self._command is not None or self._timer.isActive()
+
+    def stop(self) -> None:
+        """Measure no more."""
+        self._timer.stop()
+        self._end()
+
+    def _end(self) -> None:
+        """End the process that measures for something else."""
+        if self._command is not None:
+            command, self._command = self._command, None
+            command.cancel()
+
+    def _measure(self) -> None:
+        if self._wanted is None:
+            return
+        request, device = self._wanted
+        with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False, encoding="utf-8") as stream:
+            json.dump(request.configuration.to_json(), stream)
+        knobs, key = Path(stream.name), self._key
+        command = CommandProcess(planWords(request, device, knobs))
+        command.onEnd = lambda ended: self._onEnd(ended, key, knobs)
+        self._command, self._commandKey = command, key
+        command.start()
+
+    def _onEnd(self, command: CommandProcess, key: str, knobs: Path) -> None:
+        """Take what was measured; a plan that is refused (exit code 2) comes with its reasons, too."""
+        with suppress(OSError):
+            knobs.unlink()
+        if command is not self._command:
+            return  # another one is wanted by now
+        self._command = None
+        try:
+            self._measured = (key, json.loads(command.output))
+        except ValueError:
+            self._failed = (key, _("Not planned: {reason}").format(reason=command.error))
+        if self._wanted is not None and key == self._key:
+            request = self._wanted[0]
+            known = self._measured is not None and self._measured[0] == key
+            self._label.text = planText(self._measured[1], request) if known else self._failed[1]
+
+
+def planWords(request: FineTuneRequest, device: str, knobs: Path) -> list[str]:
+    """Return the call of the command line that plans a request; ``knobs`` is the file of its configuration."""
+    words = ["finetune", "--plan", "--json", "--project", str(request.project), "--minutes", f"{request.minutes:g}"]
+    words += ["--configuration", str(knobs), "--device", device]
+    words += [] if request.model is None else ["--model", request.model]
+    words += [] if request.name is None else ["--name", request.name]
+    words += [] if request.most_folds is None else ["--folds", str(request.most_folds)]
+    return words + ([] if request.cases is None else ["--cases", *request.cases])
+
+
+def planText(measured: dict, request: FineTuneRequest) -> str:
+    """Return the plan of a request from what was measured, possibly for other minutes, and what cannot be."""
+    amount = replace(Amount(**measured["amount"]), most_folds=request.most_folds or MOST_FOLDS)
+    try:
+        text = plan_time(request.minutes, amount, Speeds(**measured["speeds"]), measured["spent_s"]).text
+    except TooLittleTime as error:
+        text = str(error)
+    return "\n".join([text, *measured["warnings"]])
+
+
+def _keyOf(request: FineTuneRequest, device: str, state: str) -> str:
+    """Return what must be the same for speeds to be used again: everything but minutes and folds."""
+    asked = replace(request, minutes=0.0, most_folds=None).to_json()
+    return json.dumps([asked, device, state], sort_keys=True)
