@@ -11,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from TransferSegLib.corrections.project import Project
-from TransferSegLib.errors import DatasetError
+from TransferSegLib.errors import DatasetError, ModelError
+from TransferSegLib.finetuning import finetune as module
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.survey import survey_cases
 from TransferSegLib.finetuning.undertaking import read_corrected_cases, undertake
@@ -91,3 +92,33 @@ def test_voxels_of_one_patient_only_are_judged_in_slabs(library: Path, tmp_path:
     assert any("Only one patient has anything drawn, so 1 case of others is not used" in note for note in work.notes)
     result = finetune(projects.request(project, library, configuration=QUICK))
     assert result.evidence.is_weak
+
+
+def test_an_unwritable_library_is_told_before_any_work(library: Path, tmp_path: Path) -> None:
+    project = project_of(tmp_path / "project", [(1,), (1,)])
+    blocked = tmp_path / "file"
+    blocked.write_text("", encoding="utf-8")
+    reports: list[Progress] = []
+    wanted = projects.request(project, blocked / "library", model=str(library / "tiny"), name="mine")
+    with pytest.raises(ModelError, match=r"cannot be written"):
+        finetune(wanted, reports.append)
+    assert not reports and not (project / ".fine-tuning").exists()
+
+
+def test_what_was_trained_is_kept_when_saving_fails(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up in the end: the same command again only saves."""
+    wanted = projects.request(project_of(tmp_path / "project", [(1,), (1,)]), library, configuration=QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "add_version", _full)
+        with pytest.raises(ModelError, match=r"disk is full\. The new version is trained, and kept in .* same command"):
+            finetune(wanted)
+    reports: list[Progress] = []
+    result = finetune(wanted, reports.append)
+    assert result.version.number == 1
+    assert not any("training" in report.stage for report in reports), "nothing is trained again"
+
+
+def _full(*others: Any, **more: Any) -> None:
+    raise ModelError("The disk is full.")
