@@ -296,7 +296,7 @@ def test_only_a_project_is_a_project(make, tmp_path: Path) -> None:
         Project(tmp_path).state()
     with pytest.raises(DatasetError, match="There is no project"):
         Project(tmp_path / "nowhere").add_case(make.scan(), make.labels(1), "all", structures=make.organs)
-    with pytest.raises(DatasetError, match="cannot be changed: No such file"):
+    with pytest.raises(DatasetError, match="cannot be made: there is no folder"):
         Project(tmp_path / "no" / "where", create=True).add_case(
             make.scan(), make.labels(1), "all", structures=make.organs
         )

@@ -88,7 +88,7 @@ def test_any_extent_is_padded_or_cropped(orientation, data) -> None:
             to_scan_lattice(image, scan(size), "labels", may_drop=True)
         return
     if lost:
-        with pytest.raises(ScanError, match=f"{lost} of its labelled voxels lie outside"):
+        with pytest.raises(ScanError, match=f"{lost} of its labelled voxels lies? outside"):
             to_scan_lattice(image, scan(size), "labels")
     back = to_scan_lattice(image, scan(size), "labels", may_drop=bool(lost))
     assert np.array_equal(sitk.GetArrayFromImage(back), expected)

@@ -159,7 +159,7 @@ def _check_priority(names: Iterable[str], label_set: LabelSet) -> None:
     for name in names:
         if label_set.find(name) is None and label_set.find(readable_name(name)) is None:
             raise DatasetError(
-                f"'{name}' shall win where segments overlap, but the label map has no such structure. It has: "
+                f"'{name}' is to win where segments overlap, but the label map has no such structure. It has: "
                 f"{', '.join(label_set.names)}."
             )
 

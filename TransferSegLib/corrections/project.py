@@ -262,8 +262,8 @@ class Project:
             raise DatasetError(f"The project in {self.folder} cannot be made: that is a file. Name another folder.")
         if not self.folder.parent.is_dir():
             raise DatasetError(
-                f"The project in {self.folder} cannot be changed: No such file or directory: there is no folder "
-                f"{self.folder.parent}. Make it first, or name another folder."
+                f"The project in {self.folder} cannot be made: there is no folder {self.folder.parent}. Make it first, "
+                "or name another folder."
             )
 
     def _made(self) -> Path:

@@ -87,7 +87,7 @@ def to_scan_lattice(labels: sitk.Image, scan: sitk.Image, name: str, *, may_drop
     result_zyx, covered = _pasted(place.order.apply(values_zyx), place.first_xyz[::-1], scan.GetSize()[::-1])
     lost = np.count_nonzero(values_zyx) - np.count_nonzero(result_zyx)
     if not covered or (lost and not may_drop):
-        what = f"{lost:,} of its labelled voxels lie" if covered else "all of it lies"
+        what = f"{lost:,} of its labelled voxels {'lies' if lost == 1 else 'lie'}" if covered else "all of it lies"
         raise ScanError(
             f"{name} does not fit the image: {what} outside of it. Is it the label map of another image? If not, crop "
             "it to the image first."
