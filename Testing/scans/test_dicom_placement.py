@@ -196,7 +196,7 @@ def test_a_steep_stack_is_refused(tmp_path: Path, enhanced: bool) -> None:
 @both
 def test_a_missing_slice_is_refused(tmp_path: Path, enhanced: bool) -> None:
     heights = [0.0, 2.0, 4.0, 8.0, 10.0, 12.0]
-    with pytest.raises(ScanError, match="misses 1 slices"):
+    with pytest.raises(ScanError, match="misses 1 slice:"):
         read_dicom(write_phantom(tmp_path, along(heights, np.array([0, 0.2, 1])), AXIAL, linear, enhanced))
 
 

@@ -96,6 +96,25 @@ def test_localisers_are_left_out(tmp_path: Path, position: str) -> None:
         assert notices_of(by_child) == notices_of(image) and modality_of(by_child) == "CT"
 
 
+def test_a_localiser_in_the_direction_of_the_slices_and_several_of_a_small_series(tmp_path: Path) -> None:
+    """Named so, it is none of the slices wherever it lies, and however few they are."""
+    named = {0x00080008: ("CS", "ORIGINAL\\PRIMARY\\LOCALIZER")}
+    axial = make.ct_slice(STORED[0], 300.0, 70, named)
+    image = read_dicom(make.write_slices(tmp_path / "far", [*ct_series(), axial]))
+    assert_is_series(image)
+    assert "1 of 13 slices" in notices_of(image)[0]
+    scouts = [localiser(0, named), localiser(1, named | {0x00200037: make.decimal((1, 0, 0, 0, 0, -1))}), axial]
+    few = read_dicom(make.write_slices(tmp_path / "few", [*ct_series()[:5], *scouts]))
+    assert few.GetSize()[2] == 5 and "3 of 8 slices" in notices_of(few)[0]
+
+
+def test_what_was_left_out_is_told_with_the_slice_that_is_missing_then(tmp_path: Path) -> None:
+    turned = ct_series()
+    turned[5] = turned[5] | {0x00200037: make.decimal((-1, 0, 0, 0, -1, 0))}
+    with pytest.raises(ScanError, match=r"misses 1 slice: .* 1 of 12 slices have another.*left out: IM0005"):
+        read_dicom(make.write_slices(tmp_path, turned))
+
+
 def test_screenshots_without_a_place_are_left_out(tmp_path: Path) -> None:
     shot = localiser(0)
     del shot[0x00200032], shot[0x00200037]

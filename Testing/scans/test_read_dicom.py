@@ -108,7 +108,7 @@ def test_several_series_are_listed_and_chosen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("heights", "words"),
     [
-        ([0.0, 2.5, 5.0, 10.0, 12.5], "misses 1 slices"),
+        ([0.0, 2.5, 5.0, 10.0, 12.5], "misses 1 slice:"),
         ([0.0, 2.5, 5.0, 12.5, 15.0, 17.5], "misses 2 slices"),
         ([0.0, 0.0, 2.5, 2.5, 5.0, 5.0, 7.5], "at the place of another"),
         ([0.0, 0.0], "at the place of another"),

@@ -110,7 +110,10 @@ def _read_volume(files: Sequence[DicomFile], notices: list[str], name: str) -> s
     """Return the volume of the slices in files that belong to one series."""
     slices, told = slices_of_volume(files, name)
     notices += told
-    placement = place(slices, name)
+    try:
+        placement = place(slices, name)
+    except ScanError as error:  # what was left out may be the slice that is missing now
+        raise ScanError(" ".join([str(error), *told])) from error
     check_size(placement.size_xyz, Path(name))
     notices += placement.notices
     voxels_zyx = _read_voxels(slices, notices, name)

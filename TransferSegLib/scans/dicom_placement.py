@@ -183,8 +183,8 @@ def _check_nothing_is_missing(stack: _Stack) -> None:
         worst = int(wide[np.argmax(gaps[wide])])
         count = int(np.sum(np.maximum(1, np.round(gaps[wide] / usual) - 1)))
         raise ScanError(
-            f"{stack.name} misses {count} slices: they are {usual:.4g} mm apart as a rule, {gaps[worst]:.4g} mm after "
-            f"slice {worst + 1} of {len(stack.slices)}. Export the whole series."
+            f"{stack.name} misses {count} slice{'' if count == 1 else 's'}: they are {usual:.4g} mm apart as a rule, "
+            f"{gaps[worst]:.4g} mm after slice {worst + 1} of {len(stack.slices)}. Export the whole series."
         )
 
 

@@ -79,7 +79,8 @@ def without_copies(files: Sequence[DicomFile], name: str) -> tuple[list[DicomFil
                 )
         kept.append(one)
     dropped = len(files) - len(kept)
-    return kept, [f"{name} holds {dropped} copies of the same images, which were left out."] if dropped else []
+    copies = "a copy of an image, which was" if dropped == 1 else f"{dropped} copies of the same images, which were"
+    return kept, [f"{name} holds {copies} left out."] if dropped else []
 
 
 def _place_key(one: DicomFile) -> bytes:
@@ -124,7 +125,7 @@ def slices_of_volume(files: Sequence[DicomFile], name: str) -> tuple[list[Slice]
 
 
 def _stacks(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Return slices grouped by size, pixel size and direction, the largest group first."""
+    """Return slices grouped by size, pixel size and direction, localisers by themselves, the largest group first."""
     stacks: list[list[Slice]] = []
     for one in slices:
         fitting = next((stack for stack in stacks if _fits(stack[0], one)), None)
@@ -139,7 +140,7 @@ def _fits(first: Slice, other: Slice) -> bool:
     """Tell whether two slices may belong to one stack."""
     if (first.storage.rows, first.storage.columns) != (other.storage.rows, other.storage.columns):
         return False
-    if first.storage.is_grey != other.storage.is_grey:
+    if first.storage.is_grey != other.storage.is_grey or _is_localiser([first]) != _is_localiser([other]):
         return False
     one, two = first.frame, other.frame
     placed = [frame.position_mm is not None and frame.orientation is not None for frame in (one, two)]
@@ -157,9 +158,10 @@ def _is_localiser(stack: Sequence[Slice]) -> bool:
 
 def _are_left_out(main: Sequence[Slice], others: Sequence[Sequence[Slice]]) -> bool:
     """Tell whether the other stacks clearly are not what the series is about."""
-    few = all(len(stack) <= _FEW or _is_localiser(stack) for stack in others)
     placed = main[0].storage.is_grey and main[0].frame.position_mm is not None
-    return few and placed and len(main) >= _TIMES_MORE * sum(len(stack) for stack in others)
+    unnamed = [stack for stack in others if not _is_localiser(stack) or _is_localiser(main)]
+    few = all(len(stack) <= _FEW for stack in unnamed)
+    return few and placed and len(main) >= _TIMES_MORE * sum(len(stack) for stack in unnamed)
 
 
 def _mixed_error(main: Sequence[Slice], others: Sequence[Slice], name: str) -> ScanError:
