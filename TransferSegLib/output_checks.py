@@ -23,7 +23,7 @@ def check_output_file(
     """
     try:
         if path.is_dir():
-            raise error(f"{path} is a folder, so no file can be written there: name a file in it.")
+            raise error(f"{path} is a folder: give the name of a file in it.")
         folder = path.absolute().parent
         if not folder.exists() and not makes_folders:
             raise error(f"{path} cannot be written: there is no folder {folder}. Make it first.")
@@ -41,7 +41,7 @@ def check_output_folder(folder: Path, error: type[TransferSegError] = TransferSe
             os.lstat(folder)  # names that no system takes
         place = _nearest(folder.absolute())
         if not place.is_dir():
-            raise error(f"{folder} cannot be written: {place} is a file, not a folder.")
+            raise error(f"{folder} cannot be written: {place} is a file, not a folder. Name another folder.")
         with tempfile.TemporaryDirectory(prefix=".transferseg-", dir=place):
             pass
     except (OSError, ValueError) as reason:

@@ -21,7 +21,7 @@ def test_folders_that_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(TransferSegError, match="there is no folder"):
         check_output_file(tmp_path / "missing" / "new.csv")
     check_output_file(tmp_path / "missing" / "new.csv", makes_folders=True)
-    with pytest.raises(ModelError, match="is a folder, so no file can be written there"):
+    with pytest.raises(ModelError, match="is a folder: give the name of a file"):
         check_output_file(tmp_path, ModelError)
 
 

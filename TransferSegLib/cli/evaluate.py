@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.reporting import interruptible, progress_shown, table
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError, TransferSegError
+from TransferSegLib.output_checks import check_output_file
 
 if TYPE_CHECKING:
     from TransferSegLib.evaluation.cases import Summary
@@ -156,11 +156,5 @@ def _tolerance(text: str) -> float:
 def _check_files(*files: Path | None) -> None:
     """Raise TransferSegError for a result that could not be written, before minutes are spent on it."""
     for file in files:
-        if file is None:
-            continue
-        if file.is_dir():
-            raise TransferSegError(f"{file} is a folder: give the name of a file.")
-        if not file.parent.is_dir():
-            raise TransferSegError(f"{file} cannot be written: there is no folder {file.parent}.")
-        if not os.access(file if file.exists() else file.parent, os.W_OK):
-            raise TransferSegError(f"{file} cannot be written: permission denied. Choose another place.")
+        if file is not None:
+            check_output_file(file)

@@ -14,6 +14,7 @@ from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, pro
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters, segment_file, segmented_entry
+from TransferSegLib.output_checks import check_output_file
 from TransferSegLib.progress import Task
 
 if TYPE_CHECKING:
@@ -100,14 +101,13 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
 
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
-    from TransferSegLib.scans.write import check_writable
     from TransferSegLib.segmenting.segment import Segmenter
 
     segmenter = Segmenter(load_model(find_model(arguments.model)), arguments.device, arguments.memory)
     if arguments.structures:
         segmenter.model.description.label_set.select(arguments.structures)  # an unknown name is told before any work
     for file in [*outputs, *(preview for preview in previews if preview is not None)]:
-        check_writable(file)
+        check_output_file(file, makes_folders=True)
     failed = 0
     shown = progress_shown() if lines is None else nullcontext(lines.report)
     with shown as progress, interruptible() as cancel:
@@ -149,14 +149,13 @@ def _start_in_background(
     """Start the same as a job, after the checks that need no torch."""
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_description
-    from TransferSegLib.scans.write import check_writable
 
     model = find_model(arguments.model)
     label_set = load_description(model).label_set
     if arguments.structures:
         label_set.select(arguments.structures)
     for file in [*outputs, *(preview for preview in previews if preview is not None)]:
-        check_writable(file)
+        check_output_file(file, makes_folders=True)
     parameters = SegmentParameters(
         tuple(ScanToSegment(*files) for files in zip(scans, outputs, previews, strict=True)),
         str(model.absolute()),

@@ -81,22 +81,6 @@ def write_label_map(
             partial.unlink(missing_ok=True)
 
 
-def check_writable(path: Path | str) -> None:
-    """Make the folder of a file that will be written later, and raise ScanError when nothing can be written there."""
-    path = Path(path)
-    probe = path.with_name(f".{uuid.uuid4().hex}.probe")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        why = f"{error.strerror}. Check the folder's permissions."
-        for parent in path.parents:
-            if parent.is_file():
-                why = f"{parent} is a file, not a folder. Name another folder."
-        raise ScanError(f"{path} cannot be written: {why}") from error
-
-
 def _prepare(label_map: sitk.Image, label_set: LabelSet, path: Path) -> tuple[sitk.Image, dict[int, _Extent]]:
     """Return the label map in the smallest type for its label set, without metadata, and the extents of its labels."""
     if label_map.GetDimension() != 3 or label_map.GetNumberOfComponentsPerPixel() != 1:
