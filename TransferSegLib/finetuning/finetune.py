@@ -43,7 +43,7 @@ from TransferSegLib.models.description import finite
 from TransferSegLib.models.versions import add_version
 from TransferSegLib.models.versions_history import Version, history
 from TransferSegLib.models.versions_record import LearnedCase, VersionRecord
-from TransferSegLib.progress import CancelToken, ProgressCallback
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
 from TransferSegLib.segmenting.devices import Device, choose_device
 from TransferSegLib.training.cases import prepare_cases
 
@@ -329,7 +329,7 @@ class _Run:
         lines += [json.dumps(finite(start)) for start in final.starts]
         self._whole.begin(SAVING, "Saving the version")
         try:
-            return add_version(
+            version = add_version(
                 work.library,
                 work.name,
                 replace(work.describe(metrics, single), fit=profile_of_version(work, final.state_dict)),
@@ -345,6 +345,9 @@ class _Run:
                 f"{error} The new version is trained, and kept in {self._folder.folder}: when that is mended, give the "
                 "same command again (or resume the job), and only the saving is left."
             ) from error
+        self._whole.report(Progress("Saving the version", 1.0))
+        self._whole.end()
+        return version
 
     def _say(self, line: str) -> None:
         """Write a line into the version's log."""
