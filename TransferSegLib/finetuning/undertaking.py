@@ -187,8 +187,8 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
 def _with_modality(dataset: Dataset, request: FineTuneRequest, cancel: CancelToken | None) -> Dataset:
     """Return the dataset with its modality: as asked for, as it says itself, or as its first scans look.
 
-    A project of corrected cases names none, because the scans come from files that mostly name none. Raises
-    DatasetError for a scan that cannot be read.
+    A project of corrected cases names none where its first case left it in doubt. Raises DatasetError for a scan that
+    cannot be read.
     """
     modality = modality_word(request.modality or dataset.modality)
     if not modality:
