@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.fit.feature_profile import ScanFeatures
 from TransferSegLib.fit.intensities import MODALITY_KEY, modality_problem
-from TransferSegLib.fit.positions import missing_reasons, position_reasons, size_reasons
+from TransferSegLib.fit.positions import missing_reasons, parts_reasons, position_reasons, size_reasons
 from TransferSegLib.fit.profile import FitProfile
 from TransferSegLib.fit.reasons import FEATURES, INTENSITIES, MODALITY, NOTHING_FOUND, Fit, Reason, listed
 from TransferSegLib.fit.shapes import ScanShapes
@@ -22,8 +22,8 @@ _FARTHEST = 3.2
 _SMALL_SCAN_CELLS = 40
 #: Less than this share of a scan's tissue excites the network as in training: most of the scan is another region.
 _LEAST_FAMILIAR = 0.5
-#: Of at least four structures expected, so many found alone confirm nothing.
-_TOO_FEW, _OF = 2, 4
+#: Fewer structures than this share of those expected confirm nothing, where so many are expected.
+_ENOUGH_SHARE, _OF = 0.4, 4
 NO_PROFILE = "sizes and positions of structures, and how the scan looks to the network: the model has no profile"
 NO_FEATURES = "how the scan looks to the network: the model's profile does not hold it"
 
@@ -71,11 +71,13 @@ def structure_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reaso
     """Yield what speaks against the structures found."""
     known = [name for name in shapes.found if name in profile.structures]
     expected = [one for one in profile.structures.values() if one.cases >= 0.9 * profile.cases]
-    if known and len(known) < _TOO_FEW and len(expected) >= _OF:
-        text = f"Only the {listed(known)} was found, of {len(profile.structures)} structures: nothing confirms it."
+    if known and len(expected) >= _OF and len(known) < _ENOUGH_SHARE * len(expected):
+        was, it = ("was", "it") if len(known) == 1 else ("were", "them")
+        text = f"Only the {listed(known)} {was} found, of {len(profile.structures)} structures: nothing confirms {it}."
         yield Reason(NOTHING_FOUND, text, tuple(known))
     yield from position_reasons(shapes, profile)
     yield from size_reasons(shapes, profile)
+    yield from parts_reasons(shapes, profile)
     yield from missing_reasons(shapes, profile)
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from TransferSegLib.fit.profile import PRIOR_MM, FitProfile, Spread
-from TransferSegLib.fit.reasons import MISSING, POSITION, SIZE, Reason, listed
+from TransferSegLib.fit.reasons import MISSING, PARTS, POSITION, SIZE, Reason, listed
 from TransferSegLib.fit.shapes import FoundStructure, ScanShapes
 
 #: Sizes may differ from the mean of the logarithm by so many deviations and a slack (0.8: more than twice).
@@ -17,6 +17,8 @@ _SIZE_DEVIATIONS, _SIZE_SLACK = 3.0, 0.8
 _LONGER_SCAN = 3.0
 #: Positions may differ from the mean by so many deviations and a slack, in mm.
 _POSITION_DEVIATIONS, _POSITION_SLACK_MM = 5.0, 10.0
+#: Parts may be so much farther from the largest one than they were in training, in mm.
+_PARTS_SLACK_MM = 30.0
 #: A structure is missing when it was in this share of the training scans, and its place is in the scan by so many mm.
 _EXPECTED_SHARE, _EXPECTED_MARGIN_MM = 0.9, 20.0
 #: An order that never turns: the mean is so many deviations from 0; it has turned when it is so many mm the other way.
@@ -77,6 +79,20 @@ def missing_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reason]
             missing.append(name)
     if missing:
         yield Reason(MISSING, f"Not found, though the scan should show it: {listed(missing)}.", tuple(missing))
+
+
+def parts_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reason]:
+    """Yield a reason for every structure with parts far farther from its largest one than in training."""
+    for name, found in shapes.found.items():
+        known = profile.structures.get(name)
+        if known is None or known.apart_mm is None:
+            continue
+        far = [part for part in found.parts if part.apart_mm > known.apart_mm + _PARTS_SLACK_MM]
+        if far:
+            what, lie = ("a part", "lies") if len(far) == 1 else (f"{len(far)} parts", "lie up to")
+            ml = sum(part.ml for part in far)
+            text = f"Of the {name} {what} ({ml:.2g} ml) {lie} {far[0].apart_mm:.0f} mm from the rest of it."
+            yield Reason(PARTS, text, (name,))
 
 
 def expected_place(name: str, shapes: ScanShapes, profile: FitProfile) -> np.ndarray | None:

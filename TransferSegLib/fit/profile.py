@@ -23,6 +23,8 @@ PROFILE_VERSION = 1
 #: What is supposed of the spread before any case is seen, worth so many cases: sizes in log ml, positions in mm.
 _PRIOR_CASES = 4.0
 _PRIOR_LOG_ML, PRIOR_MM = 0.5, 25.0
+#: The share of the cases whose parts are taken for ordinary: a network errs in some of its training cases, too.
+_NEARLY_ALL = 0.98
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,38 @@ class Spread:
 
 @dataclass(frozen=True)
 class StructureProfile:
-    """How often a structure was found and cut by the edge of the scan, and the logarithm of its millilitres."""
+    """How often a structure was found and cut by the edge of the scan, and the logarithm of its millilitres.
+
+    ``apart_mm`` is how far in nearly all cases a part of it was from its largest one at most, None where it is unknown.
+    """
 
     cases: int
     cut: int
     log_ml: Spread
+    apart_mm: float | None = None
+
+    def joined(self, other: StructureProfile) -> StructureProfile:
+        """Return the statistics of the cases of both."""
+        known = [one for one in (self.apart_mm, other.apart_mm) if one is not None]
+        return StructureProfile(
+            self.cases + other.cases,
+            self.cut + other.cut,
+            self.log_ml.joined(other.log_ml),
+            max(known) if known else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        entry = {"cases": self.cases, "cut": self.cut, "log_ml": self.log_ml.to_json()}
+        return entry if self.apart_mm is None else entry | {"apart_mm": round(self.apart_mm, 1)}
+
+    @staticmethod
+    def from_json(entry: Any) -> StructureProfile:
+        """Read what ``to_json`` wrote; raises ModelError, or the errors of conversion."""
+        apart_mm = None if entry.get("apart_mm") is None else float(entry["apart_mm"])
+        if apart_mm is not None and not (math.isfinite(apart_mm) and apart_mm >= 0):
+            raise ModelError("The model's entry 'fit' has a distance that cannot be.")
+        return StructureProfile(int(entry["cases"]), int(entry["cut"]), Spread.from_json(entry["log_ml"], 1), apart_mm)
 
     @property
     def usually_cut(self) -> bool:
@@ -127,8 +156,7 @@ class FitProfile:
         for name in names:
             both = [profile.structures[name] for profile in (self, own) if name in profile.structures]
             if both:
-                spread = both[0].log_ml if len(both) == 1 else both[0].log_ml.joined(both[1].log_ml)
-                structures[name] = StructureProfile(sum(b.cases for b in both), sum(b.cut for b in both), spread)
+                structures[name] = both[0] if len(both) == 1 else both[0].joined(both[1])
         pairs: dict[tuple[str, str], Spread] = {}
         for first, second in combinations(names, 2):
             known = (self.position(first, second), own.position(first, second))
@@ -153,10 +181,7 @@ class FitProfile:
         return {
             "version": PROFILE_VERSION,
             "cases": self.cases,
-            "structures": {
-                name: {"cases": one.cases, "cut": one.cut, "log_ml": one.log_ml.to_json()}
-                for name, one in self.structures.items()
-            },
+            "structures": {name: one.to_json() for name, one in self.structures.items()},
             "pairs": [
                 {"first": first, "second": second, **spread.to_json()} for (first, second), spread in self.pairs.items()
             ],
@@ -171,10 +196,7 @@ class FitProfile:
         try:
             if entry["version"] != PROFILE_VERSION:
                 return None
-            structures = {
-                str(name): StructureProfile(int(one["cases"]), int(one["cut"]), Spread.from_json(one["log_ml"], 1))
-                for name, one in entry["structures"].items()
-            }
+            structures = {str(name): StructureProfile.from_json(one) for name, one in entry["structures"].items()}
             pairs = {(str(one["first"]), str(one["second"])): Spread.from_json(one, 3) for one in entry["pairs"]}
             features = FeatureProfile.from_json(entry.get("features"))
             return FitProfile(int(entry["cases"]), structures, pairs, features)
@@ -187,9 +209,10 @@ def _structure(name: str, scans: Sequence[ScanShapes]) -> StructureProfile:
     found = [scan.found[name] for scan in scans if name in scan.found]
     whole = [one for one in found if not one.cut]
     measured = whole if len(whole) >= 0.3 * len(found) else found
-    return StructureProfile(
-        len(found), len(found) - len(whole), Spread.of([(math.log(max(one.ml, 1e-6)),) for one in measured])
-    )
+    spread = Spread.of([(math.log(max(one.ml, 1e-6)),) for one in measured])
+    farthest_mm = [max((part.apart_mm for part in one.parts), default=0.0) for one in found]
+    apart_mm = float(np.quantile(farthest_mm, _NEARLY_ALL))
+    return StructureProfile(len(found), len(found) - len(whole), spread, apart_mm)
 
 
 def _numbers(values: np.ndarray) -> tuple[float, ...]:

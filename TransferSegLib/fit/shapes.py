@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +16,28 @@ if TYPE_CHECKING:
 
 #: A structure that comes so near to the edge of the scan may go on beyond it.
 _EDGE_MM = 3.0
+#: Smaller parts are specks that change nothing.
+_LEAST_PART_ML = 0.1
+#: Voxels that share a face, an edge or a corner belong together.
+_NEIGHBOURS = np.ones((3, 3, 3), bool)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a structure that does not touch its largest one: millilitres, and mm between the boxes of the two."""
+
+    ml: float
+    apart_mm: float
 
 
 @dataclass(frozen=True)
 class FoundStructure:
-    """A structure in a scan: millilitres, centre in mm (LPS), and whether the edge of the scan cuts it."""
+    """A structure in a scan: millilitres, centre in mm (LPS), whether the edge of the scan cuts it, and other parts."""
 
     ml: float
     centre_mm: tuple[float, float, float]
     cut: bool
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,8 +54,11 @@ class ScanShapes:
         return bool(np.all((point_mm >= low) & (point_mm <= high)))
 
 
-def shapes_of(label_map: sitk.Image, label_set: LabelSet) -> ScanShapes:
-    """Return the structures of a label map; one without a voxel is not among them."""
+def shapes_of(label_map: sitk.Image, label_set: LabelSet, in_one_part: Collection[str] = ()) -> ScanShapes:
+    """Return the structures of a label map; one without a voxel is not among them.
+
+    Those ``in_one_part`` are known to be, and parts are not looked for.
+    """
     import SimpleITK as sitk  # a model is described without it
 
     labels = sitk.GetArrayViewFromImage(label_map)
@@ -51,7 +67,11 @@ def shapes_of(label_map: sitk.Image, label_set: LabelSet) -> ScanShapes:
     for structure in label_set:
         box = boxes[structure.label - 1] if structure.label <= len(boxes) else None
         if box is not None:
-            found[structure.name] = _found(label_map, labels[box] == structure.label, box)
+            mask = labels[box] == structure.label
+            one = _found(label_map, mask, box)
+            if structure.name not in in_one_part:
+                one = replace(one, parts=other_parts(mask, label_map.GetSpacing()[::-1]))
+            found[structure.name] = one
     size = label_map.GetSize()
     ends = [(-0.5, length - 0.5) for length in size]
     corners = np.array(
@@ -80,6 +100,27 @@ def _found(label_map: sitk.Image, mask_zyx: np.ndarray, box: tuple[slice, ...]) 
         cut = cut or box[axis].start <= near or box[axis].stop >= label_map.GetSize()[2 - axis] - near
     centre = label_map.TransformContinuousIndexToPhysicalPoint(index)
     return FoundStructure(count * float(np.prod(spacing)) / 1000.0, _point(np.array(centre)), cut)
+
+
+def other_parts(mask_zyx: np.ndarray, spacing_zyx: tuple[float, ...]) -> tuple[Part, ...]:
+    """Return the parts of a mask, except the largest one and specks, the farthest first."""
+    parts, count = ndimage.label(mask_zyx, _NEIGHBOURS)
+    if count < 2:
+        return ()
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    millilitres = sizes * float(np.prod(spacing_zyx)) / 1000.0
+    largest = int(sizes.argmax())
+    boxes = ndimage.find_objects(parts)
+    found = []
+    for number in np.flatnonzero(millilitres >= _LEAST_PART_ML):
+        if number != largest:
+            gaps = [
+                max(0, one.start - main.stop, main.start - one.stop) * side_mm
+                for one, main, side_mm in zip(boxes[number - 1], boxes[largest - 1], spacing_zyx, strict=True)
+            ]
+            found.append(Part(float(millilitres[number]), float(np.linalg.norm(gaps))))
+    return tuple(sorted(found, key=lambda part: -part.apart_mm))
 
 
 def _point(values: np.ndarray) -> tuple[float, float, float]:

@@ -124,7 +124,7 @@ class Segmenter:
         fit = checking.wait(
             lambda: check_fit(
                 scan_reasons(image, description.modality, known_modality),
-                shapes_of(label_map, description.label_set),
+                shapes_of(label_map, description.label_set, description.single_part),
                 description.fit,
                 description.label_set.names,
                 collector.features(known.familiar) if collector is not None and known is not None else None,
@@ -144,7 +144,7 @@ class Segmenter:
         scan = canonical_scan(image, description.spacing_mm, description.intensity, preparing)
         collector = FeatureCollector(scan.intensities_zyx, scan.outside, keep=True)
         label_map = self._label_map(image, scan, predicting, keeping, collector)
-        return shapes_of(label_map, description.label_set), collector
+        return shapes_of(label_map, description.label_set, description.single_part), collector
 
     def _label_map(
         self,
