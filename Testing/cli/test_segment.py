@@ -56,6 +56,18 @@ def test_only_some_structures(tmp_path: Path) -> None:
     assert np.array_equal(one, np.where(every == value, value, 0))
 
 
+def test_a_scan_that_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strict, output = tmp_path / "strict.nii.gz", tmp_path / "marked.nii.gz"
+    # The model is for CT. It is an old one without a profile, and says what it could not check.
+    assert segment(SCANS[0], "--output", strict, "--modality", "MR", "--strict") == 2
+    error = capsys.readouterr().err
+    assert "The scan is an MR, and the model was made for CT." in error and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+    assert segment(SCANS[0], "--output", output, "--modality", "MR") == 0
+    captured = capsys.readouterr()
+    assert "The scan is an MR, and the model was made for CT." in captured.out + captured.err and output.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -75,6 +75,8 @@ def test_what_is_recorded(better: tuple[FineTuned, Path, list[Progress]]) -> Non
     result, library, _ = better
     record = history("tiny", library).find(1).record
     assert record is not None and record.verdict == "better"
+    fit = load_model(find_model("tiny", library)).description.fit
+    assert fit is not None and fit.structures["bright"].cases == 3
     hashes = [
         revision.content_hash for revision in projects.Project(result.undertaking.request.project).state().current
     ]

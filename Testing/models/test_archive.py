@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from TransferSegLib.errors import ModelError
+from TransferSegLib.fit.profile import FitProfile
+from TransferSegLib.fit.shapes import FoundStructure, Part, ScanShapes
 from TransferSegLib.models import archive
 from TransferSegLib.models.archive import export_model
-from TransferSegLib.models.store import load_description, load_model
+from TransferSegLib.models.store import load_description, load_model, set_profile
 
 
 @pytest.fixture
@@ -49,6 +51,18 @@ def test_exported_model_is_the_same(saved: Path, zipped: Path) -> None:
     assert all(torch.equal(values, folder.state_dict[name]) for name, values in archived.state_dict.items())
     assert archived.path == zipped
     assert sorted(entry.name for entry in saved.parent.iterdir()) == ["tiny", "tiny.zip"]
+
+
+def test_the_profile_goes_along(saved: Path) -> None:
+    here = FoundStructure(3.0, (1.0, 2.0, 3.0), False, (Part(0.5, 12.0),))
+    scan = ScanShapes(dict.fromkeys(load_description(saved).label_set.names, here), (0.0,) * 3, (9.0,) * 3)
+    profile = FitProfile.of([scan])
+    weights = (saved / "weights.pt").read_bytes()
+    set_profile(saved, profile)
+    assert (saved / "weights.pt").read_bytes() == weights
+    exported = load_description(export_model(saved, saved.with_name("profiled.zip"))).fit
+    assert exported is not None and exported.to_json() == profile.to_json()
+    assert {one.apart_mm for one in exported.structures.values()} == {12.0}
 
 
 def test_export_is_deterministic(saved: Path, zipped: Path) -> None:

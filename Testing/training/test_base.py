@@ -68,6 +68,9 @@ def test_the_model_describes_itself(tmp_path: Path) -> None:
     assert (description.spacing_mm, description.network.width, description.modality) == (8.0, 2, "CT")
     assert description.provenance.configuration == json.loads(json.dumps(TINY.to_json()))
     assert description.provenance.seed == 5
+    # The fit of scans is judged by the cases that were trained on; so few tell nothing of the deepest maps.
+    assert description.fit is not None and 0 < description.fit.cases <= len(read_dataset(DATA).cases)
+    assert set(description.fit.structures) <= set(description.label_set.names) and description.fit.features is None
     validation = description.metrics["validation"]
     assert validation["cases"] == len(validation["ids"]) >= 1
     training = [report for report in reports if report.stage == "training"]

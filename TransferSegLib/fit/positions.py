@@ -17,8 +17,8 @@ _SIZE_DEVIATIONS, _SIZE_SLACK = 3.0, 0.8
 _LONGER_SCAN = 3.0
 #: Positions may differ from the mean by so many deviations and a slack, in mm.
 _POSITION_DEVIATIONS, _POSITION_SLACK_MM = 5.0, 10.0
-#: Parts may be so much farther from the largest one than they were in training, in mm.
-_PARTS_SLACK_MM = 30.0
+#: Parts may be so much farther from the largest one than they were in training, in mm: more where cases were few.
+_PARTS_SLACK_MM, _PARTS_SLACK_OF_FEW_MM = 30.0, 100.0
 #: A structure is missing when it was in this share of the training scans, and its place is in the scan by so many mm.
 _EXPECTED_SHARE, _EXPECTED_MARGIN_MM = 0.9, 20.0
 #: An order that never turns: the mean is so many deviations from 0; it has turned when it is so many mm the other way.
@@ -87,7 +87,8 @@ def parts_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reason]:
         known = profile.structures.get(name)
         if known is None or known.apart_mm is None:
             continue
-        far = [part for part in found.parts if part.apart_mm > known.apart_mm + _PARTS_SLACK_MM]
+        farthest_mm = known.apart_mm + _PARTS_SLACK_MM + _PARTS_SLACK_OF_FEW_MM / known.cases
+        far = [part for part in found.parts if part.apart_mm > farthest_mm]
         if far:
             what, lie = ("a part", "lies") if len(far) == 1 else (f"{len(far)} parts", "lie up to")
             ml = sum(part.ml for part in far)
