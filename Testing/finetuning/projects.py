@@ -84,7 +84,7 @@ def add_cases(
         labels = sitk.GetImageFromArray(truth)
         labels.CopyInformation(image)
         group = f"patient {number}" if patients is None else patients[index]
-        project.add_case(image, labels, reviewed, structures=BOTH, group=group)
+        project.add_case(image, labels, reviewed, structures=BOTH, group=group, any_modality=True)
     return folder
 
 

@@ -146,10 +146,12 @@ def test_intensities_tell_where_no_modality_is_named(world: Any, tmp_path: Path)
 def test_scans_tell_the_modality_that_a_project_does_not_name(
     world: Any, tmp_path: Path, brighter: tuple[int, int], asked: str | None, modality: str, strategy: str
 ) -> None:
-    """A project of corrected cases never names one; where its scans differ, it stays unknown."""
+    """As those made by earlier versions; where its scans differ, it stays unknown."""
     library = projects.put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
     for number, more in enumerate(brighter):
         project = projects.add_cases(tmp_path / "project", [number + 1], ["bright"], brighter=more)
+    entry = json.loads((project / "dataset.json").read_text(encoding="utf-8"))
+    (project / "dataset.json").write_text(json.dumps(entry | {"modality": ""}), encoding="utf-8")
     assert read_dataset(project).modality == ""
     work = undertake(
         projects.request(project, library, modality=asked, configuration=replace(projects.KNOBS, head_start="auto"))
