@@ -31,7 +31,7 @@ from TransferSegLib.corrections.project_files import IMAGE, JUDGED, LABELS, PRED
 from TransferSegLib.corrections.revisions import ModelReference, ProjectState, RetiredStructure, Revision, now_utc
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
-from TransferSegLib.progress import Stage
+from TransferSegLib.progress import Stage, Task
 from TransferSegLib.scans.notices import notices_of
 from TransferSegLib.scans.read import read_label_map
 from TransferSegLib.structures import LabelSet, Structure
@@ -98,7 +98,7 @@ class CorrectedCase:
             check_case_id(self.case_id)
         reading, hashing = stage.within().split(2, 1)
         scan = read_image(self.image, self.series, reading)
-        image_hash = hashing.wait(lambda: hash_volume(scan))
+        image_hash = hash_volume(scan, hashing)
         stage.step("read the image")
         stage.check()
         first = self.overlap_priority
@@ -180,25 +180,29 @@ def place_case(
     group: str | None,
     incoming: Incoming,
     modality: str = "",
+    task: Task | None = None,
 ) -> tuple[AddedCase, ProjectState]:
     """Write a case's label maps, move its files to their place, and return the state that names them.
 
     The project in ``folder`` is locked; ``state`` is what it holds now, None when it is new. ``group`` is None for the
     group the case has already, or its own id; ``modality`` is the project's where it names none yet. Raises
-    DatasetError when the id is taken by another scan, ScanError and OSError when the files cannot be written.
+    DatasetError when the id is taken by another scan, ScanError and OSError when the files cannot be written, Cancelled
+    from the task.
     """
+    turning, writing, writing_predicted, writing_judged = (task or Task()).split(2, 2, 2, 1)
     case_id, before = _identify(state, folder, submission)
     after, notes = _with_structures(state, folder, submission)
     after = replace(after, dataset=replace(after.dataset, modality=after.dataset.modality or modality))
-    turned = _notes_on_orientation(state, submission, before)
+    turned = turning.wait(partial(_notes_on_orientation, state, submission, before))
     label_set = after.label_set.select(structure.name for structure in submission.structures())
     labels = submission.labels.renumbered(label_set)
-    labels_hash = incoming.write_labels(labels, LABELS, label_set)
+    labels_hash = incoming.write_labels(labels, LABELS, label_set, writing)
     if submission.prediction is not None:
-        incoming.write_labels(submission.prediction.renumbered(label_set), PREDICTION, label_set)
+        predicted = submission.prediction.renumbered(label_set)
+        incoming.write_labels(predicted, PREDICTION, label_set, writing_predicted)
     judged_hash = ""
     if submission.judged is not None:
-        judged_hash = incoming.write_labels(submission.judged, JUDGED, None)
+        judged_hash = incoming.write_labels(submission.judged, JUDGED, None, writing_judged)
     if before is not None:
         (incoming.folder / IMAGE).unlink(missing_ok=True)
     elif not (incoming.folder / IMAGE).is_file():

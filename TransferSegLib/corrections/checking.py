@@ -9,7 +9,7 @@ from TransferSegLib.corrections.revisions import ProjectState, Revision
 from TransferSegLib.datasets.validate import Problem, check_dataset
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.own_files import others_can_read
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
 from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
 
 _OPEN_TO_OTHERS = "other users of this computer can read the project; where they are not meant to:"
@@ -40,7 +40,7 @@ def check_project(
     stage = Stage("Checking revisions", len(state.every_revision), progress, cancel)
     for revision in state.every_revision:
         stage.check()
-        problems += _check_revision(revision, state)
+        problems += _check_revision(revision, state, stage.within(revision.case.id))
         stage.step(revision.case.id)
     broken = {problem.case for problem in problems if problem.severity == "error"}
     if state.current:
@@ -49,15 +49,16 @@ def check_project(
     return problems
 
 
-def _check_revision(revision: Revision, state: ProjectState) -> list[Problem]:
+def _check_revision(revision: Revision, state: ProjectState, task: Task) -> list[Problem]:
     """Return what is wrong with the files of one revision."""
     case = revision.case
     what = f"revision {revision.number}"
     try:
-        scan = read_scan(case.image)
-        if hash_volume(scan) != revision.image_hash:
+        reading, hashing, whole, predicted = task.split(4, 2, 10, 3)
+        scan = read_scan(case.image, task=reading)
+        if hash_volume(scan, hashing) != revision.image_hash:
             return [Problem(case.id, f"{what}: its image is not the one that was saved: {case.image}", "error")]
-        if hash_case(case, state.every_structure) != revision.content_hash:
+        if hash_case(case, state.every_structure, whole) != revision.content_hash:
             return [
                 Problem(
                     case.id,
@@ -67,7 +68,7 @@ def _check_revision(revision: Revision, state: ProjectState) -> list[Problem]:
                 )
             ]
         if revision.prediction is not None:
-            difference = same_geometry(scan, read_label_map(revision.prediction))
+            difference = same_geometry(scan, read_label_map(revision.prediction, task=predicted))
             if difference is not None:
                 return [Problem(case.id, f"{what}: image and prediction do not fit: {difference}", "error")]
     except ScanError as error:

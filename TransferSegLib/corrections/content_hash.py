@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Case
+from TransferSegLib.progress import Task
 from TransferSegLib.scans.read import read_label_map, read_scan
 from TransferSegLib.structures import LabelSet
 
 
-def hash_volume(image: sitk.Image) -> str:
+def hash_volume(image: sitk.Image, task: Task | None = None) -> str:
     """Return the SHA-256 (hexadecimal) of a 3D image's grid and voxel values.
 
     The same for every file format and voxel type that holds the values exactly. Positions count to 0.001 mm and
-    directions to 0.0001, because formats round them.
+    directions to 0.0001, because formats round them. Raises Cancelled from the task.
     """
     digest = sha256()
     geometry = (
@@ -28,7 +30,7 @@ def hash_volume(image: sitk.Image) -> str:
     )
     for what, numbers, decimals in geometry:
         digest.update(f"{what} {_rounded(numbers, decimals)}\n".encode())
-    for plane_yx in sitk.GetArrayViewFromImage(image):
+    for plane_yx in (task or Task()).over(list(sitk.GetArrayViewFromImage(image))):
         digest.update(_plane_bytes(plane_yx))
     return digest.hexdigest()
 
@@ -43,14 +45,23 @@ def hash_content(image_hash: str, labels_hash: str, judged_hash: str, reviewed: 
     return sha256(text.encode()).hexdigest()
 
 
-def hash_case(case: Case, label_set: LabelSet) -> str:
-    """Return the content hash of any dataset's case, read from its files; raises ScanError when one is unreadable."""
+def hash_case(case: Case, label_set: LabelSet, task: Task | None = None) -> str:
+    """Return the content hash of any dataset's case, read from its files.
+
+    Raises ScanError when one is unreadable, Cancelled from the task.
+    """
+    reading, hashing, labels, judged = (task or Task()).split(4, 2, 3, 1)
     return hash_content(
-        hash_volume(read_scan(case.image)),
-        hash_volume(read_label_map(case.labels)),
-        "" if case.judged is None else hash_volume(read_label_map(case.judged)),
+        hash_volume(read_scan(case.image, task=reading), hashing),
+        _hash_labels(case.labels, labels),
+        "" if case.judged is None else _hash_labels(case.judged, judged),
         reviewed_values(case.annotated, label_set),
     )
+
+
+def _hash_labels(path: Path, task: Task) -> str:
+    reading, hashing = task.split(2, 1)
+    return hash_volume(read_label_map(path, task=reading), hashing)
 
 
 def reviewed_values(names: Iterable[str], label_set: LabelSet) -> list[int]:

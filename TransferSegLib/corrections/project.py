@@ -112,7 +112,8 @@ class Project:
     ) -> AddedCase:
         """Add a corrected case, or a new revision of the case that has the same scan; when it returns the disk has it.
 
-        Raises ScanError for files that cannot be read, DatasetError for what does not fit or cannot be saved.
+        Raises ScanError for files that cannot be read, DatasetError for what does not fit or cannot be saved, and
+        Cancelled.
         """
         stage = Stage("Adding a case", 4, progress, cancel)
         known = self._read()
@@ -130,7 +131,8 @@ class Project:
                 stage.check()
                 with self.changing(cancel) as change:
                     state = change.new_or_known if known is None else change.state
-                    added, state = place_case(state, self.folder, submission, group, incoming, modality)
+                    placing = stage.within()
+                    added, state = place_case(state, self.folder, submission, group, incoming, modality, placing)
                     change.save(state)
         finally:
             self.tidy()

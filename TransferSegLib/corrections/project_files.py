@@ -105,24 +105,26 @@ class Incoming:
             writing.wait(write, leave=False)
         except (OSError, RuntimeError) as error:
             raise ScanError(f"{target} cannot be written: {first_line(error)}. Is the disk full?") from error
-        comparing.wait(lambda: _check_copy(target, read_scan, image_hash))
+        _check_copy(target, read_scan, image_hash, comparing)
 
-    def write_labels(self, labels: sitk.Image, name: str, label_set: LabelSet | None) -> str:
+    def write_labels(self, labels: sitk.Image, name: str, label_set: LabelSet | None, task: Task | None = None) -> str:
         """Write a label map with the names of its structures, or a mask (no label set), and return its hash.
 
-        It is read back to compare that. Raises ScanError.
+        It is read back to compare that. Raises ScanError, Cancelled.
         """
         target = self.folder / name
+        writing, hashing, comparing = (task or Task()).split(2, 1, 2)
         if label_set is not None:
-            write_label_map(labels, target, label_set)
+            write_label_map(labels, target, label_set, task=writing)
         try:
             if label_set is None:
-                sitk.WriteImage(without_metadata(labels), str(target), useCompression=True)
+                plain = without_metadata(labels)
+                writing.wait(lambda: sitk.WriteImage(plain, str(target), useCompression=True), leave=False)
             flush_file(target)
         except (OSError, RuntimeError) as error:
             raise ScanError(f"{target} cannot be written: {first_line(error)}. Is the disk full?") from error
-        labels_hash = hash_volume(labels)
-        _check_copy(target, read_label_map, labels_hash)
+        labels_hash = hash_volume(labels, hashing)
+        _check_copy(target, read_label_map, labels_hash, comparing)
         return labels_hash
 
     def move_to(self, case_id: str, number: int) -> Path:
@@ -244,10 +246,11 @@ def without_metadata(image: sitk.Image) -> sitk.Image:
     return copy
 
 
-def _check_copy(path: Path, read: Callable[[Path], sitk.Image], original_hash: str) -> None:
+def _check_copy(path: Path, read: Callable[..., sitk.Image], original_hash: str, task: Task) -> None:
     """Raise ScanError unless a file gives back what was written: ITK does not always notice a full disk."""
     try:
-        same = hash_volume(read(path)) == original_hash
+        reading, hashing = task.split(2, 1)
+        same = hash_volume(read(path, task=reading), hashing) == original_hash
     except ScanError as error:
         raise ScanError(f"{path} cannot be written completely: is the disk full?") from error
     if not same:

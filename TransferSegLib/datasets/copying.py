@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import SimpleITK as sitk
 from TransferSegLib.datasets.pairing import volume_suffix
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.progress import Task
 from TransferSegLib.scans.notices import notices_of
 from TransferSegLib.scans.read import read_label_map, read_scan
 from TransferSegLib.scans.write import write_label_map
@@ -20,24 +20,40 @@ from TransferSegLib.structures import LabelSet
 
 #: Formats in which one file is everything; of the others a copied file would miss its voxels.
 _WHOLE_FILES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
+#: Bytes that are copied before the next look at the cancel token.
+_COPIED_AT_ONCE = 2**22
 
 
-def copy_image(source: Path, folder: Path, id: str, replace: bool = False, notes: list[str] | None = None) -> Path:
+def copy_image(
+    source: Path,
+    folder: Path,
+    id: str,
+    replace: bool = False,
+    notes: list[str] | None = None,
+    task: Task | None = None,
+) -> Path:
     """Copy an image into a folder under its case's id and return the copy.
 
     A format of one file is copied byte for byte; a DICOM folder, or a header with voxels elsewhere, becomes a .nrrd
     file without its metadata, and what reading it has to say is added to ``notes``. Raises DatasetError when it cannot
-    be written or something else is there, ScanError when it cannot be read.
+    be written or something else is there, ScanError when it cannot be read, Cancelled from the task.
     """
+    task = task or Task()
     if volume_suffix(source) in _WHOLE_FILES:
-        return _copy_file(source, folder / f"{id}{volume_suffix(source)}", replace)
-    image = read_scan(source)
+        return _copy_file(source, folder / f"{id}{volume_suffix(source)}", replace, task)
+    reading, writing = task.split(2, 1)
+    image = read_scan(source, task=reading)
     if notes is not None:
         notes += notices_of(image)
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
     target = folder / f"{id}.nrrd"
-    return _write(target, replace, lambda partial: sitk.WriteImage(image, str(partial), useCompression=True))
+
+    def write(partial: Path) -> None:
+        # Quickly, because this cannot be stopped; waited for whatever happens, because its part is removed then.
+        writing.wait(lambda: sitk.WriteImage(image, str(partial), useCompression=True, compressionLevel=1), leave=False)
+
+    return _write(target, replace, write)
 
 
 def copy_label_map(
@@ -48,21 +64,24 @@ def copy_label_map(
     label_set: LabelSet,
     replace: bool = False,
     first: Sequence[str] = (),
+    task: Task | None = None,
 ) -> Path:
     """Copy a label map into a folder under its case's id and return the copy.
 
     With a ``numbering`` (new value by old value; what it does not name becomes background) it is written anew with
     the names of ``label_set``; of its segments that overlap those named in ``first`` win. Raises DatasetError and
-    ScanError as ``copy_image`` does.
+    ScanError as ``copy_image`` does, and Cancelled.
     """
+    task = task or Task()
     suffix = volume_suffix(source)
     if numbering is None and suffix in _WHOLE_FILES:
-        return _copy_file(source, folder / f"{id}{suffix}", replace)
-    labels = read_label_map(source, first=first)
+        return _copy_file(source, folder / f"{id}{suffix}", replace, task)
+    reading, writing = task.split(1, 1)
+    labels = read_label_map(source, first=first, task=reading)
     if numbering is not None:
         labels = _renumbered(labels, numbering)
     target = folder / f"{id}{'.seg.nrrd' if numbering is not None else '.nrrd'}"
-    return _write(target, replace, lambda partial: write_label_map(labels, partial, label_set))
+    return _write(target, replace, lambda partial: write_label_map(labels, partial, label_set, task=writing))
 
 
 def _renumbered(labels: sitk.Image, numbering: Mapping[int, int]) -> sitk.Image:
@@ -76,11 +95,19 @@ def _renumbered(labels: sitk.Image, numbering: Mapping[int, int]) -> sitk.Image:
     return image
 
 
-def _copy_file(source: Path, target: Path, replace: bool) -> Path:
+def _copy_file(source: Path, target: Path, replace: bool, task: Task) -> Path:
     """Copy one file; a file that is already where it should be stays."""
     if target.exists() and target.samefile(source):
         return target
-    return _write(target, replace, lambda partial: shutil.copyfile(source, partial))
+
+    def write(partial: Path) -> None:
+        size = source.stat().st_size
+        with source.open("rb") as here, partial.open("xb") as there:
+            while block := here.read(_COPIED_AT_ONCE):
+                there.write(block)
+                task.at(there.tell() / max(size, 1))
+
+    return _write(target, replace, write)
 
 
 def _write(target: Path, replace: bool, write: Callable[[Path], object]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -91,7 +92,8 @@ def dataset_from_folders(
     The dataset points at the files where they are; with ``copy`` they are copied into ``output`` (and label maps of
     .seg.nrrd files that number their segments differently are given one numbering). Images are read only to be
     copied, label maps also to find what is 'present'. Raises DatasetError that names everything found wrong at once,
-    also when ``output`` holds a ``dataset.json`` already and ``replace`` is not set.
+    also when ``output`` holds a ``dataset.json`` already and ``replace`` is not set. Raises Cancelled: files that are
+    copied stay then, and there is no ``dataset.json``.
     """
     facts = facts or DatasetFacts()
     output = output.resolve()
@@ -112,10 +114,12 @@ def dataset_from_folders(
         stage.check()
         image, labels = pair.image, pair.labels
         if copy:
-            image = copy_image(pair.image, output / "images", pair.id, replace, notes)
-            numbering = numberings.get(pair.labels)
-            first = source.overlap_priority
-            labels = copy_label_map(pair.labels, output / "labels", pair.id, numbering, label_set, replace, first)
+            of_image, of_labels = stage.within(pair.id).split(3, 1)
+            image = copy_image(pair.image, output / "images", pair.id, replace, notes, of_image)
+            numbering, first = numberings.get(pair.labels), source.overlap_priority
+            labels = copy_label_map(
+                pair.labels, output / "labels", pair.id, numbering, label_set, replace, first, of_labels
+            )
             stage.step(pair.id)
         cases.append(Case(pair.id, image, labels, annotated[pair.id], group=groups[pair.id]))
     dataset = Dataset(
@@ -271,10 +275,10 @@ def _present(
     for pair in pairs:
         stage.check()
         try:
-            # The view holds no reference to the image, so the image needs a name.
-            label_map = read_label_map(pair.labels, first=source.overlap_priority)
+            reading, looking = stage.within(pair.id).split(3, 1)
+            label_map = read_label_map(pair.labels, first=source.overlap_priority, task=reading)
             notes += notices_of(label_map)
-            values = np.unique(sitk.GetArrayViewFromImage(label_map)).tolist()
+            values = looking.wait(partial(_values, label_map))
             numbering = numberings.get(pair.labels, {})
             labels = {numbering.get(value, value) for value in values}
             nameless = sorted(labels - set(label_set.label_values))
@@ -286,3 +290,8 @@ def _present(
         stage.step(pair.id)
     _raise_all("Some label maps cannot be used:", problems)
     return present
+
+
+def _values(label_map: sitk.Image) -> list[int]:
+    """Return the values that occur; the view of an image does not keep it alive, so this takes the image."""
+    return list(np.unique(sitk.GetArrayViewFromImage(label_map)).tolist())

@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Case, Dataset, is_safe_id
 from TransferSegLib.errors import ScanError
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
 from TransferSegLib.scans.lattice import to_scan_lattice
 from TransferSegLib.scans.notices import notices_of
 from TransferSegLib.scans.read import read_label_map, read_scan
@@ -47,7 +48,7 @@ def check_dataset(
     first_with: dict[str, Case] = {}
     for case in dataset.cases:
         stage.check()
-        found, digest = _check_case(case, dataset.label_set, dataset.retired_labels)
+        found, digest = _check_case(case, dataset.label_set, dataset.retired_labels, stage.within(case.id))
         problems += found
         twin = first_with.setdefault(digest, case) if digest else case
         if twin.group != case.group and twin.image != case.image:
@@ -123,7 +124,7 @@ def _check_listing(dataset: Dataset) -> list[Problem]:
     return problems
 
 
-def _check_case(case: Case, label_set: LabelSet, retired: frozenset[int]) -> tuple[list[Problem], str]:
+def _check_case(case: Case, label_set: LabelSet, retired: frozenset[int], task: Task) -> tuple[list[Problem], str]:
     """Return the problems of one case, and a digest of its image ('' when it cannot be read)."""
     unknown = [name for name in case.annotated if label_set.find(name) is None]
     problems = [_error(case, f"'{name}' is annotated but is not a structure of the dataset") for name in unknown]
@@ -133,24 +134,33 @@ def _check_case(case: Case, label_set: LabelSet, retired: frozenset[int]) -> tup
         return [*problems, _error(case, f"the image and the label map are the same file: {case.image}")], ""
     image = labels = None
     digest = ""
+    reading, hashing, reading_labels, checking, judging = task.split(4, 1, 3, 2, 2)
     try:
-        image = read_scan(case.image)
-        digest = hashlib.blake2b(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).data).hexdigest()
+        image = read_scan(case.image, task=reading)
+        digest = _digest(image, hashing)
     except ScanError as error:
         problems.append(_error(case, f"image: {error}"))
     if image is not None:
         problems += [_warning(case, line) for line in notices_of(image)]
     try:
-        labels = read_label_map(case.labels)
+        labels = read_label_map(case.labels, task=reading_labels)
     except ScanError as error:
         problems.append(_error(case, f"label map: {error}"))
     if labels is not None:
         labels, misfits = _on_grid(case, "label map", image, labels)
         problems += [*misfits, *(_warning(case, line) for line in notices_of(labels))]
-        problems += _check_labels(case, labels, label_set, retired)
+        problems += checking.wait(partial(_check_labels, case, labels, label_set, retired))
     if case.judged is not None:
-        problems += _check_judged(case, image if image is not None else labels)
+        problems += _check_judged(case, image if image is not None else labels, judging)
     return problems, digest
+
+
+def _digest(image: sitk.Image, task: Task) -> str:
+    """Return a digest of an image's voxels."""
+    digest = hashlib.blake2b()
+    for plane_yx in task.over(list(sitk.GetArrayViewFromImage(image))):
+        digest.update(np.ascontiguousarray(plane_yx).data)
+    return digest.hexdigest()
 
 
 def _on_grid(
@@ -165,11 +175,11 @@ def _on_grid(
         return image, [_error(case, f"image and {what} do not fit: {error}")]
 
 
-def _check_judged(case: Case, reference: sitk.Image | None) -> list[Problem]:
+def _check_judged(case: Case, reference: sitk.Image | None, task: Task) -> list[Problem]:
     """Return the problems of the mask of judged voxels."""
     assert case.judged is not None
     try:
-        judged = read_label_map(case.judged)
+        judged = read_label_map(case.judged, task=task)
     except ScanError as error:
         return [_error(case, f"mask of judged voxels: {error}")]
     judged, problems = _on_grid(case, "mask of judged voxels", reference, judged, may_drop=True)

@@ -250,6 +250,7 @@ class _Run:
                 Tail(self._parent.network(), self._configuration.tail),
                 self._device,
                 self._configuration.seed,
+                self._cancel,
             )
             network.load_state_dict(state)
             self._state["starts"] = [asdict(start) for start in starts]
@@ -289,7 +290,7 @@ class _Run:
         sampler = PatchSampler(self._training, self._change.label_set.mirrored_channels(), rules)
         held = None
         if self._holding is not None:
-            held = held_by_parent(self._parent.network(), self._holding, knobs, self._device)
+            held = held_by_parent(self._parent.network(), self._holding, knobs, self._device, self._cancel)
         trainer = Trainer(network, sampler, rules, self._device, held)
         if self._state["trainer"]:
             trainer.restore(self._state["trainer"])
@@ -300,7 +301,7 @@ class _Run:
             self._validate(trainer, knobs.strategy == "finetune")
             while clock.done(trainer.step) < 1.0 and self._state["waited"] < knobs.patience:
                 stage.check()
-                report = trainer.train_step(clock.rate(trainer.step, knobs.rate, knobs.warm_up))
+                report = trainer.train_step(clock.rate(trainer.step, knobs.rate, knobs.warm_up), self._cancel)
                 self._report("full", report, stage)
                 self._validate(trainer, report.step % knobs.validate_every == 0)
                 if report.step % knobs.checkpoint_every == 0:

@@ -194,7 +194,7 @@ def cache_features(
     As many patches a case as fit into ``cache_bytes``, at most ``patches_per_case`` (None: the configuration's).
     ``enough``, asked after each round of one patch a case, ends the work early. Beyond ``memory_bytes`` the features
     go to a temporary file in ``folder`` (None: the system's). Raises TrainingError when not even one patch a case
-    fits, Cancelled between two patches.
+    fits, Cancelled between two layers of the network.
     """
     rounds = min(patches_per_case or configuration.patches_per_case, _rounds(parent, cases, change, configuration))
     patch_bytes = bytes_of_patch(parent.width, change, configuration)
@@ -203,7 +203,7 @@ def cache_features(
     dtype = torch.float16 if device.dtype == torch.float16 else torch.bfloat16
     shape = (side, side, side, channels_at(configuration.tail, parent.width))
     maps = _Maps(shape, dtype, (folder or Path(tempfile.gettempdir())) if on_disk else None)
-    maker = _EntryMaker(parent, change, configuration, device, maps)
+    maker = _EntryMaker(parent, change, configuration, device, maps, cancel)
     samplers = [patch_sampler(case, change, configuration) for case in cases]
     stage = Stage("Computing features", rounds * len(cases), progress, cancel)
     entries = []
@@ -245,8 +245,9 @@ class _EntryMaker:
         configuration: FineTuningConfiguration,
         device: Device,
         maps: _Maps,
+        cancel: CancelToken | None,
     ) -> None:
-        self._frozen = frozen_part(parent, configuration.tail, device)
+        self._frozen = frozen_part(parent, configuration.tail, device, cancel)
         self._tail = Tail(parent, configuration.tail).to(torch.device(device.torch_name))
         self._holding = Holding(change) if configuration.distillation > 0 else None
         self._device = device

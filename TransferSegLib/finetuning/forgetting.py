@@ -53,7 +53,7 @@ def measure_forgetting(
 ) -> tuple[StructureFate, ...]:
     """Predict whole cases with both networks and return the fate of each structure (or merged, split group of them).
 
-    Only judged voxels count. Raises Cancelled between two predictions.
+    Only judged voxels count. Raises Cancelled, also within a prediction.
     """
     groups = change.groups()[1:]
     before: list[list[float]] = [[] for _ in groups]
@@ -61,12 +61,17 @@ def measure_forgetting(
     agreement: list[list[float]] = [[] for _ in groups]
     stage = Stage("Looking for what was forgotten", len(cases), progress, cancel)
     for case in cases:
-        stage.check()
+        by_old, by_adapted, comparing = stage.within(case.id).split(5, 5, 1)
         scan = case.intensities.astype(np.float32)
-        old = label_volume(parent, scan, case.outside, device=device, cancel=cancel)
-        new = label_volume(adapted, scan, case.outside, device=device, cancel=cancel)
+        old, new = (
+            label_volume(
+                network, scan, case.outside, device=device, progress=predicting.progress, cancel=predicting.cancel
+            )
+            for network, predicting in ((parent, by_old), (adapted, by_adapted))
+        )
         judged = np.ones(old.shape, bool) if case.judged is None else case.judged
         for number, group in enumerate(groups):
+            comparing.at(number / len(groups))
             by_parent = np.isin(old, group.parent)
             by_new = np.isin(new, group.new)
             flags = case.annotated[list(group.new)]

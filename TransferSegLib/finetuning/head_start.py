@@ -19,6 +19,7 @@ from scipy import ndimage, special
 from TransferSegLib.finetuning.features import CachedPatch, FeatureCache
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.finetuning.tail import Tail
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.segmenting.devices import Device
 
 #: Strength of the ridge on standardised features; the losses are means over the voxels.
@@ -61,14 +62,17 @@ def start_fresh_channels(
     tail: Tail,
     device: Device,
     seed: int,
+    cancel: CancelToken | None = None,
 ) -> tuple[ChannelStart, ...]:
     """Give the fresh channels of ``state`` their weights, in place, and return how each starts.
 
     ``tail`` holds the parent's last convolutions. A structure without a voxel in the cache gets a channel that stays
-    silent (zero weights, a bias below all others). Deterministic: voxels are drawn by ``seed``.
+    silent (zero weights, a bias below all others). Deterministic: voxels are drawn by ``seed``. Raises Cancelled; then
+    ``state`` is as it was.
     """
     fresh = change.fresh_channels
-    samples = _sample(cache, fresh, tail, device, seed)
+    task = Task("", None, cancel)
+    samples = _sample(cache, fresh, tail, device, seed, task)
     weights = state["head.weight"].flatten(1).double().numpy()
     biases = state["head.bias"].double().numpy()
     parents = parent_state["head.weight"].flatten(1).double().numpy(), parent_state["head.bias"].double().numpy()
@@ -84,7 +88,7 @@ def start_fresh_channels(
                 continue
             others = [c for c in range(change.label_set.classes) if c != channel and (c not in fresh or c in starts)]
             offset = special.logsumexp(sample.features @ weights[others].T + biases[others], axis=1)
-            weights[channel], biases[channel], start = _best_start(sample, offset, parents, change, name)
+            weights[channel], biases[channel], start = _best_start(sample, offset, parents, change, name, task)
             starts[channel] = start
     shape = state["head.weight"].shape
     state["head.weight"] = torch.from_numpy(weights).to(state["head.weight"].dtype).reshape(shape)
@@ -102,10 +106,12 @@ def start_at_random(state: dict[str, torch.Tensor], fresh: Sequence[int], seed: 
         state["head.bias"][channel] = 0.0
 
 
-def fit_channel(sample: VoxelSample, offset: np.ndarray, ridge: float = _RIDGE) -> tuple[np.ndarray, float]:
+def fit_channel(
+    sample: VoxelSample, offset: np.ndarray, ridge: float = _RIDGE, task: Task | None = None
+) -> tuple[np.ndarray, float]:
     """Return weights (K) and bias that minimise cross-entropy against the other channels, plus a ridge.
 
-    ``offset`` (n): logarithm of the summed exponentials of the other channels' logits.
+    ``offset`` (n): logarithm of the summed exponentials of the other channels' logits. Raises Cancelled from the task.
     """
     means = sample.shares @ sample.features
     spreads = np.sqrt(sample.shares @ np.square(sample.features - means))
@@ -113,15 +119,15 @@ def fit_channel(sample: VoxelSample, offset: np.ndarray, ridge: float = _RIDGE) 
     scaled = (sample.features[:, alive] - means[alive]) / spreads[alive]
     design = np.column_stack([scaled, np.ones(len(scaled))])
     penalty = np.append(np.full(scaled.shape[1], ridge), 0.0)
-    solution = _newton(design, sample, offset, penalty)
+    solution = _newton(design, sample, offset, penalty, task)
     weights = np.zeros(sample.features.shape[1])
     weights[alive] = solution[:-1] / spreads[alive]
     return weights, float(solution[-1] - weights @ means)
 
 
-def fit_bias(sample: VoxelSample, logits: np.ndarray, offset: np.ndarray) -> float:
+def fit_bias(sample: VoxelSample, logits: np.ndarray, offset: np.ndarray, task: Task | None = None) -> float:
     """Return the bias that, added to given logits (n), minimises cross-entropy against the other channels."""
-    return float(_newton(np.ones((len(logits), 1)), sample, offset - logits, np.zeros(1))[0])
+    return float(_newton(np.ones((len(logits), 1)), sample, offset - logits, np.zeros(1), task)[0])
 
 
 def cross_entropy(sample: VoxelSample, logits: np.ndarray, offset: np.ndarray) -> float:
@@ -130,7 +136,9 @@ def cross_entropy(sample: VoxelSample, logits: np.ndarray, offset: np.ndarray) -
     return float(sample.shares @ np.logaddexp(0.0, margins))
 
 
-def _newton(design: np.ndarray, sample: VoxelSample, offset: np.ndarray, penalty: np.ndarray) -> np.ndarray:
+def _newton(
+    design: np.ndarray, sample: VoxelSample, offset: np.ndarray, penalty: np.ndarray, task: Task | None
+) -> np.ndarray:
     """Minimise a penalised logistic loss over linear logits ``design @ x``; steps are halved until it falls."""
     target = sample.is_structure.astype(np.float64)
 
@@ -143,6 +151,8 @@ def _newton(design: np.ndarray, sample: VoxelSample, offset: np.ndarray, penalty
     solution[-1] = float(sample.shares @ offset) + np.log(share / (1 - share))
     current = loss(solution)
     for _ in range(_NEWTON_STEPS):
+        if task is not None:
+            task.check()
         probability = special.expit(design @ solution - offset)
         gradient = design.T @ (sample.shares * (probability - target)) + penalty * solution
         curvature = (design * (sample.shares * probability * (1 - probability))[:, None]).T @ design
@@ -167,15 +177,16 @@ def _best_start(
     parents: tuple[np.ndarray, np.ndarray],
     change: LabelChange,
     name: str,
+    task: Task,
 ) -> tuple[np.ndarray, float, ChannelStart]:
     """Return weights, bias and description of the better of the fit and the parent's best channel."""
-    weights, bias = fit_channel(sample, offset)
+    weights, bias = fit_channel(sample, offset, task=task)
     fit_loss = cross_entropy(sample, sample.features @ weights + bias, offset)
     copies = []
     for channel, parent_name in enumerate(change.parent.names, start=1):
         row, old_bias = parents[0][channel], parents[1][channel]
         logits = sample.features @ row + old_bias
-        shift = fit_bias(sample, logits, offset)
+        shift = fit_bias(sample, logits, offset, task)
         copies.append((cross_entropy(sample, logits + shift, offset), parent_name, row, float(old_bias + shift)))
     copy_loss, parent_name, row, copy_bias = min(copies, key=lambda copy: copy[0])
     if copy_loss < fit_loss:
@@ -185,13 +196,14 @@ def _best_start(
 
 @torch.no_grad()
 def _sample(
-    cache: FeatureCache, channels: Sequence[int], tail: Tail, device: Device, seed: int
+    cache: FeatureCache, channels: Sequence[int], tail: Tail, device: Device, seed: int, task: Task
 ) -> dict[int, VoxelSample]:
     """Draw voxels for every channel from all patches in which it is annotated."""
     drawn: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {channel: [] for channel in channels}
     place = torch.device(device.torch_name)
     tail = tail.to(place)
     for number in range(len(cache)):
+        task.check()
         patch = cache.patch(number)
         chosen = {c: choose_voxels(patch, c, np.random.default_rng([seed, number, c])) for c in channels}
         if not any(part is not None for part in chosen.values()):

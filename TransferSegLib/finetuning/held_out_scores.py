@@ -19,7 +19,7 @@ from TransferSegLib.evaluation.overlap import dice
 from TransferSegLib.evaluation.scores import Score, score_case
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.models.store import Model
-from TransferSegLib.progress import CancelToken, ProgressCallback
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.scans.read import read_label_map_on, read_mask, read_scan
 from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.segmenting.parts import keep_largest_part
@@ -31,6 +31,10 @@ from TransferSegLib.training.cases import PreparedCase
 OWN_GRID, CANONICAL_GRID = "the scans' own grid", "the model's grid"
 #: Beyond so many voxels in a scan, labels and surfaces on its own grid take longer than the network.
 _MOST_VOXELS = 4e7
+#: Their shares of the progress of a held-out case, roughly.
+_PREDICTING_AND_COMPARING = 5, 1
+#: Label values (zyx), what they mean, the spacing (zyx, mm), the judged voxels (None: all).
+_Reference = tuple[np.ndarray, LabelSet, tuple[float, float, float], np.ndarray | None]
 
 
 def affordable_grid(cases: Iterable[PreparedCase]) -> str:
@@ -131,7 +135,7 @@ class HeldOutScorer:
         self, prepared: PreparedCase, case_id: str, progress: ProgressCallback | None, cancel: CancelToken | None
     ) -> np.ndarray:
         """Return the parent's prediction of a case (zyx, on the chosen grid) in the new label values."""
-        values = self._predict(self._parent, prepared, case_id, progress, cancel)
+        values = self._predict(self._parent, prepared, case_id, Task("Segmenting", progress, cancel))
         names = self._change.parent.names
         if self._grid == OWN_GRID:
             meaning = {structure.name: structure.label for structure in self._change.parent}
@@ -150,17 +154,29 @@ class HeldOutScorer:
     ) -> CaseComparison:
         """Return the scores of a case; ``by_parent`` is ``parent_answer``, None when the parent knows nothing of it.
 
-        Raises DatasetError naming a case whose files cannot be used, and Cancelled between tiles.
+        Raises DatasetError naming a case whose files cannot be used, and Cancelled.
         """
-        by_candidate = self._predict(candidate, prepared, case_id, progress, cancel)
-        return self.compared(by_candidate, prepared, case_id, by_parent)
+        predicting, comparing = Task("Segmenting", progress, cancel).split(*_PREDICTING_AND_COMPARING)
+        by_candidate = self._predict(candidate, prepared, case_id, predicting)
+        return self.compared(by_candidate, prepared, case_id, by_parent, comparing)
 
     def compared(
-        self, by_candidate: np.ndarray, prepared: PreparedCase, case_id: str, by_parent: np.ndarray | None
+        self,
+        by_candidate: np.ndarray,
+        prepared: PreparedCase,
+        case_id: str,
+        by_parent: np.ndarray | None,
+        task: Task | None = None,
     ) -> CaseComparison:
         """Return the scores of predictions, see ``compare``; ``by_candidate`` is changed."""
-        case = self._dataset.case(case_id)
-        reference, label_set, spacing_zyx_mm, judged = self._reference(case, prepared)
+        reading, scoring = (task or Task()).split(1, 1)
+        reference = self._reference(self._dataset.case(case_id), prepared, reading)
+        return scoring.wait(lambda: self._scored(by_candidate, prepared, reference, by_parent), 10.0)
+
+    def _scored(
+        self, by_candidate: np.ndarray, prepared: PreparedCase, on_grid: _Reference, by_parent: np.ndarray | None
+    ) -> CaseComparison:
+        reference, label_set, spacing_zyx_mm, judged = on_grid
         new = self._change.label_set
         names = [name for channel, name in enumerate(new.names, start=1) if prepared.annotated[channel]]
 
@@ -183,40 +199,34 @@ class HeldOutScorer:
         by_largest = scores(by_candidate, new, fresh) if fresh else {}
         return CaseComparison(prepared.id, parent_scores, by_all, agreement, by_largest)
 
-    def _predict(
-        self,
-        model: Model,
-        prepared: PreparedCase,
-        case_id: str,
-        progress: ProgressCallback | None,
-        cancel: CancelToken | None,
-    ) -> np.ndarray:
+    def _predict(self, model: Model, prepared: PreparedCase, case_id: str, task: Task) -> np.ndarray:
         """Return label values (own grid) or channels (canonical grid) of a case, zyx."""
         if self._grid == CANONICAL_GRID:
             scan = prepared.intensities.astype(np.float32)
             return label_volume(
-                model.network(), scan, prepared.outside, device=self._device, progress=progress, cancel=cancel
+                model.network(), scan, prepared.outside, device=self._device, progress=task.progress, cancel=task.cancel
             )
         if self._segmenters is None or self._segmenters[0] is not model:
             self._segmenters = (model, Segmenter(model, self._device.torch_name))
         try:
-            image = read_scan(self._dataset.case(case_id).image, cancel=cancel)
-            segmentation = self._segmenters[1].segment(image, None, progress, cancel)
+            reading, segmenting = task.split(1, 10)
+            image = read_scan(self._dataset.case(case_id).image, task=reading)
+            segmentation = self._segmenters[1].segment_within(segmenting, image)
         except ScanError as error:
             raise DatasetError(f"Case {case_id}: {error}") from error
         return sitk.GetArrayFromImage(segmentation.label_map)
 
-    def _reference(
-        self, case: Case, prepared: PreparedCase
-    ) -> tuple[np.ndarray, LabelSet, tuple[float, float, float], np.ndarray | None]:
+    def _reference(self, case: Case, prepared: PreparedCase, task: Task) -> _Reference:
         """Return the labels of a case, what they mean, the spacing (zyx, mm) and the judged voxels on the grid."""
         if self._grid == CANONICAL_GRID:
             spacing_mm = prepared.grid.spacing_mm
             numbered = self._change.label_set.with_labels_numbered()
             return prepared.labels, numbered, (spacing_mm, spacing_mm, spacing_mm), prepared.judged
         try:
-            labels = read_label_map_on(read_scan(case.image), case.labels)
-            judged = None if case.judged is None else read_mask(case.judged, labels)
+            reading, reading_labels, reading_judged = task.split(3, 2, 1)
+            scan = read_scan(case.image, task=reading)
+            labels = read_label_map_on(scan, case.labels, task=reading_labels)
+            judged = None if case.judged is None else read_mask(case.judged, labels, reading_judged)
         except ScanError as error:
             raise DatasetError(f"Case {case.id}: {error}") from error
         x, y, z = labels.GetSpacing()

@@ -24,7 +24,7 @@ from TransferSegLib.finetuning.tail import input_side
 from TransferSegLib.finetuning.time_plan import Speeds
 from TransferSegLib.finetuning.undertaking import Undertaking
 from TransferSegLib.network.unet import UNet3D, initialise
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
 from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.training.cases import PreparedCase, prepare_case
 from TransferSegLib.training.patches import PatchSampler
@@ -53,7 +53,9 @@ def measure_speeds(
     case = _median_case(work)
     spacing_mm, rule = knobs.preparation(work.parent.description)
     read_s, prepared = timed.once(
-        lambda: prepare_case(dataset.case(case), dataset.label_set, change.label_set, spacing_mm, rule)
+        lambda: prepare_case(
+            dataset.case(case), dataset.label_set, change.label_set, spacing_mm, rule, Task("", None, cancel)
+        )
     )
     if not prepared.voxels:
         raise TrainingError(
@@ -72,7 +74,7 @@ def measure_speeds(
             tail_step_s = timed.repeated(lambda: trainer.train_step(knobs.tail_rate), 4)
     stage.step()
     stage.check()
-    full_step_s = _full_step_s(work, prepared, device, timed) if knobs.steps else 0.0
+    full_step_s = _full_step_s(work, prepared, device, timed, cancel) if knobs.steps else 0.0
     stage.step()
     stage.check()
     predict_s, score_s = _prediction(work, case, prepared, device, timed, feature_s or full_step_s, cancel)
@@ -168,7 +170,9 @@ def _holding(work: Undertaking, strategy: str) -> Holding | None:
     return Holding(work.change) if work.configuration.distillation > 0 and strategy != SCRATCH else None
 
 
-def _full_step_s(work: Undertaking, prepared: PreparedCase, device: Device, timed: _Timer) -> float:
+def _full_step_s(
+    work: Undertaking, prepared: PreparedCase, device: Device, timed: _Timer, cancel: CancelToken | None
+) -> float:
     """Return the seconds of a step of all layers."""
     knobs = work.configuration
     strategy = SCRATCH if knobs.strategy == SCRATCH else FINETUNE
@@ -176,9 +180,9 @@ def _full_step_s(work: Undertaking, prepared: PreparedCase, device: Device, time
     sampler = PatchSampler([prepared], work.change.label_set.mirrored_channels(), rules)
     holding, held = _holding(work, strategy), None
     if holding is not None:
-        held = held_by_parent(work.parent.network(), holding, knobs, device)
+        held = held_by_parent(work.parent.network(), holding, knobs, device, cancel)
     trainer = Trainer(_network(work, strategy), sampler, rules, device, held)
-    return timed.repeated(lambda: trainer.train_step(rules.learning_rate), 2)
+    return timed.repeated(lambda: trainer.train_step(rules.learning_rate, cancel), 2)
 
 
 def _prediction(
@@ -201,6 +205,8 @@ def _prediction(
     scorer = HeldOutScorer(work.parent, work.change, work.dataset, device, grid, work.request.tolerance_mm)
     predict_s, answer = timed.once(lambda: scorer.parent_answer(prepared, case, None, cancel))
     score_s, _ = timed.once(
-        lambda: scorer.compared(answer.copy(), prepared, case, answer if scorer.parent_knows else None)
+        lambda: scorer.compared(
+            answer.copy(), prepared, case, answer if scorer.parent_knows else None, Task("", None, cancel)
+        )
     )
     return predict_s, score_s

@@ -16,7 +16,9 @@ from TransferSegLib.finetuning.features import FeatureCache
 from TransferSegLib.finetuning.holding import Holding
 from TransferSegLib.finetuning.tail import Tail
 from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.progress import CancelToken
 from TransferSegLib.segmenting.devices import Device
+from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.losses import marginal_loss
 from TransferSegLib.training.optimiser import MuonWithAdamW
 from TransferSegLib.training.trainer import Batch, FurtherLoss, StepReport
@@ -168,7 +170,11 @@ class TailTrainer:
 
 
 def held_by_parent(
-    parent: UNet3D, holding: Holding, configuration: FineTuningConfiguration, device: Device
+    parent: UNet3D,
+    holding: Holding,
+    configuration: FineTuningConfiguration,
+    device: Device,
+    cancel: CancelToken | None = None,
 ) -> FurtherLoss:
     """Return the loss that holds unannotated structures to the parent's predictions on the same padded patches."""
     place = torch.device(device.torch_name)
@@ -180,7 +186,8 @@ def held_by_parent(
             return logits.new_zeros((), dtype=torch.float32)
         with torch.no_grad(), torch.autocast(place.type, device.dtype, enabled=device.dtype != torch.float32):
             scans = batch.scans.contiguous(memory_format=torch.channels_last_3d)
-            teacher = holding.teacher(parent(scans, padded=True))
+            with interruptible(parent, cancel):
+                teacher = holding.teacher(parent(scans, padded=True))
         counted = torch.zeros(logits.shape[2:], dtype=torch.bool, device=place)
         counted[inner, inner, inner] = True
         return configuration.distillation * holding.loss(

@@ -14,7 +14,7 @@ from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.fit.shapes import ScanShapes, shapes_of
 from TransferSegLib.models.description import ModelDescription
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.scans.read import read_label_map
 from TransferSegLib.structures import LabelSet
 
@@ -39,19 +39,17 @@ def survey_cases(dataset: Dataset, cancel: CancelToken | None = None) -> dict[st
     """Read every label map once; raises DatasetError naming a case that cannot be read, and Cancelled."""
     found = {}
     for case in dataset.cases:
-        if cancel is not None:
-            cancel.check()
-        found[case.id] = _survey_case(case, dataset.label_set)
+        found[case.id] = _survey_case(case, dataset.label_set, Task("", None, cancel))
     return found
 
 
-def _survey_case(case: Case, label_set: LabelSet) -> CaseSurvey:
+def _survey_case(case: Case, label_set: LabelSet, task: Task) -> CaseSurvey:
     try:
-        labels = read_label_map(case.labels)
+        labels = read_label_map(case.labels, task=task)
     except ScanError as error:
         raise DatasetError(f"Case {case.id}: {error}") from error
     annotated = {one.name for one in map(label_set.find, case.annotated) if one is not None}
-    shapes = shapes_of(labels, label_set)
+    shapes = task.wait(lambda: shapes_of(labels, label_set))
     shapes = replace(shapes, found={name: one for name, one in shapes.found.items() if name in annotated})
     volume_mm3 = float(np.prod(labels.GetSpacing()) * np.prod(labels.GetSize(), dtype=float))
     return CaseSurvey(tuple(shapes.found), volume_mm3, shapes)

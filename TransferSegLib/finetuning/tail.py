@@ -16,7 +16,9 @@ from torch.nn import functional
 from TransferSegLib.finetuning.names import LAST_PAIR
 from TransferSegLib.network.geometry import MARGIN
 from TransferSegLib.network.unet import ConvolutionPair, UNet3D
+from TransferSegLib.progress import CancelToken
 from TransferSegLib.segmenting.devices import Device
+from TransferSegLib.training.interruption import interruptible
 
 #: A function from scans (N, 1, z, y, x) to the maps that enter the tail, in the device's precision.
 FrozenPart = Callable[[torch.Tensor], torch.Tensor]
@@ -53,10 +55,11 @@ def channels_at(cut: str, width: int) -> int:
     return 6 * width if cut == LAST_PAIR else 2 * width
 
 
-def frozen_part(network: UNet3D, cut: str, device: Device) -> FrozenPart:
+def frozen_part(network: UNet3D, cut: str, device: Device, cancel: CancelToken | None = None) -> FrozenPart:
     """Return the part of the network before the cut, with a copy of its weights in the device's precision.
 
     Maps are computed with all their context, as in predicting: scans of legal sides s give maps of s - 2 * (44 - h).
+    It raises Cancelled between two layers once ``cancel`` asks for it.
     """
     body = copy.deepcopy(network).to(torch.device(device.torch_name), device.dtype).eval()
     for parameter in body.parameters():
@@ -67,8 +70,9 @@ def frozen_part(network: UNet3D, cut: str, device: Device) -> FrozenPart:
     @torch.no_grad()
     def run(scan: torch.Tensor) -> torch.Tensor:
         scan = scan.to(torch.device(device.torch_name), device.dtype).contiguous(memory_format=device.memory_format)
-        maps = body.features_before_last_pair(scan)
-        return maps if cut == LAST_PAIR else functional.relu(first(maps))
+        with interruptible(body, cancel):
+            maps = body.features_before_last_pair(scan)
+            return maps if cut == LAST_PAIR else functional.relu(first(maps))
 
     return run
 

@@ -25,7 +25,7 @@ from TransferSegLib.models.locate import find_bundled_model, find_library_model,
 from TransferSegLib.models.store import Model, check_weights, load_description, load_model
 from TransferSegLib.models.versions_record import ModelReference
 from TransferSegLib.models.versions_state import split_version
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.scans.modality import guess_modality, modality_word
 from TransferSegLib.scans.read import read_scan
 from TransferSegLib.version import code_version
@@ -140,7 +140,7 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
     """Read project and parent and return what is to be done, before anything takes long.
 
     Raises DatasetError for a project without usable cases, ModelError for a parent or a name that cannot be used,
-    TrainingError for structures that do not fit.
+    TrainingError for structures that do not fit, and Cancelled.
     """
     library = _library(request)
     parent_path = find_model(request.model, request.library)
@@ -161,11 +161,11 @@ def undertake(request: FineTuneRequest, cancel: CancelToken | None = None) -> Un
     notes += more_notes
     hashes = {}
     for case in dataset.cases:
-        if cancel is not None:
-            cancel.check()
         known_hash = case.extra.get("content_hash")
         try:
-            hashes[case.id] = known_hash if isinstance(known_hash, str) else hash_case(case, whole.label_set)
+            if not isinstance(known_hash, str):
+                known_hash = hash_case(case, whole.label_set, Task("", None, cancel))
+            hashes[case.id] = known_hash
         except ScanError as error:
             raise DatasetError(f"Case {case.id}: {error}") from error
     return Undertaking(

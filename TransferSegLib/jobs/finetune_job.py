@@ -32,6 +32,6 @@ def run_finetune(request: JobRequest, folder: Path, progress: ProgressCallback, 
     return result | {"report": text}
 
 
-#: A tile of a large scan, after which the work looks whether to stop, can take many seconds; a hard end costs that
+#: The work looks several times a second whether to stop, and then writes a checkpoint. A hard end costs that
 #: prediction, or the training steps since the last checkpoint.
-FINETUNE = Kind(run_finetune, grace_s=1.5)
+FINETUNE = Kind(run_finetune, grace_s=4.0)
