@@ -130,7 +130,7 @@ def test_export_that_is_interrupted_keeps_the_old_archive(
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(zipfile.ZipFile, "writestr", interrupted)
+    monkeypatch.setattr(zipfile.ZipFile, "open", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_model(saved, zipped, overwrite=True)
     monkeypatch.undo()

@@ -163,7 +163,7 @@ def test_library_that_cannot_be_written(
     import_model(zipped, folder)
     before = contents(folder)
 
-    def refuse(path: Path, content: bytes) -> None:
+    def refuse(path: Path, content: bytes, *more: object) -> None:
         path.write_bytes(content[:100])
         raise OSError(number, os.strerror(number))
 

@@ -73,7 +73,7 @@ def test_failed_fetch_leaves_a_part_and_no_model(folder: Path, server: Server) -
 def test_import_that_fails_keeps_what_was_fetched(
     folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, content: bytes, *more: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(store, "_write", full)

@@ -190,7 +190,7 @@ def test_a_first_saving_that_is_interrupted_leaves_nothing(
 def test_full_disk_is_a_model_error(
     saved: Path, description: ModelDescription, state_dict: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, content: bytes, *more: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store, "_write", full)

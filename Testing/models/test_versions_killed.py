@@ -198,10 +198,10 @@ def test_disk_that_is_full(
     before = sorted(path.relative_to(beginning) for path in beginning.rglob("*"))
     write = store._write
 
-    def refuse(path: Path, content: bytes) -> None:
+    def refuse(path: Path, content: bytes, *more: object) -> None:
         if path.name == "record.json":
             raise OSError(28, os.strerror(28))
-        write(path, content)
+        write(path, content, *more)
 
     monkeypatch.setattr(store, "_write", refuse)
     with pytest.raises(ModelError, match="disk is full"):

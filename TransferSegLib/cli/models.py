@@ -159,7 +159,9 @@ def run_export(arguments: argparse.Namespace) -> int:
 
     path = find_model(arguments.model, library_of(arguments))
     left_out: list[str] = []
-    print(f"written to {export_model(path, arguments.file, arguments.replace, left_out.append)}")
+    with interruptible() as cancel:
+        written = export_model(path, arguments.file, arguments.replace, left_out.append, cancel)
+    print(f"written to {written}")
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
     return 0

@@ -22,6 +22,7 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import ModelDescription, parse_json
 from TransferSegLib.models.leaving import without_identifiers
 from TransferSegLib.part_names import abandoned, part_of
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.safe_json import read_bounded
 
 MODEL_FILE = "model.json"
@@ -43,6 +44,8 @@ _NOT_LOOKED_AT = 2**20
 #: Bytes of a weights file beside its values, of which each takes at most four.
 _WEIGHTS_OVERHEAD = 2**20
 _MOST_ENTRIES = 100
+#: Bytes that are written before the next look at the cancel token.
+_WRITTEN_AT_ONCE = 2**22
 #: A fixed date, so that the same model always gives the same archive.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _ENCRYPTED = 0x1
@@ -143,14 +146,18 @@ def file_in(path: Path, name: str) -> str:
 
 
 def export_model(
-    path: Path, zip_path: Path, overwrite: bool = False, report: Callable[[str], None] | None = None
+    path: Path,
+    zip_path: Path,
+    overwrite: bool = False,
+    report: Callable[[str], None] | None = None,
+    cancel: CancelToken | None = None,
 ) -> Path:
     """Write a model, a folder or a zip file, as one zip file and return its path; the same model gives the same bytes.
 
     The model's files are verified first. A card and pictures that lie beside them go along, other files do not; nor
     does what names folders of this computer and cases, of which ``report`` is told in lines for a person. Raises
     ModelError when the model is damaged, the target's name does not end in .zip, it exists and is not to be
-    overwritten, its folder is missing, or it cannot be written.
+    overwritten, its folder is missing, or it cannot be written; Cancelled, and nothing is written then.
     """
     path, zip_path = Path(path), Path(zip_path)
     if zip_path.suffix.lower() != ".zip":
@@ -159,7 +166,8 @@ def export_model(
         raise ModelError(f"{zip_path} exists already: choose another name, or replace it with --replace.")
     if not zip_path.parent.is_dir():
         raise ModelError(f"{zip_path} cannot be written: there is no folder {zip_path.parent}.")
-    entries, left_out = without_identifiers(read_model_files(path), MODEL_FILE, _case_ids(path))
+    files = Task("", None, cancel).wait(lambda: read_model_files(path))
+    entries, left_out = without_identifiers(files, MODEL_FILE, _case_ids(path))
     if report is not None:
         for line in left_out:
             report(line)
@@ -167,7 +175,7 @@ def export_model(
     try:
         for left in abandoned(zip_path):  # by a process that was killed
             left.unlink()
-        _write_zip(temporary, entries)
+        _write_zip(temporary, entries, cancel)
         replace_file(temporary, zip_path)
     except OSError as error:
         raise ModelError(f"The model cannot be written to {zip_path}: {error.strerror or error}.") from error
@@ -185,7 +193,15 @@ def _case_ids(path: Path) -> list[str]:
         return []
 
 
-def _write_zip(path: Path, entries: dict[str, bytes]) -> None:
+def blocks_of(content: bytes, cancel: CancelToken | None = None) -> Iterator[memoryview]:
+    """Iterate over the blocks of a file's content, and look before each whether to stop; raises Cancelled."""
+    for start in range(0, len(content), _WRITTEN_AT_ONCE):
+        if cancel is not None:
+            cancel.check()
+        yield memoryview(content)[start : start + _WRITTEN_AT_ONCE]
+
+
+def _write_zip(path: Path, entries: dict[str, bytes], cancel: CancelToken | None) -> None:
     """Write the entries in their order with fixed dates; weights are stored, as noise does not compress."""
     with path.open("xb") as stream:
         with zipfile.ZipFile(stream, "w") as archive:
@@ -194,7 +210,10 @@ def _write_zip(path: Path, entries: dict[str, bytes]) -> None:
                 info.create_system = 3
                 info.external_attr = (stat.S_IFREG | 0o644) << 16
                 kind = zipfile.ZIP_STORED if name == WEIGHTS_FILE else zipfile.ZIP_DEFLATED
-                archive.writestr(info, content, compress_type=kind)
+                info.compress_type, info.file_size = kind, len(content)
+                with archive.open(info, "w") as entry:
+                    for block in blocks_of(content, cancel):
+                        entry.write(block)
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -140,7 +140,7 @@ def fetch_file(
     """
     try:
         if part.complete.is_file():
-            if git_blob_id(part.complete) == download.git_blob:
+            if git_blob_id(part.complete, cancel) == download.git_blob:
                 return part.complete
             part.discard()
         with session or new_session() as used:
@@ -204,7 +204,7 @@ class _Fetching:
             except RangeRefusedError as error:
                 if self._part.size == 0:
                     raise ModelError(f"{error} Try again later.") from error
-                if git_blob_id(self._part.path) == self._download.git_blob:
+                if git_blob_id(self._part.path, self._cancel) == self._download.git_blob:
                     return None
                 self._part.discard()
             except TooSlowError as error:
@@ -297,7 +297,7 @@ class _Fetching:
 
     def _is_right(self) -> bool:
         """Verify the checksum; a part that is wrong is deleted."""
-        if git_blob_id(self._part.path) == self._download.git_blob:
+        if git_blob_id(self._part.path, self._cancel) == self._download.git_blob:
             return True
         self._part.discard()
         return False

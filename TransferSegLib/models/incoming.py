@@ -16,7 +16,7 @@ from TransferSegLib.models.catalogue import CatalogueEntry, Download, FileKind, 
 from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
 from TransferSegLib.models.locate import catalogue
 from TransferSegLib.models.versions_state import current_folder, split_version
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 
 if TYPE_CHECKING:
     from TransferSegLib.models.keras_weights import Background
@@ -73,7 +73,7 @@ def read_incoming(
     trusted, or the options do not fit; Cancelled.
     """
     path = current_folder(path.parent if path.name == MODEL_FILE and path.is_file() else path)
-    entry = catalogue().recognise(git_blob_id(path)) if path.is_file() else None
+    entry = catalogue().recognise(git_blob_id(path, cancel)) if path.is_file() else None
     is_keras = _is_keras(path)
     if options is not None and options.said and not is_keras:
         raise ModelError(
@@ -82,7 +82,7 @@ def read_incoming(
     if is_keras:
         incoming = _from_keras(path, name, options or KerasOptions(), entry, cancel)
     else:
-        incoming = _from_model(path, name, entry)
+        incoming = Task("", None, cancel).wait(lambda: _from_model(path, name, entry))
     for file in incoming.files:
         if not is_portable_name(file):
             raise ModelError(f"{path} is refused: the name {file!r} in it does not do on every system.")
@@ -196,7 +196,8 @@ def _from_keras(
         )
         source = f"{entry.download.address}{_blob_of(entry.download)}" if entry.download else ""
     description, state_dict = model_from_keras(path, asked, source, cancel)
-    return Incoming(description, model_files(description, state_dict), entry, "keras")
+    files = Task("", None, cancel).wait(lambda: model_files(description, state_dict))
+    return Incoming(description, files, entry, "keras")
 
 
 def _options(names: tuple[str, ...] | list[str]) -> str:

@@ -34,7 +34,7 @@ from TransferSegLib.models.recovery import LOCK_FILE, NEW, REMOVED, REPLACED, WO
 from TransferSegLib.models.store import load_model, write_files
 from TransferSegLib.models.versions_state import VERSIONS_FOLDER, is_line
 from TransferSegLib.own_files import refuse_links
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 
 if TYPE_CHECKING:
     import requests
@@ -73,7 +73,7 @@ def import_model(
     A file of the catalogue is recognised by its checksum and gets the catalogue's name and description; for other
     Keras files ``options`` say what the file does not. ``name`` is another name. With ``replace`` a model of that name
     is replaced. Raises ModelError when the file cannot be used, the name is taken, or the library cannot be written;
-    then the library is as it was.
+    then the library is as it was. So it is after Cancelled.
     """
     if name is not None:
         check_name(name)
@@ -120,7 +120,8 @@ def fetch_model(
     with alone(part, entry.name, progress, cancel):
         existing = None if replace else find_library_model(entry.name, library)
         if existing is not None:
-            return Added(existing, _verified(existing, entry), entry, download.kind, was_there=True)
+            verified = Task("", None, cancel).wait(lambda: _verified(existing, entry))
+            return Added(existing, verified, entry, download.kind, was_there=True)
         file = fetch_file(download, part, entry.name, progress, cancel, session)
         stage = f"Importing {entry.name}"
         if progress is not None:
@@ -234,10 +235,8 @@ def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken |
             raise ModelError(f"{target} exists already, and is no model: move it away, or give another name.")
         written = work / NEW / name
         written.mkdir(parents=True)
-        write_files(written, incoming.files)
-        load_model(written)
-        if cancel is not None:
-            cancel.check()
+        write_files(written, incoming.files, cancel)
+        Task("", None, cancel).wait(lambda: load_model(written))
         if existing is not None:
             (work / REPLACED).mkdir()
             move(existing, work / REPLACED / existing.name)

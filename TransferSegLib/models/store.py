@@ -26,6 +26,7 @@ from TransferSegLib.models.archive import (
     MODEL_FILE,
     WEIGHTS_FILE,
     WeightsRecord,
+    blocks_of,
     file_in,
     parse_model_file,
     read_model_entry,
@@ -36,6 +37,7 @@ from TransferSegLib.models.versions_state import current_folder
 from TransferSegLib.models.weights_pickle import check_weights_file
 from TransferSegLib.own_files import is_link
 from TransferSegLib.part_names import abandoned, part_of
+from TransferSegLib.progress import CancelToken
 
 if TYPE_CHECKING:
     import torch
@@ -155,19 +157,20 @@ def model_files(
     return {MODEL_FILE: _model_file(description, WeightsRecord.of(weights)), WEIGHTS_FILE: weights}
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, files: Mapping[str, bytes], cancel: CancelToken | None = None) -> None:
     """Write new files and wait until they are on the disk, so that a power cut after a renaming finds them whole.
 
-    Raises OSError.
+    Raises OSError, and Cancelled between two blocks: a part of a file is left then.
     """
     for name, content in files.items():
-        _write(folder / name, content)
+        _write(folder / name, content, cancel)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, cancel: CancelToken | None) -> None:
     """Write one new file and wait until it is on the disk."""
     with path.open("xb") as stream:
-        stream.write(content)
+        for block in blocks_of(content, cancel):
+            stream.write(block)
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -45,7 +45,7 @@ from TransferSegLib.models.versions_state import (
     version_numbers,
     write_state,
 )
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 
 if TYPE_CHECKING:
     import torch
@@ -76,8 +76,8 @@ def add_version(
     checksum. A plain model of that name becomes version 0 and stays as it is. The name, version, parent, licence,
     citation and training data in ``description`` are filled in. A candidate that is there already (same weights, parent
     and cases: its process was killed before it could say so) is not added twice. Raises ModelError when the name is
-    that of a bundled model, the parent of a new line is not there, or something cannot be written; then nothing has
-    changed.
+    that of a bundled model, the parent of a new line is not there, or something cannot be written, and Cancelled; then
+    nothing has changed.
     """
     _check_line_name(name, library)
     parent = _parent(record.parent, origin, library)
@@ -94,18 +94,17 @@ def add_version(
         number = _next_number(target)
         record = replace(record, line=title, number=number)
         described = descended(description, title, record, None if parent is None else load_description(parent))
-        files = model_files(described, state_dict, half_precision)
+        task = Task("", None, cancel)
+        files = task.wait(lambda: model_files(described, state_dict, half_precision))
         same = None if line is None else _same_version(line, WeightsRecord.of(files[WEIGHTS_FILE]).sha256, record)
         if same is not None:
             if _chosen(target, record, promote):
                 write_state(target, read_state(target).promoted(same, now()))
             return read_version(target, same, _current(target))
         written = work / "new" / VERSIONS_FOLDER
-        _write_version(written / str(number), described, record, files, log)
-        if cancel is not None:
-            cancel.check()
+        _write_version(written / str(number), described, record, files, log, task)
         if not is_line(target):
-            _write_origin(written / "0", title, line, parent)
+            _write_origin(written / "0", title, line, parent, task)
         _put(written, target, number, _chosen(target if is_line(target) else written / "0", record, promote))
         flush_names(library)
     return read_version(target, number, _current(target))
@@ -262,28 +261,28 @@ def _has_weights(path: Path, sha256: str) -> bool:
 
 
 def _write_version(
-    folder: Path, description: ModelDescription, record: VersionRecord, files: Mapping[str, bytes], log: str
+    folder: Path, description: ModelDescription, record: VersionRecord, files: Mapping[str, bytes], log: str, task: Task
 ) -> None:
-    """Write a version's folder and verify what was written; raises ModelError and OSError."""
+    """Write a version's folder and verify what was written; raises ModelError, OSError and Cancelled."""
     complete = with_record(files, record)
     complete["README.md"] = card(description, record.without_cases()).encode("utf-8")
     if log:
         complete[LOG_FILE] = log.encode("utf-8")
     folder.mkdir(parents=True)
-    write_files(folder, complete)
-    load_model(folder)
+    write_files(folder, complete, task.cancel)
+    task.wait(lambda: load_model(folder))
 
 
-def _write_origin(folder: Path, title: str, plain: Path | None, parent: Path | None) -> None:
+def _write_origin(folder: Path, title: str, plain: Path | None, parent: Path | None, task: Task) -> None:
     """Write version 0: the plain model that is there already, else the parent under the line's name."""
     if plain is not None:
         files = read_model_files(plain)
     else:
         assert parent is not None
-        files = read_incoming(parent, title).files
+        files = read_incoming(parent, title, cancel=task.cancel).files
     folder.mkdir(parents=True)
-    write_files(folder, files)
-    load_model(folder)
+    write_files(folder, files, task.cancel)
+    task.wait(lambda: load_model(folder))
 
 
 def _same_version(line: Path, sha256: str, record: VersionRecord) -> int | None:
