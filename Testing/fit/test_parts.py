@@ -96,3 +96,12 @@ def test_two_of_seven_confirm_nothing(found: int, warned: bool):
     cropped = replace(whole, found=dict(list(every.items())[:found]), high_mm=(99.0, 99.0, 50.0 * found))
     fit = check_fit([], cropped, profile, names)
     assert [reason.kind for reason in fit.reasons] == (["nothing found"] if warned else [])
+    assert fit.doubtful == (tuple(names) if warned else ())
+
+
+def test_nothing_of_what_was_asked_for():
+    shapes = shapes_of(label_map(LARGEST), LABELS)
+    fit = check_fit([], shapes, None, LABELS.names, wanted=["teeth"])
+    assert [reason.kind for reason in fit.reasons] == ["nothing found"] and fit.doubtful == ("teeth",)
+    assert "asked for" in fit.lines()[0]
+    assert check_fit([], shapes, None, LABELS.names, wanted=["jaw"]).fits

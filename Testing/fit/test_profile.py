@@ -90,7 +90,7 @@ def test_nothing_found_and_a_lonely_structure(profile):
     assert judged(profile, empty).doubtful == NAMES
     lonely = scan(300, **dict.fromkeys(NAMES[1:]))
     fit = judged(profile, replace(lonely, low_mm=(-70.0, -10.0, -10.0), high_mm=(-50.0, 10.0, 10.0)))
-    assert fit.doubtful == ("right",)
+    assert fit.doubtful == NAMES and "Only the right was found" in fit.lines()[0]
 
 
 def test_without_a_profile_what_is_not_checked_is_named():

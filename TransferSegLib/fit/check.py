@@ -18,8 +18,8 @@ from TransferSegLib.fit.shapes import ScanShapes
 from TransferSegLib.scans.modality import modality_word
 
 #: Scans farther from the training ones than this are unlike them (about 1 is usual); small scans may be farther.
-_FARTHEST = 3.2
-_SMALL_SCAN_CELLS = 40
+_FARTHEST = 2.5
+_SMALL_SCAN_CELLS = 45
 #: Less than this share of a scan's tissue excites the network as in training: most of the scan is another region.
 _LEAST_FAMILIAR = 0.5
 #: Fewer structures than this share of those expected confirm nothing, where so many are expected.
@@ -47,15 +47,19 @@ def check_fit(
     profile: FitProfile | None,
     names: Sequence[str],
     features: ScanFeatures | None = None,
+    wanted: Sequence[str] | None = None,
 ) -> Fit:
     """Return the fit of a segmented scan; ``reasons`` are those of ``scan_reasons``, ``names`` the model's structures.
 
-    ``profile`` None: the model has none, and only what needs none is checked.
+    ``profile`` None: the model has none, and only what needs none is checked. Only what concerns the structures
+    ``wanted`` (None: all) is told.
     """
     found = list(reasons)
     unchecked = []
     if not shapes.found:
         found.append(Reason(NOTHING_FOUND, "None of the model's structures was found in the scan."))
+    elif wanted is not None and not set(wanted) & set(shapes.found):
+        found.append(Reason(NOTHING_FOUND, "None of the structures asked for was found in the scan."))
     if profile is None:
         unchecked.append(NO_PROFILE)
     else:
@@ -64,7 +68,8 @@ def check_fit(
             unchecked.append(NO_FEATURES)
         elif features is not None:
             found += feature_reasons(features, profile)
-    return Fit.of(found, names, unchecked)
+    fit = Fit.of(found, names, unchecked)
+    return fit if wanted is None else fit.for_structures(wanted)
 
 
 def structure_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reason]:
@@ -74,7 +79,7 @@ def structure_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reaso
     if known and len(expected) >= _OF and len(known) < _ENOUGH_SHARE * len(expected):
         was, it = ("was", "it") if len(known) == 1 else ("were", "them")
         text = f"Only the {listed(known)} {was} found, of {len(profile.structures)} structures: nothing confirms {it}."
-        yield Reason(NOTHING_FOUND, text, tuple(known))
+        yield Reason(NOTHING_FOUND, text)
     yield from position_reasons(shapes, profile)
     yield from size_reasons(shapes, profile)
     yield from parts_reasons(shapes, profile)
@@ -86,7 +91,7 @@ def feature_reasons(features: ScanFeatures, profile: FitProfile) -> Iterator[Rea
     known = profile.features
     if known is None or known.channels != len(features.mean):
         return
-    farthest = _FARTHEST * (1 + 2 * (_SMALL_SCAN_CELLS / features.cells) ** 2)
+    farthest = _FARTHEST * (1 + (_SMALL_SCAN_CELLS / features.cells) ** 2)
     distance = known.distance(features)
     if distance > farthest:
         times = f"{distance:.1f} times as far from the model's training scans as they are from one another"

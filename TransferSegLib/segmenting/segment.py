@@ -128,7 +128,8 @@ class Segmenter:
                 description.fit,
                 description.label_set.names,
                 collector.features(known.familiar) if collector is not None and known is not None else None,
-            ).for_structures(selected.names),
+                selected.names,
+            ),
             expected_s[-1],
         )
         label_map = _with_only(label_map, description.label_set, selected)
