@@ -130,9 +130,16 @@ def _make_head_neck(arguments: argparse.Namespace) -> int:
     from TransferSegLib.datasets.openkbp import dataset_from_head_neck_ct
 
     check_output_folder(arguments.output, DatasetError)
-    _print_made(
-        dataset_from_head_neck_ct(arguments.source, arguments.output, copy=arguments.copy, replace=arguments.replace)
-    )
+    with progress_shown() as progress, interruptible() as cancel:
+        made = dataset_from_head_neck_ct(
+            arguments.source,
+            arguments.output,
+            copy=arguments.copy,
+            replace=arguments.replace,
+            progress=progress,
+            cancel=cancel,
+        )
+    _print_made(made)
     return 0
 
 

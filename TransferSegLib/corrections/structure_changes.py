@@ -22,7 +22,7 @@ from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.project_files import LABELS, PREDICTION, Incoming, incoming_folder
 from TransferSegLib.corrections.revisions import ProjectState, RetiredStructure, Revision, now_utc
 from TransferSegLib.errors import DatasetError
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
 from TransferSegLib.scans.read import read_label_map
 from TransferSegLib.structures import LabelSet, Structure, structure_key
 
@@ -110,7 +110,8 @@ def merge_structures(
             for revision in state.current:
                 stage.check()
                 incoming = stack.enter_context(incoming_folder(project.folder, project.timeout_s, cancel))
-                prepared.append((revision, incoming, _write_merged(revision, plan, incoming)))
+                written = _write_merged(revision, plan, incoming, stage.within(revision.case.id))
+                prepared.append((revision, incoming, written))
                 stage.step(revision.case.id)
             with project.changing(cancel) as change:
                 if change.state != state:
@@ -145,9 +146,9 @@ class _Merge:
             kept.add(self.whole.key)
         return tuple(one.name for one in self.after.label_set if one.key in kept)
 
-    def apply(self, path: Path) -> sitk.Image | None:
+    def apply(self, path: Path, task: Task) -> sitk.Image | None:
         """Return a label map with the parts as one, None when it has none of those that go; raises ScanError."""
-        labels = read_label_map(path)
+        labels = read_label_map(path, task=task)
         old_zyx = sitk.GetArrayViewFromImage(labels)
         values = [part.label for part in self.parts if part.label != self.whole.label]
         going_zyx = np.isin(old_zyx, values)
@@ -177,16 +178,18 @@ def _plan_merge(state: ProjectState, names: Sequence[str], into: str) -> _Merge:
     return _Merge(tuple(parts.values()), whole, _without(joined, gone, whole.name))
 
 
-def _write_merged(revision: Revision, plan: _Merge, incoming: Incoming) -> set[str]:
-    """Write those label maps of a revision that change, and return their names; raises ScanError."""
+def _write_merged(revision: Revision, plan: _Merge, incoming: Incoming, task: Task) -> set[str]:
+    """Write those label maps of a revision that change, and return their names; raises ScanError, Cancelled."""
     written = set()
-    for path, name in ((revision.case.labels, LABELS), (revision.prediction, PREDICTION)):
-        merged = None if path is None else plan.apply(path)
+    labels, predicted = task.split(1, 1)
+    for path, name, here in ((revision.case.labels, LABELS, labels), (revision.prediction, PREDICTION, predicted)):
+        reading, writing = here.split(1, 2)
+        merged = None if path is None else plan.apply(path, reading)
         if merged is not None:
             every = plan.after.every_structure
             present = count_values(sitk.GetArrayViewFromImage(merged))
             names = [structure.name for structure in every if structure.label in present]
-            incoming.write_labels(merged, name, every.select(names))
+            incoming.write_labels(merged, name, every.select(names), writing)
             written.add(name)
     return written
 

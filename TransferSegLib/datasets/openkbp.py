@@ -11,6 +11,7 @@ from pathlib import Path
 
 from TransferSegLib.datasets.make import DatasetFacts, FolderSource, Made, dataset_from_folders
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.progress import CancelToken, ProgressCallback
 
 FACTS = DatasetFacts(
     name="Head and neck CT",
@@ -20,10 +21,18 @@ FACTS = DatasetFacts(
 )
 
 
-def dataset_from_head_neck_ct(source: Path, output: Path, *, copy: bool = False, replace: bool = False) -> Made:
+def dataset_from_head_neck_ct(
+    source: Path,
+    output: Path,
+    *,
+    copy: bool = False,
+    replace: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Made:
     """Write and return the dataset of the files of ``head_neck_ct`` in ``source``, reading no image.
 
-    Raises DatasetError when ``source`` is not such a folder.
+    Raises DatasetError when ``source`` is not such a folder, Cancelled.
     """
     missing = [name for name in ("cases", "cases.csv", "labels.json") if not (source / name).exists()]
     if missing:
@@ -36,4 +45,4 @@ def dataset_from_head_neck_ct(source: Path, output: Path, *, copy: bool = False,
         image_pattern="{case}_ct",
         label_pattern="{case}_label",
     )
-    return dataset_from_folders(folders, output, FACTS, copy=copy, replace=replace)
+    return dataset_from_folders(folders, output, FACTS, copy=copy, replace=replace, progress=progress, cancel=cancel)
