@@ -128,3 +128,12 @@ def test_a_model_that_names_nobody_stays_as_it_is(saved: Path, tmp_path: Path) -
     with zipfile.ZipFile(zipped) as archive:
         assert archive.read("model.json") == (saved / "model.json").read_bytes()
     assert lines == []
+
+
+def test_packed_numbers_with_slashes_stay_and_paths_do_not() -> None:
+    packed, path = "/AB/CD/+AAAA", f"/home/{NAME}/scan"
+    entry = {"fit": {"features": {"mean": packed, "axes": f"{path}.nrrd", "rest": path}, "cases": 2}}
+    files, left_out = without_identifiers({"model.json": json.dumps(entry).encode()}, "model.json")
+    features = json.loads(files["model.json"])["fit"]["features"]
+    assert features["mean"] == packed
+    assert NAME not in str(features) and len(left_out) == 2

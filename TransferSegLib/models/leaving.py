@@ -7,6 +7,7 @@ model learned from, is left out when the model is exported.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
@@ -51,6 +52,8 @@ _IMPORTED_FROM = ".imported_from"
 _MAY_NAME_CASES = ("provenance", "metrics", "record", "training_data")
 _NEVER_CASES = ("parent", "created", "code_version", "sha256", "version", "modality", "command", "content_hash")
 _SHORTEST_ID = 3
+#: Numbers as base64, whose slashes lead nowhere; their sizes are checked where the description is read.
+_PACKED = ("fit.features.mean", "fit.features.deviation", "fit.features.axes", "fit.features.usual")
 
 
 def plain_command(command: str) -> str:
@@ -176,7 +179,7 @@ class _Scrub:
             if len(entries) < len(value):
                 self._leave(where)
             return [self._value(one, where, depth + 1) for one in entries]
-        if isinstance(value, str) and self._names(value, where):
+        if isinstance(value, str) and not (where in _PACKED and _is_base64(value)) and self._names(value, where):
             self._leave(where)
             return _LEFT_OUT
         return value
@@ -194,6 +197,13 @@ class _Scrub:
 
 def _names_a_folder(text: str) -> bool:
     return _PATH.search(_WEB.sub("", text)) is not None
+
+
+def _is_base64(value: str) -> bool:
+    try:
+        return len(base64.b64decode(value, validate=True)) > 0
+    except ValueError:
+        return False
 
 
 def _is_plain(value: str) -> bool:
