@@ -32,6 +32,7 @@ PLAIN = {
     "padding at -3024": np.where(np.indices((40, 60, 60))[2] < 10, -3024, ct()),
     "metal": np.where(np.random.default_rng(0).random((40, 60, 60)) < 0.004, 3071, ct()),
     "limited to 1000": ct().clip(-1000, 1000),
+    "lung, and no air around": ct(air=0.0) + np.where(np.indices((40, 60, 60))[2] < 20, -880, 0),
     "noisy": ct() + np.random.default_rng(3).normal(0, 40, (40, 60, 60)),
 }
 WRONG = {
@@ -47,6 +48,8 @@ WRONG = {
     "thousandths": ct() / 1000,
     "tenths": ct() / 10,
     "doubled": ct() * 2,
+    "halved": ct() / 2,
+    "halved, with a cut-out": np.where(np.indices((40, 60, 60))[2] < 30, -1024, ct()) / 2,
     "an MR": np.abs(ct()) * 0.7,
     "an MR with a little below 0": np.abs(ct()) - 25,
     "a label map": (ct() > 0).astype(np.uint8),

@@ -24,6 +24,8 @@ _TISSUE_HU = (-200.0, 300.0)
 _MIDDLE_HU = (-150.0, 250.0)
 #: Nothing in a body is thinner than air; padding is one value below it, and so is left out.
 _THINNEST_HU = -1150.0
+#: Where so large a share of the voxels is air or lung, a tenth of those is thinner than this (lung is about -850).
+_MUCH_AIR, _THICKEST_AIR_HU = 0.05, -700.0
 #: So many voxels show a distribution.
 _ENOUGH = 200
 
@@ -125,6 +127,9 @@ def _wrong_ends(sample: _Sample, tissue: np.ndarray) -> str:
     at_lowest = float(np.mean(values == lowest))
     if lowest > -400.0 and at_lowest > 0.03:
         return f"air is not at about -1000: {100 * at_lowest:.0f} % of the voxels are {lowest:g}, as after windowing"
+    air = values[values < _TISSUE_FROM_HU]
+    if air.size > _MUCH_AIR * values.size and float(np.percentile(air, 10)) > _THICKEST_AIR_HU:
+        return f"air is at about {np.median(air):.0f} instead of -1000, as after scaling"
     at_highest = float(np.sum(values == highest)) / tissue.size
     if at_highest > 0.01 and highest < 2000.0:
         return f"{100 * at_highest:.0f} % of the tissue has the highest value, {highest:g}, as after windowing"
