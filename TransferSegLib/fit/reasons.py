@@ -9,8 +9,6 @@ from typing import Any
 #: The kinds of reasons.
 MODALITY, INTENSITIES, NOTHING_FOUND = "modality", "intensities", "nothing found"
 MISSING, SIZE, POSITION, PARTS, FEATURES = "missing", "size", "position", "parts", "features"
-#: Those that speak of the scan: they make the whole result doubtful.
-WHOLE = (MODALITY, INTENSITIES, NOTHING_FOUND, FEATURES)
 
 
 @dataclass(frozen=True)

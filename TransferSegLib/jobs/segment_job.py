@@ -193,8 +193,8 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
                 print(message)
                 failed.append({"scan": str(each.scan), "error": message})
                 continue
-            for notice in segmentation.notices:
-                print(notice)
+            for line in (*segmentation.notices, *(f"warning: {line}" for line in segmentation.fit.lines())):
+                print(line)  # into the log
             entry = segmented_entry(each, segmentation)
             finished.add(entry)
         done.append(entry)
