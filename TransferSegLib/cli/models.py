@@ -109,11 +109,19 @@ def run_show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_can_grow(library: Path) -> None:
+    """Raise ModelError, before anything takes long, when no model can be written into a library."""
+    from TransferSegLib.models.locate import check_library
+
+    check_library(library)
+    check_output_folder(library, ModelError)
+
+
 def run_fetch(arguments: argparse.Namespace) -> int:
     """Fetch a model and add it to the library."""
     from TransferSegLib.models.library import fetch_model
 
-    check_output_folder(library_of(arguments), ModelError)
+    _check_can_grow(library_of(arguments))
     with progress_shown() as progress, interruptible() as cancel:
         added = fetch_model(
             arguments.model,
@@ -141,7 +149,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         spacing_mm=arguments.spacing_mm,
         modality=arguments.modality,
     )
-    check_output_folder(library_of(arguments), ModelError)
+    _check_can_grow(library_of(arguments))
     with interruptible() as cancel:
         added = import_model(
             arguments.file, library_of(arguments), arguments.name, options, arguments.replace, cancel=cancel
