@@ -55,6 +55,8 @@ PATHS = [
     f"/home/me/{NAME}/p",
     f"~/{NAME}/p",
     f"~me/{NAME}/p",
+    f"~/{NAME}",
+    f"smb://server/{NAME}/p",
     f"C:\\Users\\{NAME}",
     f"c:/{NAME}/p",
     f"\\\\server\\{NAME}",

@@ -38,8 +38,11 @@ _BEGINNINGS = (
     "Slicer console",
 )
 _PANEL = " (3D Slicer)"
-#: A folder of a computer in a text: /home/..., ~user/..., C:\..., \\server\..., file:...; no path of a web address.
-_PATH = re.compile(r"(?<![\w/:.~])(?:~[\w.-]*)?/[^\s/]+/|(?<!\w)[A-Za-z]:[\\/]|\\\\\w|file:/|(?<![\w/:.])\.\.?[/\\]\w")
+#: A folder of a computer in a text: /home/..., ~user/..., C:\..., \\server\..., file:..., smb:...; no web address.
+_PATH = re.compile(
+    r"(?<![\w/:.~])/[^\s/]+/|(?<![\w/:.~])~[\w.-]*/\w|(?<!\w)[A-Za-z]:[\\/]|\\\\\w|(?:file|smb|nfs|afp|s?ftp):/|"
+    r"(?<![\w/:.])\.\.?[/\\]\w"
+)
 _WEB = re.compile(r"https://\S+")
 _LEFT_OUT = "(left out: it named a folder or a case)"
 #: Texts that lie beside the description and go along with it.
