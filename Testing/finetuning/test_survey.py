@@ -14,6 +14,8 @@ from TransferSegLib.corrections.project import Project
 from TransferSegLib.errors import DatasetError, ModelError
 from TransferSegLib.finetuning import finetune as module
 from TransferSegLib.finetuning.finetune import finetune
+from TransferSegLib.finetuning.planning import foresee, runs_of
+from TransferSegLib.finetuning.run_folder import RunFolder
 from TransferSegLib.finetuning.survey import survey_cases
 from TransferSegLib.finetuning.undertaking import read_corrected_cases, undertake
 from TransferSegLib.models.store import load_description
@@ -122,3 +124,17 @@ def test_what_was_trained_is_kept_when_saving_fails(
 
 def _full(*others: Any, **more: Any) -> None:
     raise ModelError("The disk is full.")
+
+
+def test_a_plan_is_refused_only_where_the_run_would_be(library: Path, tmp_path: Path) -> None:
+    """Too little time is told before a run begins; one that was begun is ended as well as the time allows."""
+    project = project_of(tmp_path / "project", [(1,), (1,)])
+    wanted = projects.request(project, library, configuration=QUICK, minutes=0.005)
+    foreseen = foresee(wanted)
+    assert foreseen.plan is None and foreseen.minutes_needed is not None and foreseen.minutes_needed > 0.005
+    assert "too few to learn anything" in foreseen.text and not (project / ".fine-tuning").exists()
+    with RunFolder(runs_of(wanted), undertake(wanted).identity()) as folder:
+        folder.write_spent(30.0)
+    again = foresee(wanted)
+    assert again.plan is not None and again.plan.folds == 2 and again.minutes_needed is None
+    assert again.text.startswith("This fine-tuning was interrupted after 0.5 min.")

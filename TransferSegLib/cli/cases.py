@@ -104,6 +104,18 @@ def _add_add(verbs: Any) -> None:
         "--patient", default="", metavar="ID", help="patient's id (-: from standard input); only a pseudonym is kept"
     )
     patient.add_argument("--group", metavar="NAME", help="group of cases that are never divided; kept as it is")
+    _add_reading(add)
+    add.add_argument("--notes", default="", metavar="TEXT", help="a line that is kept with the revision")
+    add.add_argument(
+        "--progress",
+        choices=("text", "json"),
+        default="text",
+        help="json: progress, results and errors as one JSON object a line on standard output, for other programs",
+    )
+
+
+def _add_reading(add: argparse.ArgumentParser) -> None:
+    """Add the options that say how the files are read."""
     add.add_argument("--series", metavar="UID", help="DICOM series to read where a folder holds several")
     add.add_argument(
         "--modality", default="", metavar="WORD", help="the scan's, e.g. CT or MR (default: as DICOM says, or it looks)"
@@ -118,13 +130,6 @@ def _add_add(verbs: Any) -> None:
         default=[],
         metavar="NAME",
         help="segments that win where segments of a .seg.nrrd file overlap (default: the later one in the file)",
-    )
-    add.add_argument("--notes", default="", metavar="TEXT", help="a line that is kept with the revision")
-    add.add_argument(
-        "--progress",
-        choices=("text", "json"),
-        default="text",
-        help="json: progress, results and errors as one JSON object a line on standard output, for other programs",
     )
 
 

@@ -68,13 +68,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="MM",
         help=f"tolerance of the surface Dice [{DEFAULT_TOLERANCE_MM:g}]",
     )
-    promotion = parser.add_mutually_exclusive_group()
-    promotion.add_argument(
-        "--promote", action="store_true", help="use the new version unless it is worse or not usable"
-    )
-    promotion.add_argument("--no-promote", action="store_true", help="keep the new version unused, also a better one")
+    _add_what_becomes_of_it(parser)
     add_device_option(parser)
-    parser.add_argument("--library", type=Path, metavar="FOLDER", help="another model library than your own")
     parser.add_argument(
         "--plan",
         "--dry-run",
@@ -90,6 +85,16 @@ def add_parser(subparsers: Any) -> None:
     changes.add_argument("--drop", nargs="+", metavar="NAME", help="structures of the model that it is to forget")
     add_background_options(parser)
     parser.set_defaults(run=run)
+
+
+def _add_what_becomes_of_it(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where the new version is kept, and when it is used."""
+    promotion = parser.add_mutually_exclusive_group()
+    promotion.add_argument(
+        "--promote", action="store_true", help="use the new version unless it is worse or not usable"
+    )
+    promotion.add_argument("--no-promote", action="store_true", help="keep the new version unused, also a better one")
+    parser.add_argument("--library", type=Path, metavar="FOLDER", help="another model library than your own")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,15 @@ from TransferSegLib.finetuning.names import AUTO, FINETUNE, SCRATCH
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import RUNS_NAME, RunFolder
 from TransferSegLib.finetuning.strategy_choice import CHOOSING_FOLDS, with_strategies
-from TransferSegLib.finetuning.time_plan import MOST_FOLDS, Amount, Speeds, TimePlan, TooLittleTime, plan_time
+from TransferSegLib.finetuning.time_plan import (
+    MOST_FOLDS,
+    Amount,
+    Speeds,
+    TimePlan,
+    TooLittleTime,
+    best_of_what_is_left,
+    plan_time,
+)
 from TransferSegLib.finetuning.undertaking import Undertaking, undertake
 from TransferSegLib.output_checks import check_output_folder, check_space
 from TransferSegLib.progress import CancelToken, ProgressCallback
@@ -88,11 +96,14 @@ def foresee(
         text, needed = plan.text, None
     except TooLittleTime as error:
         plan, text, needed = None, str(error), error.minutes
+        if earlier_s:  # what was begun is ended as well as the time allows
+            plan = best_of_what_is_left(60.0 * request.minutes, earlier_s, amount, speeds)
+            text, needed = plan.text, None
     if earlier_s:
         plan = None if plan is None else replace(plan, total_s=max(plan.total_s - earlier_s, 0.0))
         text = (
-            "This very fine-tuning was interrupted, and goes on with what was done in the "
-            f"{earlier_s / 60:.1f} min before. It was planned so: {text}"
+            f"This fine-tuning was interrupted after {earlier_s / 60:.1f} min. It continues from what was done until "
+            f"then, by this plan: {text}"
         )
     warnings = (*work.notes, *unjudged_note(work))
     return Foreseen(work.name, plan, text, needed, warnings, amount, speeds, spent_s, earlier_s)

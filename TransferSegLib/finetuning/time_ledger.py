@@ -42,7 +42,7 @@ class TimeLedger:
 class CandidateMinutes:
     """Says how long each candidate may train, anew before each: never more than planned, and less where time ran.
 
-    What was said once of a candidate is kept in the plan of the run: whoever goes on with it keeps to that.
+    The minutes that a candidate was once given are kept in the plan of the run, and a resumed run keeps to them.
     """
 
     def __init__(
