@@ -45,7 +45,7 @@ def main(folder: Path, last: str = "") -> None:
         host.loadModule(TOP / "TransferSeg" / "TransferSeg.py")
         host.window.resize(1400, 1000)
         folder.mkdir(parents=True, exist_ok=True)
-        loop = whole_loop.WholeLoop(host, Path(temporary) / "my-cases")
+        loop = whole_loop.WholeLoop(host, Path(temporary) / "my-cases", minutes=3)
         for step in loop.steps():
             print(step, flush=True)
             if step in SECTIONS:

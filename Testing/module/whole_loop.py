@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,8 +56,10 @@ class WindowWatch:
 class WholeLoop:
     """A user at work in the test host; ``steps`` clicks on and yields the name of each step when it is done."""
 
-    def __init__(self, host, project: Path) -> None:
+    def __init__(self, host, project: Path, minutes: int = 30, knobs: dict[str, int] | None = None) -> None:
+        """``knobs`` of few steps end a fine-tuning before its minutes are up, on a computer of any speed."""
         self.host, self.ui, self.project = host, host.widget.ui, project
+        self.minutes, self.knobs = minutes, knobs or {}
         self.watch = WindowWatch()
         self.volumes: list = []
         self.result = None
@@ -163,7 +166,8 @@ class WholeLoop:
     def fine_tuned(self) -> Iterator[str]:
         """Start, cancel, resume, see curves and the verdict."""
         ui, panel = self.ui, self.host.widget.fineTunePanel
-        ui.minutesSpinBox.setValue(1)
+        ui.minutesSpinBox.setValue(self.minutes)
+        self.host.widget._parameterNode.SetParameter("FineTuneKnobs", json.dumps(self.knobs) if self.knobs else "")
         assert ui.fineTuneButton.enabled, ui.fineTuneButton.toolTip
         yield "ready to fine-tune"
         with self.watch:
