@@ -148,6 +148,18 @@ def test_label_values_are_tied_to_names(make, project: Project, tmp_path: Path) 
     assert make.values(plain.revision.prediction) == [3, 0, 0, 0, 0, 0]
 
 
+def test_a_segmentation_in_two_files_brings_its_names_along_too(make, project: Project, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.seg.nrrd"
+    write_label_map(make.labels(1, 2), whole, make.organs, compress=False)
+    header, _, voxels = whole.read_bytes().partition(b"\n\n")
+    (tmp_path / "apart.raw").write_bytes(voxels)
+    apart = tmp_path / "apart.seg.nhdr"
+    apart.write_bytes(header + b"\ndata file: apart.raw\n")
+    one, two = (project.add_case(make.scan(number), path, "all") for number, path in enumerate((whole, apart)))
+    assert make.values(two.revision.case.labels) == make.values(one.revision.case.labels)
+    assert two.revision.case.annotated == one.revision.case.annotated != ()
+
+
 def test_a_structure_called_all_is_one_structure(make, project: Project) -> None:
     """Ticked alone it must not stand for its neighbours, which nobody reviewed."""
     added = project.add_case(make.scan(0), make.labels(1, 2), "all", structures={1: "All", 2: "spleen"})

@@ -19,6 +19,7 @@ from TransferSegLib.progress import Task
 from TransferSegLib.scans.geometry_checks import check_intensities, check_volume
 from TransferSegLib.scans.lattice import to_scan_lattice
 from TransferSegLib.scans.read import as_label_map, read_label_map, read_scan
+from TransferSegLib.scans.segments import is_segmentation
 from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
 from TransferSegLib.structures import LabelSet, Structure
 
@@ -212,7 +213,7 @@ def _label_set(source: ImageSource, structures: Structures | None) -> LabelSet |
         return label_set_of(structures)
     if structures is not None:
         return read_label_set(Path(structures))
-    if not isinstance(source, sitk.Image) and str(source).lower().endswith(".seg.nrrd"):
+    if not isinstance(source, sitk.Image) and is_segmentation(Path(source)):
         names = read_segmentation_names(source)
         return label_set_of(names) if names else None
     return None

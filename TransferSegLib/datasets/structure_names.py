@@ -9,6 +9,7 @@ from typing import Any
 from TransferSegLib import safe_json
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.errors import DatasetError, TransferSegError
+from TransferSegLib.scans.segments import is_segmentation
 from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
 from TransferSegLib.structures import LabelSet, structure_key
 
@@ -63,8 +64,8 @@ def label_set_of(names: Mapping[int, str], keep_names: bool = False) -> LabelSet
 
 
 def segment_names(label_maps: Iterable[Path]) -> dict[Path, dict[int, str]]:
-    """Return the names by label value of every .seg.nrrd file that names its segments; raises ScanError."""
-    found = {path: read_segmentation_names(path) for path in label_maps if path.name.lower().endswith(".seg.nrrd")}
+    """Return the names by label value of every segmentation of 3D Slicer that names its segments; raises ScanError."""
+    found = {path: read_segmentation_names(path) for path in label_maps if is_segmentation(path)}
     return {path: names for path, names in found.items() if names}
 
 
