@@ -121,5 +121,6 @@ def test_a_version_is_not_shadowed_by_a_model_of_its_name(folder: Path, zipped: 
         (folder / "tiny@0" / file.name).write_bytes(file.read_bytes())
     assert find_model("tiny@0", folder) == place
     place.rename(folder / "other")
-    (folder / "other" / "model.json").write_text((folder / "other" / "model.json").read_text().replace('"tiny"', '"o"'))
+    description = folder / "other" / "model.json"
+    description.write_text(description.read_text(encoding="utf-8").replace('"tiny"', '"o"'), encoding="utf-8")
     assert find_model("tiny@0", folder) == folder / "tiny@0", "there is no 'tiny' that it could be a version of"

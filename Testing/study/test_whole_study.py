@@ -245,7 +245,7 @@ def test_two_studies_do_not_share_a_work_folder(world: Path, tmp_path: Path, wri
         (["--workers", "0"], "at least one worker"),
         (["--data", "nowhere"], "There is no data folder"),
         (["list", "--only", "("], "--only '(' is not a regular expression"),
-        (["--work", "study.json/work"], "cannot be made: Not a directory. Name another with --work"),
+        (["--work", "study.json/work"], "study.json is a file, not a folder. Name another folder."),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line(
