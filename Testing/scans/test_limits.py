@@ -156,6 +156,9 @@ def test_a_child_that_cannot_limit_itself_is_watched(tmp_path: Path, monkeypatch
     """As on macOS: the caller looks at the memory of the child and of what it started, and ends it."""
     child = subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60"], start_new_session=True)
     try:
+        deadline = time.monotonic() + 60  # the shell and what it started are there a moment later
+        while resident_bytes(child.pid) <= 1 << 19 and time.monotonic() < deadline:
+            time.sleep(0.02)
         assert 1 << 19 < resident_bytes(child.pid) < 1 << 26
         monkeypatch.setattr(LimitedChild, "_EVERY_S", 0)
         assert not LimitedChild(Limits(1 << 20, 1), child, watch=True).takes_too_much()
