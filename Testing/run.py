@@ -7,7 +7,7 @@
 Only Python 3.11 or newer is needed beforehand. Outside the folder of the environment nothing is changed, with one
 exception: on Debian and Ubuntu, run by root, ``tests`` installs the system's libraries that the test host of the Slicer
 module needs; elsewhere it says which are missing. Further words are handed on, e.g.
-``python3 Testing/run.py tests Testing/network -x``.
+``python3 Testing/run.py tests Testing/networks -x``.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ import SimpleITK as sitk
 from TransferSegLib.cli.main import main
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.evaluation.overlap import dice
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.locate import bundled_models, bundled_sample, find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.scans.read import read_scan
-from TransferSegLib.segmenting.segment import Segmenter
 
 
 def test_demo_segments_the_sample_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from TransferSegLib.child_process import ChildEnd, Reading, read_in_child, run_module
+from TransferSegLib.child_process import ProcessResult, Reading, read_in_child, run_module
 from TransferSegLib.errors import Cancelled, ModelError, ScanError
-from TransferSegLib.models.keras_isolated import read_arrays_isolated
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
 from TransferSegLib.progress import CancelToken
-from TransferSegLib.scans.read import read_scan
 
 ROOT = Path(__file__).resolve().parents[1]
 KERAS_FILE = ROOT / "Testing" / "Data" / "keras_files" / "keras_2" / "weights_only.h5"
@@ -30,8 +30,8 @@ import os, sys
 from pathlib import Path
 import h5py, json, SimpleITK
 from TransferSegLib.corrections.dicom_patient import read_patient_id
-from TransferSegLib.models.keras_isolated import read_arrays_isolated
-from TransferSegLib.scans.read import read_scan
+from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
+from TransferSegLib.images.read import read_scan
 sys.path.insert(0, os.getcwd())
 keras, scan, dicom = map(Path, sys.argv[1:])
 print(read_arrays_isolated(keras).keras_version, read_scan(scan).GetSize(), read_patient_id(dicom))
@@ -153,12 +153,12 @@ def test_what_is_said_of_an_end(tmp_path: Path, script: str, words: str) -> None
 
 
 def test_the_signal_of_an_end() -> None:
-    ends = {code: ChildEnd(code, b"", b"").end_signal for code in (0, 1, -9, -11, 137, 128, 255)}
+    ends = {code: ProcessResult(code, b"", b"").end_signal for code in (0, 1, -9, -11, 137, 128, 255)}
     assert ends == {0: None, 1: None, -9: 9, -11: 11, 137: 9, 128: None, 255: None}
 
 
 def test_models_do_not_need_simpleitk() -> None:
-    program = "import sys, TransferSegLib.models.keras_isolated; assert 'SimpleITK' not in sys.modules"
+    program = "import sys, TransferSegLib.models.importers.keras.isolated; assert 'SimpleITK' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 

@@ -1,6 +1,6 @@
 """TransferSeg without a user interface: segment 3D scans, train base models, adapt them from a few corrected cases.
 
->>> from TransferSegLib.segmenting.segment import segment
+>>> from TransferSegLib.inference.segment import segment
 >>> segmentation = segment("scan.nii.gz")
 >>> segmentation.volumes_ml()
 

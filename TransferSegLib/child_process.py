@@ -37,7 +37,7 @@ _SIGXCPU = 24
 
 
 @dataclass(frozen=True)
-class ChildEnd:
+class ProcessResult:
     """How a child ended, and what it said; ``over_memory`` when it was ended for taking more memory than allowed."""
 
     exit_code: int
@@ -112,7 +112,7 @@ def read_in_child(
         yield Path(folder), result
 
 
-def _bad_end(reading: Reading, end: ChildEnd, limits: Limits) -> str:
+def _bad_end(reading: Reading, end: ProcessResult, limits: Limits) -> str:
     """Return what to say of a child that left no result."""
     if end.over_memory:
         return limits.memory_text(reading.path)
@@ -140,7 +140,7 @@ def run_module(
     cancel: CancelToken | None = None,
     limits: Limits | None = None,
     task: Task | None = None,
-) -> ChildEnd:
+) -> ProcessResult:
     """Run a module with an interpreter and return how it ended; whatever happens here, it is not left running.
 
     ``limits`` are for a module that sets them itself. Raises OSError when it cannot be started,
@@ -172,7 +172,7 @@ def run_module(
             task.waited(time.monotonic() - started, _USUAL_S)
             with suppress(subprocess.TimeoutExpired):
                 output, messages = process.communicate(timeout=_POLL_S)
-                return ChildEnd(process.returncode, output, messages, over_memory)
+                return ProcessResult(process.returncode, output, messages, over_memory)
             if time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired(command, longest_s)
             if watched is not None and not over_memory and watched.takes_too_much():

@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from TransferSegLib.datasets.dataset import read_dataset
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.inference.profiling import profile_of_scans
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.store import load_model, set_profile
-from TransferSegLib.scans.read import read_scan
-from TransferSegLib.segmenting.profiling import profile_of_scans
-from TransferSegLib.segmenting.segment import Segmenter
 
 
 def main() -> None:

@@ -22,14 +22,14 @@ import SimpleITK as sitk
 import torch
 
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.features import FeatureCache, cache_features
+from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.label_change import unchanged
+from TransferSegLib.finetuning.last_layers import frozen_part, input_side
 from TransferSegLib.finetuning.names import CUTS
-from TransferSegLib.finetuning.stages import TailTrainer
-from TransferSegLib.finetuning.tail import frozen_part, input_side
-from TransferSegLib.network.unet import UNet3D, initialise
-from TransferSegLib.scans.grid import CanonicalGrid
-from TransferSegLib.segmenting.devices import Device
+from TransferSegLib.finetuning.stages import LastLayersTrainer
+from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.training.cases import PreparedCase
 
@@ -38,7 +38,7 @@ def random_case(side: int, classes: int) -> PreparedCase:
     """Return a case of noise with random labels."""
     random = np.random.default_rng(0)
     labels = random.integers(0, classes, (side, side, side), dtype=np.uint8)
-    grid = CanonicalGrid.around(sitk.Image([side] * 3, sitk.sitkInt16), 1.0)
+    grid = ModelGrid.around(sitk.Image([side] * 3, sitk.sitkInt16), 1.0)
     intensities = random.uniform(-1, 1, labels.shape).astype(np.float16)
     voxels = {channel: np.flatnonzero(labels == channel)[:1000] for channel in range(1, classes)}
     return PreparedCase("noise", intensities, labels, None, np.ones(classes, bool), -1.0, grid, voxels)
@@ -75,7 +75,7 @@ def main() -> None:
     case = random_case(input_side(options.patch), options.classes)
 
     def step_seconds(cache: FeatureCache, with_frozen_part: bool) -> float:
-        trainer = TailTrainer(network, cache, knobs, device)
+        trainer = LastLayersTrainer(network, cache, knobs, device)
         frozen = frozen_part(network, options.tail, device)
         scan = torch.from_numpy(case.intensities.astype(np.float32))[None, None]
 

@@ -54,8 +54,8 @@ def write_scan(path: Path, slices: int) -> None:
     import SimpleITK as sitk
 
     from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.images.read import read_scan
     from TransferSegLib.models.locate import bundled_sample
-    from TransferSegLib.scans.read import read_scan
 
     sample = read_scan(read_dataset(bundled_sample()).cases[0].image)
     thickness = 2.5 if slices < 400 else 1.0

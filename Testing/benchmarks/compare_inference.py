@@ -94,7 +94,7 @@ def volume_without_air(side: int) -> np.ndarray:
 
 def matrix_rate(dtype: str, wanted: str) -> float:
     """Return the floating-point operations per second of a plain 4096 x 4096 matrix product, the best of five."""
-    from TransferSegLib.segmenting.devices import choose_device
+    from TransferSegLib.inference.devices import choose_device
 
     device = torch.device(choose_device(wanted).torch_name)
     if dtype == "float16" and device.type == "cpu":
@@ -113,18 +113,18 @@ def matrix_rate(dtype: str, wanted: str) -> float:
 def agreement(options: argparse.Namespace) -> str:
     """Return how many labels of the bundled model on the sample CT are those of float32 tiles of the plain network."""
     from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.images.preprocess import preprocess
+    from TransferSegLib.images.read import read_scan
+    from TransferSegLib.inference.devices import choose_device
+    from TransferSegLib.inference.predict import label_volume, tile_input
     from TransferSegLib.models.locate import bundled_sample, find_model
     from TransferSegLib.models.store import load_model
-    from TransferSegLib.scans.canonical import canonical_scan
-    from TransferSegLib.scans.read import read_scan
-    from TransferSegLib.segmenting.devices import choose_device
-    from TransferSegLib.segmenting.plan import TilePlan
-    from TransferSegLib.segmenting.predict import label_volume, tile_input
+    from TransferSegLib.networks.unet_valid.tile_plan import TilePlan
 
     model = load_model(find_model())
     network, description = model.network(), model.description
     image = read_scan(read_dataset(bundled_sample()).cases[0].image)
-    scan = canonical_scan(image, description.spacing_mm, description.intensity)
+    scan = preprocess(image, description.spacing_mm, description.intensity)
     volume, device = scan.intensities_zyx, choose_device(options.device)
     labels = label_volume(network, volume, scan.outside, device=device)
     reference = np.zeros_like(labels)

@@ -25,10 +25,10 @@ import SimpleITK as sitk
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.fit.reasons import Fit
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.scans.read import read_scan
-from TransferSegLib.segmenting.segment import Segmenter
 
 _SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 #: Files that make no DICOM folder of the folder they lie in.

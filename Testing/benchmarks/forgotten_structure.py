@@ -19,14 +19,14 @@ from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.evaluation.overlap import dice
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.features import FeatureCache, cache_features
+from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.label_change import plan_label_change
+from TransferSegLib.finetuning.last_layers import Tail
 from TransferSegLib.finetuning.names import LAST_CONVOLUTION
-from TransferSegLib.finetuning.tail import Tail
+from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.network.unet import UNet3D
-from TransferSegLib.segmenting.devices import choose_device
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.training.cases import prepare_case
 

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from TransferSegLib.network.geometry import MARGIN, multiply_adds
-from TransferSegLib.network.unet import UNet3D, initialise
-from TransferSegLib.segmenting.devices import choose_device
-from TransferSegLib.segmenting.plan import TilePlan, planned_multiply_adds
-from TransferSegLib.segmenting.predict import Predictor, label_volume, tile_input
+from TransferSegLib.inference.devices import choose_device
+from TransferSegLib.inference.predict import Predictor, label_volume, tile_input
+from TransferSegLib.networks.unet_valid.geometry import MARGIN, multiply_adds
+from TransferSegLib.networks.unet_valid.tile_plan import TilePlan, planned_multiply_adds
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 
 CLASSES = 23
 OUTSIDE = -500.0

@@ -108,8 +108,8 @@ def compare(folder: Path) -> None:
     import torch
 
     from TransferSegLib.errors import ModelError
-    from TransferSegLib.models.keras_import import KerasImport, model_from_keras
-    from TransferSegLib.network.unet import UNet3D
+    from TransferSegLib.models.importers.keras.convert import KerasImport, model_from_keras
+    from TransferSegLib.networks.unet_valid.unet import UNet3D
 
     with np.load(folder / REFERENCE) as reference:
         scan, keras = torch.from_numpy(tile(int(reference["side"]))), str(reference["keras"])

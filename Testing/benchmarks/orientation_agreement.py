@@ -17,10 +17,10 @@ import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.evaluation.overlap import dice
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.scans.read import read_scan
-from TransferSegLib.segmenting.segment import Segmenter
 
 
 def main() -> None:

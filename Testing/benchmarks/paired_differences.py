@@ -26,11 +26,11 @@ import torch
 
 from TransferSegLib.datasets.dataset import Dataset, read_dataset
 from TransferSegLib.evaluation.verdict import judge
+from TransferSegLib.inference.devices import Device, choose_device
+from TransferSegLib.inference.predict import label_volume
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
-from TransferSegLib.network.unet import UNet3D
-from TransferSegLib.segmenting.devices import Device, choose_device
-from TransferSegLib.segmenting.predict import label_volume
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.training.cases import PreparedCase, prepare_cases
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 from TransferSegLib.training.patches import PatchSampler

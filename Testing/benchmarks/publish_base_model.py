@@ -15,9 +15,9 @@ from pathlib import Path
 
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.evaluation.cases import Summary, evaluate, summarise
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.store import load_model, save_model
-from TransferSegLib.segmenting.segment import Segmenter
 
 
 def main() -> None:

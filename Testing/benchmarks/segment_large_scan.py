@@ -46,8 +46,8 @@ def write_scan(path: Path) -> None:
     import SimpleITK as sitk
 
     from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.images.read import read_scan
     from TransferSegLib.models.locate import bundled_sample
-    from TransferSegLib.scans.read import read_scan
 
     sample = read_scan(read_dataset(bundled_sample()).cases[0].image)
     middle = sample.TransformContinuousIndexToPhysicalPoint([n / 2 for n in sample.GetSize()])
@@ -65,12 +65,12 @@ def segment(arguments: argparse.Namespace) -> None:
 
     import torch
 
+    from TransferSegLib.images.read import read_scan
+    from TransferSegLib.images.write import write_label_map
+    from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import Model, load_model
-    from TransferSegLib.network.unet import UNet3D, initialise
-    from TransferSegLib.scans.read import read_scan
-    from TransferSegLib.scans.write import write_label_map
-    from TransferSegLib.segmenting.segment import Segmenter
+    from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 
     torch.set_num_threads(arguments.threads)
     model = load_model(find_model())

@@ -20,15 +20,15 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from TransferSegLib.images import label_resampling as decode
+from TransferSegLib.images.intensity import CT_WINDOW
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.inference import segment
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
 from TransferSegLib.models.store import Model, load_model
-from TransferSegLib.network.unet import UNet3D, initialise
-from TransferSegLib.scans import decode
-from TransferSegLib.scans.intensity import CT_WINDOW
-from TransferSegLib.scans.read import read_scan
-from TransferSegLib.segmenting import segment
-from TransferSegLib.segmenting.inference_network import InferenceNetwork
-from TransferSegLib.segmenting.segment import Segmenter
+from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure, default_color
 
 
@@ -110,8 +110,8 @@ def main() -> None:
         image.SetDirection((cosine, -sine, 0, sine, cosine, 0, 0, 0, 1))
 
     seconds: dict[str, float] = defaultdict(float)
-    segment.canonical_scan = timed(seconds, "canonical grid", segment.canonical_scan)
-    decode.LabelDecoder.write = timed(seconds, "decoding", decode.LabelDecoder.write)
+    segment.preprocess = timed(seconds, "canonical grid", segment.preprocess)
+    decode.LabelResampler.write = timed(seconds, "decoding", decode.LabelResampler.write)
     InferenceNetwork.__call__ = timed(seconds, "network", InferenceNetwork.__call__)  # type: ignore[method-assign]
     started = time.perf_counter()
     segmenter = Segmenter(model, options.device, options.memory)

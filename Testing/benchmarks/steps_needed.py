@@ -20,13 +20,13 @@ import torch
 
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.features import cache_features
+from TransferSegLib.finetuning.feature_cache import cache_features
+from TransferSegLib.finetuning.plan import plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.undertaking import undertake
+from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model, save_model
-from TransferSegLib.network.unet import UNet3D
-from TransferSegLib.segmenting.devices import choose_device
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.training.cases import prepare_cases
 from TransferSegLib.training.validation import validate
@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = save_model(Path(folder) / "parent", parent.description, parent.state_dict)
         knobs = FineTuningConfiguration(report_cases=0)
-        work = undertake(FineTuneRequest(options.project, str(model), "measured", configuration=knobs))
+        work = plan_fine_tuning(FineTuneRequest(options.project, str(model), "measured", configuration=knobs))
     knobs = work.configuration
     prepared = prepare_cases(work.dataset, work.change.label_set, *knobs.preparation(parent.description))
     aside = max(1, len(prepared) // 3)

@@ -15,10 +15,10 @@ import time
 
 import torch
 
-from TransferSegLib.network.geometry import multiply_adds
-from TransferSegLib.network.unet import UNet3D, initialise
-from TransferSegLib.segmenting.inference_network import InferenceNetwork
-from TransferSegLib.segmenting.plan import tile_memory_bytes
+from TransferSegLib.networks.unet_valid.geometry import multiply_adds
+from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
+from TransferSegLib.networks.unet_valid.tile_plan import tile_memory_bytes
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 
 
 def peak_bytes() -> float:

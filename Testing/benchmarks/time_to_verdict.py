@@ -147,7 +147,7 @@ def profiled(file: Path | None) -> Iterator[None]:
 def show(parts: Parts, result: FineTuned, load: float) -> None:
     """Print the table and the verdict."""
     evidence = result.evidence
-    print(f"{len(result.undertaking.dataset.cases)} cases, {result.plan.text}")
+    print(f"{len(result.fine_tuning_plan.dataset.cases)} cases, {result.plan.text}")
     print(f"{torch.get_num_threads()} threads; load average of the machine before: {load:.1f}")
     print(f"{'part':55} {'seconds':>8} {'processor seconds':>18}")
     for title, (wall, cpu) in parts.rows.items():

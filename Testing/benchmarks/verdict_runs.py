@@ -60,10 +60,10 @@ from TransferSegLib.evaluation.verdict import Answer, Training, Verdict, Verdict
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_description, load_model
-from TransferSegLib.scans.read import read_label_map, read_scan
-from TransferSegLib.segmenting.segment import Segmenter
 from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.training.base import BaseModelPlan, train_base
 from TransferSegLib.training.configuration import TrainingConfiguration
@@ -407,7 +407,7 @@ def fine_tuned(
         )
         result = finetune(request)
         evidence = result.evidence.to_json()
-        configuration = result.undertaking.configuration
+        configuration = result.fine_tuning_plan.configuration
         return {
             "name": run.name,
             "collection": run.collection,

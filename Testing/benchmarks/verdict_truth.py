@@ -55,10 +55,10 @@ from TransferSegLib.finetuning import candidates
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
-from TransferSegLib.scans.read import read_label_map, read_scan
-from TransferSegLib.segmenting.segment import Segmenter
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.study.case_selection import SelectionRule, only_structures, select_cases, training_set
 from TransferSegLib.training.cases import PreparedCase

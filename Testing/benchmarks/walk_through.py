@@ -29,9 +29,9 @@ from pathlib import Path
 from TransferSegLib.cli import main as command
 from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
 from TransferSegLib.evaluation.cases import dice_by_structure
+from TransferSegLib.images.read import read_label_map
 from TransferSegLib.models.locate import DEFAULT_MODEL, find_model
 from TransferSegLib.models.store import load_description
-from TransferSegLib.scans.read import read_label_map
 
 LINE = "our-clinic"
 

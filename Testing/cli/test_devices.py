@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from TransferSegLib.cli.main import main
-from TransferSegLib.segmenting import devices
-from TransferSegLib.segmenting.devices import choose_device, found_devices
+from TransferSegLib.inference import devices
+from TransferSegLib.inference.devices import choose_device, found_devices
 
 
 def test_devices_are_those_that_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:

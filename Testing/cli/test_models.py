@@ -273,7 +273,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from misbehaving_server import session_to
 from TransferSegLib.cli.main import main
-from TransferSegLib.models import fetch, locate
+from TransferSegLib.models import fetch
+from TransferSegLib.models import locate
 fetch.new_session = lambda: session_to(int(sys.argv[2]))
 locate.resource_folders = lambda: [Path(sys.argv[3])]
 sys.exit(main(["models", "fetch", sys.argv[4]]))

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from TransferSegLib.cli.main import main
 from TransferSegLib.corrections.case_modality import AnotherModality
 from TransferSegLib.corrections.project import Project
-from TransferSegLib.scans.notices import MODALITY
+from TransferSegLib.images.notices import MODALITY
 
 
 def mr_scan(make, seed: int) -> sitk.Image:

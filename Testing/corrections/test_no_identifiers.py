@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from TransferSegLib.corrections.project import Project
-from TransferSegLib.scans.write import write_label_map
+from TransferSegLib.images.write import write_label_map
 
 NAME = "MUELLER_ERIKA"
 PATIENT_ID = "PID-1964-08-12"

@@ -16,10 +16,10 @@ from TransferSegLib.corrections.revisions import ModelReference
 from TransferSegLib.datasets.dataset import read_dataset, write_dataset
 from TransferSegLib.datasets.validate import check_dataset, has_errors
 from TransferSegLib.errors import Cancelled, DatasetError, ScanError
+from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names
+from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.images.write import write_label_map
 from TransferSegLib.progress import CancelToken, Progress
-from TransferSegLib.scans.read import read_label_map, read_scan
-from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
-from TransferSegLib.scans.write import write_label_map
 from TransferSegLib.structures import LabelSet, Structure
 
 

@@ -17,7 +17,7 @@ from TransferSegLib.corrections.structure_changes import drop_structure, merge_s
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.datasets.validate import has_errors
 from TransferSegLib.errors import DatasetError
-from TransferSegLib.scans.intensity import CT_WINDOW
+from TransferSegLib.images.intensity import CT_WINDOW
 from TransferSegLib.structures import LabelSet, Structure, default_color
 from TransferSegLib.training.cases import prepare_case
 

@@ -17,10 +17,10 @@ from TransferSegLib.datasets.make import DatasetFacts, FolderSource, dataset_fro
 from TransferSegLib.datasets.openkbp import dataset_from_head_neck_ct
 from TransferSegLib.datasets.validate import check_dataset
 from TransferSegLib.errors import Cancelled, DatasetError
+from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names
+from TransferSegLib.images.read import read_label_map, read_label_map_on, read_scan, same_geometry
+from TransferSegLib.images.write import write_label_map
 from TransferSegLib.progress import CancelToken, Progress
-from TransferSegLib.scans.read import read_label_map, read_label_map_on, read_scan, same_geometry
-from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
-from TransferSegLib.scans.write import write_label_map
 from TransferSegLib.structures import LabelSet, Structure
 
 Volume = Callable[..., Path]

@@ -10,12 +10,12 @@ import SimpleITK as sitk
 import torch
 
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.images.intensity import CT_WINDOW
+from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.inference.devices import Device
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
 from TransferSegLib.models.store import Model
-from TransferSegLib.network.unet import UNet3D, initialise
-from TransferSegLib.scans.grid import CanonicalGrid
-from TransferSegLib.scans.intensity import CT_WINDOW
-from TransferSegLib.segmenting.devices import Device
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration
@@ -56,7 +56,7 @@ def ball_case(id: str = "ball", annotated: tuple[bool, ...] = (True, True, True)
         if channel < len(annotated) and annotated[channel]:
             labels[mask] = channel
     voxels = {int(channel): np.flatnonzero(labels == channel) for channel in np.unique(labels) if channel}
-    grid = CanonicalGrid.around(sitk.Image([32, 32, 32], sitk.sitkInt16), 1.0)
+    grid = ModelGrid.around(sitk.Image([32, 32, 32], sitk.sitkInt16), 1.0)
     return PreparedCase(id, intensities, labels, None, np.array(annotated), -1.0, grid, voxels)
 
 

@@ -13,10 +13,10 @@ import torch
 
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.finetuning.adapt import adapt
-from TransferSegLib.finetuning.holding import Holding
+from TransferSegLib.finetuning.distillation import Distillation
 from TransferSegLib.finetuning.label_change import plan_label_change, unchanged
-from TransferSegLib.finetuning.stages import Budget, StageClock, held_by_parent
-from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.finetuning.stages import Budget, StageClock, distillation_loss
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.progress import CancelToken, Progress
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 from TransferSegLib.training.trainer import Batch
@@ -130,7 +130,7 @@ def test_stage_2_compares_with_the_parent_on_the_same_patch(world: Any) -> None:
     parent = world.make_parent(world.label_set("bright", "dark"))
     change = unchanged(parent.description.label_set)
     network = parent.network()
-    further = held_by_parent(parent.network(), Holding(change), world.quick, world.float32)
+    further = distillation_loss(parent.network(), Distillation(change), world.quick, world.float32)
     scans = torch.from_numpy(world.ball_case().intensities.astype(np.float32))[None, None]
     nothing = torch.zeros((1, 32, 32, 32))
     batch = Batch(scans, nothing, torch.ones_like(nothing), torch.tensor([[True, True, False]]))

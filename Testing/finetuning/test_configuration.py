@@ -10,9 +10,9 @@ import pytest
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.images.intensity import MR_PERCENTILES
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description
-from TransferSegLib.scans.intensity import MR_PERCENTILES
 from TransferSegLib.training.configuration import AugmentationConfiguration
 
 
@@ -56,10 +56,10 @@ def test_refusals_name_the_knob(knobs: dict[str, Any], message: str) -> None:
 
 def test_what_the_strategies_mean() -> None:
     finetune = FineTuningConfiguration()
-    assert finetune.has_tail_stage and finetune.starts_from_data and finetune.rate == finetune.full_rate
+    assert finetune.has_tail_stage and finetune.inits_from_data and finetune.rate == finetune.full_rate
     vanilla = replace(finetune, strategy="vanilla")
-    assert not vanilla.has_tail_stage and not vanilla.starts_from_data and vanilla.rate == vanilla.vanilla_rate
-    assert replace(vanilla, head_start="data").starts_from_data
+    assert not vanilla.has_tail_stage and not vanilla.inits_from_data and vanilla.rate == vanilla.vanilla_rate
+    assert replace(vanilla, head_start="data").inits_from_data
     assert replace(finetune, strategy="scratch").rate == finetune.scratch_rate
     assert finetune.with_steps(10, 20).minutes == 0
 

@@ -20,17 +20,17 @@ import torch
 
 from TransferSegLib.errors import Cancelled, DatasetError, ModelError, TrainingError
 from TransferSegLib.finetuning import candidates as module
+from TransferSegLib.finetuning.cross_validation import FoldComparisons
 from TransferSegLib.finetuning.finetune import FineTuned, finetune
-from TransferSegLib.finetuning.fold_comparisons import FoldComparisons
+from TransferSegLib.finetuning.plan import plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import RUNS_NAME
-from TransferSegLib.finetuning.undertaking import undertake
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.models.versions import promote, rollback
-from TransferSegLib.models.versions_history import history
+from TransferSegLib.models.versions.history import history
+from TransferSegLib.models.versions.versions import promote, rollback
 from TransferSegLib.progress import CancelToken, Progress
-from TransferSegLib.segmenting.segment import Segmenter
 
 
 def beside(name: str) -> ModuleType:
@@ -78,7 +78,7 @@ def test_what_is_recorded(better: tuple[FineTuned, Path, list[Progress]]) -> Non
     fit = load_model(find_model("tiny", library)).description.fit
     assert fit is not None and fit.structures["bright"].cases == 3
     hashes = [
-        revision.content_hash for revision in projects.Project(result.undertaking.request.project).state().current
+        revision.content_hash for revision in projects.Project(result.fine_tuning_plan.request.project).state().current
     ]
     assert [case.content_hash for case in record.cases] == hashes
     assert record.parent.sha256 == history("tiny", library).find(0).sha256
@@ -94,7 +94,7 @@ def test_what_is_recorded(better: tuple[FineTuned, Path, list[Progress]]) -> Non
     assert 0.3 < dark.agreement < 0.9
     assert [line.split()[0] for line in result.to_json()["not_corrected"]] == ["dark"]
     assert [fate["parent"] for fate in result.fates] == [["bright"], ["dark"]]
-    assert not (result.undertaking.request.project / RUNS_NAME).exists()
+    assert not (result.fine_tuning_plan.request.project / RUNS_NAME).exists()
 
 
 def test_progress_is_of_the_whole(better: tuple[FineTuned, Path, list[Progress]]) -> None:
@@ -117,7 +117,7 @@ def test_wrong_labels_are_not_used(world: Any, better: tuple[FineTuned, Path, li
     result = finetune(request(project, library, configuration=knobs, promote=False))
     assert result.evidence.answer != "better"
     assert not result.version.current and history("tiny", library).current == 1
-    assert result.undertaking.reference.version == "1"
+    assert result.fine_tuning_plan.reference.version == "1"
 
 
 def test_one_patient_is_weak_evidence(world: Any, tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_a_structure_the_parent_does_not_know(world: Any, tmp_path: Path) -> Non
     library = put_parent(tmp_path / "library", projects.seeing(world.make_parent(world.label_set("bright"))))
     project = add_cases(tmp_path / "project", [1, 2, 3], ["dark"])
     result = finetune(request(project, library, structures=("dark",)))
-    assert result.undertaking.change.label_set.names == ("bright", "dark")
-    assert result.undertaking.change.fates == ("kept", "new")
+    assert result.fine_tuning_plan.change.label_set.names == ("bright", "dark")
+    assert result.fine_tuning_plan.change.fates == ("kept", "new")
     row = next(row for row in result.evidence.rows if row.structure == "dark")
     assert row.parent is None and row.candidate is not None and row.candidate > 0.15
     # It finds what the parent cannot, and is not usable yet: neither better nor used by itself.
@@ -189,7 +189,7 @@ def test_patients_are_not_divided(world: Any, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(module, "adapt", watched)
     result = finetune(request(project, library, configuration=replace(KNOBS, tail_steps=1, report_cases=0)))
-    groups = result.undertaking.groups
+    groups = result.fine_tuning_plan.groups
     *of_folds, of_final = learned
     assert of_final == set(groups)
     held = [set(groups) - training for training in of_folds]
@@ -280,7 +280,7 @@ def test_the_parent_may_vanish_meanwhile(world: Any, tmp_path: Path) -> None:
     assert not library.exists()
     versions = history("mine", tmp_path / "library").versions
     assert [version.number for version in versions] == [0, 1]
-    assert versions[0].sha256 == result.undertaking.reference.sha256
+    assert versions[0].sha256 == result.fine_tuning_plan.reference.sha256
 
 
 def test_worse_is_never_promoted(world: Any, better: tuple[FineTuned, Path, list[Progress]], tmp_path: Path) -> None:
@@ -328,10 +328,10 @@ def test_what_cannot_be_done_is_said(world: Any, tmp_path: Path) -> None:
 def test_only_the_chosen_cases_are_learned_from(world: Any, tmp_path: Path) -> None:
     library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
     project = add_cases(tmp_path / "project", [1, 2, 3])
-    chosen = undertake(request(project, library, cases=("case-0003", "case-0001")))
+    chosen = plan_fine_tuning(request(project, library, cases=("case-0003", "case-0001")))
     assert chosen.dataset.ids == ("case-0001", "case-0003") and set(chosen.hashes) == {"case-0001", "case-0003"}
     assert chosen.notes == ("2 of the 3 cases were chosen to learn from.",)
-    every = undertake(request(project, library))
+    every = plan_fine_tuning(request(project, library))
     assert every.dataset.ids == ("case-0001", "case-0002", "case-0003") and every.notes == ()
     assert every.identity() != chosen.identity(), "another run"
 

@@ -11,8 +11,8 @@ import pytest
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import Score
 from TransferSegLib.finetuning.evidence import changed_without_correction, weigh
-from TransferSegLib.finetuning.held_out_scores import CaseComparison, ParentWords
-from TransferSegLib.finetuning.holding_out import Fold, divide, held_out_slabs, learned_structures
+from TransferSegLib.finetuning.folds import Fold, divide, held_out_slabs, learned_structures
+from TransferSegLib.finetuning.held_out import CaseComparison, ParentWords
 from TransferSegLib.finetuning.label_change import plan_label_change
 from TransferSegLib.finetuning.report import report_text
 from TransferSegLib.finetuning.whole_progress import WholeProgress

@@ -21,17 +21,23 @@ from TransferSegLib.evaluation.scores import Score
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.finetune import finetune
-from TransferSegLib.finetuning.held_out_scores import CaseComparison
-from TransferSegLib.finetuning.holding_out import Fold
+from TransferSegLib.finetuning.folds import Fold
+from TransferSegLib.finetuning.held_out import CaseComparison
 from TransferSegLib.finetuning.label_change import unchanged
+from TransferSegLib.finetuning.plan import plan_fine_tuning
 from TransferSegLib.finetuning.report import report_text
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.strategy_choice import Choice, choose, judging_folds, strategies_to_try, with_strategies
+from TransferSegLib.finetuning.strategy_choice import (
+    Choice,
+    choose,
+    evaluation_folds,
+    strategies_to_try,
+    with_strategies,
+)
 from TransferSegLib.finetuning.time_plan import Amount, Speeds, plan_time
-from TransferSegLib.finetuning.undertaking import undertake
-from TransferSegLib.models.versions_history import history
+from TransferSegLib.images.intensity import MR_PERCENTILES
+from TransferSegLib.models.versions.history import history
 from TransferSegLib.progress import Progress
-from TransferSegLib.scans.intensity import MR_PERCENTILES
 
 _file = Path(__file__).with_name("projects.py")
 _spec = spec_from_file_location("projects", _file)
@@ -71,7 +77,7 @@ def test_the_best_mean_wins_and_ties_go_to_the_default() -> None:
 def test_who_chose_does_not_judge_where_enough_are_left(patients: int, judging: tuple[int, ...]) -> None:
     folds = [Fold((), (f"case {number}",)) for number in range(patients)]
     groups = {f"case {number}": f"patient {number}" for number in range(patients)}
-    assert judging_folds(folds, groups) == judging
+    assert evaluation_folds(folds, groups) == judging
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,7 @@ def test_what_is_tried(
 ) -> None:
     library = projects.put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
     project = projects.add_cases(tmp_path / "project", [1, 2], reviewed)
-    work = undertake(projects.request(project, library, configuration=AUTO, **changes))
+    work = plan_fine_tuning(projects.request(project, library, configuration=AUTO, **changes))
     dataset = work.dataset if rule is None else replace(work.dataset, modality=rule)
     found, notes = strategies_to_try(work.parent.description, work.parent.description.intensity, work.change, dataset)
     assert found == tried
@@ -113,7 +119,9 @@ def test_another_modality_learns_everything_at_once(
     project = projects.add_cases(tmp_path / "project", [1], ["bright"])
     dataset = read_dataset(project)
     write_dataset(replace(dataset, modality=modality), project)
-    work = undertake(projects.request(project, library, configuration=replace(FineTuningConfiguration(), **knobs)))
+    work = plan_fine_tuning(
+        projects.request(project, library, configuration=replace(FineTuningConfiguration(), **knobs))
+    )
     assert (work.configuration.strategy, work.configuration.vanilla_rate) == (strategy, rate)
     assert (work.configuration.intensity == MR_PERCENTILES) == (modality == "MR")
     assert ("all layers learn at once" in " ".join(work.notes)) == (strategy == "vanilla")
@@ -127,9 +135,9 @@ def test_intensities_tell_where_no_modality_is_named(world: Any, tmp_path: Path)
     project = projects.add_cases(tmp_path / "project", [1, 2], ["bright"])
     library = projects.put_parent(tmp_path / "library", parent)
     for knobs, strategy in ((FineTuningConfiguration(), "finetune"), (OTHER_INTENSITIES, "vanilla")):
-        work = undertake(projects.request(project, library, configuration=knobs))
+        work = plan_fine_tuning(projects.request(project, library, configuration=knobs))
         assert work.configuration.strategy == strategy
-        of_auto = undertake(projects.request(project, library, configuration=replace(knobs, strategy="auto")))
+        of_auto = plan_fine_tuning(projects.request(project, library, configuration=replace(knobs, strategy="auto")))
         assert with_strategies(of_auto)[1][0] == strategy, "the default is the first to be tried, and wins ties"
 
 
@@ -153,7 +161,7 @@ def test_scans_tell_the_modality_that_a_project_does_not_name(
     entry = json.loads((project / "dataset.json").read_text(encoding="utf-8"))
     (project / "dataset.json").write_text(json.dumps(entry | {"modality": ""}), encoding="utf-8")
     assert read_dataset(project).modality == ""
-    work = undertake(
+    work = plan_fine_tuning(
         projects.request(project, library, modality=asked, configuration=replace(projects.KNOBS, head_start="auto"))
     )
     assert work.dataset.modality == modality and work.configuration.strategy == strategy

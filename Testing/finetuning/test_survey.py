@@ -14,10 +14,10 @@ from TransferSegLib.corrections.project import Project
 from TransferSegLib.errors import DatasetError, ModelError
 from TransferSegLib.finetuning import finetune as module
 from TransferSegLib.finetuning.finetune import finetune
+from TransferSegLib.finetuning.plan import plan_fine_tuning, read_corrected_cases
 from TransferSegLib.finetuning.planning import foresee, runs_of
 from TransferSegLib.finetuning.run_folder import RunFolder
 from TransferSegLib.finetuning.survey import survey_cases
-from TransferSegLib.finetuning.undertaking import read_corrected_cases, undertake
 from TransferSegLib.models.store import load_description
 from TransferSegLib.progress import Progress
 
@@ -83,13 +83,13 @@ def test_two_empty_cases_do_not_end_a_run_with_two_folds(library: Path, tmp_path
     project = project_of(tmp_path / "project", [(1,), (1,), (), ()])
     result = finetune(projects.request(project, library, most_folds=2, configuration=QUICK))
     assert result.plan.folds == 2 and len(result.evidence.cases) == 4
-    assert any(note.startswith("dark was reviewed, but no voxel is drawn") for note in result.undertaking.notes)
-    assert result.undertaking.change.label_set.names == ("bright",)
+    assert any(note.startswith("dark was reviewed, but no voxel is drawn") for note in result.fine_tuning_plan.notes)
+    assert result.fine_tuning_plan.change.label_set.names == ("bright",)
 
 
 def test_voxels_of_one_patient_only_are_judged_in_slabs(library: Path, tmp_path: Path) -> None:
     project = project_of(tmp_path / "project", [(1, 2), (), (1,)], ["a", "b", "a"])
-    work = undertake(projects.request(project, library))
+    work = plan_fine_tuning(projects.request(project, library))
     assert work.dataset.ids == ("case-0001", "case-0003") and work.patients == 1
     assert any("Only one patient has anything drawn, so 1 case of others is not used" in note for note in work.notes)
     result = finetune(projects.request(project, library, configuration=QUICK))
@@ -133,7 +133,7 @@ def test_a_plan_is_refused_only_where_the_run_would_be(library: Path, tmp_path: 
     foreseen = foresee(wanted)
     assert foreseen.plan is None and foreseen.minutes_needed is not None and foreseen.minutes_needed > 0.005
     assert "too few to learn anything" in foreseen.text and not (project / ".fine-tuning").exists()
-    with RunFolder(runs_of(wanted), undertake(wanted).identity()) as folder:
+    with RunFolder(runs_of(wanted), plan_fine_tuning(wanted).identity()) as folder:
         folder.write_spent(30.0)
     again = foresee(wanted)
     assert again.plan is not None and again.plan.folds == 2 and again.minutes_needed is None

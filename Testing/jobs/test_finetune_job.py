@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from TransferSegLib.cli.main import main
+from TransferSegLib.images.intensity import CT_WINDOW
 from TransferSegLib.jobs.events import JobState, last_event
 from TransferSegLib.jobs.files import RESULT, WORKER_FACTS, read_json
 from TransferSegLib.jobs.status import read_state
@@ -23,9 +24,8 @@ from TransferSegLib.jobs.store import find_job
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model
-from TransferSegLib.models.versions_history import history
-from TransferSegLib.network.unet import UNet3D, initialise
-from TransferSegLib.scans.intensity import CT_WINDOW
+from TransferSegLib.models.versions.history import history
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 
 TESTING = Path(__file__).resolve().parents[1]

@@ -19,17 +19,17 @@ from fetching import CONTENT, download  # noqa: E402
 from misbehaving_server import HDF5_SIGNATURE, Server  # noqa: E402
 from version_lines import CASES, Add, Weights, evidence  # noqa: E402
 
+from TransferSegLib.images.intensity import MR_PERCENTILES  # noqa: E402
 from TransferSegLib.models import locate  # noqa: E402
 from TransferSegLib.models.archive import export_model  # noqa: E402
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance  # noqa: E402
 from TransferSegLib.models.fetch import Part  # noqa: E402
 from TransferSegLib.models.locate import find_model  # noqa: E402
 from TransferSegLib.models.store import save_model  # noqa: E402
-from TransferSegLib.models.versions import add_version  # noqa: E402
-from TransferSegLib.models.versions_history import Version  # noqa: E402
-from TransferSegLib.models.versions_record import BETTER, ModelReference, VersionRecord  # noqa: E402
-from TransferSegLib.network.unet import UNet3D, initialise  # noqa: E402
-from TransferSegLib.scans.intensity import MR_PERCENTILES  # noqa: E402
+from TransferSegLib.models.versions.history import Version  # noqa: E402
+from TransferSegLib.models.versions.record import BETTER, ModelReference, VersionRecord  # noqa: E402
+from TransferSegLib.models.versions.versions import add_version  # noqa: E402
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise  # noqa: E402
 from TransferSegLib.structures import LabelSet, Structure  # noqa: E402
 
 

@@ -16,7 +16,8 @@ import sys, time
 from pathlib import Path
 from types import SimpleNamespace
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models import library, locate
+from TransferSegLib.models import library
+from TransferSegLib.models import locate
 from TransferSegLib.models.archive import parse_model_file, read_model_files
 from TransferSegLib.models.library import fetch_model, import_model, remove_model
 def load_model(path):

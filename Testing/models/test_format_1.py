@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.models.description import Provenance
 from TransferSegLib.models.store import Model, load_model
-from TransferSegLib.scans.intensity import IntensityRule
 
 DATA = Path(__file__).resolve().parents[1] / "Data" / "model_format_1"
 

@@ -11,7 +11,7 @@ import h5py
 import pytest
 
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.keras_architecture import check_architecture
+from TransferSegLib.models.importers.keras.architecture import check_architecture
 
 FILES = Path(__file__).resolve().parents[1] / "Data" / "keras_files"
 Layers = dict[str, dict[str, Any]]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.keras_isolated import read_arrays_isolated
-from TransferSegLib.models.keras_network import read_arrays
+from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
+from TransferSegLib.models.importers.keras.network import read_arrays
 
 GOOD = Path(__file__).resolve().parents[1] / "Data" / "keras_files" / "keras_2" / "weights_only.h5"
 KERNEL = "conv3d_7/conv3d_7/kernel:0"

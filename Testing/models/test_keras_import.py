@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.keras_import import PUBLISHED, PUBLISHED_STRUCTURES, KerasImport, model_from_keras
+from TransferSegLib.models.importers.keras.convert import PUBLISHED, PUBLISHED_STRUCTURES, KerasImport, model_from_keras
 from TransferSegLib.models.locate import resource_folders
 from TransferSegLib.models.store import load_model, save_model
 

@@ -13,11 +13,11 @@ import torch
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import NetworkDescription
-from TransferSegLib.models.keras_isolated import read_arrays_isolated
-from TransferSegLib.models.keras_network import array_shapes, read_arrays
-from TransferSegLib.models.keras_weights import Background, KerasWeights, read_keras_weights, to_weights
+from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
+from TransferSegLib.models.importers.keras.network import array_shapes, read_arrays
+from TransferSegLib.models.importers.keras.weights import Background, KerasWeights, read_keras_weights, to_weights
 from TransferSegLib.models.store import expected_shapes
-from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 FILES = Path(__file__).resolve().parents[1] / "Data" / "keras_files"
 NAMES = ["keras_2/weights_only.h5", "keras_2/full_model.h5", "keras_3/full_model.h5"]
@@ -59,7 +59,7 @@ def replace(file: h5py.File, layer: str, array: str, values: np.ndarray) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_softmax_is_keras_own(name: str):
-    """As far as float32 lets a probability be known; see Testing/network/test_keras_reference.py."""
+    """As far as float32 lets a probability be known; see Testing/networks/test_keras_reference.py."""
     weights = read_keras_weights(FILES / name)
     network = UNet3D(weights.network.classes, weights.network.width).eval()
     network.load_state_dict(weights.state_dict)

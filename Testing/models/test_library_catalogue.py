@@ -14,11 +14,12 @@ from libraries import contents, put_into_catalogue
 from misbehaving_server import Server
 
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models import incoming, keras_import, locate
+from TransferSegLib.models import incoming, locate
 from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.description import ModelDescription, NetworkDescription
+from TransferSegLib.models.importers.keras import convert as keras_import
+from TransferSegLib.models.importers.keras.convert import KerasImport
 from TransferSegLib.models.incoming import KerasOptions
-from TransferSegLib.models.keras_import import KerasImport
 from TransferSegLib.models.library import fetch_model, import_model
 from TransferSegLib.models.store import load_description, load_model
 from TransferSegLib.progress import CancelToken

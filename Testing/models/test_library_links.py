@@ -11,7 +11,7 @@ from libraries import contents
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.library import import_model, remove_model
 from TransferSegLib.models.locate import find_model
-from TransferSegLib.models.versions import promote
+from TransferSegLib.models.versions.versions import promote
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="making links needs a right on Windows that tests lack")
 

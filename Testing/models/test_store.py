@@ -21,7 +21,7 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models import store
 from TransferSegLib.models.description import ModelDescription, NetworkDescription
 from TransferSegLib.models.store import expected_shapes, load_description, load_model, save_model
-from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 Weights = dict[str, torch.Tensor]
 

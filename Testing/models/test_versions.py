@@ -20,15 +20,15 @@ from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.library import import_model, remove_model
 from TransferSegLib.models.locate import find_model, library_models
 from TransferSegLib.models.store import load_description, load_model
-from TransferSegLib.models.versions import add_version, promote, remove_version, rollback
-from TransferSegLib.models.versions_history import history
-from TransferSegLib.models.versions_record import (
+from TransferSegLib.models.versions.history import history
+from TransferSegLib.models.versions.record import (
     BETTER,
     WORSE,
     ModelReference,
     VersionRecord,
 )
-from TransferSegLib.models.versions_state import LineState, read_state
+from TransferSegLib.models.versions.state import VersionState, read_state
+from TransferSegLib.models.versions.versions import add_version, promote, remove_version, rollback
 from TransferSegLib.progress import CancelToken
 
 
@@ -284,7 +284,7 @@ ACTIONS = some.lists(
 @settings(max_examples=200, deadline=None)
 def test_any_sequence_of_switches_leads_where_it_should(actions: list[tuple[str, Any]]) -> None:
     """Against the plainest model there is: a stack."""
-    state, stack = LineState(), [0]
+    state, stack = VersionState(), [0]
     for what, value in actions:
         if what == "promote" or (what == "add" and value == "better"):
             number = value if what == "promote" else 6
@@ -298,7 +298,7 @@ def test_any_sequence_of_switches_leads_where_it_should(actions: list[tuple[str,
             with pytest.raises(ModelError):
                 state.rolled_back("2026-11-24")
         assert state.trail == tuple(stack)
-    assert LineState.from_json(json.loads(json.dumps(state.to_json())), "here") == state
+    assert VersionState.from_json(json.loads(json.dumps(state.to_json())), "here") == state
 
 
 @given(ACTIONS)

@@ -10,9 +10,9 @@ import pytest
 
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.models.versions_history import history
-from TransferSegLib.models.versions_record import LearnedCase, load_record
-from TransferSegLib.models.versions_state import Switch
+from TransferSegLib.models.versions.history import history
+from TransferSegLib.models.versions.record import LearnedCase, load_record
+from TransferSegLib.models.versions.state import VersionEvent
 
 DATA = Path(__file__).resolve().parents[1] / "Data" / "model_versions_1"
 
@@ -22,9 +22,9 @@ def test_line() -> None:
     assert (found.current, found.damaged, found.state.problem) == (1, (), "")
     assert found.state.trail == (0, 1)
     assert found.state.switches == (
-        Switch("promoted", 1, "2026-11-23T10:02:00+00:00"),
-        Switch("promoted", 2, "2026-11-23T10:03:00+00:00"),
-        Switch("rolled back", 1, "2026-11-23T10:04:00+00:00"),
+        VersionEvent("promoted", 1, "2026-11-23T10:02:00+00:00"),
+        VersionEvent("promoted", 2, "2026-11-23T10:03:00+00:00"),
+        VersionEvent("rolled back", 1, "2026-11-23T10:04:00+00:00"),
     )
     assert [version.description.label_set.names for version in found.versions] == [
         ("liver",),

@@ -18,21 +18,22 @@ from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.library import import_model
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model, model_files
-from TransferSegLib.models.versions import add_version, promote
-from TransferSegLib.models.versions_history import history
-from TransferSegLib.models.versions_record import ModelReference, VersionRecord
+from TransferSegLib.models.versions.history import history
+from TransferSegLib.models.versions.record import ModelReference, VersionRecord
+from TransferSegLib.models.versions.versions import add_version, promote
 
 #: Begins the programs below: adding a candidate whose weights were written beforehand. What is written is verified
 #: without torch, whose import takes seconds in each process.
 ADDING = """
 import os, shutil, signal, sys
 from pathlib import Path
-from TransferSegLib.models import store, versions
+from TransferSegLib.models import store
+from TransferSegLib.models.versions.versions import versions
 from TransferSegLib.models.archive import WeightsRecord, parse_model_file, read_model_files
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description
-from TransferSegLib.models.versions import add_version, promote, remove_version, rollback
-from TransferSegLib.models.versions_record import ModelReference, VersionRecord
+from TransferSegLib.models.versions.versions import add_version, promote, remove_version, rollback
+from TransferSegLib.models.versions.record import ModelReference, VersionRecord
 os.fsync = lambda descriptor: None  # what a kill leaves is in the system's memory: no need to wait for the disk
 versions.load_model = lambda path: parse_model_file(read_model_files(path)["model.json"], "")
 versions.model_files = lambda description, weights, half: {

@@ -13,10 +13,10 @@ from version_lines import CASES, Weights, evidence
 from TransferSegLib.errors import ModelError
 from TransferSegLib.evaluation.verdict import Training, judge
 from TransferSegLib.models.description import ModelDescription
-from TransferSegLib.models.versions import Promotion, add_version, promote
-from TransferSegLib.models.versions_card import card
-from TransferSegLib.models.versions_history import Version, history
-from TransferSegLib.models.versions_record import ModelReference, VersionRecord
+from TransferSegLib.models.versions.card import card
+from TransferSegLib.models.versions.history import Version, history
+from TransferSegLib.models.versions.record import ModelReference, VersionRecord
+from TransferSegLib.models.versions.versions import Promotion, add_version, promote
 
 DATA = Path(__file__).resolve().parents[1] / "Data" / "model_versions_1"
 ENOUGH = Training(400)

@@ -14,15 +14,15 @@ from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.library import import_model
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.models.versions import promote, rollback
-from TransferSegLib.models.versions_compare import compare_versions
-from TransferSegLib.models.versions_history import history
-from TransferSegLib.models.versions_record import (
+from TransferSegLib.models.versions.compare import compare_versions
+from TransferSegLib.models.versions.history import history
+from TransferSegLib.models.versions.record import (
     BETTER,
     WORSE,
     ModelReference,
     load_record,
 )
+from TransferSegLib.models.versions.versions import promote, rollback
 
 
 def test_history(library: Path, bundled: Path, add: Add) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.models.versions_history import Version
-from TransferSegLib.models.versions_record import LearnedCase
+from TransferSegLib.models.versions.history import Version
+from TransferSegLib.models.versions.record import LearnedCase
 
 Weights = dict[str, torch.Tensor]
 Add = Callable[..., Version]

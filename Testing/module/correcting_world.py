@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from TransferSegLib.images.write import write_label_map
 from TransferSegLib.models.store import load_description
-from TransferSegLib.scans.write import write_label_map
 
 TESTING = Path(__file__).resolve().parents[1]
 SHAPE_ZYX = (14, 18, 22)

@@ -69,7 +69,7 @@ def test_the_version_is_called_as_in_the_history(host, ui, models: Path):
     from TransferSegGui.nodes import segmentedBy
 
     from TransferSegLib.models.store import load_description
-    from TransferSegLib.models.versions import promote
+    from TransferSegLib.models.versions.versions import promote
 
     shutil.copytree(VERSIONS, models / "clinic")
     try:

@@ -69,7 +69,7 @@ def ticks(ui) -> dict[str, bool]:
 
 def used_version(model: str) -> int | None:
     from TransferSegLib.models.locate import library_folder
-    from TransferSegLib.models.versions_history import history
+    from TransferSegLib.models.versions.history import history
 
     return history(model, library_folder()).current
 

@@ -214,7 +214,8 @@ import sys
 from pathlib import Path
 sys.path.append({testing!r})
 from misbehaving_server import session_to
-from TransferSegLib.models import fetch, locate
+from TransferSegLib.models import fetch
+from TransferSegLib.models import locate
 fetch.new_session = lambda: session_to({port})
 locate.resource_folders = lambda: [Path({resources!r})]
 """

@@ -149,8 +149,8 @@ def test_the_volume_reaches_the_child_with_its_voxels_and_geometry(host, tmp_pat
 def test_every_voxel_of_a_result_comes_back_in_its_place(host, tmp_path: Path):
     from TransferSegGui.nodes import readSegmentation
 
+    from TransferSegLib.images.write import write_label_map
     from TransferSegLib.models.store import load_description
-    from TransferSegLib.scans.write import write_label_map
 
     labels = np.random.default_rng(5).choice(np.array([0, 1, 3, 4], np.uint8), (20, 26, 30))
     label_set = load_description(TESTING / "Data" / "model_format_1" / "model").label_set
@@ -297,8 +297,8 @@ def test_an_existing_segmentation_is_replaced_and_shares_the_volumes_transform(h
     import slicer
     from TransferSegGui.nodes import readSegmentation
 
+    from TransferSegLib.images.write import write_label_map
     from TransferSegLib.models.store import load_description
-    from TransferSegLib.scans.write import write_label_map
 
     label_set = load_description(TESTING / "Data" / "model_format_1" / "model").label_set
     labels = sitk.GetImageFromArray(np.full((4, 5, 6), 4, np.uint8))

@@ -53,8 +53,8 @@ def a_result(host_environment, models: Path, tmp_path_factory) -> Path:
     """Return a .seg.nrrd file as the child process writes it."""
     import SimpleITK as sitk
 
+    from TransferSegLib.images.write import write_label_map
     from TransferSegLib.models.store import load_description
-    from TransferSegLib.scans.write import write_label_map
 
     labels = np.zeros((16, 20, 24), np.uint8)
     labels[4:9, 4:9, 4:9], labels[4:9, 12:17, 4:9], labels[4:9, 4:9, 14:20] = 1, 3, 4

@@ -11,7 +11,7 @@ import pytest
 
 from Testing.study.conftest import WriteStudy, study_entry
 from TransferSegLib.errors import StudyError
-from TransferSegLib.scans.intensity import MR_PERCENTILES
+from TransferSegLib.images.intensity import MR_PERCENTILES
 from TransferSegLib.study.configuration_file import read_study
 from TransferSegLib.study.runs import plan_runs
 

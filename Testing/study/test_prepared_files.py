@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Case
-from TransferSegLib.scans.intensity import CT_WINDOW
+from TransferSegLib.images.intensity import CT_WINDOW
 from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.study import prepared_files
 from TransferSegLib.study.prepared_files import prepared_case

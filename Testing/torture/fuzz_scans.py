@@ -15,9 +15,9 @@ import SimpleITK as sitk
 import tiny
 from mutations import damage
 
-from TransferSegLib.scans.read import read_label_map, read_scan
-from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
-from TransferSegLib.scans.write import write_label_map
+from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names
+from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.images.write import write_label_map
 
 
 def _in_formats(names: tuple[str, ...], folder: Path, chance: random.Random) -> Callable[[], Any]:

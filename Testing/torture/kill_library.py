@@ -20,9 +20,9 @@ from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.library import import_model, remove_model
 from TransferSegLib.models.locate import find_model, library_models
 from TransferSegLib.models.store import load_model
-from TransferSegLib.models.versions import add_version, promote, remove_version, rollback
-from TransferSegLib.models.versions_history import history
-from TransferSegLib.models.versions_record import ModelReference, VersionRecord
+from TransferSegLib.models.versions.history import history
+from TransferSegLib.models.versions.record import ModelReference, VersionRecord
+from TransferSegLib.models.versions.versions import add_version, promote, remove_version, rollback
 
 WRITERS = 5
 KILLS_A_LIBRARY = 40

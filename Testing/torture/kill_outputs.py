@@ -23,15 +23,15 @@ from warm import Warm, in_process
 from TransferSegLib.cli.main import main
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.datasets.validate import check_dataset, has_errors
+from TransferSegLib.images.read import read_label_map
+from TransferSegLib.images.write import write_label_map
 from TransferSegLib.jobs import worker
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters
 from TransferSegLib.jobs.status import read_state
 from TransferSegLib.jobs.store import create_job, request_cancel
 from TransferSegLib.models.store import load_model
-from TransferSegLib.models.versions_history import history
-from TransferSegLib.scans.read import read_label_map
-from TransferSegLib.scans.write import write_label_map
+from TransferSegLib.models.versions.history import history
 
 sys.path.append(str(Path(__file__).parents[1] / "finetuning"))
 import projects

@@ -22,12 +22,12 @@ from TransferSegLib.corrections.checking import check_project
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.datasets.validate import has_errors, report
 from TransferSegLib.errors import TransferSegError
+from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.images.write import write_label_map
 from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.library import import_model
 from TransferSegLib.models.locate import library_models
 from TransferSegLib.models.store import load_model
-from TransferSegLib.scans.read import read_label_map, read_scan
-from TransferSegLib.scans.write import write_label_map
 
 
 def full_disk(folder: Path, chance: random.Random) -> Iterator[Outcome]:

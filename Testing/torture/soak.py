@@ -15,10 +15,10 @@ import tiny
 from trials import Outcome
 from warm import Warm
 
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.images.write import write_label_map
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.store import load_model
-from TransferSegLib.scans.read import read_scan
-from TransferSegLib.scans.write import write_label_map
-from TransferSegLib.segmenting.segment import Segmenter
 
 #: Sizes of scans (zyx), over and over: torch keeps prepared convolutions for the last 1,024 shapes, so memory grows
 #: with every new size for a while, up to that bound. What grows with a size seen before would be a leak.

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from TransferSegLib.images.intensity import CT_WINDOW
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
 from TransferSegLib.models.store import save_model
-from TransferSegLib.network.unet import UNet3D, initialise
-from TransferSegLib.scans.intensity import CT_WINDOW
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 
 LABEL_SET = LabelSet((Structure("liver", 1, (200, 0, 0)), Structure("spleen", 2, (0, 200, 0))))

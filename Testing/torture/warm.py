@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from TransferSegLib import child_process
-from TransferSegLib.child_process import ChildEnd
+from TransferSegLib.child_process import ProcessResult
 from TransferSegLib.corrections import dicom_patient
 from TransferSegLib.progress import CancelToken
 
@@ -146,7 +146,7 @@ def _run_module(
     cancel: CancelToken | None = None,
     limits: Any = None,
     task: Any = None,
-) -> ChildEnd:
+) -> ProcessResult:
     """Do as ``child_process.run_module`` in a forked process."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
         pid = os.fork()
@@ -173,4 +173,4 @@ def _run_module(
             pause = min(0.02, 1.3 * pause)
         output.seek(0)
         messages.seek(0)
-        return ChildEnd(os.waitstatus_to_exitcode(status), output.read(), messages.read())
+        return ProcessResult(os.waitstatus_to_exitcode(status), output.read(), messages.read())

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from TransferSegLib.errors import Cancelled
-from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.progress import CancelToken
-from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.training.configuration import TrainingConfiguration
 from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.patches import Patch

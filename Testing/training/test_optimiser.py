@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.training.optimiser import ADAM_SHARE, MuonWithAdamW, orthogonalised, relative_size
 
 

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.scans.grid import CanonicalGrid
+from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.training.augmentation import gamma, low_resolution, vary_intensities
 from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
@@ -34,7 +34,7 @@ def make_case(
         judged,
         np.array(annotated),
         -1.0,
-        CanonicalGrid.around(image, 1.0),
+        ModelGrid.around(image, 1.0),
         voxels,
     )
 

@@ -10,9 +10,9 @@ import SimpleITK as sitk
 import torch
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.network.unet import UNet3D, initialise
-from TransferSegLib.scans.grid import CanonicalGrid
-from TransferSegLib.segmenting.devices import Device
+from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
@@ -40,7 +40,7 @@ def ball(annotated: tuple[bool, ...] = (True, True, True)) -> PreparedCase:
     z, y, x = np.indices((32, 32, 32))
     labels = ((z - 15) ** 2 + (y - 14) ** 2 + (x - 16) ** 2 < 64).astype(np.uint8)
     intensities = np.where(labels == 1, 0.8, -0.8).astype(np.float16)
-    grid = CanonicalGrid.around(sitk.Image([32, 32, 32], sitk.sitkInt16), 1.0)
+    grid = ModelGrid.around(sitk.Image([32, 32, 32], sitk.sitkInt16), 1.0)
     return PreparedCase("ball", intensities, labels, None, np.array(annotated), -1.0, grid, {1: np.flatnonzero(labels)})
 
 

@@ -27,8 +27,8 @@ from TransferSegLib.jobs.events import JobState
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.models.locate import find_model, library_folder
 from TransferSegLib.models.store import load_description
-from TransferSegLib.models.versions_history import history
-from TransferSegLib.models.versions_state import version_name
+from TransferSegLib.models.versions.history import history
+from TransferSegLib.models.versions.state import version_name
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _fineTuneJob(
     promote: bool,
     more: Mapping[str, Any],
 ) -> JobProcess:
-    from TransferSegLib.finetuning.undertaking import check_request  # reads scans: not for the start of Slicer
+    from TransferSegLib.finetuning.plan import check_request  # reads scans: not for the start of Slicer
 
     configuration = FineTuningConfiguration.from_json(dict(knobs or {}))
     request = FineTuneRequest(

@@ -23,7 +23,7 @@ from TransferSegGui.torch_install import torchIsInstalled
 from TransferSegGui.verdict_decision import VerdictDecision
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.finetuning.names import STRATEGY_CHOICES
-from TransferSegLib.finetuning.undertaking import line_name
+from TransferSegLib.finetuning.plan import model_name
 from TransferSegLib.jobs.events import JobState
 from TransferSegLib.models.locate import library_folder
 
@@ -142,7 +142,7 @@ class FineTunePanel:
         """Return what to fine-tune, and the name of the model that gets the version; raises TransferSegError."""
         choice, wishes = self._choice(), FineTuneWishes.of(self._parameterNode)
         request = wishes.request(projectFolder(self._parameterNode), choice, self.cases.ids)
-        return request, line_name(request, choice.path, library_folder())
+        return request, model_name(request, choice.path, library_folder())
 
     def _obstacle(self) -> str:
         """Return why fine-tuning cannot start now, empty when it can."""

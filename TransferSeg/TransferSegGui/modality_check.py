@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.nodes import hasVoxels
 from TransferSegLib.fit.intensities import modality_problem
-from TransferSegLib.scans.modality import modality_word
+from TransferSegLib.images.modality import modality_word
 
 
 def modalityWarning(volumeNode, modality: str) -> str:

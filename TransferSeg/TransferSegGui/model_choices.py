@@ -11,8 +11,8 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.locate import bundled_models, library_folder, library_models
 from TransferSegLib.models.store import load_description
-from TransferSegLib.models.versions_record import VersionRecord, load_record
-from TransferSegLib.models.versions_state import version_name
+from TransferSegLib.models.versions.record import VersionRecord, load_record
+from TransferSegLib.models.versions.state import version_name
 
 #: How keys of models begin: those that came with TransferSeg, and those of the user's library.
 BUNDLED, LIBRARY = "bundled", "library"

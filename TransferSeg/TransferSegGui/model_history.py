@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.command_process import CommandProcess
 from TransferSegGui.model_choices import ModelChoice
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.versions_history import History, Version, read_history
+from TransferSegLib.models.versions.history import History, Version, read_history
 
 
 class ModelHistory:

@@ -24,7 +24,7 @@ from TransferSegGui.process_tree import endProcessTree
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description
-from TransferSegLib.models.versions_state import version_name
+from TransferSegLib.models.versions.state import version_name
 
 #: The log that is kept for the text box; what is older is dropped.
 _LOG_CHARACTERS = 200_000

@@ -9,7 +9,7 @@ from slicer.util import VTKObservationMixin
 
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.corrections.revisions import ProjectState
-from TransferSegLib.scans.slicer_segmentation import terminology_entry
+from TransferSegLib.images.formats.slicer_segmentation import terminology_entry
 from TransferSegLib.structures import Structure, structure_key
 
 #: Tag of a segment; it is saved with the segmentation and stays when the segment is renamed.

@@ -162,7 +162,7 @@ def _merge(labels_zyx: np.ndarray, won_zyx: np.ndarray, new_zyx: np.ndarray, win
 
 def writeImages(snapshot: Snapshot, folder: Path) -> None:
     """Write the scan, the label map and the mask of a box; raises Overlap, TransferSegError, OSError, RuntimeError."""
-    from TransferSegLib.scans.write import write_label_map
+    from TransferSegLib.images.write import write_label_map
 
     shape_zyx = snapshot.voxels_zyx.shape[:3]
     sitk.WriteImage(snapshot.grid.image(snapshot.voxels_zyx), str(folder / VOLUME), useCompression=False)

@@ -9,8 +9,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from TransferSegLib.models.versions_card import unseen_patients
-from TransferSegLib.models.versions_record import BETTER, WORSE
+from TransferSegLib.models.versions.card import unseen_patients
+from TransferSegLib.models.versions.record import BETTER, WORSE
 
 #: How the parameter node refers to the table.
 VERDICT_TABLE = "FineTuneVerdict"

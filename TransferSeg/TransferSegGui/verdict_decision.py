@@ -13,8 +13,8 @@ from TransferSegGui.model_choices import libraryKey
 from TransferSegGui.verdict_card import isWarnedOf, obstacles, verdictStyle, verdictTableNode, verdictText
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.locate import find_library_model, library_folder
-from TransferSegLib.models.versions_history import history
-from TransferSegLib.models.versions_record import WORSE
+from TransferSegLib.models.versions.history import history
+from TransferSegLib.models.versions.record import WORSE
 
 #: In the parameter node: the version that the user has decided not to use.
 KEPT_OLD = "FineTuneKeptOld"

@@ -321,7 +321,7 @@ def _model(name: str | None, version: str | None) -> ModelReference | None:
     from TransferSegLib.errors import DatasetError, ModelError
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_description
-    from TransferSegLib.models.versions_state import version_name
+    from TransferSegLib.models.versions.state import version_name
 
     if name is None:
         if version is not None:

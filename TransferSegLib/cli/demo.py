@@ -28,12 +28,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Segment, write the label map and a picture, print the table."""
     from TransferSegLib.datasets.dataset import read_dataset
     from TransferSegLib.evaluation.cases import dice_by_structure
+    from TransferSegLib.images.read import read_label_map_on, read_scan
+    from TransferSegLib.images.write import write_label_map
+    from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import bundled_sample, find_model
     from TransferSegLib.models.store import load_model
     from TransferSegLib.pictures.preview import draw_preview
-    from TransferSegLib.scans.read import read_label_map_on, read_scan
-    from TransferSegLib.scans.write import write_label_map
-    from TransferSegLib.segmenting.segment import Segmenter
 
     sample = read_dataset(bundled_sample())
     case = sample.cases[0]

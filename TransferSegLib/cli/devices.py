@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line per device."""
-    from TransferSegLib.segmenting.devices import found_devices
+    from TransferSegLib.inference.devices import found_devices
 
     found = found_devices()
     if arguments.json:

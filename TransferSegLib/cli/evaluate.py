@@ -63,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     from TransferSegLib.datasets.dataset import read_dataset
     from TransferSegLib.evaluation.cases import dice_of, evaluate_scores, summarise_scores
     from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
+    from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
-    from TransferSegLib.segmenting.segment import Segmenter
 
     tolerance_mm = arguments.tolerance_mm
     if tolerance_mm is None and arguments.surface:

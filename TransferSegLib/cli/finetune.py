@@ -138,7 +138,7 @@ def _show_plan(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
 
 def _start_in_background(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
     """Start the same as a job, after the checks that take no time."""
-    from TransferSegLib.finetuning.undertaking import check_request
+    from TransferSegLib.finetuning.plan import check_request
 
     title = f"fine-tune {check_request(request)} on {request.project.name}"
     return start_in_background(JobRequest("finetune", request.to_json(), arguments.device, title), arguments)

@@ -12,8 +12,8 @@ from TransferSegLib.cli.reporting import table
 from TransferSegLib.errors import TransferSegError
 
 if TYPE_CHECKING:
-    from TransferSegLib.models.versions_compare import VersionComparison
-    from TransferSegLib.models.versions_history import History, Version
+    from TransferSegLib.models.versions.compare import VersionComparison
+    from TransferSegLib.models.versions.history import History, Version
 
 #: Adds a verb: its name, what runs it, what it does.
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -42,8 +42,8 @@ def add_verbs(add: AddVerb) -> None:
 
 def run_history(arguments: argparse.Namespace) -> int:
     """Print a line per version, then the switches."""
-    from TransferSegLib.models.versions_history import history
-    from TransferSegLib.models.versions_state import ROLLED_BACK
+    from TransferSegLib.models.versions.history import history
+    from TransferSegLib.models.versions.state import ROLLED_BACK
 
     found = history(arguments.model, library_of(arguments))
     if arguments.json:
@@ -65,8 +65,8 @@ def run_history(arguments: argparse.Namespace) -> int:
 
 def run_promote(arguments: argparse.Namespace) -> int:
     """Make a version the current one."""
-    from TransferSegLib.models.versions import promote
-    from TransferSegLib.models.versions_state import split_version
+    from TransferSegLib.models.versions.state import split_version
+    from TransferSegLib.models.versions.versions import promote
 
     name, number = arguments.model, arguments.version
     split = split_version(name)
@@ -84,7 +84,7 @@ def run_promote(arguments: argparse.Namespace) -> int:
 
 def run_rollback(arguments: argparse.Namespace) -> int:
     """Go back to what was current before."""
-    from TransferSegLib.models.versions import rollback
+    from TransferSegLib.models.versions.versions import rollback
 
     _print_current(arguments.model, rollback(arguments.model, library_of(arguments)))
     return 0
@@ -92,8 +92,8 @@ def run_rollback(arguments: argparse.Namespace) -> int:
 
 def run_compare(arguments: argparse.Namespace) -> int:
     """Print the evidence of two versions and what else differs."""
-    from TransferSegLib.models.versions_compare import compare_versions
-    from TransferSegLib.models.versions_history import history
+    from TransferSegLib.models.versions.compare import compare_versions
+    from TransferSegLib.models.versions.history import history
 
     found = history(arguments.model, library_of(arguments))
     compared = compare_versions(found, *_pair(found, arguments.first, arguments.second))
@@ -106,7 +106,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
 
 def run_remove_version(arguments: argparse.Namespace, name: str, number: int) -> int:
     """Remove one version; nothing asks, as the versions that matter need --force."""
-    from TransferSegLib.models.versions import remove_version
+    from TransferSegLib.models.versions.versions import remove_version
 
     print(f"removed: {remove_version(name, library_of(arguments), number, arguments.force)}")
     return 0
@@ -114,8 +114,8 @@ def run_remove_version(arguments: argparse.Namespace, name: str, number: int) ->
 
 def record_lines(path: Path) -> list[str]:
     """Return what ``show`` says of a version beyond its description: parent, verdict, warnings; nothing for others."""
-    from TransferSegLib.models.versions_card import verdict_text
-    from TransferSegLib.models.versions_record import load_record
+    from TransferSegLib.models.versions.card import verdict_text
+    from TransferSegLib.models.versions.record import load_record
 
     record = load_record(path)
     if record is None:

@@ -76,7 +76,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     """Print a model's description for a person, or what the catalogue says of one that is not here yet."""
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
-    from TransferSegLib.models.versions_record import load_record
+    from TransferSegLib.models.versions.record import load_record
 
     try:
         path = find_model(arguments.model, library_of(arguments))
@@ -179,7 +179,7 @@ def run_remove(arguments: argparse.Namespace) -> int:
     """Remove a model from the library, once the user has said so twice."""
     from TransferSegLib.models.library import remove_model
     from TransferSegLib.models.locate import find_library_model
-    from TransferSegLib.models.versions_state import split_version
+    from TransferSegLib.models.versions.state import split_version
 
     library = library_of(arguments)
     path = find_library_model(arguments.model, library)
@@ -224,7 +224,7 @@ def _listed(library: Path) -> list[_Listed]:
     """Return the bundled models, those of the library, and those of the catalogue that are not there yet."""
     from TransferSegLib.models.locate import bundled_models, library_models
     from TransferSegLib.models.store import load_description
-    from TransferSegLib.models.versions_state import version_name
+    from TransferSegLib.models.versions.state import version_name
 
     models = []
     for where, paths in (("bundled", bundled_models()), ("library", library_models(library))):

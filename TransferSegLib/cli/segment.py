@@ -18,7 +18,7 @@ from TransferSegLib.output_checks import check_output_file
 from TransferSegLib.progress import Task
 
 if TYPE_CHECKING:
-    from TransferSegLib.segmenting.segment import Segmentation
+    from TransferSegLib.inference.segment import Segmentation
 
 _FORMATS = (".nii.gz", ".nrrd", ".seg.nrrd")
 
@@ -99,9 +99,9 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     if arguments.background:
         return _start_in_background(arguments, scans, outputs, previews)
 
+    from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
-    from TransferSegLib.segmenting.segment import Segmenter
 
     segmenter = Segmenter(load_model(find_model(arguments.model)), arguments.device, arguments.memory)
     if arguments.structures:
@@ -200,7 +200,7 @@ def stem(scan: Path) -> str:
 
 def _written_extension(path: Path) -> str | None:
     """Return the known label map extension a file name ends with, None when it has none."""
-    from TransferSegLib.scans.write import LABEL_MAP_SUFFIXES
+    from TransferSegLib.images.write import LABEL_MAP_SUFFIXES
 
     return next((suffix for suffix in LABEL_MAP_SUFFIXES if path.name.lower().endswith(suffix)), None)
 

@@ -31,9 +31,9 @@ from TransferSegLib.corrections.project_files import IMAGE, JUDGED, LABELS, PRED
 from TransferSegLib.corrections.revisions import ModelReference, ProjectState, RetiredStructure, Revision, now_utc
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.images.notices import notices_of
+from TransferSegLib.images.read import read_label_map
 from TransferSegLib.progress import Stage, Task
-from TransferSegLib.scans.notices import notices_of
-from TransferSegLib.scans.read import read_label_map
 from TransferSegLib.structures import LabelSet, Structure
 
 #: Also a folder's name, on every system.

@@ -6,9 +6,9 @@ import SimpleITK as sitk
 
 from TransferSegLib.corrections.revisions import ProjectState
 from TransferSegLib.errors import DatasetError, ScanError
-from TransferSegLib.scans.modality import guess_modality, modality_word, sampled_range
-from TransferSegLib.scans.notices import modality_of
-from TransferSegLib.scans.read import read_scan
+from TransferSegLib.images.modality import guess_modality, modality_word, sampled_range
+from TransferSegLib.images.notices import modality_of
+from TransferSegLib.images.read import read_scan
 
 #: So many scans tell the modality of a project that does not name it: it was made before projects did.
 _LOOKED_AT = 3

@@ -8,9 +8,9 @@ from TransferSegLib.corrections.project_files import refuse_links_in, unnamed_fo
 from TransferSegLib.corrections.revisions import ProjectState, Revision
 from TransferSegLib.datasets.validate import Problem, check_dataset
 from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.images.read import read_label_map, read_scan, same_geometry
 from TransferSegLib.own_files import others_can_read
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
-from TransferSegLib.scans.read import read_label_map, read_scan, same_geometry
 
 _OPEN_TO_OTHERS = "other users of this computer can read the project; where they are not meant to:"
 

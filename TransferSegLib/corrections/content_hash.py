@@ -10,8 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Case
+from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.progress import Task
-from TransferSegLib.scans.read import read_label_map, read_scan
 from TransferSegLib.structures import LabelSet
 
 

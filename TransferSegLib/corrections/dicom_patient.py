@@ -15,8 +15,8 @@ from pathlib import Path
 
 from TransferSegLib.child_process import find_interpreter, run_module
 from TransferSegLib.errors import ScanError
+from TransferSegLib.images.formats.dicom.series import chosen_files, is_dicom_file
 from TransferSegLib.process_limits import Limits, limit_this_process, own_limits
-from TransferSegLib.scans.dicom import chosen_files, is_dicom_file
 
 PATIENT_ID = "0010|0020"
 _LONGEST_S = 300

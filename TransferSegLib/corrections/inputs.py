@@ -15,12 +15,12 @@ from TransferSegLib.anatomy import readable_name
 from TransferSegLib.corrections.dicom_patient import PATIENT_ID, read_patient_id
 from TransferSegLib.datasets.structure_names import label_set_of, read_label_set
 from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.images.formats.segments import is_segmentation
+from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names
+from TransferSegLib.images.geometry_checks import check_intensities, check_volume
+from TransferSegLib.images.lattice import to_scan_lattice
+from TransferSegLib.images.read import as_label_map, read_label_map, read_scan
 from TransferSegLib.progress import Task
-from TransferSegLib.scans.geometry_checks import check_intensities, check_volume
-from TransferSegLib.scans.lattice import to_scan_lattice
-from TransferSegLib.scans.read import as_label_map, read_label_map, read_scan
-from TransferSegLib.scans.segments import is_segmentation
-from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
 from TransferSegLib.structures import LabelSet, Structure
 
 #: A file, a DICOM folder (images only), or an image in memory.

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
-from TransferSegLib.scans.grid import AxisOrder
+from TransferSegLib.images.model_grid import AxisOrder
 from TransferSegLib.structures import LabelSet, Structure, structure_key, swap_side
 
 #: A turned label map must agree so well (mean Dice of the shared structures), and so much better than as it is.

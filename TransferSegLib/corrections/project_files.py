@@ -33,11 +33,11 @@ from TransferSegLib.datasets.dataset import FILE_NAME, is_safe_id
 from TransferSegLib.durable_writing import flush_file, flush_folder, move, unfinished_texts, write_text_durably
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.file_lock import FileLock
+from TransferSegLib.images.isolated_reading import first_line
+from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.images.write import write_label_map
 from TransferSegLib.own_files import is_link, linked_part, make_folder_like, refuse_links
 from TransferSegLib.progress import CancelToken, Task
-from TransferSegLib.scans.isolated_reading import first_line
-from TransferSegLib.scans.read import read_label_map, read_scan
-from TransferSegLib.scans.write import write_label_map
 from TransferSegLib.structures import LabelSet
 
 BACKUP_NAME = f"{FILE_NAME}.bak"

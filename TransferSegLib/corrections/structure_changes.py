@@ -22,8 +22,8 @@ from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.project_files import LABELS, PREDICTION, Incoming, incoming_folder
 from TransferSegLib.corrections.revisions import ProjectState, RetiredStructure, Revision, now_utc
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.images.read import read_label_map
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
-from TransferSegLib.scans.read import read_label_map
 from TransferSegLib.structures import LabelSet, Structure, structure_key
 
 

@@ -12,10 +12,10 @@ import SimpleITK as sitk
 from TransferSegLib.datasets.pairing import volume_suffix
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.images.notices import notices_of
+from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.images.write import write_label_map
 from TransferSegLib.progress import Task
-from TransferSegLib.scans.notices import notices_of
-from TransferSegLib.scans.read import read_label_map, read_scan
-from TransferSegLib.scans.write import write_label_map
 from TransferSegLib.structures import LabelSet
 
 #: Formats in which one file is everything; of the others a copied file would miss its voxels.

@@ -24,11 +24,11 @@ from TransferSegLib.datasets.structure_names import (
     segment_names,
 )
 from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.images.formats.slicer_segmentation import has_layers
+from TransferSegLib.images.notices import notices_of
+from TransferSegLib.images.read import read_label_map
 from TransferSegLib.own_files import refuse_links
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
-from TransferSegLib.scans.notices import notices_of
-from TransferSegLib.scans.read import read_label_map
-from TransferSegLib.scans.slicer_segmentation import has_layers
 from TransferSegLib.structures import LabelSet
 
 _PROBLEMS_SHOWN = 20

@@ -9,8 +9,8 @@ from typing import Any
 from TransferSegLib import safe_json
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.errors import DatasetError, TransferSegError
-from TransferSegLib.scans.segments import is_segmentation
-from TransferSegLib.scans.slicer_segmentation import read_segmentation_names
+from TransferSegLib.images.formats.segments import is_segmentation
+from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names
 from TransferSegLib.structures import LabelSet, structure_key
 
 _BACKGROUND = "background"

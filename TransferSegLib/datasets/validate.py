@@ -18,10 +18,10 @@ import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Case, Dataset, is_safe_id
 from TransferSegLib.errors import ScanError
+from TransferSegLib.images.lattice import to_scan_lattice
+from TransferSegLib.images.notices import notices_of
+from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
-from TransferSegLib.scans.lattice import to_scan_lattice
-from TransferSegLib.scans.notices import notices_of
-from TransferSegLib.scans.read import read_label_map, read_scan
 from TransferSegLib.structures import LabelSet, swap_side
 
 Severity = Literal["error", "warning"]

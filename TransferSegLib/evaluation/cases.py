@@ -12,9 +12,9 @@ import SimpleITK as sitk
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.evaluation.scores import Score, score_case
+from TransferSegLib.images.read import read_label_map_on, read_mask, read_scan
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
-from TransferSegLib.scans.read import read_label_map_on, read_mask, read_scan
-from TransferSegLib.segmenting.segment import Segmenter
 from TransferSegLib.structures import LabelSet
 
 #: The row of a summary that stands for all structures.

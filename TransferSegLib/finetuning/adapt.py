@@ -18,19 +18,19 @@ import torch
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.features import FeatureCache, cache_features
-from TransferSegLib.finetuning.forgetting import StructureFate, measure_forgetting
-from TransferSegLib.finetuning.head_start import ChannelStart, start_at_random, start_fresh_channels
-from TransferSegLib.finetuning.holding import Holding
+from TransferSegLib.finetuning.distillation import Distillation
+from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
+from TransferSegLib.finetuning.forgetting import StructureChange, measure_forgetting
+from TransferSegLib.finetuning.head_init import ChannelInit, init_at_random, init_fresh_channels
 from TransferSegLib.finetuning.label_change import LabelChange, adapted_state
+from TransferSegLib.finetuning.last_layers import Tail
 from TransferSegLib.finetuning.names import AUTO, STRATEGIES
-from TransferSegLib.finetuning.stages import Budget, Clock, StageClock, TailTrainer, held_by_parent
-from TransferSegLib.finetuning.tail import Tail
+from TransferSegLib.finetuning.stages import Budget, Clock, LastLayersTrainer, StageClock, distillation_loss
+from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.models.description import NetworkDescription
 from TransferSegLib.models.store import Model
-from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
-from TransferSegLib.segmenting.devices import Device, choose_device
 from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.patches import PatchSampler
 from TransferSegLib.training.trainer import StepReport, Trainer
@@ -56,8 +56,8 @@ class Adapted:
     change: LabelChange
     history: list[dict[str, Any]]
     validation_dice: dict[str, float]
-    starts: tuple[ChannelStart, ...]
-    fates: tuple[StructureFate, ...]
+    starts: tuple[ChannelInit, ...]
+    fates: tuple[StructureChange, ...]
     tail_steps: int
     steps: int
 
@@ -122,10 +122,10 @@ class _Run:
         self._lent_cache, self._progress, self._cancel, self._save = cache, progress, cancel, save
         self._clock = clock
         self._budget = Budget(configuration.minutes, clock)
-        self._holding: Holding | None = None
+        self._holding: Distillation | None = None
         # Random weights are taught by the labels only: to hold what a parent knew is a transfer from it.
         if configuration.distillation > 0 and configuration.strategy != "scratch":
-            self._holding = Holding(change)
+            self._holding = Distillation(change)
         self._state: dict[str, Any] = {
             "stage": "start",
             "rounds": 0,
@@ -165,7 +165,7 @@ class _Run:
             "precision": str(self._device.dtype).removeprefix("torch."),
         }
 
-    def _checkpoint(self, trainer: TailTrainer | Trainer) -> None:
+    def _checkpoint(self, trainer: LastLayersTrainer | Trainer) -> None:
         """Hand the state to whoever saves it."""
         if self._save is not None:
             self._state["trainer"] = trainer.state()
@@ -186,7 +186,7 @@ class _Run:
             self._change,
             self._state["history"],
             dict(best["dice"]),
-            tuple(ChannelStart(**start) for start in self._state["starts"]),
+            tuple(ChannelInit(**start) for start in self._state["starts"]),
             self._fates(network),
             int(self._state["tail_steps"]),
             steps,
@@ -203,20 +203,20 @@ class _Run:
             network.load_state_dict(self._state["network"])
         elif self._configuration.strategy != "scratch":
             state, fresh = adapted_state(self._parent.state_dict, self._change)
-            start_at_random(state, fresh, self._configuration.seed)
+            init_at_random(state, fresh, self._configuration.seed)
             network.load_state_dict(state)
         return network.to(torch.device(self._device.torch_name))
 
     def _begin(self, network: UNet3D) -> None:
         """Compute features, give new channels their start and train the tail, as far as the strategy asks for it."""
         knobs = self._configuration
-        starts_from_data = bool(self._change.fresh_channels) and knobs.starts_from_data and knobs.strategy != "scratch"
-        if starts_from_data or knobs.has_tail_stage:
+        inits_from_data = bool(self._change.fresh_channels) and knobs.inits_from_data and knobs.strategy != "scratch"
+        if inits_from_data or knobs.has_tail_stage:
             if self._lent_cache is not None:
-                self._with_features(network, self._lent_cache.select([c.id for c in self._training]), starts_from_data)
+                self._with_features(network, self._lent_cache.select([c.id for c in self._training]), inits_from_data)
             else:
                 with self._features() as cache:
-                    self._with_features(network, cache, starts_from_data)
+                    self._with_features(network, cache, inits_from_data)
         self._state |= {"stage": "full", "network": {}, "trainer": {}, "since_s": self._budget.spent_s}
 
     def _features(self) -> FeatureCache:
@@ -238,11 +238,11 @@ class _Run:
         self._state["rounds"] = len(cache) // len(self._training)
         return cache
 
-    def _with_features(self, network: UNet3D, cache: FeatureCache, starts_from_data: bool) -> None:
+    def _with_features(self, network: UNet3D, cache: FeatureCache, inits_from_data: bool) -> None:
         """Start the new channels, then train the tail."""
-        if starts_from_data and self._state["stage"] == "start":
+        if inits_from_data and self._state["stage"] == "start":
             state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-            starts = start_fresh_channels(
+            starts = init_fresh_channels(
                 state,
                 self._parent.state_dict,
                 self._change,
@@ -260,7 +260,7 @@ class _Run:
     def _tail_stage(self, network: UNet3D, cache: FeatureCache) -> None:
         """Train the last layers on cached features."""
         knobs = self._configuration
-        trainer = TailTrainer(network, cache, knobs, self._device, self._holding)
+        trainer = LastLayersTrainer(network, cache, knobs, self._device, self._holding)
         if self._state["stage"] == "tail":
             trainer.restore(self._state["trainer"])
         else:
@@ -290,7 +290,7 @@ class _Run:
         sampler = PatchSampler(self._training, self._change.label_set.mirrored_channels(), rules)
         held = None
         if self._holding is not None:
-            held = held_by_parent(self._parent.network(), self._holding, knobs, self._device, self._cancel)
+            held = distillation_loss(self._parent.network(), self._holding, knobs, self._device, self._cancel)
         trainer = Trainer(network, sampler, rules, self._device, held)
         if self._state["trainer"]:
             trainer.restore(self._state["trainer"])
@@ -350,7 +350,7 @@ class _Run:
                 }
             )
 
-    def _fates(self, network: UNet3D) -> tuple[StructureFate, ...]:
+    def _fates(self, network: UNet3D) -> tuple[StructureChange, ...]:
         """Return the forgetting report on the first training cases."""
         cases = self._training[: self._configuration.report_cases]
         if not cases or self._configuration.strategy == "scratch":

@@ -11,13 +11,13 @@ import torch
 
 from TransferSegLib.finetuning.adapt import Adapted, adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.features import FeatureCache, cache_features
+from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
+from TransferSegLib.finetuning.plan import FineTuningPlan
 from TransferSegLib.finetuning.run_folder import RunFolder
 from TransferSegLib.finetuning.run_parts import FEATURES
-from TransferSegLib.finetuning.undertaking import Undertaking
 from TransferSegLib.finetuning.whole_progress import WholeProgress
+from TransferSegLib.inference.devices import Device
 from TransferSegLib.progress import CancelToken, Progress
-from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.training.cases import PreparedCase
 
 Cases = dict[str, PreparedCase]
@@ -47,7 +47,7 @@ class CandidateTrainer:
 
     def __init__(
         self,
-        work: Undertaking,
+        work: FineTuningPlan,
         folder: RunFolder,
         device: Device,
         whole: WholeProgress,
@@ -60,7 +60,7 @@ class CandidateTrainer:
         self._cache: FeatureCache | None = None
         self.rounds: int | None = None
 
-    def use(self, work: Undertaking) -> None:
+    def use(self, work: FineTuningPlan) -> None:
         """Train by what was decided meanwhile: another strategy, or the last layers alone."""
         self._work = work
 
@@ -73,7 +73,7 @@ class CandidateTrainer:
         """Whether all candidates of a strategy (None: the configuration's) learn from the same cached features."""
         knobs = self._work.configuration
         knobs = replace(knobs, strategy=strategy or knobs.strategy)
-        starts = bool(self._work.change.fresh_channels) and knobs.starts_from_data and knobs.strategy != "scratch"
+        starts = bool(self._work.change.fresh_channels) and knobs.inits_from_data and knobs.strategy != "scratch"
         # Slabs are judged otherwise in every fold, so their patches are others.
         return (starts or knobs.has_tail_stage) and self._work.patients > 1
 

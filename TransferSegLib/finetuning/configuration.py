@@ -7,8 +7,8 @@ from typing import Any
 
 from TransferSegLib.errors import ModelError, TrainingError
 from TransferSegLib.finetuning.names import AUTO, CUTS, HEAD_STARTS, LAST_CONVOLUTION, LAST_PAIR, STRATEGY_CHOICES
+from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.models.description import ModelDescription
-from TransferSegLib.scans.intensity import IntensityRule
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 
 
@@ -124,7 +124,7 @@ class FineTuningConfiguration:
         return self.strategy in ("finetune", AUTO) and self.tail_steps > 0
 
     @property
-    def starts_from_data(self) -> bool:
+    def inits_from_data(self) -> bool:
         """Whether channels without a predecessor start from a fit to the data."""
         return self.head_start == "data" or (self.head_start == "auto" and self.strategy in ("finetune", AUTO))
 

@@ -1,6 +1,6 @@
 """Is a candidate better than its parent on cases it did not see? The numbers of all folds, and the verdict.
 
-Nothing here runs a network: ``TransferSegLib.finetuning.held_out_scores`` does, and hands in a comparison per case.
+Nothing here runs a network: ``TransferSegLib.finetuning.held_out`` does, and hands in a comparison per case.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 
 from TransferSegLib.evaluation.scores import Score
 from TransferSegLib.evaluation.verdict import Training, Verdict, judge
-from TransferSegLib.finetuning.held_out_scores import CaseComparison
-from TransferSegLib.finetuning.holding_out import WEAK_EVIDENCE, Fold, method_in_words
+from TransferSegLib.finetuning.folds import WEAK_EVIDENCE, Fold, method_in_words
+from TransferSegLib.finetuning.held_out import CaseComparison
 
 #: Predictions of a structure nobody annotated that agree less than this are pointed at.
 _CHANGED = 0.9

@@ -23,28 +23,28 @@ import torch
 from TransferSegLib.errors import ModelError
 from TransferSegLib.evaluation.verdict import Training
 from TransferSegLib.finetuning.candidates import Candidate, CandidateTrainer, Cases, learnable_cases
+from TransferSegLib.finetuning.cross_validation import FoldComparisons, candidate_name
 from TransferSegLib.finetuning.evidence import Evidence, changed_without_correction, weigh, whole_case
 from TransferSegLib.finetuning.fit_profile import profile_of_version
-from TransferSegLib.finetuning.fold_comparisons import FoldComparisons, candidate_name
-from TransferSegLib.finetuning.held_out_scores import CaseComparison
-from TransferSegLib.finetuning.holding_out import Fold, learned_structures
+from TransferSegLib.finetuning.folds import Fold, learned_structures
+from TransferSegLib.finetuning.held_out import CaseComparison
+from TransferSegLib.finetuning.largest_component import note_on_single_parts, single_parts, with_largest_components
+from TransferSegLib.finetuning.plan import FineTuningPlan, plan_fine_tuning
 from TransferSegLib.finetuning.planning import check_outputs, runs_of, unjudged_note
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import RunFolder
 from TransferSegLib.finetuning.run_parts import READING, SAVING, training_part
 from TransferSegLib.finetuning.run_planner import RunPlanner
-from TransferSegLib.finetuning.single_parts import note_on_single_parts, single_parts, with_single_parts
-from TransferSegLib.finetuning.strategy_choice import Choice, choose, choosing_folds, judging_folds
+from TransferSegLib.finetuning.strategy_choice import Choice, choose, choosing_folds, evaluation_folds
 from TransferSegLib.finetuning.time_ledger import TimeLedger, overrun_note
 from TransferSegLib.finetuning.time_plan import TimePlan
-from TransferSegLib.finetuning.undertaking import Undertaking, undertake
 from TransferSegLib.finetuning.whole_progress import WholeProgress
+from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.models.description import finite
-from TransferSegLib.models.versions import add_version
-from TransferSegLib.models.versions_history import Version, history
-from TransferSegLib.models.versions_record import LearnedCase, VersionRecord
+from TransferSegLib.models.versions.history import Version, history
+from TransferSegLib.models.versions.record import LearnedCase, VersionRecord
+from TransferSegLib.models.versions.versions import add_version
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
-from TransferSegLib.segmenting.devices import Device, choose_device
 from TransferSegLib.training.cases import prepare_cases
 
 _FINAL = "final"
@@ -55,11 +55,11 @@ class FineTuned:
     """A new version of a model, the evidence on it, and what happened to what its parent knew (``fates``).
 
     ``in_use`` is the number of the version that is the current one (None: the library does not know).
-    ``undertaking`` says by which strategy it was made, and ``choice`` why, where several were tried.
+    ``fine_tuning_plan`` says by which strategy it was made, and ``choice`` why, where several were tried.
     """
 
     version: Version
-    undertaking: Undertaking
+    fine_tuning_plan: FineTuningPlan
     evidence: Evidence
     plan: TimePlan
     fates: tuple[dict[str, Any], ...]
@@ -69,7 +69,7 @@ class FineTuned:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values; ``report.report_text`` makes a text for a person of it."""
-        work = self.undertaking
+        work = self.fine_tuning_plan
         return {
             "model": work.name,
             "version": self.version.number,
@@ -110,7 +110,7 @@ def finetune(
     for a person, Cancelled at a safe point.
     """
     started = clock() if started is None else started
-    work = undertake(request, cancel)
+    work = plan_fine_tuning(request, cancel)
     check_outputs(work)
     with RunFolder(runs_of(request), work.identity()) as folder:
         ledger = TimeLedger(request.minutes, folder, clock, started)
@@ -122,7 +122,7 @@ class _Run:
 
     def __init__(
         self,
-        work: Undertaking,
+        work: FineTuningPlan,
         folder: RunFolder,
         ledger: TimeLedger,
         progress: ProgressCallback | None,
@@ -145,7 +145,7 @@ class _Run:
         self._trainer = CandidateTrainer(self._work, folder, self._device, self._whole, cancel, clock)
 
     @property
-    def _work(self) -> Undertaking:
+    def _work(self) -> FineTuningPlan:
         """What is done: what was asked for, less what there is no time for, by the strategy that was chosen."""
         return self._planner.work
 
@@ -159,12 +159,12 @@ class _Run:
             self._say(f"{self._work.reference}: {self._device}, {plan.text}")
             planned = _Planned(cases, made, plan, folds)
             choice = self._choose(planned)
-            judging = range(len(folds)) if choice is None else judging_folds(folds, self._work.groups)
+            judging = range(len(folds)) if choice is None else evaluation_folds(folds, self._work.groups)
             comparisons, notes = self._hold_out(planned, judging)
             notes += [] if choice is None else [choice.caveat]
             single = self._single_parts(comparisons)
             notes += [note_on_single_parts(comparisons, single)] if single else []
-            comparisons = with_single_parts(comparisons, single)
+            comparisons = with_largest_components(comparisons, single)
             final = self._final(planned)
             evidence = self._weigh([folds[number] for number in judging], made.grid, comparisons, notes)
             version = self._keep(final, evidence, plan, choice, single)
@@ -244,7 +244,7 @@ class _Run:
                 entry = self._entry(planned, number, strategy, f"Trying '{strategy}' {number + 1} of {len(numbers)}")
                 self._say(f"{candidate_name(number, strategy)}: {json.dumps(finite(entry['comparisons']))}")
                 comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
-        choice = choose(tried, groups, len(judging_folds(folds, groups)) < len(folds))
+        choice = choose(tried, groups, len(evaluation_folds(folds, groups)) < len(folds))
         self._say(choice.text)
         self._planner.chosen(choice.strategy, folds)
         planned.comparisons.use(self._work)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from TransferSegLib.finetuning.undertaking import Undertaking
+from TransferSegLib.finetuning.plan import FineTuningPlan
 from TransferSegLib.fit.profile import FitProfile
 
 if TYPE_CHECKING:
     import torch
 
 
-def profile_of_version(work: Undertaking, state_dict: Mapping[str, torch.Tensor]) -> FitProfile | None:
+def profile_of_version(work: FineTuningPlan, state_dict: Mapping[str, torch.Tensor]) -> FitProfile | None:
     """Return the new version's profile, None where neither the parent's nor the cases tell anything.
 
     Sizes and positions of structures that were kept as they are come from the parent and from the cases, those of
@@ -38,7 +38,7 @@ def profile_of_version(work: Undertaking, state_dict: Mapping[str, torch.Tensor]
     return profile if profile.structures else None
 
 
-def _sees_the_same(work: Undertaking, state_dict: Mapping[str, torch.Tensor]) -> bool:
+def _sees_the_same(work: FineTuningPlan, state_dict: Mapping[str, torch.Tensor]) -> bool:
     """Tell whether the layers on the way down, and how scans are prepared for them, are the parent's."""
     import torch
 

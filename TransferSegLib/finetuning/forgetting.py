@@ -10,15 +10,15 @@ import numpy as np
 
 from TransferSegLib.evaluation.overlap import dice
 from TransferSegLib.finetuning.label_change import LabelChange
-from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.inference.predict import label_volume
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
-from TransferSegLib.segmenting.devices import Device
-from TransferSegLib.segmenting.predict import label_volume
 from TransferSegLib.training.cases import PreparedCase
 
 
 @dataclass(frozen=True)
-class StructureFate:
+class StructureChange:
     """What became of structures of the parent (``parent``) that are structures of the new model (``new``).
 
     ``fate``: kept, renamed, merged, split or dropped. Over the cases looked at: ``reviewed_cases`` had it annotated,
@@ -50,7 +50,7 @@ def measure_forgetting(
     device: Device,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
-) -> tuple[StructureFate, ...]:
+) -> tuple[StructureChange, ...]:
     """Predict whole cases with both networks and return the fate of each structure (or merged, split group of them).
 
     Only judged voxels count. Raises Cancelled, also within a prediction.
@@ -85,7 +85,7 @@ def measure_forgetting(
     fates = []
     for number, group in enumerate(groups):
         fates.append(
-            StructureFate(
+            StructureChange(
                 tuple(change.parent.names[channel - 1] for channel in group.parent),
                 tuple(change.label_set.names[channel - 1] for channel in group.new),
                 change.fates[group.new[0] - 1],
@@ -96,7 +96,7 @@ def measure_forgetting(
                 _mean(agreement[number]),
             )
         )
-    dropped = [StructureFate((name,), (), "dropped", 0, None, None, 0, None) for name in change.dropped]
+    dropped = [StructureChange((name,), (), "dropped", 0, None, None, 0, None) for name in change.dropped]
     return (*fates, *dropped)
 
 

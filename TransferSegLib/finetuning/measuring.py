@@ -13,19 +13,19 @@ from typing import TypeVar
 import numpy as np
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.finetuning.features import FeatureCache, cache_features
-from TransferSegLib.finetuning.head_start import start_at_random
-from TransferSegLib.finetuning.held_out_scores import CANONICAL_GRID, OWN_GRID, HeldOutScorer
-from TransferSegLib.finetuning.holding import Holding
+from TransferSegLib.finetuning.distillation import Distillation
+from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
+from TransferSegLib.finetuning.head_init import init_at_random
+from TransferSegLib.finetuning.held_out import CANONICAL_GRID, OWN_GRID, HeldOutScorer
 from TransferSegLib.finetuning.label_change import adapted_state
+from TransferSegLib.finetuning.last_layers import input_side
 from TransferSegLib.finetuning.names import FINETUNE, SCRATCH
-from TransferSegLib.finetuning.stages import TailTrainer, held_by_parent
-from TransferSegLib.finetuning.tail import input_side
+from TransferSegLib.finetuning.plan import FineTuningPlan
+from TransferSegLib.finetuning.stages import LastLayersTrainer, distillation_loss
 from TransferSegLib.finetuning.time_plan import Speeds
-from TransferSegLib.finetuning.undertaking import Undertaking
-from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
-from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.training.cases import PreparedCase, prepare_case
 from TransferSegLib.training.patches import PatchSampler
 from TransferSegLib.training.trainer import Trainer
@@ -39,13 +39,13 @@ _BYTES_PER_S, _KEEPING_S = 4e7, 0.5
 
 
 def measure_speeds(
-    work: Undertaking,
+    work: FineTuningPlan,
     device: Device,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Speeds:
-    """Return the speeds of an undertaking's parts on a device; raises DatasetError, TrainingError and Cancelled."""
+    """Return the speeds of a plan's parts on a device; raises DatasetError, TrainingError and Cancelled."""
     began = clock()
     stage = Stage("Measuring how fast this machine is", 5, progress, cancel)
     timed = _Timer(clock)
@@ -70,7 +70,7 @@ def measure_speeds(
         stage.step()
         stage.check()
         with cache:
-            trainer = TailTrainer(_network(work, FINETUNE), cache, knobs, device, _holding(work, FINETUNE))
+            trainer = LastLayersTrainer(_network(work, FINETUNE), cache, knobs, device, _holding(work, FINETUNE))
             tail_step_s = timed.repeated(lambda: trainer.train_step(knobs.tail_rate), 4)
     stage.step()
     stage.check()
@@ -127,7 +127,7 @@ class _Timer:
         return self._all_s > _LONG_S
 
 
-def _median_case(work: Undertaking) -> str:
+def _median_case(work: FineTuningPlan) -> str:
     """Return the id of the case of median size among those with something drawn."""
     drawn = work.drawn
     ids = sorted((id for id in work.dataset.ids if drawn[id]), key=lambda id: work.survey[id].volume_mm3)
@@ -135,7 +135,7 @@ def _median_case(work: Undertaking) -> str:
 
 
 def _features(
-    work: Undertaking, prepared: PreparedCase, device: Device, timed: _Timer, cancel: CancelToken | None
+    work: FineTuningPlan, prepared: PreparedCase, device: Device, timed: _Timer, cancel: CancelToken | None
 ) -> tuple[float, FeatureCache]:
     """Return the seconds of a patch's features, and a cache of some."""
     parent = work.parent.network()
@@ -152,7 +152,7 @@ def _features(
     return timed.once(lambda: cached(1))
 
 
-def _network(work: Undertaking, strategy: str) -> UNet3D:
+def _network(work: FineTuningPlan, strategy: str) -> UNet3D:
     """Return the network a candidate begins with."""
     width = work.parent.description.network.width
     if strategy == SCRATCH:
@@ -161,17 +161,17 @@ def _network(work: Undertaking, strategy: str) -> UNet3D:
     initialise(network, work.configuration.seed)
     if strategy != SCRATCH:
         state, fresh = adapted_state(work.parent.state_dict, work.change)
-        start_at_random(state, fresh, work.configuration.seed)
+        init_at_random(state, fresh, work.configuration.seed)
         network.load_state_dict(state)
     return network
 
 
-def _holding(work: Undertaking, strategy: str) -> Holding | None:
-    return Holding(work.change) if work.configuration.distillation > 0 and strategy != SCRATCH else None
+def _holding(work: FineTuningPlan, strategy: str) -> Distillation | None:
+    return Distillation(work.change) if work.configuration.distillation > 0 and strategy != SCRATCH else None
 
 
 def _full_step_s(
-    work: Undertaking, prepared: PreparedCase, device: Device, timed: _Timer, cancel: CancelToken | None
+    work: FineTuningPlan, prepared: PreparedCase, device: Device, timed: _Timer, cancel: CancelToken | None
 ) -> float:
     """Return the seconds of a step of all layers."""
     knobs = work.configuration
@@ -180,13 +180,13 @@ def _full_step_s(
     sampler = PatchSampler([prepared], work.change.label_set.mirrored_channels(), rules)
     holding, held = _holding(work, strategy), None
     if holding is not None:
-        held = held_by_parent(work.parent.network(), holding, knobs, device, cancel)
+        held = distillation_loss(work.parent.network(), holding, knobs, device, cancel)
     trainer = Trainer(_network(work, strategy), sampler, rules, device, held)
     return timed.repeated(lambda: trainer.train_step(rules.learning_rate, cancel), 2)
 
 
 def _prediction(
-    work: Undertaking,
+    work: FineTuningPlan,
     case: str,
     prepared: PreparedCase,
     device: Device,

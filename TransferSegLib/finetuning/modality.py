@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.names import FINETUNE, VANILLA
+from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
+from TransferSegLib.images.modality import modality_word
 from TransferSegLib.models.description import ModelDescription
-from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
-from TransferSegLib.scans.modality import modality_word
 
 
 def is_another_modality(modality: str, parent: ModelDescription, rule: IntensityRule) -> bool:

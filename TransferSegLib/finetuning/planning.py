@@ -17,8 +17,9 @@ from typing import Any
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.holding_out import fewest_folds, unjudged_structures
+from TransferSegLib.finetuning.folds import fewest_folds, unjudged_structures
 from TransferSegLib.finetuning.names import AUTO, FINETUNE, SCRATCH
+from TransferSegLib.finetuning.plan import FineTuningPlan, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import RUNS_NAME, RunFolder
 from TransferSegLib.finetuning.strategy_choice import CHOOSING_FOLDS, with_strategies
@@ -31,7 +32,6 @@ from TransferSegLib.finetuning.time_plan import (
     best_of_what_is_left,
     plan_time,
 )
-from TransferSegLib.finetuning.undertaking import Undertaking, undertake
 from TransferSegLib.output_checks import check_output_folder, check_space
 from TransferSegLib.progress import CancelToken, ProgressCallback
 
@@ -82,10 +82,10 @@ def foresee(
 ) -> Foreseen:
     """Return what ``finetune`` will do for a request; raises what it raises before it begins, for the same reasons."""
     from TransferSegLib.finetuning.measuring import measure_speeds
-    from TransferSegLib.segmenting.devices import choose_device
+    from TransferSegLib.inference.devices import choose_device
 
     began = clock()
-    work = undertake(request, cancel)
+    work = plan_fine_tuning(request, cancel)
     check_outputs(work)
     earlier_s = RunFolder(runs_of(request), work.identity()).spent_s
     work, tried = with_strategies(work)
@@ -109,10 +109,10 @@ def foresee(
     return Foreseen(work.name, plan, text, needed, warnings, amount, speeds, spent_s, earlier_s)
 
 
-def amount_of(work: Undertaking, tried: Sequence[str]) -> Amount:
+def amount_of(work: FineTuningPlan, tried: Sequence[str]) -> Amount:
     """Return how much there is to do; ``tried`` are the strategies to choose from, the default first."""
     request, knobs = work.request, by_default(work, tried).configuration
-    starts = bool(work.change.fresh_channels) and knobs.starts_from_data and knobs.strategy != SCRATCH
+    starts = bool(work.change.fresh_channels) and knobs.inits_from_data and knobs.strategy != SCRATCH
     patients = work.patients
     drawn = work.drawn
     asked = request.configuration.strategy
@@ -133,13 +133,13 @@ def amount_of(work: Undertaking, tried: Sequence[str]) -> Amount:
         trains_tail=knobs.has_tail_stage,
         caches=starts or knobs.has_tail_stage,
         shares=(starts or knobs.has_tail_stage) and patients > 1,
-        starts_from_data=starts,
+        inits_from_data=starts,
         may_train_tail_only=knobs.tail_steps > 0 and asked in (FINETUNE, AUTO) and knobs.strategy != SCRATCH,
     )
 
 
-def by_default(work: Undertaking, tried: Sequence[str]) -> Undertaking:
-    """Return the undertaking by the first of the strategies to try."""
+def by_default(work: FineTuningPlan, tried: Sequence[str]) -> FineTuningPlan:
+    """Return the fine_tuning_plan by the first of the strategies to try."""
     return work.by_strategy(tried[0])
 
 
@@ -148,8 +148,8 @@ def tail_only(configuration: FineTuningConfiguration) -> FineTuningConfiguration
     return replace(configuration, strategy=FINETUNE, steps=0, tail_minutes_share=1.0)
 
 
-def with_tail_only(work: Undertaking) -> Undertaking:
-    """Return the undertaking with nothing but the last layers to train, and a note that says so."""
+def with_tail_only(work: FineTuningPlan) -> FineTuningPlan:
+    """Return the fine_tuning_plan with nothing but the last layers to train, and a note that says so."""
     notes = tuple(note for note in work.notes if "('vanilla')" not in note)  # that is not what is done now
     note = "There was time for the last layers only: with more minutes all layers are trained, and more is learned."
     if note not in notes:
@@ -157,7 +157,7 @@ def with_tail_only(work: Undertaking) -> Undertaking:
     return replace(work, configuration=tail_only(work.configuration), notes=notes)
 
 
-def unjudged_note(work: Undertaking) -> tuple[str, ...]:
+def unjudged_note(work: FineTuningPlan) -> tuple[str, ...]:
     """Return a sentence on the new structures that cannot be judged, none where all can."""
     names = unjudged_structures(work.dataset, work.drawn, work.fresh)
     if not names:
@@ -173,7 +173,7 @@ def runs_of(request: FineTuneRequest) -> Path:
     return request.project / RUNS_NAME if request.runs is None else request.runs
 
 
-def check_outputs(work: Undertaking) -> None:
+def check_outputs(work: FineTuningPlan) -> None:
     """Raise ModelError or TrainingError where the version, or what is kept until then, cannot be written."""
     from TransferSegLib.errors import ModelError
 
@@ -188,9 +188,9 @@ def check_outputs(work: Undertaking) -> None:
         check_space(temporary, on_disk, TrainingError)
 
 
-def _bytes_of_features(work: Undertaking) -> float:
+def _bytes_of_features(work: FineTuningPlan) -> float:
     """Return the bytes of features that are cached at most."""
-    from TransferSegLib.finetuning.features import bytes_of_patch
+    from TransferSegLib.finetuning.feature_cache import bytes_of_patch
 
     if not (work.configuration.has_tail_stage or work.change.fresh_channels):
         return 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from TransferSegLib.models.versions_card import unseen_patients
+from TransferSegLib.models.versions.card import unseen_patients
 
 #: Dice with the labels, or agreement, that fell by more is pointed at.
 _LOST = 0.05

@@ -19,7 +19,7 @@ DEFAULT_MINUTES = 10.0
 class FineTuneRequest:
     """A fine-tuning: ``project`` is the folder of corrected cases, ``model`` the parent's name or path.
 
-    ``name`` is the model in the library that gets the new version (None: see ``line_name``). ``cases`` limits what is
+    ``name`` is the model in the library that gets the new version (None: see ``model_name``). ``cases`` limits what is
     learned from, and compared on, to the cases with these ids (None: all of the project). ``minutes`` for
     everything together replace the configuration's; 0: its steps decide. ``structures`` limits what is learned to
     these (None: all that were reviewed). ``renamed``, ``merged``, ``split`` and ``dropped`` as in

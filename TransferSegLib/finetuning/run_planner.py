@@ -14,10 +14,11 @@ from typing import Any
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.candidates import CandidateTrainer, Cases
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.fold_comparisons import candidate_name
-from TransferSegLib.finetuning.holding_out import Fold, learned_structures, plan_folds
+from TransferSegLib.finetuning.cross_validation import candidate_name
+from TransferSegLib.finetuning.folds import Fold, learned_structures, plan_folds
 from TransferSegLib.finetuning.measuring import measure_speeds
 from TransferSegLib.finetuning.names import FINETUNE
+from TransferSegLib.finetuning.plan import FineTuningPlan
 from TransferSegLib.finetuning.planning import amount_of, by_default, with_tail_only
 from TransferSegLib.finetuning.run_folder import RunFolder
 from TransferSegLib.finetuning.run_parts import FEATURES, MEASURING, PARENT, READING, PartEstimates
@@ -33,10 +34,9 @@ from TransferSegLib.finetuning.time_plan import (
     plan_time,
     planned_amount,
 )
-from TransferSegLib.finetuning.undertaking import Undertaking
 from TransferSegLib.finetuning.whole_progress import WholeProgress
+from TransferSegLib.inference.devices import Device
 from TransferSegLib.progress import CancelToken
-from TransferSegLib.segmenting.devices import Device
 
 #: Rough speeds for the progress of runs that are ended by their steps: nothing is measured for them.
 _ROUGH = Speeds(0.5, 4.0, 1.0, 0.4, 0.1, 0.4, 0.2, 1.0)
@@ -49,7 +49,7 @@ class RunPlanner:
 
     def __init__(
         self,
-        work: Undertaking,
+        work: FineTuningPlan,
         folder: RunFolder,
         ledger: TimeLedger,
         whole: WholeProgress,

@@ -12,12 +12,12 @@ import torch
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.features import FeatureCache
-from TransferSegLib.finetuning.holding import Holding
-from TransferSegLib.finetuning.tail import Tail
-from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.finetuning.distillation import Distillation
+from TransferSegLib.finetuning.feature_cache import FeatureCache
+from TransferSegLib.finetuning.last_layers import Tail
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.progress import CancelToken
-from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.losses import marginal_loss
 from TransferSegLib.training.optimiser import MuonWithAdamW
@@ -68,7 +68,7 @@ class StageClock:
         return highest * min(1.0, (step + 1) / max(1, warm_up)) * 0.5 * (1 + math.cos(math.pi * self.done(step)))
 
 
-class TailTrainer:
+class LastLayersTrainer:
     """Trains the last layers of a network on cached features; the rest of it is never touched.
 
     Step ``n`` of a seed draws the same patches in every run, as in ``Trainer``.
@@ -80,7 +80,7 @@ class TailTrainer:
         cache: FeatureCache,
         configuration: FineTuningConfiguration,
         device: Device,
-        holding: Holding | None = None,
+        holding: Distillation | None = None,
     ) -> None:
         """Set up the optimiser over the network's tail."""
         self._place = torch.device(device.torch_name)
@@ -169,9 +169,9 @@ class TailTrainer:
             ) from error
 
 
-def held_by_parent(
+def distillation_loss(
     parent: UNet3D,
-    holding: Holding,
+    holding: Distillation,
     configuration: FineTuningConfiguration,
     device: Device,
     cancel: CancelToken | None = None,

@@ -16,14 +16,14 @@ import numpy as np
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.statistics import by_patient, pair_scores
-from TransferSegLib.finetuning.held_out_scores import CaseComparison
-from TransferSegLib.finetuning.holding_out import Fold
+from TransferSegLib.finetuning.folds import Fold
+from TransferSegLib.finetuning.held_out import CaseComparison
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.finetuning.modality import default_strategy, is_another_modality
 from TransferSegLib.finetuning.names import AUTO, FINETUNE, SCRATCH, VANILLA
-from TransferSegLib.finetuning.undertaking import Undertaking
+from TransferSegLib.finetuning.plan import FineTuningPlan
+from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.models.description import ModelDescription
-from TransferSegLib.scans.intensity import IntensityRule
 
 #: So many folds choose.
 CHOOSING_FOLDS = 2
@@ -101,8 +101,8 @@ def strategies_to_try(
     return (*tried, SCRATCH), ()
 
 
-def with_strategies(work: Undertaking) -> tuple[Undertaking, tuple[str, ...]]:
-    """Return the undertaking with notes on the strategies to try, and those; with one it is settled already."""
+def with_strategies(work: FineTuningPlan) -> tuple[FineTuningPlan, tuple[str, ...]]:
+    """Return the fine_tuning_plan with notes on the strategies to try, and those; with one it is settled already."""
     if work.configuration.strategy != AUTO:
         return work, (work.configuration.strategy,)
     parent = work.parent.description
@@ -117,7 +117,7 @@ def choosing_folds(folds: Sequence[Fold]) -> tuple[int, ...]:
     return tuple(range(min(CHOOSING_FOLDS, len(folds))))
 
 
-def judging_folds(folds: Sequence[Fold], groups: Mapping[str, str]) -> tuple[int, ...]:
+def evaluation_folds(folds: Sequence[Fold], groups: Mapping[str, str]) -> tuple[int, ...]:
     """Return the numbers (from 0) of the folds that the verdict is about: those that did not choose, or all."""
     rest = tuple(number for number in range(len(folds)) if number not in choosing_folds(folds))
     patients = {groups[id] for number in rest for id in folds[number].held_out}

@@ -13,9 +13,9 @@ import numpy as np
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.fit.shapes import ScanShapes, shapes_of
+from TransferSegLib.images.read import read_label_map
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.progress import CancelToken, Task
-from TransferSegLib.scans.read import read_label_map
 from TransferSegLib.structures import LabelSet
 
 

@@ -65,7 +65,7 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Amount:
-    """What there is to do. ``learnable`` cases have a voxel, ``fewest_folds`` hold every structure (see holding_out).
+    """What there is to do. ``learnable`` cases have a voxel, ``fewest_folds`` hold every structure (see folds).
 
     ``extra`` candidates only choose a strategy. ``trains_tail``: stage 1 runs; ``caches``: features are computed;
     ``shares``: once, for all candidates. ``may_train_tail_only``: nobody asked for another way by name.
@@ -87,7 +87,7 @@ class Amount:
     trains_tail: bool = True
     caches: bool = True
     shares: bool = True
-    starts_from_data: bool = False
+    inits_from_data: bool = False
     may_train_tail_only: bool = True
     #: Rounds of features that are computed already; None: they are still to be.
     cached_rounds: int | None = None
@@ -198,7 +198,7 @@ def candidate_steps(seconds: float, amount: Amount, speeds: Speeds, rounds: floa
         used += min(
             amount.patches * amount.learnable * speeds.feature_s, amount.tail_share * amount.cache_share * seconds
         )
-    if amount.starts_from_data:
+    if amount.inits_from_data:
         used += patches * speeds.tail_step_s / 3  # the tail runs forwards over every patch once
     tail = 0
     if amount.trains_tail:
@@ -253,7 +253,7 @@ def _planned(left_s: float, folds: int, amount: Amount, speeds: Speeds, later: b
 
 def _lasts(each_s: float, tail: int, full: int, amount: Amount, speeds: Speeds) -> float:
     """Return the seconds of a candidate: less than it may have where it makes all its steps before."""
-    start_s = 0.5 * speeds.tail_step_s * amount.patches * amount.learnable * amount.starts_from_data
+    start_s = 0.5 * speeds.tail_step_s * amount.patches * amount.learnable * amount.inits_from_data
     made = (tail >= amount.tail_steps or not amount.trains_tail) and full >= amount.steps
     whole_s = start_s + tail * speeds.tail_step_s + full * speeds.full_step_s
     return min(max(each_s, 0.0), whole_s) if made else max(each_s, 0.0)
@@ -283,7 +283,7 @@ def _without_limit(amount: Amount, speeds: Speeds, spent_s: float) -> TimePlan:
     patches = amount.patches * amount.learnable * amount.caches
     features_s = patches * speeds.feature_s * (1 if amount.shares else candidates)
     each_s = tail * speeds.tail_step_s + amount.steps * speeds.full_step_s
-    each_s += 0.5 * speeds.tail_step_s * patches * amount.starts_from_data
+    each_s += 0.5 * speeds.tail_step_s * patches * amount.inits_from_data
     parts = fixed_seconds(amount, folds, speeds) | {"features": features_s, "training": candidates * each_s}
     total = spent_s + sum(parts.values())
     return TimePlan(folds, 0.0, "", tail, amount.steps, False, amount.extra, total, parts)

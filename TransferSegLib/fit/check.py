@@ -15,7 +15,7 @@ from TransferSegLib.fit.positions import missing_reasons, parts_reasons, positio
 from TransferSegLib.fit.profile import FitProfile
 from TransferSegLib.fit.reasons import FEATURES, INTENSITIES, MODALITY, NOTHING_FOUND, Fit, Reason, listed
 from TransferSegLib.fit.shapes import ScanShapes
-from TransferSegLib.scans.modality import modality_word
+from TransferSegLib.images.modality import modality_word
 
 #: Scans farther from the training ones than this are unlike them (about 1 is usual); small scans may be farther.
 _FARTHEST = 2.5

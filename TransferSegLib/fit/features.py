@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from TransferSegLib.fit.feature_profile import ScanFeatures
-from TransferSegLib.network.geometry import ALIGNMENT, deep_centre
+from TransferSegLib.networks.unet_valid.geometry import ALIGNMENT, deep_centre
 
 if TYPE_CHECKING:
     import torch

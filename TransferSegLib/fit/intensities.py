@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from TransferSegLib.scans.modality import AIR_HU, modality_word
+from TransferSegLib.images.modality import AIR_HU, modality_word
 
 #: DICOM's modality in the metadata of an image.
 MODALITY_KEY = "0008|0060"

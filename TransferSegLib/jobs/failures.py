@@ -35,6 +35,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
         return True
     if "torch" not in sys.modules:
         return False
-    from TransferSegLib.segmenting.devices import is_out_of_memory
+    from TransferSegLib.inference.devices import is_out_of_memory
 
     return is_out_of_memory(error)

@@ -17,7 +17,7 @@ from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 
 if TYPE_CHECKING:
-    from TransferSegLib.segmenting.segment import Segmentation, Segmenter
+    from TransferSegLib.inference.segment import Segmentation, Segmenter
 
 FINISHED = "finished.json"
 
@@ -118,10 +118,10 @@ def segment_file(
     does not fit the model is a ScanError, and nothing is written. Where the task is cancelled nothing is written
     either: all that takes long comes before the first file has its name.
     """
+    from TransferSegLib.images.read import read_scan
+    from TransferSegLib.images.write import write_label_map
     from TransferSegLib.pictures.drawing import check_png_path, write_png
     from TransferSegLib.pictures.preview import preview
-    from TransferSegLib.scans.read import read_scan
-    from TransferSegLib.scans.write import write_label_map
 
     task = task or Task()
     reading, segmenting, drawing, writing = task.split(*(8, 82, 5 if each.preview is not None else 0, 5))
@@ -213,9 +213,9 @@ SEGMENT = Kind(run_segment, grace_s=4.0)
 
 def _make_segmenter(parameters: SegmentParameters, device: str, progress: ProgressCallback) -> Segmenter:
     """Load the model; an unknown structure is told before any work."""
+    from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
-    from TransferSegLib.segmenting.segment import Segmenter
 
     progress(Progress("Loading the model", 0.0))
     segmenter = Segmenter(load_model(find_model(parameters.model)), device, parameters.memory_gb)

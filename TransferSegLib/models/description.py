@@ -16,7 +16,7 @@ from typing import Any
 from TransferSegLib import safe_json
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.fit.profile import FitProfile
-from TransferSegLib.scans.intensity import IntensityRule
+from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.structures import LabelSet
 
 #: The entry ``format`` of every model.json.
@@ -25,7 +25,7 @@ FORMAT = "transferseg-model"
 FORMAT_VERSION = 1
 #: Axes of the canonical grid every model works on: x to the left, y to the back, z to the head.
 AXES = "LPS"
-#: The one kind of network of format version 1: TransferSegLib.network.unet.UNet3D.
+#: The one kind of network of format version 1: TransferSegLib.networks.unet_valid.unet.UNet3D.
 NETWORK_KIND = "unet3d-valid"
 
 _SMALLEST_SPACING_MM, _LARGEST_SPACING_MM = 0.1, 20.0
@@ -55,7 +55,7 @@ class NetworkDescription:
 
     @property
     def parameters(self) -> int:
-        """The number of values in the network's weights, counted from its layers (TransferSegLib.network.unet)."""
+        """The number of values in the network's weights, counted from its layers."""
         width, pairs = self.width, []
         for level in range(4):
             here = width * 2**level

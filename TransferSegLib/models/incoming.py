@@ -15,11 +15,11 @@ from TransferSegLib.models.archive import MODEL_FILE, parse_model_file, read_mod
 from TransferSegLib.models.catalogue import CatalogueEntry, Download, FileKind, git_blob_id
 from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
 from TransferSegLib.models.locate import catalogue
-from TransferSegLib.models.versions_state import current_folder, split_version
+from TransferSegLib.models.versions.state import current_folder, split_version
 from TransferSegLib.progress import CancelToken, Task
 
 if TYPE_CHECKING:
-    from TransferSegLib.models.keras_weights import Background
+    from TransferSegLib.models.importers.keras.weights import Background
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZIP_SIGNATURE = b"PK\x03\x04"
@@ -165,7 +165,7 @@ def _from_keras(
     path: Path, name: str | None, options: KerasOptions, entry: CatalogueEntry | None, cancel: CancelToken | None
 ) -> Incoming:
     """Turn Keras weights into a model: as the catalogue says, or else as the user does."""
-    from TransferSegLib.models.keras_import import PUBLISHED, KerasImport, model_from_keras
+    from TransferSegLib.models.importers.keras.convert import PUBLISHED, KerasImport, model_from_keras
     from TransferSegLib.models.store import model_files
 
     if entry is None:

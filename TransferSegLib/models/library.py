@@ -32,7 +32,7 @@ from TransferSegLib.models.locate import (
 )
 from TransferSegLib.models.recovery import LOCK_FILE, NEW, REMOVED, REPLACED, WORK_FOLDER, refuse_links_in, tidy
 from TransferSegLib.models.store import load_model, write_files
-from TransferSegLib.models.versions_state import VERSIONS_FOLDER, is_line
+from TransferSegLib.models.versions.state import VERSIONS_FOLDER, has_versions
 from TransferSegLib.own_files import refuse_links
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 
@@ -209,7 +209,7 @@ def _check_free(name: str, library: Path, replace: bool) -> Path | None:
     if find_bundled_model(name) is not None:
         raise ModelError(f"'{name}' is the name of a model that comes with TransferSeg: give another with --name.")
     existing = find_library_model(name, library)
-    if existing is not None and is_line(existing):
+    if existing is not None and has_versions(existing):
         raise ModelError(
             f"There is a model '{name}' in the library already ({existing}), and it has versions, which would lose "
             "what they were made from: give another name with --name, or remove it first."

@@ -16,9 +16,9 @@ from TransferSegLib.models.archive import MODEL_FILE
 from TransferSegLib.models.catalogue import CATALOGUE_FILE, Catalogue, read_catalogue
 from TransferSegLib.models.recovery import recover, recover_saved
 from TransferSegLib.models.store import load_description
-from TransferSegLib.models.versions_state import (
+from TransferSegLib.models.versions.state import (
     current_folder,
-    is_line,
+    has_versions,
     split_version,
     unknown_version,
     version_folder,
@@ -115,7 +115,7 @@ def library_models(library: Path | None = None) -> list[Path]:
 
 def _is_model(path: Path) -> bool:
     """Tell whether something in a library's folder is a model: a folder or a zip file."""
-    return (path / MODEL_FILE).is_file() or is_line(path) or (path.is_file() and path.suffix.lower() == ".zip")
+    return (path / MODEL_FILE).is_file() or has_versions(path) or (path.is_file() and path.suffix.lower() == ".zip")
 
 
 def check_library(library: Path) -> None:
@@ -176,7 +176,7 @@ def find_version(name: str, library: Path | None = None) -> Path | None:
     model = None if split is None else find_bundled_model(split[0]) or find_library_model(split[0], library)
     if split is None or model is None:
         return None
-    if not is_line(model):
+    if not has_versions(model):
         if split[1] == 0:
             return model
         raise unknown_version(model, split[1])

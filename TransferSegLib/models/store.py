@@ -33,7 +33,7 @@ from TransferSegLib.models.archive import (
 )
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, parse_json
 from TransferSegLib.models.recovery import RETIRED, recover_saved
-from TransferSegLib.models.versions_state import current_folder
+from TransferSegLib.models.versions.state import current_folder
 from TransferSegLib.models.weights_pickle import check_weights_file
 from TransferSegLib.own_files import is_link
 from TransferSegLib.part_names import abandoned, part_of
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import torch
 
     from TransferSegLib.fit.profile import FitProfile
-    from TransferSegLib.network.unet import UNet3D
+    from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 #: What torch.load and zipfile raise for files that were not written by torch.save or hold more than weights.
 _UNREADABLE = (
@@ -218,7 +218,7 @@ def _without_weights(network: NetworkDescription) -> UNet3D:
     """Return the network described on torch's meta device: no memory is taken and no random number is drawn."""
     import torch
 
-    from TransferSegLib.network.unet import UNet3D
+    from TransferSegLib.networks.unet_valid.unet import UNet3D
 
     with torch.device("meta"):
         return UNet3D(network.classes, network.width)

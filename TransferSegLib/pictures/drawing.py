@@ -12,8 +12,8 @@ import SimpleITK as sitk
 
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ScanError
+from TransferSegLib.images.isolated_reading import first_line
 from TransferSegLib.pictures.lettering import Lettering, draw_text, text_width
-from TransferSegLib.scans.isolated_reading import first_line
 
 Color = tuple[int, int, int]
 

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from TransferSegLib.errors import ScanError
+from TransferSegLib.images.geometry_checks import same_geometry
 from TransferSegLib.pictures.drawing import Canvas, check_png_path, write_png
 from TransferSegLib.pictures.layout import BACKGROUND, BLACK, LETTERS, QUIET, TEXT, WHITE, Place, Sizes, panel_places
 from TransferSegLib.pictures.legend import draw_legend, lay_out_legend, luminous
@@ -26,7 +27,6 @@ from TransferSegLib.pictures.slices import (
     interesting_part,
     is_ct,
 )
-from TransferSegLib.scans.geometry_checks import same_geometry
 from TransferSegLib.structures import LabelSet
 
 _NARROWEST, _WIDEST = 480, 6000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from TransferSegLib.images.preprocess import averaging_weights
 from TransferSegLib.pictures.slices import Crop
-from TransferSegLib.scans.canonical import averaging_weights
 
 #: Outlines are smoothed by a Gaussian of so many voxels (of the shorter side), in so many rounds. Measured on ellipses
 #: of 8 to 26 mm in voxels of 4 mm: 30 % less area on the wrong side than with stairs, 3 % less area in all; a single

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from TransferSegLib.scans.grid import AxisOrder
+from TransferSegLib.images.model_grid import AxisOrder
 from TransferSegLib.structures import LabelSet
 
 #: Space shown around the structures, in parts of their extent along the axis and along the longest axis.

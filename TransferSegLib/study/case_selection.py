@@ -9,7 +9,7 @@ import numpy as np
 
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, StudyError
-from TransferSegLib.scans.read import read_label_map
+from TransferSegLib.images.read import read_label_map
 from TransferSegLib.structures import LabelSet, structure_key
 
 

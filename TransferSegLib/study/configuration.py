@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES
+from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES
 from TransferSegLib.study.case_selection import SelectionRule
 from TransferSegLib.training.configuration import TrainingConfiguration
 

@@ -16,8 +16,8 @@ from TransferSegLib.study.child import ProgressFile, child_main
 if TYPE_CHECKING:
     from TransferSegLib.datasets.dataset import Dataset
     from TransferSegLib.evaluation.scores import Score
-    from TransferSegLib.network.unet import UNet3D
-    from TransferSegLib.segmenting.devices import Device
+    from TransferSegLib.inference.devices import Device
+    from TransferSegLib.networks.unet_valid.unet import UNet3D
     from TransferSegLib.structures import LabelSet
     from TransferSegLib.training.cases import PreparedCase
 
@@ -32,9 +32,9 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     from TransferSegLib.finetuning.adapt import adapt
     from TransferSegLib.finetuning.configuration import FineTuningConfiguration
     from TransferSegLib.finetuning.label_change import plan_label_change
+    from TransferSegLib.inference.devices import choose_device
     from TransferSegLib.models.store import load_model
-    from TransferSegLib.network.unet import UNet3D
-    from TransferSegLib.segmenting.devices import choose_device
+    from TransferSegLib.networks.unet_valid.unet import UNet3D
     from TransferSegLib.structures import structure_key
     from TransferSegLib.study.case_selection import only_structures
     from TransferSegLib.study.prepared_files import prepared_case
@@ -101,13 +101,13 @@ def score_on_own_grid(
     import SimpleITK as sitk
 
     from TransferSegLib.evaluation.scores import score_case
-    from TransferSegLib.scans.decode import LabelDecoder
-    from TransferSegLib.scans.read import read_label_map_on, read_scan
-    from TransferSegLib.segmenting.predict import Predictor
+    from TransferSegLib.images.label_resampling import LabelResampler
+    from TransferSegLib.images.read import read_label_map_on, read_scan
+    from TransferSegLib.inference.predict import Predictor
 
     numbered = label_set.with_labels_numbered()
     prediction = Predictor(network, device).predict(prepared.intensities.astype(np.float32), prepared.outside)
-    decoder = LabelDecoder(prepared.grid, numbered.label_values, prediction.channel_elsewhere)
+    decoder = LabelResampler(prepared.grid, numbered.label_values, prediction.background_channel)
     for part in prediction:
         decoder.write(part, part.tile.start_zyx)
         del part  # before the next tile is computed

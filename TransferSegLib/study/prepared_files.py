@@ -18,8 +18,8 @@ import numpy as np
 from TransferSegLib.datasets.dataset import Case
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import StudyError
-from TransferSegLib.scans.grid import AxisOrder, CanonicalGrid
-from TransferSegLib.scans.intensity import IntensityRule
+from TransferSegLib.images.intensity import IntensityRule
+from TransferSegLib.images.model_grid import AxisOrder, ModelGrid
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.study.runs import hash_of
 from TransferSegLib.training.cases import PreparedCase, prepare_case
@@ -114,7 +114,7 @@ def _read(path: Path) -> PreparedCase:
         voxels = {
             int(name.removeprefix("voxels_")): arrays[name] for name in arrays.files if name.startswith("voxels_")
         }
-        grid = CanonicalGrid(
+        grid = ModelGrid(
             tuple(facts["size_zyx"]),
             float(facts["spacing_mm"]),
             AxisOrder(tuple(facts["axes"]), tuple(facts["reversed"])),

@@ -185,7 +185,7 @@ class _Running:
 
     def _precision(self) -> str:
         """Return the precision for all runs, chosen once: children that choose for themselves may differ."""
-        from TransferSegLib.segmenting.devices import choose_device
+        from TransferSegLib.inference.devices import choose_device
 
         return str(choose_device(self._options.device).dtype).removeprefix("torch.")
 

@@ -22,17 +22,17 @@ from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.inference.devices import Device, choose_device
+from TransferSegLib.inference.profiling import profile_of_scans
+from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance, is_model_name
 from TransferSegLib.models.leaving import plain_command
 from TransferSegLib.models.store import load_model, save_model, set_profile
-from TransferSegLib.network.unet import UNet3D, initialise
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.own_files import new_file
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
-from TransferSegLib.scans.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
-from TransferSegLib.scans.read import read_scan
-from TransferSegLib.segmenting.devices import Device, choose_device
-from TransferSegLib.segmenting.profiling import profile_of_scans
-from TransferSegLib.segmenting.segment import Segmenter
 from TransferSegLib.training.cases import PreparedCase, prepare_cases
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 from TransferSegLib.training.configuration import TrainingConfiguration

@@ -11,11 +11,11 @@ import numpy as np
 
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.images.intensity import IntensityRule
+from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.images.preprocess import labels_on_grid, mask_on_grid, preprocess
+from TransferSegLib.images.read import read_label_map_on, read_mask_on, read_scan
 from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
-from TransferSegLib.scans.canonical import canonical_labels, canonical_mask, canonical_scan
-from TransferSegLib.scans.grid import CanonicalGrid
-from TransferSegLib.scans.intensity import IntensityRule
-from TransferSegLib.scans.read import read_label_map_on, read_mask_on, read_scan
 from TransferSegLib.structures import LabelSet
 
 
@@ -34,7 +34,7 @@ class PreparedCase:
     judged: np.ndarray | None
     annotated: np.ndarray
     outside: float
-    grid: CanonicalGrid
+    grid: ModelGrid
     voxels: dict[int, np.ndarray]
 
 
@@ -55,13 +55,13 @@ def prepare_case(
     try:
         image = read_scan(case.image, task=reading)
         label_map = read_label_map_on(image, case.labels, task=reading_labels)
-        scan = canonical_scan(image, spacing_mm, rule, preparing)
+        scan = preprocess(image, spacing_mm, rule, preparing)
         values = [_annotated_value(name, case, dataset_labels) for name in model_labels.names]
-        labels = canonical_labels(label_map, values, scan.grid, preparing_labels)
+        labels = labels_on_grid(label_map, values, scan.grid, preparing_labels)
         judged = None
         if case.judged is not None:
             reading_judged, preparing_judged = judging.split(1, 1)
-            judged = canonical_mask(read_mask_on(image, case.judged, reading_judged), scan.grid, preparing_judged)
+            judged = mask_on_grid(read_mask_on(image, case.judged, reading_judged), scan.grid, preparing_judged)
     except ScanError as error:
         raise DatasetError(f"Case {case.id}: {error}") from error
     annotated = np.array([True, *(value >= 0 for value in values)])

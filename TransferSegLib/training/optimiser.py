@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 #: AdamW's learning rate as a share of Muon's.
 ADAM_SHARE = 0.05

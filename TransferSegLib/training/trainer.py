@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.progress import CancelToken
-from TransferSegLib.segmenting.devices import Device
 from TransferSegLib.training.configuration import TrainingConfiguration
 from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.losses import marginal_loss

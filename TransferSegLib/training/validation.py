@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from TransferSegLib.evaluation.overlap import dice
-from TransferSegLib.network.unet import UNet3D
+from TransferSegLib.inference.predict import label_volume
+from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.progress import CancelToken
-from TransferSegLib.segmenting.predict import label_volume
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.training.cases import PreparedCase
 

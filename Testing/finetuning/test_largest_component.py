@@ -1,0 +1,84 @@
+"""Far islands of a new structure: kept or not by what the held-out cases say, and then in evidence and model alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from TransferSegLib.datasets.dataset import Dataset
+from TransferSegLib.evaluation.scores import Score
+from TransferSegLib.finetuning import held_out as held_out_scores
+from TransferSegLib.finetuning.held_out import CANONICAL_GRID, CaseComparison, HeldOutScorer
+from TransferSegLib.finetuning.label_change import plan_label_change
+from TransferSegLib.finetuning.largest_component import note_on_single_parts, single_parts, with_largest_components
+from TransferSegLib.inference.devices import choose_device
+
+
+def comparison(number: int, **dice: tuple[float, float]) -> CaseComparison:
+    """Return a case with Dice (all parts, largest part) by structure."""
+
+    def score(value: float) -> Score:
+        return Score(value, value, 1.0, 1.0, 1.0)
+
+    every = {name: score(values[0]) for name, values in dice.items()}
+    return CaseComparison(f"c{number}", {}, every, {}, {name: score(values[1]) for name, values in dice.items()})
+
+
+def test_the_largest_part_is_kept_where_held_out_cases_are_better_for_it() -> None:
+    cases = [
+        comparison(1, mandible=(0.6, 0.8), kidneys=(0.9, 0.5), larynx=(0.7, 0.7)),
+        comparison(2, mandible=(0.7, 0.69), kidneys=(0.8, 0.9), larynx=(0.6, 0.6)),
+    ]
+    names = ("mandible", "kidneys", "larynx")
+    assert single_parts(cases, names) == ("mandible",)
+    assert single_parts(cases[:1], names) == (), "one case says nothing of another"
+    # A gain on average is no reason to lose half of a structure in one patient.
+    torn = [comparison(n, mandible=(0.6, 0.8)) for n in range(3)] + [comparison(9, mandible=(0.7, 0.4))]
+    assert single_parts(torn, names) == ()
+    seen = with_largest_components(cases, ["mandible"])
+    assert [one.candidate["mandible"].dice for one in seen] == [0.8, 0.69]
+    assert [one.candidate["kidneys"].dice for one in seen] == [0.9, 0.8]
+    note = note_on_single_parts(cases, ["mandible"])
+    assert "mandible (Dice 0.650 to 0.745)" in note and "largest connected part" in note
+    assert note_on_single_parts(cases, []) == ""
+
+
+def test_a_comparison_is_read_as_it_was_written() -> None:
+    one = comparison(1, mandible=(0.6, 0.8))
+    assert CaseComparison.from_json(one.to_json()) == one
+
+
+def test_an_island_of_a_new_structure_is_scored_both_ways(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = world.make_parent(world.label_set("bright"))
+    change = plan_label_change(parent.description.label_set, world.label_set("dark"))
+    case = world.ball_case()
+    island = case.labels.copy()
+    island[0:3, 0:3, 0:3] = 2
+    island[28:, 28:, 28:] = 1
+    monkeypatch.setattr(held_out_scores, "label_volume", lambda *a, **k: island.copy())
+    scorer = HeldOutScorer(
+        parent, change, _with_case(case.id), choose_device("cpu", torch.float32), CANONICAL_GRID, 3.0
+    )
+    found = scorer.compare(parent, case, case.id, None)
+    dark = (case.labels == 2).sum()
+    assert found.candidate["dark"].dice == pytest.approx(2 * dark / (2 * dark + 27))
+    assert found.largest_part["dark"].dice == 1.0
+    # What the parent knows is cut, or not, by the parent's own rule.
+    assert set(found.largest_part) == {"dark"} and found.candidate["bright"].dice < 1.0
+    unjudged = scorer.compare(parent, replace(case, annotated=np.array([True, True, False])), case.id, None)
+    assert unjudged.largest_part == {}
+
+
+def _with_case(case_id: str) -> Dataset:
+    """Return something that knows a case by its id and nothing else: on the model's grid no file is read."""
+
+    class Known:
+        def case(self, wanted: str) -> str:
+            assert wanted == case_id
+            return wanted
+
+    return Known()  # type: ignore[return-value]

@@ -1,0 +1,46 @@
+"""Trained weights in half precision against a float32 tile of the network as it is written: the labels must agree.
+
+Random weights tie everywhere, so this takes the bundled model and the sample that comes with it, of which the part with
+most voxels in structures. ``Testing/benchmarks/compare_inference.py --only`` compares the whole sample.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from TransferSegLib.datasets.dataset import read_dataset
+from TransferSegLib.images.preprocess import preprocess
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.inference.devices import choose_device
+from TransferSegLib.inference.predict import Predictor, tile_input
+from TransferSegLib.models.locate import bundled_sample, find_model
+from TransferSegLib.models.store import load_model
+from TransferSegLib.networks.unet_valid.tile_plan import Tile, TilePlan
+
+#: A tile of 132 voxels that answers for these voxels of the canonical scan.
+TILE = Tile((32, 16, 56), (76, 60, 100))
+
+
+def test_labels_of_trained_weights_in_bfloat16_are_those_of_float32():
+    model = load_model(find_model())
+    description, network = model.description, model.network()
+    image = read_scan(read_dataset(bundled_sample()).cases[0].image)
+    scan = preprocess(image, description.spacing_mm, description.intensity)
+    plan = TilePlan(TILE.start_zyx, TILE.stop_zyx, (132, 132, 132))
+    seen = tile_input(scan.intensities_zyx, scan.outside, plan, TILE)
+    with torch.inference_mode():
+        by_float32 = network(torch.from_numpy(seen)[None, None])[0]
+    expected = by_float32.argmax(dim=0).numpy()
+    best_two = by_float32.topk(2, dim=0).values.numpy()
+    logits = Predictor(network, choose_device("cpu", torch.bfloat16)).logits(seen, scan.outside)
+    assert logits.dtype == torch.bfloat16
+    got = logits.argmax(dim=0).numpy()
+    in_a_structure = (got != 0) | (expected != 0)
+    assert len(np.unique(expected)) >= 7 and in_a_structure.sum() > 5000
+    assert np.mean(got == expected) > 0.9998
+    assert np.mean(got[in_a_structure] == expected[in_a_structure]) > 0.9985
+    # Only where two classes are as good as equal may the other one win; logits reach 30.
+    assert (best_two[0] - best_two[1])[got != expected].max(initial=0.0) < 0.05
+    # Half precision must not favour the background, the first of the classes, where two are close.
+    assert abs(int((got != 0).sum()) - int((expected != 0).sum())) < 10

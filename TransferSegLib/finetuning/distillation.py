@@ -1,0 +1,90 @@
+"""Distillation: structures without annotation in the new cases follow the parent model's own predictions.
+
+Learning without forgetting (Li and Hoiem 2016) for cases in which some structures are annotated. An annotated voxel is
+never touched by it: where a label was drawn the label counts, and structures that were reviewed follow their labels.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from TransferSegLib.finetuning.label_change import ChannelGroup, LabelChange
+
+
+class Distillation:
+    """Compares the adapted network with its parent on what nobody annotated."""
+
+    def __init__(self, change: LabelChange) -> None:
+        """Find out which channels of the two networks mean the same."""
+        self._groups = change.groups()
+
+    @property
+    def groups(self) -> int:
+        """How many groups of channels are compared, the background's included."""
+        return len(self._groups)
+
+    def holds(self, annotated: list[bool]) -> list[int]:
+        """Return the numbers of the groups held in a case with these annotated channels."""
+        return [
+            number
+            for number, group in enumerate(self._groups)
+            if number > 0 and not any(annotated[channel] for channel in group.new)
+        ]
+
+    def teacher(self, parent_logits: torch.Tensor) -> torch.Tensor:
+        """Return the parent's probabilities by group (N, groups, z, y, x; float32) from its logits."""
+        probabilities = torch.softmax(parent_logits.float(), dim=1)
+        return torch.stack([probabilities[:, list(group.parent)].sum(dim=1) for group in self._groups], dim=1)
+
+    def loss(
+        self,
+        logits: torch.Tensor,
+        teacher: torch.Tensor,
+        labels: torch.Tensor,
+        annotated: torch.Tensor,
+        weights: torch.Tensor,
+        counted: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the mean over the batch of what is lost of the structures held, 0 where the parent is matched.
+
+        ``logits`` (N, classes, z, y, x); ``teacher`` (N, groups, z, y, x); ``labels``, ``weights`` and ``annotated``
+        as in ``marginal_loss``; ``counted`` (z, y, x) booleans, false in the frame of a padded patch. Divergence of
+        the probabilities among background and held structures, plus a squared Dice that has its zero at equality.
+        """
+        losses = []
+        for case in range(logits.shape[0]):
+            known = [bool(flag) for flag in annotated[case].tolist()]
+            held = self.holds(known)
+            if held:
+                free = counted & ((labels[case] == 0) | (weights[case] == 0))
+                losses.append(self._case_loss(logits[case], teacher[case], known, held, free))
+        return torch.stack(losses).mean() if losses else logits.new_zeros((), dtype=torch.float32)
+
+    def _case_loss(
+        self, logits: torch.Tensor, teacher: torch.Tensor, known: list[bool], held: list[int], free: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the loss of one case: ``held`` groups, ``free`` voxels (z, y, x) that no label speaks for."""
+        log_probabilities = torch.log_softmax(logits.float(), dim=0)
+        groups = [self._background(known, held), *(self._groups[number] for number in held)]
+        student = torch.stack([torch.logsumexp(log_probabilities[list(group.new)], dim=0) for group in groups])
+        wanted = teacher[[0, *held]].float()
+        # Where the parent sees an annotated structure it has nothing to say here: the voxel counts by what is left.
+        mass = wanted.sum(dim=0)
+        among = student - torch.logsumexp(student, dim=0)
+        wanted_among = (wanted / mass.clamp(min=1e-6)).clamp(min=1e-6).log()
+        divergence = (wanted * (wanted_among - among)).sum(dim=0)
+        divergence = torch.where(free, divergence, 0.0).sum() / free.sum().clamp(min=1)
+        here, there = student[1:].exp() * free, wanted[1:] * free
+        both = (here * there).sum(dim=(1, 2, 3))
+        sizes = here.square().sum(dim=(1, 2, 3)) + there.square().sum(dim=(1, 2, 3))
+        # As in the marginal loss, a structure that does not occur is left to the other term.
+        occurs = there.square().sum(dim=(1, 2, 3)) > 1.0
+        if not bool(occurs.any()):
+            return divergence
+        return divergence + (1.0 - 2.0 * both[occurs] / sizes[occurs]).mean()
+
+    def _background(self, known: list[bool], held: list[int]) -> ChannelGroup:
+        """Return the background of a case: the channel itself and whatever is neither annotated nor held."""
+        among_held = {channel for number in held for channel in self._groups[number].new}
+        rest = [channel for channel in range(1, len(known)) if not known[channel] and channel not in among_held]
+        return ChannelGroup((0, *rest), self._groups[0].parent)

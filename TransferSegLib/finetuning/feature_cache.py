@@ -1,0 +1,300 @@
+"""Cached features: what the frozen part makes of augmented patches, computed once and used for many steps.
+
+Features are not equivariant to turns and mirrors, so several varied copies of each case are cached. A patch belongs to
+one case and is a function of seed, case and number: leaving a case out leaves the others' patches as they are, so that
+the folds of a cross-validation share one cache (``FeatureCache.select``).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from zlib import crc32
+
+import numpy as np
+import torch
+
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.distillation import Distillation
+from TransferSegLib.finetuning.label_change import LabelChange
+from TransferSegLib.finetuning.last_layers import Tail, channels_at, frozen_part, halo, input_side
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.unet_valid.geometry import MARGIN
+from TransferSegLib.networks.unet_valid.unet import UNet3D
+from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.training.cases import PreparedCase
+from TransferSegLib.training.configuration import AugmentationConfiguration
+from TransferSegLib.training.patches import Patch, PatchSampler
+
+
+@dataclass(frozen=True)
+class ContextRules:
+    """How patches with all their context are drawn (see PatchRules): the frame is what only the convolutions see."""
+
+    patch: int
+    background_share: float
+    augmentation: AugmentationConfiguration
+    frame: int = MARGIN
+
+
+@dataclass(frozen=True)
+class CachedPatch:
+    """A patch as the tail sees it.
+
+    ``maps`` (C, p + 2 h, p + 2 h, p + 2 h) in half precision; ``labels`` uint8 and ``weights`` float32 (p, p, p);
+    ``annotated`` booleans per channel; ``teacher`` the parent's probabilities by group (groups, p, p, p; float16),
+    None where every structure it knows is annotated.
+    """
+
+    maps: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor
+    annotated: torch.Tensor
+    teacher: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is kept of a patch beside its maps; ``row`` says where these are."""
+
+    case_id: str
+    row: int
+    labels: np.ndarray
+    is_judged: np.ndarray
+    annotated: np.ndarray
+    teacher: np.ndarray | None
+
+
+class _Maps:
+    """Half-precision maps (z, y, x, C) one after another, in memory or in a temporary file."""
+
+    def __init__(self, shape_zyxc: tuple[int, int, int, int], dtype: torch.dtype, folder: Path | None) -> None:
+        self._shape, self._dtype = shape_zyxc, dtype
+        self._rows: list[np.ndarray] = []
+        self._count = 0
+        self._temporary = None
+        if folder is not None:
+            try:
+                self._temporary = tempfile.TemporaryDirectory(
+                    prefix="transferseg-features-", dir=folder, ignore_cleanup_errors=True
+                )
+            except OSError as error:
+                raise TrainingError(f"No temporary folder for features can be made in {folder}: {error}.") from error
+            self._file = Path(self._temporary.name) / "maps"
+
+    def append(self, maps: torch.Tensor) -> int:
+        """Add maps (C, z, y, x) and return their row; raises TrainingError when the disk is full."""
+        # numpy has no bfloat16: the two bytes are kept as they are.
+        row = maps.to(self._dtype).permute(1, 2, 3, 0).contiguous().cpu().view(torch.int16).numpy()
+        if self._temporary is None:
+            self._rows.append(row.copy())
+        else:
+            # Written, not mapped: a full disk is an error of a write, but ends a process that maps the file.
+            try:
+                with self._file.open("ab") as stream:
+                    stream.write(row.data)
+            except OSError as error:
+                raise TrainingError(
+                    f"The features cannot be written to {self._file.parent} ({error}): free some disk space, or lower "
+                    "cache_bytes or patches_per_case."
+                ) from error
+        self._count += 1
+        return self._count - 1
+
+    def read(self, row: int) -> torch.Tensor:
+        """Return the maps (C, z, y, x) of a row."""
+        if self._temporary is None:
+            values = self._rows[row]
+        else:
+            length = int(np.prod(self._shape))
+            values = np.fromfile(self._file, np.int16, length, offset=2 * length * row).reshape(self._shape)
+        return torch.from_numpy(values).view(self._dtype).permute(3, 0, 1, 2)
+
+    def close(self) -> None:
+        """Free the memory or remove the file."""
+        self._rows.clear()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+class FeatureCache:
+    """Cached patches of some cases; use it in a ``with`` statement, which removes what lies on the disk."""
+
+    def __init__(self, maps: _Maps, entries: Sequence[_Entry]) -> None:
+        """Hold entries over maps; made by ``cache_features`` and ``select``."""
+        self._maps = maps
+        self._entries = tuple(entries)
+        self.case_ids = tuple(dict.fromkeys(entry.case_id for entry in self._entries))
+        self._by_case = [[e for e in self._entries if e.case_id == case_id] for case_id in self.case_ids]
+
+    def __len__(self) -> int:
+        """Return the number of patches."""
+        return len(self._entries)
+
+    def __enter__(self) -> FeatureCache:
+        """Return the cache itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the cache."""
+        self.close()
+
+    def close(self) -> None:
+        """Forget everything; caches selected from this one are closed with it."""
+        self._maps.close()
+
+    def select(self, case_ids: Iterable[str]) -> FeatureCache:
+        """Return the cache of only these cases, sharing the features; raises TrainingError when one is not there."""
+        wanted = set(case_ids)
+        missing = sorted(wanted - set(self.case_ids))
+        if missing:
+            raise TrainingError(f"There are no cached features of {', '.join(missing)}.")
+        return FeatureCache(self._maps, [entry for entry in self._entries if entry.case_id in wanted])
+
+    def patch(self, number: int) -> CachedPatch:
+        """Return a patch by its number."""
+        return self._load(self._entries[number])
+
+    def draw(self, random: np.random.Generator) -> CachedPatch:
+        """Return a patch at random, every case equally often."""
+        entries = self._by_case[random.integers(len(self._by_case))]
+        return self._load(entries[random.integers(len(entries))])
+
+    def _load(self, entry: _Entry) -> CachedPatch:
+        return CachedPatch(
+            self._maps.read(entry.row),
+            torch.from_numpy(entry.labels),
+            torch.from_numpy(entry.is_judged.astype(np.float32)),
+            torch.from_numpy(entry.annotated),
+            None if entry.teacher is None else torch.from_numpy(entry.teacher),
+        )
+
+
+def cache_features(
+    parent: UNet3D,
+    cases: Sequence[PreparedCase],
+    change: LabelChange,
+    configuration: FineTuningConfiguration,
+    device: Device,
+    *,
+    patches_per_case: int | None = None,
+    enough: Callable[[], bool] | None = None,
+    folder: Path | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> FeatureCache:
+    """Run the parent's frozen part over augmented patches of every case and return their cache.
+
+    As many patches a case as fit into ``cache_bytes``, at most ``patches_per_case`` (None: the configuration's).
+    ``enough``, asked after each round of one patch a case, ends the work early. Beyond ``memory_bytes`` the features
+    go to a temporary file in ``folder`` (None: the system's). Raises TrainingError when not even one patch a case
+    fits, Cancelled between two layers of the network.
+    """
+    rounds = min(patches_per_case or configuration.patches_per_case, _rounds(parent, cases, change, configuration))
+    patch_bytes = bytes_of_patch(parent.width, change, configuration)
+    on_disk = rounds * len(cases) * patch_bytes > configuration.memory_bytes
+    side = configuration.tail_patch + 2 * halo(configuration.tail)
+    dtype = torch.float16 if device.dtype == torch.float16 else torch.bfloat16
+    shape = (side, side, side, channels_at(configuration.tail, parent.width))
+    maps = _Maps(shape, dtype, (folder or Path(tempfile.gettempdir())) if on_disk else None)
+    maker = _EntryMaker(parent, change, configuration, device, maps, cancel)
+    samplers = [patch_sampler(case, change, configuration) for case in cases]
+    stage = Stage("Computing features", rounds * len(cases), progress, cancel)
+    entries = []
+    try:
+        for number in range(rounds):
+            for case, sampler in zip(cases, samplers, strict=True):
+                stage.check()
+                patch = sampler.draw(patch_random(configuration.seed, case.id, number))
+                entries.append(maker.make(case.id, patch))
+                stage.step(case.id)
+            if enough is not None and enough():
+                break
+    except BaseException:
+        maps.close()
+        raise
+    return FeatureCache(maps, entries)
+
+
+def patch_sampler(case: PreparedCase, change: LabelChange, configuration: FineTuningConfiguration) -> PatchSampler:
+    """Return the sampler of a case's patches with all their context."""
+    rules = ContextRules(
+        input_side(configuration.tail_patch), configuration.background_share, configuration.augmentation
+    )
+    return PatchSampler([case], change.label_set.mirrored_channels(), rules)
+
+
+def patch_random(seed: int, case_id: str, number: int) -> np.random.Generator:
+    """Return the generator of a case's patch: the same in every run, whichever the other cases are."""
+    return np.random.default_rng([seed, crc32(case_id.encode("utf-8")), number])
+
+
+class _EntryMaker:
+    """Takes patches through the frozen part and, where it has something to say, the parent's own tail."""
+
+    def __init__(
+        self,
+        parent: UNet3D,
+        change: LabelChange,
+        configuration: FineTuningConfiguration,
+        device: Device,
+        maps: _Maps,
+        cancel: CancelToken | None,
+    ) -> None:
+        self._frozen = frozen_part(parent, configuration.tail, device, cancel)
+        self._tail = Tail(parent, configuration.tail).to(torch.device(device.torch_name))
+        self._holding = Distillation(change) if configuration.distillation > 0 else None
+        self._device = device
+        self._maps = maps
+
+    @torch.no_grad()
+    def make(self, case_id: str, patch: Patch) -> _Entry:
+        """Store the maps of a patch and return the rest."""
+        maps = self._frozen(torch.from_numpy(patch.intensities)[None, None])
+        if not bool(torch.isfinite(maps.sum(dtype=torch.float32))):
+            raise TrainingError(
+                f"The model's features of case {case_id} are not finite: {self._device} cannot be used."
+            )
+        teacher = None
+        if self._holding is not None and self._holding.holds(patch.annotated.tolist()):
+            with torch.autocast(maps.device.type, self._device.dtype, enabled=self._device.dtype != torch.float32):
+                logits = self._tail(maps)
+            teacher = self._holding.teacher(logits)[0].half().cpu().numpy()
+        inner = (slice(MARGIN, patch.labels.shape[0] - MARGIN),) * 3
+        return _Entry(
+            case_id,
+            self._maps.append(maps[0]),
+            patch.labels[inner].copy(),
+            patch.weights[inner] > 0,
+            patch.annotated.copy(),
+            teacher,
+        )
+
+
+def bytes_of_patch(width: int, change: LabelChange, configuration: FineTuningConfiguration) -> int:
+    """Return the bytes of one cached patch: maps, labels, judged voxels, the parent's probabilities."""
+    inner = configuration.tail_patch**3
+    outer = (configuration.tail_patch + 2 * halo(configuration.tail)) ** 3
+    teacher = 2 * inner * len(change.groups()) if configuration.distillation > 0 else 0
+    return 2 * outer * channels_at(configuration.tail, width) + 2 * inner + teacher
+
+
+def _rounds(
+    parent: UNet3D, cases: Sequence[PreparedCase], change: LabelChange, configuration: FineTuningConfiguration
+) -> int:
+    """Return how many patches a case fit into the budget; raises TrainingError when there is not room for one."""
+    needed = bytes_of_patch(parent.width, change, configuration) * len(cases)
+    if not cases:
+        raise TrainingError("There is no case to learn from.")
+    if needed > configuration.cache_bytes:
+        raise TrainingError(
+            f"One patch of each of {len(cases)} cases takes {needed / 1e6:.0f} MB of features, but cache_bytes allows "
+            f"{configuration.cache_bytes / 1e6:.0f} MB: raise it, or lower tail_patch."
+        )
+    return int(configuration.cache_bytes // needed)

@@ -1,0 +1,218 @@
+"""Headers of NRRD files (.nrrd, .seg.nrrd, and .nhdr with a separate data file).
+
+Source: the NRRD format definition of Teem (https://teem.sourceforge.net/nrrd/format.html).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from TransferSegLib.errors import ScanError
+from TransferSegLib.images.formats.data_files import check_data_files
+from TransferSegLib.images.formats.header_facts import HeaderFacts, NumberKind
+from TransferSegLib.images.geometry_checks import check_spacing, is_sheared, sheared_error
+
+#: Names of the voxel types (all spellings of the format definition) -> bytes.
+_TYPES = {
+    name: size
+    for size, names in {
+        1: "signed char,int8,int8_t,uchar,unsigned char,uint8,uint8_t",
+        2: "short,short int,signed short,signed short int,int16,int16_t,"
+        "ushort,unsigned short,unsigned short int,uint16,uint16_t",
+        4: "int,signed int,int32,int32_t,uint,unsigned int,uint32,uint32_t,float",
+        8: "longlong,long long,long long int,signed long long,signed long long int,int64,int64_t,"
+        "ulonglong,unsigned long long,unsigned long long int,uint64,uint64_t,double",
+    }.items()
+    for name in names.split(",")
+}
+#: Kinds of an axis that runs along space; every other kind holds several numbers of one voxel.
+_SPACE_KINDS = ("domain", "space", "???", "none", "")
+#: Fields that do not change where or how voxels are stored; a header with others is read in a child process.
+_KNOWN_FIELDS = frozenset(
+    (
+        "type",
+        "dimension",
+        "space",
+        "space dimension",
+        "sizes",
+        "space directions",
+        "kinds",
+        "endian",
+        "encoding",
+        "space origin",
+        "spacings",
+        "measurement frame",
+        "content",
+        "data file",
+        "datafile",
+        "space units",
+        "units",
+        "thicknesses",
+        "centerings",
+    )
+)
+_DATA_FILE = ("data file", "datafile")
+_LARGEST_HEADER = 16 << 20
+
+
+@dataclass(frozen=True)
+class NrrdHeader:
+    """The text of a header: ``fields`` ("name: value", names in lower case), ``pairs`` ("key:=value"), and its end.
+
+    ``listed`` are the lines after "data file: LIST", each the name of a file; ``data_names`` what "data file" says, of
+    which there should be one at most.
+    """
+
+    fields: dict[str, str]
+    pairs: dict[str, str]
+    data_offset: int
+    complete: bool
+    listed: tuple[str, ...] = ()
+    data_names: tuple[str, ...] = ()
+
+
+def parse_nrrd(path: Path) -> NrrdHeader:
+    """Split the header of a NRRD file into its lines; raises ScanError when it is none."""
+    with path.open("rb") as stream:
+        magic = stream.readline(64)
+        if not re.fullmatch(rb"NRRD000[1-5]\r?\n", magic):
+            raise ScanError(f"{path} is not a NRRD file: it does not begin with 'NRRD'. Export it again.")
+        fields: dict[str, str] = {}
+        pairs: dict[str, str] = {}
+        listed: list[str] = []
+        data_names: list[str] = []
+        complete = False
+        while stream.tell() < _LARGEST_HEADER:
+            line = stream.readline(_LARGEST_HEADER)
+            if not line:
+                break
+            text = _decoded(line).rstrip("\r\n")
+            if not text:
+                complete = True
+                break
+            if "\r" in text or "\0" in text:  # ITK may see the end of a line there
+                raise ScanError(f"{path} has a damaged NRRD header: a line holds control characters. Export it again.")
+            if any(name.upper().startswith("LIST") for name in data_names):
+                listed.append(text)
+            if text.startswith("#"):
+                continue
+            key, separator, value = text.partition(":=")
+            name, colon, content = text.partition(": ")
+            if colon and (not separator or len(name) < len(key)):
+                fields[name.strip().lower()] = content.strip()
+                if name.strip().lower() in _DATA_FILE:
+                    data_names.append(content.strip())
+            elif separator:
+                pairs[key] = value
+        return NrrdHeader(fields, pairs, stream.tell(), complete, tuple(listed), tuple(data_names))
+
+
+def _decoded(line: bytes) -> str:
+    """Return a line of a header: UTF-8, or what programs that know no UTF-8 write in Western Europe."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("cp1252", "replace")
+
+
+def read_nrrd_header(path: Path) -> HeaderFacts:
+    """Return what a NRRD header claims; raises ScanError for a damaged or sheared one."""
+    header = parse_nrrd(path)
+    fields = header.fields
+    try:
+        dimension = int(fields["dimension"])
+        sizes = tuple(int(number) for number in fields["sizes"].split())
+        voxel_type = fields["type"].lower()
+        encoding = fields["encoding"].lower()
+    except (KeyError, ValueError) as error:
+        raise ScanError(f"{path} has a damaged NRRD header ({error}). Copy or export it again.") from error
+    if len(sizes) != dimension:
+        raise ScanError(f"{path} has a damaged NRRD header: {len(sizes)} sizes for {dimension} axes. Export it again.")
+    if len(header.data_names) > 1:
+        raise ScanError(f"{path} has a damaged NRRD header: it names its data file twice. Export it again.")
+    data_name = header.data_names[0] if header.data_names else None
+    if data_name is not None:
+        check_data_files(path, data_name, header.listed)
+    spatial, components, kind = _axes(fields, sizes, path)
+    while len(spatial) > 3 and spatial[-1] == 1:
+        spatial = spatial[:-1]
+    bytes_per_number = _TYPES.get(voxel_type, 0)
+    gzip = encoding in ("gzip", "gz")
+    offset = header.data_offset if data_name is None else 0
+    vouched = (
+        bytes_per_number > 0
+        and (gzip or encoding == "raw")
+        and (bytes_per_number == 1 or fields.get("endian", "").lower() in ("little", "big"))
+        and (header.complete or data_name is not None)
+        and (data_name is None or (not data_name.upper().startswith("LIST") and "%" not in data_name))
+        and _KNOWN_FIELDS.issuperset(fields)
+    )
+    return HeaderFacts(
+        image_io="NrrdImageIO",
+        size=spatial,
+        components=components,
+        kind=kind,
+        bytes_per_number=bytes_per_number if vouched else 0,
+        data_path=path if data_name is None or not vouched else path.parent / data_name,
+        data_offset=0 if gzip else offset,
+        stream_offset=offset if gzip else None,
+        vouched=vouched,
+    )
+
+
+def layer_count(header: NrrdHeader, path: Path) -> int:
+    """Return how many numbers a voxel has: the layers of a segmentation; 1 for a header that does not say."""
+    try:
+        sizes = tuple(int(number) for number in header.fields["sizes"].split())
+        return _axes(header.fields, sizes, path)[1]
+    except (KeyError, ValueError, ScanError):
+        return 1  # reading the voxels tells what is wrong
+
+
+def _axes(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tuple[tuple[int, ...], int, NumberKind]:
+    """Return the sizes of the axes in space, the numbers in a voxel and their kind; checks the geometry."""
+    kinds = [kind.lower() for kind in fields.get("kinds", "").split()] or [""] * len(sizes)
+    vectors = _vectors(fields["space directions"], path) if "space directions" in fields else [()] * len(sizes)
+    if len(kinds) != len(sizes) or len(vectors) != len(sizes):
+        raise ScanError(
+            f"{path} has a damaged NRRD header: not one kind and direction for every axis. Export it again."
+        )
+    in_space = [
+        kind in _SPACE_KINDS and ("space directions" not in fields or vector is not None)
+        for kind, vector in zip(kinds, vectors, strict=True)
+    ]
+    spatial = tuple(size for size, inside in zip(sizes, in_space, strict=True) if inside)
+    components = 1
+    for size, inside in zip(sizes, in_space, strict=True):
+        components *= 1 if inside else size
+    kind: NumberKind = "complex" if "complex" in kinds else "number"
+    if any("color" in name for name in kinds):
+        kind = "colour"
+    if not all(np.all(np.isfinite(vector)) for vector in _vectors(fields.get("space origin", ""), path) if vector):
+        raise ScanError(f"{path} has a damaged NRRD header: its origin is not a number. Export it again.")
+    axes = [vector for vector in vectors if vector]
+    if len(axes) == 3 and len(spatial) == 3:
+        matrix = np.array(axes, dtype=float).T if all(len(axis) == 3 for axis in axes) else np.zeros((3, 3))
+        if not np.all(np.isfinite(matrix)):
+            raise ScanError(f"{path} has a damaged NRRD header: its space directions are not numbers. Export it again.")
+        check_spacing(np.linalg.norm(matrix, axis=0).tolist(), path)
+        if is_sheared(matrix):
+            raise sheared_error(path)
+    return spatial, components, kind
+
+
+def _vectors(text: str, path: Path) -> list[tuple[float, ...] | None]:
+    """Read 'none (1,0,0) (0,1,0) (0,0,1)': one vector, or None for an axis outside space, per axis."""
+    vectors: list[tuple[float, ...] | None] = []
+    for part in re.findall(r"none|\([^)]*\)", text):
+        try:
+            vectors.append(None if part == "none" else tuple(float(number) for number in part[1:-1].split(",")))
+        except ValueError as error:
+            raise ScanError(
+                f"{path} has a damaged NRRD header: the direction {part} is no vector. Export it again."
+            ) from error
+    return vectors

@@ -1,0 +1,233 @@
+"""The way back: from class probabilities on a canonical grid to labels of the scan's own voxels.
+
+Every voxel of the scan takes the class whose *linearly interpolated* probability at its centre is the largest. That
+keeps a boundary where the network saw it, between two voxels of its grid; taking the label of the nearest voxel of the
+grid makes steps of its spacing (on head and neck CT at 3 mm the best Dice a perfect network could reach is
+0.98 to 0.99 one way, 0.97 the other).
+
+Answers come tile by tile, so that those of a whole scan never exist. Where all eight voxels around a point agree on
+their class, the interpolated probabilities do too (each difference of two classes is a weighted mean of differences of
+one sign): probabilities are asked for only in the rest, the neighbourhood of boundaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
+
+import numpy as np
+import SimpleITK as sitk
+
+from TransferSegLib.errors import ScanError
+from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.progress import Task
+
+#: So many interpolated probabilities are held at once (float32).
+_AT_ONCE = 4_000_000
+
+Triple = tuple[int, int, int]
+Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class TilePrediction(Protocol):
+    """What a network says of a box of voxels, wherever it keeps it."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, the background included."""
+
+    def most_probable(self) -> np.ndarray:
+        """Return the most probable channel of every voxel (zyx; an unsigned type that also holds ``classes``)."""
+
+    def probabilities_at(self, positions_zyx: Positions) -> np.ndarray:
+        """Return the probabilities (n, classes; float32) at n voxels given by their positions in the box."""
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Answers as an array of probabilities (z, y, x, classes; float32)."""
+
+    values: np.ndarray
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, the background included."""
+        return self.values.shape[3]
+
+    def most_probable(self) -> np.ndarray:
+        """Return the most probable channel of every voxel (zyx)."""
+        return self.values.argmax(axis=3).astype(np.min_scalar_type(self.classes))
+
+    def probabilities_at(self, positions_zyx: Positions) -> np.ndarray:
+        """Return the probabilities (n, classes) at n voxels."""
+        return self.values[positions_zyx]
+
+
+class LabelResampler:
+    """Writes a network's answers for tiles of a canonical grid into a label map of the scan's own voxels.
+
+    >>> decoder = LabelResampler(grid, label_set.label_values)
+    >>> for start_zyx, answers in tiles:
+    ...     decoder.write(answers, start_zyx)
+    >>> label_map = decoder.label_map(image)
+    """
+
+    def __init__(self, grid: ModelGrid, label_values: Sequence[int], elsewhere: int = 0) -> None:
+        """Begin with the channel ``elsewhere`` everywhere; ``label_values`` holds the label of every channel."""
+        self.grid = grid
+        self._values = np.array(label_values, dtype=smallest_label_type(label_values))
+        own_size = [0, 0, 0]
+        for world, axis in enumerate(grid.order.axes):
+            own_size[axis] = grid.scan_size_zyx[2 - world]
+        #: Labels in the scan's own axis order (zyx of its array).
+        self.labels_zyx = np.full(own_size[::-1], self._values[elsewhere], self._values.dtype)
+        self._oriented = grid.order.apply(self.labels_zyx)
+
+    def write(self, answers: TilePrediction, start_zyx: Triple, task: Task | None = None) -> None:
+        """Label the scan's voxels that lie among the voxels of one tile, which begins at ``start_zyx`` of the grid.
+
+        A voxel of the scan belongs to a tile when both voxels of the grid around it, along each axis, do: neighbouring
+        tiles must share one voxel. Voxels beyond the outermost centres of the grid take the outermost values.
+        Raises Cancelled from the task, between two slices.
+        """
+        task = task or Task()
+        channels = answers.most_probable()
+        for axis, (length, size) in enumerate(zip(channels.shape, self.grid.size_zyx, strict=True)):
+            if length == size == 1:
+                channels = np.repeat(channels, 2, axis=axis)  # so that there is a cell between two voxels
+        cells = agreeing_cells(channels, answers.classes)
+        if self.grid.aligned:
+            self._write_aligned(answers, cells, start_zyx, task)
+        else:
+            self._write_oblique(answers, cells, start_zyx, task)
+
+    def label_map(self, scan: sitk.Image) -> sitk.Image:
+        """Return the labels as an image with the size, spacing, origin and direction of the scan."""
+        if tuple(scan.GetSize()) != self.labels_zyx.shape[::-1]:
+            raise ScanError(f"The scan has size {scan.GetSize()}, its labels {self.labels_zyx.shape[::-1]} (xyz).")
+        image = sitk.GetImageFromArray(self.labels_zyx)
+        image.CopyInformation(scan)
+        return image
+
+    def _write_aligned(self, answers: TilePrediction, cells: np.ndarray, start_zyx: Triple, task: Task) -> None:
+        """Write a tile of a grid whose axes are the scan's: positions along the three axes are independent."""
+        firsts, bases, fractions = [], [], []
+        for axis in range(3):
+            world = 2 - axis
+            index = np.arange(self.grid.scan_size_zyx[axis])
+            position = self.grid.matrix[world, world] * index + self.grid.offset_xyz[world]
+            base, fraction = _base_and_fraction(position, self.grid.size_zyx[axis])
+            base -= start_zyx[axis]
+            mine = np.flatnonzero((base >= 0) & (base < cells.shape[axis]))
+            if not mine.size:
+                return
+            firsts.append(int(mine[0]))
+            bases.append(base[mine])
+            fractions.append(fraction[mine])
+        height, width = len(bases[1]), len(bases[2])
+        window = self._oriented[:, firsts[1] : firsts[1] + height, firsts[2] : firsts[2] + width]
+        for number in task.over(range(len(bases[0]))):
+            base, fraction = bases[0][number], fractions[0][number]
+            channels = cells[base].take(bases[1], axis=0).take(bases[2], axis=1)
+            unsure = np.flatnonzero(channels == answers.classes)
+            if unsure.size:
+                row, column = np.divmod(unsure, width)
+                channels.reshape(-1)[unsure] = self._most_probable(
+                    answers,
+                    (np.full_like(row, base), bases[1][row], bases[2][column]),
+                    (np.full(len(row), fraction), fractions[1][row], fractions[2][column]),
+                    task,
+                )
+            window[firsts[0] + number] = self._values[channels]
+
+    def _write_oblique(self, answers: TilePrediction, cells: np.ndarray, start_zyx: Triple, task: Task) -> None:
+        """Write a tile of a grid that is turned against the scan, slice by slice of the scan."""
+        box = self._scan_box(cells.shape, start_zyx)
+        y_range, x_range = (np.arange(first, last) for first, last in box[1:])
+        window = self._oriented[:, box[1][0] : box[1][1], box[2][0] : box[2][1]]
+        for z in task.over(range(*box[0])):
+            bases, fractions = [], []
+            mine = np.ones((len(y_range), len(x_range)), bool)
+            for axis in range(3):
+                along_x, along_y, along_z = self.grid.matrix[2 - axis]
+                rest = along_z * z + self.grid.offset_xyz[2 - axis]
+                position = (along_y * y_range + rest)[:, None] + (along_x * x_range)[None, :]
+                base, fraction = _base_and_fraction(position, self.grid.size_zyx[axis])
+                base -= start_zyx[axis]
+                mine &= (base >= 0) & (base < cells.shape[axis])
+                bases.append(base)
+                fractions.append(fraction)
+            own = tuple(base[mine] for base in bases)
+            channels = cells[own]
+            unsure = np.flatnonzero(channels == answers.classes)
+            if unsure.size:
+                channels[unsure] = self._most_probable(
+                    answers,
+                    (own[0][unsure], own[1][unsure], own[2][unsure]),
+                    (fractions[0][mine][unsure], fractions[1][mine][unsure], fractions[2][mine][unsure]),
+                    task,
+                )
+            window[z][mine] = self._values[channels]
+
+    def _most_probable(self, answers: TilePrediction, bases: Positions, fractions: Positions, task: Task) -> np.ndarray:
+        """Return the channel with the largest interpolated probability at points given by base voxel and fraction."""
+        found = np.empty(len(bases[0]), np.min_scalar_type(answers.classes))
+        chunk = max(1, _AT_ONCE // answers.classes)
+        for first in range(0, len(found), chunk):
+            task.check()
+            part = slice(first, first + chunk)
+            interpolated = np.zeros((len(found[part]), answers.classes), np.float32)
+            for corner in product((0, 1), repeat=3):
+                weight = np.ones(len(interpolated), np.float32)
+                voxel = []
+                for base, fraction, step, size in zip(bases, fractions, corner, self.grid.size_zyx, strict=True):
+                    weight *= fraction[part] if step else 1 - fraction[part]
+                    voxel.append(base[part] + step if size > 1 else base[part])
+                reached = np.flatnonzero(weight)
+                values = answers.probabilities_at((voxel[0][reached], voxel[1][reached], voxel[2][reached]))
+                interpolated[reached] += values * weight[reached, None]
+            found[part] = interpolated.argmax(axis=1)
+        return found
+
+    def _scan_box(self, cells_zyx: tuple[int, ...], start_zyx: Triple) -> list[tuple[int, int]]:
+        """Return, per axis zyx, the range of the scan's voxels that may lie among a tile's voxels."""
+        ends = []
+        for start, count, size in zip(start_zyx, cells_zyx, self.grid.size_zyx, strict=True):
+            # Beyond the outermost centres the grid's outermost values count, up to the edge of the scan.
+            ends.append((start if start > 0 else -1, start + count if start + count < size - 1 else size))
+        corners_xyz = np.array([[x, y, z] for z in ends[0] for y in ends[1] for x in ends[2]], float)
+        scan_xyz = np.linalg.solve(self.grid.matrix, (corners_xyz - self.grid.offset_xyz).T)
+        lowest, highest = np.floor(scan_xyz.min(axis=1))[::-1], np.ceil(scan_xyz.max(axis=1))[::-1]
+        return [
+            (int(np.clip(low, 0, size)), int(np.clip(high + 1, 0, size)))
+            for low, high, size in zip(lowest, highest, self.grid.scan_size_zyx, strict=True)
+        ]
+
+
+def agreeing_cells(channels_zyx: np.ndarray, classes: int) -> np.ndarray:
+    """Return, per cell of eight neighbouring voxels, the channel that all of them have.
+
+    The result is one shorter along each axis. Where the eight do not agree it holds the number of classes.
+    """
+    lowest = highest = channels_zyx
+    for axis in range(3):
+        length = lowest.shape[axis]
+        here, there = (np.arange(length - 1), np.arange(1, length))
+        lowest = np.minimum(lowest.take(here, axis), lowest.take(there, axis))
+        highest = np.maximum(highest.take(here, axis), highest.take(there, axis))
+    lowest[lowest != highest] = classes
+    return lowest
+
+
+def smallest_label_type(label_values: Sequence[int]) -> np.dtype:
+    """Return uint8 where every label value fits, else the next larger unsigned type."""
+    return np.min_scalar_type(max(label_values))
+
+
+def _base_and_fraction(position: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower of the two voxels around positions along one axis, and how far on they lie (0 to 1, float32)."""
+    inside = np.clip(position, 0, size - 1)
+    base = np.minimum(inside.astype(np.int64), max(0, size - 2))
+    return base, (inside - base).astype(np.float32)

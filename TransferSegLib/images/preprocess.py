@@ -1,0 +1,179 @@
+"""A scan or label map on its model's canonical grid: isotropic, LPS axes, prepared intensities.
+
+Going to a coarser grid averages (a triangle as wide as the new voxel, as image libraries do with "antialias"), so
+that thin noisy slices and thick quiet ones look alike; going to a finer one interpolates linearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage, sparse
+
+from TransferSegLib.errors import ScanError
+from TransferSegLib.images.intensity import IntensityRule
+from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.progress import Task
+
+#: Planes of the canonical grid that are computed at once, before looking whether to stop.
+_ROWS_AT_ONCE = 16
+#: Voxels that are interpolated in a second, roughly.
+_TURNED_PER_SECOND = 2e7
+
+
+@dataclass(frozen=True)
+class PreprocessedScan:
+    """Prepared intensities (float32, zyx) on a canonical grid, and the value that stands for 'no scan here'."""
+
+    intensities_zyx: np.ndarray
+    grid: ModelGrid
+    outside: float
+
+
+def preprocess(image: sitk.Image, spacing_mm: float, rule: IntensityRule, task: Task | None = None) -> PreprocessedScan:
+    """Bring a 3D scalar image to the canonical grid and apply the model's intensity rule.
+
+    Voxels of the grid that the scan does not cover get ``outside``. Raises ScanError for a scan without contrast,
+    Cancelled from the task.
+    """
+    resampling, covering, preparing = (task or Task()).split(6, 1, 1)
+    grid = ModelGrid.around(image, spacing_mm)
+    oriented = grid.order.apply(sitk.GetArrayViewFromImage(image))
+    resampled = resample_to_grid(oriented, grid, resampling)
+    inside = coverage(grid, covering)
+    seen = resampled if inside is None else resampled[inside]
+    if float(seen.max()) == float(seen.min()):
+        raise ScanError("The scan has the same intensity everywhere: there is nothing to segment.")
+    preparing.at(0.5)
+    prepared = rule.apply(resampled, rule.ends(seen))
+    preparing.at(0.8)
+    outside = float(prepared.min()) if rule.outside is None else rule.outside
+    if inside is not None:
+        prepared[~inside] = outside
+    return PreprocessedScan(prepared, grid, outside)
+
+
+def labels_on_grid(
+    label_map: sitk.Image, label_values: Sequence[int], grid: ModelGrid, task: Task | None = None
+) -> np.ndarray:
+    """Bring a label map of the grid's own scan to the grid; returns channel numbers (uint8, zyx).
+
+    ``label_values`` are the values of channels 1, 2, 3 ...; other values count as background. Each structure is
+    resampled as a smooth mask and every voxel takes the largest, which keeps thin structures connected.
+    """
+    oriented = grid.order.apply(sitk.GetArrayViewFromImage(label_map))
+    if oriented.shape != grid.scan_size_zyx:
+        raise ScanError(f"The label map has size {oriented.shape}, its scan {grid.scan_size_zyx} (zyx).")
+    labels = np.zeros(grid.size_zyx, np.uint8)
+    best = np.full(grid.size_zyx, 0.5, np.float32)
+    task = task or Task()
+    for channel, value in enumerate(label_values, start=1):
+        here = task.share(channel - 1, len(label_values))
+        here.at(0.0)
+        mask = oriented == value
+        if not mask.any():
+            continue
+        share = resample_to_grid(mask.astype(np.float32), grid, here)
+        # Half a voxel decides against the background; between two structures the larger share does.
+        wins = (share > best) | ((share == best) & (labels == 0))
+        here.check()
+        labels[wins] = channel
+        np.maximum(best, share, out=best)
+    inside = coverage(grid)
+    if inside is not None:
+        labels[~inside] = 0
+    return labels
+
+
+def mask_on_grid(mask: sitk.Image, grid: ModelGrid, task: Task | None = None) -> np.ndarray:
+    """Bring a mask (any non-zero value) of the grid's own scan to the grid; returns booleans (zyx)."""
+    return labels_on_grid(sitk.Cast(mask != 0, sitk.sitkUInt8), (1,), grid, task) == 1
+
+
+def resample_to_grid(oriented_zyx: np.ndarray, grid: ModelGrid, task: Task | None = None) -> np.ndarray:
+    """Resample an oriented scan's array (zyx) to the canonical grid as float32; edges are repeated outwards.
+
+    Raises Cancelled from the task.
+    """
+    averaging, turning = (task or Task()).split(1, 0 if grid.aligned else 2)
+    steps_xyz = np.linalg.norm(grid.matrix, axis=0)
+    if grid.aligned:
+        matrices = [
+            averaging_weights(length, size, step, offset)
+            for length, size, step, offset in zip(
+                oriented_zyx.shape, grid.size_zyx, steps_xyz[::-1], grid.offset_xyz[::-1], strict=True
+            )
+        ]
+        return _separable(oriented_zyx, matrices, averaging)
+    # Oblique: average along the scan's own axes down to the canonical spacing, then turn by linear interpolation.
+    sizes = [
+        max(1, int(np.ceil(n * min(1.0, step)))) for n, step in zip(oriented_zyx.shape, steps_xyz[::-1], strict=True)
+    ]
+    scale = np.minimum(1.0, steps_xyz)[::-1]
+    offsets = [
+        (size - 1) / 2 - step * (n - 1) / 2 for size, step, n in zip(sizes, scale, oriented_zyx.shape, strict=True)
+    ]
+    coarse = _separable(
+        oriented_zyx,
+        [
+            averaging_weights(n, size, step, offset)
+            for n, size, step, offset in zip(oriented_zyx.shape, sizes, scale, offsets, strict=True)
+        ],
+        averaging,
+    )
+    inverse = np.linalg.inv(grid.matrix)[::-1, ::-1]
+    to_coarse = scale[:, None] * inverse
+    shift = np.array(offsets) - to_coarse @ grid.offset_xyz[::-1]
+    return turning.wait(
+        lambda: ndimage.affine_transform(coarse, to_coarse, shift, grid.size_zyx, np.float32, order=1, mode="nearest"),
+        float(np.prod(grid.size_zyx)) / _TURNED_PER_SECOND,
+    )
+
+
+def averaging_weights(length: int, size: int, step: float, offset: float) -> np.ndarray:
+    """Return weights (size, length) that take ``length`` voxels to ``size``; voxel i lies at ``step * i + offset``.
+
+    A triangle of half width max(1, 1 / step) voxels around each new centre, cut at the ends and normalised.
+    """
+    centres = (np.arange(size, dtype=np.float64) - offset) / step
+    reach = max(1.0, 1.0 / step)
+    distance = np.abs(np.arange(length, dtype=np.float64)[None, :] - np.clip(centres, 0, length - 1)[:, None])
+    weights = np.maximum(0.0, 1.0 - distance / reach)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def coverage(grid: ModelGrid, task: Task | None = None) -> np.ndarray | None:
+    """Return which voxels (zyx) lie within the scan, None when all do (an aligned grid fits its scan)."""
+    if grid.aligned:
+        return None
+    inverse = np.linalg.inv(grid.matrix)
+    z, y, x = (np.arange(size, dtype=np.float64) for size in grid.size_zyx)
+    inside = np.ones(grid.size_zyx, bool)
+    for number in (task or Task()).over(range(len(z))):
+        for axis, length in enumerate(reversed(grid.scan_size_zyx)):
+            row = inverse[axis]
+            shift = -float(row @ grid.offset_xyz)
+            index = (row[2] * z[number] + shift) + (row[1] * y)[:, None] + (row[0] * x)[None, :]
+            inside[number] &= (index >= -0.5) & (index <= length - 0.5)
+    return inside
+
+
+def _separable(array_zyx: np.ndarray, weights_zyx: list[np.ndarray], task: Task) -> np.ndarray:
+    """Apply one weight matrix per axis, slice by slice so that a large scan is never copied whole.
+
+    The weights are nearly all zero. As sparse matrices they take a fraction of the time, and no threads of the linear
+    algebra library, which wait for one another for seconds on a busy machine.
+    """
+    along_z, along_y, along_x = (sparse.csr_array(weights) for weights in weights_zyx)
+    in_planes, across_planes = task.split(4, 1)
+    planes = np.empty((array_zyx.shape[0], along_y.shape[0], along_x.shape[0]), np.float32)
+    for index in in_planes.over(range(len(planes))):
+        planes[index] = (along_x @ (along_y @ array_zyx[index].astype(np.float32)).T).T
+    flat = planes.reshape(len(planes), -1)
+    result = np.empty((along_z.shape[0], flat.shape[1]), np.float32)
+    for first in across_planes.over(range(0, len(result), _ROWS_AT_ONCE)):
+        result[first : first + _ROWS_AT_ONCE] = along_z[first : first + _ROWS_AT_ONCE] @ flat
+    return result.reshape(-1, *planes.shape[1:])

@@ -1,0 +1,55 @@
+"""Axes that are not quite at right angles: turned to the nearest ones that are, with the largest shift told in mm.
+
+Headers round their directions, and registrations leave a trace of shear. Up to the limit beyond which a grid counts as
+sheared (``geometry_checks.is_sheared``) the voxels are taken as boxes: no value changes, and no voxel moves further
+than is told.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from TransferSegLib.errors import ScanError
+from TransferSegLib.images.geometry_checks import is_sheared, shear
+from TransferSegLib.images.notices import add_notice
+
+#: Cosine of the angle between two axes up to which nothing is done: rounding, which ITK takes for right angles too.
+_ROUNDING = 1e-4
+#: A voxel may be moved this far, in mm.
+_LARGEST_SHIFT_MM = 0.5
+
+
+def with_right_angles(image: sitk.Image, path: Path) -> sitk.Image:
+    """Return a 3D image with orthonormal axes: itself, or with the nearest rotation (or mirrored one) about its middle.
+
+    Its voxels stay; a notice tells how far the outermost one has moved. Raises ScanError where that is too far. A
+    sheared image is returned as it is.
+    """
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    if shear(direction) <= _ROUNDING or is_sheared(direction):
+        return image
+    left, _, right = np.linalg.svd(direction)
+    nearest = left @ right
+    spacing_mm, last = np.array(image.GetSpacing()), np.array(image.GetSize()) - 1.0
+    from_middle_mm = spacing_mm * (np.array(list(product((0.0, 1.0), repeat=3))) - 0.5) * last
+    shift_mm = float(np.linalg.norm(from_middle_mm @ (nearest - direction).T, axis=1).max())
+    if shift_mm > _LARGEST_SHIFT_MM:
+        raise ScanError(
+            f"{path} is sheared: its axes are not quite at right angles, and straightening them would move voxels by "
+            f"{shift_mm:.1f} mm. Resample it to a rectangular grid first, e.g. in 3D Slicer with 'Resample "
+            "Scalar/Vector/DWI Volume'."
+        )
+    middle = np.array(image.GetOrigin()) + direction @ (spacing_mm * last / 2)
+    straight = sitk.Image(image)
+    straight.SetDirection(nearest.ravel().tolist())
+    straight.SetOrigin((middle - nearest @ (spacing_mm * last / 2)).tolist())
+    add_notice(
+        straight,
+        f"{path}: its axes are not quite at right angles and were straightened; no voxel moved by more than "
+        f"{shift_mm:.2g} mm.",
+    )
+    return straight

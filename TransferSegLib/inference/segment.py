@@ -1,0 +1,227 @@
+"""Segment a scan with a model: the one place where scan, model, network and label map meet.
+
+>>> segmenter = Segmenter(load_model(find_model("head-neck-ct")))
+>>> segmentation = segmenter.segment(read_scan("scan.nii.gz"))
+>>> segmentation.volumes_ml()
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from TransferSegLib.errors import ScanError
+from TransferSegLib.fit.check import check_fit, scan_reasons
+from TransferSegLib.fit.features import FeatureCollector
+from TransferSegLib.fit.reasons import Fit
+from TransferSegLib.fit.shapes import ScanShapes, shapes_of
+from TransferSegLib.images.label_resampling import LabelResampler
+from TransferSegLib.images.notices import notices_of
+from TransferSegLib.images.preprocess import PreprocessedScan, preprocess
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.inference.devices import choose_device
+from TransferSegLib.inference.memory import default_memory_gb
+from TransferSegLib.inference.postprocessing import keep_largest_part
+from TransferSegLib.inference.predict import Predictor
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import Model, load_model
+from TransferSegLib.networks.unet_valid.inference_network import DeepestMapsObserver
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
+from TransferSegLib.structures import LabelSet
+
+#: Python, torch and SimpleITK themselves, measured after their first use.
+_PROCESS_BYTES = 4e8
+#: For weighing the parts of the work, roughly: voxels of a scan that are brought to the model's grid in a second, and
+#: of its label map that are looked through for parts; seconds for a voxel of the model's grid and a squared width.
+_PREPARED_PER_SECOND, _KEPT_PER_SECOND = 3e8, 2e8
+_NETWORK_S = {"cpu": 6e-9, "cuda": 1e-11, "mps": 1e-10}
+#: The share of decoding in the time of a tile.
+_DECODING = 0.1
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A label map on the scan's own grid, the structures in it, what computed it and in how many seconds.
+
+    ``notices`` are lines for a person about how the scan was read, ``fit`` tells whether the result can be trusted.
+    """
+
+    label_map: sitk.Image
+    label_set: LabelSet
+    device: str
+    seconds: float
+    notices: tuple[str, ...] = ()
+    fit: Fit = field(default_factory=Fit)
+
+    def volumes_ml(self) -> dict[str, float]:
+        """Return the volume of every structure in millilitres, in the order of the label set; 0 for one not found."""
+        voxel_ml = float(np.prod(self.label_map.GetSpacing())) / 1000
+        labels = sitk.GetArrayViewFromImage(self.label_map)
+        counts = np.zeros(max(self.label_set.label_values) + 1, np.int64)
+        for plane in labels:
+            counts += np.bincount(plane.ravel(), minlength=len(counts))
+        return {structure.name: float(counts[structure.label] * voxel_ml) for structure in self.label_set}
+
+
+class Segmenter:
+    """A model on a device, loaded once for many scans."""
+
+    def __init__(self, model: Model, device: str = "auto", memory_gb: float | None = None) -> None:
+        """Load the network; ``device`` as in ``choose_device``, ``memory_gb`` for the whole process on a CPU.
+
+        ``memory_gb`` None: 6, or half of the computer's memory where that is less.
+
+        Raises DeviceError when the device asked for is not there.
+        """
+        self.model = model
+        self._memory_bytes = (default_memory_gb() if memory_gb is None else memory_gb) * 1e9
+        self._network = model.network()
+        self._predictor = Predictor(self._network, choose_device(device))
+
+    def segment(
+        self,
+        image: sitk.Image,
+        structures: Iterable[str] | None = None,
+        progress: ProgressCallback | None = None,
+        cancel: CancelToken | None = None,
+        known_modality: str = "",
+    ) -> Segmentation:
+        """Segment one scan; ``structures`` names those to write (None: all), the others become background.
+
+        ``known_modality`` is DICOM's word for the scan's modality where the image does not hold it itself. Raises
+        ScanError for what is no scan, TransferSegError for an unknown structure, DeviceError for too little memory,
+        Cancelled when asked to stop.
+        """
+        return self.segment_within(Task("Segmenting", progress, cancel), image, structures, known_modality)
+
+    def segment_within(
+        self, task: Task, image: sitk.Image, structures: Iterable[str] | None = None, known_modality: str = ""
+    ) -> Segmentation:
+        """Segment one scan as a part of a larger task; see ``segment``."""
+        started = time.monotonic()
+        description = self.model.description
+        selected = description.label_set if structures is None else description.label_set.select(structures)
+        _check_is_scan(image)
+        task.at(0.0, f"on {self._predictor.device}")
+        expected_s = self._expected_s(image)
+        preparing, predicting, keeping, checking = task.split(*expected_s)
+        scan = preprocess(image, description.spacing_mm, description.intensity, preparing)
+        if not all(np.isfinite(plane).all() for plane in scan.intensities_zyx):
+            raise ScanError(
+                "The scan has intensities that are not numbers (NaN or infinite): repair or export it again."
+            )
+        known = description.fit.features if description.fit is not None else None
+        collector = None
+        if known is not None:
+            collector = FeatureCollector(scan.intensities_zyx, scan.outside, known.usual)
+        # Every structure, be it asked for or not, tells whether the others lie where they should.
+        label_map = self._label_map(image, scan, predicting, keeping, collector)
+        fit = checking.wait(
+            lambda: check_fit(
+                scan_reasons(image, description.modality, known_modality),
+                shapes_of(label_map, description.label_set, description.single_part),
+                description.fit,
+                description.label_set.names,
+                collector.features(known.familiar) if collector is not None and known is not None else None,
+                selected.names,
+            ),
+            expected_s[-1],
+        )
+        label_map = _with_only(label_map, description.label_set, selected)
+        task.done()
+        seconds = time.monotonic() - started
+        return Segmentation(label_map, selected, str(self._predictor.device), seconds, notices_of(image), fit)
+
+    def look_at(self, image: sitk.Image, cancel: CancelToken | None = None) -> tuple[ScanShapes, FeatureCollector]:
+        """Return what a model's profile is made of: the structures found in a scan, and its deepest maps."""
+        description = self.model.description
+        _check_is_scan(image)
+        preparing, predicting, keeping, _ = Task("Looking at a scan", None, cancel).split(*self._expected_s(image))
+        scan = preprocess(image, description.spacing_mm, description.intensity, preparing)
+        collector = FeatureCollector(scan.intensities_zyx, scan.outside, keep=True)
+        label_map = self._label_map(image, scan, predicting, keeping, collector)
+        return shapes_of(label_map, description.label_set, description.single_part), collector
+
+    def _label_map(
+        self,
+        image: sitk.Image,
+        scan: PreprocessedScan,
+        predicting: Task,
+        keeping: Task,
+        observer: DeepestMapsObserver | None,
+    ) -> sitk.Image:
+        """Predict tile by tile and write each tile's labels to the scan's own voxels."""
+        every = self.model.description.label_set
+        values = [0, *(structure.label for structure in every)]
+        tile_bytes = self._memory_bytes - self._bytes_besides_tiles(image, scan)
+        prediction = self._predictor.predict(
+            scan.intensities_zyx, scan.outside, tile_bytes, predicting, observer, _DECODING
+        )
+        decoder = LabelResampler(scan.grid, values, prediction.background_channel)
+        for part in prediction:
+            decoder.write(part, part.tile.start_zyx, part.task)
+            del part  # before the next tile is computed
+        single = self.model.description.single_part
+        keep_largest_part(decoder.labels_zyx, [s.label for s in every if s.name in single], keeping)
+        return decoder.label_map(image)
+
+    def _expected_s(self, image: sitk.Image) -> tuple[float, float, float, float]:
+        """Return roughly the seconds of preparing, predicting, filtering and the fit, in proportion to each other."""
+        voxels = float(image.GetNumberOfPixels())
+        on_grid = voxels * float(np.prod(image.GetSpacing())) / self.model.description.spacing_mm**3
+        network_s = on_grid * self._network.width**2 * _NETWORK_S[self._predictor.device.kind]
+        return voxels / _PREPARED_PER_SECOND, network_s, voxels / _KEPT_PER_SECOND, voxels / _KEPT_PER_SECOND
+
+    def _bytes_besides_tiles(self, image: sitk.Image, scan: PreprocessedScan) -> float:
+        """Return the memory that the process, the network, the scan and its labels take."""
+        weights = sum(values.nbytes for values in self._network.state_dict().values())
+        voxels = image.GetNumberOfPixels()
+        own = voxels * (image.GetSizeOfPixelComponent() + 2)  # the scan, its labels and their copy in the image
+        return _PROCESS_BYTES + 3.0 * weights + own + 1.5 * scan.intensities_zyx.nbytes
+
+
+def segment(
+    scan: Path | str | sitk.Image,
+    model: Model | Path | str | None = None,
+    structures: Iterable[str] | None = None,
+    *,
+    device: str = "auto",
+    memory_gb: float | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Segmentation:
+    """Segment one scan, a file, a DICOM folder or an image, with a model, its folder, its name, or the bundled one.
+
+    For several scans make one ``Segmenter``. Raises TransferSegError saying what is wrong and what to do.
+    """
+    image = scan if isinstance(scan, sitk.Image) else read_scan(scan, cancel=cancel)
+    loaded = model if isinstance(model, Model) else load_model(find_model(model))
+    return Segmenter(loaded, device, memory_gb).segment(image, structures, progress, cancel)
+
+
+def _with_only(label_map: sitk.Image, every: LabelSet, selected: LabelSet) -> sitk.Image:
+    """Return a label map without the structures that were not selected."""
+    others = [structure.label for structure in every if selected.find(structure.name) is None]
+    if not others:
+        return label_map
+    labels = sitk.GetArrayFromImage(label_map)
+    labels[np.isin(labels, others)] = 0
+    kept = sitk.GetImageFromArray(labels)
+    kept.CopyInformation(label_map)
+    return kept
+
+
+def _check_is_scan(image: sitk.Image) -> None:
+    """Raise ScanError for an image that is not one 3D volume of numbers."""
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise ScanError(
+            f"A scan is one 3D volume of numbers; this image has {image.GetDimension()} dimensions and "
+            f"{image.GetNumberOfComponentsPerPixel()} values per voxel."
+        )
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise ScanError("The scan has complex voxels: export its magnitude.")

@@ -1,0 +1,1 @@
+"""Models of other tools, converted to the product's own format."""

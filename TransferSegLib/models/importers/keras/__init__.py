@@ -1,0 +1,1 @@
+"""The published Keras weights of the paper's network."""
