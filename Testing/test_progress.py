@@ -47,6 +47,56 @@ def test_the_remaining_time_follows_the_recent_pace(monkeypatch):
     assert reports[-1].seconds_left == pytest.approx(20)
 
 
+def test_named_tasks_count_steps():
+    reports: list[Progress] = []
+    task = Task("Fold 1", reports.append, key="fold")
+    for _, part in task.named("Reading cases", "reading").each(["a", "b"], str.upper):
+        part.at(0.5)
+    training = task.named("Training", "training").counting(4, done=2)
+    training.step("loss 1", loss=1.0, dice=0.5)
+    assert [(report.fraction, report.step, report.message) for report in reports if report.key == "fold/reading"] == [
+        (0.25, 0, "A"), (0.5, 1, "A"), (0.75, 1, "B"), (1.0, 2, "B"),
+    ]  # fmt: skip
+    last = reports[-1]
+    assert last == Progress("Fold 1: training", 1.0, "loss 1", 0.0, 3, 4, 1.0, 0.5, "fold/training")
+
+
+def test_steps_made_earlier_say_nothing_about_the_pace(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("TransferSegLib.progress.time.monotonic", lambda: now[0])
+    reports: list[Progress] = []
+    task = Task("work", reports.append).counting(10, done=6)
+    now[0] += 5
+    task.step()
+    assert reports[-1].fraction == pytest.approx(0.7) and reports[-1].seconds_left == pytest.approx(15)
+
+
+def test_parts_are_estimated_anew():
+    now = [0.0]
+    seen: list[Progress] = []
+    parts = Task("", seen.append).parts(lambda: now[0])
+    parts.estimate({"a": 10, "fold:1": 100, "fold:2": 100})
+    task = parts.begin("a", "First")
+    now[0] = 5
+    first, _ = task.named("Working").split(1, 1)
+    first.done()
+    assert seen[-1].stage == "First: working" and seen[-1].fraction == pytest.approx(5 / 210)
+    assert seen[-1].seconds_left == pytest.approx(205)
+    assert task.rest().share(0, 2)._start == pytest.approx(0.5), "half of the part is left"
+    now[0] = 10
+    parts.end()
+    parts.begin("fold:1", "Fold")
+    now[0] = 30
+    parts.end()
+    task = parts.begin("fold:2", "Fold")
+    assert seen[-1].seconds_left == pytest.approx(20), "the first fold told how long the second will take"
+    now[0] = 40
+    task.at(0.5, "half")
+    assert seen[-1].fraction == pytest.approx(40 / 50) and seen[-1].seconds_left == pytest.approx(10)
+    fractions = [one.fraction for one in seen]
+    assert fractions == sorted(fractions)
+
+
 def test_a_call_that_is_left_behind_does_not_keep_the_caller():
     token, may_end, ended = CancelToken(), threading.Event(), threading.Event()
 

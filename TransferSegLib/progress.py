@@ -1,7 +1,6 @@
-"""Progress with the remaining time, and a token that asks long work to stop.
+"""Progress with the remaining time, and a token that asks long work to stop; ``Task`` holds both and nests by weight.
 
-Both are passed down by whoever started the work; nothing in the library keeps them. ``Stage`` counts steps, ``Task``
-joins the two in one object that nests by weight.
+Whoever starts work makes a task and hands it down; nothing in the library keeps one.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Generic, NoReturn, TypeVar
 
@@ -35,10 +35,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Progress:
-    """One report: ``fraction`` done of ``stage`` (0 to 1), a line for a person, and the seconds left if known.
+    """One report: ``stage`` says what is done and ``message`` more of it, both for people; ``key`` is for programs.
 
-    Stages that count say the number of steps done and how many there are; those that train may say their loss, and
-    their mean Dice (0 to 1) on cases they do not learn from.
+    ``fraction`` (0 to 1) of the work is done, ``seconds_left`` is None when not known. Work that counts says ``step``,
+    the steps done, and ``steps``, how many there are. Training may say its ``loss`` and its mean ``dice`` (0 to 1) on
+    cases it does not learn from. Recognise a stage by its key: sentences change.
     """
 
     stage: str
@@ -49,6 +50,7 @@ class Progress:
     steps: int | None = None
     loss: float | None = None
     dice: float | None = None
+    key: str = ""
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -144,16 +146,28 @@ class Task:
     >>> for plane in computing.over(planes):
     ...     work(plane)
 
-    Every report says how much of the whole is done, which never goes back, however parts are nested. Reports are
-    throttled, looks at the cancel token are not: call ``at`` as often as the work allows.
+    ``named`` gives a part a name of its own, ``each`` and ``counting`` count steps, ``parts`` divides the work into
+    parts whose seconds are estimated. Every report says how much of the whole is done, which never decreases, however
+    parts are nested. Reports are throttled, but for those that end a step or a part; the cancel token is looked at
+    every time: call ``at`` as often as the work allows.
     """
 
     def __init__(
-        self, name: str = "", progress: ProgressCallback | None = None, cancel: CancelToken | None = None
+        self,
+        name: str = "",
+        progress: ProgressCallback | None = None,
+        cancel: CancelToken | None = None,
+        key: str = "",
     ) -> None:
-        """Begin the whole of a work; without arguments it is one that nobody follows or stops."""
-        self._whole = _Whole(name, progress, cancel)
+        """Begin a whole work; without arguments no reports are made and nothing can stop it.
+
+        ``name`` is for people and ``key`` for programs, see ``Progress``.
+        """
+        self._whole = _Whole(progress, cancel)
         self._start, self._length = 0.0, 1.0
+        self._name, self._key = name, key
+        self._parts: Parts | None = None
+        self._counter: _Counter | None = None
 
     @property
     def cancel(self) -> CancelToken | None:
@@ -167,11 +181,28 @@ class Task:
             return None
         return lambda report: self.at(report.fraction, report.message, look=False)
 
+    def named(self, name: str, key: str = "") -> Task:
+        """Return this task under a name of its own, after that of the work around it: 'Fold 1: training'.
+
+        The keys are joined by slashes: ``fold/training``.
+        """
+        task = self._part(0.0, 1.0)
+        if self._name and name and name != self._name:
+            task._name = f"{self._name}: {name[:1].lower()}{name[1:]}"
+        else:
+            task._name = name or self._name
+        task._key = "/".join(part for part in (self._key, key) if part)
+        return task
+
     def split(self, *weights: float) -> tuple[Task, ...]:
         """Return one task for each part of this one, in the order in which they are done."""
         total = sum(weights) or 1.0
         ends = [0.0, *(end / total for end in accumulate(weights))]
         return tuple(self._part(start, end) for start, end in pairwise(ends))
+
+    def parts(self, clock: Callable[[], float] = time.monotonic, spent_s: float = 0.0) -> Parts:
+        """Divide this task into parts whose seconds are estimated, also while it runs; see ``Parts``."""
+        return Parts(self, clock, spent_s)
 
     def share(self, number: int, count: int) -> Task:
         """Return one (0, 1, 2 ...) of so many equal parts of this task."""
@@ -179,35 +210,59 @@ class Task:
 
     def rest(self) -> Task:
         """Return what is left of this task, for work that begins anew."""
-        done = (self._whole.highest - self._start) / self._length if self._length > 0 else 0.0
+        reached = self._whole.highest if self._parts is None else self._parts.reached
+        done = (reached - self._start) / self._length if self._length > 0 else 0.0
         return self._part(min(1.0, max(0.0, done)), 1.0)
 
-    def check(self) -> None:
-        """Raise Cancelled when stopping was asked for."""
-        if self._whole.cancel is not None:
-            self._whole.cancel.check()
+    def counting(self, steps: int, done: int = 0) -> Task:
+        """Return this task as one of so many steps, of which ``done`` were made earlier (a resumed training).
 
-    def at(self, fraction: float, message: str | None = None, *, look: bool = True) -> None:
-        """Say that so much of this task is done (0 to 1), with a line for a person (None: the last one).
-
-        Looks whether to stop first, but for ``look`` False.
+        ``step`` ends a step, ``next_step`` returns the task of the next one.
         """
-        if look:
-            self.check()
-        self._whole.report(self._start + self._length * min(1.0, max(0.0, fraction)), message)
+        task = self._part(0.0, 1.0)
+        task._counter = _Counter(max(1, steps), done)
+        if done and self._parts is None:
+            self._whole.begin_at(task._start + task._length * min(1.0, done / max(1, steps)))
+        return task
 
-    def say(self, message: str) -> None:
-        """Set the line for a person that the next report will have."""
-        self._whole.message = message
+    def next_step(self, message: str | None = None) -> Task:
+        """Return the task of the next of the steps that this task counts; ``step`` ends it."""
+        assert self._counter is not None
+        if message is not None:
+            self.say(message)
+        done, steps = self._counter.done, self._counter.steps
+        return self._part(min(done, steps) / steps, min(done + 1, steps) / steps)
 
-    def done(self, message: str | None = None) -> None:
-        """Say that this task is done; this report is always made. Looks whether to stop afterwards."""
-        self._whole.report(self._start + self._length, message, always=True)
-        self.check()
+    def step(
+        self,
+        message: str | None = None,
+        *,
+        count: int = 1,
+        fraction: float | None = None,
+        loss: float | None = None,
+        dice: float | None = None,
+    ) -> None:
+        """Report that ``count`` more steps are done, with the training's loss and Dice as in ``Progress``.
 
-    def ended(self) -> None:
-        """Say that this task is done, where nothing is left to stop: this does not look."""
-        self._whole.report(self._start + self._length, None, always=True)
+        ``fraction`` is the part of this task that is done, where not the steps alone decide it. Does not look whether
+        to stop: a training does that where it can be resumed.
+        """
+        assert self._counter is not None
+        self._counter.done = min(self._counter.steps, self._counter.done + count)
+        share = self._counter.done / self._counter.steps if fraction is None else fraction
+        self._report(share, message, always=True, loss=loss, dice=dice)
+
+    def each(self, items: Sequence[Item], name: Callable[[Item], str] | None = None) -> Iterator[tuple[Item, Task]]:
+        """Iterate over items of like cost with the task of each, which are steps; ``name`` returns their messages.
+
+        Looks whether to stop before each item.
+        """
+        counting = self.counting(len(items))
+        for item in items:
+            counting.check()
+            message = None if name is None else name(item)
+            yield item, counting.next_step(message)
+            counting.step(message)
 
     def over(self, items: Sequence[Item]) -> Iterator[Item]:
         """Iterate over items of like cost: looks whether to stop before each, reports after it."""
@@ -216,8 +271,35 @@ class Task:
             yield item
         self.at(1.0)
 
+    def check(self) -> None:
+        """Raise Cancelled when stopping was asked for."""
+        if self._whole.cancel is not None:
+            self._whole.cancel.check()
+
+    def at(self, fraction: float, message: str | None = None, *, look: bool = True) -> None:
+        """Report that so much of this task is done (0 to 1), with a line for a person (None: the last one).
+
+        Looks whether to stop first, but for ``look`` False.
+        """
+        if look:
+            self.check()
+        self._report(fraction, message)
+
+    def say(self, message: str) -> None:
+        """Set the line for a person that the next report will have."""
+        self._whole.said = (self._name, message)
+
+    def done(self, message: str | None = None, *, dice: float | None = None) -> None:
+        """Report that this task is done; this report is always made. Looks whether to stop afterwards."""
+        self._report(1.0, message, always=True, dice=dice)
+        self.check()
+
+    def ended(self) -> None:
+        """Report that this task is done, where nothing is left to stop: this does not look."""
+        self._report(1.0, None, always=True)
+
     def waited(self, seconds: float, expected_s: float, *, look: bool = True) -> None:
-        """Say that so many of roughly ``expected_s`` seconds were waited: closer and closer to an end nobody knows."""
+        """Report that so many of roughly ``expected_s`` seconds have passed: ever closer to an end nobody knows."""
         self.at(1 - math.exp(-seconds / max(expected_s, _LOOK_S)), look=look)
 
     def wait(self, call: Callable[[], Result], expected_s: float = 1.0, leave: bool = True) -> Result:
@@ -249,33 +331,141 @@ class Task:
         return result
 
     def _part(self, start: float, end: float) -> Task:
-        part = Task.__new__(Task)
-        part._whole = self._whole
+        part = copy(self)
         part._start, part._length = self._start + self._length * start, self._length * (end - start)
         return part
 
+    def _report(
+        self,
+        fraction: float,
+        message: str | None,
+        always: bool = False,
+        loss: float | None = None,
+        dice: float | None = None,
+    ) -> None:
+        if self._whole.said[0] != self._name:  # a line about other work
+            self._whole.said = (self._name, "")
+        if message is not None and message != self._whole.said[1]:
+            self._whole.said, always = (self._name, message), True
+        position, seconds_left = self._start + self._length * min(1.0, max(0.0, fraction)), None
+        if self._parts is not None:
+            position, seconds_left = self._parts.place(position)
+        done, steps = (None, None) if self._counter is None else (self._counter.done, self._counter.steps)
+        self._whole.report(
+            Progress(self._name, position, self._whole.said[1], seconds_left, done, steps, loss, dice, self._key),
+            always,
+        )
+
+
+class Parts:
+    """Parts of a task whose seconds are estimated, and estimated anew while it runs.
+
+    >>> parts = task.parts()
+    >>> parts.estimate({"reading": 5, "train:1": 60, "train:2": 60})
+    >>> work(parts.begin("train:1", "Fold 1 of 2")); parts.end()
+
+    A part is called by its key. One that ends tells how long others of its kind, the key up to the last colon, will
+    take.
+    """
+
+    def __init__(self, task: Task, clock: Callable[[], float], spent_s: float) -> None:
+        """Divide a task, on which earlier processes have spent so many seconds."""
+        self._task, self._clock = task, clock
+        self._left: dict[str, float] = {}
+        self._done_s = spent_s
+        self._part, self._started = "", 0.0
+        #: How much of the current part is done.
+        self.reached = 0.0
+
+    def estimate(self, seconds: Mapping[str, float]) -> None:
+        """Estimate anew how long the parts that are not done will take; those not named are left out."""
+        current = {self._part: self._left[self._part]} if self._part in self._left else {}
+        self._left = {**current, **seconds}
+
+    def begin(self, key: str, name: str) -> Task:
+        """Begin a part and return its task."""
+        self._part, self._started, self.reached = key, self._clock(), 0.0
+        self._left.setdefault(key, 1.0)
+        task = self._task.named(name, key)
+        task._start, task._length, task._parts = 0.0, 1.0, self
+        task._report(0.0, None, always=True)
+        return task
+
+    def end(self, is_typical: bool = True) -> None:
+        """End the part; one that was resumed is no measure for others of its kind, which ``is_typical`` says."""
+        if not self._part:
+            return
+        took = self._clock() - self._started
+        self._left.pop(self._part, None)
+        kind = _kind(self._part)
+        if is_typical:
+            self._left = {key: took if _kind(key) == kind else left for key, left in self._left.items()}
+        self._done_s += took
+        self._part = ""
+
+    def skip(self, key: str) -> None:
+        """Leave out a part that was done by an earlier process."""
+        self._left.pop(key, None)
+
+    def place(self, share: float) -> tuple[float, float]:
+        """Return the position in the whole, and the seconds left, when so much (0 to 1) of the current part is done."""
+        self.reached = max(self.reached, share)
+        elapsed = self._clock() - self._started
+        estimated = self._left.get(self._part, 0.0)
+        # A part that takes longer than was estimated is as long as it turns out to be.
+        length = max(estimated, elapsed / share if share > 0.02 else elapsed)
+        left = length * (1 - share) + sum(self._left.values()) - estimated
+        total = self._done_s + length + sum(self._left.values()) - estimated
+        fraction = min(0.999, 1 - left / total) if total > 0 else 0.0
+        return self._task._start + self._task._length * fraction, left
+
+
+def _kind(key: str) -> str:
+    """Return what a part has in common with others: its key without the number."""
+    return key.rpartition(":")[0] or key
+
+
+@dataclass
+class _Counter:
+    """The steps that a task counts."""
+
+    steps: int
+    done: int
+
 
 class _Whole:
-    """What all parts of a task share: who is told, when that was last, how far it is, and at what pace."""
+    """What all parts of a task share: who gets the reports, when the last was made, how far it is, at what pace."""
 
-    def __init__(self, name: str, callback: ProgressCallback | None, cancel: CancelToken | None) -> None:
+    def __init__(self, callback: ProgressCallback | None, cancel: CancelToken | None) -> None:
         self.cancel, self.callback = cancel, callback
-        self._name, self.message = name, ""
+        #: The last line for a person, and the name of the task that it is about.
+        self.said = ("", "")
         self.highest = 0.0
+        self._reported_name = ""
         self._started = self._reported_at = time.monotonic()
-        self._remembered: list[tuple[float, float]] = [(0.0, 0.0)]
+        #: When (seconds since the start) how much was done; the first is where the work began.
+        self._first = (0.0, 0.0)
+        self._remembered: list[tuple[float, float]] = [self._first]
 
-    def report(self, fraction: float, message: str | None, always: bool = False) -> None:
-        """Report unless that was done a moment ago."""
-        self.highest = max(self.highest, fraction)
-        is_new = message is not None and message != self.message
-        if is_new:
-            self.message = str(message)
+    def begin_at(self, fraction: float) -> None:
+        """Note that so much was done by an earlier process: it says nothing about the pace."""
+        if fraction > self.highest:
+            self.highest = fraction
+            self._first = (time.monotonic() - self._started, fraction)
+            self._remembered = [self._first]
+
+    def report(self, progress: Progress, always: bool) -> None:
+        """Report, with the highest fraction so far and the seconds left, unless that was done a moment ago."""
+        self.highest = max(self.highest, progress.fraction)
         now = time.monotonic()
-        if self.callback is None or not (always or is_new or now - self._reported_at >= _BETWEEN_REPORTS_S):
+        is_due = always or progress.stage != self._reported_name or now - self._reported_at >= _BETWEEN_REPORTS_S
+        if self.callback is None or not is_due:
             return
-        self._reported_at = now
-        self.callback(Progress(self._name, self.highest, self.message, self._seconds_left(now - self._started)))
+        self._reported_at, self._reported_name = now, progress.stage
+        left = progress.seconds_left
+        if left is None:
+            left = self._seconds_left(now - self._started)
+        self.callback(replace(progress, fraction=self.highest, seconds_left=left))
 
     def _seconds_left(self, elapsed: float) -> float | None:
         """Return the remaining seconds at the recent pace, None before anything is done."""
@@ -290,8 +480,8 @@ class _Whole:
         self._remembered.append((elapsed, self.highest))
         if self.highest <= done:
             # Nothing was done for as long as that: at the pace of the whole.
-            before, done = 0.0, 0.0
-        return None if self.highest <= 0 else (elapsed - before) / (self.highest - done) * (1 - self.highest)
+            before, done = self._first
+        return None if self.highest <= done else (elapsed - before) / (self.highest - done) * (1 - self.highest)
 
 
 class _Outcome(Generic[Result]):
