@@ -55,7 +55,7 @@ def test_named_tasks_count_steps():
     training = task.named("Training", "training").counting(4, done=2)
     training.step("loss 1", loss=1.0, dice=0.5)
     assert [(report.fraction, report.step, report.message) for report in reports if report.key == "fold/reading"] == [
-        (0.25, 0, "A"), (0.5, 1, "A"), (0.75, 1, "B"), (1.0, 2, "B"),
+        (0.25, 0, "A"), (0.5, 1, "A"), (1.0, 2, "B"),
     ]  # fmt: skip
     last = reports[-1]
     assert last == Progress("Fold 1: training", 1.0, "loss 1", 0.0, 3, 4, 1.0, 0.5, "fold/training")

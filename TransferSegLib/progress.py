@@ -351,10 +351,8 @@ class Task:
         if self._parts is not None:
             position, seconds_left = self._parts.place(position)
         done, steps = (None, None) if self._counter is None else (self._counter.done, self._counter.steps)
-        self._whole.report(
-            Progress(self._name, position, self._whole.said[1], seconds_left, done, steps, loss, dice, self._key),
-            always,
-        )
+        report = Progress(self._name, position, self._whole.said[1], seconds_left, done, steps, loss, dice, self._key)
+        self._whole.report(report, always)
 
 
 class Parts:
