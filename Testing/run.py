@@ -1,12 +1,14 @@
-"""The README's commands: set everything up in a virtual environment of its own, then run the demo or the tests.
+"""The README's commands: set everything up in a virtual environment of its own, then run what is asked for.
 
-    python3 Testing/run.py demo     segments the bundled sample CT with the bundled model
-    python3 Testing/run.py tests    ruff, mypy and the whole test suite
-    python3 Testing/run.py torture  kills, damaged files, full disks and many scans for --minutes N (Linux, macOS)
+    python3 Testing/run.py demo            segment the bundled sample CT with the bundled model
+    python3 Testing/run.py tests           ruff, mypy and the whole test suite
+    python3 Testing/run.py torture         kills, damaged files, full disks, many scans, for --minutes N (Linux, macOS)
+    python3 Testing/run.py study ACTION    run, list, choose or report a study (Testing/research/README.md)
+    python3 Testing/run.py benchmark NAME  one of the slow measurements in Testing/research/benchmarks
 
 Only Python 3.11 or newer is needed beforehand. Outside the folder of the environment nothing is changed, with one
 exception: on Debian and Ubuntu, run by root, ``tests`` installs the system's libraries that the test host of the Slicer
-module needs; elsewhere it says which are missing. Further words are handed on, e.g.
+module needs; elsewhere it says which are missing. Further arguments are handed on, e.g.
 ``python3 Testing/run.py tests Testing/networks -x``.
 """
 
@@ -35,6 +37,8 @@ TESTS = [
     "slicer-core==5.13.31053.0",
     "PySide6-Essentials==6.8.3",
 ]
+#: What draws the study's and the base model's curves, and reads Keras files.
+RESEARCH = ["matplotlib>=3.8,<4", "h5py>=3.11,<4"]
 
 #: What the test host needs of the system to draw without a display, by Debian's names.
 LIBRARIES = ["libegl1", "libgl1", "libgl1-mesa-dri", "libxkbcommon0", "libdbus-1-3", "fonts-dejavu-core"]
@@ -45,23 +49,57 @@ def main() -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before anything is installed
         print("Python 3.11 or newer is needed.", file=sys.stderr)
         return 2
-    if sys.argv[1:2] not in (["demo"], ["tests"], ["torture"]):
+    commands = {"demo": demo, "tests": tests, "torture": torture, "study": study, "benchmark": benchmark}
+    if sys.argv[1:2] == [] or sys.argv[1] not in commands:
         print(__doc__)
         return 2
-    what, words = sys.argv[1], sys.argv[2:]
-    python = environment(RUNTIME, "demo") if what == "demo" else environment(RUNTIME + TESTS, "tests")
-    if what == "demo":
-        return subprocess.call([python, "-m", "TransferSegLib", "demo", *words])
-    if what == "torture":
-        return subprocess.call([python, str(ROOT / "Testing" / "torture" / "main.py"), *words])
+    return commands[sys.argv[1]](sys.argv[2:])
+
+
+def demo(args: list[str]) -> int:
+    """Segment the sample CT."""
+    return subprocess.call([environment(RUNTIME, "demo"), "-m", "TransferSegLib", "demo", *args])
+
+
+def tests(args: list[str]) -> int:
+    """Run the style checks and the tests."""
+    python = environment(RUNTIME + TESTS, "tests")
     install_libraries()
-    return run_tests(python, words)
+    return run_tests(python, args)
+
+
+def torture(args: list[str]) -> int:
+    """Run the torture command."""
+    python = environment(RUNTIME + TESTS, "tests")
+    return subprocess.call([python, str(ROOT / "Testing" / "torture" / "main.py"), *args])
+
+
+def study(args: list[str]) -> int:
+    """Run or report a study."""
+    return run_research("study.command", args)
+
+
+def benchmark(args: list[str]) -> int:
+    """Run one of the measurements, or list them."""
+    names = sorted(file.stem for file in (ROOT / "Testing" / "research" / "benchmarks").glob("*.py"))
+    if not args or args[0] not in names:
+        print("python3 Testing/run.py benchmark NAME [--help | arguments], where NAME is one of", *names, sep="\n    ")
+        return 2
+    return run_research(f"benchmarks.{args[0]}", args[1:])
+
+
+def run_research(module: str, args: list[str]) -> int:
+    """Run a module of Testing/research in the environment that it needs, in the current folder."""
+    python = environment(RUNTIME + RESEARCH, "research")
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.call([python, "-P", "-m", f"Testing.research.{module}", *args], env=env)
 
 
 def environment(packages: list[str], name: str) -> str:
     """Make (or reuse) the virtual environment for these packages; returns its Python.
 
-    It lies in ``.venv-demo`` or ``.venv-tests`` of the checkout, or below TRANSFERSEG_VENV where that is set.
+    It lies in the checkout, e.g. in ``.venv-tests``, or below TRANSFERSEG_VENV where that is set.
     """
     folder = Path(os.environ.get("TRANSFERSEG_VENV", ROOT)) / f".venv-{name}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -92,31 +130,31 @@ def install_libraries() -> None:
         print(f"For the tests of the Slicer module install: {' '.join(missing)}", flush=True)
         return
     print("Installing", *missing, flush=True)
-    for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
-        if subprocess.call(["apt-get", *words]):
-            print(f"apt-get {words[0]} failed: the tests of the Slicer module may not start.", file=sys.stderr)
+    for args in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
+        if subprocess.call(["apt-get", *args]):
+            print(f"apt-get {args[0]} failed: the tests of the Slicer module may not start.", file=sys.stderr)
             return
 
 
-def run_tests(python: str, words: list[str]) -> int:
+def run_tests(python: str, args: list[str]) -> int:
     """Run the style checks, then pytest; returns the first exit code that is not 0.
 
     The whole suite is shared among processes, file by file: one test seldom keeps two cores busy. What is asked for in
-    words runs in one process, as pytest does by itself.
+    arguments runs in one process, as pytest does by itself.
     """
     checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
-    for check in [] if words else checks:
+    for check in [] if args else checks:
         print("$", " ".join(check), flush=True)
         code = subprocess.call([python, "-m", *check], cwd=ROOT)
         if code:
             return code
-    processes = 1 if words else min(os.cpu_count() or 1, 4)
+    processes = 1 if args else min(os.cpu_count() or 1, 4)
     if processes == 1:
-        return subprocess.call([python, "-m", "pytest", *words], cwd=ROOT)
+        return subprocess.call([python, "-m", "pytest", *args], cwd=ROOT)
     # One thread each: processes that all use every core wait for each other.
     one_thread = {"OMP_NUM_THREADS": "1"} | os.environ
-    words = ["--numprocesses", str(processes), "--dist", "loadfile"]
-    return subprocess.call([python, "-m", "pytest", *words], cwd=ROOT, env=one_thread)
+    args = ["--numprocesses", str(processes), "--dist", "loadfile"]
+    return subprocess.call([python, "-m", "pytest", *args], cwd=ROOT, env=one_thread)
 
 
 if __name__ == "__main__":

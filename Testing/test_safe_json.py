@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from Testing.research.study.configuration_file import read_study
 from TransferSegLib import safe_json
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.datasets.structure_names import read_label_set
@@ -15,7 +16,6 @@ from TransferSegLib.errors import DatasetError, JobError, ModelError, TransferSe
 from TransferSegLib.finetuning.run_folder import RunFolder
 from TransferSegLib.jobs.files import read_json
 from TransferSegLib.models.description import parse_json
-from TransferSegLib.study.configuration_file import read_study
 
 #: What json.loads accepts, or fails at in ways of its own.
 BAD = {

@@ -125,7 +125,6 @@ def test_a_folder_that_was_deleted_and_a_link_to_itself(tmp_path: Path) -> None:
         ["segment", "LOOP", "--output", "x.nrrd"],
         ["train-base", "--data", "LOOP", "--output", "LOOP"],
         ["evaluate", "--data", "LOOP"],
-        ["study", "plan", "LOOP"],
     ],
     ids=lambda words: " ".join(words[:2]),
 )

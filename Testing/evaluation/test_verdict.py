@@ -187,7 +187,7 @@ def test_few_false_claims_and_few_missed_losses(patients: int) -> None:
 
 
 def test_the_simulation_uses_the_rule_that_users_get() -> None:
-    path = Path(__file__).resolve().parents[1] / "benchmarks" / "verdict_simulation.py"
+    path = Path(__file__).resolve().parents[1] / "research" / "benchmarks" / "verdict_simulation.py"
     specification = importlib.util.spec_from_file_location("verdict_simulation", path)
     assert specification is not None and specification.loader is not None
     simulation = importlib.util.module_from_spec(specification)

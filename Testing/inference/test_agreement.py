@@ -1,7 +1,7 @@
 """Trained weights in half precision against a float32 tile of the network as it is written: the labels must agree.
 
 Random weights tie everywhere, so this takes the bundled model and the sample that comes with it, of which the part with
-most voxels in structures. ``Testing/benchmarks/compare_inference.py --only`` compares the whole sample.
+most voxels in structures. ``Testing/research/benchmarks/compare_inference.py --only`` compares the whole sample.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def read(path: Path, background: Background = "last") -> KerasWeights:
 
 
 def tile(side: int) -> np.ndarray:
-    """Return the tile of which Keras computed the softmax; see Testing/benchmarks/keras_full_width.py."""
+    """Return the tile of which Keras computed the softmax; see Testing/research/benchmarks/keras_full_width.py."""
     z, y, x = np.indices((side, side, side))
     return ((z * 7 + y * 13 + x * 29 + (z // 9) * (y // 7) * (x // 5) * 11) % 901 - 500)[None, None].astype(np.float32)
 

@@ -16,11 +16,11 @@ import fuzzing
 import tiny
 from mutations import damage, damage_json
 
+from Testing.research.study.configuration_file import read_study
 from TransferSegLib.cli.main import main
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.catalogue import read_catalogue
-from TransferSegLib.study.configuration_file import read_study
 
 DATA = Path(__file__).parents[1] / "Data"
 

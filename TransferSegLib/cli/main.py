@@ -33,7 +33,6 @@ _VERBS = (
     "models",
     "devices",
     "jobs",
-    "study",
 )
 
 #: What the computer or a file can do to any command; whatever else is raised is a mistake of ours and shown as one.

@@ -1,6 +1,6 @@
 """Is the candidate better than its parent? A plain verdict from paired scores, honest about few cases.
 
-The rule (``docs/evidence.md`` tells why, ``Testing/benchmarks/verdict_simulation.py`` how often it errs): the mean
+The rule (``docs/evidence.md`` tells why, the benchmark ``verdict_simulation`` how often it errs): the mean
 difference over patients gets an interval by the moderated t method (Smyth, Stat Appl Genet Mol Biol 3, 2004): the
 spread seen in these patients is mixed with the spread usual between patients, weighted as if that had been seen in a
 few more. Two or three patients who happen to agree do not pass for certainty then, and three can still show a clear

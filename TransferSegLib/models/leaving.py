@@ -35,6 +35,7 @@ _BEGINNINGS = (
     "transferseg train-base",
     "transferseg models import",
     "transferseg study",
+    "Testing/run.py study",
     "Slicer console",
 )
 _PANEL = " (3D Slicer)"

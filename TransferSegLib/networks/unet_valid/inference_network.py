@@ -18,7 +18,7 @@ Five changes leave the answer the same but for rounding:
 A tile of a clinical scan takes half a minute on a laptop, so it is computed in pieces, and somebody may be told after
 each (``Pieces``): what would take long in one call is cut along z.
 
-Processor seconds of one tile on one core, bfloat16, channels last (``Testing/benchmarks/tile_memory.py``): width 16 and
+Processor seconds of one tile on one core, bfloat16, channels last (benchmark ``tile_memory``): width 16 and
 212 voxels a side 6.4 instead of 9.0, width 32 and 180 voxels 12.8 instead of 15.4.
 """
 

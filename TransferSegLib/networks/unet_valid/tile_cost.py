@@ -92,7 +92,7 @@ def memory_bytes(sides_zyx: Sides, width: int, classes: int, itemsize: int) -> n
     """Return the most bytes that one tile takes while it passes through ``InferenceNetwork``.
 
     Measured on Linux with torch 2.13 as the growth of the peak resident set during one tile, see
-    ``Testing/benchmarks/tile_memory.py``.
+    ``Testing/research/benchmarks/tile_memory.py``.
     """
     counted_width = max(width, _NARROWEST_FLOAT32) if itemsize == 4 else width
     return _MEASURED_OVER_COUNTED * counted_bytes(sides_zyx, counted_width, classes, itemsize) + _CONSTANT_BYTES

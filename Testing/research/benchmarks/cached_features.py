@@ -1,0 +1,105 @@
+"""Measure a step of stage 1 with and without cached features.
+
+    python3 Testing/run.py benchmark cached_features [--width 32] [--patch 36] [--dtype bfloat16] [--steps 3]
+
+Both train the last 3x3x3 convolution and the head on the same cube of logits; one reads the maps of the frozen part
+from the cache (in memory, then from a file), the other computes them with all their context as in predicting. Loss and
+optimiser are included. The smallest of ``--steps`` measurements is printed, in seconds of the processor (all threads
+together): those hardly depend on what else the computer does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
+from TransferSegLib.finetuning.label_change import unchanged
+from TransferSegLib.finetuning.last_layers import frozen_part, input_side
+from TransferSegLib.finetuning.names import CUTS
+from TransferSegLib.finetuning.stages import LastLayersTrainer
+from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
+from TransferSegLib.structures import LabelSet, Structure
+from TransferSegLib.training.cases import PreparedCase
+
+
+def random_case(side: int, classes: int) -> PreparedCase:
+    """Return a case of noise with random labels."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, classes, (side, side, side), dtype=np.uint8)
+    grid = ModelGrid.around(sitk.Image([side] * 3, sitk.sitkInt16), 1.0)
+    intensities = random.uniform(-1, 1, labels.shape).astype(np.float16)
+    voxels = {channel: np.flatnonzero(labels == channel)[:1000] for channel in range(1, classes)}
+    return PreparedCase("noise", intensities, labels, None, np.ones(classes, bool), -1.0, grid, voxels)
+
+
+def seconds(work: Callable[[], object], times: int) -> float:
+    """Return the fewest processor seconds of a piece of work, after one run that does not count."""
+    work()
+    measured = []
+    for _ in range(times):
+        started = time.process_time()
+        work()
+        measured.append(time.process_time() - started)
+    return min(measured)
+
+
+def main() -> None:
+    """Measure and print one line per place of the cache."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--classes", type=int, default=23)
+    parser.add_argument("--patch", type=int, default=36)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--tail", choices=CUTS, default=CUTS[0])
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = Device("cpu", "CPU", getattr(torch, options.dtype))
+    labels = LabelSet(tuple(Structure(f"structure {n}", n, (n, n, n)) for n in range(1, options.classes)))
+    network = UNet3D(options.classes, options.width)
+    initialise(network, 0)
+    knobs = FineTuningConfiguration(patches_per_case=1, tail=options.tail, tail_patch=options.patch)
+    case = random_case(input_side(options.patch), options.classes)
+
+    def step_seconds(cache: FeatureCache, with_frozen_part: bool) -> float:
+        trainer = LastLayersTrainer(network, cache, knobs, device)
+        frozen = frozen_part(network, options.tail, device)
+        scan = torch.from_numpy(case.intensities.astype(np.float32))[None, None]
+
+        def step() -> None:
+            if with_frozen_part:
+                frozen(scan)
+            trainer.train_step(1e-4)
+
+        return seconds(step, options.steps)
+
+    with tempfile.TemporaryDirectory() as folder:
+        for place, bytes_in_memory in (("memory", 1e12), ("a file", 0.0)):
+            knobs = replace(knobs, memory_bytes=bytes_in_memory)
+            with cache_features(network, [case], unchanged(labels), knobs, device, folder=Path(folder)) as cache:
+                cached = step_seconds(cache, False)
+                if place == "memory":
+                    uncached = step_seconds(cache, True)
+            print(
+                f"width {options.width}, {options.classes} channels, {options.patch} voxels, {options.dtype}, "
+                f"{options.tail}, {options.threads} threads, features in {place}: "
+                "processor seconds of a step on cached features "
+                f"{cached:.3f} s, frozen part every step {uncached:.3f} s: 1/{uncached / cached:.1f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

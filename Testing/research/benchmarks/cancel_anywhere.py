@@ -1,0 +1,122 @@
+"""How long ``transferseg segment`` takes to stop after Ctrl-C at random moments, and how often it reports progress.
+
+    python3 Testing/run.py benchmark cancel_anywhere [--slices 232] [--trials 8] [--threads 1] [--seed 0]
+
+The scan is the bundled sample CT, repeated and interpolated to 512 x 512 voxels in so many slices, with noise. One run
+to the end gives its length and the longest gap between two reports; each trial then presses Ctrl-C at a moment drawn
+from that length. Printed are the seconds from Ctrl-C to the end, the exit code, and what was left in the output folder;
+seconds of the clock, so that they mean something on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SPACING_MM = 0.98
+
+
+def main() -> None:
+    """Print a line per trial and the longest of each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slices", type=int, default=232)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    random.seed(arguments.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        scan = Path(temporary) / "large.nii.gz"
+        write_scan(scan, arguments.slices)
+        output = Path(temporary) / "out"
+        length, gap = whole_run(scan, output, arguments.threads)
+        print(f"whole run {length:.1f} s, longest gap between two reports {gap:.2f} s", flush=True)
+        longest = 0.0
+        for _ in range(arguments.trials):
+            took, code, left, moment = one_trial(scan, output, arguments.threads, random.uniform(0, length))
+            longest = max(longest, took)
+            print(f"Ctrl-C at {moment:5.1f} s: ended after {took:.2f} s, exit code {code}, left: {left}", flush=True)
+        print(f"longest {longest:.2f} s")
+
+
+def write_scan(path: Path, slices: int) -> None:
+    """Write the large scan: 2.5 mm slices where there are few, 1 mm where there are many."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.images.read import read_scan
+    from TransferSegLib.models.locate import bundled_sample
+
+    sample = read_scan(read_dataset(bundled_sample()).cases[0].image)
+    thickness = 2.5 if slices < 400 else 1.0
+    voxels = sitk.GetArrayFromImage(sample)
+    repeats = int(np.ceil(slices * thickness / (voxels.shape[0] * sample.GetSpacing()[2])))
+    tall = sitk.GetImageFromArray(np.concatenate([voxels] * repeats))
+    tall.SetSpacing(sample.GetSpacing())
+    tall.SetDirection(sample.GetDirection())
+    size, spacing = (512, 512, slices), (SPACING_MM, SPACING_MM, thickness)
+    middle = tall.TransformContinuousIndexToPhysicalPoint([n / 2 for n in tall.GetSize()])
+    axes = np.array(sample.GetDirection()).reshape(3, 3)
+    origin = np.array(middle) - axes @ (np.array(size) * np.array(spacing) / 2)
+    large = sitk.Resample(
+        tall, size, sitk.Transform(), sitk.sitkLinear, origin.tolist(), spacing, sample.GetDirection(), -1024
+    )
+    noisy = sitk.AdditiveGaussianNoise(sitk.Cast(large, sitk.sitkFloat32), 12.0, 0.0, 1)
+    sitk.WriteImage(sitk.Cast(noisy, sitk.sitkInt16), str(path), useCompression=True)
+
+
+def started(scan: Path, output: Path, threads: int, *words: str) -> subprocess.Popen[bytes]:
+    """Start the command line with JSON progress."""
+    output.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "TransferSegLib", "segment", str(scan), "--output", str(output / "labels.nii.gz")]
+    command += ["--preview", str(output / "picture.png"), "--device", "cpu", "--progress", "json", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def whole_run(scan: Path, output: Path, threads: int) -> tuple[float, float]:
+    """Return the seconds from the first report to the end, and the longest gap between two reports."""
+    process = started(scan, output, threads)
+    assert process.stdout is not None
+    times, fractions = [], []
+    for line in process.stdout:
+        times.append(time.perf_counter())
+        entry = json.loads(line)
+        if "fraction" in entry:
+            fractions.append(entry["fraction"])
+    assert process.wait() == 0
+    assert fractions == sorted(fractions)
+    for file in output.iterdir():
+        file.unlink()
+    return times[-1] - times[0], max(later - earlier for earlier, later in itertools.pairwise(times))
+
+
+def one_trial(scan: Path, output: Path, threads: int, moment: float) -> tuple[float, int, list[str], float]:
+    """Press Ctrl-C so many seconds after the first report; return what came of it."""
+    process = started(scan, output, threads)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(moment)
+    pressed = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    process.stdout.read()
+    code = process.wait()
+    took = time.perf_counter() - pressed
+    left = sorted(file.name for file in output.iterdir())
+    for file in output.iterdir():
+        file.unlink()
+    return took, code, left, moment
+
+
+if __name__ == "__main__":
+    main()

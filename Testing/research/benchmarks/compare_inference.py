@@ -1,0 +1,147 @@
+"""Segment one volume without air with TransferSeg, the published recipe, MONAI and nnU-Net, and print a table.
+
+    python3 Testing/run.py benchmark compare_inference [--side 256] [--tiles N] [--only [NAME ...]] [--device auto]
+
+All networks have 23 classes and random weights; ours is the paper's at full width (16.3 M weights). Each contestant
+runs in a process of its own; the table gives seconds for the whole volume, voxels per second and microseconds per
+voxel, multiply-adds per voxel as executed, the share of the rate that a plain matrix product reaches on this machine in
+the same precision, measured just before, and the peak resident memory. Then the labels of the bundled model on the
+sample CT, in the precision chosen here, are compared with those of float32 tiles of the network as it is written;
+``--only`` without a name does nothing else.
+
+``--tiles`` times only so many tiles of the published recipe (216 tiles take 10 minutes on 2 cores) and counts the rest.
+MONAI and nnU-Net are skipped where they are not installed: ``pip install monai nnunetv2``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+NEEDED = {"MONAI BasicUNet": "monai", "nnU-Net v2": "nnunetv2"}
+
+
+def main() -> None:
+    """Run every contestant in a child process and print the table."""
+    from inference_peers import CONTESTANTS
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--tiles", type=int)
+    parser.add_argument("--only", nargs="*", choices=list(CONTESTANTS), default=list(CONTESTANTS))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory", type=float, default=6.0, help="GB for TransferSeg (default: 6)")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.child:
+        print(json.dumps(child(options)))
+        return
+    if options.only:
+        columns = ("", "setting", "s", "voxels/s", "us/voxel", "M multiply-adds/voxel", "precision", "share of peak")
+        print(f"| {' | '.join(columns)} | peak memory GB |")
+        print("|---|---|---|---|---|---|---|---|---|")
+    for name in options.only:
+        if name in NEEDED and importlib.util.find_spec(NEEDED[name]) is None:
+            print(f"| {name} | not installed | | | | | | | |")
+            continue
+        done = subprocess.run(
+            [sys.executable, *sys.argv, "--child", name], stdout=subprocess.PIPE, text=True, check=True
+        )
+        print_row(name, json.loads(done.stdout.splitlines()[-1]), options.side**3)
+    print(agreement(options))
+
+
+def child(options: argparse.Namespace) -> dict[str, object]:
+    """Run one contestant and return what it did, with the machine's rate and the memory it took."""
+    from inference_peers import CONTESTANTS
+
+    peak = {dtype: matrix_rate(dtype, options.device) for dtype in ("float32", "bfloat16", "float16")}
+    result = CONTESTANTS[options.child](volume_without_air(options.side), options)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return asdict(result) | {"peak_rate": peak[result.dtype], "memory": memory}
+
+
+def print_row(name: str, row: dict[str, float], voxels: int) -> None:
+    """Print a line of the table."""
+    share = 2 * row["multiply_adds"] / row["seconds"] / row["peak_rate"]
+    print(
+        f"| {name} | {row['setting']} | {row['seconds']:.1f} | {voxels / row['seconds']:,.0f} "
+        f"| {row['seconds'] / voxels * 1e6:.2f} "
+        f"| {row['multiply_adds'] / voxels / 1e6:.2f} | {row['dtype']} "
+        f"| {share:.0%} of {row['peak_rate'] / 1e12:.2f} TFLOP/s | {row['memory'] / 1e9:.1f} |",
+        flush=True,
+    )
+
+
+def volume_without_air(side: int) -> np.ndarray:
+    """Return a cube of smooth soft-tissue intensities with noise, all of them above the clipping at -500 HU."""
+    generator = np.random.default_rng(0)
+    coarse = generator.normal(0, 60, [side // 16 + 1] * 3)
+    smooth = np.kron(coarse, np.ones((16, 16, 16)))[:side, :side, :side]
+    return np.clip(smooth + generator.normal(0, 15, smooth.shape), -400, 400).astype(np.float32)
+
+
+def matrix_rate(dtype: str, wanted: str) -> float:
+    """Return the floating-point operations per second of a plain 4096 x 4096 matrix product, the best of five."""
+    from TransferSegLib.inference.devices import choose_device
+
+    device = torch.device(choose_device(wanted).torch_name)
+    if dtype == "float16" and device.type == "cpu":
+        return float("nan")
+    matrix = torch.randn(4096, 4096).to(device, getattr(torch, dtype))
+    best = float("inf")
+    for _ in range(6):
+        started = time.perf_counter()
+        matrix @ matrix
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * 4096**3 / best
+
+
+def agreement(options: argparse.Namespace) -> str:
+    """Return how many labels of the bundled model on the sample CT are those of float32 tiles of the plain network."""
+    from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.images.preprocess import preprocess
+    from TransferSegLib.images.read import read_scan
+    from TransferSegLib.inference.devices import choose_device
+    from TransferSegLib.inference.predict import label_volume, tile_input
+    from TransferSegLib.models.locate import bundled_sample, find_model
+    from TransferSegLib.models.store import load_model
+    from TransferSegLib.networks.unet_valid.tile_plan import TilePlan
+
+    model = load_model(find_model())
+    network, description = model.network(), model.description
+    image = read_scan(read_dataset(bundled_sample()).cases[0].image)
+    scan = preprocess(image, description.spacing_mm, description.intensity)
+    volume, device = scan.intensities_zyx, choose_device(options.device)
+    labels = label_volume(network, volume, scan.outside, device=device)
+    reference = np.zeros_like(labels)
+    plan = TilePlan((0, 0, 0), volume.shape, (132, 132, 132))
+    with torch.inference_mode():
+        for tile in plan:
+            logits = network(torch.from_numpy(tile_input(volume, scan.outside, plan, tile))[None, None])[0]
+            window = tuple(slice(*ends) for ends in zip(tile.start_zyx, tile.stop_zyx, strict=True))
+            own = tuple(slice(0, w.stop - w.start) for w in window)
+            reference[window] = logits[(slice(None), *own)].argmax(dim=0).numpy()
+    either = (labels != 0) | (reference != 0)
+    return (
+        f"\nLabels of '{description.name}' on its sample CT, {device}, against float32 tiles of 132 voxels every "
+        f"{plan.step_zyx[0]}: {np.mean(labels == reference):.4%} of {labels.size:,} voxels are equal, "
+        f"{np.mean(labels[either] == reference[either]):.2%} of the {either.sum():,} in a structure."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Show a model a structure again whose channel it has lost: head start and stage 1, from the data and at random.
+
+    python3 Testing/run.py benchmark forgotten_structure [--patches 4] [--steps 60]
+
+The bundled model loses its mandible's channel; its features have seen mandibles, so this is easier than a new
+structure. One case teaches, patches of another are scored: Dice of the mandible by the channels' most probable.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from TransferSegLib.datasets.dataset import read_dataset
+from TransferSegLib.evaluation.overlap import dice
+from TransferSegLib.finetuning.adapt import adapt
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
+from TransferSegLib.finetuning.label_change import plan_label_change
+from TransferSegLib.finetuning.last_layers import Tail
+from TransferSegLib.finetuning.names import LAST_CONVOLUTION
+from TransferSegLib.inference.devices import choose_device
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import load_model
+from TransferSegLib.networks.unet_valid.unet import UNet3D
+from TransferSegLib.structures import LabelSet
+from TransferSegLib.training.cases import prepare_case
+
+DATA = Path(__file__).resolve().parents[2] / "Data" / "head_neck_ct"
+
+
+def score(state: Mapping[str, torch.Tensor], width: int, tests: FeatureCache, tail: str, channel: int) -> float:
+    """Return the Dice of a channel over all cached patches together."""
+    network = UNet3D(len(state["head.bias"]), width)
+    network.load_state_dict(dict(state))
+    with torch.no_grad():
+        patches = [tests.patch(number) for number in range(len(tests))]
+        found = torch.stack([Tail(network, tail)(patch.maps[None].float())[0].argmax(0) for patch in patches])
+    drawn = torch.stack([patch.labels for patch in patches])
+    return dice((found == channel).numpy(), (drawn == channel).numpy())
+
+
+def main() -> None:
+    """Print a line per way to start."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--patches", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=60)
+    options = parser.parse_args()
+    whole, dataset, device = load_model(find_model("head-neck-ct")), read_dataset(DATA), choose_device("cpu")
+    description = whole.description
+    less = LabelSet(tuple(one for one in description.label_set if one.name != "mandible"))
+    lost = description.label_set.channel("mandible")
+    rows = [channel for channel in range(description.network.classes) if channel != lost]
+    state = whole.state_dict | {name: whole.state_dict[name][rows] for name in ("head.weight", "head.bias")}
+    network = replace(description.network, classes=less.classes)
+    parent = replace(whole, description=replace(description, label_set=less, network=network), state_dict=state)
+    change = plan_label_change(less, description.label_set)
+    knobs = FineTuningConfiguration(tail=LAST_CONVOLUTION, report_cases=0, patches_per_case=options.patches)
+    knobs = knobs.with_steps(options.steps, 0)
+    training, test = (
+        prepare_case(
+            dataset.case(id), dataset.label_set, change.label_set, description.spacing_mm, description.intensity
+        )
+        for id in ("pt_22", "pt_70")
+    )
+    channel = change.label_set.channel("mandible")
+    with (
+        cache_features(parent.network(), [training], change, knobs, device) as cache,
+        cache_features(parent.network(), [test], change, knobs, device) as tests,
+    ):
+        for start in ("data", "random"):
+            for name, steps in (("head alone", 0), (f"{options.steps} steps of stage 1", options.steps)):
+                way = replace(knobs, head_start=start, tail_steps=steps)
+                adapted = adapt(parent, [training], change, way, device=device, cache=cache)
+                value = score(adapted.state_dict, description.network.width, tests, knobs.tail, channel)
+                print(f"start from {start}, {name}: Dice {value:.3f} on {len(tests)} patches of pt_70", flush=True)
+
+
+if __name__ == "__main__":
+    main()

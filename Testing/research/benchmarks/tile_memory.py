@@ -1,0 +1,71 @@
+"""Measure the memory and time of one tile, beside what the tile planner reckons with.
+
+    python3 Testing/run.py benchmark tile_memory --width 16 --side 212 212 220 --dtype bfloat16 [--plain] [--threads 1]
+
+``--plain`` runs the network as it is written (UNet3D) instead of InferenceNetwork. Memory is the growth of the peak
+resident set, so every measurement needs a process of its own; Linux and macOS only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+
+import torch
+
+from TransferSegLib.networks.unet_valid.geometry import multiply_adds
+from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
+from TransferSegLib.networks.unet_valid.tile_plan import tile_memory_bytes
+from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
+
+
+def peak_bytes() -> float:
+    """Return the largest resident set of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+
+
+def main() -> None:
+    """Run one tile three times and print one line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--classes", type=int, default=8)
+    parser.add_argument("--side", type=int, nargs=3, default=[212, 212, 220])
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--contiguous", action="store_true", help="not channels last")
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    dtype = getattr(torch, options.dtype)
+    memory_format = torch.contiguous_format if options.contiguous else torch.channels_last_3d
+    network = UNet3D(options.classes, options.width)
+    initialise(network, 0)
+    run = InferenceNetwork(network, "cpu", dtype, memory_format)
+    if options.plain:
+        plain = network.to(dtype).to(memory_format=memory_format)
+        run = torch.inference_mode()(lambda scan: plain(scan.to(dtype).contiguous(memory_format=memory_format)))
+    scan = torch.randn(1, 1, *options.side)
+    before = peak_bytes()
+    seconds, processor_seconds = [], []
+    for _ in range(3):
+        started, processor_started = time.perf_counter(), time.process_time()
+        logits = run(scan)[0]
+        seconds.append(time.perf_counter() - started)
+        processor_seconds.append(time.process_time() - processor_started)
+        voxels = logits[0].numel()
+        del logits
+    z, y, x = options.side
+    counted = tile_memory_bytes((z, y, x), options.width, options.classes, dtype.itemsize)
+    operations = multiply_adds((z, y, x), options.width, options.classes)
+    print(
+        f"width {options.width}, tile {z} x {y} x {x}, {options.dtype}{', plain' if options.plain else ''}: "
+        f"measured {(peak_bytes() - before) / 1e9:.2f} GB, planned {counted / 1e9:.2f} GB; "
+        f"{min(seconds):.2f} s ({min(processor_seconds):.2f} processor s), {min(seconds) / voxels * 1e6:.2f} us/voxel, "
+        f"{operations / voxels / 1e6:.2f} M multiply-adds/voxel as written"
+    )
+
+
+if __name__ == "__main__":
+    main()

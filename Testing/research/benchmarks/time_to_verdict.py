@@ -1,0 +1,163 @@
+"""How long from ``transferseg finetune`` to the verdict: five corrected cases, the bundled model, stage 1 alone.
+
+    python3 Testing/run.py benchmark time_to_verdict --data DATASET                # stage 1 alone, its number of steps
+    python3 Testing/run.py benchmark time_to_verdict --data DATASET --minutes 3    # both stages, in so many minutes
+    python3 Testing/run.py benchmark time_to_verdict --data DATASET --profile FILE # and where the time goes (cProfile)
+
+DATASET is a folder in the dataset format with head-and-neck CTs. The cases are the first of the bundled model's
+validation cases, which it did not learn from; their reference labels are taken for corrections. Printed are the seconds
+and the processor seconds (of this process and its children) of every part, whole scans held out and scored included.
+Processor seconds tell what a machine that does nothing else would need: about as many seconds, divided by the threads.
+The verdict is known before the final candidate is trained and looked at; the user waits for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from TransferSegLib.corrections.project import Project
+from TransferSegLib.datasets.dataset import Dataset, read_dataset
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.finetune import FineTuned, finetune
+from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import load_description
+from TransferSegLib.progress import Progress
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with a dataset.json")
+    parser.add_argument("--cases", type=int, default=5, help="number of corrected cases [5]")
+    parser.add_argument("--model", help="default: the bundled one")
+    parser.add_argument("--minutes", type=float, help="both stages within so many minutes, as for a user")
+    parser.add_argument("--strategy", default="finetune")
+    parser.add_argument("--threads", type=int, help="of torch [all]")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="write a cProfile of the run")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = read_dataset(arguments.data)
+        project = corrected(dataset, unseen(dataset, arguments.model)[: arguments.cases], Path(folder) / "project")
+        knobs = FineTuningConfiguration(strategy=arguments.strategy)
+        if arguments.minutes is None:
+            knobs = replace(knobs, steps=0, minutes=0.0)
+        request = FineTuneRequest(
+            project,
+            model=arguments.model,
+            name="timed",
+            minutes=arguments.minutes or 0.0,
+            configuration=knobs,
+            device="cpu",
+            library=Path(folder) / "library",
+        )
+        load = os.getloadavg()[0]
+        parts = Parts()
+        with profiled(arguments.profile):
+            result = finetune(request, parts.report)
+        parts.end()
+    show(parts, result, load)
+
+
+class Parts:
+    """Seconds and processor seconds by part, told apart by the titles of the progress reports."""
+
+    def __init__(self) -> None:
+        """Start the clocks."""
+        self.began, self.began_cpu = time.monotonic(), cpu_seconds()
+        self._title, self._at, self._at_cpu = "Beginning", self.began, self.began_cpu
+        self.rows: dict[str, tuple[float, float]] = {}
+
+    def report(self, progress: Progress) -> None:
+        """Note a part's end when another one is reported."""
+        title = kind(progress.stage)
+        if title != self._title:
+            self.end()
+            self._title = title
+
+    def end(self) -> None:
+        """Add the time since the last part to the current one."""
+        now, now_cpu = time.monotonic(), cpu_seconds()
+        wall, cpu = self.rows.get(self._title, (0.0, 0.0))
+        self.rows[self._title] = (wall + now - self._at, cpu + now_cpu - self._at_cpu)
+        self._at, self._at_cpu = now, now_cpu
+
+
+def kind(stage: str) -> str:
+    """Return a part's name without its number: 'Held-out comparison 2 of 5: segmenting' is 'Held-out: segmenting'."""
+    title, _, inner = stage.partition(": ")
+    title = title.split(" comparison")[0]
+    return f"{title}: {inner}" if inner else title
+
+
+def cpu_seconds() -> float:
+    """Return the processor seconds of this process and of the children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def unseen(dataset: Dataset, model: str | None = None) -> list[str]:
+    """Return the ids of the dataset's cases that a model was validated on, and did not learn from."""
+    known = load_description(find_model(model)).metrics["validation"]["ids"]
+    found = [id for id in known if id in dataset.ids]
+    if len(found) < 5:
+        sys.exit("The dataset has too few of the cases that the model was validated on.")
+    return found
+
+
+def corrected(dataset: Dataset, ids: list[str], folder: Path) -> Path:
+    """Return a project of these cases, with their reference labels as corrections."""
+    project = Project(folder, create=True)
+    for case in (dataset.case(id) for id in ids):
+        project.add_case(
+            case.image, case.labels, case.annotated, structures=dataset.label_set, group=case.group, case_id=case.id
+        )
+    return folder
+
+
+@contextmanager
+def profiled(file: Path | None) -> Iterator[None]:
+    """Profile what is done within, where a file is given."""
+    if file is None:
+        yield
+        return
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        yield
+    finally:
+        profile.disable()
+        profile.dump_stats(file)
+
+
+def show(parts: Parts, result: FineTuned, load: float) -> None:
+    """Print the table and the verdict."""
+    evidence = result.evidence
+    print(f"{len(result.fine_tuning_plan.dataset.cases)} cases, {result.plan.text}")
+    print(f"{torch.get_num_threads()} threads; load average of the machine before: {load:.1f}")
+    print(f"{'part':55} {'seconds':>8} {'processor seconds':>18}")
+    for title, (wall, cpu) in parts.rows.items():
+        print(f"{title:55} {wall:8.1f} {cpu:18.1f}")
+    before = [row for title, row in parts.rows.items() if not title.startswith("Final training")]
+    for title, rows in (("until the verdict is known", before), ("together", list(parts.rows.values()))):
+        wall, cpu = (sum(row[i] for row in rows) for i in (0, 1))
+        print(f"{title:55} {wall:8.1f} {cpu:18.1f}")
+    print(f"Verdict: {evidence.answer}. {evidence.verdict.text}")
+
+
+if __name__ == "__main__":
+    main()
