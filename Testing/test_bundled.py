@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.cli.main import main
 from TransferSegLib.datasets.dataset import read_dataset
-from TransferSegLib.evaluation.overlap import dice
+from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.locate import bundled_models, bundled_sample, find_model

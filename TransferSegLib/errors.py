@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class TransferSegError(Exception):
     """Anything the user can put right. The command line prints the message and exits with 2."""
@@ -41,3 +44,12 @@ class StudyError(TransferSegError):
 
 class Cancelled(TransferSegError):
     """The user asked to stop; what was saved up to here is complete."""
+
+
+@contextmanager
+def naming_case(case_id: str) -> Iterator[None]:
+    """Raise a ScanError from within as a DatasetError that names the case."""
+    try:
+        yield
+    except ScanError as error:
+        raise DatasetError(f"Case {case_id}: {error}") from error

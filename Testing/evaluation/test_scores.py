@@ -1,4 +1,4 @@
-"""Scores of a case: sparse annotation, judged voxels, volumes, JSON; and ``transferseg evaluate`` with surfaces."""
+"""Scores of a case: sparse annotation, annotated regions, volumes, JSON; and ``transferseg evaluate`` with surfaces."""
 
 from __future__ import annotations
 
@@ -15,13 +15,7 @@ import SimpleITK as sitk
 from TransferSegLib.cli.main import main
 from TransferSegLib.datasets.dataset import Case
 from TransferSegLib.errors import ScanError, TransferSegError
-from TransferSegLib.evaluation.cases import (
-    MEAN_OF_STRUCTURES,
-    dice_by_structure,
-    score_label_maps,
-    summarise,
-    summarise_scores,
-)
+from TransferSegLib.evaluation.predict_and_score import MEAN_OF_STRUCTURES, score_label_maps, summarise
 from TransferSegLib.evaluation.scores import Score, score_case, score_structure
 from TransferSegLib.evaluation.surface_distance import surface_agreement
 from TransferSegLib.structures import LabelSet, Structure
@@ -72,16 +66,16 @@ def test_without_a_tolerance_surfaces_are_not_measured() -> None:
     assert math.isnan(score.nsd) and math.isnan(score.hd95_mm) and score.dice > 0
 
 
-def test_only_judged_voxels_count() -> None:
+def test_only_the_annotated_region_counts() -> None:
     found, reference = maps()
-    judged = np.zeros(found.shape, bool)
-    judged[:, :, :6] = True
-    score = score_case(found, FOUND_SET, reference, REFERENCE_SET, ["heart", "liver"], SPACING, 1.0, judged)
+    region = np.zeros(found.shape, bool)
+    region[:, :, :6] = True
+    score = score_case(found, FOUND_SET, reference, REFERENCE_SET, ["heart", "liver"], SPACING, 1.0, region)
     assert list(score) == ["Heart"]
     assert score["Heart"].dice == 1.0 and score["Heart"].reference_ml == pytest.approx(64 * 0.005)
-    # Seen through the judged half both look alike, but for the face that the found one has at the mask's edge: none.
+    # Seen through the region both look alike, but for the face that the found one has at the mask's edge: none.
     assert score["Heart"].nsd == 1.0 and score["Heart"].hd95_mm == 0.0
-    assert score_structure(found == 2, reference == 7, SPACING, 1.0, judged) is None
+    assert score_structure(found == 2, reference == 7, SPACING, 1.0, region) is None
 
 
 def test_json_keeps_what_is_not_a_number() -> None:
@@ -97,24 +91,21 @@ def test_json_keeps_what_is_not_a_number() -> None:
         Score.from_json({"dice": 1})
 
 
-def test_label_maps_and_judged_file(tmp_path: Path) -> None:
+def test_label_maps_and_the_file_of_a_region(tmp_path: Path) -> None:
     found, reference = maps()
     images = [sitk.GetImageFromArray(array) for array in (found, reference)]
     for image in images:
         image.SetSpacing(SPACING[::-1])
-    judged = sitk.GetImageFromArray((np.indices(found.shape)[2] < 6).astype(np.uint8))
-    judged.SetSpacing(SPACING[::-1])
-    sitk.WriteImage(judged, str(tmp_path / "judged.nii.gz"))
+    region = sitk.GetImageFromArray((np.indices(found.shape)[2] < 6).astype(np.uint8))
+    region.SetSpacing(SPACING[::-1])
+    sitk.WriteImage(region, str(tmp_path / "judged.nii.gz"))
     case = Case("a", tmp_path / "a", tmp_path / "b", ("heart", "liver"))
     scores = score_label_maps(images[0], FOUND_SET, images[1], REFERENCE_SET, case, 1.0)
     assert scores == score_case(found, FOUND_SET, reference, REFERENCE_SET, case.annotated, SPACING, 1.0)
-    assert dice_by_structure(images[0], FOUND_SET, images[1], REFERENCE_SET, case) == {
-        name: score.dice for name, score in scores.items()
-    }
     partly = Case("a", tmp_path / "a", tmp_path / "b", ("heart", "liver"), tmp_path / "judged.nii.gz")
     assert list(score_label_maps(images[0], FOUND_SET, images[1], REFERENCE_SET, partly, 1.0)) == ["Heart"]
-    judged.SetSpacing((1.0, 1.0, 1.0))
-    sitk.WriteImage(judged, str(tmp_path / "judged.nii.gz"))
+    region.SetSpacing((1.0, 1.0, 1.0))
+    sitk.WriteImage(region, str(tmp_path / "judged.nii.gz"))
     with pytest.raises(ScanError, match=r"judged\.nii\.gz does not lie on"):
         score_label_maps(images[0], FOUND_SET, images[1], REFERENCE_SET, partly)
 
@@ -125,15 +116,13 @@ def test_summary() -> None:
         "b": {"x": Score(0.0, 0.0, math.inf, 0, 1)},
         "c": {"x": Score(0.7, 0.9, 2.0, 1, 1)},
     }
-    rows = summarise_scores(results, ["y", "z", "x"])
+    rows = summarise(results, ["y", "z", "x"])
     assert list(rows) == ["y", "x", MEAN_OF_STRUCTURES]
     assert (rows["x"].cases, rows["x"].mean, rows["x"].median, rows["x"].smallest) == pytest.approx((3, 0.4, 0.5, 0))
     # One missed structure does not make the table's distance infinite.
     assert (rows["x"].mean_nsd, rows["x"].median_hd95_mm) == pytest.approx((0.5, 3.0))
     assert rows[MEAN_OF_STRUCTURES].mean == pytest.approx(0.65)
     assert rows[MEAN_OF_STRUCTURES].median_hd95_mm == pytest.approx(2.0)
-    plain = summarise({case: {n: s.dice for n, s in scores.items()} for case, scores in results.items()}, ["x"])
-    assert plain["x"].mean == pytest.approx(0.4) and math.isnan(plain["x"].mean_nsd)
 
 
 def test_command_line_writes_surfaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

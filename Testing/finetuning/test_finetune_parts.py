@@ -12,7 +12,7 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import Score
 from TransferSegLib.finetuning.evidence import changed_without_correction, weigh
 from TransferSegLib.finetuning.folds import Fold, divide, held_out_slabs, learned_structures
-from TransferSegLib.finetuning.held_out import CaseComparison, ParentWords
+from TransferSegLib.finetuning.held_out import CaseComparison, ParentLabels
 from TransferSegLib.finetuning.label_change import plan_label_change
 from TransferSegLib.finetuning.report import report_text
 from TransferSegLib.finetuning.whole_progress import WholeProgress
@@ -52,7 +52,7 @@ def test_cases_without_voxels_are_measured_on_but_not_learned_from(world: Any) -
         divide(cases, Fold(("empty",), ("a",)))
 
 
-def test_words_of_the_parent(world: Any) -> None:
+def test_labels_of_the_parent(world: Any) -> None:
     parent = world.label_set("keep", "old", "left", "right", "gone", "whole")
     change = plan_label_change(
         parent,
@@ -62,11 +62,11 @@ def test_words_of_the_parent(world: Any) -> None:
         split={"half": "whole", "other half": "whole"},
         dropped=("gone",),
     )
-    words = ParentWords(change)
-    known = words.label_set()
+    labels = ParentLabels(change)
+    known = labels.known
     assert known is not None and set(known.names) == {"keep", "new name", "pair"}
     values = np.arange(7, dtype=np.uint8)
-    translated = words.translated(values, {one.name: one.label for one in parent})
+    translated = labels.translated(values, {one.name: one.label for one in parent})
     of = {one.name: one.label for one in change.label_set}
     assert translated.tolist() == [0, of["keep"], of["new name"], of["pair"], of["pair"], 0, 0]
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from TransferSegLib.datasets.dataset import Dataset
+from TransferSegLib.evaluation import predict_and_score
 from TransferSegLib.evaluation.scores import Score
-from TransferSegLib.finetuning import held_out as held_out_scores
-from TransferSegLib.finetuning.held_out import CANONICAL_GRID, CaseComparison, HeldOutScorer
+from TransferSegLib.finetuning.held_out import MODEL_GRID, CaseComparison, HeldOutScorer
 from TransferSegLib.finetuning.label_change import plan_label_change
 from TransferSegLib.finetuning.largest_component import note_on_single_parts, single_parts, with_largest_components
 from TransferSegLib.inference.devices import choose_device
+from TransferSegLib.training.validation import validate
 
 
 def comparison(number: int, **dice: tuple[float, float]) -> CaseComparison:
@@ -59,18 +60,38 @@ def test_an_island_of_a_new_structure_is_scored_both_ways(world: Any, monkeypatc
     island = case.labels.copy()
     island[0:3, 0:3, 0:3] = 2
     island[28:, 28:, 28:] = 1
-    monkeypatch.setattr(held_out_scores, "label_volume", lambda *a, **k: island.copy())
-    scorer = HeldOutScorer(
-        parent, change, _with_case(case.id), choose_device("cpu", torch.float32), CANONICAL_GRID, 3.0
-    )
+    monkeypatch.setattr(predict_and_score, "label_volume", lambda *a, **k: island.copy())
+    scorer = HeldOutScorer(parent, change, _with_case(case.id), choose_device("cpu", torch.float32), MODEL_GRID, 3.0)
     found = scorer.compare(parent, case, case.id, None)
     dark = (case.labels == 2).sum()
     assert found.candidate["dark"].dice == pytest.approx(2 * dark / (2 * dark + 27))
     assert found.largest_part["dark"].dice == 1.0
     # What the parent knows is cut, or not, by the parent's own rule.
     assert set(found.largest_part) == {"dark"} and found.candidate["bright"].dice < 1.0
-    unjudged = scorer.compare(parent, replace(case, annotated=np.array([True, True, False])), case.id, None)
-    assert unjudged.largest_part == {}
+    not_annotated = scorer.compare(parent, replace(case, annotated=np.array([True, True, False])), case.id, None)
+    assert not_annotated.largest_part == {}
+
+
+def test_validation_and_comparison_keep_the_largest_component_as_users_get_it(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_set = world.label_set("bright", "dark")
+    parent = world.make_parent(label_set)
+    parent = replace(parent, description=replace(parent.description, single_part=("dark",)))
+    case = world.ball_case()
+    island = case.labels.copy()
+    island[0:3, 0:3, 0:3] = 2
+    monkeypatch.setattr(predict_and_score, "label_volume", lambda *a, **k: island.copy())
+    assert validate(parent.network(), [case], label_set, torch.float32)["dark"] < 1.0
+    assert validate(parent.network(), [case], label_set, torch.float32, single_part=["dark"])["dark"] == 1.0
+    change = plan_label_change(label_set, label_set)
+    device = choose_device("cpu", torch.float32)
+    scorer = HeldOutScorer(parent, change, _with_case(case.id), device, MODEL_GRID, 3.0)
+    assert scorer.compare(parent, case, case.id, None).candidate["dark"].dice == 1.0
+    # Outside the annotated region nothing counts.
+    region = np.ones(case.labels.shape, bool)
+    region[0:3, 0:3, 0:3] = False
+    assert validate(parent.network(), [replace(case, judged=region)], label_set, torch.float32)["dark"] == 1.0
 
 
 def _with_case(case_id: str) -> Dataset:

@@ -111,11 +111,11 @@ def test_reading_and_comparing_look(world: Any, tmp_path: Path) -> None:
     scorer = HeldOutScorer(parent, change, dataset, world.float32, OWN_GRID, 3.0)
     found = np.zeros((32, 32, 32), np.uint8)
     token = Impatient()
-    scorer.compared(found, prepared, case.id, found.copy(), Task("", None, token))
+    scorer.compare_predictions(found, prepared, case.id, found.copy(), Task("", None, token))
     # The last two looks are before and after the outlines are compared.
     for at in (1, token.looks - 1, token.looks):
         with pytest.raises(Cancelled):
-            scorer.compared(found, prepared, case.id, found.copy(), Task("", None, Impatient(at)))
+            scorer.compare_predictions(found, prepared, case.id, found.copy(), Task("", None, Impatient(at)))
 
 
 def test_a_fine_tuning_has_the_time_to_write_its_state() -> None:

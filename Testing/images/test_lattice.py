@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from TransferSegLib.datasets.dataset import Case
 from TransferSegLib.errors import ScanError
-from TransferSegLib.evaluation.cases import score_label_maps
+from TransferSegLib.evaluation.predict_and_score import score_label_maps
 from TransferSegLib.images.geometry_checks import same_geometry
 from TransferSegLib.images.intensity import CT_WINDOW
 from TransferSegLib.images.lattice import placement, to_scan_lattice

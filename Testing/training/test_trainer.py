@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import torch
 
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.evaluation.predict_and_score import reference_on_model_grid
 from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
@@ -18,7 +19,6 @@ from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 from TransferSegLib.training.patches import PatchSampler
 from TransferSegLib.training.trainer import Trainer, learning_rate
-from TransferSegLib.training.validation import case_dice
 
 STILL = AugmentationConfiguration(rotation_degrees=0, scaling=0, intensity=0)
 SMALL = TrainingConfiguration(
@@ -115,5 +115,7 @@ def test_dice_of_a_case_counts_annotated_structures_only() -> None:
     case = ball(annotated=(True, True, False))
     shifted = np.roll(case.labels, 4, axis=2)
     expected = 2 * np.logical_and(shifted, case.labels).sum() / (2 * case.labels.sum())
-    assert case_dice(shifted, case, label_set) == {"ball": pytest.approx(expected)}
-    assert case_dice(np.full_like(shifted, 2), case, label_set) == {"ball": 0.0}
+    reference = reference_on_model_grid(case, label_set)
+    for labels, dice in ((shifted, expected), (np.full_like(shifted, 2), 0.0)):
+        scores = reference.scores(labels, reference.label_set)
+        assert {name: score.dice for name, score in scores.items()} == {"ball": pytest.approx(dice)}

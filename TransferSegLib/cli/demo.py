@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Segment, write the label map and a picture, print the table."""
     from TransferSegLib.datasets.dataset import read_dataset
-    from TransferSegLib.evaluation.cases import dice_by_structure
+    from TransferSegLib.evaluation.predict_and_score import score_label_maps
     from TransferSegLib.images.read import read_label_map_on, read_scan
     from TransferSegLib.images.write import write_label_map
     from TransferSegLib.inference.segment import Segmenter
@@ -48,9 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     draw_preview(image, segmentation.label_map, segmentation.label_set, picture, title=title)
 
     reference = read_label_map_on(image, case.labels)
-    scores = dice_by_structure(segmentation.label_map, segmentation.label_set, reference, sample.label_set, case)
+    scores = score_label_maps(segmentation.label_map, segmentation.label_set, reference, sample.label_set, case)
     rows = [
-        (name, f"{volume:.1f}", f"{scores[name]:.3f}" if name in scores else "not annotated")
+        (name, f"{volume:.1f}", f"{scores[name].dice:.3f}" if name in scores else "not annotated")
         for name, volume in segmentation.volumes_ml().items()
     ]
     print(f"{title}, model '{model.description.name}' version {model.description.version}")

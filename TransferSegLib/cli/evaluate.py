@@ -18,7 +18,7 @@ from TransferSegLib.errors import DatasetError, TransferSegError
 from TransferSegLib.output_checks import check_output_file
 
 if TYPE_CHECKING:
-    from TransferSegLib.evaluation.cases import Summary
+    from TransferSegLib.evaluation.predict_and_score import Summary
     from TransferSegLib.evaluation.scores import Score
 
 
@@ -61,11 +61,12 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a table of mean, median, smallest and number of cases by structure."""
     from TransferSegLib.datasets.dataset import read_dataset
-    from TransferSegLib.evaluation.cases import dice_of, evaluate_scores, summarise_scores
+    from TransferSegLib.evaluation.predict_and_score import evaluate, summarise
     from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
     from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
+    from TransferSegLib.progress import Task
 
     tolerance_mm = arguments.tolerance_mm
     if tolerance_mm is None and arguments.surface:
@@ -82,15 +83,15 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.cases:
         dataset = dataset.select(arguments.cases)
     with progress_shown() as progress, interruptible() as cancel:
-        results = evaluate_scores(Segmenter(model, arguments.device), dataset, tolerance_mm, progress, cancel)
+        segmenter = Segmenter(model, arguments.device)
+        results = evaluate(segmenter, dataset, tolerance_mm, Task("", progress, cancel))
     print(f"Dice on each scan's own grid, {len(dataset)} cases of '{dataset.name}', model '{model.description.name}'")
-    print(_table(summarise_scores(results, model.description.label_set.names), tolerance_mm))
+    print(_table(summarise(results, model.description.label_set.names), tolerance_mm))
     if arguments.json is not None:
-        content: Any = dice_of(results)
-        if tolerance_mm is not None:
-            content = {
-                case: {name: score.to_json() for name, score in scores.items()} for case, scores in results.items()
-            }
+        content: dict[str, dict[str, Any]] = {
+            case: {name: score.dice if tolerance_mm is None else score.to_json() for name, score in scores.items()}
+            for case, scores in results.items()
+        }
         _write(arguments.json, json.dumps(content, indent=1) + "\n")
     if arguments.csv is not None:
         groups = {case.id: case.group for case in dataset.cases}

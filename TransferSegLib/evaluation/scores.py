@@ -11,7 +11,6 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from TransferSegLib.errors import TransferSegError
-from TransferSegLib.evaluation.overlap import dice
 from TransferSegLib.evaluation.surface_distance import surface_agreement
 from TransferSegLib.structures import LabelSet
 
@@ -22,7 +21,7 @@ DEFAULT_TOLERANCE_MM = 3.0
 
 @dataclass(frozen=True)
 class Score:
-    """How well one structure was found in one case; only judged voxels count.
+    """How well one structure was found in one case; only the annotated region counts.
 
     ``dice`` 0 to 1. ``nsd`` (normalised surface Dice, 0 to 1) and ``hd95_mm`` (95 % Hausdorff distance) are nan where
     they were not measured; ``hd95_mm`` is infinite where the structure was missed, or claimed where there is none.
@@ -53,25 +52,33 @@ class Score:
         return Score(**numbers)
 
 
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Dice coefficient 2 |A and B| / (|A| + |B|) of two boolean arrays; nan when both are empty."""
+    total = int(np.count_nonzero(first)) + int(np.count_nonzero(second))
+    if total == 0:
+        return float("nan")
+    return 2.0 * int(np.count_nonzero(first & second)) / total
+
+
 def score_structure(
     found_zyx: np.ndarray,
     reference_zyx: np.ndarray,
     spacing_zyx_mm: tuple[float, float, float],
     tolerance_mm: float | None = None,
-    judged_zyx: np.ndarray | None = None,
+    region_zyx: np.ndarray | None = None,
 ) -> Score | None:
-    """Return the score of one structure (boolean arrays), None where it is neither there nor claimed.
+    """Return the score of one structure (boolean arrays) in a region (None: everywhere), None where it is in neither.
 
     Surfaces are compared only when a tolerance is given.
     """
-    found = found_zyx if judged_zyx is None else found_zyx & judged_zyx
-    reference = reference_zyx if judged_zyx is None else reference_zyx & judged_zyx
+    found = found_zyx if region_zyx is None else found_zyx & region_zyx
+    reference = reference_zyx if region_zyx is None else reference_zyx & region_zyx
     overlap = dice(found, reference)
     if math.isnan(overlap):
         return None
     nsd = hd95_mm = float("nan")
     if tolerance_mm is not None:
-        surfaces = surface_agreement(found_zyx, reference_zyx, spacing_zyx_mm, tolerance_mm, judged_zyx)
+        surfaces = surface_agreement(found_zyx, reference_zyx, spacing_zyx_mm, tolerance_mm, region_zyx)
         nsd, hd95_mm = surfaces.nsd, surfaces.hd95_mm
     voxel_ml = float(np.prod(spacing_zyx_mm)) / 1000.0
     return Score(overlap, nsd, hd95_mm, np.count_nonzero(found) * voxel_ml, np.count_nonzero(reference) * voxel_ml)
@@ -85,12 +92,12 @@ def score_case(
     annotated: Sequence[str],
     spacing_zyx_mm: tuple[float, float, float],
     tolerance_mm: float | None = None,
-    judged_zyx: np.ndarray | None = None,
+    region_zyx: np.ndarray | None = None,
 ) -> dict[str, Score]:
     """Return the score of every annotated structure that both label sets know, matched and named as in ``found_set``.
 
-    The arrays hold label values (integers, zyx) on one grid. Structures that are not annotated have no score whatever
-    was found of them; nor has one that is neither there nor claimed.
+    The arrays hold label values (integers, zyx) on one grid. Structures that are not annotated have no score, whatever
+    was found of them; nor has one that is in neither array.
     """
     found_boxes, reference_boxes = find_objects(found_zyx), find_objects(reference_zyx)
     scores = {}
@@ -101,9 +108,9 @@ def score_case(
         box = _joint_box(_box(found_boxes, mine.label), _box(reference_boxes, theirs.label))
         if box is None:
             continue
-        judged = None if judged_zyx is None else judged_zyx[box]
+        region = None if region_zyx is None else region_zyx[box]
         score = score_structure(
-            found_zyx[box] == mine.label, reference_zyx[box] == theirs.label, spacing_zyx_mm, tolerance_mm, judged
+            found_zyx[box] == mine.label, reference_zyx[box] == theirs.label, spacing_zyx_mm, tolerance_mm, region
         )
         if score is not None:
             scores[mine.name] = score

@@ -36,7 +36,7 @@ def surface_agreement(
     reference_zyx: np.ndarray,
     spacing_zyx_mm: tuple[float, float, float],
     tolerance_mm: float,
-    judged_zyx: np.ndarray | None = None,
+    region_zyx: np.ndarray | None = None,
 ) -> SurfaceAgreement:
     """Compare the surfaces of two boolean arrays (zyx) that lie on the same grid.
 
@@ -48,24 +48,24 @@ def surface_agreement(
     Hausdorff distance infinite there, too; some challenges put the image's diagonal in its place, which depends on how
     much was scanned around the structure.)
 
-    ``judged_zyx`` (None: all) limits the comparison: what lies elsewhere is neither structure nor surface, and where a
-    structure is cut by the limit there is no surface either. Near the limit a distance may come out too long, as the
-    closest point may lie beyond it. Structures that fill all that was judged have no surface: nan where both do, 0 and
+    ``region_zyx`` (None: everywhere) limits the comparison: what lies outside is neither structure nor surface, and
+    where its border cuts a structure there is no surface either. Near the border a distance may come out too long, as
+    the closest point may lie beyond it. Structures that fill the region have no surface: nan where both do, 0 and
     infinity where one does.
 
     Raises ValueError when shapes differ, or for a tolerance below 0 or a spacing not above 0.
     """
-    _check(found_zyx, reference_zyx, judged_zyx, spacing_zyx_mm, tolerance_mm)
+    _check(found_zyx, reference_zyx, region_zyx, spacing_zyx_mm, tolerance_mm)
     box = bounding_box(found_zyx | reference_zyx)
     if box is None:
         return SurfaceAgreement(float("nan"), float("nan"))
-    judged = None if judged_zyx is None else judged_zyx[box]
+    region = None if region_zyx is None else region_zyx[box]
     spacing = np.asarray(spacing_zyx_mm, np.float64)
-    found = _surface_mm(found_zyx[box], judged, spacing)
-    reference = _surface_mm(reference_zyx[box], judged, spacing)
+    found = _surface_mm(found_zyx[box], region, spacing)
+    reference = _surface_mm(reference_zyx[box], region, spacing)
     if len(found) == 0 and len(reference) == 0:
         differs = found_zyx[box] ^ reference_zyx[box]
-        if not (differs if judged is None else differs & judged).any():
+        if not (differs if region is None else differs & region).any():
             return SurfaceAgreement(float("nan"), float("nan"))
     if len(found) == 0 or len(reference) == 0:
         return SurfaceAgreement(0.0, float("inf"))
@@ -90,29 +90,29 @@ def bounding_box(mask_zyx: np.ndarray, margin: int = 1) -> tuple[slice, slice, s
     return slices[0], slices[1], slices[2]
 
 
-def _surface_mm(mask: np.ndarray, judged: np.ndarray | None, spacing_mm: np.ndarray) -> np.ndarray:
-    """Return the places (n x 3, zyx, mm) of the voxels that have a judged face neighbour outside the mask."""
-    if judged is None:
+def _surface_mm(mask: np.ndarray, region: np.ndarray | None, spacing_mm: np.ndarray) -> np.ndarray:
+    """Return the positions (n x 3, zyx, mm) of voxels with a face neighbour that is in the region, not in the mask."""
+    if region is None:
         inner = binary_erosion(mask)
     else:
-        mask = mask & judged
-        # A neighbour that nobody judged takes nothing away; one beyond the image's edge does.
-        inner = binary_erosion(mask | ~judged)
+        mask = mask & region
+        # A neighbour outside the region does not make a surface; one beyond the image's edge does.
+        inner = binary_erosion(mask | ~region)
     return np.argwhere(mask & ~inner) * spacing_mm
 
 
 def _check(
     found: np.ndarray,
     reference: np.ndarray,
-    judged: np.ndarray | None,
+    region: np.ndarray | None,
     spacing_mm: tuple[float, float, float],
     tolerance_mm: float,
 ) -> None:
     """Raise ValueError for arguments that cannot be compared."""
-    shapes = {array.shape for array in (found, reference, judged) if array is not None}
+    shapes = {array.shape for array in (found, reference, region) if array is not None}
     if len(shapes) != 1 or found.ndim != 3:
         raise ValueError(f"The arrays must be three-dimensional and of one shape, not {sorted(shapes)}.")
-    if any(array is not None and array.dtype != bool for array in (found, reference, judged)):
+    if any(array is not None and array.dtype != bool for array in (found, reference, region)):
         raise ValueError("The arrays must be boolean.")
     if not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
         raise ValueError(f"The tolerance must be a number of mm from 0 up, not {tolerance_mm}.")

@@ -318,7 +318,9 @@ class _Run:
         if not is_due or not self._validation or self._state["validated"] == trainer.step:
             return
         with trainer.averaged() as network:
-            scores = validate(network, self._validation, self._change.label_set, self._device.dtype, self._cancel)
+            label_set, rule = self._change.label_set, self._parent.description.single_part
+            single_part = [name for name in rule if label_set.find(name) is not None]
+            scores = validate(network, self._validation, label_set, self._device.dtype, self._cancel, single_part)
         mean = float(np.mean(list(scores.values()))) if scores else 0.0
         self._state["history"].append(
             {"stage": "full", "step": trainer.step, "validation_dice": scores, "mean": mean}

@@ -15,14 +15,14 @@ import numpy as np
 
 from TransferSegLib.finetuning.candidates import CandidateTrainer, Cases
 from TransferSegLib.finetuning.folds import Fold, divide, learned_structures
-from TransferSegLib.finetuning.held_out import CANONICAL_GRID, HeldOutScorer, affordable_grid
+from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
 from TransferSegLib.finetuning.plan import FineTuningPlan
 from TransferSegLib.finetuning.run_folder import RunFolder
 from TransferSegLib.finetuning.run_parts import PARENT, held_out_part, training_part
 from TransferSegLib.finetuning.whole_progress import WholeProgress
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.models.store import Model
-from TransferSegLib.progress import CancelToken, Progress
+from TransferSegLib.progress import CancelToken, Progress, Task
 
 
 class FoldComparisons:
@@ -44,7 +44,7 @@ class FoldComparisons:
         self._work, self._cases, self._folder, self._trainer = work, cases, folder, trainer
         self._whole, self._say, self._cancel, self._clock = whole, say, cancel, clock
         #: The grid that is compared on, in words.
-        self.grid = CANONICAL_GRID if work.patients < 2 else affordable_grid(cases.values())
+        self.grid = comparison_grid(work.patients, cases.values())
         tolerance_mm = work.request.tolerance_mm
         self._scorer = HeldOutScorer(work.parent, work.change, work.dataset, device, self.grid, tolerance_mm)
         #: Seconds that training a candidate took by strategy, of those that were trained in this process.
@@ -70,7 +70,7 @@ class FoldComparisons:
         for which.index, case in enumerate(self._cases.values()):
             if self._folder.read_array(_answer_file(which.index)) is None:
                 began = self._clock()
-                answer = self._scorer.parent_answer(case, case.id, report, self._cancel)
+                answer = self._scorer.predict_by_parent(case, case.id, Task("", report, self._cancel))
                 self._folder.write_json(_seconds_file(which.index), {"seconds": self._clock() - began})
                 self._folder.write_array(_answer_file(which.index), answer)
             seconds = (self._folder.read_json(_seconds_file(which.index)) or {}).get("seconds")
@@ -115,7 +115,8 @@ class FoldComparisons:
         began = self._clock()
         report = self._whole.begin(held_out_part(number, strategy), title, which.done)
         for which.index, (case_id, case) in enumerate(zip(fold.held_out, held_out, strict=True)):
-            found = self._scorer.compare(candidate, case, case_id, self._answer(case_id), report, self._cancel)
+            task = Task("Segmenting", report, self._cancel)
+            found = self._scorer.compare(candidate, case, case_id, self._answer(case_id), task)
             scores = {name: score for name, score in found.candidate.items() if name not in unlearned}
             comparisons.append(replace(found, candidate=scores).to_json())
             measured = [score.dice for score in scores.values() if np.isfinite(score.dice)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from TransferSegLib.evaluation.overlap import dice
+from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.predict import label_volume

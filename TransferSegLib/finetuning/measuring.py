@@ -16,7 +16,7 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.distillation import Distillation
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.head_init import init_at_random
-from TransferSegLib.finetuning.held_out import CANONICAL_GRID, OWN_GRID, HeldOutScorer
+from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
 from TransferSegLib.finetuning.label_change import adapted_state
 from TransferSegLib.finetuning.last_layers import input_side
 from TransferSegLib.finetuning.names import FINETUNE, SCRATCH
@@ -32,8 +32,6 @@ from TransferSegLib.training.trainer import Trainer
 
 #: What takes longer than this is done once; a prediction that is likely to is not made but calculated.
 _LONG_S = 4.0
-#: Scans of more voxels than these are compared on the model's grid (see ``held_out_scores``).
-_MOST_VOXELS = 4e7
 #: Bytes of weights that are written, read back and verified in a second; and what keeping a version takes beside.
 _BYTES_PER_S, _KEEPING_S = 4e7, 0.5
 
@@ -200,12 +198,11 @@ def _prediction(
     likely_s = patch_s * max(1.0, voxels / side**3)
     if likely_s > 3 * _LONG_S:
         return likely_s, 0.2 * likely_s
-    on_model_grid = work.patients < 2 or float(np.prod(prepared.grid.scan_size_zyx)) > _MOST_VOXELS
-    grid = CANONICAL_GRID if on_model_grid else OWN_GRID
+    grid = comparison_grid(work.patients, [prepared])
     scorer = HeldOutScorer(work.parent, work.change, work.dataset, device, grid, work.request.tolerance_mm)
-    predict_s, answer = timed.once(lambda: scorer.parent_answer(prepared, case, None, cancel))
+    predict_s, answer = timed.once(lambda: scorer.predict_by_parent(prepared, case, Task("", None, cancel)))
     score_s, _ = timed.once(
-        lambda: scorer.compared(
+        lambda: scorer.compare_predictions(
             answer.copy(), prepared, case, answer if scorer.parent_knows else None, Task("", None, cancel)
         )
     )

@@ -24,7 +24,7 @@ from TransferSegLib.images.label_resampling import LabelResampler
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.preprocess import PreprocessedScan, preprocess
 from TransferSegLib.images.read import read_scan
-from TransferSegLib.inference.devices import choose_device
+from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.memory import default_memory_gb
 from TransferSegLib.inference.postprocessing import keep_largest_part
 from TransferSegLib.inference.predict import Predictor
@@ -71,17 +71,18 @@ class Segmentation:
 class Segmenter:
     """A model on a device, loaded once for many scans."""
 
-    def __init__(self, model: Model, device: str = "auto", memory_gb: float | None = None) -> None:
-        """Load the network; ``device`` as in ``choose_device``, ``memory_gb`` for the whole process on a CPU.
+    def __init__(self, model: Model, device: str | Device = "auto", memory_gb: float | None = None) -> None:
+        """Load the network; ``device`` as in ``choose_device``, or one that was chosen already.
 
-        ``memory_gb`` None: 6, or half of the computer's memory where that is less.
+        ``memory_gb`` is for the whole process on a CPU; None: 6, or half of the computer's memory where that is less.
 
         Raises DeviceError when the device asked for is not there.
         """
         self.model = model
         self._memory_bytes = (default_memory_gb() if memory_gb is None else memory_gb) * 1e9
         self._network = model.network()
-        self._predictor = Predictor(self._network, choose_device(device))
+        device = choose_device(device) if isinstance(device, str) else device
+        self._predictor = Predictor(self._network, device)
 
     def segment(
         self,

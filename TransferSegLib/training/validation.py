@@ -1,4 +1,4 @@
-"""Validation on whole volumes: predict as a user would, compare on the canonical grid."""
+"""Validation on whole volumes: predict as a user would, compare on the model's grid."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from TransferSegLib.evaluation.overlap import dice
-from TransferSegLib.inference.predict import label_volume
+from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid, reference_on_model_grid
 from TransferSegLib.networks.unet_valid.unet import UNet3D
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.training.cases import PreparedCase
 
@@ -21,28 +20,19 @@ def validate(
     label_set: LabelSet,
     dtype: torch.dtype,
     cancel: CancelToken | None = None,
+    single_part: Sequence[str] = (),
 ) -> dict[str, float]:
     """Return the mean Dice per structure over the cases in which it is annotated; structures without one are left out.
 
-    Only judged voxels count. Raises Cancelled from the token, also within a case.
+    Only the annotated region counts. ``single_part`` names the structures of which the largest component is kept.
+    Raises Cancelled from the token, also within a case.
     """
     found: dict[str, list[float]] = {name: [] for name in label_set.names}
     for case in cases:
-        if cancel is not None:
-            cancel.check()
-        labels = label_volume(network, case.intensities.astype(np.float32), case.outside, dtype=dtype, cancel=cancel)
-        for name, value in case_dice(labels, case, label_set).items():
-            found[name].append(value)
+        task = Task("", None, cancel)
+        task.check()
+        labels = predict_on_model_grid(network, case, label_set, single_part, dtype=dtype, task=task)
+        reference = reference_on_model_grid(case, label_set)
+        for name, score in reference.scores(labels, reference.label_set).items():
+            found[name].append(score.dice)
     return {name: float(np.mean(values)) for name, values in found.items() if values}
-
-
-def case_dice(labels: np.ndarray, case: PreparedCase, label_set: LabelSet) -> dict[str, float]:
-    """Return the Dice of every annotated structure of a case that is there or claimed; labels are channels (zyx)."""
-    judged = np.ones(labels.shape, bool) if case.judged is None else case.judged
-    scores = {}
-    for channel, name in enumerate(label_set.names, start=1):
-        if case.annotated[channel]:
-            value = dice((labels == channel) & judged, (case.labels == channel) & judged)
-            if not np.isnan(value):
-                scores[name] = value
-    return scores

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from TransferSegLib.datasets.dataset import read_dataset
-from TransferSegLib.evaluation.overlap import dice
+from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features

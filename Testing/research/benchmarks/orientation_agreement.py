@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import read_dataset
-from TransferSegLib.evaluation.overlap import dice
+from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.locate import find_model

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 from TransferSegLib.datasets.dataset import Dataset, read_dataset
+from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid, reference_on_model_grid
 from TransferSegLib.evaluation.verdict import judge
 from TransferSegLib.inference.devices import Device, choose_device
-from TransferSegLib.inference.predict import label_volume
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.networks.unet_valid.unet import UNet3D
@@ -35,7 +35,6 @@ from TransferSegLib.training.cases import PreparedCase, prepare_cases
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 from TransferSegLib.training.patches import PatchSampler
 from TransferSegLib.training.trainer import Trainer
-from TransferSegLib.training.validation import case_dice
 
 Scores = dict[str, dict[str, float]]
 
@@ -122,9 +121,11 @@ def _scores(network: UNet3D, cases: list[PreparedCase], model: Model, device: De
     scores = {}
     with torch.inference_mode():
         for case in cases:
-            labels = label_volume(network, case.intensities.astype(np.float32), case.outside, dtype=device.dtype)
-            found = case_dice(labels, case, model.description.label_set)
-            scores[case.id] = {name: round(value, 5) for name, value in found.items()}
+            label_set, rule = model.description.label_set, model.description.single_part
+            labels = predict_on_model_grid(network, case, label_set, rule, dtype=device.dtype)
+            reference = reference_on_model_grid(case, label_set)
+            found = reference.scores(labels, reference.label_set)
+            scores[case.id] = {name: round(score.dice, 5) for name, score in found.items()}
     return scores
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from TransferSegLib.datasets.dataset import read_dataset
-from TransferSegLib.evaluation.cases import Summary, evaluate, summarise
+from TransferSegLib.evaluation.predict_and_score import Summary, evaluate, summarise
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.store import load_model, save_model

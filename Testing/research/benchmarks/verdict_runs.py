@@ -55,7 +55,8 @@ from scipy import ndimage
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.datasets.dataset import Case, Dataset, write_dataset
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM, score_case
+from TransferSegLib.evaluation.predict_and_score import score_label_maps
+from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.evaluation.verdict import Answer, Training, Verdict, VerdictRule, judge
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.finetune import finetune
@@ -433,19 +434,11 @@ def scores_of(model: Model, tests: Sequence[Case], label_set: LabelSet, kind: st
     segmenter = Segmenter(model, "cpu")
     scores: Scores = {}
     for case in tests:
-        found = sitk.GetArrayFromImage(segmenter.segment(read_scan(case.image)).label_map)
+        found = segmenter.segment(read_scan(case.image)).label_map
         labels = read_label_map(case.labels)
         labels = wider(labels) if kind == "wide" else labels
-        x, y, z = labels.GetSpacing()
-        by_structure = score_case(
-            found,
-            model.description.label_set,
-            sitk.GetArrayFromImage(labels),
-            label_set,
-            case.annotated,
-            (z, y, x),
-            DEFAULT_TOLERANCE_MM,
-        )
+        names = model.description.label_set
+        by_structure = score_label_maps(found, names, labels, label_set, case, DEFAULT_TOLERANCE_MM)
         scores[case.id] = {name: [round(one.dice, 4), round(one.nsd, 4)] for name, one in by_structure.items()}
     return scores
 

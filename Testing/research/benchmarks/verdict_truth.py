@@ -49,7 +49,7 @@ from scipy import ndimage
 from Testing.research.study.case_selection import SelectionRule, only_structures, select_cases, training_set
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
-from TransferSegLib.evaluation.cases import dice_by_structure
+from TransferSegLib.evaluation.predict_and_score import score_label_maps
 from TransferSegLib.evaluation.statistics import bootstrap_interval, differences_by_patient, pair_scores
 from TransferSegLib.evaluation.verdict import Answer, VerdictRule
 from TransferSegLib.finetuning import candidates
@@ -208,8 +208,8 @@ def dice_on(model: Model, tests: Dataset, change: Callable[[sitk.Image], sitk.Im
         found = segmenter.segment(read_scan(case.image)).label_map
         reference = drawn_labels(case, tests.label_set)
         reference = reference if change is None else change(reference)
-        dice = dice_by_structure(found, model.description.label_set, reference, tests.label_set, case)
-        scores[case.id] = {name: round(value, 5) for name, value in dice.items() if np.isfinite(value)}
+        dice = score_label_maps(found, model.description.label_set, reference, tests.label_set, case)
+        scores[case.id] = {name: round(score.dice, 5) for name, score in dice.items() if np.isfinite(score.dice)}
     return scores
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from TransferSegLib.cli import main as command
 from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
-from TransferSegLib.evaluation.cases import dice_by_structure
+from TransferSegLib.evaluation.predict_and_score import score_label_maps
 from TransferSegLib.images.read import read_label_map
 from TransferSegLib.models.locate import DEFAULT_MODEL, find_model
 from TransferSegLib.models.store import load_description
@@ -115,7 +115,8 @@ class Walk:
             label_set = load_description(path).label_set
             reference = read_label_map(case.labels)
             found = read_label_map(output)
-            columns.append(dice_by_structure(found, label_set, reference, self._dataset.label_set, case))
+            scores = score_label_maps(found, label_set, reference, self._dataset.label_set, case)
+            columns.append({name: score.dice for name, score in scores.items()})
         before, after = columns
         for name in after:
             was = f"{before[name]:.3f}" if name in before else "not known"

@@ -1,6 +1,6 @@
 """The child process of one run: adapt a base to a task's training cases, then segment and measure its test cases.
 
-Test cases are measured on their scans' own grid, as a user would have them.
+Test cases are measured on their scans' own grid, as a user gets them.
 """
 
 from __future__ import annotations
@@ -8,17 +8,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from Testing.research.study.worker import ProgressFile, worker_main
 
 if TYPE_CHECKING:
-    from TransferSegLib.datasets.dataset import Dataset
-    from TransferSegLib.evaluation.scores import Score
-    from TransferSegLib.inference.devices import Device
-    from TransferSegLib.networks.unet_valid.unet import UNet3D
-    from TransferSegLib.structures import LabelSet
     from TransferSegLib.training.cases import PreparedCase
 
 OWN_GRID = "own"
@@ -32,12 +28,13 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     from Testing.research.study.prepared_files import prepared_case
     from Testing.research.study.results import to_triple
     from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.evaluation.predict_and_score import evaluate
     from TransferSegLib.finetuning.adapt import adapt
     from TransferSegLib.finetuning.configuration import FineTuningConfiguration
     from TransferSegLib.finetuning.label_change import plan_label_change
     from TransferSegLib.inference.devices import choose_device
-    from TransferSegLib.models.store import load_model
-    from TransferSegLib.networks.unet_valid.unet import UNet3D
+    from TransferSegLib.inference.segment import Segmenter
+    from TransferSegLib.models.store import Model, load_model
     from TransferSegLib.structures import structure_key
 
     configuration = FineTuningConfiguration.from_json(request["configuration"])
@@ -62,12 +59,18 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
     del training
     started = time.monotonic()
-    network = UNet3D(adapted.network.classes, adapted.network.width)
-    network.load_state_dict(adapted.state_dict)
-    scores = {
-        id: score_on_own_grid(network.eval(), prepared(id), change.label_set, dataset, device, request["tolerance_mm"])
-        for id in request["test"]
-    }
+    # The committed results of the study were made with neither the annotated region nor the largest-component rule.
+    description = replace(
+        parent.description,
+        label_set=change.label_set,
+        spacing_mm=spacing_mm,
+        intensity=rule,
+        network=adapted.network,
+        single_part=tuple(n for n in parent.description.single_part if change.label_set.find(n) is not None),
+        fit=None,
+    )
+    segmenter = Segmenter(Model(description, adapted.state_dict, parent.path), device)
+    scores = evaluate(segmenter, dataset.select(request["test"]), request["tolerance_mm"])
     return {
         "scores": {
             id: {name: to_triple(score) for name, score in by_structure.items()} for id, by_structure in scores.items()
@@ -83,46 +86,6 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         "starts": [vars(start) for start in adapted.starts],
         "last_loss": _last_loss(adapted.history),
     }
-
-
-def score_on_own_grid(
-    network: UNet3D,
-    prepared: PreparedCase,
-    label_set: LabelSet,
-    dataset: Dataset,
-    device: Device,
-    tolerance_mm: float,
-) -> dict[str, Score]:
-    """Segment a prepared case and return its scores by structure, against its label map as it lies in the dataset.
-
-    The network's channels are those of ``label_set``. Raises ScanError when the label map cannot be read.
-    """
-    import numpy as np
-    import SimpleITK as sitk
-
-    from TransferSegLib.evaluation.scores import score_case
-    from TransferSegLib.images.label_resampling import LabelResampler
-    from TransferSegLib.images.read import read_label_map_on, read_scan
-    from TransferSegLib.inference.predict import Predictor
-
-    numbered = label_set.with_labels_numbered()
-    prediction = Predictor(network, device).predict(prepared.intensities.astype(np.float32), prepared.outside)
-    decoder = LabelResampler(prepared.grid, numbered.label_values, prediction.background_channel)
-    for part in prediction:
-        decoder.write(part, part.tile.start_zyx)
-        del part  # before the next tile is computed
-    case = dataset.case(prepared.id)
-    reference = read_label_map_on(read_scan(case.image), case.labels)
-    x, y, z = reference.GetSpacing()
-    return score_case(
-        decoder.labels_zyx,
-        numbered,
-        sitk.GetArrayFromImage(reference),
-        dataset.label_set,
-        case.annotated,
-        (z, y, x),
-        tolerance_mm,
-    )
 
 
 def _last_loss(history: Sequence[dict[str, Any]]) -> float | None:
