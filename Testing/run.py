@@ -24,7 +24,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Pinned, because without a pin pip takes the newest torch and with it gigabytes of CUDA libraries.
-RUNTIME = ["torch==2.13.0", "SimpleITK==2.5.7", "numpy==2.4.6", "scipy>=1.13,<2", "requests>=2.28,<3", "tqdm>=4.60,<5"]
+RUNTIME = [
+    "torch==2.13.0",
+    "SimpleITK==2.5.7",
+    "numpy==2.4.6",
+    "scipy>=1.13,<2",
+    "requests>=2.28,<3",
+    "tqdm>=4.60,<5",
+    "Pillow>=10.1,<14",
+]
 TESTS = [
     "pytest==9.2.0",
     "pytest-timeout==2.4.0",
@@ -106,7 +114,7 @@ def environment(packages: list[str], name: str) -> str:
     wanted = hashlib.sha256("\n".join([sys.version, *packages]).encode()).hexdigest()
     stamp = folder / "installed"
     if not (python.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == wanted):
-        print(f"Setting up {folder} ...", flush=True)
+        print(f"Setting up {folder} ...", file=sys.stderr, flush=True)
         venv.create(folder, with_pip=True, clear=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.check_call([*pip, *packages])

@@ -13,12 +13,13 @@ import SimpleITK as sitk
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.isolated_reading import first_line
-from TransferSegLib.pictures.lettering import Lettering, draw_text, text_width
+from TransferSegLib.pictures.text import draw_text, text_width
 
 Color = tuple[int, int, int]
 
-#: Width of the dark rim around text on a picture, in parts of the height of its capitals.
-_RIM = 0.3
+#: Width of the dark rim around text on a picture, and what bold letters are wider, in parts of the capitals' height.
+_RIM, _BOLD = 0.15, 0.06
+_RIM_OPACITY = 0.7
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,13 @@ class Canvas:
         read on a picture.
         """
         shift = {"left": 0.0, "center": 0.5, "right": 1.0}[align] * text_width(text, height_px)
-        column = int(np.floor(x - shift))
-        start = x - shift - column
-        row = round(baseline)
-        thicker = 0.06 * height_px if bold else 0.0
+        row, column = round(baseline), round(x - shift)
         if rim:
-            wide = draw_text(text, height_px, start=start, thicker_px=thicker + _RIM * height_px)
-            self._ink(row, column, Lettering(0.7 * wide.ink, wide.origin_row, wide.origin_column), (0, 0, 0))
-        self._ink(row, column, draw_text(text, height_px, start=start, thicker_px=thicker), color)
-
-    def _ink(self, row: int, column: int, lettering: Lettering, color: Color) -> None:
-        """Put drawn text on the canvas with its origin at a pixel."""
-        self.blend(row - lettering.origin_row, column - lettering.origin_column, lettering.ink, color)
+            wide = draw_text(text, height_px, max(1, round(_RIM * height_px)))
+            self.blend(row - wide.origin_row, column - wide.origin_column, _RIM_OPACITY * wide.ink, (0, 0, 0))
+        drawn = draw_text(text, height_px)
+        for right in (0, max(1, round(_BOLD * height_px))) if bold else (0,):
+            self.blend(row - drawn.origin_row, column + right - drawn.origin_column, drawn.ink, color)
 
 
 def check_png_path(path: Path) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from TransferSegLib.pictures.drawing import Canvas, Color
 from TransferSegLib.pictures.layout import ABSENT, QUIET, TEXT, Sizes
-from TransferSegLib.pictures.lettering import shortened, text_width, wrapped
 from TransferSegLib.pictures.slices import StructureExtents
+from TransferSegLib.pictures.text import shortened, text_width, wrapped
 from TransferSegLib.structures import LabelSet, Structure
 
 #: The strongest of a colour's channels is brought up to this.

@@ -14,7 +14,6 @@ from TransferSegLib.images.geometry_checks import same_geometry
 from TransferSegLib.pictures.drawing import Canvas, check_png_path, write_png
 from TransferSegLib.pictures.layout import BACKGROUND, BLACK, LETTERS, QUIET, TEXT, WHITE, Place, Sizes, panel_places
 from TransferSegLib.pictures.legend import draw_legend, lay_out_legend, luminous
-from TransferSegLib.pictures.lettering import shortened, text_width
 from TransferSegLib.pictures.rendering import render_channels, render_intensities, widened
 from TransferSegLib.pictures.slices import (
     PLANES,
@@ -27,6 +26,7 @@ from TransferSegLib.pictures.slices import (
     interesting_part,
     is_ct,
 )
+from TransferSegLib.pictures.text import shortened, text_width
 from TransferSegLib.structures import LabelSet
 
 _NARROWEST, _WIDEST = 480, 6000
