@@ -78,65 +78,6 @@ class CancelToken:
             raise Cancelled("Stopped on request.")
 
 
-class Stage:
-    """Counts the steps of one stage and reports each with an estimate of the remaining time.
-
-    >>> stage = Stage("tiles", 3, callback, cancel)
-    >>> for tile in tiles:
-    ...     stage.check()
-    ...     work(tile)
-    ...     stage.step()
-    """
-
-    def __init__(
-        self,
-        name: str,
-        steps: int,
-        callback: ProgressCallback | None = None,
-        cancel: CancelToken | None = None,
-        done: int = 0,
-    ) -> None:
-        """Begin a stage of so many steps, of which ``done`` were made earlier (a resumed job)."""
-        self.name = name
-        self.steps = max(1, steps)
-        self.done = done
-        self._done_at_start = done
-        self._callback = callback
-        self._cancel = cancel
-        self._started = time.monotonic()
-
-    def check(self) -> None:
-        """Raise Cancelled when stopping was asked for."""
-        if self._cancel is not None:
-            self._cancel.check()
-
-    def step(self, message: str = "", count: int = 1, loss: float | None = None, dice: float | None = None) -> None:
-        """Report that ``count`` more steps are done, with the training's loss and Dice as in ``Progress``."""
-        self.done = min(self.steps, self.done + count)
-        if self._callback is not None:
-            fraction, left = self.done / self.steps, self.seconds_left()
-            self._callback(Progress(self.name, fraction, message, left, self.done, self.steps, loss, dice))
-
-    def within(self, message: str = "") -> Task:
-        """Return a task for the next step, whose reports are about the whole stage; ``step`` ends it."""
-        done = self.done
-
-        def report(inner: Progress) -> None:
-            fraction = (done + inner.fraction) / self.steps
-            left = self.seconds_left()
-            if self._callback is not None:
-                self._callback(Progress(self.name, fraction, message, left, done, self.steps))
-
-        return Task(self.name, None if self._callback is None else report, self._cancel)
-
-    def seconds_left(self) -> float | None:
-        """Return the remaining seconds at the average pace so far, None before the first step."""
-        made = self.done - self._done_at_start
-        if made <= 0:
-            return None
-        return (time.monotonic() - self._started) / made * (self.steps - self.done)
-
-
 class Task:
     """Progress and cancelling of some work in one object, which nests by weight.
 
@@ -163,7 +104,7 @@ class Task:
 
         ``name`` is for people and ``key`` for programs, see ``Progress``.
         """
-        self._whole = _Whole(progress, cancel)
+        self._whole = _Whole(name, progress, cancel)
         self._start, self._length = 0.0, 1.0
         self._name, self._key = name, key
         self._parts: Parts | None = None
@@ -294,9 +235,9 @@ class Task:
         self._report(1.0, message, always=True, dice=dice)
         self.check()
 
-    def ended(self) -> None:
+    def ended(self, message: str | None = None) -> None:
         """Report that this task is done, where nothing is left to stop: this does not look."""
-        self._report(1.0, None, always=True)
+        self._report(1.0, message, always=True)
 
     def waited(self, seconds: float, expected_s: float, *, look: bool = True) -> None:
         """Report that so many of roughly ``expected_s`` seconds have passed: ever closer to an end nobody knows."""
@@ -434,12 +375,12 @@ class _Counter:
 class _Whole:
     """What all parts of a task share: who gets the reports, when the last was made, how far it is, at what pace."""
 
-    def __init__(self, callback: ProgressCallback | None, cancel: CancelToken | None) -> None:
+    def __init__(self, name: str, callback: ProgressCallback | None, cancel: CancelToken | None) -> None:
         self.cancel, self.callback = cancel, callback
         #: The last line for a person, and the name of the task that it is about.
         self.said = ("", "")
         self.highest = 0.0
-        self._reported_name = ""
+        self._reported_name = name
         self._started = self._reported_at = time.monotonic()
         #: When (seconds since the start) how much was done; the first is where the work began.
         self._first = (0.0, 0.0)

@@ -17,7 +17,7 @@ from TransferSegLib.finetuning.distillation import Distillation
 from TransferSegLib.finetuning.label_change import plan_label_change, unchanged
 from TransferSegLib.finetuning.stages import Budget, StageClock, distillation_loss
 from TransferSegLib.networks.unet_valid.unet import UNet3D
-from TransferSegLib.progress import CancelToken, Progress
+from TransferSegLib.progress import CancelToken, Progress, Task
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 from TransferSegLib.training.trainer import Batch
 
@@ -61,7 +61,7 @@ def test_stopped_and_resumed_is_as_good_as_never_stopped(world: Any, tmp_path: P
             write_checkpoint(file, state)
 
         with pytest.raises(Cancelled):
-            adapt(parent, cases, change, knobs, device=world.float32, progress=watch, cancel=token, save=save)
+            adapt(parent, cases, change, knobs, device=world.float32, task=Task("", watch, token), save=save)
         saved = read_checkpoint(file)
         resumed = adapt(parent, cases, change, knobs, device=world.float32, resume=saved)
         assert all(torch.equal(value, resumed.state_dict[name]) for name, value in whole.state_dict.items())

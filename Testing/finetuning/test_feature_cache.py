@@ -17,7 +17,7 @@ from TransferSegLib.finetuning.label_change import plan_label_change
 from TransferSegLib.finetuning.names import CUTS
 from TransferSegLib.finetuning.stages import LastLayersTrainer
 from TransferSegLib.networks.unet_valid.geometry import MARGIN
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.training.losses import marginal_loss
 
 
@@ -108,7 +108,6 @@ def test_cancel_leaves_nothing_on_the_disk(world: Any, tmp_path: Path) -> None:
             knobs,
             world.float32,
             folder=tmp_path,
-            progress=lambda report: token.cancel(),
-            cancel=token,
+            task=Task("", lambda report: token.cancel(), token),
         )
     assert list(tmp_path.iterdir()) == []

@@ -88,12 +88,14 @@ def test_the_parts_look_within_themselves(world: Any, tmp_path: Path) -> None:
     parent = world.make_parent(structures, width=1)
     network, case, change = parent.network(), world.ball_case(), plan_label_change(structures, structures)
     token = Impatient()
-    cache_features(network, [case], change, world.quick, world.float32, patches_per_case=1, cancel=token).close()
+    cache_features(
+        network, [case], change, world.quick, world.float32, patches_per_case=1, task=Task("", None, token)
+    ).close()
     assert token.looks > 5, "one patch, between the layers"
     token = Impatient()
-    measure_forgetting(network, network, [case], change, world.float32, cancel=token)
+    measure_forgetting(network, network, [case], change, world.float32, Task("", None, token))
     with pytest.raises(Cancelled):
-        measure_forgetting(network, network, [case], change, world.float32, cancel=Impatient(token.looks // 2))
+        measure_forgetting(network, network, [case], change, world.float32, Task("", None, Impatient(token.looks // 2)))
     assert token.looks > 10, "two predictions"
 
 

@@ -115,7 +115,7 @@ def test_a_volume_of_air_needs_no_tile(network):
 
 def test_progress_counts_tiles_and_names_the_device(network, volume):
     reports = []
-    label_volume(network, volume, -1.0, tile=108, progress=reports.append)
+    label_volume(network, volume, -1.0, tile=108, task=Task("", reports.append))
     fractions = [report.fraction for report in reports]
     assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1)
     for tile in range(1, 13):
@@ -133,7 +133,7 @@ def test_cancelled_between_two_tiles(network, volume):
             token.cancel()
 
     with pytest.raises(Cancelled):
-        label_volume(network, volume, -1.0, tile=108, progress=after_the_second, cancel=token)
+        label_volume(network, volume, -1.0, tile=108, task=Task("", after_the_second, token))
     assert len(reports) == 2
 
 
@@ -170,7 +170,7 @@ def test_out_of_memory_makes_smaller_tiles(network, volume, reference, failing):
 
     failing(too_large)
     reports = []
-    labels = label_volume(network, volume, -1.0, progress=reports.append)
+    labels = label_volume(network, volume, -1.0, task=Task("", reports.append))
     assert np.mean(labels == reference.argmax(axis=0)) > 0.9999
     assert "Not enough memory on CPU: going on with smaller tiles" in [report.message for report in reports]
     assert reports[-1].fraction == 1
@@ -243,7 +243,7 @@ def test_other_errors_pass_through(network, volume, failing):
 def test_half_precision_that_overflows_goes_on_in_float32(network, volume, reference, failing):
     failing(lambda runner, scan: float("inf") if runner.dtype == torch.bfloat16 else None)
     reports = []
-    labels = label_volume(network, volume, -1.0, dtype=torch.bfloat16, progress=reports.append)
+    labels = label_volume(network, volume, -1.0, dtype=torch.bfloat16, task=Task("", reports.append))
     assert np.mean(labels == reference.argmax(axis=0)) > 0.9999
     messages = list(dict.fromkeys(report.message for report in reports))
     assert messages == [

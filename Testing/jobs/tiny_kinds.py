@@ -14,21 +14,23 @@ from TransferSegLib.errors import ScanError
 from TransferSegLib.jobs.files import read_json, write_json
 from TransferSegLib.jobs.kinds import Kind, PartlyDone
 from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 
 
 def count(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
     """Count to ``steps``, ``pause_s`` apart, with a checkpoint after each; the result says where it began."""
     checkpoint = folder / "checkpoint.json"
     begun = read_json(checkpoint)["step"] if checkpoint.exists() else 0
-    stage = Stage("counting", request.parameters["steps"], progress, cancel, done=begun)
+    done, steps = begun, request.parameters["steps"]
+    task = Task("counting", progress, cancel, "counting").counting(steps, begun)
     print("counting from", begun)
-    while stage.done < stage.steps:
-        stage.check()
+    while done < steps:
+        task.check()
         time.sleep(request.parameters.get("pause_s", 0.0))
-        write_json(checkpoint, {"step": stage.done + 1})
-        stage.step("", loss=1 / (1 + stage.done), dice=0.5)
-    return {"from": begun, "to": stage.done}
+        done += 1
+        write_json(checkpoint, {"step": done})
+        task.step(loss=1 / done, dice=0.5)
+    return {"from": begun, "to": done}
 
 
 def wait_for_file(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map
-from TransferSegLib.progress import Stage, Task
+from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure
 
 #: Also a folder's name, on every system.
@@ -89,20 +89,20 @@ class CorrectedCase:
         """Return the patient's id where it decides the group, else ''."""
         return "" if self.group else self.patient or patient_id_of(self.image, self.series)
 
-    def read(self, stage: Stage, known: LabelSet | None) -> Submission:
-        """Read and check all files, in two steps of a stage; ``known`` are the structures of the project.
+    def read(self, task: Task, known: LabelSet | None) -> Submission:
+        """Read and check all files; ``known`` are the structures of the project.
 
         Raises ScanError for files that cannot be read, DatasetError for what does not fit.
         """
         if self.case_id is not None:
             check_case_id(self.case_id)
-        reading, hashing = stage.within().split(2, 1)
+        reading_image, reading_labels = task.split(1, 1)
+        reading, hashing = reading_image.split(2, 1)
         scan = read_image(self.image, self.series, reading)
         image_hash = hash_volume(scan, hashing)
-        stage.step("read the image")
-        stage.check()
+        reading_image.done("read the image")
         first = self.overlap_priority
-        reading, reading_predicted = stage.within().split(1, 1)
+        reading, reading_predicted = reading_labels.split(1, 1)
         labels = reading.wait(
             lambda: read_named_labels(self.label_map, "the label map", scan, self.structures, known, first)
         )
@@ -117,8 +117,7 @@ class CorrectedCase:
             )
         judged = read_judged(self.judged, scan)
         reviewed = reviewed_structures(self.reviewed, labels.label_set, known)
-        stage.step("read the label map")
-        stage.check()
+        reading_labels.done("read the label map")
         return Submission(self, scan, image_hash, labels, predicted, judged, reviewed)
 
 

@@ -10,7 +10,7 @@ from TransferSegLib.datasets.validate import Problem, check_dataset
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.images.read import read_label_map, read_scan, same_geometry
 from TransferSegLib.own_files import others_can_read
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 _OPEN_TO_OTHERS = "other users of this computer can read the project; where they are not meant to:"
 
@@ -37,11 +37,9 @@ def check_project(
         Problem("", f"{folder.relative_to(state.folder)} belongs to no revision: it was left alone", "warning")
         for folder in unnamed_folders(state.folder, named)
     ]
-    stage = Stage("Checking revisions", len(state.every_revision), progress, cancel)
-    for revision in state.every_revision:
-        stage.check()
-        problems += _check_revision(revision, state, stage.within(revision.case.id))
-        stage.step(revision.case.id)
+    task = Task("Checking revisions", progress, cancel)
+    for revision, part in task.each(state.every_revision, lambda revision: revision.case.id):
+        problems += _check_revision(revision, state, part)
     broken = {problem.case for problem in problems if problem.severity == "error"}
     if state.current:
         found = check_dataset(state.to_dataset(), progress, cancel)

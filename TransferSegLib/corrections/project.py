@@ -36,7 +36,7 @@ from TransferSegLib.datasets.dataset import FILE_NAME, Dataset, dataset_text
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.own_files import make_private_folder
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 #: Seconds to wait for the lock when only leftovers are to be cleared: the next change does it too.
 _TIDY_TIMEOUT_S = 5.0
@@ -115,28 +115,26 @@ class Project:
         Raises ScanError for files that cannot be read, DatasetError for what does not fit or cannot be saved, and
         Cancelled.
         """
-        stage = Stage("Adding a case", 4, progress, cancel)
+        reading, copying, placing = Task("Adding a case", progress, cancel).split(2, 1, 1)
         known = self._read()
         if known is None:
             self._check_place()
-        submission = case.read(stage, None if known is None else known.label_set)
+        submission = case.read(reading, None if known is None else known.label_set)
         lines, modality = self._modality(known, submission)
         patient_id = case.patient_id()
         group = self._pseudonym(patient_id) if patient_id else case.group
         try:
             with self._saving(), incoming_folder(self._made(), self.timeout_s, cancel) as incoming:
                 if known is None or not any(one.image_hash == submission.image_hash for one in known.every_revision):
-                    incoming.write_image(submission.scan, submission.image_hash, stage.within())
-                stage.step("copied the image")
-                stage.check()
+                    incoming.write_image(submission.scan, submission.image_hash, copying)
+                copying.done("copied the image")
                 with self.changing(cancel) as change:
                     state = change.new_or_known if known is None else change.state
-                    placing = stage.within()
                     added, state = place_case(state, self.folder, submission, group, incoming, modality, placing)
                     change.save(state)
         finally:
             self.tidy()
-        stage.step(added.revision.case.id)
+        placing.ended(added.revision.case.id)
         return replace(added, notes=(*lines, *added.notes))
 
     @staticmethod

@@ -23,7 +23,7 @@ from TransferSegLib.corrections.project_files import LABELS, PREDICTION, Incomin
 from TransferSegLib.corrections.revisions import ProjectState, RetiredStructure, Revision, now_utc
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.images.read import read_label_map
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.structures import LabelSet, Structure, structure_key
 
 
@@ -103,16 +103,14 @@ def merge_structures(
     """
     state = project.state()
     plan = _plan_merge(state, names, into)
-    stage = Stage("Merging structures", len(state.current), progress, cancel)
+    task = Task("Merging structures", progress, cancel)
     try:
         with ExitStack() as stack:
             prepared = []
-            for revision in state.current:
-                stage.check()
+            for revision, part in task.each(state.current, lambda revision: revision.case.id):
                 incoming = stack.enter_context(incoming_folder(project.folder, project.timeout_s, cancel))
-                written = _write_merged(revision, plan, incoming, stage.within(revision.case.id))
+                written = _write_merged(revision, plan, incoming, part)
                 prepared.append((revision, incoming, written))
-                stage.step(revision.case.id)
             with project.changing(cancel) as change:
                 if change.state != state:
                     raise DatasetError(f"The project in {project.folder} was changed meanwhile. Merge again.")

@@ -28,7 +28,7 @@ from TransferSegLib.images.formats.slicer_segmentation import has_layers
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map
 from TransferSegLib.own_files import refuse_links
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.structures import LabelSet
 
 _PROBLEMS_SHOWN = 20
@@ -106,21 +106,19 @@ def dataset_from_folders(
     numberings = _numberings(pairing.pairs, named_segments, label_set, source, copy)
     groups = _groups(pairing.pairs, source.group_pattern)
     annotated = _annotated(source, pairing.pairs, label_set, numberings, notes, progress, cancel)
-    stage = Stage("Copying", len(pairing.pairs), progress if copy else None, cancel)
+    task = Task("Copying", progress if copy else None, cancel)
     cases = []
     if copy:
         refuse_links(output, output / "images", output / "labels", error_type=DatasetError)
-    for pair in pairing.pairs:
-        stage.check()
+    for pair, part in task.each(pairing.pairs, lambda pair: pair.id):
         image, labels = pair.image, pair.labels
         if copy:
-            of_image, of_labels = stage.within(pair.id).split(3, 1)
+            of_image, of_labels = part.split(3, 1)
             image = copy_image(pair.image, output / "images", pair.id, replace, notes, of_image)
             numbering, first = numberings.get(pair.labels), source.overlap_priority
             labels = copy_label_map(
                 pair.labels, output / "labels", pair.id, numbering, label_set, replace, first, of_labels
             )
-            stage.step(pair.id)
         cases.append(Case(pair.id, image, labels, annotated[pair.id], group=groups[pair.id]))
     dataset = Dataset(
         folder=output,
@@ -269,13 +267,12 @@ def _present(
     cancel: CancelToken | None,
 ) -> dict[str, tuple[str, ...]]:
     """Return the structures with voxels by case id; raises DatasetError for unreadable files and nameless values."""
-    stage = Stage("Reading label maps", len(pairs), progress, cancel)
+    task = Task("Reading label maps", progress, cancel)
     present: dict[str, tuple[str, ...]] = {}
     problems = []
-    for pair in pairs:
-        stage.check()
+    for pair, part in task.each(pairs, lambda pair: pair.id):
         try:
-            reading, looking = stage.within(pair.id).split(3, 1)
+            reading, looking = part.split(3, 1)
             label_map = read_label_map(pair.labels, first=source.overlap_priority, task=reading)
             notes += notices_of(label_map)
             values = looking.wait(partial(_values, label_map))
@@ -287,7 +284,6 @@ def _present(
             present[pair.id] = tuple(structure.name for structure in label_set if structure.label in labels)
         except ScanError as error:
             problems.append(str(error))
-        stage.step(pair.id)
     _raise_all("Some label maps cannot be used:", problems)
     return present
 

@@ -21,7 +21,7 @@ from TransferSegLib.errors import ScanError
 from TransferSegLib.images.lattice import to_scan_lattice
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map, read_scan
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.structures import LabelSet, swap_side
 
 Severity = Literal["error", "warning"]
@@ -44,16 +44,14 @@ def check_dataset(
     Raises only Cancelled. ``docs/dataset-format.md`` lists what is an error and what a warning.
     """
     problems = _check_listing(dataset)
-    stage = Stage("Checking cases", len(dataset), progress, cancel)
+    task = Task("Checking cases", progress, cancel)
     first_with: dict[str, Case] = {}
-    for case in dataset.cases:
-        stage.check()
-        found, digest = _check_case(case, dataset.label_set, dataset.retired_labels, stage.within(case.id))
+    for case, part in task.each(dataset.cases, lambda case: case.id):
+        found, digest = _check_case(case, dataset.label_set, dataset.retired_labels, part)
         problems += found
         twin = first_with.setdefault(digest, case) if digest else case
         if twin.group != case.group and twin.image != case.image:
             problems.append(_warning(case, f"its image is voxel for voxel that of case {twin.id}, of another group"))
-        stage.step(case.id)
     return problems
 
 

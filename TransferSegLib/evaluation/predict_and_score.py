@@ -106,15 +106,7 @@ def predict_on_model_grid(
     """
     predicting, keeping = (task or Task()).split(20, 1)
     scan = prepared.intensities.astype(np.float32)
-    found = label_volume(
-        network,
-        scan,
-        prepared.outside,
-        device=device,
-        dtype=dtype,
-        progress=predicting.progress,
-        cancel=predicting.cancel,
-    )
+    found = label_volume(network, scan, prepared.outside, device=device, dtype=dtype, task=predicting)
     keep_largest_part(found, [label_set.channel(name) for name in single_part if label_set.find(name)], keeping)
     return found
 

@@ -30,7 +30,7 @@ from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.models.description import NetworkDescription
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import Task
 from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.patches import PatchSampler
 from TransferSegLib.training.trainer import StepReport, Trainer
@@ -71,8 +71,7 @@ def adapt(
     validation: Sequence[PreparedCase] = (),
     device: Device | None = None,
     cache: FeatureCache | None = None,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
+    task: Task | None = None,
     save: SaveState | None = None,
     resume: dict[str, Any] | None = None,
     clock: Clock = time.monotonic,
@@ -93,7 +92,7 @@ def adapt(
         raise TrainingError(f"The change of structures was planned for another model than '{parent.description.name}'.")
     if device is None:
         device = choose_device("auto", None if resume is None else getattr(torch, str(resume.get("precision"))))
-    run = _Run(parent, training, change, configuration, validation, device, cache, progress, cancel, save, clock)
+    run = _Run(parent, training, change, configuration, validation, device, cache, task or Task(), save, clock)
     if resume is not None:
         run.restore(resume)
     return run.adapt()
@@ -111,16 +110,17 @@ class _Run:
         validation: Sequence[PreparedCase],
         device: Device,
         cache: FeatureCache | None,
-        progress: ProgressCallback | None,
-        cancel: CancelToken | None,
+        task: Task,
         save: SaveState | None,
         clock: Clock,
     ) -> None:
         """Set up a run that has not begun."""
         self._parent, self._training, self._change = parent, list(training), change
         self._configuration, self._validation, self._device = configuration, list(validation), device
-        self._lent_cache, self._progress, self._cancel, self._save = cache, progress, cancel, save
+        self._lent_cache, self._save, self._cancel = cache, save, task.cancel
         self._clock = clock
+        #: Of features and last layers, of all layers, and of looking for what was forgotten.
+        self._tasks = task.split(0.3 if configuration.has_tail_stage else 0.0, 0.68, 0.02)
         self._budget = Budget(configuration.minutes, clock)
         self._holding: Distillation | None = None
         # Random weights are taught by the labels only: to hold what a parent knew is a transfer from it.
@@ -232,8 +232,7 @@ class _Run:
             self._device,
             patches_per_case=resumed,
             enough=None if resumed else lambda: self._budget.share(limit) >= 1.0,
-            progress=self._progress,
-            cancel=self._cancel,
+            task=self._tasks[0].share(0, 2),
         )
         self._state["rounds"] = len(cache) // len(self._training)
         return cache
@@ -267,12 +266,13 @@ class _Run:
             self._state |= {"stage": "tail", "since_s": self._budget.spent_s}
             self._state["network"] = {name: v.detach().cpu().clone() for name, v in network.state_dict().items()}
         clock = StageClock(self._budget, knobs.tail_steps, knobs.tail_minutes_share, float(self._state["since_s"]))
-        stage = Stage("Training the last layers", knobs.tail_steps, self._progress, self._cancel, done=trainer.step)
+        whole = self._tasks[0] if self._lent_cache is not None else self._tasks[0].share(1, 2)
+        task = whole.named("Training the last layers", "last-layers").counting(knobs.tail_steps, trainer.step)
         try:
             while clock.done(trainer.step) < 1.0:
-                stage.check()
+                task.check()
                 report = trainer.train_step(clock.rate(trainer.step, knobs.tail_rate, knobs.warm_up))
-                self._report("tail", report, stage)
+                self._report("tail", report, task, clock)
                 if report.step % knobs.checkpoint_every == 0:
                     self._checkpoint(trainer)
         except BaseException:
@@ -295,14 +295,14 @@ class _Run:
         if self._state["trainer"]:
             trainer.restore(self._state["trainer"])
         clock = StageClock(self._budget, knobs.steps, 1.0, float(self._state["since_s"]))
-        stage = Stage("Training all layers", knobs.steps, self._progress, self._cancel, done=trainer.step)
+        task = self._tasks[1].named("Training all layers", "all-layers").counting(knobs.steps, trainer.step)
         try:
             # The start counts as a candidate: stage 2 must beat what stage 1 has reached.
             self._validate(trainer, knobs.strategy == "finetune")
             while clock.done(trainer.step) < 1.0 and self._state["waited"] < knobs.patience:
-                stage.check()
+                task.check()
                 report = trainer.train_step(clock.rate(trainer.step, knobs.rate, knobs.warm_up), self._cancel)
-                self._report("full", report, stage)
+                self._report("full", report, task, clock)
                 self._validate(trainer, report.step % knobs.validate_every == 0)
                 if report.step % knobs.checkpoint_every == 0:
                     self._checkpoint(trainer)
@@ -332,12 +332,13 @@ class _Run:
             self._state["best"] = {"mean": mean, "dice": scores, "network": trainer.averaged_state()}
             self._state["waited"] = 0
 
-    def _report(self, stage_name: str, report: StepReport, stage: Stage) -> None:
+    def _report(self, stage_name: str, report: StepReport, task: Task, clock: StageClock) -> None:
         """Report a step, and the mean of the recent ones to the history now and then."""
         self._recent.append(report)
         loss = report.cross_entropy + report.dice_loss + report.further_loss
         best = self._state["best"]["mean"]
-        stage.step(f"loss {loss:.3f}", loss=loss, dice=best if best >= 0 else None)
+        done = clock.done(report.step)
+        task.step(f"loss {loss:.3f}", fraction=done, loss=loss, dice=best if best >= 0 else None)
         if report.step % _REPORT_STEPS == 0:
             recent, self._recent = self._recent, []
             self._state["history"].append(
@@ -357,9 +358,8 @@ class _Run:
         cases = self._training[: self._configuration.report_cases]
         if not cases or self._configuration.strategy == "scratch":
             return ()
-        return measure_forgetting(
-            self._parent.network(), network, cases, self._change, self._device, self._progress, self._cancel
-        )
+        parent = self._parent.network()
+        return measure_forgetting(parent, network, cases, self._change, self._device, self._tasks[2])
 
 
 def _check_cases(

@@ -17,7 +17,7 @@ from TransferSegLib.finetuning.run_folder import RunFolder
 from TransferSegLib.finetuning.run_parts import FEATURES
 from TransferSegLib.finetuning.whole_progress import WholeProgress
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.progress import CancelToken, Progress
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.training.cases import PreparedCase
 
 Cases = dict[str, PreparedCase]
@@ -92,8 +92,7 @@ class CandidateTrainer:
             self._device,
             patches_per_case=self.rounds,
             enough=enough,
-            progress=report,
-            cancel=self._cancel,
+            task=Task("", report, self._cancel),
         )
         self._whole.end()
         self.rounds = len(self._cache) // len(learnable)
@@ -120,8 +119,7 @@ class CandidateTrainer:
         if shares and self._cache is None:
             self.compute_features(cases)
         reached = self._folder.read_state(_state_file(name))
-        spent_s = 0.0 if reached is None else float(reached.get("spent_s", 0.0))
-        report = self._whole.begin(part, title, self._inside_training(knobs, spent_s))
+        report = self._whole.begin(part, title)
         adapted = adapt(
             self._work.parent,
             training,
@@ -129,8 +127,7 @@ class CandidateTrainer:
             knobs,
             device=self._device,
             cache=self._cache if shares else None,
-            progress=report,
-            cancel=self._cancel,
+            task=Task("", report, self._cancel),
             save=lambda state: self._folder.write_state(_state_file(name), state),
             resume=reached,
             clock=self._clock,
@@ -145,23 +142,6 @@ class CandidateTrainer:
         """Remove a candidate from the disk."""
         self._folder.forget(_state_file(name))
         self._folder.forget(_trained_file(name))
-
-    def _inside_training(self, knobs: FineTuningConfiguration, spent_s: float) -> Callable[[Progress], float]:
-        """Return what tells from a report of ``adapt`` how much of a training is done, ``spent_s`` of it before."""
-        tail = 0.3 if knobs.has_tail_stage else 0.0
-
-        def done(report: Progress) -> float:
-            by_time = (spent_s + self._whole.elapsed_s) / (60.0 * knobs.minutes) if knobs.minutes > 0 else 0.0
-            by_steps = 0.0
-            if report.stage == "Training the last layers":
-                by_steps = tail * report.fraction
-            elif report.stage == "Training all layers":
-                by_steps = tail + (0.98 - tail) * report.fraction
-            elif report.stage == "Looking for what was forgotten":
-                by_steps = 0.98 + 0.02 * report.fraction
-            return min(0.99, max(by_time, by_steps))
-
-        return done
 
 
 def learnable_cases(cases: Cases) -> list[PreparedCase]:

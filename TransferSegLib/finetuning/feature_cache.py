@@ -25,7 +25,7 @@ from TransferSegLib.finetuning.last_layers import Tail, channels_at, frozen_part
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.unet_valid.geometry import MARGIN
 from TransferSegLib.networks.unet_valid.unet import UNet3D
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration
 from TransferSegLib.training.patches import Patch, PatchSampler
@@ -186,8 +186,7 @@ def cache_features(
     patches_per_case: int | None = None,
     enough: Callable[[], bool] | None = None,
     folder: Path | None = None,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> FeatureCache:
     """Run the parent's frozen part over augmented patches of every case and return their cache.
 
@@ -203,17 +202,17 @@ def cache_features(
     dtype = torch.float16 if device.dtype == torch.float16 else torch.bfloat16
     shape = (side, side, side, channels_at(configuration.tail, parent.width))
     maps = _Maps(shape, dtype, (folder or Path(tempfile.gettempdir())) if on_disk else None)
-    maker = _EntryMaker(parent, change, configuration, device, maps, cancel)
+    task = (task or Task()).named("Computing features", "features").counting(rounds * len(cases))
+    maker = _EntryMaker(parent, change, configuration, device, maps, task.cancel)
     samplers = [patch_sampler(case, change, configuration) for case in cases]
-    stage = Stage("Computing features", rounds * len(cases), progress, cancel)
     entries = []
     try:
         for number in range(rounds):
             for case, sampler in zip(cases, samplers, strict=True):
-                stage.check()
+                task.check()
                 patch = sampler.draw(patch_random(configuration.seed, case.id, number))
                 entries.append(maker.make(case.id, patch))
-                stage.step(case.id)
+                task.step(case.id)
             if enough is not None and enough():
                 break
     except BaseException:

@@ -44,7 +44,7 @@ from TransferSegLib.models.description import finite
 from TransferSegLib.models.versions.history import Version, history
 from TransferSegLib.models.versions.record import LearnedCase, VersionRecord
 from TransferSegLib.models.versions.versions import add_version
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 from TransferSegLib.training.cases import prepare_cases
 
 _FINAL = "final"
@@ -193,7 +193,7 @@ class _Run:
         work = self._work
         spacing_mm, rule = work.configuration.preparation(work.parent.description)
         report = self._whole.begin(READING, "Reading cases")
-        prepared = prepare_cases(work.dataset, work.change.label_set, spacing_mm, rule, report, self._cancel)
+        prepared = prepare_cases(work.dataset, work.change.label_set, spacing_mm, rule, Task("", report, self._cancel))
         self._whole.end()
         return {case.id: case for case in prepared}
 

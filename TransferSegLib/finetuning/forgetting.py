@@ -13,7 +13,7 @@ from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.predict import label_volume
 from TransferSegLib.networks.unet_valid.unet import UNet3D
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import Task
 from TransferSegLib.training.cases import PreparedCase
 
 
@@ -48,8 +48,7 @@ def measure_forgetting(
     cases: Sequence[PreparedCase],
     change: LabelChange,
     device: Device,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> tuple[StructureChange, ...]:
     """Predict whole cases with both networks and return the fate of each structure (or merged, split group of them).
 
@@ -59,14 +58,12 @@ def measure_forgetting(
     before: list[list[float]] = [[] for _ in groups]
     after: list[list[float]] = [[] for _ in groups]
     agreement: list[list[float]] = [[] for _ in groups]
-    stage = Stage("Looking for what was forgotten", len(cases), progress, cancel)
-    for case in cases:
-        by_old, by_adapted, comparing = stage.within(case.id).split(5, 5, 1)
+    task = (task or Task()).named("Looking for what was forgotten", "forgetting")
+    for case, part in task.each(cases, lambda case: case.id):
+        by_old, by_adapted, comparing = part.split(5, 5, 1)
         scan = case.intensities.astype(np.float32)
         old, new = (
-            label_volume(
-                network, scan, case.outside, device=device, progress=predicting.progress, cancel=predicting.cancel
-            )
+            label_volume(network, scan, case.outside, device=device, task=predicting)
             for network, predicting in ((parent, by_old), (adapted, by_adapted))
         )
         judged = np.ones(old.shape, bool) if case.judged is None else case.judged
@@ -81,7 +78,6 @@ def measure_forgetting(
                 after[number].append(dice(by_new & judged, drawn))
             elif not flags.any():
                 agreement[number].append(dice(by_new, by_parent))
-        stage.step(case.id)
     fates = []
     for number, group in enumerate(groups):
         fates.append(

@@ -25,7 +25,7 @@ from TransferSegLib.finetuning.stages import LastLayersTrainer, distillation_los
 from TransferSegLib.finetuning.time_plan import Speeds
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.training.cases import PreparedCase, prepare_case
 from TransferSegLib.training.patches import PatchSampler
 from TransferSegLib.training.trainer import Trainer
@@ -45,7 +45,7 @@ def measure_speeds(
 ) -> Speeds:
     """Return the speeds of a plan's parts on a device; raises DatasetError, TrainingError and Cancelled."""
     began = clock()
-    stage = Stage("Measuring how fast this machine is", 5, progress, cancel)
+    task = Task("", progress, cancel).named("Measuring how fast this machine is", "measuring").counting(5)
     timed = _Timer(clock)
     knobs, change, dataset = work.configuration, work.change, work.dataset
     case = _median_case(work)
@@ -60,23 +60,23 @@ def measure_speeds(
             f"Case {case}: what is drawn is so small that nothing of it is left on the model's grid of "
             f"{spacing_mm:g} mm. Draw more of it, or give a finer grid (spacing_mm in the configuration)."
         )
-    stage.step()
-    stage.check()
+    task.step()
+    task.check()
     feature_s, tail_step_s = 0.0, 0.0
     if knobs.strategy != SCRATCH:
         feature_s, cache = _features(work, prepared, device, timed, cancel)
-        stage.step()
-        stage.check()
+        task.step()
+        task.check()
         with cache:
             trainer = LastLayersTrainer(_network(work, FINETUNE), cache, knobs, device, _holding(work, FINETUNE))
             tail_step_s = timed.repeated(lambda: trainer.train_step(knobs.tail_rate), 4)
-    stage.step()
-    stage.check()
+    task.step()
+    task.check()
     full_step_s = _full_step_s(work, prepared, device, timed, cancel) if knobs.steps else 0.0
-    stage.step()
-    stage.check()
+    task.step()
+    task.check()
     predict_s, score_s = _prediction(work, case, prepared, device, timed, feature_s or full_step_s, cancel)
-    stage.step()
+    task.step()
     larger = float(np.mean([work.survey[id].volume_mm3 for id in dataset.ids])) / work.survey[case].volume_mm3
     weights = sum(tensor.numel() * 4 for tensor in work.parent.state_dict.values())
     return Speeds(
@@ -140,7 +140,13 @@ def _features(
 
     def cached(patches: int) -> FeatureCache:
         return cache_features(
-            parent, [prepared], work.change, work.configuration, device, patches_per_case=patches, cancel=cancel
+            parent,
+            [prepared],
+            work.change,
+            work.configuration,
+            device,
+            patches_per_case=patches,
+            task=Task("", None, cancel),
         )
 
     first_s, cache = timed.once(lambda: cached(1))

@@ -25,7 +25,7 @@ from TransferSegLib.networks.unet_valid.tile_plan import (
     tile_memory_bytes,
 )
 from TransferSegLib.networks.unet_valid.unet import UNet3D
-from TransferSegLib.progress import CancelToken, ProgressCallback, Task
+from TransferSegLib.progress import Task
 
 #: Memory for one tile when nobody says otherwise.
 DEFAULT_TILE_BYTES = 2.5e9
@@ -311,8 +311,7 @@ def label_volume(
     device: torch.device | str | Device | None = None,
     dtype: torch.dtype | None = None,
     tile_bytes: float = DEFAULT_TILE_BYTES,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> np.ndarray:
     """Return the most probable channel of every voxel (uint8 or uint16, zyx) of prepared intensities (float32, zyx).
 
@@ -323,7 +322,6 @@ def label_volume(
     weights = next(network.parameters())
     if not isinstance(device, Device):
         device = choose_device(str(device or weights.device), dtype or weights.dtype)
-    task = Task("Segmenting", progress, cancel)
     prediction = Predictor(network, device, tile).predict(intensities_zyx, outside, tile_bytes, task)
     labels = np.full(
         intensities_zyx.shape, prediction.background_channel, dtype=np.min_scalar_type(max(1, network.classes - 1))

@@ -12,7 +12,7 @@ from TransferSegLib.fit.features import excitement
 from TransferSegLib.fit.profile import FitProfile
 from TransferSegLib.fit.shapes import ScanShapes
 from TransferSegLib.inference.segment import Segmenter
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, Task
 
 #: More cases than this tell little more.
 MOST_CASES = 150
@@ -52,17 +52,13 @@ class ProfileMaker:
 def profile_of_scans(
     segmenter: Segmenter,
     scans: Sequence[Callable[[], sitk.Image]],
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> FitProfile | None:
     """Return the profile of a model from functions that read its training scans; of many, evenly spread ones."""
     maker = ProfileMaker()
-    chosen = spread_out(scans, MOST_CASES)
-    stage = Stage("looking at the training cases", len(chosen), progress, cancel)
-    for read in chosen:
-        stage.check()
-        maker.add(segmenter, read(), cancel)
-        stage.step()
+    task = (task or Task()).named("looking at the training cases", "profile")
+    for read, part in task.each(spread_out(scans, MOST_CASES)):
+        maker.add(segmenter, read(), part.cancel)
     return maker.profile()
 
 

@@ -33,7 +33,7 @@ from TransferSegLib.models.http_source import (
 )
 from TransferSegLib.models.locate import ANOTHER_LIBRARY
 from TransferSegLib.own_files import refuse_links
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 
 if TYPE_CHECKING:
     import requests
@@ -243,7 +243,7 @@ class _Fetching:
         limit = self._download.largest_bytes if head.total is None else head.total
         expected = self._total or self._download.about_bytes
         size = self._part.size
-        stage = Stage(f"Fetching {self._name}", expected, self._progress, done=min(size, expected))
+        task = Task(f"Fetching {self._name}", self._progress).counting(expected, min(size, expected))
         reported, reported_at = size, time.monotonic()
         with self._part.path.open("ab") as stream:
             for piece in pieces:
@@ -252,7 +252,7 @@ class _Fetching:
                     break
                 stream.write(piece)
                 if size == expected or time.monotonic() - reported_at >= _SECONDS_BETWEEN_REPORTS:
-                    stage.step(f"{megabytes(size)} of {megabytes(expected)}", size - reported)
+                    task.step(f"{megabytes(size)} of {megabytes(expected)}", count=size - reported)
                     reported, reported_at = size, time.monotonic()
             stream.flush()
             os.fsync(stream.fileno())

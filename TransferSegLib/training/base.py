@@ -32,7 +32,7 @@ from TransferSegLib.models.leaving import plain_command
 from TransferSegLib.models.store import load_model, save_model, set_profile
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.own_files import new_file
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.training.cases import PreparedCase, prepare_cases
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 from TransferSegLib.training.configuration import TrainingConfiguration
@@ -89,7 +89,11 @@ def train_base(
     # A resumed run keeps its precision: which one is faster is measured, and need not come out the same again.
     device = choose_device(plan.device, None if saved is None else getattr(torch, saved["precision"]))
     cases = prepare_cases(
-        plan.dataset, plan.dataset.label_set, plan.configuration.spacing_mm, plan.intensity_rule(), progress, cancel
+        plan.dataset,
+        plan.dataset.label_set,
+        plan.configuration.spacing_mm,
+        plan.intensity_rule(),
+        Task("", progress, cancel),
     )
     training = [case for case in cases if case.id in set(training_ids)]
     validation = [case for case in cases if case.id in set(validation_ids)]
@@ -102,20 +106,18 @@ def train_base(
         trainer.restore(saved["trainer"])
         run.best, run.validated = dict(saved["best"]), int(saved["validated"])
         _forget_after(plan.output / "history.jsonl", trainer.step)
-    run.train(Stage("training", plan.configuration.steps, progress, cancel, done=trainer.step))
-    _add_profile(plan, training_ids, progress, cancel)
+    run.train(Task("training", progress, cancel, "training").counting(plan.configuration.steps, trainer.step))
+    _add_profile(plan, training_ids, Task("", progress, cancel))
     return plan.output / "model"
 
 
-def _add_profile(
-    plan: BaseModelPlan, training_ids: Sequence[str], progress: ProgressCallback | None, cancel: CancelToken | None
-) -> None:
+def _add_profile(plan: BaseModelPlan, training_ids: Sequence[str], task: Task) -> None:
     """Store in the model what the fit of scans will be judged by: statistics of its training cases."""
     folder = plan.output / "model"
     segmenter = Segmenter(load_model(folder), plan.device)
     cases = plan.dataset.select(list(training_ids)).cases
     scans = [partial(read_scan, case.image) for case in cases]
-    set_profile(folder, profile_of_scans(segmenter, scans, progress, cancel))
+    set_profile(folder, profile_of_scans(segmenter, scans, task))
 
 
 def _saved_run(checkpoint_file: Path, plan: BaseModelPlan, resume: bool) -> dict[str, Any] | None:
@@ -205,17 +207,17 @@ class _Run:
         self._cancel = cancel
         self._recent: list[StepReport] = []
 
-    def train(self, stage: Stage) -> None:
+    def train(self, task: Task) -> None:
         """Train to the last step; on cancel or Ctrl-C a checkpoint is left behind."""
         configuration = self._plan.configuration
         try:
             self._validate_when_due()
             while self._trainer.step < configuration.steps:
-                stage.check()
+                task.check()
                 report = self._trainer.train_step(cancel=self._cancel)
                 self._recent.append(report)
                 loss = report.cross_entropy + report.dice_loss
-                stage.step(f"loss {loss:.3f}{self._best_text()}", loss=loss, dice=self._best_dice())
+                task.step(f"loss {loss:.3f}{self._best_text()}", loss=loss, dice=self._best_dice())
                 if report.step % _REPORT_STEPS == 0:
                     self._write_losses()
                 self._validate_when_due()

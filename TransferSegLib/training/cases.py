@@ -15,7 +15,7 @@ from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.images.preprocess import labels_on_grid, mask_on_grid, preprocess
 from TransferSegLib.images.read import read_label_map_on, read_mask_on, read_scan
-from TransferSegLib.progress import CancelToken, ProgressCallback, Stage, Task
+from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
 
 
@@ -82,17 +82,14 @@ def prepare_cases(
     model_labels: LabelSet,
     spacing_mm: float,
     rule: IntensityRule,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> list[PreparedCase]:
     """Prepare every case of a dataset; see ``prepare_case``."""
-    stage = Stage("reading cases", len(dataset.cases), progress, cancel)
-    prepared = []
-    for case in dataset.cases:
-        stage.check()
-        prepared.append(prepare_case(case, dataset.label_set, model_labels, spacing_mm, rule, stage.within(case.id)))
-        stage.step(case.id)
-    return prepared
+    task = (task or Task()).named("reading cases", "reading")
+    return [
+        prepare_case(case, dataset.label_set, model_labels, spacing_mm, rule, part)
+        for case, part in task.each(dataset.cases, lambda case: case.id)
+    ]
 
 
 def _annotated_value(name: str, case: Case, dataset_labels: LabelSet) -> int:

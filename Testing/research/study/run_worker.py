@@ -35,6 +35,7 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     from TransferSegLib.inference.devices import choose_device
     from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.store import Model, load_model
+    from TransferSegLib.progress import Task
     from TransferSegLib.structures import structure_key
 
     configuration = FineTuningConfiguration.from_json(request["configuration"])
@@ -55,7 +56,7 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     training = [prepared(id) for id in request["training"]]
     progress = ProgressFile(folder).report
     cpu_s, wall_s = time.process_time(), time.monotonic()
-    adapted = adapt(parent, training, change, configuration, device=device, progress=progress)
+    adapted = adapt(parent, training, change, configuration, device=device, task=Task("", progress))
     cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
     del training
     started = time.monotonic()

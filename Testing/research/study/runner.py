@@ -30,7 +30,7 @@ from TransferSegLib.child_process import find_interpreter, run_module
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import Cancelled, StudyError
 from TransferSegLib.file_lock import FileLock
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Stage
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 from TransferSegLib.version import code_version
 
 _LOOK_S = 0.5
@@ -152,14 +152,14 @@ class _Running:
         data = prepare_data(self._study, self._options.data, work / "collections", self._progress, self._stop)
         found = self._still_valid(wanted, data)
         pending = [run for run in wanted if run.key not in found]
-        stage = Stage("runs", len(pending), self._progress, self._stop)
+        task = Task("runs", self._progress, self._stop, "runs").counting(len(pending))
         precision = self._precision() if pending else ""
         for name in self._study.bases:
             mine = [run for run in pending if run.base == name]
             if mine or (name in self._options.bases and any(run.base == name for run in wanted)):
                 base = self._base(name, data)
                 keep_facts(facts_file(self._study), facts_of(self._study, data, name, base))
-                self._make(mine, base, data, precision, stage)
+                self._make(mine, base, data, precision, task)
         return StudyOutcome(len(wanted), len(found), self._made, self._failed)
 
     def _still_valid(self, wanted: list[Run], data: StudyData) -> dict[str, Result]:
@@ -220,7 +220,7 @@ class _Running:
 
         return train(self._study, data, name, folder, self._options.device, in_child)
 
-    def _make(self, runs: list[Run], base: ReadyBase, data: StudyData, precision: str, stage: Stage) -> None:
+    def _make(self, runs: list[Run], base: ReadyBase, data: StudyData, precision: str, task: Task) -> None:
         """Make the runs of one base, some at a time; raises Cancelled and StudyError once all children have ended."""
         waiting = list(reversed(runs))
         at_work: dict[Future[Mapping[str, Any]], Run] = {}
@@ -235,13 +235,13 @@ class _Running:
                         future = pool.submit(self._child, "Testing.research.study.run_worker", place, request, threads)
                         at_work[future] = run
                     for future in wait(list(at_work), _LOOK_S, FIRST_COMPLETED).done:
-                        self._finish(at_work.pop(future), future, base, data, stage)
+                        self._finish(at_work.pop(future), future, base, data, task)
             except BaseException:
                 self._stop.cancel()
                 raise
 
     def _finish(
-        self, run: Run, future: Future[Mapping[str, Any]], base: ReadyBase, data: StudyData, stage: Stage
+        self, run: Run, future: Future[Mapping[str, Any]], base: ReadyBase, data: StudyData, task: Task
     ) -> None:
         """Keep the result of a run, or what went wrong."""
         try:
@@ -255,14 +255,14 @@ class _Running:
                 raise StudyError(
                     f"{self._failures_in_a_row} runs failed one after another, the last: {error}"
                 ) from error
-            stage.step(f"{run.key} failed")
+            task.step(f"{run.key} failed")
             return
         self._file.append(result)
         self._made += 1
         self._failures_in_a_row = 0
         values = [three[0] for row in result.scores.values() for three in row.values()]
         mean = sum(values) / len(values) if values else float("nan")
-        stage.step(f"{run.key}: Dice {mean:.3f} in {result.wall_s + result.test_s:.0f} s", dice=mean)
+        task.step(f"{run.key}: Dice {mean:.3f} in {result.wall_s + result.test_s:.0f} s", dice=mean)
 
     def _place(self, key: str) -> Path:
         """Return the folder of a child."""
