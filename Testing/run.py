@@ -1,14 +1,16 @@
 """The README's commands: set everything up in a virtual environment of its own, then run what is asked for.
 
     python3 Testing/run.py demo            segment the bundled sample CT with the bundled model
+    python3 Testing/run.py setup           make the developers' environment, and print how to run one test
+    python3 Testing/run.py check           ruff and mypy
     python3 Testing/run.py tests           ruff, mypy and the whole test suite
     python3 Testing/run.py torture         kills, damaged files, full disks, many scans, for --minutes N (Linux, macOS)
     python3 Testing/run.py study ACTION    run, list, choose or report a study (Testing/research/README.md)
     python3 Testing/run.py benchmark NAME  one of the slow measurements in Testing/research/benchmarks
 
 Only Python 3.11 or newer is needed beforehand. Outside the folder of the environment nothing is changed, with one
-exception: on Debian and Ubuntu, run by root, ``tests`` installs the system's libraries that the test host of the Slicer
-module needs; elsewhere it says which are missing. Further arguments are handed on, e.g.
+exception: on Debian and Ubuntu, run by root, ``setup`` and ``tests`` install the system's libraries that the test host
+of the Slicer module needs; elsewhere they print which are missing. Further arguments are handed on, e.g.
 ``python3 Testing/run.py tests Testing/networks -x``.
 """
 
@@ -48,6 +50,9 @@ TESTS = [
 #: What draws the study's and the base model's curves, and reads Keras files.
 RESEARCH = ["matplotlib>=3.8,<4", "h5py>=3.11,<4"]
 
+#: What is checked without running anything, by name.
+CHECKS = {"ruff": ["ruff", "check", "."], "format": ["ruff", "format", "--check", "."], "mypy": ["mypy"]}
+
 #: What the test host needs of the system to draw without a display, by Debian's names.
 LIBRARIES = ["libegl1", "libgl1", "libgl1-mesa-dri", "libxkbcommon0", "libdbus-1-3", "fonts-dejavu-core"]
 
@@ -57,8 +62,16 @@ def main() -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before anything is installed
         print("Python 3.11 or newer is needed.", file=sys.stderr)
         return 2
-    commands = {"demo": demo, "tests": tests, "torture": torture, "study": study, "benchmark": benchmark}
-    if sys.argv[1:2] == [] or sys.argv[1] not in commands:
+    commands = {
+        "demo": demo,
+        "setup": setup,
+        "check": check,
+        "tests": tests,
+        "torture": torture,
+        "study": study,
+        "benchmark": benchmark,
+    }
+    if len(sys.argv) < 2 or sys.argv[1] not in commands:
         print(__doc__)
         return 2
     return commands[sys.argv[1]](sys.argv[2:])
@@ -69,11 +82,53 @@ def demo(args: list[str]) -> int:
     return subprocess.call([environment(RUNTIME, "demo"), "-m", "TransferSegLib", "demo", *args])
 
 
-def tests(args: list[str]) -> int:
-    """Run the style checks and the tests."""
+def setup(args: list[str]) -> int:
+    """Make the environment with all that developing needs, and print how to use it."""
     python = environment(RUNTIME + TESTS, "tests")
     install_libraries()
-    return run_tests(python, args)
+    print(f"""Python with TransferSeg and its developers' tools: {python}
+
+One test file:  python3 Testing/run.py tests Testing/networks/test_unet.py
+One test:       python3 Testing/run.py tests Testing/networks/test_unet.py -k padded
+Style, types:   python3 Testing/run.py check
+Everything:     python3 Testing/run.py tests
+Before each commit, if you like: pip install pre-commit, then pre-commit install""")
+    return 0
+
+
+def check(args: list[str]) -> int:
+    """Run ruff and mypy, or those that are named; returns the first exit code that is not 0."""
+    python = environment(RUNTIME + TESTS, "tests")
+    unknown = [name for name in args if name not in CHECKS]
+    if unknown:
+        print(f"There is no check {', '.join(unknown)}; there is {', '.join(CHECKS)}.", file=sys.stderr)
+        return 2
+    for name in args or CHECKS:
+        print("$", *CHECKS[name], flush=True)
+        code = subprocess.call([python, "-m", *CHECKS[name]], cwd=ROOT)
+        if code:
+            return code
+    return 0
+
+
+def tests(args: list[str]) -> int:
+    """Run the tests; all of them after the checks, in several processes.
+
+    The whole suite is shared among processes file by file, because one test seldom keeps two cores busy. Tests that are
+    named run in one process, as pytest does by itself.
+    """
+    python = environment(RUNTIME + TESTS, "tests")
+    install_libraries()
+    if args:
+        return subprocess.call([python, "-m", "pytest", *args], cwd=ROOT)
+    code = check([])
+    if code:
+        return code
+    # One thread each: processes that all use every core wait for each other.
+    one_thread = {"OMP_NUM_THREADS": "1"} | os.environ
+    processes = str(min(os.cpu_count() or 1, 4))
+    command = [python, "-m", "pytest", "--numprocesses", processes, "--dist", "loadfile"]
+    return subprocess.call(command, cwd=ROOT, env=one_thread)
 
 
 def torture(args: list[str]) -> int:
@@ -142,27 +197,6 @@ def install_libraries() -> None:
         if subprocess.call(["apt-get", *args]):
             print(f"apt-get {args[0]} failed: the tests of the Slicer module may not start.", file=sys.stderr)
             return
-
-
-def run_tests(python: str, args: list[str]) -> int:
-    """Run the style checks, then pytest; returns the first exit code that is not 0.
-
-    The whole suite is shared among processes, file by file: one test seldom keeps two cores busy. What is asked for in
-    arguments runs in one process, as pytest does by itself.
-    """
-    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
-    for check in [] if args else checks:
-        print("$", " ".join(check), flush=True)
-        code = subprocess.call([python, "-m", *check], cwd=ROOT)
-        if code:
-            return code
-    processes = 1 if args else min(os.cpu_count() or 1, 4)
-    if processes == 1:
-        return subprocess.call([python, "-m", "pytest", *args], cwd=ROOT)
-    # One thread each: processes that all use every core wait for each other.
-    one_thread = {"OMP_NUM_THREADS": "1"} | os.environ
-    args = ["--numprocesses", str(processes), "--dist", "loadfile"]
-    return subprocess.call([python, "-m", "pytest", *args], cwd=ROOT, env=one_thread)
 
 
 if __name__ == "__main__":
