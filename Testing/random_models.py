@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 from TransferSegLib.images.intensity import CT_WINDOW, IntensityRule
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
+from TransferSegLib.images.preparation import Preparation
+from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.store import Model
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 
@@ -49,9 +51,8 @@ def random_model(
         name="random",
         version="1",
         label_set=LabelSet(structures),
-        spacing_mm=spacing_mm,
-        intensity=rule,
-        network=NetworkDescription(width=width, classes=classes),
+        preparation=Preparation.isotropic(spacing_mm, rule),
+        network=unet_valid_spec(width=width, classes=classes),
         modality="CT",
         summary="",
         license="",

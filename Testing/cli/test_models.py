@@ -141,7 +141,7 @@ def test_keras_options(transferseg: Transferseg, library: Path, shared_data: Pat
     code, out, _ = transferseg("import", file, *words, *names)
     assert code == 0 and "works at 1.5 mm, in" in out and "assumed" not in out and "imported as the options say" in out
     model = load_description(library / "mine")
-    assert (model.spacing_mm, model.spacing_inferred, model.modality) == (1.5, False, "MR")
+    assert (model.preparation.spacing_mm, model.spacing_inferred, model.modality) == (1.5, False, "MR")
     assert model.label_set.names == tuple(names)
     for more, message in (
         (["--structures", "a", "b"], "22 structures"),
@@ -224,7 +224,7 @@ def test_fetch_at_another_spacing(
     assert server.requests == []
     code, out, _ = transferseg("fetch", NAME, "--spacing-mm", "1.5")
     assert code == 0 and "works at 1.5 mm" in out
-    assert load_description(library / NAME).spacing_mm == 1.5
+    assert load_description(library / NAME).preparation.spacing_mm == 1.5
 
 
 def test_the_published_model_travels_as_a_zip(

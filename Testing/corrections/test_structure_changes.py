@@ -18,6 +18,7 @@ from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.datasets.validate import has_errors
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.images.intensity import CT_WINDOW
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.structures import LabelSet, Structure, default_color
 from TransferSegLib.training.cases import prepare_case
 
@@ -153,7 +154,7 @@ def test_training_sees_what_was_reviewed(make, project: Project) -> None:
     make.add(0, 1, 2, 5, reviewed=["liver", "spleen"])
     drop_structure(project, "spleen")
     dataset = read_dataset(project.folder)
-    prepared = prepare_case(dataset.cases[0], dataset.label_set, make.organs, 0.9, CT_WINDOW)
+    prepared = prepare_case(dataset.cases[0], dataset.label_set, make.organs, Preparation.isotropic(0.9, CT_WINDOW))
     assert prepared.annotated.tolist() == [True, True, False, False]
     assert set(np.unique(prepared.labels)) == {0, 1}
 

@@ -12,9 +12,11 @@ import torch
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.images.intensity import CT_WINDOW
 from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
+from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.store import Model
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.training.cases import PreparedCase
@@ -56,7 +58,7 @@ def ball_case(id: str = "ball", annotated: tuple[bool, ...] = (True, True, True)
         if channel < len(annotated) and annotated[channel]:
             labels[mask] = channel
     voxels = {int(channel): np.flatnonzero(labels == channel) for channel in np.unique(labels) if channel}
-    grid = ModelGrid.around(sitk.Image([32, 32, 32], sitk.sitkInt16), 1.0)
+    grid = ModelGrid.around(sitk.Image([32, 32, 32], sitk.sitkInt16), (1.0,) * 3)
     return PreparedCase(id, intensities, labels, None, np.array(annotated), -1.0, grid, voxels)
 
 
@@ -67,9 +69,8 @@ def make_parent(structures: LabelSet, width: int = 2, seed: int = 3) -> Model:
         name="tiny",
         version="1",
         label_set=structures,
-        spacing_mm=1.0,
-        intensity=CT_WINDOW,
-        network=NetworkDescription(width=width, classes=structures.classes),
+        preparation=Preparation.isotropic(1.0, CT_WINDOW),
+        network=unet_valid_spec(width=width, classes=structures.classes),
         modality="CT",
         summary="",
         license="Apache-2.0",

@@ -11,6 +11,7 @@ import pytest
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.images.intensity import MR_PERCENTILES
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description
 from TransferSegLib.training.configuration import AugmentationConfiguration
@@ -20,8 +21,7 @@ def test_round_trip_through_json() -> None:
     configuration = FineTuningConfiguration(
         strategy="vanilla",
         minutes=2.5,
-        spacing_mm=1.5,
-        intensity=MR_PERCENTILES,
+        preparation=Preparation.isotropic(1.5, MR_PERCENTILES),
         augmentation=AugmentationConfiguration(gamma=0.7, inversion=0.5),
     )
     text = json.dumps(configuration.to_json())
@@ -71,7 +71,7 @@ def test_what_the_strategies_mean() -> None:
 def test_where_there_is_much_to_learn_more_layers_learn_faster(asked: dict[str, Any], any_new: bool) -> None:
     parent = load_description(find_model())
     knobs = FineTuningConfiguration(full_rate=0.003, new_rate=0.03, tail_rate=0.004, new_tail_rate=0.04)
-    same = replace(knobs, spacing_mm=parent.spacing_mm, intensity=parent.intensity)
+    same = replace(knobs, spacing_mm=parent.preparation.spacing_mm, intensity=parent.preparation.channels[0])
     for little in (knobs.for_change(parent, any_new=False), same.for_change(parent, any_new=False)):
         assert (little.rate, little.tail_rate, little.tail) == (0.003, 0.004, "last convolution")
         assert little.for_change(parent, any_new=False) == little

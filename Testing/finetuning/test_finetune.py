@@ -357,7 +357,7 @@ def test_scratch_owes_its_parent_nothing(world: Any, tmp_path: Path) -> None:
     knobs = replace(KNOBS, strategy="scratch", steps=1, scratch_width=2)
     result = finetune(request(add_cases(tmp_path / "project", [1, 2]), library, configuration=knobs))
     description = load_model(result.version.path).description
-    assert description.network.width == 2
+    assert description.network.arguments["width"] == 2
     assert description.license == "of the cases it was trained on: not stated"
     assert description.training_data == "trained from random weights on 2 corrected cases"
     assert torch.isfinite(torch.tensor(result.seconds))

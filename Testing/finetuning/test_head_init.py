@@ -106,8 +106,7 @@ def test_a_forgotten_structure_is_found_again_on_real_data(world: Any) -> None:
         dataset.case("pt_22"),
         dataset.label_set,
         change.label_set,
-        model.description.spacing_mm,
-        model.description.intensity,
+        model.description.preparation,
     )
     quick = replace(world.quick, tail_patch=44, patches_per_case=1, background_share=0.0, distillation=0.0)
     state, fresh = adapted_state(parent_state, change)

@@ -79,7 +79,7 @@ SCANS = {
 
 @pytest.mark.parametrize("name", SCANS)
 def test_same_as_interpolating_every_class_everywhere(name):
-    grid = ModelGrid.around(SCANS[name], 3.0)
+    grid = ModelGrid.around(SCANS[name], (3.0,) * 3)
     probabilities = random_probabilities(grid.size_zyx)
     expected = reference_labels(probabilities, grid)
     labels = decoded(probabilities, grid)
@@ -92,7 +92,7 @@ def test_same_as_interpolating_every_class_everywhere(name):
 @pytest.mark.parametrize("name", SCANS)
 @pytest.mark.parametrize("tile", [1, 4])
 def test_tiles_leave_no_seam(name, tile):
-    grid = ModelGrid.around(SCANS[name], 3.0)
+    grid = ModelGrid.around(SCANS[name], (3.0,) * 3)
     probabilities = random_probabilities(grid.size_zyx, seed=1)
     np.testing.assert_array_equal(decoded(probabilities, grid, tile), decoded(probabilities, grid))
 
@@ -105,7 +105,7 @@ def test_tiles_leave_no_seam(name, tile):
     seed=st.integers(0, 100),
 )
 def test_any_geometry(size, spacing, angles, seed):
-    grid = ModelGrid.around(blank_scan(size, spacing, turned(angles)), 2.0)
+    grid = ModelGrid.around(blank_scan(size, spacing, turned(angles)), (2.0,) * 3)
     probabilities = random_probabilities(grid.size_zyx, classes=3, seed=seed, smooth=0.5)
     expected = reference_labels(probabilities, grid, (0, 1, 2))
     assert np.sum(decoded(probabilities, grid, 3, (0, 1, 2)) != expected) <= 1
@@ -114,7 +114,7 @@ def test_any_geometry(size, spacing, angles, seed):
 def test_a_boundary_lies_where_the_probabilities_cross():
     # Two voxels 3 mm apart, their centres at scan positions 1 and 4: P(1) rises from 0.1 to 0.8, half at 4 / 7.
     image = blank_scan((6, 1, 1), (1.0, 3.0, 3.0))
-    grid = ModelGrid.around(image, 3.0)
+    grid = ModelGrid.around(image, (3.0,) * 3)
     assert grid.size_zyx == (1, 1, 2)
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32).reshape(1, 1, 2, 2)
     # Positions -1/3, 0, 1/3, 2/3, 1, 4/3: from 2/3 on it is the structure.
@@ -123,7 +123,7 @@ def test_a_boundary_lies_where_the_probabilities_cross():
 
 def test_a_third_class_wins_between_two_others():
     image = blank_scan((3, 1, 1), (1.0, 2.0, 2.0))
-    grid = ModelGrid.around(image, 2.0)
+    grid = ModelGrid.around(image, (2.0,) * 3)
     # Centres at scan positions 0 and 2: in the middle the first two have 0.3, the third 0.4.
     probabilities = np.array([[0.6, 0.0, 0.4], [0.0, 0.6, 0.4]], np.float32).reshape(1, 1, 2, 3)
     grid = ModelGrid(
@@ -140,7 +140,7 @@ def test_a_third_class_wins_between_two_others():
 
 
 def test_on_the_scans_own_grid_it_is_the_argmax():
-    grid = ModelGrid.around(blank_scan((9, 8, 7), (2.0, 2.0, 2.0)), 2.0)
+    grid = ModelGrid.around(blank_scan((9, 8, 7), (2.0, 2.0, 2.0)), (2.0,) * 3)
     probabilities = random_probabilities((7, 8, 9))
     np.testing.assert_array_equal(decoded(probabilities, grid), np.array(LABELS)[probabilities.argmax(axis=3)])
 
@@ -153,7 +153,7 @@ def test_labels_survive_the_way_there_and_back():
     voxels[((x - 42) / 11) ** 2 + ((y - 24) / 12) ** 2 + ((z - 14) / 7) ** 2 < 1] = 3
     labels = sitk.GetImageFromArray(voxels)
     labels.CopyInformation(scan)
-    grid = ModelGrid.around(scan, 2.0)
+    grid = ModelGrid.around(scan, (2.0,) * 3)
     channels = labels_on_grid(labels, (7, 3), grid)
     back = LabelResampler(grid, (0, 7, 3))
     back.write(Probabilities(np.eye(3, dtype=np.float32)[channels]), (0, 0, 0))
@@ -164,7 +164,7 @@ def test_labels_survive_the_way_there_and_back():
 
 def test_label_map_lies_exactly_on_its_scan():
     scan = SCANS["oblique and reordered"]
-    decoder = LabelResampler(ModelGrid.around(scan, 3.0), (0, 1), elsewhere=1)
+    decoder = LabelResampler(ModelGrid.around(scan, (3.0,) * 3), (0, 1), elsewhere=1)
     label_map = decoder.label_map(scan)
     for part in ("Size", "Spacing", "Origin", "Direction"):
         assert getattr(label_map, f"Get{part}")() == getattr(scan, f"Get{part}")()
@@ -173,13 +173,13 @@ def test_label_map_lies_exactly_on_its_scan():
 
 
 def test_another_scan_is_refused():
-    decoder = LabelResampler(ModelGrid.around(SCANS["finer"], 3.0), (0, 1))
+    decoder = LabelResampler(ModelGrid.around(SCANS["finer"], (3.0,) * 3), (0, 1))
     with pytest.raises(ScanError, match="has size"):
         decoder.label_map(SCANS["coarser"])
 
 
 def test_voxels_of_no_tile_keep_their_channel():
-    grid = ModelGrid.around(blank_scan((20, 20, 20), (1.0, 1.0, 1.0)), 1.0)
+    grid = ModelGrid.around(blank_scan((20, 20, 20), (1.0, 1.0, 1.0)), (1.0,) * 3)
     decoder = LabelResampler(grid, (0, 7, 3), elsewhere=2)
     probabilities = np.zeros((6, 6, 6, 3), np.float32)
     probabilities[..., 1] = 1
@@ -200,7 +200,7 @@ def test_smallest_label_type(values, dtype):
 
 
 def test_more_classes_than_a_byte_holds():
-    grid = ModelGrid.around(blank_scan((3, 2, 2), (1.0, 1.0, 1.0)), 1.0)
+    grid = ModelGrid.around(blank_scan((3, 2, 2), (1.0, 1.0, 1.0)), (1.0,) * 3)
     channels = np.array([0, 255, 299] * 4).reshape(2, 2, 3)
     labels = decoded(np.eye(300, dtype=np.float32)[channels], grid, labels=tuple(range(0, 600, 2)))
     np.testing.assert_array_equal(labels, 2 * channels)

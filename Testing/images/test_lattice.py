@@ -18,6 +18,7 @@ from TransferSegLib.images.geometry_checks import same_geometry
 from TransferSegLib.images.intensity import CT_WINDOW
 from TransferSegLib.images.lattice import placement, to_scan_lattice
 from TransferSegLib.images.notices import notices_of
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.read import read_label_map_on
 from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.training.cases import prepare_case
@@ -161,7 +162,7 @@ def test_training_and_scores_see_the_same_labels(tmp_path: Path, what: str) -> N
         Case("a", tmp_path / "image.nrrd", tmp_path / f"labels{end}.nrrd", organs.names, tmp_path / f"judged{end}.nrrd")
         for end in ("", "_other")
     ]
-    one, other = (prepare_case(case, organs, organs, 2.0, CT_WINDOW) for case in cases)
+    one, other = (prepare_case(case, organs, organs, Preparation.isotropic(2.0, CT_WINDOW)) for case in cases)
     assert np.array_equal(one.labels, other.labels) and one.labels.max() == 2
     assert np.array_equal(one.judged, other.judged) and one.judged.any() and not one.judged.all()
     reference = read_label_map_on(filled, cases[1].labels)

@@ -26,14 +26,14 @@ def test_labels_of_trained_weights_in_bfloat16_are_those_of_float32():
     model = load_model(find_model())
     description, network = model.description, model.network()
     image = read_scan(read_dataset(bundled_sample()).cases[0].image)
-    scan = preprocess(image, description.spacing_mm, description.intensity)
+    scan = preprocess(image, description.preparation)
     plan = TilePlan(TILE.start_zyx, TILE.stop_zyx, (132, 132, 132))
-    seen = tile_input(scan.intensities_zyx, scan.outside, plan, TILE)
+    seen = tile_input(scan.intensities_czyx[0], scan.padding_values[0], plan, TILE)
     with torch.inference_mode():
         by_float32 = network(torch.from_numpy(seen)[None, None])[0]
     expected = by_float32.argmax(dim=0).numpy()
     best_two = by_float32.topk(2, dim=0).values.numpy()
-    logits = Predictor(network, choose_device("cpu", torch.bfloat16)).logits(seen, scan.outside)
+    logits = Predictor(network, choose_device("cpu", torch.bfloat16)).logits(seen, scan.padding_values[0])
     assert logits.dtype == torch.bfloat16
     got = logits.argmax(dim=0).numpy()
     in_a_structure = (got != 0) | (expected != 0)

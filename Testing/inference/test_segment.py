@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from TransferSegLib.errors import Cancelled, DeviceError, ModelError, ScanError, TransferSegError
 from TransferSegLib.images.intensity import IntensityRule
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.preprocess import preprocess
 from TransferSegLib.inference import segment as segment_module
 from TransferSegLib.inference.devices import Device
@@ -90,9 +91,9 @@ def test_the_label_map_lies_on_its_scan_whatever_its_shape(make_model, size, spa
 def test_on_the_models_own_grid_it_is_the_networks_argmax(make_model):
     model = make_model(spacing_mm=2.0)
     image = noisy_scan((14, 12, 10), (2.0, 2.0, 2.0))
-    scan = preprocess(image, 2.0, model.description.intensity)
-    padded = torch.full((1, 1, 108, 108, 108), scan.outside)
-    padded[0, 0, 44:54, 44:56, 44:58] = torch.from_numpy(scan.intensities_zyx)
+    scan = preprocess(image, Preparation.isotropic(2.0, model.description.preparation.channels[0]))
+    padded = torch.full((1, 1, 108, 108, 108), scan.padding_values[0])
+    padded[0, 0, 44:54, 44:56, 44:58] = torch.from_numpy(scan.intensities_czyx[0])
     with torch.inference_mode():
         expected = 10 * model.network()(padded)[0, :, :10, :12, :14].argmax(dim=0).numpy()
     got = sitk.GetArrayFromImage(Segmenter(model, "cpu").segment(image).label_map)
@@ -130,7 +131,7 @@ def test_a_small_memory_gives_the_same_segmentation(make_model):
     image = noisy_scan((60, 20, 20), (1.5, 1.5, 1.5))
     reports = []
     expected = Segmenter(model, "cpu").segment(image, progress=reports.append)
-    scan = preprocess(image, 1.5, model.description.intensity)
+    scan = preprocess(image, Preparation.isotropic(1.5, model.description.preparation.channels[0]))
     besides = Segmenter(model, "cpu")._bytes_besides_tiles(image, scan)
     small = Segmenter(model, "cpu", memory_gb=(besides + tile_memory_bytes((124, 108, 108), 1, 4)) / 1e9)
     many = []

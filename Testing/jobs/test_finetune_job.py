@@ -17,14 +17,16 @@ import pytest
 
 from TransferSegLib.cli.main import main
 from TransferSegLib.images.intensity import CT_WINDOW
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.jobs.events import JobState, last_event
 from TransferSegLib.jobs.files import RESULT, WORKER_FACTS, read_json
 from TransferSegLib.jobs.status import read_state
 from TransferSegLib.jobs.store import find_job
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
+from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model
 from TransferSegLib.models.versions.history import history
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 
@@ -53,9 +55,8 @@ def tiny_parent() -> Model:
         name="tiny",
         version="1",
         label_set=label_set,
-        spacing_mm=1.0,
-        intensity=CT_WINDOW,
-        network=NetworkDescription(width=1, classes=2),
+        preparation=Preparation.isotropic(1.0, CT_WINDOW),
+        network=unet_valid_spec(width=1, classes=2),
         modality="CT",
         summary="",
         license="Apache-2.0",

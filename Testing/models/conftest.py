@@ -20,15 +20,17 @@ from misbehaving_server import HDF5_SIGNATURE, Server  # noqa: E402
 from version_lines import CASES, Add, Weights, evidence  # noqa: E402
 
 from TransferSegLib.images.intensity import MR_PERCENTILES  # noqa: E402
+from TransferSegLib.images.preparation import Preparation  # noqa: E402
 from TransferSegLib.models import locate  # noqa: E402
 from TransferSegLib.models.archive import export_model  # noqa: E402
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance  # noqa: E402
+from TransferSegLib.models.description import ModelDescription, Provenance  # noqa: E402
 from TransferSegLib.models.fetch import Part  # noqa: E402
 from TransferSegLib.models.locate import find_model  # noqa: E402
 from TransferSegLib.models.store import save_model  # noqa: E402
 from TransferSegLib.models.versions.history import Version  # noqa: E402
 from TransferSegLib.models.versions.record import BETTER, ModelReference, VersionRecord  # noqa: E402
 from TransferSegLib.models.versions.versions import add_version  # noqa: E402
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec  # noqa: E402
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise  # noqa: E402
 from TransferSegLib.structures import LabelSet, Structure  # noqa: E402
 
@@ -44,9 +46,8 @@ def description() -> ModelDescription:
                 Structure("Rückenmark", 3, (10, 200, 10)),
             )
         ),
-        spacing_mm=1.5,
-        intensity=MR_PERCENTILES,
-        network=NetworkDescription(width=1, classes=3),
+        preparation=Preparation.isotropic(1.5, MR_PERCENTILES),
+        network=unet_valid_spec(width=1, classes=3),
         modality="MR",
         summary="A tiny model for tests.",
         license="Apache-2.0",

@@ -15,17 +15,17 @@ import pytest
 import torch
 
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.description import NetworkDescription
 from TransferSegLib.models.library import import_model
 from TransferSegLib.models.store import expected_shapes, load_model
 from TransferSegLib.models.weights_pickle import check_pickle, check_weights_file
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(("width", "classes"), [(1, 2), (4, 7), (16, 17), (33, 23)])
 def test_the_size_of_a_network_is_known_without_torch(width: int, classes: int) -> None:
-    network = NetworkDescription(width=width, classes=classes)
+    network = unet_valid_spec(width=width, classes=classes)
     shapes = expected_shapes(network)
     assert network.parameters == sum(torch.Size(shape).numel() for shape in shapes.values())
 

@@ -41,8 +41,12 @@ def test_every_bundled_model_is_in_it_and_described_as_it_is() -> None:
         entry, model = catalogue().find(folder.name), load_description(folder)
         assert entry is not None and entry.download is None
         assert (entry.name, entry.modality, entry.structures) == (model.name, model.modality, model.label_set.names)
-        assert (entry.spacing_mm, entry.spacing_inferred) == (model.spacing_mm, model.spacing_inferred)
-        assert (entry.width, entry.license, entry.citation) == (model.network.width, model.license, model.citation)
+        assert (entry.spacing_mm, entry.spacing_inferred) == (model.preparation.spacing_mm, model.spacing_inferred)
+        assert (entry.width, entry.license, entry.citation) == (
+            model.network.arguments["width"],
+            model.license,
+            model.citation,
+        )
         assert entry.about_bytes == pytest.approx((folder / WEIGHTS_FILE).stat().st_size, rel=0.02)
 
 

@@ -16,7 +16,27 @@ from hypothesis import strategies as st
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import parse_model_file
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance, finite, parse_json
+from TransferSegLib.models.description import ModelDescription, Provenance, finite, parse_json
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
+
+VALID: dict[str, Any] = {
+    "format": "transferseg-model",
+    "format_version": 1,
+    "name": "x",
+    "version": "1",
+    "summary": "",
+    "modality": "CT",
+    "structures": [{"name": "heart", "label": 1, "color": [1, 2, 3]}],
+    "axes": "LPS",
+    "spacing_mm": 1,
+    "intensity": {"kind": "window", "lower": 0, "upper": 1, "output": None},
+    "network": {"kind": "unet3d-valid", "width": 8, "classes": 2},
+    "license": "",
+    "training_data": "",
+    "citation": "",
+    "metrics": {},
+    "provenance": {"command": "", "seed": None, "code_version": "", "created": "2026-01-01"},
+}
 
 DELETED = object()
 
@@ -64,13 +84,15 @@ def test_optional_entries_have_defaults(description: ModelDescription) -> None:
         "summary",
         "modality",
         "structures",
-        "axes",
-        "spacing_mm",
-        "intensity",
-        "intensity.lower",
+        "preparation",
+        "preparation.axes",
+        "preparation.spacing_zyx_mm",
+        "preparation.channels.0.lower",
         "network",
         "network.kind",
-        "network.width",
+        "network.channels",
+        "network.arguments",
+        "network.arguments.width",
         "network.classes",
         "license",
         "training_data",
@@ -107,24 +129,32 @@ def test_missing_entry_is_named(description: ModelDescription, path: str) -> Non
         ("structures.0", {"name": "x"}, "not the description of a structure"),
         ("structures.1.label", 7, "share the label value 7"),
         ("structures.0.label", 1e999, "structures"),
-        ("axes", "RAS", "axes"),
-        ("axes", ["L", "P", "S"], "axes"),
-        ("spacing_mm", "1.5", "must be a number"),
-        ("spacing_mm", 0, "outside 0.1 to 20 mm"),
-        ("spacing_mm", -1.0, "outside 0.1 to 20 mm"),
-        ("spacing_mm", 10**400, "must be a number"),
-        ("spacing_mm", math.nan, "must be a number"),
+        ("preparation", [], "preparation cannot be read"),
+        ("preparation.axes", "LRS", "three letters such as LPS"),
+        ("preparation.axes", "LP", "three letters such as LPS"),
+        ("preparation.axes", ["L", "P", "S"], "axes"),
+        ("preparation.spacing_zyx_mm", 1.5, "preparation cannot be read"),
+        ("preparation.spacing_zyx_mm", [1, 1], "preparation cannot be read"),
+        ("preparation.spacing_zyx_mm.0", "1.5", "must be a number"),
+        ("preparation.spacing_zyx_mm.1", 0, "outside 0.1 to 20 mm"),
+        ("preparation.spacing_zyx_mm.2", -1.0, "outside 0.1 to 20 mm"),
+        ("preparation.spacing_zyx_mm.0", 10**400, "must be a number"),
+        ("preparation.spacing_zyx_mm.0", math.nan, "must be a number"),
+        ("preparation.channels", [], "at least one input channel"),
         ("spacing_inferred", "no", "true or false"),
-        ("intensity", [], "not an intensity rule"),
-        ("intensity.kind", "z-score", "Unknown intensity rule"),
-        ("intensity.upper", -5, "must be below"),
-        ("intensity.upper", 10**400, "cannot be read"),
-        ("intensity.output", [0, math.inf], "not finite"),
+        ("preparation.channels.0", [], "not an intensity rule"),
+        ("preparation.channels.0.kind", "z-score", "Unknown intensity rule"),
+        ("preparation.channels.0.upper", -5, "must be below"),
+        ("preparation.channels.0.upper", 10**400, "cannot be read"),
+        ("preparation.channels.0.output", [0, math.inf], "not finite"),
         ("network", "unet", "network"),
         ("network.kind", "transformer", "Update TransferSeg"),
-        ("network.width", 1.0, "whole number"),
-        ("network.width", 0, "from 1 to 256"),
-        ("network.width", 10**9, "from 1 to 256"),
+        ("network.arguments", 5, "named entries"),
+        ("network.arguments.width", 1.0, "whole number"),
+        ("network.arguments.width", 0, "from 1 to 256"),
+        ("network.arguments.width", 10**9, "from 1 to 256"),
+        ("network.channels", 2, "one input channel"),
+        ("network.channels", 1.0, "whole number"),
         ("network.classes", 4, "4 classes, but 2 structures and the background make 3"),
         ("network.classes", 1, "from 2"),
         ("metrics", [1], "metrics"),
@@ -145,7 +175,7 @@ def test_wrong_entry_is_explained(description: ModelDescription, path: str, valu
 
 def test_newer_format_asks_for_an_update(description: ModelDescription) -> None:
     with pytest.raises(ModelError, match=r"made by a newer TransferSeg .*Update TransferSeg"):
-        ModelDescription.from_json(changed(description, "format_version", 2))
+        ModelDescription.from_json(changed(description, "format_version", 3))
 
 
 def test_newer_format_is_said_before_anything_else_is_judged() -> None:
@@ -159,10 +189,13 @@ def test_newer_format_is_said_before_anything_else_is_judged() -> None:
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
         max_leaves=8,
     ),
-    st.sampled_from(["structures", "intensity", "network", "provenance", "metrics", "spacing_mm", "name", "axes"]),
+    st.sampled_from([1, 2]),
+    st.sampled_from(
+        ["structures", "intensity", "network", "provenance", "metrics", "spacing_mm", "name", "axes", "preparation"]
+    ),
 )
-def test_any_json_is_read_or_refused_with_a_model_error(value: Any, key: str) -> None:
-    entry = dict(VALID) | {key: value}
+def test_any_json_is_read_or_refused_with_a_model_error(value: Any, version: int, key: str) -> None:
+    entry = (VALID if version == 1 else ModelDescription.from_json(VALID).to_json()) | {key: value}
     try:
         read = ModelDescription.from_json(entry)
     except ModelError as error:
@@ -171,29 +204,28 @@ def test_any_json_is_read_or_refused_with_a_model_error(value: Any, key: str) ->
         assert ModelDescription.from_json(read.to_json()).to_json() == read.to_json()
 
 
-VALID: dict[str, Any] = {
-    "format": "transferseg-model",
-    "format_version": 1,
-    "name": "x",
-    "version": "1",
-    "summary": "",
-    "modality": "CT",
-    "structures": [{"name": "heart", "label": 1, "color": [1, 2, 3]}],
-    "axes": "LPS",
-    "spacing_mm": 1,
-    "intensity": {"kind": "window", "lower": 0, "upper": 1, "output": None},
-    "network": {"kind": "unet3d-valid", "width": 8, "classes": 2},
-    "license": "",
-    "training_data": "",
-    "citation": "",
-    "metrics": {},
-    "provenance": {"command": "", "seed": None, "code_version": "", "created": "2026-01-01"},
-}
-
-
 def test_the_smallest_valid_description_is_read() -> None:
     read = ModelDescription.from_json(VALID)
-    assert (read.spacing_mm, read.network.width, read.intensity.output) == (1, 8, None)
+    assert (read.preparation.spacing_mm, read.preparation.channels[0].output) == (1, None)
+    assert read.network == unet_valid_spec(width=8, classes=2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("axes", "RAS", "format 1 knows 'LPS' only"),
+        ("axes", ["L", "P", "S"], "axes"),
+        ("spacing_mm", "1.5", "must be a number"),
+        ("spacing_mm", 10**400, "must be a number"),
+        ("intensity", [], "not an intensity rule"),
+        ("intensity", {"kind": "window", "lower": 0, "upper": 10**400, "output": None}, "cannot be read"),
+        ("network", {"kind": "unet3d-valid", "classes": 2}, "width"),
+        ("network", {"kind": "unet3d-valid", "width": 1.0, "classes": 2}, "whole number"),
+    ],
+)
+def test_a_wrong_entry_of_format_1_is_explained(key: str, value: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        ModelDescription.from_json(VALID | {key: value})
 
 
 @pytest.mark.parametrize(
@@ -223,7 +255,7 @@ def test_not_finite_metrics_become_null(description: ModelDescription) -> None:
 
 def test_descriptions_cannot_be_built_wrong(description: ModelDescription) -> None:
     with pytest.raises(ModelError, match="classes"):
-        replace(description, network=NetworkDescription(width=1, classes=5))
+        replace(description, network=unet_valid_spec(width=1, classes=5))
     with pytest.raises(ModelError, match="ISO date"):
         Provenance("x", 1, "0.1.0", "31.1.2026")
 

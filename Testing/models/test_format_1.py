@@ -12,6 +12,7 @@ import torch
 from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.models.description import Provenance
 from TransferSegLib.models.store import Model, load_model
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 
 DATA = Path(__file__).resolve().parents[1] / "Data" / "model_format_1"
 
@@ -30,9 +31,10 @@ def scan_zyx() -> np.ndarray:
 def test_description(model: Model) -> None:
     described = model.description
     assert (described.name, described.version, described.modality) == ("format-one", "1.0", "CT")
-    assert (described.spacing_mm, described.spacing_inferred, described.format_version) == (2.5, True, 1)
-    assert described.intensity == IntensityRule("window", -500.0, 400.0, (-1.0, 1.0))
-    assert (described.network.kind, described.network.width, described.network.classes) == ("unet3d-valid", 2, 4)
+    assert (described.preparation.spacing_mm, described.spacing_inferred) == (2.5, True)
+    assert described.preparation.channels[0] == IntensityRule("window", -500.0, 400.0, (-1.0, 1.0))
+    assert described.preparation.axes == "LPS"
+    assert described.network == unet_valid_spec(width=2, classes=4)
     assert described.label_set.names == ("brainstem", "right parotid gland", "left parotid gland")
     assert described.label_set.label_values == (0, 1, 3, 4)
     left = described.label_set.structures[2]

@@ -23,7 +23,7 @@ def test_unknown_structures_are_numbered():
     description, state_dict = model_from_keras(SMALL, KerasImport(name="mine"))
     assert description.label_set.names == ("structure 1", "structure 2", "structure 3")
     assert description.label_set.label_values == (0, 1, 2, 3)
-    assert (description.network.width, description.network.classes) == (1, 4)
+    assert (description.network.arguments["width"], description.network.classes) == (1, 4)
     assert description.spacing_mm == 1.0 and description.spacing_inferred
     assert description.intensity.output is None and (description.intensity.lower, description.intensity.upper) == (
         -500.0,

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.description import NetworkDescription
 from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
 from TransferSegLib.models.importers.keras.network import array_shapes, read_arrays
 from TransferSegLib.models.importers.keras.weights import Background, KerasWeights, read_keras_weights, to_weights
 from TransferSegLib.models.store import expected_shapes
+from TransferSegLib.networks.interface import NetworkSpec
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 FILES = Path(__file__).resolve().parents[1] / "Data" / "keras_files"
@@ -61,7 +62,7 @@ def replace(file: h5py.File, layer: str, array: str, values: np.ndarray) -> None
 def test_softmax_is_keras_own(name: str):
     """As far as float32 lets a probability be known; see Testing/networks/test_keras_reference.py."""
     weights = read_keras_weights(FILES / name)
-    network = UNet3D(weights.network.classes, weights.network.width).eval()
+    network = UNet3D(weights.network.classes, weights.network.arguments["width"]).eval()
     network.load_state_dict(weights.state_dict)
     with np.load((FILES / name).with_name("reference.npz")) as reference:
         expected = np.roll(reference["y"], 1, axis=1).astype(np.float64)
@@ -78,8 +79,8 @@ def test_softmax_is_keras_own(name: str):
 
 def test_what_the_file_says_of_itself():
     only_weights, whole, newer = (read(FILES / name) for name in NAMES)
-    assert (only_weights.network.width, only_weights.network.classes) == (1, 4)
-    assert (newer.network.width, newer.network.classes) == (2, 3)
+    assert (only_weights.network.arguments["width"], only_weights.network.classes) == (1, 4)
+    assert (newer.network.arguments["width"], newer.network.classes) == (2, 3)
     assert (only_weights.layers_checked, whole.layers_checked, newer.layers_checked) == (False, True, True)
     assert whole.keras_version.startswith("2.15") and newer.keras_version.startswith("3.")
     assert whole.backend == "tensorflow"
@@ -235,8 +236,8 @@ def test_a_first_layer_wider_than_any_network(changed: Changed):
         read(path)
 
 
-@pytest.mark.parametrize("network", [NetworkDescription(width=5, classes=2), NetworkDescription(width=32, classes=23)])
-def test_the_shapes_are_those_of_our_network(network: NetworkDescription):
+@pytest.mark.parametrize("network", [unet_valid_spec(width=5, classes=2), unet_valid_spec(width=32, classes=23)])
+def test_the_shapes_are_those_of_our_network(network: NetworkSpec):
     ours = expected_shapes(network).values()
     assert [(*s[2:], s[1], s[0]) if len(s) == 5 else s for s in ours] == list(array_shapes(network))
     if network.width == 32:

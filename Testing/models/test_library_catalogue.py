@@ -16,12 +16,13 @@ from misbehaving_server import Server
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models import incoming, locate
 from TransferSegLib.models.archive import export_model
-from TransferSegLib.models.description import ModelDescription, NetworkDescription
+from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.importers.keras import convert as keras_import
 from TransferSegLib.models.importers.keras.convert import KerasImport
 from TransferSegLib.models.incoming import KerasOptions
 from TransferSegLib.models.library import fetch_model, import_model
 from TransferSegLib.models.store import load_description, load_model
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.progress import CancelToken
 
 Weights = dict[str, torch.Tensor]
@@ -49,7 +50,7 @@ def keras_calls(monkeypatch: pytest.MonkeyPatch, description: ModelDescription, 
             spacing_inferred=options.spacing_inferred,
             modality=options.modality,
             summary=options.summary or "",
-            network=NetworkDescription(width=1, classes=3),
+            network=unet_valid_spec(width=1, classes=3),
         ), state_dict
 
     monkeypatch.setattr(keras_import, "model_from_keras", stand_in)
@@ -97,7 +98,7 @@ def test_real_keras_files(folder: Path, resources: Path, shared_data: Path, name
     names = tuple(f"part {number}" for number in range(1, 23))
     added = import_model(file, folder, options=KerasOptions(structures=names, spacing_mm=1.5))
     model = load_model(added.path)
-    assert model.description.label_set.names == names and model.description.network.width == 4
+    assert model.description.label_set.names == names and model.description.network.arguments["width"] == 4
     entry = put_into_catalogue(resources, file.read_bytes(), "keras", name="published", structures=names[::-1])
     with Server(file.read_bytes()) as server:
         added = fetch_model("published", folder, session=server.session())

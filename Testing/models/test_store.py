@@ -19,8 +19,9 @@ import torch
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models import store
-from TransferSegLib.models.description import ModelDescription, NetworkDescription
+from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.store import expected_shapes, load_description, load_model, save_model
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 Weights = dict[str, torch.Tensor]
@@ -225,7 +226,7 @@ def test_metrics_that_are_not_json_are_not_saved(
 
 
 def test_expected_shapes_are_the_networks() -> None:
-    shapes = expected_shapes(NetworkDescription(width=32, classes=23))
+    shapes = expected_shapes(unet_valid_spec(width=32, classes=23))
     assert shapes["down.0.first.weight"] == (32, 1, 3, 3, 3)
     assert shapes["up.0.first.weight"] == (256, 768, 3, 3, 3)
     assert shapes["head.weight"] == (23, 64, 1, 1, 1)
@@ -273,7 +274,7 @@ def test_damaged_description_names_the_file(saved: Path) -> None:
 
 def test_newer_model_is_refused(saved: Path) -> None:
     entry = json.loads((saved / "model.json").read_text(encoding="utf-8"))
-    (saved / "model.json").write_text(json.dumps(entry | {"format_version": 2}), encoding="utf-8")
+    (saved / "model.json").write_text(json.dumps(entry | {"format_version": 3}), encoding="utf-8")
     with pytest.raises(ModelError, match="made by a newer TransferSeg"):
         load_model(saved)
 

@@ -22,7 +22,7 @@ def test_softmax_is_that_of_the_published_network(shared_data: Path, name: str) 
     """
     folder = shared_data / "keras_reference"
     weights = read_keras_weights(folder / name)
-    assert (weights.network.width, weights.network.classes) == (4, 23)
+    assert (weights.network.arguments["width"], weights.network.classes) == (4, 23)
     network = UNet3D(classes=23, width=4).eval()
     network.load_state_dict(weights.state_dict)
     with np.load(folder / "reference.npz") as reference:

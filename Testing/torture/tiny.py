@@ -9,8 +9,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.images.intensity import CT_WINDOW
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
+from TransferSegLib.images.preparation import Preparation
+from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.store import save_model
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 
@@ -42,9 +44,8 @@ def description(name: str = "tiny", version: str = "1") -> ModelDescription:
         name=name,
         version=version,
         label_set=LABEL_SET,
-        spacing_mm=2.0,
-        intensity=CT_WINDOW,
-        network=NetworkDescription(width=1, classes=3),
+        preparation=Preparation.isotropic(2.0, CT_WINDOW),
+        network=unet_valid_spec(width=1, classes=3),
         modality="CT",
         summary="For torture.",
         license="CC0-1.0",

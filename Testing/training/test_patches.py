@@ -34,7 +34,7 @@ def make_case(
         judged,
         np.array(annotated),
         -1.0,
-        ModelGrid.around(image, 1.0),
+        ModelGrid.around(image, (1.0,) * 3),
         voxels,
     )
 

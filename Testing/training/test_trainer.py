@@ -40,7 +40,7 @@ def ball(annotated: tuple[bool, ...] = (True, True, True)) -> PreparedCase:
     z, y, x = np.indices((32, 32, 32))
     labels = ((z - 15) ** 2 + (y - 14) ** 2 + (x - 16) ** 2 < 64).astype(np.uint8)
     intensities = np.where(labels == 1, 0.8, -0.8).astype(np.float16)
-    grid = ModelGrid.around(sitk.Image([32, 32, 32], sitk.sitkInt16), 1.0)
+    grid = ModelGrid.around(sitk.Image([32, 32, 32], sitk.sitkInt16), (1.0,) * 3)
     return PreparedCase("ball", intensities, labels, None, np.array(annotated), -1.0, grid, {1: np.flatnonzero(labels)})
 
 

@@ -38,7 +38,7 @@ class InstalledModel:
     name: str
     version: str
     modality: str
-    spacing_mm: float
+    spacing_mm: float | tuple[float, float, float]
     structures: tuple[str, ...]
     versions: tuple[int, ...]
     path: Path
@@ -177,7 +177,7 @@ def _installed(path: Path) -> InstalledModel:
         path.stem if path.is_file() else path.name,
         version_name(found, description.version),
         description.modality,
-        description.spacing_mm,
+        description.preparation.spacing_mm,
         description.label_set.names,
         versions,
         path,

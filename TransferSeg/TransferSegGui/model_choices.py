@@ -59,7 +59,7 @@ def _choice(place: str, path: Path) -> ModelChoice:
     except ModelError as error:
         return ModelChoice(key, path, _("{name} (damaged)").format(name=path.name), str(error), str(error))
     text = _("{name}, version {version}").format(name=model.name, version=version)
-    spacing = f"{model.spacing_mm:g} mm" + (_(" (inferred)") if model.spacing_inferred else "")
+    spacing = model.preparation.spacing_text + (_(" (inferred)") if model.spacing_inferred else "")
     details = _("{modality}, works at {spacing}, {count} structures: {structures}").format(
         modality=model.modality,
         spacing=spacing,

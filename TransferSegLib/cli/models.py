@@ -100,8 +100,8 @@ def run_show(arguments: argparse.Namespace) -> int:
         score = "-" if dice.get(structure.name) is None else f"{dice[structure.name]:.3f}"
         rows.append((structure.name, str(structure.label), code, score))
     print(f"{model.name}, version {model.version}: {model.summary}")
-    spacing = _spacing(model.spacing_mm, model.spacing_inferred)
-    print(f"{model.modality}, works at {spacing}, network width {model.network.width}, licence {model.license}")
+    spacing = _spacing(model.preparation.spacing_mm, model.spacing_inferred)
+    print(f"{model.modality}, works at {spacing}, network {model.backbone.summary}, licence {model.license}")
     print(table(("structure", "label", "SNOMED CT", "validation Dice"), rows))
     print("\n".join([*record_lines(path), f"trained on: {model.training_data}"]))
     print(f"made by: {model.provenance.command} ({model.provenance.code_version}, {model.provenance.created})")
@@ -202,7 +202,7 @@ class _Listed:
     version: str | None = None
     modality: str | None = None
     structures: tuple[str, ...] = ()
-    spacing_mm: float | None = None
+    spacing_mm: float | tuple[float, float, float] | None = None
     spacing_inferred: bool = False
     path: Path | None = None
     problem: str | None = None
@@ -242,7 +242,7 @@ def _listed(library: Path) -> list[_Listed]:
                     version_name(path, found.version),
                     found.modality,
                     found.label_set.names,
-                    found.spacing_mm,
+                    found.preparation.spacing_mm,
                     found.spacing_inferred,
                     path,
                 )
@@ -312,7 +312,7 @@ def _recognised(added: Added, file: Path, options: KerasOptions) -> list[str]:
 def _report(added: Added, arguments: argparse.Namespace) -> None:
     """Print what came into the library and how to use it."""
     model = added.description
-    spacing = _spacing(model.spacing_mm, model.spacing_inferred)
+    spacing = _spacing(model.preparation.spacing_mm, model.spacing_inferred)
     print(f"'{model.name}' is in your library: {len(model.label_set)} structures, works at {spacing}, in {added.path}")
     use = model.name if arguments.library is None else str(added.path)
     print(f"use it with: transferseg segment SCAN --output FILE --model {shlex.quote(use)}")
@@ -347,9 +347,11 @@ def _add_replace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="replace the model of that name in your library")
 
 
-def _spacing(spacing_mm: float, inferred: bool) -> str:
+def _spacing(spacing_mm: float | tuple[float, float, float], inferred: bool) -> str:
     """Return a spacing for a person."""
-    return f"{spacing_mm:g} mm{' (inferred)' if inferred else ''}"
+    from TransferSegLib.images.preparation import spacing_text
+
+    return f"{spacing_text(spacing_mm)}{' (inferred)' if inferred else ''}"
 
 
 def _size(path: Path) -> int:

@@ -1,8 +1,7 @@
 """From a parent model and corrected cases to adapted weights, by the paper's three ways; resumable at any step.
 
 >>> change = plan_label_change(parent.description.label_set, dataset.label_set)
->>> spacing_mm, rule = configuration.preparation(parent.description)
->>> cases = prepare_cases(dataset, change.label_set, spacing_mm, rule)
+>>> cases = prepare_cases(dataset, change.label_set, configuration.preparation(parent.description))
 >>> adapted = adapt(parent, cases, change, configuration)
 """
 
@@ -26,10 +25,11 @@ from TransferSegLib.finetuning.label_change import LabelChange, adapted_state
 from TransferSegLib.finetuning.last_layers import Tail
 from TransferSegLib.finetuning.names import AUTO, STRATEGIES
 from TransferSegLib.finetuning.stages import Budget, Clock, LastLayersTrainer, StageClock, distillation_loss
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.inference.devices import Device, choose_device
-from TransferSegLib.models.description import NetworkDescription
 from TransferSegLib.models.store import Model
-from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
+from TransferSegLib.networks.families import backbone_of
+from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.progress import Task
 from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.patches import PatchSampler
@@ -52,7 +52,7 @@ class Adapted:
     """
 
     state_dict: dict[str, torch.Tensor]
-    network: NetworkDescription
+    network: NetworkSpec
     change: LabelChange
     history: list[dict[str, Any]]
     validation_dice: dict[str, float]
@@ -87,7 +87,7 @@ def adapt(
     if configuration.strategy not in STRATEGIES:
         raise TrainingError(f"One model is made by one strategy ({', '.join(STRATEGIES)}), not by '{AUTO}'.")
     configuration = configuration.for_change(parent.description, bool(change.fresh_channels))
-    _check_cases(training, validation, change, configuration.preparation(parent.description)[0])
+    _check_cases(training, validation, change, configuration.preparation(parent.description))
     if change.parent.names != parent.description.label_set.names:
         raise TrainingError(f"The change of structures was planned for another model than '{parent.description.name}'.")
     if device is None:
@@ -182,7 +182,7 @@ class _Run:
             network.load_state_dict(best["network"])
         return Adapted(
             {name: value.detach().float().cpu().clone() for name, value in network.state_dict().items()},
-            NetworkDescription(width=network.width, classes=network.classes),
+            self._configuration.network(self._parent.description.network, self._change.label_set.classes),
             self._change,
             self._state["history"],
             dict(best["dice"]),
@@ -192,13 +192,12 @@ class _Run:
             steps,
         )
 
-    def _network(self) -> UNet3D:
+    def _network(self) -> Any:
         """Return the network as the run left it, or with the weights the strategy begins with."""
-        width = self._parent.description.network.width
-        if self._configuration.strategy == "scratch":
-            width = self._configuration.scratch_width or width
-        network = UNet3D(self._change.label_set.classes, width)
-        initialise(network, self._configuration.seed)
+        spec = self._configuration.network(self._parent.description.network, self._change.label_set.classes)
+        backbone = backbone_of(spec)
+        network = backbone.build()
+        backbone.initialise(network, self._configuration.seed)
         if self._state["network"]:
             network.load_state_dict(self._state["network"])
         elif self._configuration.strategy != "scratch":
@@ -207,7 +206,7 @@ class _Run:
             network.load_state_dict(state)
         return network.to(torch.device(self._device.torch_name))
 
-    def _begin(self, network: UNet3D) -> None:
+    def _begin(self, network: Any) -> None:
         """Compute features, give new channels their start and train the tail, as far as the strategy asks for it."""
         knobs = self._configuration
         inits_from_data = bool(self._change.fresh_channels) and knobs.inits_from_data and knobs.strategy != "scratch"
@@ -237,7 +236,7 @@ class _Run:
         self._state["rounds"] = len(cache) // len(self._training)
         return cache
 
-    def _with_features(self, network: UNet3D, cache: FeatureCache, inits_from_data: bool) -> None:
+    def _with_features(self, network: Any, cache: FeatureCache, inits_from_data: bool) -> None:
         """Start the new channels, then train the tail."""
         if inits_from_data and self._state["stage"] == "start":
             state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
@@ -256,7 +255,7 @@ class _Run:
         if self._configuration.has_tail_stage:
             self._tail_stage(network, cache)
 
-    def _tail_stage(self, network: UNet3D, cache: FeatureCache) -> None:
+    def _tail_stage(self, network: Any, cache: FeatureCache) -> None:
         """Train the last layers on cached features."""
         knobs = self._configuration
         trainer = LastLayersTrainer(network, cache, knobs, self._device, self._holding)
@@ -283,7 +282,7 @@ class _Run:
         self._state["tail_steps"] = trainer.step
         self._recent = []
 
-    def _full_stage(self, network: UNet3D) -> int:
+    def _full_stage(self, network: Any) -> int:
         """Train all weights; the network ends with the averaged ones. Returns the number of steps."""
         knobs = self._configuration
         rules = knobs.patch_configuration()
@@ -353,7 +352,7 @@ class _Run:
                 }
             )
 
-    def _fates(self, network: UNet3D) -> tuple[StructureChange, ...]:
+    def _fates(self, network: Any) -> tuple[StructureChange, ...]:
         """Return the forgetting report on the first training cases."""
         cases = self._training[: self._configuration.report_cases]
         if not cases or self._configuration.strategy == "scratch":
@@ -363,7 +362,7 @@ class _Run:
 
 
 def _check_cases(
-    training: Sequence[PreparedCase], validation: Sequence[PreparedCase], change: LabelChange, spacing_mm: float
+    training: Sequence[PreparedCase], validation: Sequence[PreparedCase], change: LabelChange, preparation: Preparation
 ) -> None:
     """Raise TrainingError for cases that were not prepared for this change and grid, or are in both groups."""
     if not training:
@@ -377,7 +376,8 @@ def _check_cases(
                 f"Case {case.id} was prepared for {len(case.annotated) - 1} structures, the new model has "
                 f"{len(change.label_set)}."
             )
-        if abs(case.grid.spacing_mm - spacing_mm) > 1e-6:
+        if not np.allclose(case.grid.spacing_zyx_mm, preparation.spacing_zyx_mm, atol=1e-6):
             raise TrainingError(
-                f"Case {case.id} was prepared at {case.grid.spacing_mm:g} mm, the new model works at {spacing_mm:g} mm."
+                f"Case {case.id} was prepared for a grid of {case.grid.spacing_zyx_mm} mm, the new model works at "
+                f"{preparation.spacing_zyx_mm} mm (z, y, x)."
             )

@@ -8,7 +8,9 @@ from typing import Any
 from TransferSegLib.errors import ModelError, TrainingError
 from TransferSegLib.finetuning.names import AUTO, CUTS, HEAD_STARTS, LAST_CONVOLUTION, LAST_PAIR, STRATEGY_CHOICES
 from TransferSegLib.images.intensity import IntensityRule
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 
 
@@ -138,14 +140,23 @@ class FineTuningConfiguration:
 
         It is where structures are new to the parent, or the grid or the intensities are others than the parent's.
         """
-        if any_new or self.preparation(parent) != (parent.spacing_mm, parent.intensity):
+        if any_new or self.preparation(parent) != parent.preparation:
             tail = LAST_PAIR if self.tail == AUTO else self.tail
             return replace(self, tail=tail, full_rate=self.new_rate, tail_rate=self.new_tail_rate)
         return replace(self, tail=LAST_CONVOLUTION) if self.tail == AUTO else self
 
-    def preparation(self, parent: ModelDescription) -> tuple[float, IntensityRule]:
-        """Return the spacing (mm) and the intensity rule for the cases and the new model: the parent's by default."""
-        return self.spacing_mm or parent.spacing_mm, self.intensity or parent.intensity
+    def preparation(self, parent: ModelDescription) -> Preparation:
+        """Return how the cases are prepared for the new model: as for the parent by default."""
+        preparation = parent.preparation
+        if self.spacing_mm is not None:
+            preparation = preparation.with_spacing(self.spacing_mm)
+        return preparation if self.intensity is None else preparation.with_rule(self.intensity)
+
+    def network(self, parent: NetworkSpec, classes: int) -> NetworkSpec:
+        """Return the network that is trained: the parent's for so many classes, from scratch perhaps a narrower one."""
+        if self.strategy == "scratch" and self.scratch_width:
+            return replace(parent, classes=classes, arguments=parent.arguments | {"width": self.scratch_width})
+        return parent.with_classes(classes)
 
     def patch_configuration(self) -> TrainingConfiguration:
         """Return what the trainer of all weights asks for."""

@@ -191,9 +191,9 @@ class _Run:
     def _read(self) -> Cases:
         """Bring all cases to the model's grid."""
         work = self._work
-        spacing_mm, rule = work.configuration.preparation(work.parent.description)
+        preparation = work.configuration.preparation(work.parent.description)
         report = self._whole.begin(READING, "Reading cases")
-        prepared = prepare_cases(work.dataset, work.change.label_set, spacing_mm, rule, Task("", report, self._cancel))
+        prepared = prepare_cases(work.dataset, work.change.label_set, preparation, Task("", report, self._cancel))
         self._whole.end()
         return {case.id: case for case in prepared}
 

@@ -43,8 +43,7 @@ def _sees_the_same(work: FineTuningPlan, state_dict: Mapping[str, torch.Tensor])
     import torch
 
     parent = work.parent
-    prepared = (parent.description.spacing_mm, parent.description.intensity)
-    if work.configuration.preparation(parent.description) != prepared:
+    if work.configuration.preparation(parent.description) != parent.description.preparation:
         return False
     down = [name for name in parent.state_dict if name.startswith("down.")]
     # Models are often stored in half precision.

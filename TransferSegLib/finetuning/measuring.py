@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from TransferSegLib.finetuning.plan import FineTuningPlan
 from TransferSegLib.finetuning.stages import LastLayersTrainer, distillation_loss
 from TransferSegLib.finetuning.time_plan import Speeds
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
+from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.training.cases import PreparedCase, prepare_case
 from TransferSegLib.training.patches import PatchSampler
@@ -49,16 +49,16 @@ def measure_speeds(
     timed = _Timer(clock)
     knobs, change, dataset = work.configuration, work.change, work.dataset
     case = _median_case(work)
-    spacing_mm, rule = knobs.preparation(work.parent.description)
+    preparation = knobs.preparation(work.parent.description)
     read_s, prepared = timed.once(
         lambda: prepare_case(
-            dataset.case(case), dataset.label_set, change.label_set, spacing_mm, rule, Task("", None, cancel)
+            dataset.case(case), dataset.label_set, change.label_set, preparation, Task("", None, cancel)
         )
     )
     if not prepared.voxels:
         raise TrainingError(
             f"Case {case}: what is drawn is so small that nothing of it is left on the model's grid of "
-            f"{spacing_mm:g} mm. Draw more of it, or give a finer grid (spacing_mm in the configuration)."
+            f"{preparation.spacing_text}. Draw more of it, or give a finer grid (spacing_mm in the configuration)."
         )
     task.step()
     task.check()
@@ -156,13 +156,12 @@ def _features(
     return timed.once(lambda: cached(1))
 
 
-def _network(work: FineTuningPlan, strategy: str) -> UNet3D:
+def _network(work: FineTuningPlan, strategy: str) -> Any:
     """Return the network a candidate begins with."""
-    width = work.parent.description.network.width
-    if strategy == SCRATCH:
-        width = work.configuration.scratch_width or width
-    network = UNet3D(work.change.label_set.classes, width)
-    initialise(network, work.configuration.seed)
+    settings = replace(work.configuration, strategy=strategy)
+    backbone = backbone_of(settings.network(work.parent.description.network, work.change.label_set.classes))
+    network = backbone.build()
+    backbone.initialise(network, settings.seed)
     if strategy != SCRATCH:
         state, fresh = adapted_state(work.parent.state_dict, work.change)
         init_at_random(state, fresh, work.configuration.seed)

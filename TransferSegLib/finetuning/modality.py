@@ -6,20 +6,21 @@ from dataclasses import replace
 
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.names import FINETUNE, VANILLA
-from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
+from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES
 from TransferSegLib.images.modality import modality_word
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 
 
-def is_another_modality(modality: str, parent: ModelDescription, rule: IntensityRule) -> bool:
+def is_another_modality(modality: str, parent: ModelDescription, preparation: Preparation) -> bool:
     """Return whether cases look different from what the parent learned from.
 
-    ``modality`` is the cases', ``rule`` the one by which their intensities are prepared: where one of the modalities is
-    not named, another rule than the parent's tells.
+    ``modality`` is the cases', ``preparation`` how their scans are prepared: where one of the modalities is not
+    named, other intensity rules than the parent's tell.
     """
     if modality and parent.modality:
         return modality_word(modality) != modality_word(parent.modality)
-    return rule != parent.intensity
+    return preparation.channels != parent.preparation.channels
 
 
 def default_strategy(other_modality: bool) -> str:
@@ -42,7 +43,7 @@ def for_modality(
             f"The cases are {kind}, the parent knows {known}: intensities are prepared as usual for {kind}. If that is "
             "not right, name their modality (--modality on the command line).",
         )
-    if not is_another_modality(modality, parent, configuration.preparation(parent)[1]):
+    if not is_another_modality(modality, parent, configuration.preparation(parent)):
         return configuration, notes
     if configuration.vanilla_rate == FineTuningConfiguration.vanilla_rate:
         configuration = replace(configuration, vanilla_rate=configuration.new_rate)

@@ -20,7 +20,7 @@ from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.survey import Survey, learnable_part, survey_cases
 from TransferSegLib.images.modality import guess_modality, modality_word
 from TransferSegLib.images.read import read_scan
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
+from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.incoming import check_name
 from TransferSegLib.models.leaving import plain_command
 from TransferSegLib.models.locate import find_bundled_model, find_library_model, find_model, library_folder
@@ -107,18 +107,15 @@ class FineTuningPlan:
         ``single_part`` names further structures of which only the largest part is kept.
         """
         knobs, parent, names = self.configuration, self.parent.description, self.change.label_set.names
-        spacing_mm, rule = knobs.preparation(parent)
         scratch = knobs.strategy == "scratch"
-        width = (knobs.scratch_width if scratch else 0) or parent.network.width
         licence = f"of the cases it was trained on: {self.dataset.license or 'not stated'}"
         return ModelDescription(
             name=self.name,
             version="0",
             label_set=self.change.label_set,
-            spacing_mm=spacing_mm,
+            preparation=knobs.preparation(parent),
             spacing_inferred=parent.spacing_inferred and knobs.spacing_mm is None,
-            intensity=rule,
-            network=NetworkDescription(width=width, classes=self.change.label_set.classes),
+            network=knobs.network(parent.network, self.change.label_set.classes),
             modality=self.dataset.modality or parent.modality,
             summary=f"{', '.join(names)} ({self.dataset.modality or parent.modality})",
             license=licence if scratch else parent.license,

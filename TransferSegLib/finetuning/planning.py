@@ -196,5 +196,5 @@ def _bytes_of_features(work: FineTuningPlan) -> float:
         return 0.0
     knobs = work.configuration
     patches = knobs.patches_per_case * sum(bool(names) for names in work.drawn.values())
-    a_patch = bytes_of_patch(work.parent.description.network.width, work.change, knobs)
+    a_patch = bytes_of_patch(work.parent.description.network.arguments["width"], work.change, knobs)
     return min(knobs.cache_bytes, patches * a_patch)

@@ -22,7 +22,7 @@ from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.finetuning.modality import default_strategy, is_another_modality
 from TransferSegLib.finetuning.names import AUTO, FINETUNE, SCRATCH, VANILLA
 from TransferSegLib.finetuning.plan import FineTuningPlan
-from TransferSegLib.images.intensity import IntensityRule
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 
 #: So many folds choose.
@@ -79,14 +79,14 @@ class Choice:
 
 
 def strategies_to_try(
-    parent: ModelDescription, rule: IntensityRule, change: LabelChange, dataset: Dataset
+    parent: ModelDescription, preparation: Preparation, change: LabelChange, dataset: Dataset
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the strategies that ``auto`` tries, the default first, and notes for a person.
 
     ``rule`` is that of the new model. Random weights are only tried where the parent's help is doubtful (another
     modality, or nothing but structures it does not know), and never where they would lose what nobody drew.
     """
-    other = is_another_modality(dataset.modality, parent, rule)
+    other = is_another_modality(dataset.modality, parent, preparation)
     default = default_strategy(other)
     if len({case.group for case in dataset.cases}) < 2:
         return (default,), (f"Choosing a strategy needs cases of at least 2 patients: '{default}' was used.",)
@@ -106,8 +106,8 @@ def with_strategies(work: FineTuningPlan) -> tuple[FineTuningPlan, tuple[str, ..
     if work.configuration.strategy != AUTO:
         return work, (work.configuration.strategy,)
     parent = work.parent.description
-    _, rule = work.configuration.preparation(parent)
-    tried, notes = strategies_to_try(parent, rule, work.change, work.dataset)
+    preparation = work.configuration.preparation(parent)
+    tried, notes = strategies_to_try(parent, preparation, work.change, work.dataset)
     work = replace(work, notes=(*work.notes, *notes))
     return (work.by_strategy(tried[0]) if len(tried) == 1 else work), tried
 

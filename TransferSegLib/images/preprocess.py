@@ -1,4 +1,4 @@
-"""A scan or label map on its model's canonical grid: isotropic, LPS axes, prepared intensities.
+"""A scan or label map on its model's grid, with prepared intensities.
 
 Going to a coarser grid averages (a triangle as wide as the new voxel, as image libraries do with "antialias"), so
 that thin noisy slices and thick quiet ones look alike; going to a finer one interpolates linearly.
@@ -14,11 +14,11 @@ import SimpleITK as sitk
 from scipy import ndimage, sparse
 
 from TransferSegLib.errors import ScanError
-from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.progress import Task
 
-#: Planes of the canonical grid that are computed at once, before looking whether to stop.
+#: Planes of the grid that are computed at once, before looking whether to stop.
 _ROWS_AT_ONCE = 16
 #: Voxels that are interpolated in a second, roughly.
 _TURNED_PER_SECOND = 2e7
@@ -26,34 +26,38 @@ _TURNED_PER_SECOND = 2e7
 
 @dataclass(frozen=True)
 class PreprocessedScan:
-    """Prepared intensities (float32, zyx) on a canonical grid, and the value that stands for 'no scan here'."""
+    """Prepared intensities (float32; channels, z, y, x) on a model's grid, and each channel's value for 'no scan'."""
 
-    intensities_zyx: np.ndarray
+    intensities_czyx: np.ndarray
     grid: ModelGrid
-    outside: float
+    padding_values: tuple[float, ...]
 
 
-def preprocess(image: sitk.Image, spacing_mm: float, rule: IntensityRule, task: Task | None = None) -> PreprocessedScan:
-    """Bring a 3D scalar image to the canonical grid and apply the model's intensity rule.
+def preprocess(image: sitk.Image, preparation: Preparation, task: Task | None = None) -> PreprocessedScan:
+    """Bring a 3D scalar image to a model's grid and apply the intensity rule of each input channel.
 
-    Voxels of the grid that the scan does not cover get ``outside``. Raises ScanError for a scan without contrast,
-    Cancelled from the task.
+    Voxels of the grid that the scan does not cover get the padding value. Raises ScanError for a scan without
+    contrast, Cancelled from the task.
     """
     resampling, covering, preparing = (task or Task()).split(6, 1, 1)
-    grid = ModelGrid.around(image, spacing_mm)
+    grid = ModelGrid.around(image, preparation.spacing_zyx_mm, preparation.axes)
     oriented = grid.order.apply(sitk.GetArrayViewFromImage(image))
     resampled = resample_to_grid(oriented, grid, resampling)
     inside = coverage(grid, covering)
     seen = resampled if inside is None else resampled[inside]
     if float(seen.max()) == float(seen.min()):
         raise ScanError("The scan has the same intensity everywhere: there is nothing to segment.")
-    preparing.at(0.5)
-    prepared = rule.apply(resampled, rule.ends(seen))
-    preparing.at(0.8)
-    outside = float(prepared.min()) if rule.outside is None else rule.outside
-    if inside is not None:
-        prepared[~inside] = outside
-    return PreprocessedScan(prepared, grid, outside)
+    channels, padding_values = [], []
+    for rule in preparing.over(preparation.channels):
+        prepared = rule.apply(resampled, rule.ends(seen))
+        padding = float(prepared.min()) if rule.outside is None else rule.outside
+        if inside is not None:
+            prepared[~inside] = padding
+        channels.append(prepared)
+        padding_values.append(padding)
+    # One channel, the usual case, is not copied.
+    stacked = channels[0][None] if len(channels) == 1 else np.stack(channels)
+    return PreprocessedScan(stacked, grid, tuple(padding_values))
 
 
 def labels_on_grid(
@@ -94,7 +98,7 @@ def mask_on_grid(mask: sitk.Image, grid: ModelGrid, task: Task | None = None) ->
 
 
 def resample_to_grid(oriented_zyx: np.ndarray, grid: ModelGrid, task: Task | None = None) -> np.ndarray:
-    """Resample an oriented scan's array (zyx) to the canonical grid as float32; edges are repeated outwards.
+    """Resample an oriented scan's array (zyx) to the grid as float32; edges are repeated outwards.
 
     Raises Cancelled from the task.
     """
@@ -108,7 +112,7 @@ def resample_to_grid(oriented_zyx: np.ndarray, grid: ModelGrid, task: Task | Non
             )
         ]
         return _separable(oriented_zyx, matrices, averaging)
-    # Oblique: average along the scan's own axes down to the canonical spacing, then turn by linear interpolation.
+    # Oblique: average along the scan's own axes down to the grid's spacing, then turn by linear interpolation.
     sizes = [
         max(1, int(np.ceil(n * min(1.0, step)))) for n, step in zip(oriented_zyx.shape, steps_xyz[::-1], strict=True)
     ]

@@ -111,15 +111,15 @@ class Segmenter:
         task.at(0.0, f"on {self._predictor.device}")
         expected_s = self._expected_s(image)
         preparing, predicting, keeping, checking = task.split(*expected_s)
-        scan = preprocess(image, description.spacing_mm, description.intensity, preparing)
-        if not all(np.isfinite(plane).all() for plane in scan.intensities_zyx):
+        scan = preprocess(image, description.preparation, preparing)
+        if not all(np.isfinite(plane).all() for plane in scan.intensities_czyx[0]):
             raise ScanError(
                 "The scan has intensities that are not numbers (NaN or infinite): repair or export it again."
             )
         known = description.fit.features if description.fit is not None else None
         collector = None
         if known is not None:
-            collector = FeatureCollector(scan.intensities_zyx, scan.outside, known.usual)
+            collector = FeatureCollector(scan.intensities_czyx[0], scan.padding_values[0], known.usual)
         # Every structure, be it asked for or not, tells whether the others lie where they should.
         label_map = self._label_map(image, scan, predicting, keeping, collector)
         fit = checking.wait(
@@ -143,8 +143,8 @@ class Segmenter:
         description = self.model.description
         _check_is_scan(image)
         preparing, predicting, keeping, _ = Task("Looking at a scan", None, cancel).split(*self._expected_s(image))
-        scan = preprocess(image, description.spacing_mm, description.intensity, preparing)
-        collector = FeatureCollector(scan.intensities_zyx, scan.outside, keep=True)
+        scan = preprocess(image, description.preparation, preparing)
+        collector = FeatureCollector(scan.intensities_czyx[0], scan.padding_values[0], keep=True)
         label_map = self._label_map(image, scan, predicting, keeping, collector)
         return shapes_of(label_map, description.label_set, description.single_part), collector
 
@@ -161,7 +161,7 @@ class Segmenter:
         values = [0, *(structure.label for structure in every)]
         tile_bytes = self._memory_bytes - self._bytes_besides_tiles(image, scan)
         prediction = self._predictor.predict(
-            scan.intensities_zyx, scan.outside, tile_bytes, predicting, observer, _DECODING
+            scan.intensities_czyx[0], scan.padding_values[0], tile_bytes, predicting, observer, _DECODING
         )
         decoder = LabelResampler(scan.grid, values, prediction.background_channel)
         for part in prediction:
@@ -174,7 +174,7 @@ class Segmenter:
     def _expected_s(self, image: sitk.Image) -> tuple[float, float, float, float]:
         """Return roughly the seconds of preparing, predicting, filtering and the fit, in proportion to each other."""
         voxels = float(image.GetNumberOfPixels())
-        on_grid = voxels * float(np.prod(image.GetSpacing())) / self.model.description.spacing_mm**3
+        on_grid = voxels * float(np.prod(image.GetSpacing())) / self.model.description.preparation.voxel_mm3
         network_s = on_grid * self._network.width**2 * _NETWORK_S[self._predictor.device.kind]
         return voxels / _PREPARED_PER_SECOND, network_s, voxels / _KEPT_PER_SECOND, voxels / _KEPT_PER_SECOND
 
@@ -183,7 +183,7 @@ class Segmenter:
         weights = sum(values.nbytes for values in self._network.state_dict().values())
         voxels = image.GetNumberOfPixels()
         own = voxels * (image.GetSizeOfPixelComponent() + 2)  # the scan, its labels and their copy in the image
-        return _PROCESS_BYTES + 3.0 * weights + own + 1.5 * scan.intensities_zyx.nbytes
+        return _PROCESS_BYTES + 3.0 * weights + own + 1.5 * scan.intensities_czyx.nbytes
 
 
 def segment(

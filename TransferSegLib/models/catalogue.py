@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import is_model_name, parse_json
+from TransferSegLib.networks.interface import NetworkSpec
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.progress import CancelToken
 
 #: The file's name in the folder of the bundled models.
@@ -92,6 +94,11 @@ class CatalogueEntry:
         if not self.spacing_mm > 0 or self.width < 1 or self.about_bytes < 1:
             raise ModelError("Spacing, width and size must be larger than 0.")
         _check_https(self.homepage)
+
+    @property
+    def network(self) -> NetworkSpec:
+        """The network that the model's weights belong to."""
+        return unet_valid_spec(self.width, len(self.structures) + 1)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description, as in the catalogue's file."""

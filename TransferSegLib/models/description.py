@@ -17,67 +17,16 @@ from TransferSegLib import safe_json
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.fit.profile import FitProfile
 from TransferSegLib.images.intensity import IntensityRule
+from TransferSegLib.images.preparation import LPS, Preparation
+from TransferSegLib.networks.families import backbone_of
+from TransferSegLib.networks.interface import Backbone, NetworkSpec
 from TransferSegLib.structures import LabelSet
 
 #: The entry ``format`` of every model.json.
 FORMAT = "transferseg-model"
 #: The version written here; older ones are read, newer ones refused.
-FORMAT_VERSION = 1
-#: Axes of the canonical grid every model works on: x to the left, y to the back, z to the head.
-AXES = "LPS"
-#: The one kind of network of format version 1: TransferSegLib.networks.unet_valid.unet.UNet3D.
-NETWORK_KIND = "unet3d-valid"
-
-_SMALLEST_SPACING_MM, _LARGEST_SPACING_MM = 0.1, 20.0
-_LARGEST_WIDTH = 256
-_LARGEST_CLASSES = 1000
-_LARGEST_NUMBER = 1e300
+FORMAT_VERSION = 2
 _NAME = re.compile(r"[^\W_][^/\\:*?\"<>|\x00-\x1f\x7f]{0,99}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkDescription:
-    """Which network the weights belong to; ``classes`` counts the background."""
-
-    kind: str = NETWORK_KIND
-    width: int
-    classes: int
-
-    def __post_init__(self) -> None:
-        """Raise ModelError for a network this version cannot build."""
-        if self.kind != NETWORK_KIND:
-            raise ModelError(
-                f"The model's network is of the kind '{self.kind}'; this version knows '{NETWORK_KIND}'. "
-                "Update TransferSeg if the model is newer."
-            )
-        _check_integer("network width", self.width, 1, _LARGEST_WIDTH)
-        _check_integer("number of network classes", self.classes, 2, _LARGEST_CLASSES)
-
-    @property
-    def parameters(self) -> int:
-        """The number of values in the network's weights, counted from its layers."""
-        width, pairs = self.width, []
-        for level in range(4):
-            here = width * 2**level
-            pairs.append((1 if level == 0 else here, here, 2 * here))
-        for level in (2, 1, 0):
-            here = width * 2 ** (level + 1)
-            pairs.append((3 * here, here, here))
-        return 2 * width * self.classes + self.classes + sum(27 * a * b + b + 27 * b * c + c for a, b, c in pairs)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready description."""
-        return {"kind": self.kind, "width": self.width, "classes": self.classes}
-
-    @staticmethod
-    def from_json(entry: Any) -> NetworkDescription:
-        """Read a description written by ``to_json``; raises ModelError when it is not one."""
-        entry = _object("network", entry)
-        return NetworkDescription(
-            kind=_text("network kind", _required(entry, "kind")),
-            width=_required(entry, "width"),
-            classes=_required(entry, "classes"),
-        )
 
 
 @dataclass(frozen=True)
@@ -138,19 +87,18 @@ class Provenance:
 class ModelDescription:
     """A model in words and numbers; see ``docs/model-format.md``.
 
-    ``spacing_mm`` is the isotropic spacing of the canonical grid the network works on, ``spacing_inferred`` tells that
-    it was concluded from other things than the model's makers' word. ``single_part`` names the structures
+    ``preparation`` is the grid and the intensities that the network works on, ``spacing_inferred`` tells that the
+    spacing was concluded from other things than the model's makers' word. ``single_part`` names the structures
     of which only the largest connected part is kept. ``metrics`` holds results by data set, e.g.
     ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``; a Dice that nobody could measure is null. ``fit`` is
-    what a scan's fit is judged by, None of a model that does not say. The axes of the grid are always LPS.
+    what a scan's fit is judged by, None of a model that does not say.
     """
 
     name: str
     version: str
     label_set: LabelSet
-    spacing_mm: float
-    intensity: IntensityRule
-    network: NetworkDescription
+    preparation: Preparation
+    network: NetworkSpec
     modality: str
     summary: str
     license: str
@@ -161,11 +109,9 @@ class ModelDescription:
     spacing_inferred: bool = False
     single_part: tuple[str, ...] = ()
     fit: FitProfile | None = None
-    format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         """Raise ModelError for a field that is out of range or contradicts another."""
-        _check_format_version(self.format_version)
         if not is_model_name(_text("name", self.name)):
             raise ModelError(
                 f"'{self.name}' cannot be a model's name: use up to 100 letters, digits, spaces and dashes, "
@@ -175,36 +121,42 @@ class ModelDescription:
             raise ModelError(f"The model '{self.name}' has no version.")
         for what in ("modality", "summary", "license", "training_data", "citation"):
             _text(what, getattr(self, what))
-        check_spacing(self.spacing_mm)
         if not isinstance(self.spacing_inferred, bool):
             raise ModelError("The model's entry 'spacing_inferred' must be true or false.")
         unknown = [name for name in self.single_part if self.label_set.find(name) is None]
         if unknown:
             raise ModelError(f"The model's entry 'single_part' names unknown structures: {', '.join(unknown)}.")
         _check_metrics(self.metrics)
-        if self.intensity.output is not None and not all(math.isfinite(end) for end in self.intensity.output):
-            raise ModelError(f"The model's intensities are mapped to {self.intensity.output}, which is not finite.")
+        backbone_of(self.network)  # raises for a network that cannot be built
+        if self.network.channels != len(self.preparation.channels):
+            raise ModelError(
+                f"The model's network has {self.network.channels} input channels, its preparation makes "
+                f"{len(self.preparation.channels)}."
+            )
         if self.network.classes != self.label_set.classes:
             raise ModelError(
                 f"The model's network has {self.network.classes} classes, but {len(self.label_set)} structures and "
                 f"the background make {self.label_set.classes}."
             )
 
+    @property
+    def backbone(self) -> Backbone:
+        """The model's network behind the interface of its family."""
+        return backbone_of(self.network)
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description; numbers in ``metrics`` that are not finite become null."""
         entry = {
             "format": FORMAT,
-            "format_version": self.format_version,
+            "format_version": FORMAT_VERSION,
             "name": self.name,
             "version": self.version,
             "summary": self.summary,
             "modality": self.modality,
             "structures": self.label_set.to_json(),
-            "axes": AXES,
-            "spacing_mm": self.spacing_mm,
+            "preparation": self.preparation.to_json(),
             "spacing_inferred": self.spacing_inferred,
-            "intensity": self.intensity.to_json(),
-            "network": self.network.to_json(),
+            "network": _network_to_json(self.network),
             "license": self.license,
             "training_data": self.training_data,
             "citation": self.citation,
@@ -225,23 +177,21 @@ class ModelDescription:
             raise ModelError(
                 f"This is not the description of a TransferSeg model: its entry 'format' is not '{FORMAT}'."
             )
-        _check_format_version(_required(entry, "format_version"))
-        if _required(entry, "axes") != AXES:
-            raise ModelError(f"The model's axes are {entry['axes']!r}; this version knows '{AXES}' only.")
+        version = _format_version(entry)
         try:
             label_set = LabelSet.from_json(_required(entry, "structures"))
-            intensity = IntensityRule.from_json(_required(entry, "intensity"))
         except ModelError:
             raise
         except (TransferSegError, OverflowError) as error:
-            raise ModelError(f"The model's structures or intensity rule cannot be read. {error}") from error
+            raise ModelError(f"The model's structures cannot be read. {error}") from error
         return ModelDescription(
             name=_required(entry, "name"),
             version=_required(entry, "version"),
             label_set=label_set,
-            spacing_mm=_required(entry, "spacing_mm"),
-            intensity=intensity,
-            network=NetworkDescription.from_json(_required(entry, "network")),
+            preparation=_preparation_of_format_1(entry)
+            if version == 1
+            else Preparation.from_json(_required(entry, "preparation")),
+            network=_network_from_json(_required(entry, "network"), version),
             modality=_required(entry, "modality"),
             summary=_required(entry, "summary"),
             license=_required(entry, "license"),
@@ -252,7 +202,6 @@ class ModelDescription:
             provenance=Provenance.from_json(_required(entry, "provenance")),
             spacing_inferred=entry.get("spacing_inferred", False),
             fit=FitProfile.from_json(entry.get("fit")),
-            format_version=entry["format_version"],
         )
 
 
@@ -284,14 +233,48 @@ def parse_json(text: bytes, source: str) -> Any:
         raise ModelError(f"{source} is not valid JSON ({error}): the model is damaged. Get it again.") from error
 
 
-def _check_format_version(version: Any) -> None:
-    """Raise ModelError when the format is not one this version reads."""
+def _format_version(entry: Mapping[str, Any]) -> int:
+    """Return the version of a description's format; raises ModelError when it is not one this version reads."""
+    version = _required(entry, "format_version")
     _check_integer("format version", version, 1, None)
     if version > FORMAT_VERSION:
         raise ModelError(
             f"The model was made by a newer TransferSeg (model format {version}; this version reads up to "
             f"{FORMAT_VERSION}). Update TransferSeg to use it."
         )
+    return int(version)
+
+
+def _preparation_of_format_1(entry: Mapping[str, Any]) -> Preparation:
+    """Return the preparation of a model of format 1: LPS axes, one spacing, one channel."""
+    if _required(entry, "axes") != LPS:
+        raise ModelError(f"The model's axes are {entry['axes']!r}; format 1 knows '{LPS}' only.")
+    spacing_mm = _required(entry, "spacing_mm")
+    try:
+        rule = IntensityRule.from_json(_required(entry, "intensity"))
+    except OverflowError as error:
+        raise ModelError(f"The model's intensity rule cannot be read. {error}") from error
+    return Preparation((spacing_mm, spacing_mm, spacing_mm), (rule,))
+
+
+def _network_to_json(network: NetworkSpec) -> dict[str, Any]:
+    """Return a JSON-ready description of a network."""
+    return {
+        "kind": network.kind,
+        "channels": network.channels,
+        "classes": network.classes,
+        "arguments": network.arguments,
+    }
+
+
+def _network_from_json(entry: Any, version: int) -> NetworkSpec:
+    """Read a network's description; in format 1 its one argument, ``width``, lies beside the others."""
+    entry = _object("network", entry)
+    kind, classes = _text("network kind", _required(entry, "kind")), _required(entry, "classes")
+    if version == 1:
+        return NetworkSpec(kind=kind, classes=classes, arguments={"width": _required(entry, "width")})
+    arguments = _object("network arguments", _required(entry, "arguments"))
+    return NetworkSpec(kind=kind, classes=classes, channels=_required(entry, "channels"), arguments=arguments)
 
 
 def _check_metrics(metrics: Any) -> None:
@@ -301,15 +284,6 @@ def _check_metrics(metrics: Any) -> None:
         for structure, score in _object(f"Dice of '{data_set}'", scores).items():
             if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
                 raise ModelError(f"The model's Dice of '{structure}' must be a number or null, not {_short(score)}.")
-
-
-def check_spacing(spacing_mm: float) -> None:
-    """Raise ModelError unless a model can work at this spacing."""
-    spacing = _number("spacing_mm", spacing_mm)
-    if not _SMALLEST_SPACING_MM <= spacing <= _LARGEST_SPACING_MM:
-        raise ModelError(
-            f"The model's spacing of {spacing:g} mm is outside {_SMALLEST_SPACING_MM:g} to {_LARGEST_SPACING_MM:g} mm."
-        )
 
 
 def _required(entry: Mapping[str, Any], key: str) -> Any:
@@ -338,13 +312,6 @@ def _names(what: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise ModelError(f"The model's entry '{what}' must be a list of names, not {_short(value)}.")
     return tuple(value)
-
-
-def _number(what: str, value: Any) -> float:
-    """Return a finite number; raises ModelError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST_NUMBER:
-        raise ModelError(f"The model's entry '{what}' must be a number, not {_short(value)}.")
-    return float(value)
 
 
 def _check_integer(what: str, value: Any, smallest: int, largest: int | None) -> None:

@@ -153,7 +153,7 @@ def _claimed(description: ModelDescription) -> CatalogueEntry | None:
 
 def is_like(description: ModelDescription, entry: CatalogueEntry) -> bool:
     """Tell whether a model has the network and the structures of an entry of the catalogue."""
-    return (description.network.width, description.label_set.names) == (entry.width, entry.structures)
+    return (description.network, description.label_set.names) == (entry.network, entry.structures)
 
 
 def _blob_of(download: Download) -> str:

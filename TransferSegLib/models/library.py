@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from TransferSegLib.durable_writing import move
 from TransferSegLib.errors import ModelError
 from TransferSegLib.file_lock import FileLock
+from TransferSegLib.images.preparation import check_spacing
 from TransferSegLib.models.catalogue import CatalogueEntry, FileKind
-from TransferSegLib.models.description import ModelDescription, check_spacing
+from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.incoming import Incoming, KerasOptions, check_name, is_like, read_incoming
 from TransferSegLib.models.locate import (
     ANOTHER_LIBRARY,

@@ -31,19 +31,21 @@ from TransferSegLib.models.archive import (
     parse_model_file,
     read_model_entry,
 )
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, parse_json
+from TransferSegLib.models.description import ModelDescription, parse_json
 from TransferSegLib.models.recovery import RETIRED, recover_saved
 from TransferSegLib.models.versions.state import current_folder
 from TransferSegLib.models.weights_pickle import check_weights_file
+from TransferSegLib.networks.families import backbone_of
+from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.own_files import is_link
 from TransferSegLib.part_names import abandoned, part_of
 from TransferSegLib.progress import CancelToken
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from TransferSegLib.fit.profile import FitProfile
-    from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 #: What torch.load and zipfile raise for files that were not written by torch.save or hold more than weights.
 _UNREADABLE = (
@@ -67,7 +69,7 @@ class Model:
     state_dict: dict[str, torch.Tensor]
     path: Path
 
-    def network(self) -> UNet3D:
+    def network(self) -> Any:
         """Return a new network with a copy of these weights on the CPU, in evaluation mode."""
         network = _without_weights(self.description.network)
         copies = {name: values.clone() for name, values in self.state_dict.items()}
@@ -209,19 +211,17 @@ def _weights_as_bytes(
     return buffer.getvalue()
 
 
-def expected_shapes(network: NetworkDescription) -> dict[str, tuple[int, ...]]:
+def expected_shapes(network: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """Return, per layer name in the network's order, the shape of its weights; nothing is allocated."""
     return {name: tuple(values.shape) for name, values in _without_weights(network).state_dict().items()}
 
 
-def _without_weights(network: NetworkDescription) -> UNet3D:
+def _without_weights(network: NetworkSpec) -> nn.Module:
     """Return the network described on torch's meta device: no memory is taken and no random number is drawn."""
     import torch
 
-    from TransferSegLib.networks.unet_valid.unet import UNet3D
-
     with torch.device("meta"):
-        return UNet3D(network.classes, network.width)
+        return backbone_of(network).build()
 
 
 def _check_shapes(state_dict: Mapping[str, Any], shapes: dict[str, tuple[int, ...]], source: str) -> None:
@@ -246,7 +246,7 @@ def _check_shapes(state_dict: Mapping[str, Any], shapes: dict[str, tuple[int, ..
             )
 
 
-def _parse_weights(weights: bytes, network: NetworkDescription, source: str) -> dict[str, torch.Tensor]:
+def _parse_weights(weights: bytes, network: NetworkSpec, source: str) -> dict[str, torch.Tensor]:
     """Return the float32 state dict of a weights file; raises ModelError unless it is exactly the network's."""
     import torch
 

@@ -1,1 +1,1 @@
-"""The 3D U-Net and the arithmetic of its valid convolutions."""
+"""Networks: the interface that the rest of the library sees, and one folder for each family."""

@@ -23,13 +23,15 @@ from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.profiling import profile_of_scans
 from TransferSegLib.inference.segment import Segmenter
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance, is_model_name
+from TransferSegLib.models.description import ModelDescription, Provenance, is_model_name
 from TransferSegLib.models.leaving import plain_command
 from TransferSegLib.models.store import load_model, save_model, set_profile
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.own_files import new_file
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
@@ -64,6 +66,10 @@ class BaseModelPlan:
         if not is_model_name(self.name):
             raise TrainingError(f"'{self.name}' cannot be a model's name: use letters, digits, spaces and dashes.")
 
+    def preparation(self) -> Preparation:
+        """Return the grid of the configuration, with the rule for intensities."""
+        return Preparation.isotropic(self.configuration.spacing_mm, self.intensity_rule())
+
     def intensity_rule(self) -> IntensityRule:
         """Return the rule chosen, else the usual one of the modality: a window for CT, else percentiles."""
         if self.intensity is not None:
@@ -88,13 +94,7 @@ def train_base(
     training_ids, validation_ids = _split(plan, saved)
     # A resumed run keeps its precision: which one is faster is measured, and need not come out the same again.
     device = choose_device(plan.device, None if saved is None else getattr(torch, saved["precision"]))
-    cases = prepare_cases(
-        plan.dataset,
-        plan.dataset.label_set,
-        plan.configuration.spacing_mm,
-        plan.intensity_rule(),
-        Task("", progress, cancel),
-    )
+    cases = prepare_cases(plan.dataset, plan.dataset.label_set, plan.preparation(), Task("", progress, cancel))
     training = [case for case in cases if case.id in set(training_ids)]
     validation = [case for case in cases if case.id in set(validation_ids)]
     network = UNet3D(plan.dataset.label_set.classes, plan.configuration.width)
@@ -296,9 +296,8 @@ class _Run:
             name=self._plan.name,
             version="1",
             label_set=dataset.label_set.with_labels_numbered(),
-            spacing_mm=configuration.spacing_mm,
-            intensity=self._plan.intensity_rule(),
-            network=NetworkDescription(width=configuration.width, classes=dataset.label_set.classes),
+            preparation=Preparation.isotropic(configuration.spacing_mm, self._plan.intensity_rule()),
+            network=unet_valid_spec(width=configuration.width, classes=dataset.label_set.classes),
             modality=dataset.modality,
             summary=f"{', '.join(dataset.label_set.names)} ({dataset.modality})",
             license=dataset.license,

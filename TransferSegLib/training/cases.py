@@ -11,8 +11,8 @@ import numpy as np
 
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
-from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.preprocess import labels_on_grid, mask_on_grid, preprocess
 from TransferSegLib.images.read import read_label_map_on, read_mask_on, read_scan
 from TransferSegLib.progress import Task
@@ -42,8 +42,7 @@ def prepare_case(
     case: Case,
     dataset_labels: LabelSet,
     model_labels: LabelSet,
-    spacing_mm: float,
-    rule: IntensityRule,
+    preparation: Preparation,
     task: Task | None = None,
 ) -> PreparedCase:
     """Read one case and bring it to the canonical grid; channels are those of ``model_labels``, by name.
@@ -55,7 +54,7 @@ def prepare_case(
     try:
         image = read_scan(case.image, task=reading)
         label_map = read_label_map_on(image, case.labels, task=reading_labels)
-        scan = preprocess(image, spacing_mm, rule, preparing)
+        scan = preprocess(image, preparation, preparing)
         values = [_annotated_value(name, case, dataset_labels) for name in model_labels.names]
         labels = labels_on_grid(label_map, values, scan.grid, preparing_labels)
         judged = None
@@ -67,11 +66,11 @@ def prepare_case(
     annotated = np.array([True, *(value >= 0 for value in values)])
     return PreparedCase(
         case.id,
-        scan.intensities_zyx.astype(np.float16),
+        scan.intensities_czyx[0].astype(np.float16),
         labels,
         judged,
         annotated,
-        scan.outside,
+        scan.padding_values[0],
         scan.grid,
         _voxels(labels),
     )
@@ -80,14 +79,13 @@ def prepare_case(
 def prepare_cases(
     dataset: Dataset,
     model_labels: LabelSet,
-    spacing_mm: float,
-    rule: IntensityRule,
+    preparation: Preparation,
     task: Task | None = None,
 ) -> list[PreparedCase]:
     """Prepare every case of a dataset; see ``prepare_case``."""
     task = (task or Task()).named("reading cases", "reading")
     return [
-        prepare_case(case, dataset.label_set, model_labels, spacing_mm, rule, part)
+        prepare_case(case, dataset.label_set, model_labels, preparation, part)
         for case, part in task.each(dataset.cases, lambda case: case.id)
     ]
 

@@ -38,7 +38,7 @@ def random_case(side: int, classes: int) -> PreparedCase:
     """Return a case of noise with random labels."""
     random = np.random.default_rng(0)
     labels = random.integers(0, classes, (side, side, side), dtype=np.uint8)
-    grid = ModelGrid.around(sitk.Image([side] * 3, sitk.sitkInt16), 1.0)
+    grid = ModelGrid.around(sitk.Image([side] * 3, sitk.sitkInt16), (1.0,) * 3)
     intensities = random.uniform(-1, 1, labels.shape).astype(np.float16)
     voxels = {channel: np.flatnonzero(labels == channel)[:1000] for channel in range(1, classes)}
     return PreparedCase("noise", intensities, labels, None, np.ones(classes, bool), -1.0, grid, voxels)

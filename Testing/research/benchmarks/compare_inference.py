@@ -124,14 +124,14 @@ def agreement(options: argparse.Namespace) -> str:
     model = load_model(find_model())
     network, description = model.network(), model.description
     image = read_scan(read_dataset(bundled_sample()).cases[0].image)
-    scan = preprocess(image, description.spacing_mm, description.intensity)
-    volume, device = scan.intensities_zyx, choose_device(options.device)
-    labels = label_volume(network, volume, scan.outside, device=device)
+    scan = preprocess(image, description.preparation)
+    volume, device = scan.intensities_czyx[0], choose_device(options.device)
+    labels = label_volume(network, volume, scan.padding_values[0], device=device)
     reference = np.zeros_like(labels)
     plan = TilePlan((0, 0, 0), volume.shape, (132, 132, 132))
     with torch.inference_mode():
         for tile in plan:
-            logits = network(torch.from_numpy(tile_input(volume, scan.outside, plan, tile))[None, None])[0]
+            logits = network(torch.from_numpy(tile_input(volume, scan.padding_values[0], plan, tile))[None, None])[0]
             window = tuple(slice(*ends) for ends in zip(tile.start_zyx, tile.stop_zyx, strict=True))
             own = tuple(slice(0, w.stop - w.start) for w in window)
             reference[window] = logits[(slice(None), *own)].argmax(dim=0).numpy()

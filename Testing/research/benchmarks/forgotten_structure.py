@@ -62,9 +62,7 @@ def main() -> None:
     knobs = FineTuningConfiguration(tail=LAST_CONVOLUTION, report_cases=0, patches_per_case=options.patches)
     knobs = knobs.with_steps(options.steps, 0)
     training, test = (
-        prepare_case(
-            dataset.case(id), dataset.label_set, change.label_set, description.spacing_mm, description.intensity
-        )
+        prepare_case(dataset.case(id), dataset.label_set, change.label_set, description.preparation)
         for id in ("pt_22", "pt_70")
     )
     channel = change.label_set.channel("mandible")
@@ -76,7 +74,7 @@ def main() -> None:
             for name, steps in (("head alone", 0), (f"{options.steps} steps of stage 1", options.steps)):
                 way = replace(knobs, head_start=start, tail_steps=steps)
                 adapted = adapt(parent, [training], change, way, device=device, cache=cache)
-                value = score(adapted.state_dict, description.network.width, tests, knobs.tail, channel)
+                value = score(adapted.state_dict, description.network.arguments["width"], tests, knobs.tail, channel)
                 print(f"start from {start}, {name}: Dice {value:.3f} on {len(tests)} patches of pt_70", flush=True)
 
 

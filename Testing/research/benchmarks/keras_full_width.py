@@ -122,7 +122,7 @@ def compare(folder: Path) -> None:
         except ModelError as error:
             print(f"{path.name:>18} refused: {str(error).replace(str(path), path.name)}")
             continue
-        network = UNet3D(description.network.classes, description.network.width).eval()
+        network = UNet3D(description.network.classes, description.network.arguments["width"]).eval()
         network.load_state_dict(state_dict)
         for dtype in (torch.float32, torch.float64):
             with torch.inference_mode():

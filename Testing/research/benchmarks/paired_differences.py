@@ -69,7 +69,7 @@ def measure(model: Model, dataset: Dataset, options: argparse.Namespace) -> Iter
     device = choose_device("auto")
 
     def prepared(ids: list[str]) -> list[PreparedCase]:
-        return prepare_cases(dataset.select(ids), description.label_set, description.spacing_mm, description.intensity)
+        return prepare_cases(dataset.select(ids), description.label_set, description.preparation)
 
     tests, training = prepared(validation[: options.test_on]), prepared(chosen)
     plans = {"all": training, "labels moved": [_moved(case) for case in training]}
@@ -99,7 +99,7 @@ def _exchanged(case: PreparedCase, mirrored: tuple[int, ...]) -> PreparedCase:
 def _trained(model: Model, cases: list[PreparedCase], steps: int, rate: float, device: Device) -> UNet3D:
     """Return the model's network after some steps on these cases, all weights free."""
     configuration = TrainingConfiguration(
-        width=model.description.network.width,
+        width=model.description.network.arguments["width"],
         steps=steps,
         learning_rate=rate,
         warm_up=5,

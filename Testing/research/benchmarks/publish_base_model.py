@@ -82,8 +82,8 @@ def card(description: ModelDescription, summary: dict[str, Summary], history: li
     curve = "\n".join(f"| {line['step']} | {line['mean']:.3f} |" for line in validations)
     return f"""# {description.name}
 
-{description.summary}. A 3D U-Net of width {description.network.width} at {description.spacing_mm:g} mm,
-stored in half precision.
+{description.summary}. A 3D U-Net of {description.backbone.summary} at
+{description.preparation.spacing_text}, stored in half precision.
 
 - **Training data:** {description.training_data}
 - **Licence of the model:** Apache-2.0; of its training data: MIT (Open-KBP)

@@ -95,7 +95,7 @@ def segment(arguments: argparse.Namespace) -> None:
                 "scan": "x".join(map(str, SIZE)),
                 "device": segmentation.device,
                 "threads": arguments.threads,
-                "width": model.description.network.width,
+                "width": model.description.network.arguments["width"],
                 "read_s": round(read - begun, 1),
                 "segment_s": round(segmented - read, 1),
                 "write_s": round(written - segmented, 1),

@@ -22,11 +22,13 @@ import torch
 
 from TransferSegLib.images import label_resampling as decode
 from TransferSegLib.images.intensity import CT_WINDOW
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference import segment
 from TransferSegLib.inference.segment import Segmenter
-from TransferSegLib.models.description import ModelDescription, NetworkDescription, Provenance
+from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.store import Model, load_model
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure, default_color
@@ -59,9 +61,8 @@ def random_model(width: int, classes: int, spacing_mm: float) -> Model:
         name="random",
         version="1",
         label_set=structures,
-        spacing_mm=spacing_mm,
-        intensity=CT_WINDOW,
-        network=NetworkDescription(width=width, classes=classes),
+        preparation=Preparation.isotropic(spacing_mm, CT_WINDOW),
+        network=unet_valid_spec(width=width, classes=classes),
         modality="CT",
         metrics={},
         provenance=Provenance("benchmark", 0, "0", "2024-01-01"),

@@ -26,7 +26,7 @@ from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model, save_model
-from TransferSegLib.networks.unet_valid.unet import UNet3D
+from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.training.cases import prepare_cases
 from TransferSegLib.training.validation import validate
@@ -62,7 +62,7 @@ def main() -> None:
         knobs = FineTuningConfiguration(report_cases=0)
         work = plan_fine_tuning(FineTuneRequest(options.project, str(model), "measured", configuration=knobs))
     knobs = work.configuration
-    prepared = prepare_cases(work.dataset, work.change.label_set, *knobs.preparation(parent.description))
+    prepared = prepare_cases(work.dataset, work.change.label_set, knobs.preparation(parent.description))
     aside = max(1, len(prepared) // 3)
     training, held_out = [case for case in prepared[:-aside] if case.voxels], prepared[-aside:]
     names = work.fresh or work.dataset.label_set.names
@@ -72,7 +72,7 @@ def main() -> None:
                 budget = (steps, 0) if strategy == "finetune" else (0, steps)
                 way = replace(knobs, strategy=strategy, head_start="auto").with_steps(*budget)
                 adapted = adapt(parent, training, work.change, way, device=device, cache=cache)
-                network = UNet3D(adapted.network.classes, adapted.network.width)
+                network = backbone_of(adapted.network).build()
                 network.load_state_dict(adapted.state_dict)
                 scores = validate(network.eval(), held_out, work.change.label_set, device.dtype)
                 mean = np.mean([value for name, value in scores.items() if name in names])

@@ -19,36 +19,34 @@ from Testing.research.study.runs import hash_of
 from TransferSegLib.datasets.dataset import Case
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import StudyError
-from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.model_grid import AxisOrder, ModelGrid
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.training.cases import PreparedCase, prepare_case
 
 #: Raise it when preparing changes, so that older files are made again.
-_VERSION = 1
+_VERSION = 2
 
 
 def prepared_case(
-    folder: Path, case: Case, dataset_labels: LabelSet, model_labels: LabelSet, spacing_mm: float, rule: IntensityRule
+    folder: Path, case: Case, dataset_labels: LabelSet, model_labels: LabelSet, preparation: Preparation
 ) -> PreparedCase:
     """Return a case from its file in ``folder``, which is made first where it is missing or out of date.
 
     Several processes may ask at once. Raises DatasetError when the case cannot be prepared, StudyError when the file
     cannot be written.
     """
-    identity = _identity(case, dataset_labels, model_labels, spacing_mm, rule)
+    identity = _identity(case, dataset_labels, model_labels, preparation)
     path = folder / f"{case.id}-{identity}.npz"
     try:
         return _read(path)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        prepared = prepare_case(case, dataset_labels, model_labels, spacing_mm, rule)
+        prepared = prepare_case(case, dataset_labels, model_labels, preparation)
     _write(path, prepared)
     return prepared
 
 
-def _identity(
-    case: Case, dataset_labels: LabelSet, model_labels: LabelSet, spacing_mm: float, rule: IntensityRule
-) -> str:
+def _identity(case: Case, dataset_labels: LabelSet, model_labels: LabelSet, preparation: Preparation) -> str:
     """Return a hash of what a prepared case depends on: files by size and time of change."""
     files = [case.image, case.labels, *([] if case.judged is None else [case.judged])]
     try:
@@ -62,8 +60,7 @@ def _identity(
             case.annotated,
             dataset_labels.to_json(),
             model_labels.names,
-            spacing_mm,
-            rule.to_json(),
+            preparation.to_json(),
         ]
     )
 
@@ -75,7 +72,7 @@ def _write(path: Path, case: PreparedCase) -> None:
         "id": case.id,
         "outside": case.outside,
         "size_zyx": grid.size_zyx,
-        "spacing_mm": grid.spacing_mm,
+        "spacing_zyx_mm": grid.spacing_zyx_mm,
         "axes": grid.order.axes,
         "reversed": grid.order.reversed,
         "scan_size_zyx": grid.scan_size_zyx,
@@ -116,7 +113,7 @@ def _read(path: Path) -> PreparedCase:
         }
         grid = ModelGrid(
             tuple(facts["size_zyx"]),
-            float(facts["spacing_mm"]),
+            tuple(facts["spacing_zyx_mm"]),
             AxisOrder(tuple(facts["axes"]), tuple(facts["reversed"])),
             tuple(facts["scan_size_zyx"]),
             arrays["matrix"],

@@ -46,12 +46,12 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     learned = {structure_key(name) for name in request["structures"]}
     dropped = [structure.name for structure in known if structure.key not in learned]
     change = plan_label_change(known, dataset.label_set, dropped=dropped)
-    spacing_mm, rule = configuration.preparation(parent.description)
+    preparation = configuration.preparation(parent.description)
     device = choose_device(request["device"], getattr(torch, request["precision"]))
 
     def prepared(id: str) -> PreparedCase:
         case = dataset.case(id)
-        return prepared_case(Path(request["prepared"]), case, dataset.label_set, change.label_set, spacing_mm, rule)
+        return prepared_case(Path(request["prepared"]), case, dataset.label_set, change.label_set, preparation)
 
     training = [prepared(id) for id in request["training"]]
     progress = ProgressFile(folder).report
@@ -64,8 +64,7 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     description = replace(
         parent.description,
         label_set=change.label_set,
-        spacing_mm=spacing_mm,
-        intensity=rule,
+        preparation=preparation,
         network=adapted.network,
         single_part=tuple(n for n in parent.description.single_part if change.label_set.find(n) is not None),
         fit=None,

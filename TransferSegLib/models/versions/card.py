@@ -29,7 +29,7 @@ def card(description: ModelDescription, record: VersionRecord) -> str:
         f"- **Made from:** {record.parent} (weights SHA-256 `{record.parent.sha256}`)",
         f"- **Learned from:** {count} corrected {'case' if count == 1 else 'cases'}",
         f"- **Structures:** {', '.join(description.label_set.names)} ({description.modality}, at "
-        f"{description.spacing_mm:g} mm)",
+        f"{description.preparation.spacing_text})",
         f"- **Verdict:** {verdict_text(record)}",
         f"- **Training data:** {description.training_data}",
         f"- **Licence:** {description.license}",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.versions.card import evidence_rows
 from TransferSegLib.models.versions.history import History, Version
@@ -155,10 +156,10 @@ def _changed_knobs(first: ModelDescription, second: ModelDescription) -> list[Co
         {
             **dict(_flat(description.provenance.configuration)),
             "model: modality": description.modality,
-            "model: spacing_mm": description.spacing_mm,
-            "model: network width": description.network.width,
+            "model: spacing": description.preparation.spacing_text,
+            "model: network": description.backbone.summary,
             "model: seed": description.provenance.seed,
-            **{f"model: intensity.{key}": value for key, value in _flat(description.intensity.to_json())},
+            **_intensities(description.preparation),
         }
         for description in (first, second)
     )
@@ -166,6 +167,14 @@ def _changed_knobs(first: ModelDescription, second: ModelDescription) -> list[Co
     return [
         ConfigurationChange(knob, one.get(knob), other.get(knob)) for knob in knobs if one.get(knob) != other.get(knob)
     ]
+
+
+def _intensities(preparation: Preparation) -> dict[str, Any]:
+    """Return the settings of every channel's intensity rule by name; one channel needs no number."""
+    rules = [rule.to_json() for rule in preparation.channels]
+    if len(rules) == 1:
+        return {f"model: intensity.{key}": value for key, value in _flat(rules[0])}
+    return {f"model: intensity {n}.{key}": value for n, rule in enumerate(rules, 1) for key, value in _flat(rule)}
 
 
 def _flat(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.images.intensity import IntensityRule
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.importers.keras.weights import Background, KerasWeights, read_keras_weights
 from TransferSegLib.models.leaving import published_name, told_command
@@ -121,8 +122,7 @@ def model_from_keras(
         name=options.name,
         version=options.version,
         label_set=label_set,
-        spacing_mm=options.spacing_mm,
-        intensity=options.intensity,
+        preparation=Preparation.isotropic(options.spacing_mm, options.intensity),
         network=weights.network,
         modality=options.modality,
         summary=_summary(options, label_set),

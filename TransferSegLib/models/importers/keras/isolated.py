@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -18,8 +19,8 @@ import numpy as np
 
 from TransferSegLib.child_process import RESULT_FILE, Reading, read_in_child
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.description import NetworkDescription
 from TransferSegLib.models.importers.keras.network import KerasArrays, read_arrays
+from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.process_limits import is_out_of_memory, limit_this_process, own_limits
 from TransferSegLib.progress import CancelToken
 
@@ -48,7 +49,7 @@ def _result(folder: Path, result: dict[str, Any]) -> KerasArrays:
             f"The file cannot be read: the disk with the folder for temporary files, {folder.parent}, is full."
         ) from problem
     return KerasArrays(
-        NetworkDescription.from_json(result["network"]),
+        NetworkSpec(**result["network"]),
         arrays,
         keras_version=str(result["keras_version"]),
         backend=str(result["backend"]),
@@ -65,7 +66,7 @@ def _main(folder: Path, path: Path) -> None:
         found = read_arrays(path)
         np.savez(folder / _ARRAYS, *found.arrays)
         result = {
-            "network": found.network.to_json(),
+            "network": asdict(found.network),
             "keras_version": found.keras_version,
             "backend": found.backend,
             "layers_checked": found.layers_checked,

@@ -13,9 +13,11 @@ import numpy as np
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import LARGEST_WEIGHTS_FILE
-from TransferSegLib.models.description import NetworkDescription
 from TransferSegLib.models.importers.keras.architecture import check_architecture
 from TransferSegLib.models.importers.keras.file import KerasFile, KerasLayer, open_keras_file
+from TransferSegLib.networks.families import backbone_of
+from TransferSegLib.networks.interface import NetworkSpec
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 
 #: 3x3x3 convolutions, two on each of four levels down and of three up, and the 1x1x1 head.
 _CONVOLUTIONS = 15
@@ -30,7 +32,7 @@ class KerasArrays:
     otherwise only the shapes of the weights are known to be right.
     """
 
-    network: NetworkDescription
+    network: NetworkSpec
     arrays: tuple[np.ndarray, ...]
     keras_version: str
     backend: str
@@ -51,9 +53,9 @@ def read_arrays(path: Path) -> KerasArrays:
         return KerasArrays(network, _read(file), file.keras_version, file.backend, described)
 
 
-def array_shapes(network: NetworkDescription) -> tuple[tuple[int, ...], ...]:
+def array_shapes(network: NetworkSpec) -> tuple[tuple[int, ...], ...]:
     """Return the shapes of the network's arrays as Keras stores them, kernel (z, y, x, in, out) then bias (out,)."""
-    width = network.width
+    width = network.arguments["width"]
     channels = []
     for level in range(4):
         here = width * 2**level
@@ -67,7 +69,7 @@ def array_shapes(network: NetworkDescription) -> tuple[tuple[int, ...], ...]:
     return (*shapes, (1, 1, 1, 2 * width, network.classes), (network.classes,))
 
 
-def _network(layers: tuple[KerasLayer, ...], path: Path) -> NetworkDescription:
+def _network(layers: tuple[KerasLayer, ...], path: Path) -> NetworkSpec:
     """Return the network that the first and last layers show; raises ModelError when they are not of this kind."""
     for layer in layers:
         dimensions = [len(array.shape) for array in layer.arrays]
@@ -81,19 +83,21 @@ def _network(layers: tuple[KerasLayer, ...], path: Path) -> NetworkDescription:
     if len(layers) != _CONVOLUTIONS:
         raise ModelError(f"{path} {_OTHER_NETWORK} it has {len(layers)} convolutions instead of {_CONVOLUTIONS}.")
     try:
-        return NetworkDescription(width=layers[0].arrays[0].shape[-1], classes=layers[-1].arrays[0].shape[-1])
+        network = unet_valid_spec(width=layers[0].arrays[0].shape[-1], classes=layers[-1].arrays[0].shape[-1])
+        backbone_of(network)
+        return network
     except ModelError as error:
         raise ModelError(f"{path} holds a network that cannot be used. {error}") from error
 
 
-def _check_shapes(layers: tuple[KerasLayer, ...], network: NetworkDescription, path: Path) -> None:
+def _check_shapes(layers: tuple[KerasLayer, ...], network: NetworkSpec, path: Path) -> None:
     """Raise ModelError naming the first layer whose kernel or bias has not the shape it must have at this width."""
     shapes = array_shapes(network)
     size = 4 * sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
     if size > LARGEST_WEIGHTS_FILE:
         raise ModelError(
-            f"{path} is refused: with {network.width} channels in its first layer '{layers[0].name}' its weights would "
-            f"take {size:,} bytes, more than {LARGEST_WEIGHTS_FILE:,}."
+            f"{path} is refused: with {network.arguments['width']} channels in its first layer '{layers[0].name}' its "
+            f"weights would take {size:,} bytes, more than {LARGEST_WEIGHTS_FILE:,}."
         )
     expected = iter(shapes)
     for number, layer in enumerate(layers, start=1):
@@ -102,8 +106,8 @@ def _check_shapes(layers: tuple[KerasLayer, ...], network: NetworkDescription, p
             if array.shape != wanted:
                 raise ModelError(
                     f"{path} {_OTHER_NETWORK} its layer '{layer.name}' (convolution {number} of {len(layers)}) has a "
-                    f"{what} of the shape {array.shape} instead of {wanted}, which goes with {network.width} channels "
-                    "in the first layer."
+                    f"{what} of the shape {array.shape} instead of {wanted}, which goes with "
+                    f"{network.arguments['width']} channels in the first layer."
                 )
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.description import NetworkDescription
 from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
 from TransferSegLib.models.importers.keras.network import KerasArrays
 from TransferSegLib.models.store import expected_shapes
+from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.progress import CancelToken
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class KerasWeights:
     ``layers_checked``: see ``TransferSegLib.models.importers.keras.network.KerasArrays``.
     """
 
-    network: NetworkDescription
+    network: NetworkSpec
     state_dict: dict[str, torch.Tensor]
     keras_version: str
     backend: str

@@ -1,0 +1,115 @@
+"""How a model wants a scan: on which grid, and with which intensities in each input channel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from TransferSegLib.errors import ModelError
+from TransferSegLib.images.intensity import IntensityRule
+
+#: The axes of most models: x to the left, y to the back, z to the head.
+LPS = "LPS"
+_SMALLEST_SPACING_MM, _LARGEST_SPACING_MM = 0.1, 20.0
+#: A whole number of a JSON file may be too large to be formatted as a float.
+_LARGEST_NUMBER = 1e300
+_OPPOSITES = ("LR", "PA", "SI")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The grid of a model and the rule that makes each input channel of a scan.
+
+    ``axes`` says in which directions the grid's x, y and z axes run, by the letters of L(eft), R(ight), P(osterior),
+    A(nterior), S(uperior), I(nferior).
+    """
+
+    spacing_zyx_mm: tuple[float, float, float]
+    channels: tuple[IntensityRule, ...]
+    axes: str = LPS
+
+    def __post_init__(self) -> None:
+        """Raise ModelError for a grid or channels that no scan can be brought to."""
+        if len(self.spacing_zyx_mm) != 3:
+            raise ModelError(f"A model's grid has three spacings, not {len(self.spacing_zyx_mm)}.")
+        for spacing_mm in self.spacing_zyx_mm:
+            check_spacing(spacing_mm)
+        if not self.channels:
+            raise ModelError("A model needs an intensity rule for at least one input channel.")
+        for rule in self.channels:
+            if rule.output is not None and not all(math.isfinite(end) for end in rule.output):
+                raise ModelError(f"The model's intensities are mapped to {rule.output}, which is not finite.")
+        if sorted(self.axes.translate(_TO_PAIRS)) != ["0", "1", "2"]:
+            raise ModelError(f"The model's axes are '{self.axes}'; three letters such as LPS or RAS are expected.")
+
+    @staticmethod
+    def isotropic(spacing_mm: float, *channels: IntensityRule) -> Preparation:
+        """Return the preparation for a grid with LPS axes and one spacing."""
+        return Preparation((spacing_mm, spacing_mm, spacing_mm), channels)
+
+    @property
+    def spacing_mm(self) -> float | tuple[float, float, float]:
+        """The spacing as lists of models show it: one number where it is the same along all axes, else x, y, z."""
+        z, y, x = self.spacing_zyx_mm
+        return z if z == y == x else (x, y, z)
+
+    @property
+    def voxel_mm3(self) -> float:
+        """The volume of a voxel of the grid."""
+        return math.prod(self.spacing_zyx_mm)
+
+    @property
+    def spacing_text(self) -> str:
+        """The spacing for a person, in the order x, y, z: ``3 mm`` or ``1 x 1 x 3 mm``."""
+        return spacing_text(self.spacing_mm)
+
+    def with_spacing(self, spacing_mm: float) -> Preparation:
+        """Return the same preparation for an isotropic grid of another spacing."""
+        return replace(self, spacing_zyx_mm=(spacing_mm, spacing_mm, spacing_mm))
+
+    def with_rule(self, rule: IntensityRule) -> Preparation:
+        """Return the same preparation with one rule for the intensities of every channel."""
+        return replace(self, channels=(rule,) * len(self.channels))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {
+            "axes": self.axes,
+            "spacing_zyx_mm": list(self.spacing_zyx_mm),
+            "channels": [rule.to_json() for rule in self.channels],
+        }
+
+    @staticmethod
+    def from_json(entry: Any) -> Preparation:
+        """Read a description written by ``to_json``; raises ModelError when it is not one."""
+        try:
+            z, y, x = entry["spacing_zyx_mm"]
+            channels = tuple(IntensityRule.from_json(rule) for rule in entry["channels"])
+            axes = entry["axes"]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ModelError(f"The model's preparation cannot be read: {entry!r:.80} ({error}).") from error
+        if not isinstance(axes, str):
+            raise ModelError(f"The model's axes must be three letters, not {axes!r:.60}.")
+        return Preparation((z, y, x), channels, axes)
+
+
+def spacing_text(spacing_mm: float | tuple[float, float, float]) -> str:
+    """Return a spacing for a person: ``3 mm`` or ``1 x 1 x 3 mm``."""
+    sides = spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm,)
+    return " x ".join(f"{side:g}" for side in sides) + " mm"
+
+
+def check_spacing(spacing_mm: Any) -> None:
+    """Raise ModelError unless a model can work at this spacing."""
+    if isinstance(spacing_mm, bool) or not isinstance(spacing_mm, int | float) or not abs(spacing_mm) < _LARGEST_NUMBER:
+        raise ModelError(f"The model's entry 'spacing_mm' must be a number, not {spacing_mm!r:.60}.")
+    if not _SMALLEST_SPACING_MM <= spacing_mm <= _LARGEST_SPACING_MM:
+        raise ModelError(
+            f"The model's spacing of {spacing_mm:g} mm is outside {_SMALLEST_SPACING_MM:g} to "
+            f"{_LARGEST_SPACING_MM:g} mm."
+        )
+
+
+#: From an axis letter to the number of its axis.
+_TO_PAIRS = {ord(letter): str(number) for number, pair in enumerate(_OPPOSITES) for letter in pair}

@@ -1,0 +1,134 @@
+"""All that the rest of the library knows of a network: what it is, how it is built, trained, cut in two and run.
+
+A family of networks is one folder beside this file with one class, a ``Backbone``. ``networks.families`` finds it by
+the ``kind`` of a ``NetworkSpec``, which is what a model's description holds. Nothing here imports torch, so that models
+can be listed without it.
+
+>>> backbone = backbone_of(description.network)
+>>> network = backbone.build()
+>>> logits = backbone.training_logits(network, patches)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """Which network a model's weights belong to, as its description stores it.
+
+    ``kind`` names the family, ``arguments`` (JSON) are the family's own, such as its width. ``channels`` counts the
+    input channels, ``classes`` the outputs, the background included.
+    """
+
+    kind: str
+    classes: int
+    channels: int = 1
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def with_classes(self, classes: int) -> NetworkSpec:
+        """Return the same network for another number of classes, the background included."""
+        return replace(self, classes=classes)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a scan that does not fit into memory is computed piece by piece.
+
+    ``blend`` "exact": tiles of any size give the same answer where they overlap (valid convolutions, no normalisation),
+    so each voxel is taken from one tile, and ``exact_tiles`` of the family plans them. ``blend`` "gaussian": windows of
+    ``patch_zyx`` voxels overlap by the share ``overlap`` and are averaged with Gaussian weights, as nnU-Net does.
+    Sides of training patches and windows are multiples of ``multiple_zyx`` and at least ``smallest_zyx``.
+    """
+
+    blend: Literal["exact", "gaussian"]
+    multiple_zyx: Triple
+    smallest_zyx: Triple
+    patch_zyx: Triple | None = None
+    overlap: float = 0.5
+
+
+@dataclass(frozen=True)
+class Split:
+    """A network cut in two, for training its last layers on cached features.
+
+    ``frozen`` is a module that takes scans (N, channels, z, y, x) to features (N, C, z', y', x'), a copy that does not
+    follow changes of the weights. ``last_layers`` takes features to logits and shares its weights with the network.
+    ``context_zyx`` is by how many voxels a scan patch is larger on each side than its logits, ``halo_zyx`` by how many
+    its features are; ``channels`` counts the features.
+    """
+
+    frozen: nn.Module
+    last_layers: LastLayers
+    context_zyx: Triple
+    halo_zyx: Triple
+    channels: int
+
+
+class LastLayers(Protocol):
+    """What ``Split.last_layers`` has beside an ``nn.Module``'s own methods."""
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (N, classes, z, y, x)."""
+
+    def features(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the maps (N, C, z, y, x) that the head classifies."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights, which are the network's own."""
+
+    def to(self, device: torch.device) -> LastLayers:
+        """Move the weights, and so the network's."""
+
+
+class Backbone(Protocol):
+    """A family of networks with the arguments of one network. Implementations import torch in their methods only."""
+
+    spec: NetworkSpec
+
+    def check(self) -> None:
+        """Raise ModelError when the spec's arguments do not describe a network of this family; needs no torch."""
+
+    @property
+    def summary(self) -> str:
+        """The arguments that matter, in a few words for a person: ``width 16``."""
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights, computed without building the network."""
+
+    @property
+    def tiling(self) -> Tiling:
+        """How scans larger than a window are computed."""
+
+    @property
+    def split_points(self) -> tuple[str, ...]:
+        """Names at which ``split`` can cut, from the fewest trained layers to the most."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the layers (with ``.weight`` and ``.bias``) whose outputs are classes; the last one predicts."""
+
+    def build(self) -> nn.Module:
+        """Return the network with arbitrary weights; under ``torch.device("meta")`` without memory."""
+
+    def initialise(self, network: nn.Module, seed: int) -> None:
+        """Draw the weights of a network that starts from nothing."""
+
+    def training_logits(self, network: nn.Module, scans: torch.Tensor) -> torch.Tensor:
+        """Return the logits (N, classes, z, y, x) of training patches (N, channels, z, y, x), same size."""
+
+    def first_layer(self, network: nn.Module) -> nn.Parameter:
+        """Return the weights that see the scan itself: optimisers treat them as they treat the head."""
+
+    def split(self, network: nn.Module, point: str) -> Split:
+        """Cut the network at a split point; the frozen part does not follow changes of the weights."""
