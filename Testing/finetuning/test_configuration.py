@@ -11,7 +11,6 @@ import pytest
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.images.intensity import MR_PERCENTILES
-from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description
 from TransferSegLib.training.configuration import AugmentationConfiguration
@@ -21,7 +20,8 @@ def test_round_trip_through_json() -> None:
     configuration = FineTuningConfiguration(
         strategy="vanilla",
         minutes=2.5,
-        preparation=Preparation.isotropic(1.5, MR_PERCENTILES),
+        spacing_mm=1.5,
+        intensity=MR_PERCENTILES,
         augmentation=AugmentationConfiguration(gamma=0.7, inversion=0.5),
     )
     text = json.dumps(configuration.to_json())

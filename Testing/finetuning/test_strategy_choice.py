@@ -96,7 +96,7 @@ def test_what_is_tried(
     project = projects.add_cases(tmp_path / "project", [1, 2], reviewed)
     work = plan_fine_tuning(projects.request(project, library, configuration=AUTO, **changes))
     dataset = work.dataset if rule is None else replace(work.dataset, modality=rule)
-    found, notes = strategies_to_try(work.parent.description, work.parent.description.intensity, work.change, dataset)
+    found, notes = strategies_to_try(work.parent.description, work.parent.description.preparation, work.change, dataset)
     assert found == tried
     assert (note in " ".join(notes)) if note else not notes
 

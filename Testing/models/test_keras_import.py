@@ -24,8 +24,11 @@ def test_unknown_structures_are_numbered():
     assert description.label_set.names == ("structure 1", "structure 2", "structure 3")
     assert description.label_set.label_values == (0, 1, 2, 3)
     assert (description.network.arguments["width"], description.network.classes) == (1, 4)
-    assert description.spacing_mm == 1.0 and description.spacing_inferred
-    assert description.intensity.output is None and (description.intensity.lower, description.intensity.upper) == (
+    assert description.preparation.spacing_mm == 1.0 and description.spacing_inferred
+    assert description.preparation.channels[0].output is None and (
+        description.preparation.channels[0].lower,
+        description.preparation.channels[0].upper,
+    ) == (
         -500.0,
         400.0,
     )
@@ -47,7 +50,11 @@ def test_what_the_user_says_is_taken():
     assert description.label_set.names == ("left kidney", "right kidney", "lesion")
     left = description.label_set.structures[0]
     assert left.terminology == ("64033007", "Kidney") and left.modifier == ("7771000", "Left")
-    assert (description.spacing_mm, description.spacing_inferred, description.modality) == (1.5, False, "MR")
+    assert (description.preparation.spacing_mm, description.spacing_inferred, description.modality) == (
+        1.5,
+        False,
+        "MR",
+    )
     assert description.summary == "left kidney, right kidney, lesion (MR)" and description.license == "CC0"
 
 

@@ -240,7 +240,7 @@ def test_a_first_layer_wider_than_any_network(changed: Changed):
 def test_the_shapes_are_those_of_our_network(network: NetworkSpec):
     ours = expected_shapes(network).values()
     assert [(*s[2:], s[1], s[0]) if len(s) == 5 else s for s in ours] == list(array_shapes(network))
-    if network.width == 32:
+    if network.arguments["width"] == 32:
         assert sum(int(np.prod(shape)) for shape in array_shapes(network)) == 16_317_015, "as published"
 
 

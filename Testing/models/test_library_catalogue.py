@@ -46,7 +46,7 @@ def keras_calls(monkeypatch: pytest.MonkeyPatch, description: ModelDescription, 
             description,
             name=options.name,
             label_set=replace(description.label_set, structures=tuple(structures)),
-            spacing_mm=options.spacing_mm,
+            preparation=description.preparation.with_spacing(options.spacing_mm),
             spacing_inferred=options.spacing_inferred,
             modality=options.modality,
             summary=options.summary or "",
@@ -65,11 +65,11 @@ def test_file_of_the_catalogue_is_recognised(
     assert added.entry == entry and added.path == folder / "tiny"
     model = load_description(added.path)
     assert model.label_set.names == ("liver", "spleen") and model.summary == "As the catalogue says."
-    assert (model.spacing_mm, model.spacing_inferred, model.modality) == (2.0, True, "CT")
+    assert (model.preparation.spacing_mm, model.spacing_inferred, model.modality) == (2.0, True, "CT")
     assert entry.download is not None
     assert keras_calls[0][1] == f"https://models.example/file (git blob {entry.download.git_blob})"
     added = import_model(keras_file, folder, "finer", KerasOptions(spacing_mm=1.5))
-    assert (added.description.spacing_mm, added.description.spacing_inferred) == (1.5, True)
+    assert (added.description.preparation.spacing_mm, added.description.spacing_inferred) == (1.5, True)
     with pytest.raises(ModelError, match=r"published file of 'tiny'.*leave out --structures, --modality\."):
         import_model(keras_file, folder, "x", KerasOptions(structures=("a", "b"), spacing_mm=1.0, modality="MR"))
 
@@ -112,7 +112,8 @@ def test_real_keras_files(folder: Path, resources: Path, shared_data: Path, name
         fetch_model("published", folder, spacing_mm=1.5)
     with Server(file.read_bytes()) as server:
         added = fetch_model("published", folder, replace=True, session=server.session(), spacing_mm=1.5)
-    assert added.description.spacing_mm == load_model(added.path).description.spacing_mm == 1.5
+    assert added.description.preparation == load_model(added.path).description.preparation
+    assert added.description.preparation.spacing_mm == 1.5
 
 
 @pytest.mark.parametrize("name", ["published", "PUBLISHED"])
@@ -160,7 +161,7 @@ def test_the_catalogues_published_model_is_what_the_keras_import_knows() -> None
     known = keras_import.PUBLISHED
     assert (entry.structures, entry.spacing_mm, entry.spacing_inferred, entry.modality) == (
         known.structures,
-        known.spacing_mm,
+        known.preparation.spacing_mm,
         known.spacing_inferred,
         known.modality,
     )

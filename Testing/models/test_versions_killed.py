@@ -28,7 +28,7 @@ ADDING = """
 import os, shutil, signal, sys
 from pathlib import Path
 from TransferSegLib.models import store
-from TransferSegLib.models.versions.versions import versions
+from TransferSegLib.models.versions import versions
 from TransferSegLib.models.archive import WeightsRecord, parse_model_file, read_model_files
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description

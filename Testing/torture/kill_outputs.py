@@ -244,7 +244,7 @@ def _prepare_finetuning(folder: Path) -> dict[str, Any]:
     network = tiny.UNet3D(classes=2, width=1)
     tiny.initialise(network, seed=3)
     described = replace(parent.description, label_set=label_set, network=replace(parent.description.network, classes=2))
-    described = replace(described, spacing_mm=1.0)
+    described = replace(described, preparation=described.preparation.with_spacing(1.0))
     projects.put_parent(folder / "parent", replace(parent, description=described, state_dict=network.state_dict()))
     projects.add_cases(folder / "project", [1, 2])
     shutil.copytree(folder / "parent", folder / "whole")

@@ -65,7 +65,11 @@ def test_the_model_describes_itself(tmp_path: Path) -> None:
     model = load_model(folder)
     description = model.description
     assert description.label_set.names == read_dataset(DATA).label_set.names
-    assert (description.spacing_mm, description.network.arguments["width"], description.modality) == (8.0, 2, "CT")
+    assert (description.preparation.spacing_mm, description.network.arguments["width"], description.modality) == (
+        8.0,
+        2,
+        "CT",
+    )
     assert description.provenance.configuration == json.loads(json.dumps(TINY.to_json()))
     assert description.provenance.seed == 5
     # The fit of scans is judged by the cases that were trained on; so few tell nothing of the deepest maps.

@@ -349,9 +349,8 @@ def _add_replace(parser: argparse.ArgumentParser) -> None:
 
 def _spacing(spacing_mm: float | tuple[float, float, float], inferred: bool) -> str:
     """Return a spacing for a person."""
-    from TransferSegLib.images.preparation import spacing_text
-
-    return f"{spacing_text(spacing_mm)}{' (inferred)' if inferred else ''}"
+    sides = spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm,)
+    return f"{' x '.join(f'{side:g}' for side in sides)} mm{' (inferred)' if inferred else ''}"
 
 
 def _size(path: Path) -> int:

@@ -25,7 +25,7 @@ from TransferSegLib.finetuning.label_change import LabelChange, adapted_state
 from TransferSegLib.finetuning.last_layers import Tail
 from TransferSegLib.finetuning.names import AUTO, STRATEGIES
 from TransferSegLib.finetuning.stages import Budget, Clock, LastLayersTrainer, StageClock, distillation_loss
-from TransferSegLib.images.preparation import Preparation
+from TransferSegLib.images.preparation import Preparation, spacing_text
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.families import backbone_of
@@ -378,6 +378,6 @@ def _check_cases(
             )
         if not np.allclose(case.grid.spacing_zyx_mm, preparation.spacing_zyx_mm, atol=1e-6):
             raise TrainingError(
-                f"Case {case.id} was prepared for a grid of {case.grid.spacing_zyx_mm} mm, the new model works at "
-                f"{preparation.spacing_zyx_mm} mm (z, y, x)."
+                f"Case {case.id} was prepared at {spacing_text(case.grid.spacing_zyx_mm)}, the new model works at "
+                f"{preparation.spacing_text}."
             )

@@ -62,7 +62,7 @@ class Preparation:
     @property
     def spacing_text(self) -> str:
         """The spacing for a person, in the order x, y, z: ``3 mm`` or ``1 x 1 x 3 mm``."""
-        return spacing_text(self.spacing_mm)
+        return spacing_text(self.spacing_zyx_mm)
 
     def with_spacing(self, spacing_mm: float) -> Preparation:
         """Return the same preparation for an isotropic grid of another spacing."""
@@ -94,9 +94,9 @@ class Preparation:
         return Preparation((z, y, x), channels, axes)
 
 
-def spacing_text(spacing_mm: float | tuple[float, float, float]) -> str:
-    """Return a spacing for a person: ``3 mm`` or ``1 x 1 x 3 mm``."""
-    sides = spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm,)
+def spacing_text(spacing_zyx_mm: tuple[float, float, float]) -> str:
+    """Return a spacing for a person, in the order x, y, z: ``3 mm`` or ``1 x 1 x 3 mm``."""
+    sides = spacing_zyx_mm[:1] if len(set(spacing_zyx_mm)) == 1 else spacing_zyx_mm[::-1]
     return " x ".join(f"{side:g}" for side in sides) + " mm"
 
 

@@ -13,6 +13,7 @@ from Testing.research.study import prepared_files
 from Testing.research.study.prepared_files import prepared_case
 from TransferSegLib.datasets.dataset import Case
 from TransferSegLib.images.intensity import CT_WINDOW
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.training.cases import prepare_case
 
@@ -64,7 +65,9 @@ def test_the_second_time_is_like_the_first(case: Case, tmp_path: Path, monkeypat
 
 def test_other_files_knobs_and_annotations_are_prepared_anew(case: Case, tmp_path: Path) -> None:
     def prepared(spacing_mm: float = 1.2, case: Case = case) -> np.ndarray:
-        return prepared_case(tmp_path / "prepared", case, LABELS, MODEL, spacing_mm, CT_WINDOW).labels
+        return prepared_case(
+            tmp_path / "prepared", case, LABELS, MODEL, Preparation.isotropic(spacing_mm, CT_WINDOW)
+        ).labels
 
     first = prepared()
     assert prepared(2.0).shape != first.shape
