@@ -85,9 +85,8 @@ def read_reference(image: sitk.Image, label_set: LabelSet, case: Case, task: Tas
 def reference_on_model_grid(prepared: PreparedCase, label_set: LabelSet) -> Reference:
     """Return the reference of a prepared case; the label values are the channels of ``label_set``."""
     annotated = tuple(name for channel, name in enumerate(label_set.names, start=1) if prepared.annotated[channel])
-    spacing_mm = prepared.grid.spacing_mm
     numbered = label_set.with_labels_numbered()
-    return Reference(prepared.labels, numbered, annotated, (spacing_mm, spacing_mm, spacing_mm), prepared.judged)
+    return Reference(prepared.labels, numbered, annotated, prepared.grid.spacing_zyx_mm, prepared.judged)
 
 
 def predict_on_model_grid(
