@@ -161,7 +161,7 @@ def test_the_catalogues_published_model_is_what_the_keras_import_knows() -> None
     known = keras_import.PUBLISHED
     assert (entry.structures, entry.spacing_mm, entry.spacing_inferred, entry.modality) == (
         known.structures,
-        known.preparation.spacing_mm,
+        known.spacing_mm,
         known.spacing_inferred,
         known.modality,
     )

@@ -45,10 +45,10 @@ def case(tmp_path: Path) -> Case:
 
 
 def test_the_second_time_is_like_the_first(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = prepare_case(case, LABELS, MODEL, 1.2, CT_WINDOW)
-    made = prepared_case(tmp_path / "prepared", case, LABELS, MODEL, 1.2, CT_WINDOW)
+    wanted = prepare_case(case, LABELS, MODEL, Preparation.isotropic(1.2, CT_WINDOW))
+    made = prepared_case(tmp_path / "prepared", case, LABELS, MODEL, Preparation.isotropic(1.2, CT_WINDOW))
     monkeypatch.setattr(prepared_files, "prepare_case", lambda *words: pytest.fail("it was there"))
-    read = prepared_case(tmp_path / "prepared", case, LABELS, MODEL, 1.2, CT_WINDOW)
+    read = prepared_case(tmp_path / "prepared", case, LABELS, MODEL, Preparation.isotropic(1.2, CT_WINDOW))
     for found in (made, read):
         assert (found.id, found.outside) == (wanted.id, wanted.outside)
         for name in ("intensities", "labels", "judged", "annotated"):
@@ -80,11 +80,11 @@ def test_other_files_knobs_and_annotations_are_prepared_anew(case: Case, tmp_pat
 
 
 def test_a_damaged_file_is_made_again(case: Case, tmp_path: Path) -> None:
-    first = prepared_case(tmp_path / "prepared", case, LABELS, MODEL, 1.2, CT_WINDOW)
+    first = prepared_case(tmp_path / "prepared", case, LABELS, MODEL, Preparation.isotropic(1.2, CT_WINDOW))
     (file,) = (tmp_path / "prepared").iterdir()
     whole = file.read_bytes()
     for damaged in (b"", whole[:100], whole[: len(whole) // 2], b"\x80\x04K\x01."):
         file.write_bytes(damaged)
-        again = prepared_case(tmp_path / "prepared", case, LABELS, MODEL, 1.2, CT_WINDOW)
+        again = prepared_case(tmp_path / "prepared", case, LABELS, MODEL, Preparation.isotropic(1.2, CT_WINDOW))
         np.testing.assert_array_equal(again.labels, first.labels)
     assert [path.name for path in (tmp_path / "prepared").iterdir()] == [file.name]
