@@ -1,4 +1,4 @@
-"""The child process that trains a base of a study; it goes on where an earlier one was stopped."""
+"""The worker process that trains a base of a study; it continues where an earlier one was stopped."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ _WITHOUT_EFFECT = ("checkpoint_every", "validate_every")
 _LATER_KNOBS = {"size_share": 0.0}
 _READY_FILE = "ready.json"
 
-#: Trains a base in a child process: (request) -> its result.
-TrainInChild = Callable[[dict[str, Any]], Mapping[str, Any]]
+#: Trains a base in a worker process: (request) -> its result.
+TrainInWorker = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ def ready_base(study: Study, name: str, folder: Path) -> ReadyBase | None:
         return None
 
 
-def train(study: Study, data: StudyData, name: str, folder: Path, device: str, in_child: TrainInChild) -> ReadyBase:
+def train(study: Study, data: StudyData, name: str, folder: Path, device: str, in_worker: TrainInWorker) -> ReadyBase:
     """Train a base, or go on with it, and return it; raises StudyError."""
     dataset = base_dataset(study, data, name)
     place = _place(study, name, folder)
     write_dataset(dataset, place / "dataset")
-    result = in_child(
+    result = in_worker(
         {
             "dataset": str(place / "dataset"),
             "output": str(place / "run"),

@@ -55,7 +55,7 @@ class Result:
         values = {name: value for name, value in vars(self).items() if name != "extra"}
         values["scores"] = {
             case: {
-                name: [round(one, 4) if one < float("inf") else None for one in three] for name, three in row.items()
+                name: [round(one, 4) if one < float("inf") else None for one in triple] for name, triple in row.items()
             }
             for case, row in self.scores.items()
         }
@@ -70,7 +70,7 @@ class Result:
         values = {name: entry[name] for name in names}
         values["training"] = tuple(entry["training"])
         values["scores"] = {
-            case: {name: _three(numbers) for name, numbers in row.items()} for case, row in entry["scores"].items()
+            case: {name: _triple(numbers) for name, numbers in row.items()} for case, row in entry["scores"].items()
         }
         values["patients"] = {case: entry["patients"].get(case, case) for case in entry["scores"]}
         for name in ("tolerance_mm", "cpu_s", "wall_s", "test_s"):
@@ -82,8 +82,8 @@ class Result:
         return Result(**values, extra={key: value for key, value in entry.items() if key not in names})
 
 
-def _three(numbers: list[float | None]) -> tuple[float, float, float]:
-    """Return the three numbers of a score; only a distance may be missing: it is infinite."""
+def _triple(numbers: list[float | None]) -> tuple[float, float, float]:
+    """Return the numbers of a score; only a distance may be missing: it is infinite."""
     dice, nsd, distance = numbers
     return float(dice), float(nsd), float("inf") if distance is None else float(distance)  # type: ignore[arg-type]
 

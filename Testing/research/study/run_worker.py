@@ -1,4 +1,4 @@
-"""The child process of one run: adapt a base to a task's training cases, then segment and measure its test cases.
+"""The worker process of one run: adapt a base to a task's training cases, then segment and measure its test cases.
 
 Test cases are measured on their scans' own grid, as a user gets them.
 """

@@ -1,7 +1,7 @@
 """Making the runs of a study that are missing: bases first, then run by run, some at a time, each in a process.
 
 The work folder holds ``collections`` (dataset.json files that point at the data), ``bases``, ``prepared`` (cases on
-their grids), ``running`` (requests of the children at work) and ``failed`` (what they said). All of it can be removed
+their grids), ``running`` (requests of the workers) and ``failed`` (their messages). All of it can be removed
 at any time: it is made again.
 """
 
@@ -104,11 +104,11 @@ def run_study(
         ) from error
     busy = f"Another process runs a study in {options.work}: wait for it, or choose another --work folder."
     with FileLock(options.work / "study.lock", 1.0, busy, StudyError):
-        return _Running(study, options, file, results, progress, cancel).run()
+        return _Runner(study, options, file, results, progress, cancel).run()
 
 
 class _Stop(CancelToken):
-    """Stops the children when the user asks for it, or when this process has a reason of its own."""
+    """Stops the workers when the user asks for it, or when this process has a reason of its own."""
 
     def __init__(self, user: CancelToken | None) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _Stop(CancelToken):
         return self._event.is_set() or (self._user is not None and self._user.cancelled)
 
 
-class _Running:
+class _Runner:
     """One call of ``run_study``."""
 
     def __init__(
@@ -184,7 +184,7 @@ class _Running:
         return found
 
     def _precision(self) -> str:
-        """Return the precision for all runs, chosen once: children that choose for themselves may differ."""
+        """Return the precision for all runs, chosen once: workers that choose for themselves may differ."""
         from TransferSegLib.inference.devices import choose_device
 
         return str(choose_device(self._options.device).dtype).removeprefix("torch.")
@@ -201,11 +201,11 @@ class _Running:
         if ready is not None:
             return ready
 
-        def in_child(request: dict[str, Any]) -> Mapping[str, Any]:
+        def in_worker(request: dict[str, Any]) -> Mapping[str, Any]:
             threads = self._options.threads * self._options.workers
             with ThreadPoolExecutor(1) as pool:
                 place = self._place(f"base-{name}")
-                future = pool.submit(self._child, "Testing.research.study.base_worker", place, request, threads)
+                future = pool.submit(self._work_in_process, "Testing.research.study.base_worker", place, request, threads)
                 try:
                     while not future.done():
                         wait([future], _LOOK_S)
@@ -218,10 +218,10 @@ class _Running:
                     raise
                 return future.result()
 
-        return train(self._study, data, name, folder, self._options.device, in_child)
+        return train(self._study, data, name, folder, self._options.device, in_worker)
 
     def _make(self, runs: list[Run], base: ReadyBase, data: StudyData, precision: str, task: Task) -> None:
-        """Make the runs of one base, some at a time; raises Cancelled and StudyError once all children have ended."""
+        """Make the runs of one base, some at a time; raises Cancelled and StudyError once all workers have ended."""
         waiting = list(reversed(runs))
         at_work: dict[Future[Mapping[str, Any]], Run] = {}
         with ThreadPoolExecutor(self._options.workers) as pool:
@@ -232,7 +232,7 @@ class _Running:
                         run = waiting.pop()
                         request = self._request(run, base, data, precision)
                         place, threads = self._place(run.key), self._options.threads
-                        future = pool.submit(self._child, "Testing.research.study.run_worker", place, request, threads)
+                        future = pool.submit(self._work_in_process, "Testing.research.study.run_worker", place, request, threads)
                         at_work[future] = run
                     for future in wait(list(at_work), _LOOK_S, FIRST_COMPLETED).done:
                         self._finish(at_work.pop(future), future, base, data, task)
@@ -260,16 +260,16 @@ class _Running:
         self._file.append(result)
         self._made += 1
         self._failures_in_a_row = 0
-        values = [three[0] for row in result.scores.values() for three in row.values()]
+        values = [triple[0] for row in result.scores.values() for triple in row.values()]
         mean = sum(values) / len(values) if values else float("nan")
         task.step(f"{run.key}: Dice {mean:.3f} in {result.wall_s + result.test_s:.0f} s", dice=mean)
 
     def _place(self, key: str) -> Path:
-        """Return the folder of a child."""
+        """Return the folder of a worker."""
         return self._options.work.absolute() / "running" / key.replace("/", "_")
 
     def _request(self, run: Run, base: ReadyBase, data: StudyData, precision: str) -> dict[str, Any]:
-        """Return what a run's child must know."""
+        """Return what a run's worker must know."""
         task = self._study.tasks[run.task]
         selection = data.splits[run.task]
         dataset = data.datasets[task.collection]
@@ -286,7 +286,7 @@ class _Running:
             "precision": precision,
         }
 
-    def _child(self, module: str, place: Path, request: dict[str, Any], threads: int) -> Mapping[str, Any]:
+    def _work_in_process(self, module: str, place: Path, request: dict[str, Any], threads: int) -> Mapping[str, Any]:
         """Run a module of this package in a process; returns its result.
 
         Raises StudyError with what it said when it fails, Cancelled.
@@ -318,7 +318,7 @@ class _Running:
         return f"The process of {name} failed ({ended}{memory}): {last[0] if last else 'it said nothing'}. See {path}."
 
     def _result(self, run: Run, made: Mapping[str, Any], base: ReadyBase, data: StudyData) -> Result:
-        """Return the line of the results for what a child returned."""
+        """Return the line of the results for what a worker returned."""
         task = self._study.tasks[run.task]
         training = training_set(data.datasets[task.collection], data.splits[run.task], run.size, run.seed)
         return Result(
@@ -331,7 +331,7 @@ class _Running:
             seed=run.seed,
             training=training,
             scores={
-                case: {name: tuple(three) for name, three in row.items()}  # type: ignore[misc]
+                case: {name: tuple(triple) for name, triple in row.items()}  # type: ignore[misc]
                 for case, row in made["scores"].items()
             },
             patients=made["patients"],

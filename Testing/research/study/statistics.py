@@ -129,10 +129,10 @@ class StudyStatistics:
     def _every(self, cell: Cell, measure: int) -> list[float]:
         """Return a measure of every seed, case and structure of a cell."""
         return [
-            three[measure]
+            triple[measure]
             for result in self.results(cell).values()
             for by_structure in result.scores.values()
-            for three in by_structure.values()
+            for triple in by_structure.values()
         ]
 
     def failures(self, cell: Cell) -> float | None:
@@ -255,7 +255,7 @@ def by_patient(results: Iterable[Result], measure: int) -> dict[str, float]:
         for case, by_structure in result.scores.items():
             if by_structure:
                 patient = result.patients.get(case, case)
-                cases[patient].append(float(np.mean([three[measure] for three in by_structure.values()])))
+                cases[patient].append(float(np.mean([triple[measure] for triple in by_structure.values()])))
         for patient, values in cases.items():
             seeds[patient].append(float(np.mean(values)))
     return {patient: float(np.mean(values)) for patient, values in seeds.items()}

@@ -1,6 +1,6 @@
-"""What the child processes of a study have in common: a request in a folder, a result beside it, an end in good order.
+"""What the worker processes of a study share: a request in a folder, a result beside it, an orderly end.
 
-Each run has a process of its own: a crash or a lack of memory costs one run. A child ends by itself when its parent is
+Each run has a process of its own: a crash or a lack of memory costs one run. A worker ends by itself when its parent is
 gone.
 """
 
@@ -85,7 +85,7 @@ class ProgressFile:
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """Return what the child of a folder reported last, None when there is nothing."""
+    """Return what the worker of a folder reported last, None when there is nothing."""
     try:
         entry = json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
         return Progress(entry["stage"], entry["fraction"], entry["message"], entry["seconds_left"])

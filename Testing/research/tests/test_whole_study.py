@@ -70,7 +70,7 @@ def test_a_study_is_interrupted_resumed_changed_and_reported(
         stream.write('{"key": "sparse/sl')
 
     # The base and the first run had processes of their own.
-    monkeypatch.setattr(runner._Running, "_child", in_this_process)
+    monkeypatch.setattr(runner._Runner, "_work_in_process", in_this_process)
     with pytest.raises(StudyError, match="go on with --resume"):
         run_study(study, options)
     work = ["--work", str(tmp_path / "work")]
@@ -100,7 +100,7 @@ def test_a_study_is_interrupted_resumed_changed_and_reported(
     printed = capsys.readouterr().out
     assert "3 of 4 runs are done" in printed
     assert "1 more results in the file belong to another configuration and are left out." in printed
-    mean = np.mean([three[0] for row in results["sparse/again/1/ours/1"].scores.values() for three in row.values()])
+    mean = np.mean([triple[0] for row in results["sparse/again/1/ours/1"].scores.values() for triple in row.values()])
     assert f"| ours | {mean:.3f} |" in printed, "four test cases are two patients: a mean without an interval"
     assert main(["report", "--write", "--config", str(study.path)]) == 0
     page = (tmp_path / "docs" / "page.md").read_text(encoding="utf-8")
@@ -200,12 +200,12 @@ def test_a_crashing_run_costs_that_run(
     }
     monkeypatch.setattr(runner, "train", lambda *words: runner.ReadyBase(find_model(None), "w"))
 
-    def child(self: object, module: str, place: Path, request: dict[str, object], threads: int) -> dict[str, object]:
+    def fake_worker(self: object, module: str, place: Path, request: dict[str, object], threads: int) -> dict[str, object]:
         if "again" in place.name and "ours" in place.name:
             raise StudyError("it crashed")
         return made
 
-    monkeypatch.setattr(runner._Running, "_child", child)
+    monkeypatch.setattr(runner._Runner, "_work_in_process", fake_worker)
     outcome = run_study(study, options)
     assert (outcome.made, dict(outcome.failed)) == (3, {"sparse/again/1/ours/1": "it crashed"})
     assert len(ResultsFile(study.results).read()) == 3
@@ -214,11 +214,11 @@ def test_a_crashing_run_costs_that_run(
 def test_what_a_crashed_process_said_is_kept(world: Path, tmp_path: Path, write_study: WriteStudy) -> None:
     study = write_study(study_entry())
     options = StudyOptions(data=world, work=tmp_path / "work")
-    at_work = runner._Running(study, options, ResultsFile(study.results), {}, None, None)
+    at_work = runner._Runner(study, options, ResultsFile(study.results), {}, None, None)
     with pytest.raises(
         StudyError, match=r"The process of x failed \(exit code 1\): KeyError: 'dataset'. See "
     ) as caught:
-        at_work._child("Testing.research.study.base_worker", tmp_path / "work" / "x", {"output": str(tmp_path)}, 1)
+        at_work._work_in_process("Testing.research.study.base_worker", tmp_path / "work" / "x", {"output": str(tmp_path)}, 1)
     kept = Path(str(caught.value).rpartition("See ")[2].rstrip("."))
     assert "Traceback" in kept.read_text(encoding="utf-8")
     assert not (tmp_path / "work" / "x").exists()
@@ -281,11 +281,11 @@ def test_mistakes_on_the_command_line_are_one_line(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows gives a process whose parent is gone no other parent")
-def test_a_child_ends_when_its_parent_was_killed() -> None:
-    child = "from Testing.research.study.worker import _end_with; print('up', flush=True); _end_with({0})"
+def test_a_worker_ends_when_its_parent_was_killed() -> None:
+    worker = "from Testing.research.study.worker import _end_with; print('up', flush=True); _end_with({0})"
     parent = (
         "import os, subprocess, sys, time\n"
-        f"subprocess.Popen([sys.executable, '-c', {json.dumps(child)}.replace('{{0}}', str(os.getpid()))])\n"
+        f"subprocess.Popen([sys.executable, '-c', {json.dumps(worker)}.replace('{{0}}', str(os.getpid()))])\n"
         "time.sleep(120)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
@@ -293,5 +293,5 @@ def test_a_child_ends_when_its_parent_was_killed() -> None:
     assert process.stdout.readline().strip() == b"up"
     process.kill()
     process.wait()
-    assert process.stdout.read() == b"", "the pipe closes when the child, which holds it too, has ended"
+    assert process.stdout.read() == b"", "the pipe closes when the worker, which holds it too, has ended"
     process.stdout.close()
