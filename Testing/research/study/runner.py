@@ -34,6 +34,8 @@ from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Tas
 from TransferSegLib.version import code_version
 
 _LOOK_S = 0.5
+#: Where the modules of the workers lie.
+_PACKAGE = "Testing.research.study"
 #: After so many failures without a success in between the reason is not a single run's.
 _FAILURES_IN_A_ROW = 4
 
@@ -205,7 +207,7 @@ class _Runner:
             threads = self._options.threads * self._options.workers
             with ThreadPoolExecutor(1) as pool:
                 place = self._place(f"base-{name}")
-                future = pool.submit(self._work_in_process, "Testing.research.study.base_worker", place, request, threads)
+                future = pool.submit(self._worker, "base_worker", place, request, threads)
                 try:
                     while not future.done():
                         wait([future], _LOOK_S)
@@ -232,7 +234,7 @@ class _Runner:
                         run = waiting.pop()
                         request = self._request(run, base, data, precision)
                         place, threads = self._place(run.key), self._options.threads
-                        future = pool.submit(self._work_in_process, "Testing.research.study.run_worker", place, request, threads)
+                        future = pool.submit(self._worker, "run_worker", place, request, threads)
                         at_work[future] = run
                     for future in wait(list(at_work), _LOOK_S, FIRST_COMPLETED).done:
                         self._finish(at_work.pop(future), future, base, data, task)
@@ -286,7 +288,7 @@ class _Runner:
             "precision": precision,
         }
 
-    def _work_in_process(self, module: str, place: Path, request: dict[str, Any], threads: int) -> Mapping[str, Any]:
+    def _worker(self, module: str, place: Path, request: dict[str, Any], threads: int) -> Mapping[str, Any]:
         """Run a module of this package in a process; returns its result.
 
         Raises StudyError with what it said when it fails, Cancelled.
@@ -295,7 +297,7 @@ class _Runner:
         try:
             place.mkdir(parents=True, exist_ok=True)
             write_text_durably(place / REQUEST_FILE, json.dumps(request))
-            end = run_module(self._python, module, [str(place)], float("inf"), self._stop)
+            end = run_module(self._python, f"{_PACKAGE}.{module}", [str(place)], float("inf"), self._stop)
             if end.exit_code != 0 or not (place / RESULT_FILE).is_file():
                 raise StudyError(self._bad_end(place.name, end.exit_code, end.end_signal, end.messages))
             result: dict[str, Any] = json.loads((place / RESULT_FILE).read_text(encoding="utf-8"))

@@ -32,7 +32,7 @@ def in_this_process(
     self: object, module: str, place: Path, request: dict[str, object], threads: int
 ) -> dict[str, object]:
     """Do what a worker does, without the seconds that a process of its own takes to import torch."""
-    assert module == "Testing.research.study.run_worker"
+    assert module == "run_worker"
     place.mkdir(parents=True)
     return json.loads(json.dumps(make_run(json.loads(json.dumps(request)), place)))
 
@@ -70,7 +70,7 @@ def test_a_study_is_interrupted_resumed_changed_and_reported(
         stream.write('{"key": "sparse/sl')
 
     # The base and the first run had processes of their own.
-    monkeypatch.setattr(runner._Runner, "_work_in_process", in_this_process)
+    monkeypatch.setattr(runner._Runner, "_worker", in_this_process)
     with pytest.raises(StudyError, match="go on with --resume"):
         run_study(study, options)
     work = ["--work", str(tmp_path / "work")]
@@ -200,12 +200,12 @@ def test_a_crashing_run_costs_that_run(
     }
     monkeypatch.setattr(runner, "train", lambda *words: runner.ReadyBase(find_model(None), "w"))
 
-    def fake_worker(self: object, module: str, place: Path, request: dict[str, object], threads: int) -> dict[str, object]:
+    def worker(self: object, module: str, place: Path, request: dict[str, object], threads: int) -> dict[str, object]:
         if "again" in place.name and "ours" in place.name:
             raise StudyError("it crashed")
         return made
 
-    monkeypatch.setattr(runner._Runner, "_work_in_process", fake_worker)
+    monkeypatch.setattr(runner._Runner, "_worker", worker)
     outcome = run_study(study, options)
     assert (outcome.made, dict(outcome.failed)) == (3, {"sparse/again/1/ours/1": "it crashed"})
     assert len(ResultsFile(study.results).read()) == 3
@@ -218,7 +218,7 @@ def test_what_a_crashed_process_said_is_kept(world: Path, tmp_path: Path, write_
     with pytest.raises(
         StudyError, match=r"The process of x failed \(exit code 1\): KeyError: 'dataset'. See "
     ) as caught:
-        at_work._work_in_process("Testing.research.study.base_worker", tmp_path / "work" / "x", {"output": str(tmp_path)}, 1)
+        at_work._worker("base_worker", tmp_path / "work" / "x", {"output": str(tmp_path)}, 1)
     kept = Path(str(caught.value).rpartition("See ")[2].rstrip("."))
     assert "Traceback" in kept.read_text(encoding="utf-8")
     assert not (tmp_path / "work" / "x").exists()
