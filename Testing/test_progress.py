@@ -97,6 +97,20 @@ def test_parts_are_estimated_anew():
     assert fractions == sorted(fractions)
 
 
+def test_what_earlier_processes_spent_is_done():
+    """A resumed run is not at the beginning, and a part that was resumed is no measure for the next."""
+    now = [0.0]
+    seen: list[Progress] = []
+    parts = Task("", seen.append).parts(lambda: now[0], spent_s=100.0)
+    parts.estimate({"fold:2": 50, "fold:3": 50})
+    parts.begin("fold:2", "Fold")
+    assert seen[-1].fraction == pytest.approx(0.5) and seen[-1].seconds_left == pytest.approx(100)
+    now[0] = 5.0
+    parts.end(is_typical=False)
+    parts.begin("fold:3", "Fold")
+    assert seen[-1].seconds_left == pytest.approx(50), "the rest of one fold took 5 s; a whole one takes 50"
+
+
 def test_a_call_that_is_left_behind_does_not_keep_the_caller():
     token, may_end, ended = CancelToken(), threading.Event(), threading.Event()
 

@@ -128,11 +128,12 @@ class Task:
         The keys are joined by slashes: ``fold/training``.
         """
         task = self._part(0.0, 1.0)
-        if self._name and name and name != self._name:
+        if not self._name:
+            task._name = name
+        elif name.casefold() != self._name.casefold():
             task._name = f"{self._name}: {name[:1].lower()}{name[1:]}"
-        else:
-            task._name = name or self._name
-        task._key = "/".join(part for part in (self._key, key) if part)
+        if key != self._key.rpartition("/")[2]:
+            task._key = "/".join(part for part in (self._key, key) if part)
         return task
 
     def split(self, *weights: float) -> tuple[Task, ...]:
@@ -230,14 +231,14 @@ class Task:
         """Set the line for a person that the next report will have."""
         self._whole.said = (self._name, message)
 
-    def done(self, message: str | None = None, *, dice: float | None = None) -> None:
-        """Report that this task is done; this report is always made. Looks whether to stop afterwards."""
-        self._report(1.0, message, always=True, dice=dice)
-        self.check()
+    def done(self, message: str | None = None, *, dice: float | None = None, look: bool = True) -> None:
+        """Report that this task is done, with a Dice as in ``Progress``; this report is always made.
 
-    def ended(self, message: str | None = None) -> None:
-        """Report that this task is done, where nothing is left to stop: this does not look."""
-        self._report(1.0, message, always=True)
+        Looks whether to stop afterwards, but for ``look`` False: where nothing is left to stop.
+        """
+        self._report(1.0, message, always=True, dice=dice)
+        if look:
+            self.check()
 
     def waited(self, seconds: float, expected_s: float, *, look: bool = True) -> None:
         """Report that so many of roughly ``expected_s`` seconds have passed: ever closer to an end nobody knows."""

@@ -1,6 +1,6 @@
 """Projects of balls: scans on disk whose truth is known, a tiny parent in a library, and a request that takes seconds.
 
-Run as a program it fine-tunes and kills itself at a stage: ``projects.py REQUEST.json STAGE STEP``.
+Run as a program it fine-tunes and kills itself at a stage: ``projects.py REQUEST.json KEY STEP``.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def main() -> None:
     wanted = FineTuneRequest.from_json(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), "cpu")
 
     def watch(report: Progress) -> None:
-        if report.stage == sys.argv[2] and report.step == int(sys.argv[3]):
+        if report.key == sys.argv[2] and report.step == int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
 
     finetune(wanted, watch)

@@ -48,11 +48,11 @@ def test_stopped_and_resumed_is_as_good_as_never_stopped(world: Any, tmp_path: P
     cases = [world.ball_case(annotated=(True, False, True))]
     knobs = replace(world.quick, strategy=strategy, tail_steps=3, steps=2, patches_per_case=1)
     whole = adapt(parent, cases, change, knobs, device=world.float32)
-    for stop_at in [("Training the last layers", 2)] * (strategy == "finetune") + [("Training all layers", 1)]:
+    for stop_at in [("last-layers", 2)] * (strategy == "finetune") + [("all-layers", 1)]:
         token = CancelToken()
 
         def watch(report: Progress, stop_at: tuple[str, int] = stop_at, token: CancelToken = token) -> None:
-            if (report.stage, report.step) == stop_at:
+            if (report.key, report.step) == stop_at:
                 token.cancel()
 
         file = tmp_path / f"{strategy}.pt"

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from TransferSegLib.errors import Cancelled, TrainingError
+from TransferSegLib.finetuning.configuration import CUTS
 from TransferSegLib.finetuning.distillation import Distillation
 from TransferSegLib.finetuning.feature_cache import cache_features, patch_random, patch_sampler
 from TransferSegLib.finetuning.label_change import plan_label_change
-from TransferSegLib.finetuning.names import CUTS
 from TransferSegLib.finetuning.stages import LastLayersTrainer
 from TransferSegLib.networks.unet_valid.geometry import MARGIN
 from TransferSegLib.progress import CancelToken, Task

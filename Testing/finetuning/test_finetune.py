@@ -19,7 +19,7 @@ import SimpleITK as sitk
 import torch
 
 from TransferSegLib.errors import Cancelled, DatasetError, ModelError, TrainingError
-from TransferSegLib.finetuning import candidates as module
+from TransferSegLib.finetuning import cross_validation as module
 from TransferSegLib.finetuning.cross_validation import FoldComparisons
 from TransferSegLib.finetuning.finetune import FineTuned, finetune
 from TransferSegLib.finetuning.plan import plan_fine_tuning
@@ -64,7 +64,7 @@ def test_a_gain_is_seen_and_used(better: tuple[FineTuned, Path, list[Progress]])
     assert result.evidence.answer == "better"
     assert result.version.number == 1 and result.version.current
     # The scores are those of a user: three candidates, each measured on the patient it did not see.
-    assert len(result.evidence.cases) == 3 and result.plan.folds == 3
+    assert len(result.evidence.cases) == 3 and result.time_plan.folds == 3
     image, truth = projects.ball_scan(77)
     found = Segmenter(load_model(find_model("tiny", library)), "cpu").segment(image)
     mask = sitk.GetArrayFromImage(found.label_map) == 1
@@ -77,9 +77,7 @@ def test_what_is_recorded(better: tuple[FineTuned, Path, list[Progress]]) -> Non
     assert record is not None and record.verdict == "better"
     fit = load_model(find_model("tiny", library)).description.fit
     assert fit is not None and fit.structures["bright"].cases == 3
-    hashes = [
-        revision.content_hash for revision in projects.Project(result.fine_tuning_plan.request.project).state().current
-    ]
+    hashes = [revision.content_hash for revision in projects.Project(result.plan.request.project).state().current]
     assert [case.content_hash for case in record.cases] == hashes
     assert record.parent.sha256 == history("tiny", library).find(0).sha256
     description = result.version.description
@@ -93,13 +91,13 @@ def test_what_is_recorded(better: tuple[FineTuned, Path, list[Progress]]) -> Non
     assert dark.cases == 0 and dark.unannotated_cases == 3 and dark.agreement is not None
     assert 0.3 < dark.agreement < 0.9
     assert [line.split()[0] for line in result.to_json()["not_corrected"]] == ["dark"]
-    assert [fate["parent"] for fate in result.fates] == [["bright"], ["dark"]]
-    assert not (result.fine_tuning_plan.request.project / RUNS_NAME).exists()
+    assert [fate["parent"] for fate in result.changes] == [["bright"], ["dark"]]
+    assert not (result.plan.request.project / RUNS_NAME).exists()
 
 
 def test_progress_is_of_the_whole(better: tuple[FineTuned, Path, list[Progress]]) -> None:
     reports = better[2]
-    dice = [report.dice for report in reports if ": held-out case " in report.stage]
+    dice = [report.dice for report in reports if report.key.endswith("/case")]
     assert dice == [case.candidate["bright"].dice for case in better[0].evidence.cases]
     assert len(dice) == 3, "the curve of held-out Dice has a point for each case"
     fractions = [report.fraction for report in reports]
@@ -117,7 +115,7 @@ def test_wrong_labels_are_not_used(world: Any, better: tuple[FineTuned, Path, li
     result = finetune(request(project, library, configuration=knobs, promote=False))
     assert result.evidence.answer != "better"
     assert not result.version.current and history("tiny", library).current == 1
-    assert result.fine_tuning_plan.reference.version == "1"
+    assert result.plan.reference.version == "1"
 
 
 def test_one_patient_is_weak_evidence(world: Any, tmp_path: Path) -> None:
@@ -141,8 +139,8 @@ def test_a_structure_the_parent_does_not_know(world: Any, tmp_path: Path) -> Non
     library = put_parent(tmp_path / "library", projects.seeing(world.make_parent(world.label_set("bright"))))
     project = add_cases(tmp_path / "project", [1, 2, 3], ["dark"])
     result = finetune(request(project, library, structures=("dark",)))
-    assert result.fine_tuning_plan.change.label_set.names == ("bright", "dark")
-    assert result.fine_tuning_plan.change.fates == ("kept", "new")
+    assert result.plan.change.label_set.names == ("bright", "dark")
+    assert result.plan.change.fates == ("kept", "new")
     row = next(row for row in result.evidence.rows if row.structure == "dark")
     assert row.parent is None and row.candidate is not None and row.candidate > 0.15
     # It finds what the parent cannot, and is not usable yet: neither better nor used by itself.
@@ -189,7 +187,7 @@ def test_patients_are_not_divided(world: Any, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(module, "adapt", watched)
     result = finetune(request(project, library, configuration=replace(KNOBS, tail_steps=1, report_cases=0)))
-    groups = result.fine_tuning_plan.groups
+    groups = result.plan.groups
     *of_folds, of_final = learned
     assert of_final == set(groups)
     held = [set(groups) - training for training in of_folds]
@@ -206,16 +204,16 @@ def test_killed_it_goes_on_and_ends_the_same(world: Any, tmp_path: Path) -> None
     wanted = request(project, library, configuration=knobs)
     file = tmp_path / "request.json"
     file.write_text(json.dumps(wanted.to_json()), encoding="utf-8")
-    for stage in ("Held-out comparison 2 of 2: training all layers", "Final training: training all layers"):
-        words = [sys.executable, projects.__file__, str(file), stage, "3"]
+    for key in ("train-finetune:2/all-layers", "train-finetune:3/all-layers"):
+        words = [sys.executable, projects.__file__, str(file), key, "3"]
         assert subprocess.run(words, check=False).returncode == -9
         assert len(list((project / RUNS_NAME).glob("run-*"))) == 1
         assert history("tiny", library).current == 0
     reports: list[Progress] = []
     result = finetune(wanted, reports.append)
-    stages = {report.stage for report in reports}
-    assert not any("comparison" in stage for stage in stages), "what was done is not done again"
-    steps = [report.step for report in reports if report.stage == "Final training: training all layers" and report.step]
+    done = ("train-finetune:1", "train-finetune:2", "compare")
+    assert not any(report.key.startswith(done) for report in reports), "what was done is not done again"
+    steps = [report.step for report in reports if report.key == "train-finetune:3/all-layers" and report.step]
     assert steps == [3], "the checkpoint after 2 steps was gone on from"
     assert result.evidence.to_json() == whole.evidence.to_json()
     assert result.version.sha256 == whole.version.sha256
@@ -231,7 +229,7 @@ def test_stopped_it_goes_on(world: Any, tmp_path: Path) -> None:
     token = CancelToken()
 
     def watch(report: Progress) -> None:
-        if report.stage == "Held-out comparison 2 of 2: training the last layers" and report.step == 2:
+        if report.key == "train-finetune:2/last-layers" and report.step == 2:
             token.cancel()
 
     with pytest.raises(Cancelled):
@@ -239,9 +237,9 @@ def test_stopped_it_goes_on(world: Any, tmp_path: Path) -> None:
     assert len(history("tiny", library).versions) == 1
     reports: list[Progress] = []
     finetune(wanted, reports.append)
-    assert not any("comparison 1" in report.stage for report in reports)
-    later = "Held-out comparison 2 of 2: training the last layers"
-    assert [report.step for report in reports if report.stage == later and report.step] == [3, 4]
+    assert not any(report.key.startswith(("train-finetune:1", "compare-finetune:1")) for report in reports)
+    later = "train-finetune:2/last-layers"
+    assert [report.step for report in reports if report.key == later and report.step] == [3, 4]
 
 
 def test_time_is_planned_by_what_a_stopped_process_measured(
@@ -251,14 +249,14 @@ def test_time_is_planned_by_what_a_stopped_process_measured(
     library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
     wanted = request(add_cases(tmp_path / "project", [1, 2]), library)
     told: list[float] = []
-    ask = FoldComparisons.ask_parent
-    monkeypatch.setattr(FoldComparisons, "ask_parent", lambda self: told.append(ask(self)) or told[-1])
+    ask = FoldComparisons.predict_by_parent
+    monkeypatch.setattr(FoldComparisons, "predict_by_parent", lambda self: told.append(ask(self)) or told[-1])
     looks = itertools.count(0.0, 1.5)  # every look at the clock takes a while
     for _ in range(2):
         token = CancelToken()
 
         def watch(report: Progress, token: CancelToken = token) -> None:
-            if "features" in report.stage:
+            if "features" in report.key:
                 token.cancel()
 
         with pytest.raises(Cancelled):
@@ -271,7 +269,7 @@ def test_the_parent_may_vanish_meanwhile(world: Any, tmp_path: Path) -> None:
     project = add_cases(tmp_path / "project", [1, 2])
 
     def watch(report: Progress) -> None:
-        if report.stage.startswith("Held-out comparison 1"):
+        if report.key.startswith("train-finetune:1"):
             shutil.rmtree(library, ignore_errors=True)
 
     knobs = replace(KNOBS, tail_steps=1, report_cases=0)
@@ -280,7 +278,7 @@ def test_the_parent_may_vanish_meanwhile(world: Any, tmp_path: Path) -> None:
     assert not library.exists()
     versions = history("mine", tmp_path / "library").versions
     assert [version.number for version in versions] == [0, 1]
-    assert versions[0].sha256 == result.fine_tuning_plan.reference.sha256
+    assert versions[0].sha256 == result.plan.reference.sha256
 
 
 def test_worse_is_never_promoted(world: Any, better: tuple[FineTuned, Path, list[Progress]], tmp_path: Path) -> None:

@@ -10,13 +10,11 @@ import pytest
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import Score
-from TransferSegLib.finetuning.evidence import changed_without_correction, weigh
+from TransferSegLib.finetuning.evidence import changed_without_correction, summarise
 from TransferSegLib.finetuning.folds import Fold, divide, held_out_slabs, learned_structures
 from TransferSegLib.finetuning.held_out import CaseComparison, ParentLabels
 from TransferSegLib.finetuning.label_change import plan_label_change
 from TransferSegLib.finetuning.report import report_text
-from TransferSegLib.finetuning.whole_progress import WholeProgress
-from TransferSegLib.progress import Progress
 
 
 def test_slabs_divide_every_structure(world: Any) -> None:
@@ -71,31 +69,6 @@ def test_labels_of_the_parent(world: Any) -> None:
     assert translated.tolist() == [0, of["keep"], of["new name"], of["pair"], of["pair"], 0, 0]
 
 
-def test_progress_of_the_whole() -> None:
-    now = [0.0]
-    seen: list[Progress] = []
-    whole = WholeProgress(seen.append, {"a": 10, "fold 1": 100, "fold 2": 100}, lambda: now[0])
-    report = whole.begin("a", "First")
-    assert report is not None
-    now[0] = 5
-    report(Progress("working", 0.5))
-    assert seen[-1].stage == "First: working" and seen[-1].fraction == pytest.approx(5 / 210)
-    assert seen[-1].seconds_left == pytest.approx(205)
-    now[0] = 10
-    whole.end()
-    whole.begin("fold 1", "Fold")
-    now[0] = 30
-    whole.end()
-    report = whole.begin("fold 2", "Fold")
-    assert report is not None
-    assert seen[-1].seconds_left == pytest.approx(20), "the first fold told how long the second will take"
-    now[0] = 40
-    report(Progress("x", 0.5))
-    assert seen[-1].fraction == pytest.approx(40 / 50) and seen[-1].seconds_left == pytest.approx(10)
-    fractions = [one.fraction for one in seen]
-    assert fractions == sorted(fractions)
-
-
 def score(dice: float) -> Score:
     return Score(dice, dice, 2.0, 1.0, 1.0)
 
@@ -110,7 +83,7 @@ def comparisons() -> list[CaseComparison]:
 def test_evidence_of_comparisons() -> None:
     folds = [Fold((), (f"c{number}",)) for number in range(8)]
     groups = {f"c{number}": f"p{number}" for number in range(8)}
-    found = weigh(comparisons(), groups, folds, ("bright", "dark", "other"), "grid", 3.0, ["A note."])
+    found = summarise(comparisons(), groups, folds, ("bright", "dark", "other"), "grid", 3.0, ["A note."])
     assert found.answer == "better" and found.method == "leave one patient out, 8 patients" and not found.is_weak
     assert "A note." in found.verdict.text
     assert [row.structure for row in found.rows] == ["bright", "dark", "other"]
@@ -123,7 +96,8 @@ def test_evidence_of_comparisons() -> None:
 
 def test_report_for_a_person() -> None:
     folds = [Fold((), (f"c{number}",)) for number in range(8)]
-    found = weigh(comparisons(), {f"c{n}": f"p{n}" for n in range(8)}, folds, ("bright", "dark", "other"), "grid", 3.0)
+    groups = {f"c{n}": f"p{n}" for n in range(8)}
+    found = summarise(comparisons(), groups, folds, ("bright", "dark", "other"), "grid", 3.0)
     result: dict[str, Any] = {
         "model": "our clinic",
         "version": 3,
@@ -160,18 +134,3 @@ def test_report_for_a_person() -> None:
     assert "transferseg models rollback 'our clinic'" in report_text(result | {"current": True})
     worse = result | {"evidence": result["evidence"] | {"verdict": "worse"}}
     assert "promote 'our clinic' 3 --force" in report_text(worse)
-
-
-def test_what_earlier_processes_spent_is_done() -> None:
-    """A resumed run is not at the beginning, and a part that was gone on with is no measure for the next."""
-    now = [0.0]
-    seen: list[Progress] = []
-    whole = WholeProgress(seen.append, {}, lambda: now[0])
-    whole.resume(100.0)
-    whole.estimate({"fold 2": 50, "fold 3": 50})
-    whole.begin("fold 2", "Fold")
-    assert seen[-1].fraction == pytest.approx(0.5) and seen[-1].seconds_left == pytest.approx(100)
-    now[0] = 5.0
-    whole.end(tells=False)
-    whole.begin("fold 3", "Fold")
-    assert seen[-1].seconds_left == pytest.approx(50), "the rest of one fold took 5 s; a whole one takes 50"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from TransferSegLib.datasets.dataset import Case, Dataset
-from TransferSegLib.finetuning.folds import fewest_folds, plan_folds, unjudged_structures
+from TransferSegLib.finetuning.folds import fewest_folds, plan_folds, unevaluated_structures
 from TransferSegLib.structures import LabelSet, Structure
 
 NAMES = ("a", "b", "c")
@@ -54,10 +54,10 @@ def test_more_folds_are_made_where_two_cannot_hold_everything() -> None:
 def test_what_one_patient_has_cannot_be_judged() -> None:
     cases = dataset(["p1", "p1", "p2", "p3"])
     drawn = dict(zip(cases.ids, [("a", "b"), ("a",), ("b",), ("c",)], strict=True))
-    assert unjudged_structures(cases, drawn, ("a", "b")) == ("a",)
-    assert unjudged_structures(cases, drawn, ()) == (), "what the parent knows is judged by the parent's own word"
+    assert unevaluated_structures(cases, drawn, ("a", "b")) == ("a",)
+    assert unevaluated_structures(cases, drawn, ()) == (), "what the parent knows is judged by the parent's own word"
     one = dataset(["p1", "p1"])
-    assert unjudged_structures(one, dict.fromkeys(one.ids, ("a",)), ("a",)) == (), "slabs judge it"
+    assert unevaluated_structures(one, dict.fromkeys(one.ids, ("a",)), ("a",)) == (), "slabs judge it"
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,9 +12,13 @@ import torch
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.evaluation import predict_and_score
 from TransferSegLib.evaluation.scores import Score
+from TransferSegLib.finetuning.evidence import (
+    largest_component_note,
+    largest_component_structures,
+    with_largest_components,
+)
 from TransferSegLib.finetuning.held_out import MODEL_GRID, CaseComparison, HeldOutScorer
 from TransferSegLib.finetuning.label_change import plan_label_change
-from TransferSegLib.finetuning.largest_component import note_on_single_parts, single_parts, with_largest_components
 from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.training.validation import validate
 
@@ -35,17 +39,17 @@ def test_the_largest_part_is_kept_where_held_out_cases_are_better_for_it() -> No
         comparison(2, mandible=(0.7, 0.69), kidneys=(0.8, 0.9), larynx=(0.6, 0.6)),
     ]
     names = ("mandible", "kidneys", "larynx")
-    assert single_parts(cases, names) == ("mandible",)
-    assert single_parts(cases[:1], names) == (), "one case says nothing of another"
+    assert largest_component_structures(cases, names) == ("mandible",)
+    assert largest_component_structures(cases[:1], names) == (), "one case says nothing of another"
     # A gain on average is no reason to lose half of a structure in one patient.
     torn = [comparison(n, mandible=(0.6, 0.8)) for n in range(3)] + [comparison(9, mandible=(0.7, 0.4))]
-    assert single_parts(torn, names) == ()
+    assert largest_component_structures(torn, names) == ()
     seen = with_largest_components(cases, ["mandible"])
     assert [one.candidate["mandible"].dice for one in seen] == [0.8, 0.69]
     assert [one.candidate["kidneys"].dice for one in seen] == [0.9, 0.8]
-    note = note_on_single_parts(cases, ["mandible"])
+    note = largest_component_note(cases, ["mandible"])
     assert "mandible (Dice 0.650 to 0.745)" in note and "largest connected part" in note
-    assert note_on_single_parts(cases, []) == ""
+    assert largest_component_note(cases, []) == ""
 
 
 def test_a_comparison_is_read_as_it_was_written() -> None:

@@ -14,12 +14,12 @@ import pytest
 from TransferSegLib.corrections.content_hash import hash_case
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.errors import Cancelled
+from TransferSegLib.finetuning.cases import survey_cases
 from TransferSegLib.finetuning.feature_cache import cache_features
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.forgetting import measure_forgetting
 from TransferSegLib.finetuning.held_out import OWN_GRID, HeldOutScorer
 from TransferSegLib.finetuning.label_change import plan_label_change
-from TransferSegLib.finetuning.survey import survey_cases
 from TransferSegLib.jobs.finetune_job import FINETUNE
 from TransferSegLib.jobs.segment_job import SEGMENT
 from TransferSegLib.models.versions.history import history

@@ -13,11 +13,11 @@ import SimpleITK as sitk
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.errors import DatasetError, ModelError
 from TransferSegLib.finetuning import finetune as module
+from TransferSegLib.finetuning.cases import read_corrected_cases, survey_cases
 from TransferSegLib.finetuning.finetune import finetune
-from TransferSegLib.finetuning.plan import plan_fine_tuning, read_corrected_cases
-from TransferSegLib.finetuning.planning import foresee, runs_of
-from TransferSegLib.finetuning.run_folder import RunFolder
-from TransferSegLib.finetuning.survey import survey_cases
+from TransferSegLib.finetuning.plan import plan_fine_tuning
+from TransferSegLib.finetuning.run_folder import RunFolder, runs_of
+from TransferSegLib.finetuning.time_budget import foresee
 from TransferSegLib.models.store import load_description
 from TransferSegLib.progress import Progress
 
@@ -82,9 +82,9 @@ def test_a_new_structure_in_two_of_four_cases_is_learned_and_judged(library: Pat
 def test_two_empty_cases_do_not_end_a_run_with_two_folds(library: Path, tmp_path: Path) -> None:
     project = project_of(tmp_path / "project", [(1,), (1,), (), ()])
     result = finetune(projects.request(project, library, most_folds=2, configuration=QUICK))
-    assert result.plan.folds == 2 and len(result.evidence.cases) == 4
-    assert any(note.startswith("dark was reviewed, but no voxel is drawn") for note in result.fine_tuning_plan.notes)
-    assert result.fine_tuning_plan.change.label_set.names == ("bright",)
+    assert result.time_plan.folds == 2 and len(result.evidence.cases) == 4
+    assert any(note.startswith("dark was reviewed, but no voxel is drawn") for note in result.plan.notes)
+    assert result.plan.change.label_set.names == ("bright",)
 
 
 def test_voxels_of_one_patient_only_are_judged_in_slabs(library: Path, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_what_was_trained_is_kept_when_saving_fails(
     reports: list[Progress] = []
     result = finetune(wanted, reports.append)
     assert result.version.number == 1
-    assert not any("training" in report.stage for report in reports), "nothing is trained again"
+    assert not any(report.key.startswith("train") for report in reports), "nothing is trained again"
 
 
 def _full(*others: Any, **more: Any) -> None:

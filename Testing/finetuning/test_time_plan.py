@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from TransferSegLib.finetuning.time_ledger import CandidateMinutes, overrun_note
+from TransferSegLib.finetuning.finetune import overrun_note
+from TransferSegLib.finetuning.time_budget import CandidateMinutes
 from TransferSegLib.finetuning.time_plan import (
     LEAST_FULL_STEPS,
     LEAST_STEPS_ALONE,
@@ -123,24 +124,23 @@ def test_what_is_left_is_planned_however_little_it_is() -> None:
     assert plan.folds == 2 and plan.tail_only and plan.minutes_each > 0
 
 
-class Ledger:
+class TimedRun:
     def __init__(self, left_s: float) -> None:
         self.left_s = left_s
 
 
 def test_candidates_get_less_where_time_ran_and_never_more() -> None:
     plan = TimePlan(2, 1.0, "")
-    ledger = Ledger(300.0)
-    minutes = CandidateMinutes(plan, replace(FIVE, reported=0), BARE, ledger, {"fold-1": 3, "fold-2": 2}, {})  # type: ignore[arg-type]
+    run = TimedRun(300.0)
+    minutes = CandidateMinutes(plan, replace(FIVE, reported=0), BARE, run, {"fold-1": 3, "fold-2": 2}, {})  # type: ignore[arg-type]
     assert minutes.of("fold-1") == 1.0, "as planned, although there is time for more"
-    minutes.done("fold-1")
-    ledger.left_s = 100.0
-    minutes.learn(compare_s=20.0)
+    minutes.took("fold-1", compare_s=20.0)
+    run.left_s = 100.0
     # 100 s less 2 cases at 20 s, for the second fold and the final one.
     assert 60 * minutes.of("fold-2") == pytest.approx(30)
-    ledger.left_s = -5.0
+    run.left_s = -5.0
     assert 60 * minutes.of("fold-2") == pytest.approx(30), "what was begun is gone on with as it was"
-    minutes.done("fold-2")
+    minutes.took("fold-2")
     assert 60 * minutes.of("final") == pytest.approx(1.0)
 
 

@@ -84,7 +84,7 @@ def test_killed_as_a_job_it_goes_on(
 
     def training() -> bool:
         last = last_event(folder)
-        return last is not None and (last.stage or "").endswith("of 2: training all layers") and (last.step or 0) >= 4
+        return last is not None and (last.key or "").endswith("/all-layers") and (last.step or 0) >= 4
 
     wait_until(training)
     os.kill(read_json(folder / WORKER_FACTS)["pid"], signal.SIGKILL)

@@ -22,7 +22,7 @@ from TransferSegGui.project_choice import projectFolder
 from TransferSegGui.torch_install import torchIsInstalled
 from TransferSegGui.verdict_decision import VerdictDecision
 from TransferSegLib.errors import ModelError, TransferSegError
-from TransferSegLib.finetuning.names import STRATEGY_CHOICES
+from TransferSegLib.finetuning.configuration import STRATEGY_CHOICES
 from TransferSegLib.finetuning.plan import model_name
 from TransferSegLib.jobs.events import JobState
 from TransferSegLib.models.locate import library_folder

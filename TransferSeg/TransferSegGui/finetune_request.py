@@ -10,8 +10,7 @@ from typing import Any
 
 from TransferSegGui.model_choices import ModelChoice
 from TransferSegLib.errors import TransferSegError
-from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.names import STRATEGIES
+from TransferSegLib.finetuning.configuration import STRATEGIES, FineTuningConfiguration
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.jobs.request import JobRequest
 

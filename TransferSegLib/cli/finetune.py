@@ -17,8 +17,7 @@ from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
-from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.names import FINETUNE, STRATEGY_CHOICES
+from TransferSegLib.finetuning.configuration import FINETUNE, STRATEGY_CHOICES, FineTuningConfiguration
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
 from TransferSegLib.jobs.request import JobRequest
 
@@ -124,10 +123,11 @@ def _tell(line: str) -> None:
 
 def _show_plan(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
     """Print what would be done; exit code 2 where the minutes do not suffice."""
-    from TransferSegLib.finetuning.planning import foresee
+    from TransferSegLib.finetuning.time_budget import foresee
+    from TransferSegLib.progress import Task
 
     with nullcontext() if arguments.json else progress_shown() as progress, interruptible() as cancel:
-        foreseen = foresee(request, progress, cancel)
+        foreseen = foresee(request, Task("", progress, cancel))
     if arguments.json:
         print(json.dumps(foreseen.to_json(), indent=1, ensure_ascii=False))
     else:

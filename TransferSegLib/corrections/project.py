@@ -134,7 +134,7 @@ class Project:
                     change.save(state)
         finally:
             self.tidy()
-        placing.ended(added.revision.case.id)
+        placing.done(added.revision.case.id, look=False)
         return replace(added, notes=(*lines, *added.notes))
 
     @staticmethod

@@ -16,14 +16,13 @@ import numpy as np
 import torch
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.configuration import AUTO, STRATEGIES, FineTuningConfiguration
 from TransferSegLib.finetuning.distillation import Distillation
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.forgetting import StructureChange, measure_forgetting
 from TransferSegLib.finetuning.head_init import ChannelInit, init_at_random, init_fresh_channels
 from TransferSegLib.finetuning.label_change import LabelChange, adapted_state
 from TransferSegLib.finetuning.last_layers import Tail
-from TransferSegLib.finetuning.names import AUTO, STRATEGIES
 from TransferSegLib.finetuning.stages import Budget, Clock, LastLayersTrainer, StageClock, distillation_loss
 from TransferSegLib.images.preparation import Preparation, spacing_text
 from TransferSegLib.inference.devices import Device, choose_device
@@ -122,10 +121,7 @@ class _Run:
         #: Of features and last layers, of all layers, and of looking for what was forgotten.
         self._tasks = task.split(0.3 if configuration.has_tail_stage else 0.0, 0.68, 0.02)
         self._budget = Budget(configuration.minutes, clock)
-        self._holding: Distillation | None = None
-        # Random weights are taught by the labels only: to hold what a parent knew is a transfer from it.
-        if configuration.distillation > 0 and configuration.strategy != "scratch":
-            self._holding = Distillation(change)
+        self._holding = distillation_of(change, configuration)
         self._state: dict[str, Any] = {
             "stage": "start",
             "rounds": 0,
@@ -194,16 +190,9 @@ class _Run:
 
     def _network(self) -> Any:
         """Return the network as the run left it, or with the weights the strategy begins with."""
-        spec = self._configuration.network(self._parent.description.network, self._change.label_set.classes)
-        backbone = backbone_of(spec)
-        network = backbone.build()
-        backbone.initialise(network, self._configuration.seed)
+        network = initial_network(self._parent, self._change, self._configuration)
         if self._state["network"]:
             network.load_state_dict(self._state["network"])
-        elif self._configuration.strategy != "scratch":
-            state, fresh = adapted_state(self._parent.state_dict, self._change)
-            init_at_random(state, fresh, self._configuration.seed)
-            network.load_state_dict(state)
         return network.to(torch.device(self._device.torch_name))
 
     def _begin(self, network: Any) -> None:
@@ -359,6 +348,27 @@ class _Run:
             return ()
         parent = self._parent.network()
         return measure_forgetting(parent, network, cases, self._change, self._device, self._tasks[2])
+
+
+def initial_network(parent: Model, change: LabelChange, configuration: FineTuningConfiguration) -> Any:
+    """Return the network with the weights that a strategy begins with."""
+    backbone = backbone_of(configuration.network(parent.description.network, change.label_set.classes))
+    network = backbone.build()
+    backbone.initialise(network, configuration.seed)
+    if configuration.strategy != "scratch":
+        state, fresh = adapted_state(parent.state_dict, change)
+        init_at_random(state, fresh, configuration.seed)
+        network.load_state_dict(state)
+    return network
+
+
+def distillation_of(change: LabelChange, configuration: FineTuningConfiguration) -> Distillation | None:
+    """Return what holds structures without annotation to the parent, None where they are not held.
+
+    From random weights a network learns from the labels only: to hold what a parent knew is a transfer from it.
+    """
+    is_held = configuration.distillation > 0 and configuration.strategy != "scratch"
+    return Distillation(change) if is_held else None
 
 
 def _check_cases(

@@ -1,81 +1,201 @@
-"""What each fold's candidate and the parent do on the cases that the candidate did not see: made once, then read.
+"""The candidates of one fine-tuning, and what each fold's candidate and the parent do on cases it did not see.
 
-The parent predicts every case once, for all folds. A comparison is an entry on the disk when it is made, so that a run
-that goes on does not make it again; its candidate has served then and is forgotten.
+The parent predicts every case once, for all folds. Candidates and comparisons are kept on the disk when they are made,
+so that a resumed run does not make them again; a candidate that was compared is not needed any more.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
-from TransferSegLib.finetuning.candidates import CandidateTrainer, Cases
+from TransferSegLib.finetuning.adapt import adapt
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.folds import Fold, divide, learned_structures
 from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
-from TransferSegLib.finetuning.plan import FineTuningPlan
-from TransferSegLib.finetuning.run_folder import RunFolder
-from TransferSegLib.finetuning.run_parts import PARENT, held_out_part, training_part
-from TransferSegLib.finetuning.whole_progress import WholeProgress
-from TransferSegLib.inference.devices import Device
+from TransferSegLib.finetuning.run_folder import Run
 from TransferSegLib.models.store import Model
-from TransferSegLib.progress import CancelToken, Progress, Task
+from TransferSegLib.progress import Task
+from TransferSegLib.training.cases import PreparedCase
+
+Cases = dict[str, PreparedCase]
+#: Keys of the parts of a run in its progress, of which there is one each; the others have a number.
+MEASURING, READING, PARENT, FEATURES, SAVING = "measuring", "reading", "parent", "features", "saving"
+
+
+def training_part(number: int, strategy: str) -> str:
+    """Return the key of the part that trains a fold's candidate; the final one has the number after the folds'."""
+    return f"train-{strategy}:{number + 1}"
+
+
+def held_out_part(number: int, strategy: str) -> str:
+    """Return the key of the part that compares a fold's candidate."""
+    return f"compare-{strategy}:{number + 1}"
+
+
+def candidate_name(number: int, strategy: str) -> str:
+    """Return the name of a fold's candidate; ``number`` is the fold's, from 0."""
+    return f"fold-{number + 1}-{strategy}"
+
+
+def learnable_cases(cases: Cases) -> list[PreparedCase]:
+    """Return the cases with a voxel of something to learn."""
+    return [case for case in cases.values() if case.voxels]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A trained candidate as it is kept on the disk: ``fates`` of the parent's structures, ``starts`` of new heads."""
+
+    state_dict: dict[str, torch.Tensor]
+    history: list[dict[str, Any]]
+    fates: list[dict[str, Any]]
+    starts: list[dict[str, Any]]
+    tail_steps: int
+    steps: int
+
+
+class CandidateTrainer:
+    """Trains the candidates of one fine-tuning; they share the features of the frozen part."""
+
+    def __init__(self, run: Run) -> None:
+        """Prepare for candidates; nothing is computed yet."""
+        self._run = run
+        self._cache: FeatureCache | None = None
+        #: Patches of each case whose features are cached; known when they were computed before.
+        self.rounds: int | None = None
+
+    def close(self) -> None:
+        """Release the features."""
+        if self._cache is not None:
+            self._cache.close()
+
+    def shares_features(self, strategy: str | None = None) -> bool:
+        """Whether all candidates of a strategy (None: the plan's) learn from the same cached features."""
+        plan = self._run.plan
+        # Slabs differ from fold to fold, and so do their patches.
+        return plan.by_strategy(strategy or plan.configuration.strategy).needs_features and plan.patients > 1
+
+    def compute_features(self, cases: Cases, limit_s: float | None = None) -> None:
+        """Compute the features of all cases once, as many as before or as the time allows."""
+        run, learnable = self._run, learnable_cases(cases)
+        task, began = run.parts.begin(FEATURES, "Computing features"), run.clock()
+        self._cache = cache_features(
+            run.plan.parent.network(),
+            learnable,
+            run.plan.change,
+            run.plan.configuration,
+            run.device,
+            patches_per_case=self.rounds,
+            enough=None if limit_s is None or self.rounds is not None else lambda: run.clock() - began >= limit_s,
+            task=task,
+        )
+        run.parts.end()
+        self.rounds = len(self._cache) // len(learnable)
+
+    def train(
+        self,
+        name: str,
+        training: list[PreparedCase],
+        settings: FineTuningConfiguration,
+        part: str,
+        title: str,
+        cases: Cases,
+    ) -> Candidate:
+        """Train the candidate of this name, resume it, or return it when it is on the disk.
+
+        ``part`` and ``title`` are the progress's; ``cases`` are all there are, for shared features.
+        """
+        kept = self._run.folder.read_state(_trained_file(name))
+        if kept is None:
+            candidate = self._train(name, training, settings, part, title, cases)
+        else:
+            self._run.parts.skip(part)
+            kept.pop("checkpoint_version", None)
+            candidate = Candidate(**kept)
+        self._run.log.append(f"{name}: {candidate.tail_steps} + {candidate.steps} steps")
+        return candidate
+
+    def _train(
+        self,
+        name: str,
+        training: list[PreparedCase],
+        settings: FineTuningConfiguration,
+        part: str,
+        title: str,
+        cases: Cases,
+    ) -> Candidate:
+        run = self._run
+        shares = self.shares_features(settings.strategy)
+        if shares and self._cache is None:
+            self.compute_features(cases)
+        reached = run.folder.read_state(_state_file(name))
+        adapted = adapt(
+            run.plan.parent,
+            training,
+            run.plan.change,
+            settings,
+            device=run.device,
+            cache=self._cache if shares else None,
+            task=run.parts.begin(part, title),
+            save=lambda state: run.folder.write_state(_state_file(name), state),
+            resume=reached,
+            clock=run.clock,
+        )
+        changes = [change.to_json() for change in adapted.fates]
+        inits = [asdict(start) for start in adapted.starts]
+        candidate = Candidate(adapted.state_dict, adapted.history, changes, inits, adapted.tail_steps, adapted.steps)
+        run.folder.write_state(_trained_file(name), dict(vars(candidate)))
+        run.folder.forget(_state_file(name))
+        run.parts.end(is_typical=reached is None)
+        return candidate
+
+    def forget(self, name: str) -> None:
+        """Remove a candidate from the disk."""
+        self._run.folder.forget(_state_file(name))
+        self._run.folder.forget(_trained_file(name))
 
 
 class FoldComparisons:
     """Makes the comparisons of one fine-tuning, of all its folds and strategies, on one grid and one device."""
 
-    def __init__(
-        self,
-        work: FineTuningPlan,
-        cases: Cases,
-        folder: RunFolder,
-        trainer: CandidateTrainer,
-        device: Device,
-        whole: WholeProgress,
-        say: Callable[[str], None],
-        cancel: CancelToken | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Prepare for cases on the model's grid; nothing is predicted yet. ``say`` takes lines for the log."""
-        self._work, self._cases, self._folder, self._trainer = work, cases, folder, trainer
-        self._whole, self._say, self._cancel, self._clock = whole, say, cancel, clock
-        #: The grid that is compared on, in words.
-        self.grid = comparison_grid(work.patients, cases.values())
-        tolerance_mm = work.request.tolerance_mm
-        self._scorer = HeldOutScorer(work.parent, work.change, work.dataset, device, self.grid, tolerance_mm)
+    def __init__(self, run: Run, cases: Cases, trainer: CandidateTrainer) -> None:
+        """Prepare for cases on the model's grid; nothing is predicted yet."""
+        self._run, self._cases, self._trainer = run, cases, trainer
+        plan = run.plan
+        #: The grid that is compared on, for a person.
+        self.grid = comparison_grid(plan.patients, cases.values())
+        tolerance_mm = plan.request.tolerance_mm
+        self._scorer = HeldOutScorer(plan.parent, plan.change, plan.dataset, run.device, self.grid, tolerance_mm)
         #: Seconds that training a candidate took by strategy, of those that were trained in this process.
         self.training_s: dict[str, float] = {}
         #: Seconds that comparing a case took on average, of the last fold that was compared in this process.
         self.compare_s: float | None = None
 
-    def use(self, work: FineTuningPlan) -> None:
-        """Compare what is made by what was decided meanwhile: the last layers alone, or another strategy."""
-        self._work = work
-
-    def ask_parent(self) -> float:
+    def predict_by_parent(self) -> float:
         """Let the parent predict every case once; returns the median seconds of one prediction, 0 where none was made.
 
         Those that an earlier process of this run made count with what they took: the time is planned by it.
         """
+        run = self._run
         if not self._scorer.parent_knows:
-            self._whole.skip(PARENT)
+            run.parts.skip(PARENT)
             return 0.0
         took: list[float] = []
-        which = _OneOfSeveral(len(self._cases))
-        report = self._whole.begin(PARENT, "Segmenting with the parent", which.done)
-        for which.index, case in enumerate(self._cases.values()):
-            if self._folder.read_array(_answer_file(which.index)) is None:
-                began = self._clock()
-                answer = self._scorer.predict_by_parent(case, case.id, Task("", report, self._cancel))
-                self._folder.write_json(_seconds_file(which.index), {"seconds": self._clock() - began})
-                self._folder.write_array(_answer_file(which.index), answer)
-            seconds = (self._folder.read_json(_seconds_file(which.index)) or {}).get("seconds")
+        task = run.parts.begin(PARENT, "Segmenting with the parent")
+        for index, case in enumerate(self._cases.values()):
+            if run.folder.read_array(_prediction_file(index)) is None:
+                began = run.clock()
+                prediction = self._scorer.predict_by_parent(case, case.id, task.share(index, len(self._cases)))
+                run.folder.write_json(_seconds_file(index), {"seconds": run.clock() - began})
+                run.folder.write_array(_prediction_file(index), prediction)
+            seconds = (run.folder.read_json(_seconds_file(index)) or {}).get("seconds")
             took += [seconds] if isinstance(seconds, (int, float)) else []
-        self._whole.end()
+        run.parts.end()
         return float(np.median(took)) if took else 0.0
 
     def entry(self, number: int, fold: Fold, strategy: str, minutes: float, title: str) -> dict[str, Any]:
@@ -85,46 +205,41 @@ class FoldComparisons:
         holds ``comparisons`` (see ``CaseComparison.to_json``), ``unlearned`` (names), and the optimisation steps that
         the candidate made, ``tail_steps`` (of the last layers) and ``steps`` (of all layers).
         """
-        name = candidate_name(number, strategy)
-        entry = self._folder.read_json(f"{name}.json")
+        run, name = self._run, candidate_name(number, strategy)
+        entry = run.folder.read_json(f"{name}.json")
         if entry is None:
             entry = self._compare(number, fold, strategy, minutes, title)
-            self._folder.write_json(f"{name}.json", entry)
+            run.folder.write_json(f"{name}.json", entry)
             self._trainer.forget(name)
         else:
-            self._whole.skip(training_part(number, strategy))
-            self._whole.skip(held_out_part(number, strategy))
+            run.parts.skip(training_part(number, strategy))
+            run.parts.skip(held_out_part(number, strategy))
         return entry
 
     def _compare(self, number: int, fold: Fold, strategy: str, minutes: float, title: str) -> dict[str, Any]:
         """Train one fold's candidate and return its comparisons, and the structures it could not learn."""
-        work = self._work.by_strategy(strategy)
+        run, plan = self._run, self._run.plan.by_strategy(strategy)
         training, held_out = divide(self._cases, fold)
-        knobs = replace(work.configuration, minutes=minutes, report_cases=0)
+        settings = replace(plan.configuration, minutes=minutes, report_cases=0)
         name, part = candidate_name(number, strategy), training_part(number, strategy)
-        began = self._clock()
-        trained = self._trainer.train(name, training, knobs, part, title, self._cases)
-        self.training_s[strategy] = self._clock() - began
-        self._say(f"{name}: {trained.tail_steps} + {trained.steps} steps")
-        candidate = Model(work.describe(), trained.state_dict, work.parent_path)
-        names = work.change.label_set.names
-        fresh = {names[channel - 1] for channel in work.change.fresh_channels}
-        unlearned = fresh - learned_structures(training, names)
+        began = run.clock()
+        trained = self._trainer.train(name, training, settings, part, title, self._cases)
+        self.training_s[strategy] = run.clock() - began
+        candidate = Model(plan.describe(), trained.state_dict, plan.parent_path)
+        names = plan.change.label_set.names
+        unlearned = set(plan.fresh) - learned_structures(training, names)
+        began = run.clock()
+        task = run.parts.begin(held_out_part(number, strategy), title)
         comparisons = []
-        which = _OneOfSeveral(len(held_out))
-        began = self._clock()
-        report = self._whole.begin(held_out_part(number, strategy), title, which.done)
-        for which.index, (case_id, case) in enumerate(zip(fold.held_out, held_out, strict=True)):
-            task = Task("Segmenting", report, self._cancel)
-            found = self._scorer.compare(candidate, case, case_id, self._answer(case_id), task)
-            scores = {name: score for name, score in found.candidate.items() if name not in unlearned}
-            comparisons.append(replace(found, candidate=scores).to_json())
-            measured = [score.dice for score in scores.values() if np.isfinite(score.dice)]
-            if report is not None and measured:  # a point of the curve of held-out Dice
-                stage = f"Held-out case {which.index + 1} of {len(held_out)}"
-                report(Progress(stage, 1.0, dice=float(np.mean(measured))))
-        self._whole.end()
-        self.compare_s = (self._clock() - began) / max(1, len(held_out))
+        for index, (case_id, case) in enumerate(zip(fold.held_out, held_out, strict=True)):
+            share = task.share(index, len(held_out))
+            comparisons.append(self._compare_case(candidate, case_id, case, unlearned, share.named("Segmenting")))
+            dice = [score["dice"] for score in comparisons[-1]["candidate"].values() if score["dice"] is not None]
+            if dice:  # a point of the curve of held-out Dice
+                of_case = share.named(f"Held-out case {index + 1} of {len(held_out)}", "case")
+                of_case.done(dice=float(np.mean(dice)), look=False)
+        run.parts.end()
+        self.compare_s = (run.clock() - began) / max(1, len(held_out))
         drawn = {name for case in held_out for name in learned_structures([case], names)}
         return {
             "comparisons": comparisons,
@@ -133,31 +248,27 @@ class FoldComparisons:
             "steps": trained.steps,
         }
 
-    def _answer(self, case_id: str) -> np.ndarray | None:
-        """Return the parent's prediction of a case, None where it knows nothing of what is wanted."""
-        return self._folder.read_array(_answer_file(self._work.dataset.ids.index(case_id)))
+    def _compare_case(
+        self, candidate: Model, case_id: str, case: PreparedCase, unlearned: set[str], task: Task
+    ) -> dict[str, Any]:
+        """Return the comparison of one case, without what the candidate could not learn."""
+        # None where the parent knows no structure of the new model.
+        by_parent = self._run.folder.read_array(_prediction_file(self._run.plan.dataset.ids.index(case_id)))
+        found = self._scorer.compare(candidate, case, case_id, by_parent, task)
+        return replace(found, candidate={n: s for n, s in found.candidate.items() if n not in unlearned}).to_json()
 
 
-class _OneOfSeveral:
-    """Tells how much of several predictions is done from the reports of the one with the current index."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self.index = 0
-
-    def done(self, report: Progress) -> float:
-        """Return the share of all."""
-        return (self.index + report.fraction) / self._count
+def _state_file(name: str) -> str:
+    return f"{name}.pt"
 
 
-def candidate_name(number: int, strategy: str) -> str:
-    """Return the name on the disk and in the log of a fold's candidate."""
-    return f"fold-{number + 1}-{strategy}"
+def _trained_file(name: str) -> str:
+    return f"{name}-trained.pt"
 
 
-def _answer_file(index: int) -> str:
-    return f"parent-{index}.npz"
+def _prediction_file(number: int) -> str:
+    return f"parent-{number}.npz"
 
 
-def _seconds_file(index: int) -> str:
-    return f"parent-{index}.json"
+def _seconds_file(number: int) -> str:
+    return f"parent-{number}.json"

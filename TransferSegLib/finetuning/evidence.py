@@ -1,12 +1,14 @@
 """Is a candidate better than its parent on cases it did not see? The numbers of all folds, and the verdict.
 
-Nothing here runs a network: ``TransferSegLib.finetuning.held_out`` does, and hands in a comparison per case.
+Nothing here runs a network: ``held_out`` does, and hands in a comparison per case. Here is also decided of which new
+structures only the largest component is kept, as in nnU-Net (Isensee et al., Nature Methods 2021, "determine
+postprocessing"): a model that has seen a structure in a few scans may also find it in far places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,12 @@ from TransferSegLib.evaluation.verdict import Training, Verdict, judge
 from TransferSegLib.finetuning.folds import WEAK_EVIDENCE, Fold, method_in_words
 from TransferSegLib.finetuning.held_out import CaseComparison
 
-#: Predictions of a structure nobody annotated that agree less than this are pointed at.
+#: Predictions of a structure that is not annotated are pointed at where they agree less than this.
 _CHANGED = 0.9
+#: Keeping the largest component must raise the mean Dice by so much, and may lower it in no case by more than that.
+_LEAST_GAIN, _LARGEST_LOSS = 0.002, 0.05
+#: Held-out cases that must have the structure: one says nothing of another.
+_FEWEST_CASES = 2
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class StructureRow:
     ``cases`` counts whole cases, of ``patients`` patients: two slabs of a scan are one case.
     ``parent`` and ``candidate`` are mean Dice, ``nsd`` and ``hd95_mm`` (parent, candidate) mean and median, None where
     there is none (the parent does not know it; a distance that is infinite). ``agreement`` is the mean Dice between
-    the two models' predictions where nobody annotated it.
+    the two models' predictions where it is not annotated.
     """
 
     structure: str
@@ -47,7 +53,7 @@ class StructureRow:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was compared and how, case by case, and the verdict on it."""
+    """What was compared and how, case by case, and the verdict."""
 
     method: str
     grid: str
@@ -60,7 +66,7 @@ class Evidence:
 
     @property
     def answer(self) -> str:
-        """The verdict in words."""
+        """The verdict's word."""
         return str(self.verdict.answer)
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +87,7 @@ class Evidence:
         }
 
 
-def weigh(
+def summarise(
     comparisons: Sequence[CaseComparison],
     groups: Mapping[str, str],
     folds: Sequence[Fold],
@@ -94,8 +100,8 @@ def weigh(
 ) -> Evidence:
     """Return the evidence; ``groups`` gives the patient of every compared case, ``names`` the order of structures.
 
-    ``training`` says how long the candidates were trained (None: unknown).
-    With slabs of one patient the verdict carries that it is weak; ``notes`` are further sentences on the evidence.
+    ``training`` says how long the candidates were trained (None: unknown). With slabs of one patient the verdict says
+    that the evidence is weak; ``notes`` are further sentences on it.
     """
     is_weak = any(fold.slabs is not None for fold in folds)
     caveat = " ".join([*([WEAK_EVIDENCE] if is_weak else []), *notes])
@@ -161,9 +167,56 @@ def _median_hd95_mm(scores: Sequence[Score]) -> float | None:
 
 
 def changed_without_correction(rows: Sequence[StructureRow]) -> tuple[str, ...]:
-    """Return a line for every structure that nobody annotated and that is predicted otherwise than before."""
+    """Return a line for every structure that is not annotated and is predicted differently than before."""
     return tuple(
         f"{row.structure} was not corrected, and is predicted otherwise than before (agreement {row.agreement:.2f})."
         for row in rows
         if row.agreement is not None and row.agreement < _CHANGED
     )
+
+
+def largest_component_structures(comparisons: Sequence[CaseComparison], names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the structures of which the largest component alone does better on the held-out cases.
+
+    A structure on both sides of the body would lose half of itself, and is left as it is.
+    """
+    return tuple(name for name in names if _largest_component_helps(name, comparisons))
+
+
+def with_largest_components(comparisons: Sequence[CaseComparison], names: Iterable[str]) -> list[CaseComparison]:
+    """Return the comparisons with the scores of these structures' largest components: what a user will get."""
+    wanted = set(names)
+    return [
+        replace(one, candidate=one.candidate | {n: s for n, s in one.largest_part.items() if n in wanted})
+        for one in comparisons
+    ]
+
+
+def largest_component_note(comparisons: Sequence[CaseComparison], names: Sequence[str]) -> str:
+    """Return a sentence for a person on what is kept and what that changed; nothing for no structure."""
+    if not names:
+        return ""
+    changes = []
+    for name in names:
+        before, after = _dice_of_components(name, comparisons)
+        changes.append(f"{name} (Dice {np.mean(before):.3f} to {np.mean(after):.3f})")
+    return f"Only the largest connected part is kept, as held-out cases were better for it: {', '.join(changes)}."
+
+
+def _largest_component_helps(name: str, comparisons: Sequence[CaseComparison]) -> bool:
+    before, after = _dice_of_components(name, comparisons)
+    if len(before) < _FEWEST_CASES:
+        return False
+    change = np.array(after) - np.array(before)
+    return bool(change.mean() >= _LEAST_GAIN and change.min() >= -_LARGEST_LOSS)
+
+
+def _dice_of_components(name: str, comparisons: Sequence[CaseComparison]) -> tuple[list[float], list[float]]:
+    """Return the Dice of all components and of the largest one, over the cases that have both."""
+    pairs = [
+        (one.candidate[name].dice, one.largest_part[name].dice)
+        for one in comparisons
+        if name in one.candidate and name in one.largest_part
+    ]
+    pairs = [pair for pair in pairs if np.isfinite(pair).all()]
+    return [before for before, _ in pairs], [after for _, after in pairs]

@@ -3,17 +3,17 @@
 >>> result = finetune(FineTuneRequest(project, model="head-neck-ct", minutes=5), progress, cancel)
 >>> print(result.evidence.verdict.text, result.version.number, result.version.current)
 
-In order: the parent predicts every case once; features are computed once; for every fold a candidate is made and
-measured on what it did not see (for the strategy ``auto`` the first folds by several strategies, of which the best goes
-on); the final candidate learns from all cases; it becomes a version in the library. What is done is on the disk: killed
-and called again with the same request, it goes on and ends with the same version.
+In order: the parent predicts every case once; features are computed once; for every fold a candidate is trained and
+compared on what it did not see (for the strategy ``auto`` the first folds by several strategies, of which the best is
+kept); the final candidate learns from all cases; it becomes a version in the library. What is done is on the disk:
+killed and called again with the same request, it resumes and ends with the same version.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,74 +22,87 @@ import torch
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.evaluation.verdict import Training
-from TransferSegLib.finetuning.candidates import Candidate, CandidateTrainer, Cases, learnable_cases
-from TransferSegLib.finetuning.cross_validation import FoldComparisons, candidate_name
-from TransferSegLib.finetuning.evidence import Evidence, changed_without_correction, weigh, whole_case
-from TransferSegLib.finetuning.fit_profile import profile_of_version
+from TransferSegLib.finetuning.cross_validation import (
+    READING,
+    SAVING,
+    Candidate,
+    CandidateTrainer,
+    Cases,
+    FoldComparisons,
+    candidate_name,
+    learnable_cases,
+    training_part,
+)
+from TransferSegLib.finetuning.evidence import (
+    Evidence,
+    changed_without_correction,
+    largest_component_note,
+    largest_component_structures,
+    summarise,
+    whole_case,
+    with_largest_components,
+)
 from TransferSegLib.finetuning.folds import Fold, learned_structures
 from TransferSegLib.finetuning.held_out import CaseComparison
-from TransferSegLib.finetuning.largest_component import note_on_single_parts, single_parts, with_largest_components
-from TransferSegLib.finetuning.plan import FineTuningPlan, plan_fine_tuning
-from TransferSegLib.finetuning.planning import check_outputs, runs_of, unjudged_note
+from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.run_folder import RunFolder
-from TransferSegLib.finetuning.run_parts import READING, SAVING, training_part
-from TransferSegLib.finetuning.run_planner import RunPlanner
+from TransferSegLib.finetuning.run_folder import Run, RunFolder, runs_of
 from TransferSegLib.finetuning.strategy_choice import Choice, choose, choosing_folds, evaluation_folds
-from TransferSegLib.finetuning.time_ledger import TimeLedger, overrun_note
+from TransferSegLib.finetuning.time_budget import TimeBudget
 from TransferSegLib.finetuning.time_plan import TimePlan
-from TransferSegLib.finetuning.whole_progress import WholeProgress
-from TransferSegLib.inference.devices import Device, choose_device
+from TransferSegLib.fit.profile import FitProfile
 from TransferSegLib.models.description import finite
 from TransferSegLib.models.versions.history import Version, history
 from TransferSegLib.models.versions.record import LearnedCase, VersionRecord
 from TransferSegLib.models.versions.versions import add_version
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.training.cases import prepare_cases
 
 _FINAL = "final"
+#: A run that took so much longer than asked for says so.
+_TOLERATED = 1.05
 
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """A new version of a model, the evidence on it, and what happened to what its parent knew (``fates``).
+    """A new version of a model, the evidence on it, and what happened to what its parent knew (``changes``).
 
-    ``in_use`` is the number of the version that is the current one (None: the library does not know).
-    ``fine_tuning_plan`` says by which strategy it was made, and ``choice`` why, where several were tried.
+    ``plan`` says by which strategy it was made, and ``choice`` why, where several were tried. ``in_use`` is the number
+    of the version that is the current one (None: the library does not know).
     """
 
     version: Version
-    fine_tuning_plan: FineTuningPlan
+    plan: FineTuningPlan
     evidence: Evidence
-    plan: TimePlan
-    fates: tuple[dict[str, Any], ...]
+    time_plan: TimePlan
+    changes: tuple[dict[str, Any], ...]
     seconds: float
     choice: Choice | None = None
     in_use: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values; ``report.report_text`` makes a text for a person of it."""
-        work = self.fine_tuning_plan
+        plan = self.plan
         return {
-            "model": work.name,
+            "model": plan.name,
             "version": self.version.number,
             "path": str(self.version.path),
             "current": self.version.current,
             "in_use": self.in_use,
-            "promotion": work.request.promotion,
-            "parent": str(work.reference),
-            "structures": list(work.change.label_set.names),
-            "new_structures": [work.change.label_set.names[channel - 1] for channel in work.change.fresh_channels],
-            "dropped": list(work.change.dropped),
-            "cases": len(work.dataset.cases),
-            "patients": work.patients,
-            "strategy": work.configuration.strategy,
+            "promotion": plan.request.promotion,
+            "parent": str(plan.reference),
+            "structures": list(plan.change.label_set.names),
+            "new_structures": list(plan.fresh),
+            "dropped": list(plan.change.dropped),
+            "cases": len(plan.dataset.cases),
+            "patients": plan.patients,
+            "strategy": plan.configuration.strategy,
             "strategy_choice": None if self.choice is None else self.choice.to_json(),
             "evidence": finite(self.evidence.to_json()),
             "not_corrected": list(changed_without_correction(self.evidence.rows)),
-            "forgetting": finite(list(self.fates)),
-            "time": self.plan.text,
-            "notes": [*work.notes, *overrun_note(work.request.minutes, self.seconds)],
+            "forgetting": finite(list(self.changes)),
+            "time": self.time_plan.text,
+            "notes": [*plan.notes, *overrun_note(plan.request.minutes, self.seconds)],
             "seconds": round(self.seconds, 1),
         }
 
@@ -102,163 +115,143 @@ def finetune(
     tell: Callable[[str], None] = lambda line: None,
     started: float | None = None,
 ) -> FineTuned:
-    """Make a new version of a model from corrected cases; called again after an interruption it goes on.
+    """Make a new version of a model from corrected cases; called again after an interruption it resumes.
 
-    Progress is of the whole: stage in words, fraction, seconds left. ``tell`` gets the plan, in words, before the work
-    begins, and what changes it. ``started`` is the moment of the clock at which the minutes begin (None: now). Raises
-    DatasetError, ModelError, TrainingError (TooLittleTime where the minutes do not suffice) and DeviceError with a line
-    for a person, Cancelled at a safe point.
+    Progress is of the whole. ``tell`` gets the plan, as text, before the work begins, and what changes it. ``started``
+    is the moment of the clock at which the minutes begin (None: now). Raises DatasetError, ModelError, TrainingError
+    (TooLittleTime where the minutes do not suffice) and DeviceError with a line for a person, and Cancelled.
     """
     started = clock() if started is None else started
-    work = plan_fine_tuning(request, cancel)
-    check_outputs(work)
-    with RunFolder(runs_of(request), work.identity()) as folder:
-        ledger = TimeLedger(request.minutes, folder, clock, started)
-        return _Run(work, folder, ledger, progress, cancel, clock, tell).run()
+    plan = plan_fine_tuning(request, Task("", None, cancel))
+    check_outputs(plan)
+    with RunFolder(runs_of(request), plan.identity()) as folder:
+        return _FineTuning(Run(plan, folder, Task("", progress, cancel), clock, started), tell).run()
 
 
-class _Run:
-    """One fine-tuning, with what it decided and where it keeps what is done."""
+def overrun_note(minutes: float, seconds: float) -> tuple[str, ...]:
+    """Return a sentence where a run took longer than its minutes by more than some per cent."""
+    if minutes <= 0 or seconds <= 60.0 * minutes * _TOLERATED:
+        return ()
+    return (
+        f"It took {seconds / 60:.1f} min, longer than the {minutes:g} min given: this machine was slower than it was "
+        "when the time was planned.",
+    )
 
-    def __init__(
-        self,
-        work: FineTuningPlan,
-        folder: RunFolder,
-        ledger: TimeLedger,
-        progress: ProgressCallback | None,
-        cancel: CancelToken | None,
-        clock: Callable[[], float],
-        tell: Callable[[str], None],
-    ) -> None:
-        """Set up a run that has not begun, or goes on."""
-        self._folder, self._ledger, self._cancel, self._clock, self._tell = folder, ledger, cancel, clock, tell
-        self._parent_copy = folder.pin(work.parent_path)
+
+@dataclass(frozen=True, eq=False)
+class _Settled:
+    """What is settled before the first candidate is trained."""
+
+    cases: Cases
+    comparisons: FoldComparisons
+    time_plan: TimePlan
+    folds: tuple[Fold, ...]
+
+
+class _FineTuning:
+    """The parts of one fine-tuning, in order."""
+
+    def __init__(self, run: Run, tell: Callable[[str], None]) -> None:
+        """Set up a run that has not begun, or is resumed."""
+        self._run, self._tell = run, tell
+        self._budget = TimeBudget(run)
+        self._trainer = CandidateTrainer(run)
         #: Optimisation steps of every candidate that the verdict is about.
         self._steps: list[int] = []
-        self._whole = WholeProgress(progress, {}, clock)
-        self._planner = RunPlanner(work, folder, ledger, self._whole, cancel, clock)
-        precision = self._planner.precision
-        self._device: Device = choose_device(
-            work.request.device, None if precision is None else getattr(torch, precision)
-        )
-        self._log: list[str] = []
-        self._trainer = CandidateTrainer(self._work, folder, self._device, self._whole, cancel, clock)
-
-    @property
-    def _work(self) -> FineTuningPlan:
-        """What is done: what was asked for, less what there is no time for, by the strategy that was chosen."""
-        return self._planner.work
 
     def run(self) -> FineTuned:
         """Do what is left and return the result."""
+        run = self._run
         try:
             self._foresee()
-            cases = self._read()
-            made = self._comparisons(cases)
-            plan, folds = self._plan(cases, made)
-            self._say(f"{self._work.reference}: {self._device}, {plan.text}")
-            planned = _Planned(cases, made, plan, folds)
-            choice = self._choose(planned)
-            judging = range(len(folds)) if choice is None else evaluation_folds(folds, self._work.groups)
-            comparisons, notes = self._hold_out(planned, judging)
+            settled = self._settle(self._read())
+            folds, groups = settled.folds, run.plan.groups
+            choice = self._choose(settled)
+            evaluating = range(len(folds)) if choice is None else evaluation_folds(folds, groups)
+            comparisons, notes = self._hold_out(settled, evaluating)
             notes += [] if choice is None else [choice.caveat]
-            single = self._single_parts(comparisons)
-            notes += [note_on_single_parts(comparisons, single)] if single else []
+            # Slabs of one patient cannot tell what is an island in another one.
+            single = largest_component_structures(comparisons, run.plan.fresh) if run.plan.patients > 1 else ()
+            notes += [largest_component_note(comparisons, single)] if single else []
             comparisons = with_largest_components(comparisons, single)
-            final = self._final(planned)
-            evidence = self._weigh([folds[number] for number in judging], made.grid, comparisons, notes)
-            version = self._keep(final, evidence, plan, choice, single)
+            final = self._final(settled)
+            evidence = self._summarise([folds[number] for number in evaluating], settled, comparisons, notes)
+            version = self._keep(final, evidence, settled.time_plan, choice, single)
         finally:
             self._trainer.close()
-        seconds, fates = self._ledger.spent_s, tuple(final.fates)
-        self._folder.remove()
-        in_use = history(self._work.name, self._work.library).current
-        return FineTuned(version, self._work, evidence, plan, fates, seconds, choice, in_use)
-
-    # The parts, in order.
+        seconds = run.spent_s
+        run.folder.remove()
+        in_use = history(run.plan.name, run.plan.library).current
+        return FineTuned(version, run.plan, evidence, settled.time_plan, tuple(final.fates), seconds, choice, in_use)
 
     def _foresee(self) -> None:
         """Plan before any work; a run whose minutes do not suffice leaves nothing behind."""
+        run = self._run
         try:
-            plan = self._planner.draft(self._device)
+            time_plan = self._budget.draft()
         except BaseException:
-            if not self._ledger.earlier_s:
-                self._folder.remove()
+            if not run.earlier_s:
+                run.folder.remove()
             raise
-        for line in (*([] if plan is None else [f"Plan: {plan.text}"]), *unjudged_note(self._work)):
+        for line in (*([] if time_plan is None else [f"Plan: {time_plan.text}"]), *run.plan.unevaluated_note):
             self._tell(line)
 
     def _read(self) -> Cases:
         """Bring all cases to the model's grid."""
-        work = self._work
-        preparation = work.configuration.preparation(work.parent.description)
-        report = self._whole.begin(READING, "Reading cases")
-        prepared = prepare_cases(work.dataset, work.change.label_set, preparation, Task("", report, self._cancel))
-        self._whole.end()
+        plan, parts = self._run.plan, self._run.parts
+        preparation = plan.configuration.preparation(plan.parent.description)
+        task = parts.begin(READING, "Reading cases")
+        prepared = prepare_cases(plan.dataset, plan.change.label_set, preparation, task)
+        parts.end()
         return {case.id: case for case in prepared}
 
-    def _comparisons(self, cases: Cases) -> FoldComparisons:
-        """Prepare for comparing the folds' candidates with the parent."""
-        return FoldComparisons(
-            self._work,
-            cases,
-            self._folder,
-            self._trainer,
-            self._device,
-            self._whole,
-            self._say,
-            self._cancel,
-            self._clock,
-        )
+    def _settle(self, cases: Cases) -> _Settled:
+        """Let the parent predict, then decide on folds and time, or take what was decided before."""
+        run = self._run
+        comparisons = FoldComparisons(run, cases, self._trainer)
+        prediction_s = comparisons.predict_by_parent()
+        run.save_time()
+        time_plan, folds = self._budget.settle(cases, prediction_s, self._trainer)
+        run.save_time()
+        self._tell(f"Plan{', as measured' if time_plan.minutes_each > 0 else ''}: {time_plan.text}")
+        run.log.append(f"{run.plan.reference}: {run.device}, {time_plan.text}")
+        return _Settled(cases, comparisons, time_plan, folds)
 
-    def _plan(self, cases: Cases, made: FoldComparisons) -> tuple[TimePlan, tuple[Fold, ...]]:
-        """Ask the parent, then decide on folds and time, or return what was decided before."""
-        prediction_s = made.ask_parent()
-        self._ledger.save()
-        plan, folds = self._planner.settle(cases, prediction_s, self._trainer, self._device)
-        made.use(self._work)
-        self._ledger.save()
-        self._tell(f"Plan, as measured: {plan.text}" if plan.minutes_each > 0 else f"Plan: {plan.text}")
-        return plan, folds
-
-    def _entry(self, planned: _Planned, number: int, strategy: str, title: str) -> dict[str, Any]:
+    def _entry(self, settled: _Settled, number: int, strategy: str, title: str) -> dict[str, Any]:
         """Return the entry of one fold's comparisons, see ``FoldComparisons``, and account for its time."""
-        name = candidate_name(number, strategy)
-        minutes = self._planner.minutes_of(name)
-        made = planned.comparisons
-        entry = made.entry(number, planned.folds[number], strategy, minutes, title)
-        self._planner.took(name, made.training_s.get(strategy), made.compare_s)
-        self._ledger.save()
+        name, made = candidate_name(number, strategy), settled.comparisons
+        entry = made.entry(number, settled.folds[number], strategy, self._budget.minutes_of(name), title)
+        self._budget.took(name, made.training_s.get(strategy), made.compare_s)
+        self._run.save_time()
         return entry
 
-    def _choose(self, planned: _Planned) -> Choice | None:
-        """Try every strategy on the first folds and go on with the best; None where there is nothing to choose."""
-        candidates = self._planner.tried
+    def _choose(self, settled: _Settled) -> Choice | None:
+        """Try every strategy on the first folds and keep the best; None where there is nothing to choose."""
+        candidates = self._budget.tried
         if len(candidates) == 1:
             return None
-        folds, groups = planned.folds, self._work.groups
+        folds, groups, log = settled.folds, self._run.plan.groups, self._run.log
         numbers = choosing_folds(folds)
         tried: dict[str, list[CaseComparison]] = {strategy: [] for strategy in candidates}
         for number in numbers:
             for strategy, comparisons in tried.items():
-                entry = self._entry(planned, number, strategy, f"Trying '{strategy}' {number + 1} of {len(numbers)}")
-                self._say(f"{candidate_name(number, strategy)}: {json.dumps(finite(entry['comparisons']))}")
+                entry = self._entry(settled, number, strategy, f"Trying '{strategy}' {number + 1} of {len(numbers)}")
+                log.append(f"{candidate_name(number, strategy)}: {json.dumps(finite(entry['comparisons']))}")
                 comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
         choice = choose(tried, groups, len(evaluation_folds(folds, groups)) < len(folds))
-        self._say(choice.text)
-        self._planner.chosen(choice.strategy, folds)
-        planned.comparisons.use(self._work)
-        self._trainer.use(self._work)
+        log.append(choice.text)
+        self._budget.choose(choice.strategy, folds)
         return choice
 
-    def _hold_out(self, planned: _Planned, judging: Sequence[int]) -> tuple[list[CaseComparison], list[str]]:
-        """Make a candidate for every fold that judges, and compare it on what it did not see; notes on the evidence."""
+    def _hold_out(self, settled: _Settled, evaluating: Sequence[int]) -> tuple[list[CaseComparison], list[str]]:
+        """Train a candidate for every fold that the verdict is about, and compare it; returns notes on the evidence."""
         comparisons: list[CaseComparison] = []
         unlearned: set[str] = set()
-        folds, strategy, names = planned.folds, self._work.configuration.strategy, self._work.change.label_set.names
-        for number in judging:
-            entry = self._entry(planned, number, strategy, f"Held-out comparison {number + 1} of {len(folds)}")
-            self._say(f"fold {number + 1} of {len(folds)}: {json.dumps(finite(entry['comparisons']))}")
+        plan, folds = self._run.plan, settled.folds
+        strategy, names = plan.configuration.strategy, plan.change.label_set.names
+        for number in evaluating:
+            entry = self._entry(settled, number, strategy, f"Held-out comparison {number + 1} of {len(folds)}")
+            self._run.log.append(f"fold {number + 1} of {len(folds)}: {json.dumps(finite(entry['comparisons']))}")
             comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
             unlearned |= set(entry["unlearned"])
             if "steps" in entry:  # not in that of a run begun by an earlier version
@@ -269,100 +262,114 @@ class _Run:
                 f"Nothing can be said of {', '.join(sorted(unlearned))} in patients who were held out: too few others "
                 "have it drawn."
             )
-        judged = learned_structures([planned.cases[id] for n in judging for id in folds[n].held_out], names)
-        elsewhere = learned_structures(planned.cases.values(), names) - judged
+        evaluated = learned_structures([settled.cases[id] for n in evaluating for id in folds[n].held_out], names)
+        elsewhere = learned_structures(settled.cases.values(), names) - evaluated
         if elsewhere:
             notes.append(f"Only patients who chose the strategy have {', '.join(sorted(elsewhere))} drawn.")
         return comparisons, notes
 
-    def _single_parts(self, comparisons: list[CaseComparison]) -> tuple[str, ...]:
-        """Return the new structures of which only the largest part is kept; slabs of one patient cannot tell."""
-        change = self._work.change
-        fresh = [change.label_set.names[channel - 1] for channel in change.fresh_channels]
-        return single_parts(comparisons, fresh) if self._work.patients > 1 else ()
-
-    def _weigh(self, folds: Sequence[Fold], grid: str, comparisons: list[CaseComparison], notes: list[str]) -> Evidence:
-        """Return the verdict on all comparisons."""
-        work = self._work
-        groups = {}
-        for one in comparisons:
-            groups[one.case] = work.groups[whole_case(one.case, work.groups)]
-        names = work.change.label_set.names
-        tolerance_mm, seed = work.request.tolerance_mm, work.configuration.seed
-        training = Training(min(self._steps), work.request.minutes) if self._steps else None
-        return weigh(comparisons, groups, folds, names, grid, tolerance_mm, notes, seed, training)
-
-    def _final(self, planned: _Planned) -> Candidate:
+    def _final(self, settled: _Settled) -> Candidate:
         """Train the candidate that is kept, on all cases."""
-        knobs = replace(self._work.configuration, minutes=self._planner.minutes_of(_FINAL))
-        knobs = replace(knobs, report_cases=self._planner.reported(knobs))
-        part = training_part(len(planned.folds), knobs.strategy)
-        learnable = learnable_cases(planned.cases)
-        final = self._trainer.train(_FINAL, learnable, knobs, part, "Final training", planned.cases)
-        self._say(f"{_FINAL}: {final.tail_steps} + {final.steps} steps")
-        self._ledger.save()
+        settings = replace(self._run.plan.configuration, minutes=self._budget.minutes_of(_FINAL))
+        settings = replace(settings, report_cases=self._budget.reported(settings))
+        part, learnable = training_part(len(settled.folds), settings.strategy), learnable_cases(settled.cases)
+        final = self._trainer.train(_FINAL, learnable, settings, part, "Final training", settled.cases)
+        self._run.save_time()
         self._steps.append(final.tail_steps + final.steps)
         return final
 
+    def _summarise(
+        self, folds: Sequence[Fold], settled: _Settled, comparisons: list[CaseComparison], notes: list[str]
+    ) -> Evidence:
+        """Return the verdict on all comparisons."""
+        plan = self._run.plan
+        groups = {one.case: plan.groups[whole_case(one.case, plan.groups)] for one in comparisons}
+        names, request = plan.change.label_set.names, plan.request
+        training = Training(min(self._steps), request.minutes) if self._steps else None
+        grid, seed = settled.comparisons.grid, plan.configuration.seed
+        return summarise(comparisons, groups, folds, names, grid, request.tolerance_mm, notes, seed, training)
+
     def _keep(
-        self, final: Candidate, evidence: Evidence, plan: TimePlan, choice: Choice | None, single: tuple[str, ...]
+        self, final: Candidate, evidence: Evidence, time_plan: TimePlan, choice: Choice | None, single: tuple[str, ...]
     ) -> Version:
         """Add the candidate to the library."""
-        work = self._work
+        run, plan = self._run, self._run.plan
         rows = {row.structure: row.candidate for row in evidence.rows if row.candidate is not None}
         metrics = {
             "held out": {
-                "cases": len({whole_case(one.case, work.groups) for one in evidence.cases}),
+                "cases": len({whole_case(one.case, plan.groups) for one in evidence.cases}),
                 "method": evidence.method,
                 "grid": evidence.grid,
                 "mean_dice": float(np.mean(list(rows.values()))) if rows else None,
                 "dice": rows,
             }
         }
+        chosen = {} if choice is None else {"strategy_choice": choice.to_json()}
         record = VersionRecord(
-            parent=work.reference,
-            cases=tuple(LearnedCase(work.hashes[case.id], case.id) for case in work.dataset.cases),
-            evidence=finite(evidence.to_json() | {"time": plan.to_json()} | _choice_entry(choice)),
+            parent=plan.reference,
+            cases=tuple(LearnedCase(plan.hashes[case.id], case.id) for case in plan.dataset.cases),
+            evidence=finite(evidence.to_json() | {"time": time_plan.to_json()} | chosen),
             forgetting=tuple(finite(final.fates)),
         )
-        lines = [*self._log, *(json.dumps(finite(line)) for line in final.history)]
-        lines += [json.dumps(finite(start)) for start in final.starts]
-        self._whole.begin(SAVING, "Saving the version")
+        lines = [*run.log, *(json.dumps(finite(line)) for line in [*final.history, *final.starts])]
+        saving = run.parts.begin(SAVING, "Saving the version")
         try:
             version = add_version(
-                work.library,
-                work.name,
-                replace(work.describe(metrics, single), fit=profile_of_version(work, final.state_dict)),
+                plan.library,
+                plan.name,
+                replace(plan.describe(metrics, single), fit=profile_of_version(plan, final.state_dict)),
                 final.state_dict,
                 record,
-                origin=self._parent_copy,
+                origin=run.parent_copy,
                 log="\n".join(lines) + "\n",
-                promote=work.request.promotion,
-                cancel=self._cancel,
+                promote=plan.request.promotion,
+                cancel=run.cancel,
             )
         except ModelError as error:
             raise ModelError(
-                f"{error} The new version is trained, and kept in {self._folder.folder}: when that is mended, give the "
+                f"{error} The new version is trained, and kept in {run.folder.folder}: when that is mended, give the "
                 "same command again (or resume the job), and only the saving is left."
             ) from error
-        self._whole.report(Progress("Saving the version", 1.0))
-        self._whole.end()
+        saving.done(look=False)
+        run.parts.end()
         return version
 
-    def _say(self, line: str) -> None:
-        """Write a line into the version's log."""
-        self._log.append(line)
+
+def profile_of_version(plan: FineTuningPlan, state_dict: Mapping[str, torch.Tensor]) -> FitProfile | None:
+    """Return the fit profile of a new version: its parent's, joined with what the corrected cases tell; None without.
+
+    Sizes and positions of structures that were kept as they are come from the parent and from the cases, those of
+    other ones from the cases only: tolerances are wide where these are few. What the network's deepest maps hold is
+    the parent's where those layers, and how scans are prepared, are the parent's; a few cases cannot tell it anew.
+    """
+    change, scratch = plan.change, plan.configuration.strategy == "scratch"
+    own = FitProfile.of([plan.survey[case.id].shapes for case in plan.dataset.cases])
+    known = plan.parent.description.fit or FitProfile(0, {}, {})
+    kept = {
+        name
+        for name, sources, fate in zip(change.label_set.names, change.sources, change.fates, strict=True)
+        if fate == "kept" and tuple(sources) == (name,) and not scratch
+    }
+    parent = FitProfile(
+        known.cases if kept else 0,
+        {name: one for name, one in known.structures.items() if name in kept},
+        {pair: spread for pair, spread in known.pairs.items() if set(pair) <= kept},
+    )
+    features = known.features if _has_encoder_of_parent(plan, state_dict) else None
+    profile = parent.derived(change.label_set.names, own, features)
+    return profile if profile.structures else None
 
 
-@dataclass(frozen=True, eq=False)
-class _Planned:
-    """What is settled before the first candidate is trained."""
-
-    cases: Cases
-    comparisons: FoldComparisons
-    time: TimePlan
-    folds: tuple[Fold, ...]
-
-
-def _choice_entry(choice: Choice | None) -> dict[str, Any]:
-    return {} if choice is None else {"strategy_choice": choice.to_json()}
+def _has_encoder_of_parent(plan: FineTuningPlan, state_dict: Mapping[str, torch.Tensor]) -> bool:
+    """Tell whether the layers on the way down, and how scans are prepared for them, are the parent's."""
+    parent = plan.parent
+    if plan.configuration.preparation(parent.description) != parent.description.preparation:
+        return False
+    # Models are often stored in half precision.
+    return all(
+        name in state_dict
+        and state_dict[name].shape == weights.shape
+        and torch.equal(state_dict[name].cpu().to(torch.float16), weights.to(torch.float16))
+        for name, weights in parent.state_dict.items()
+        if name.startswith("down.")
+    )

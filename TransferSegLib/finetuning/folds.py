@@ -1,6 +1,6 @@
-"""Which cases a candidate is kept from seeing, so that it can be compared with its parent on them.
+"""Which cases are held out from each candidate, so that it can be compared with its parent on them.
 
-With several patients whole patients are held out. With one there is nothing but parts of the same scans: alternating
+With several patients whole patients are held out. With one patient only parts of the same scans can be: alternating
 slabs, which share patient, scanner and neighbouring slices with what was learned from. That is weak evidence.
 """
 
@@ -79,7 +79,7 @@ def fewest_folds(dataset: Dataset, seed: int, drawn: Drawn | None = None, fresh:
     return 2
 
 
-def unjudged_structures(dataset: Dataset, drawn: Drawn, fresh: Collection[str]) -> tuple[str, ...]:
+def unevaluated_structures(dataset: Dataset, drawn: Drawn, fresh: Collection[str]) -> tuple[str, ...]:
     """Return the new structures that one of several patients has drawn: without that patient they are not learned."""
     patients = {case.group for case in dataset.cases}
     having = {name: {case.group for case in dataset.cases if name in drawn[case.id]} for name in fresh}
@@ -144,8 +144,8 @@ def divide(cases: Mapping[str, PreparedCase], fold: Fold) -> tuple[list[Prepared
     training, held_out = ([cases[id] for id in ids] for ids in (fold.training, fold.held_out))
     if fold.slabs is not None:
         masks = [held_out_slabs(case, fold.slabs) for case in training]
-        held_out = [_judged_in(case, mask, fold.slabs) for case, mask in zip(training, masks, strict=True)]
-        training = [_judged_in(case, ~mask, fold.slabs) for case, mask in zip(training, masks, strict=True)]
+        held_out = [_annotated_in(case, mask, fold.slabs) for case, mask in zip(training, masks, strict=True)]
+        training = [_annotated_in(case, ~mask, fold.slabs) for case, mask in zip(training, masks, strict=True)]
     training = [case for case in training if case.voxels]
     if not training:
         raise TrainingError(
@@ -172,10 +172,10 @@ def learned_structures(training: Iterable[PreparedCase], names: Sequence[str]) -
     return {names[channel - 1] for case in training for channel in case.voxels}
 
 
-def _judged_in(case: PreparedCase, mask: np.ndarray, parity: int) -> PreparedCase:
-    """Return the case with only the voxels of a mask judged."""
-    judged = mask.copy() if case.judged is None else case.judged & mask
-    flat = judged.reshape(-1)
+def _annotated_in(case: PreparedCase, mask: np.ndarray, parity: int) -> PreparedCase:
+    """Return the case with its annotated region limited to a mask."""
+    region = mask.copy() if case.judged is None else case.judged & mask
+    flat = region.reshape(-1)
     voxels = {channel: indices[flat[indices]] for channel, indices in case.voxels.items()}
     voxels = {channel: indices for channel, indices in voxels.items() if indices.size}
-    return replace(case, id=f"{case.id} part {parity + 1}", judged=judged, voxels=voxels)
+    return replace(case, id=f"{case.id} part {parity + 1}", judged=region, voxels=voxels)

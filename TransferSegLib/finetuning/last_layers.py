@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from TransferSegLib.finetuning.names import LAST_PAIR
+from TransferSegLib.finetuning.configuration import LAST_PAIR
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.unet_valid.geometry import MARGIN
 from TransferSegLib.networks.unet_valid.unet import ConvolutionPair, UNet3D

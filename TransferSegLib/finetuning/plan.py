@@ -1,25 +1,32 @@
-"""What a request comes down to when its project and its parent are read: cases, structures, the name of the result."""
+"""The plan of a fine-tuning, from a request, its project and its parent: settings, cases, structures, names."""
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
-
 from TransferSegLib.corrections.content_hash import hash_case
-from TransferSegLib.corrections.project import Project
-from TransferSegLib.datasets.dataset import Dataset, read_dataset
-from TransferSegLib.errors import DatasetError, ModelError, ScanError, TrainingError
-from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.datasets.dataset import Dataset
+from TransferSegLib.errors import ModelError, TrainingError, naming_case
+from TransferSegLib.finetuning.cases import (
+    Survey,
+    chosen_cases,
+    learnable_part,
+    read_corrected_cases,
+    survey_cases,
+    with_modality,
+)
+from TransferSegLib.finetuning.configuration import FINETUNE, SCRATCH, VANILLA, FineTuningConfiguration
+from TransferSegLib.finetuning.folds import unevaluated_structures
 from TransferSegLib.finetuning.label_change import LabelChange, plan_label_change
-from TransferSegLib.finetuning.modality import for_modality
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.survey import Survey, learnable_part, survey_cases
-from TransferSegLib.images.modality import guess_modality, modality_word
-from TransferSegLib.images.read import read_scan
+from TransferSegLib.finetuning.run_folder import runs_of
+from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES
+from TransferSegLib.images.modality import modality_word
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.incoming import check_name
 from TransferSegLib.models.leaving import plain_command
@@ -27,21 +34,23 @@ from TransferSegLib.models.locate import find_bundled_model, find_library_model,
 from TransferSegLib.models.store import Model, check_weights, load_description, load_model
 from TransferSegLib.models.versions.record import ModelReference
 from TransferSegLib.models.versions.state import split_version
-from TransferSegLib.progress import CancelToken, Task
+from TransferSegLib.output_checks import check_output_folder, check_space
+from TransferSegLib.progress import Task
 from TransferSegLib.version import code_version
 
-#: Raised when a run that was begun by an older version cannot be gone on with.
+#: A run keeps the parent, a candidate with its optimiser and one that is done; the library gets a version, or two.
+_COPIES_OF_WEIGHTS = 12
+#: Raised when a run that was begun by an older version cannot be resumed.
 _IDENTITY_VERSION = 2
-#: So many scans tell the modality of all where it is not named.
-_LOOKED_AT = 3
 
 
 @dataclass(frozen=True, eq=False)
 class FineTuningPlan:
-    """A fine-tuning about to begin: ``dataset`` holds the cases with a reviewed structure, and only what is learned.
+    """What one fine-tuning does; ``dataset`` holds the cases with a reviewed structure, and only what is learned.
 
-    ``hashes`` gives the content hash of every case; ``name`` is the model in ``library`` that gets the new version.
-    ``survey`` says what is drawn in each case.
+    ``configuration`` has the settings and ``change`` what happens to the parent's structures. ``hashes`` gives the
+    content hash of every case, ``survey`` what is drawn in it. ``name`` is the model in ``library`` that gets the new
+    version.
     """
 
     request: FineTuneRequest
@@ -69,6 +78,17 @@ class FineTuningPlan:
         return {id: tuple(one.name for one in structures if one is not None) for id, structures in found.items()}
 
     @property
+    def inits_from_data(self) -> bool:
+        """Whether the heads of new structures are fitted to the cases before training."""
+        settings = self.configuration
+        return bool(self.change.fresh_channels) and settings.inits_from_data and settings.strategy != SCRATCH
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether features of the frozen part are cached."""
+        return self.inits_from_data or self.configuration.has_tail_stage
+
+    @property
     def groups(self) -> dict[str, str]:
         """The patient of every case."""
         return {case.id: case.group for case in self.dataset.cases}
@@ -81,6 +101,26 @@ class FineTuningPlan:
     def by_strategy(self, strategy: str) -> FineTuningPlan:
         """Return the same with another strategy."""
         return replace(self, configuration=replace(self.configuration, strategy=strategy))
+
+    def with_tail_only(self) -> FineTuningPlan:
+        """Return the same with nothing but the last layers to train, and a note on it."""
+        notes = tuple(note for note in self.notes if "('vanilla')" not in note)  # that is not what is done now
+        note = "There was time for the last layers only: with more minutes all layers are trained, and more is learned."
+        if note not in notes:
+            notes = (*notes, note)
+        settings = replace(self.configuration, strategy=FINETUNE, steps=0, tail_minutes_share=1.0)
+        return replace(self, configuration=settings, notes=notes)
+
+    @property
+    def unevaluated_note(self) -> tuple[str, ...]:
+        """A sentence on the new structures that cannot be evaluated, none where all can."""
+        names = unevaluated_structures(self.dataset, self.drawn, self.fresh)
+        if not names:
+            return ()
+        return (
+            f"Nothing can be said of {', '.join(names)} in patients who are held out, because one patient alone has it "
+            "drawn: it is learned, but not judged. Draw it in a second patient.",
+        )
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the result."""
@@ -106,16 +146,16 @@ class FineTuningPlan:
 
         ``single_part`` names further structures of which only the largest part is kept.
         """
-        knobs, parent, names = self.configuration, self.parent.description, self.change.label_set.names
-        scratch = knobs.strategy == "scratch"
+        settings, parent, names = self.configuration, self.parent.description, self.change.label_set.names
+        scratch = settings.strategy == "scratch"
         licence = f"of the cases it was trained on: {self.dataset.license or 'not stated'}"
         return ModelDescription(
             name=self.name,
             version="0",
             label_set=self.change.label_set,
-            preparation=knobs.preparation(parent),
-            spacing_inferred=parent.spacing_inferred and knobs.spacing_mm is None,
-            network=knobs.network(parent.network, self.change.label_set.classes),
+            preparation=settings.preparation(parent),
+            spacing_inferred=parent.spacing_inferred and settings.spacing_mm is None,
+            network=settings.network(parent.network, self.change.label_set.classes),
             modality=self.dataset.modality or parent.modality,
             summary=f"{', '.join(names)} ({self.dataset.modality or parent.modality})",
             license=licence if scratch else parent.license,
@@ -124,47 +164,44 @@ class FineTuningPlan:
             metrics=metrics or {},
             provenance=Provenance(
                 command=plain_command(self.request.command),
-                seed=knobs.seed,
+                seed=settings.seed,
                 code_version=code_version(),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                configuration=knobs.to_json() | {"minutes": self.request.minutes},
+                configuration=settings.to_json() | {"minutes": self.request.minutes},
             ),
             single_part=(*(n for n in parent.single_part if self.change.label_set.find(n) is not None), *single_part),
         )
 
 
-def plan_fine_tuning(request: FineTuneRequest, cancel: CancelToken | None = None) -> FineTuningPlan:
+def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> FineTuningPlan:
     """Read project and parent and return what is to be done, before anything takes long.
 
     Raises DatasetError for a project without usable cases, ModelError for a parent or a name that cannot be used,
     TrainingError for structures that do not fit, and Cancelled.
     """
+    task = task or Task()
     library = _library(request)
     parent_path = find_model(request.model, request.library)
     name = model_name(request, parent_path, library)
     whole = read_corrected_cases(request.project)
-    dataset, notes = _chosen(whole, request)
-    dataset = _with_modality(dataset, request, cancel)
+    dataset, notes = chosen_cases(whole, request)
+    dataset = with_modality(dataset, request, task)
     parent = load_model(parent_path)
-    survey = survey_cases(dataset, cancel)
+    survey = survey_cases(dataset, task)
     renewed = {*request.renamed, *request.merged, *request.split}
     dataset, more_notes = learnable_part(dataset, survey, parent.description, renewed)
     notes += more_notes
     change = plan_label_change(
         parent.description.label_set, dataset.label_set, request.renamed, request.merged, request.split, request.dropped
     )
-    knobs = replace(request.configuration, minutes=0.0)
-    configuration, more_notes = for_modality(knobs, dataset.modality, parent.description)
+    settings = replace(request.configuration, minutes=0.0)
+    configuration, more_notes = for_modality(settings, dataset.modality, parent.description)
     notes += more_notes
     hashes = {}
     for case in dataset.cases:
         known_hash = case.extra.get("content_hash")
-        try:
-            if not isinstance(known_hash, str):
-                known_hash = hash_case(case, whole.label_set, Task("", None, cancel))
-            hashes[case.id] = known_hash
-        except ScanError as error:
-            raise DatasetError(f"Case {case.id}: {error}") from error
+        with naming_case(case.id):
+            hashes[case.id] = known_hash if isinstance(known_hash, str) else hash_case(case, whole.label_set, task)
     return FineTuningPlan(
         request,
         dataset,
@@ -181,27 +218,22 @@ def plan_fine_tuning(request: FineTuneRequest, cancel: CancelToken | None = None
     )
 
 
-def _with_modality(dataset: Dataset, request: FineTuneRequest, cancel: CancelToken | None) -> Dataset:
-    """Return the dataset with its modality: as asked for, as it says itself, or as its first scans look.
+def check_outputs(plan: FineTuningPlan) -> None:
+    """Raise ModelError or TrainingError where the version, or what is kept until then, cannot be written."""
+    from TransferSegLib.finetuning.feature_cache import bytes_of_patch  # loads torch
 
-    A project of corrected cases names none where its first case left it in doubt. Raises DatasetError for a scan that
-    cannot be read.
-    """
-    modality = modality_word(request.modality or dataset.modality)
-    if not modality:
-        looks = set()
-        for case in dataset.cases[:_LOOKED_AT]:
-            if cancel is not None:
-                cancel.check()
-            try:
-                scan = read_scan(
-                    case.image, cancel=cancel
-                )  # named, because the view of its voxels does not keep it alive
-                looks.add(guess_modality(sitk.GetArrayViewFromImage(scan)))
-            except ScanError as error:
-                raise DatasetError(f"Case {case.id}: {error}") from error
-        modality = looks.pop() if len(looks) == 1 else ""
-    return replace(dataset, modality=modality)
+    weights = sum(tensor.numel() * 4.0 for tensor in plan.parent.state_dict.values())
+    runs, settings = runs_of(plan.request), plan.configuration
+    check_output_folder(plan.library, ModelError)
+    check_output_folder(runs, TrainingError)
+    check_space(plan.library, 2 * weights + 1e6, ModelError)
+    check_space(runs, _COPIES_OF_WEIGHTS * weights + 1e6, TrainingError)
+    if settings.has_tail_stage or plan.change.fresh_channels:
+        patches = settings.patches_per_case * sum(bool(names) for names in plan.drawn.values())
+        a_patch = bytes_of_patch(plan.parent.description.network.arguments["width"], plan.change, settings)
+        features = min(settings.cache_bytes, patches * a_patch)
+        if features > settings.memory_bytes:  # on the disk then
+            check_space(Path(tempfile.gettempdir()), features, TrainingError)
 
 
 def check_request(request: FineTuneRequest) -> str:
@@ -212,7 +244,7 @@ def check_request(request: FineTuneRequest) -> str:
     library = _library(request)
     parent_path = find_model(request.model, request.library)
     check_weights(parent_path)
-    dataset, _ = _chosen(read_corrected_cases(request.project), request)
+    dataset, _ = chosen_cases(read_corrected_cases(request.project), request)
     parent = load_description(parent_path).label_set
     plan_label_change(parent, dataset.label_set, request.renamed, request.merged, request.split, request.dropped)
     return model_name(request, parent_path, library)
@@ -224,15 +256,6 @@ def _library(request: FineTuneRequest) -> Path:
     if library.exists() and not library.is_dir():
         raise ModelError(f"{library} is a file, so no model can be kept in it: name a folder for your models.")
     return library
-
-
-def read_corrected_cases(folder: Path) -> Dataset:
-    """Return the cases of a project, or of a plain dataset in the same format; raises DatasetError."""
-    try:
-        dataset = read_dataset(folder)
-    except DatasetError:
-        return Project(folder).dataset()  # which knows more about what is wrong, and about backups
-    return Project(folder).dataset() if "corrections" in dataset.extra else dataset
 
 
 def model_name(request: FineTuneRequest, parent_path: Path, library: Path) -> str:
@@ -258,55 +281,46 @@ def model_name(request: FineTuneRequest, parent_path: Path, library: Path) -> st
     return name
 
 
-def _chosen(dataset: Dataset, request: FineTuneRequest) -> tuple[Dataset, tuple[str, ...]]:
-    """Return the cases in which a structure to learn was reviewed, with only those structures, and notes."""
-    place = request.project
-    if not dataset.cases:
-        raise DatasetError(f"There is no corrected case in {place} yet: add one with: transferseg cases add")
-    dataset, notes = _with_wanted_cases(dataset, request)
-    if request.structures is not None:
-        unknown = [name for name in request.structures if dataset.label_set.find(name) is None]
-        if unknown:
-            raise TrainingError(
-                f"The cases in {place} have no structure {', '.join(unknown)}. They have: "
-                f"{', '.join(dataset.label_set.names)}."
-            )
-    wanted = dataset.label_set if request.structures is None else dataset.label_set.select(request.structures)
-    cases = []
-    for case in dataset.cases:
-        annotated = tuple(name for name in case.annotated if wanted.find(name) is not None)
-        if annotated:
-            cases.append(replace(case, annotated=annotated))
-    if not cases:
-        what = "structure" if request.structures is None else f"of {', '.join(request.structures)}"
-        raise DatasetError(
-            f"In no case of {place} a {what} was reviewed, so there is nothing to learn: say which ones are right with "
-            "transferseg cases add --reviewed."
+def is_another_modality(modality: str, parent: ModelDescription, preparation: Preparation) -> bool:
+    """Tell whether cases look different from what the parent learned from.
+
+    ``modality`` is the cases', ``preparation`` how their scans are prepared: where one of the modalities is not
+    named, intensity rules that are not the parent's tell.
+    """
+    if modality and parent.modality:
+        return modality_word(modality) != modality_word(parent.modality)
+    return preparation.channels != parent.preparation.channels
+
+
+def default_strategy(other_modality: bool) -> str:
+    """Return the default strategy: all layers at once on another modality (docs/study.md)."""
+    return VANILLA if other_modality else FINETUNE
+
+
+def for_modality(
+    configuration: FineTuningConfiguration, modality: str, parent: ModelDescription
+) -> tuple[FineTuningConfiguration, tuple[str, ...]]:
+    """Return the settings for cases of a modality, and notes for a person where these are not those asked for.
+
+    Where a ``head_start`` was chosen, ``finetune`` stays.
+    """
+    notes: tuple[str, ...] = ()
+    kind, known = modality_word(modality), modality_word(parent.modality)
+    if kind and known and kind != known and configuration.intensity is None:
+        configuration = replace(configuration, intensity=CT_WINDOW if kind == "CT" else MR_PERCENTILES)
+        notes += (
+            f"The cases are {kind}, the parent knows {known}: intensities are prepared as usual for {kind}. If that is "
+            "not right, name their modality (--modality on the command line).",
         )
-    reviewed = {name for case in cases for name in case.annotated}
-    label_set = wanted.select(name for name in wanted.names if name in reviewed)
-    notes += _left_out_note(len(dataset.cases) - len(cases))
-    return replace(dataset, cases=tuple(cases), label_set=label_set), notes
-
-
-def _with_wanted_cases(dataset: Dataset, request: FineTuneRequest) -> tuple[Dataset, tuple[str, ...]]:
-    """Return the dataset with the cases that were asked for, and a note when others are left out."""
-    if request.cases is None:
-        return dataset, ()
-    place, known = request.project, set(dataset.ids)
-    missing = [name for name in request.cases if name not in known]
-    if missing:
-        raise DatasetError(f"There is no case {', '.join(missing)} in {place}. It has: {', '.join(dataset.ids)}.")
-    wanted = tuple(case for case in dataset.cases if case.id in request.cases)
-    if not wanted:
-        raise DatasetError(f"No case of {place} is chosen, so there is nothing to learn: choose at least one.")
-    left_out = len(dataset.cases) - len(wanted)
-    notes = (f"{len(wanted)} of the {len(dataset.cases)} cases were chosen to learn from.",) if left_out else ()
-    return replace(dataset, cases=wanted), notes
-
-
-def _left_out_note(count: int) -> tuple[str, ...]:
-    """Return what is said of cases that are not used."""
-    if not count:
-        return ()
-    return (f"{count} case{' is' if count == 1 else 's are'} not used: nothing that is to be learned was reviewed.",)
+    if not is_another_modality(modality, parent, configuration.preparation(parent)):
+        return configuration, notes
+    if configuration.vanilla_rate == FineTuningConfiguration.vanilla_rate:
+        configuration = replace(configuration, vanilla_rate=configuration.new_rate)
+    if configuration.strategy == FINETUNE and configuration.head_start == "auto":
+        configuration = replace(configuration, strategy=default_strategy(other_modality=True))
+        notes += (
+            "Because the modality (or how intensities are prepared) is another one, all layers learn at once "
+            "('vanilla'): in our study that was better on one of two tasks and as good on the other. With the strategy "
+            "'auto' your own cases decide.",
+        )
+    return configuration, notes

@@ -1,7 +1,7 @@
-"""What a fine-tuning keeps on the disk while it runs, so that it can be killed at any moment and go on.
+"""What a fine-tuning keeps on the disk while it runs, so that it can be killed at any moment and resumed.
 
-The folder's name is a hash of everything that decides the result (cases by content, parent, knobs). Whoever asks for
-the same again goes on where it ended; whoever asks for something else begins a folder of its own.
+The folder's name is a hash of everything that decides the result (cases by content, parent, settings). The same request
+made again resumes the run; another one begins a folder of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,20 +26,26 @@ from TransferSegLib.file_lock import FileLock
 from TransferSegLib.models.archive import read_model_files
 from TransferSegLib.models.store import write_files
 from TransferSegLib.own_files import is_link, make_private, make_private_folder, new_file, refuse_links
+from TransferSegLib.progress import Task
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
+
+if TYPE_CHECKING:
+    from TransferSegLib.finetuning.plan import FineTuningPlan
+    from TransferSegLib.finetuning.request import FineTuneRequest
+    from TransferSegLib.inference.devices import Device
 
 #: In a project's folder: runs that were begun there and have not ended.
 RUNS_NAME = ".fine-tuning"
 _LOCK, _PLAN, _SPENT = "in-use.lock", "plan.json", "spent.json"
-#: A run nobody has touched for so long is not gone on with any more.
+#: A run that was not resumed for so long is removed.
 _FORGOTTEN_S = 14 * 24 * 3600.0
 
 
 class RunFolder:
-    """The folder of one run; use it in a ``with`` statement, which keeps other processes from the same run."""
+    """The folder of one run; use it in a ``with`` statement, which locks other processes out of the same run."""
 
     def __init__(self, runs: Path, identity: dict[str, Any]) -> None:
-        """Name the folder of a run among others; it is made when it is entered."""
+        """Name the folder of a run among others; entering makes it."""
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8")).hexdigest()
         self.folder = runs / f"run-{digest[:16]}"
         self._lock: FileLock | None = None
@@ -63,7 +70,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Let others have it; what is in it stays."""
+        """Unlock the folder; its files stay."""
         if self._lock is not None:
             self._lock.release()
 
@@ -76,7 +83,7 @@ class RunFolder:
             self.folder.parent.rmdir()
 
     def pin(self, model: Path) -> Path:
-        """Return a copy of a model: the original may be replaced or removed while the run goes on.
+        """Return a copy of a model: the original may be replaced or removed during the run.
 
         Raises ModelError when the model cannot be read and TrainingError when its copy cannot be written.
         """
@@ -93,7 +100,7 @@ class RunFolder:
         return copy
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Return an entry that was written, None when there is none (or it is damaged: then it is made again)."""
+        """Return an entry that was written, None when there is none or it is damaged: then it is made again."""
         try:
             content = safe_json.read(self.folder / name)
         except (OSError, ValueError):
@@ -101,7 +108,7 @@ class RunFolder:
         return content if isinstance(content, dict) else None
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write an entry that is whole or not there; raises TrainingError."""
+        """Write an entry, whole or not at all; raises TrainingError."""
         self._touch()
         try:
             write_text_durably(self.folder / name, json.dumps(content, allow_nan=False) + "\n")
@@ -119,11 +126,11 @@ class RunFolder:
         self.write_json(_SPENT, {"seconds": seconds})
 
     def read_plan(self) -> dict[str, Any] | None:
-        """Return what was decided before the first candidate."""
+        """Return what was decided before the first candidate, None when nothing was."""
         return self.read_json(_PLAN)
 
     def write_plan(self, plan: dict[str, Any]) -> None:
-        """Write what was decided; from here on a run that goes on must decide the same."""
+        """Write what was decided; from here on a resumed run keeps to it."""
         self.write_json(_PLAN, plan)
 
     def read_array(self, name: str) -> np.ndarray | None:
@@ -131,11 +138,11 @@ class RunFolder:
         try:
             with np.load(self.folder / name, allow_pickle=False) as content:
                 return np.asarray(content["values"])
-        except Exception:  # numpy raises many kinds for a damaged file, which is made again
+        except Exception:  # numpy raises many kinds of error for a damaged file
             return None
 
     def write_array(self, name: str, values: np.ndarray) -> None:
-        """Write an array that is whole or not there; raises TrainingError."""
+        """Write an array, whole or not at all; raises TrainingError."""
         part = self.folder / (name + ".part")
         try:
             with new_file(part) as stream:
@@ -147,14 +154,14 @@ class RunFolder:
             raise self._unwritable(name, error) from error
 
     def read_state(self, name: str) -> dict[str, Any] | None:
-        """Return a training's state, None when there is none, or it is damaged (then that part is trained again)."""
+        """Return a training's state, None when there is none or it is damaged: then that part is trained again."""
         try:
             return read_checkpoint(self.folder / name) if (self.folder / name).exists() else None
         except TrainingError:
             return None
 
     def write_state(self, name: str, state: dict[str, Any]) -> None:
-        """Write a training's state; raises TrainingError when the disk refuses."""
+        """Write a training's state; raises TrainingError when it cannot be written."""
         self._touch()
         write_checkpoint(self.folder / name, state)
 
@@ -164,7 +171,7 @@ class RunFolder:
             (self.folder / name).unlink()
 
     def _touch(self) -> None:
-        """Show that the run is alive, or raise TrainingError when its folder has vanished."""
+        """Mark the run as in use; raises TrainingError when its folder is gone."""
         try:
             os.utime(self.folder)
         except OSError as error:
@@ -172,13 +179,64 @@ class RunFolder:
 
     def _unwritable(self, name: str, error: OSError) -> TrainingError:
         return TrainingError(
-            f"{self.folder / name} cannot be written ({error.strerror or error}). What was done before is still there; "
-            "free some disk space and give the same command again."
+            f"{self.folder / name} cannot be written ({error.strerror or error}). What was done before is kept: free "
+            "some disk space and give the same command again."
         )
 
 
+class Run:
+    """What the parts of one fine-tuning share: plan, folder, device, progress, and the time spent by all its processes.
+
+    ``plan`` changes on the way: a strategy is chosen, and what there is no time for is left out.
+    """
+
+    def __init__(
+        self, plan: FineTuningPlan, folder: RunFolder, task: Task, clock: Callable[[], float], started: float
+    ) -> None:
+        """Begin or resume a run in a process that started at a moment of the clock."""
+        self.plan, self.folder, self.clock = plan, folder, clock
+        self.parent_copy = folder.pin(plan.parent_path)
+        self.device = self._device(plan.request.device)
+        self.limit_s = 60.0 * plan.request.minutes
+        self._started = started
+        #: What the processes before have spent.
+        self.earlier_s = folder.spent_s
+        self.cancel = task.cancel
+        self.parts = task.parts(clock, self.earlier_s)
+        #: Lines for the version's log.
+        self.log: list[str] = []
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds spent so far."""
+        return self.earlier_s + self.clock() - self._started
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left; below 0 when more were spent than given."""
+        return self.limit_s - self.spent_s
+
+    def save_time(self) -> None:
+        """Keep what is spent."""
+        self.folder.write_spent(self.spent_s)
+
+    def _device(self, wanted: str) -> Device:
+        """Return the device, in the precision in which a resumed run was begun."""
+        import torch
+
+        from TransferSegLib.inference.devices import choose_device
+
+        decided = self.folder.read_plan()
+        return choose_device(wanted, None if decided is None else getattr(torch, str(decided["precision"])))
+
+
+def runs_of(request: FineTuneRequest) -> Path:
+    """Return the folder in which an interrupted run is kept."""
+    return request.project / RUNS_NAME if request.runs is None else request.runs
+
+
 def _forget_old(runs: Path, current: Path) -> None:
-    """Remove runs that nobody has gone on with for two weeks and nobody has in use."""
+    """Remove runs that were not resumed for two weeks and are not in use."""
     for folder in runs.glob("run-*"):
         with suppress(OSError, TrainingError):
             if folder != current and not is_link(folder) and time.time() - folder.stat().st_mtime > _FORGOTTEN_S:

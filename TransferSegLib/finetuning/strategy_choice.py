@@ -1,8 +1,8 @@
-"""``auto``: which of the three strategies a candidate is trained by is decided by what each does on held-out cases.
+"""``auto``: the strategy by which candidates are trained is chosen by what each strategy does on held-out cases.
 
 The first folds are trained by every strategy that is tried, with the same time (or steps). The one with the best mean
-Dice makes the remaining folds' candidates and the final one. Cases that chose do not judge as well, where there are
-patients enough: the best of several results on the same cases is better than what a new case will show.
+Dice makes the remaining folds' candidates and the final one. Where there are patients enough, the verdict is not about
+those who chose: the best of several results on the same cases is better than what a new case will show.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ from typing import Any
 import numpy as np
 
 from TransferSegLib.datasets.dataset import Dataset
-from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.statistics import by_patient, pair_scores
+from TransferSegLib.finetuning.configuration import AUTO, FINETUNE, SCRATCH, VANILLA
 from TransferSegLib.finetuning.folds import Fold
 from TransferSegLib.finetuning.held_out import CaseComparison
 from TransferSegLib.finetuning.label_change import LabelChange
-from TransferSegLib.finetuning.modality import default_strategy, is_another_modality
-from TransferSegLib.finetuning.names import AUTO, FINETUNE, SCRATCH, VANILLA
-from TransferSegLib.finetuning.plan import FineTuningPlan
+from TransferSegLib.finetuning.plan import FineTuningPlan, default_strategy, is_another_modality
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 
 #: So many folds choose.
 CHOOSING_FOLDS = 2
-#: Patients who must be left to judge when those who chose do not.
-_FEWEST_JUDGES = 3
-#: What is not better than the default by so much Dice (half of what the verdict calls a difference) counts as a tie.
+#: Patients who must be left for the verdict when it is not about those who chose.
+_FEWEST_LEFT = 3
+#: Strategies better than the default by less than this Dice (half of what the verdict calls a difference) tie with it.
 TIE = 0.005
 
 
@@ -37,13 +35,13 @@ TIE = 0.005
 class Choice:
     """The strategy chosen, the mean held-out Dice of each that was tried, on how many patients, and a line on it.
 
-    ``judges_alone``: the patients who chose are not among those the verdict is about.
+    ``apart``: the patients who chose are not among those the verdict is about.
     """
 
     strategy: str
     mean_dice: dict[str, float]
     patients: int
-    judges_alone: bool
+    apart: bool
 
     @property
     def text(self) -> str:
@@ -57,7 +55,7 @@ class Choice:
     @property
     def caveat(self) -> str:
         """What it means for the evidence, in a sentence."""
-        if self.judges_alone:
+        if self.apart:
             return f"The strategy was chosen on {_patients(self.patients)} who do not count here."
         return (
             "The strategy was chosen by results on some of these same patients (there are too few to leave them out), "
@@ -66,16 +64,13 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description; it names no case."""
-        return dict(vars(self)) | {"text": self.text}
-
-    @staticmethod
-    def from_json(entry: Mapping[str, Any]) -> Choice:
-        """Read what ``to_json`` wrote; raises TrainingError when it is something else."""
-        try:
-            means = {str(name): float(mean) for name, mean in entry["mean_dice"].items()}
-            return Choice(str(entry["strategy"]), means, int(entry["patients"]), bool(entry["judges_alone"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise TrainingError(f"This is no choice of a strategy: {entry!r}.") from error
+        return {
+            "strategy": self.strategy,
+            "mean_dice": self.mean_dice,
+            "patients": self.patients,
+            "judges_alone": self.apart,
+            "text": self.text,
+        }
 
 
 def strategies_to_try(
@@ -83,8 +78,8 @@ def strategies_to_try(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the strategies that ``auto`` tries, the default first, and notes for a person.
 
-    ``rule`` is that of the new model. Random weights are only tried where the parent's help is doubtful (another
-    modality, or nothing but structures it does not know), and never where they would lose what nobody drew.
+    ``preparation`` is that of the new model. Random weights are only tried where the parent's help is doubtful (another
+    modality, or nothing but structures it does not know), and never where they would lose what is drawn in no case.
     """
     other = is_another_modality(dataset.modality, parent, preparation)
     default = default_strategy(other)
@@ -94,22 +89,23 @@ def strategies_to_try(
     drawn = [fate for one, fate in zip(change.label_set, change.fates, strict=True) if dataset.label_set.find(one.name)]
     if not other and any(fate != "new" for fate in drawn):
         return tried, ()
-    held = [name for name in change.label_set.names if dataset.label_set.find(name) is None]
-    if held:
-        why = f"Random weights ('scratch') were not tried: nobody drew {', '.join(held)}, which they would not know."
-        return tried, (f"{why} With --drop they may be forgotten.",)
+    only_known = [name for name in change.label_set.names if dataset.label_set.find(name) is None]
+    if only_known:
+        names = ", ".join(only_known)
+        why = f"Random weights ('scratch') were not tried: no case has {names} drawn, so they could not learn it."
+        return tried, (f"{why} With --drop it may be forgotten.",)
     return (*tried, SCRATCH), ()
 
 
-def with_strategies(work: FineTuningPlan) -> tuple[FineTuningPlan, tuple[str, ...]]:
-    """Return the fine_tuning_plan with notes on the strategies to try, and those; with one it is settled already."""
-    if work.configuration.strategy != AUTO:
-        return work, (work.configuration.strategy,)
-    parent = work.parent.description
-    preparation = work.configuration.preparation(parent)
-    tried, notes = strategies_to_try(parent, preparation, work.change, work.dataset)
-    work = replace(work, notes=(*work.notes, *notes))
-    return (work.by_strategy(tried[0]) if len(tried) == 1 else work), tried
+def with_strategies(plan: FineTuningPlan) -> tuple[FineTuningPlan, tuple[str, ...]]:
+    """Return the plan with notes on the strategies to try, and those; where there is only one it is chosen already."""
+    if plan.configuration.strategy != AUTO:
+        return plan, (plan.configuration.strategy,)
+    parent = plan.parent.description
+    preparation = plan.configuration.preparation(parent)
+    tried, notes = strategies_to_try(parent, preparation, plan.change, plan.dataset)
+    plan = replace(plan, notes=(*plan.notes, *notes))
+    return (plan.by_strategy(tried[0]) if len(tried) == 1 else plan), tried
 
 
 def choosing_folds(folds: Sequence[Fold]) -> tuple[int, ...]:
@@ -121,10 +117,10 @@ def evaluation_folds(folds: Sequence[Fold], groups: Mapping[str, str]) -> tuple[
     """Return the numbers (from 0) of the folds that the verdict is about: those that did not choose, or all."""
     rest = tuple(number for number in range(len(folds)) if number not in choosing_folds(folds))
     patients = {groups[id] for number in rest for id in folds[number].held_out}
-    return rest if len(patients) >= _FEWEST_JUDGES else tuple(range(len(folds)))
+    return rest if len(patients) >= _FEWEST_LEFT else tuple(range(len(folds)))
 
 
-def choose(tried: Mapping[str, Sequence[CaseComparison]], groups: Mapping[str, str], judges_alone: bool) -> Choice:
+def choose(tried: Mapping[str, Sequence[CaseComparison]], groups: Mapping[str, str], apart: bool) -> Choice:
     """Return the strategy with the best Dice: mean over a case's structures, a patient's cases, the patients.
 
     ``tried`` holds what each strategy's candidates did on the same held-out cases. The first, the default, wins ties.
@@ -139,7 +135,7 @@ def choose(tried: Mapping[str, Sequence[CaseComparison]], groups: Mapping[str, s
     if means[best] < means[default] + TIE:
         best = default
     seen = {groups[one.case] for comparisons in tried.values() for one in comparisons}
-    return Choice(best, means, len(seen), judges_alone)
+    return Choice(best, means, len(seen), apart)
 
 
 def _patients(count: int) -> str:

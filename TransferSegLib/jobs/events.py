@@ -58,13 +58,15 @@ class JobState(StrEnum):
 class Event:
     """One line: the job's state from ``time`` (ISO 8601) on, and whatever else is known (None: not).
 
-    ``fraction`` (0 to 1) of a stage is done, ``step`` of ``steps`` where it counts; ``loss`` and ``dice`` come from
-    training. ``place`` is the number of jobs that are before this one at its device. ``error`` is for a person.
+    ``stage`` says what is done for people, ``key`` for programs. ``fraction`` (0 to 1) of it is done, ``step`` of
+    ``steps`` where it counts; ``loss`` and ``dice`` come from training. ``place`` is the number of jobs that are before
+    this one at its device. ``error`` is for a person.
     """
 
     state: JobState
     time: str = field(default_factory=now_text)
     stage: str | None = None
+    key: str | None = None
     step: int | None = None
     steps: int | None = None
     fraction: float | None = None

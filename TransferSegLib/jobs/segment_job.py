@@ -141,7 +141,7 @@ def segment_file(
     write_label_map(segmentation.label_map, each.output, segmentation.label_set, task=writing)
     if each.preview is not None and canvas is not None:
         write_png(canvas, each.preview)
-    task.ended()
+    task.done(look=False)
     return segmentation
 
 

@@ -181,6 +181,7 @@ class _Worker:
             Event(
                 JobState.CANCELLING if self._cancel.cancelled else JobState.RUNNING,
                 stage=progress.stage,
+                key=progress.key or None,
                 step=progress.step,
                 steps=progress.steps,
                 fraction=round(progress.fraction, 6),

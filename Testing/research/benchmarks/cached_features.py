@@ -21,11 +21,10 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.configuration import CUTS, FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.label_change import unchanged
 from TransferSegLib.finetuning.last_layers import frozen_part, input_side
-from TransferSegLib.finetuning.names import CUTS
 from TransferSegLib.finetuning.stages import LastLayersTrainer
 from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.inference.devices import Device

@@ -18,11 +18,10 @@ import torch
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.finetuning.adapt import adapt
-from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.configuration import LAST_CONVOLUTION, FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.label_change import plan_label_change
 from TransferSegLib.finetuning.last_layers import Tail
-from TransferSegLib.finetuning.names import LAST_CONVOLUTION
 from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model

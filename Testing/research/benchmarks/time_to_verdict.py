@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -84,7 +85,7 @@ class Parts:
 
     def report(self, progress: Progress) -> None:
         """Note a part's end when another one is reported."""
-        title = kind(progress.stage)
+        title = kind(progress.key)
         if title != self._title:
             self.end()
             self._title = title
@@ -97,11 +98,9 @@ class Parts:
         self._at, self._at_cpu = now, now_cpu
 
 
-def kind(stage: str) -> str:
-    """Return a part's name without its number: 'Held-out comparison 2 of 5: segmenting' is 'Held-out: segmenting'."""
-    title, _, inner = stage.partition(": ")
-    title = title.split(" comparison")[0]
-    return f"{title}: {inner}" if inner else title
+def kind(key: str) -> str:
+    """Return a part's key without its number: 'train-finetune:2/all-layers' is 'train-finetune/all-layers'."""
+    return re.sub(r":\d+", "", key)
 
 
 def cpu_seconds() -> float:
@@ -147,7 +146,7 @@ def profiled(file: Path | None) -> Iterator[None]:
 def show(parts: Parts, result: FineTuned, load: float) -> None:
     """Print the table and the verdict."""
     evidence = result.evidence
-    print(f"{len(result.fine_tuning_plan.dataset.cases)} cases, {result.plan.text}")
+    print(f"{len(result.plan.dataset.cases)} cases, {result.time_plan.text}")
     print(f"{torch.get_num_threads()} threads; load average of the machine before: {load:.1f}")
     print(f"{'part':55} {'seconds':>8} {'processor seconds':>18}")
     for title, (wall, cpu) in parts.rows.items():

@@ -408,7 +408,7 @@ def fine_tuned(
         )
         result = finetune(request)
         evidence = result.evidence.to_json()
-        configuration = result.fine_tuning_plan.configuration
+        configuration = result.plan.configuration
         return {
             "name": run.name,
             "collection": run.collection,

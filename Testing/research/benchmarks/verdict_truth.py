@@ -52,7 +52,7 @@ from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
 from TransferSegLib.evaluation.predict_and_score import score_label_maps
 from TransferSegLib.evaluation.statistics import bootstrap_interval, differences_by_patient, pair_scores
 from TransferSegLib.evaluation.verdict import Answer, VerdictRule
-from TransferSegLib.finetuning import candidates
+from TransferSegLib.finetuning import cross_validation
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.request import FineTuneRequest
@@ -313,7 +313,7 @@ def learning_from(spoil: Spoil | None) -> Iterator[None]:
     if spoil is None:
         yield
         return
-    adapt, cache_features = candidates.adapt, candidates.cache_features
+    adapt, cache_features = cross_validation.adapt, cross_validation.cache_features
 
     def adapt_spoilt(parent: Any, training: Any, *others: Any, **more: Any) -> Any:
         return adapt(parent, spoil(training), *others, **more)
@@ -321,7 +321,7 @@ def learning_from(spoil: Spoil | None) -> Iterator[None]:
     def cache_spoilt(network: Any, cases: Any, *others: Any, **more: Any) -> Any:
         return cache_features(network, spoil(cases), *others, **more)
 
-    with patch.object(candidates, "adapt", adapt_spoilt), patch.object(candidates, "cache_features", cache_spoilt):
+    with patch.multiple(cross_validation, adapt=adapt_spoilt, cache_features=cache_spoilt):
         yield
 
 

@@ -1,0 +1,205 @@
+"""The corrected cases of a project: which are learned from, what is drawn in each, and their modality.
+
+A structure can be reviewed in a case and have no voxel there: it is known to be absent. That alone teaches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from TransferSegLib.corrections.project import Project
+from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
+from TransferSegLib.errors import DatasetError, TrainingError, naming_case
+from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.fit.shapes import ScanShapes, shapes_of
+from TransferSegLib.images.modality import guess_modality, modality_word
+from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.progress import Task
+from TransferSegLib.structures import LabelSet
+
+#: So many scans tell the modality of all where it is not named.
+_LOOKED_AT = 3
+
+
+@dataclass(frozen=True)
+class CaseSurvey:
+    """The reviewed structures that have a voxel in a case, and the size of its scan in mm³.
+
+    ``drawn`` names them in the dataset's order, ``shapes`` holds their sizes and places.
+    """
+
+    drawn: tuple[str, ...]
+    volume_mm3: float
+    shapes: ScanShapes
+
+
+#: By the id of the case.
+Survey = Mapping[str, CaseSurvey]
+
+
+def read_corrected_cases(folder: Path) -> Dataset:
+    """Return the cases of a project, or of a plain dataset in the same format; raises DatasetError."""
+    try:
+        dataset = read_dataset(folder)
+    except DatasetError:
+        return Project(folder).dataset()  # which knows more about what is wrong, and about backups
+    return Project(folder).dataset() if "corrections" in dataset.extra else dataset
+
+
+def chosen_cases(dataset: Dataset, request: FineTuneRequest) -> tuple[Dataset, tuple[str, ...]]:
+    """Return the cases in which a structure to learn was reviewed, with only those structures, and notes.
+
+    Raises DatasetError when none is left, TrainingError for a structure that no case has.
+    """
+    place = request.project
+    if not dataset.cases:
+        raise DatasetError(f"There is no corrected case in {place} yet: add one with: transferseg cases add")
+    dataset, notes = _with_cases_asked_for(dataset, request)
+    wanted = dataset.label_set
+    if request.structures is not None:
+        unknown = [name for name in request.structures if wanted.find(name) is None]
+        if unknown:
+            raise TrainingError(
+                f"The cases in {place} have no structure {', '.join(unknown)}. They have: {', '.join(wanted.names)}."
+            )
+        wanted = wanted.select(request.structures)
+    cases = _cases_annotated_with(wanted, dataset)
+    if not cases:
+        what = "structure" if request.structures is None else f"of {', '.join(request.structures)}"
+        raise DatasetError(
+            f"In no case of {place} a {what} was reviewed, so there is nothing to learn: say which ones are right with "
+            "transferseg cases add --reviewed."
+        )
+    reviewed = {name for case in cases for name in case.annotated}
+    left_out = len(dataset.cases) - len(cases)
+    if left_out:
+        verb = "is" if left_out == 1 else "are"
+        notes += (f"{_count(left_out)} {verb} not used: nothing that is to be learned was reviewed.",)
+    label_set = wanted.select(name for name in wanted.names if name in reviewed)
+    return replace(dataset, cases=cases, label_set=label_set), notes
+
+
+def _with_cases_asked_for(dataset: Dataset, request: FineTuneRequest) -> tuple[Dataset, tuple[str, ...]]:
+    """Return the dataset with the cases that were asked for, and a note when others are left out."""
+    if request.cases is None:
+        return dataset, ()
+    place = request.project
+    missing = [name for name in request.cases if name not in dataset.ids]
+    if missing:
+        raise DatasetError(f"There is no case {', '.join(missing)} in {place}. It has: {', '.join(dataset.ids)}.")
+    wanted = tuple(case for case in dataset.cases if case.id in request.cases)
+    if not wanted:
+        raise DatasetError(f"No case of {place} is chosen, so there is nothing to learn: choose at least one.")
+    all_of_them = len(wanted) == len(dataset.cases)
+    notes = () if all_of_them else (f"{len(wanted)} of the {len(dataset.cases)} cases were chosen to learn from.",)
+    return replace(dataset, cases=wanted), notes
+
+
+def _cases_annotated_with(label_set: LabelSet, dataset: Dataset) -> tuple[Case, ...]:
+    """Return the cases in which one of the structures is annotated, with only those."""
+    cases = [
+        replace(case, annotated=tuple(name for name in case.annotated if label_set.find(name) is not None))
+        for case in dataset.cases
+    ]
+    return tuple(case for case in cases if case.annotated)
+
+
+def with_modality(dataset: Dataset, request: FineTuneRequest, task: Task) -> Dataset:
+    """Return the dataset with its modality: as asked for, as it names it itself, or as its first scans look.
+
+    A project of corrected cases names none where its first case left it in doubt. Raises DatasetError for a scan that
+    cannot be read.
+    """
+    modality = modality_word(request.modality or dataset.modality)
+    if not modality:
+        looks = set()
+        for case in dataset.cases[:_LOOKED_AT]:
+            task.check()
+            with naming_case(case.id):
+                scan = read_scan(case.image, cancel=task.cancel)  # named: the view of its voxels does not keep it alive
+                looks.add(guess_modality(sitk.GetArrayViewFromImage(scan)))
+        modality = looks.pop() if len(looks) == 1 else ""
+    return replace(dataset, modality=modality)
+
+
+def survey_cases(dataset: Dataset, task: Task | None = None) -> dict[str, CaseSurvey]:
+    """Read every label map once; raises DatasetError naming a case that cannot be read, and Cancelled."""
+    surveys = {}
+    for case, part in (task or Task()).each(dataset.cases):
+        with naming_case(case.id):
+            surveys[case.id] = _survey_case(case, dataset.label_set, part)
+    return surveys
+
+
+def _survey_case(case: Case, label_set: LabelSet, task: Task) -> CaseSurvey:
+    labels = read_label_map(case.labels, task=task)
+    annotated = {one.name for one in map(label_set.find, case.annotated) if one is not None}
+    shapes = task.wait(lambda: shapes_of(labels, label_set))
+    shapes = replace(shapes, found={name: one for name, one in shapes.found.items() if name in annotated})
+    volume_mm3 = float(np.prod(labels.GetSpacing()) * np.prod(labels.GetSize(), dtype=float))
+    return CaseSurvey(tuple(shapes.found), volume_mm3, shapes)
+
+
+def learnable_part(
+    dataset: Dataset, survey: Survey, parent: ModelDescription, renewed: Collection[str] = ()
+) -> tuple[Dataset, tuple[str, ...]]:
+    """Return what of a dataset can be learned, and notes on what was left out; ``renewed`` names structures to keep.
+
+    Structures that the parent does not know and that have no voxel anywhere are left out. Where all voxels are of one
+    patient, so are the others' cases: while that patient is held out there would be nothing to learn from. Raises
+    DatasetError when no structure has a voxel in any case.
+    """
+    names = dataset.label_set.names
+    drawn = {name for name in names if _patients_with([name], dataset, survey)}
+    if not drawn:
+        raise DatasetError(_nothing_is_drawn(dataset))
+    notes = []
+    gone = [name for name in names if name not in {*drawn, *renewed} and parent.label_set.find(name) is None]
+    if gone:
+        verb = "was" if len(gone) == 1 else "were"
+        notes.append(
+            f"{', '.join(gone)} {verb} reviewed, but no voxel is drawn in any case: the new version will not find it."
+        )
+        kept = dataset.label_set.select(name for name in names if name not in gone)
+        dataset = replace(dataset, cases=_cases_annotated_with(kept, dataset), label_set=kept)
+    having = _patients_with(drawn, dataset, survey)
+    if len(having) == 1 and any(case.group not in having for case in dataset.cases):
+        cases = tuple(case for case in dataset.cases if case.group in having)
+        left_out = len(dataset.cases) - len(cases)
+        notes.append(
+            f"Only one patient has anything drawn, so {_count(left_out)} of others {'is' if left_out == 1 else 'are'} "
+            "not used. Draw the structures in a second patient to have the result compared on a patient who was "
+            "held out."
+        )
+        found = [dataset.label_set.find(name) for case in cases for name in case.annotated]
+        reviewed = {structure.name for structure in found if structure is not None}
+        kept = dataset.label_set.select(name for name in dataset.label_set.names if name in reviewed)
+        dataset = replace(dataset, cases=cases, label_set=kept)
+    return dataset, tuple(notes)
+
+
+def _patients_with(names: Iterable[str], dataset: Dataset, survey: Survey) -> set[str]:
+    """Return the patients in whom one of these structures has a voxel."""
+    wanted = set(names)
+    return {case.group for case in dataset.cases if wanted & set(survey[case.id].drawn)}
+
+
+def _nothing_is_drawn(dataset: Dataset) -> str:
+    names = ", ".join(dataset.label_set.names)
+    count = len(dataset.cases)
+    where = "The only case has" if count == 1 else f"None of the {count} cases has"
+    voxel = "no voxel" if count == 1 else "a voxel"
+    return (
+        f"{where} {voxel} of what was reviewed ({names}), so there is nothing to learn: draw it in at least one case, "
+        "better in three patients, and save that case again (transferseg cases add, or Save in the module)."
+    )
+
+
+def _count(cases: int) -> str:
+    return "1 case" if cases == 1 else f"{cases} cases"

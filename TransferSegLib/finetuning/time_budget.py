@@ -1,0 +1,383 @@
+"""The time of one fine-tuning: what is done in the minutes given, planned before any work and again as it goes on.
+
+A run plans three times: before any work, when the parent has predicted, and when features are computed. Each time what
+was measured since replaces what was estimated. The last plan is kept with the run: a resumed one decides nothing anew
+but the minutes of candidates that were not begun.
+
+>>> forecast = foresee(FineTuneRequest(project, minutes=5))
+>>> print(forecast.text)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.finetuning.configuration import AUTO, FINETUNE, SCRATCH, FineTuningConfiguration
+from TransferSegLib.finetuning.cross_validation import (
+    FEATURES,
+    MEASURING,
+    PARENT,
+    READING,
+    SAVING,
+    CandidateTrainer,
+    Cases,
+    candidate_name,
+    held_out_part,
+    training_part,
+)
+from TransferSegLib.finetuning.folds import Fold, fewest_folds, learned_structures, plan_folds
+from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_fine_tuning
+from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.finetuning.run_folder import Run, RunFolder, runs_of
+from TransferSegLib.finetuning.speeds import measure_speeds
+from TransferSegLib.finetuning.strategy_choice import CHOOSING_FOLDS, choosing_folds, with_strategies
+from TransferSegLib.finetuning.time_plan import (
+    FEATURE_SHARE,
+    MOST_FOLDS,
+    Amount,
+    Speeds,
+    TimePlan,
+    TooLittleTime,
+    best_of_what_is_left,
+    plan_time,
+    planned_amount,
+)
+from TransferSegLib.inference.devices import choose_device
+from TransferSegLib.progress import Task
+
+#: Rough speeds for the progress of runs that are ended by their steps: nothing is measured for them.
+_ROUGH = Speeds(0.5, 4.0, 1.0, 0.4, 0.1, 0.4, 0.2, 1.0)
+#: The features are computed for so much longer than planned before they are cut off.
+_FEATURES_SLACK = 1.3
+#: No candidate has less, however little time is left.
+_SHORTEST_S = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What a fine-tuning will do: ``plan`` None where the minutes do not suffice, and ``text`` says so.
+
+    ``warnings`` are what cannot be learned or evaluated. ``amount``, ``speeds`` and ``spent_s`` are what the plan was
+    made of: ``plan_time`` makes one of them for other minutes. ``earlier_s`` was spent by the run that this resumes.
+    """
+
+    name: str
+    plan: TimePlan | None
+    text: str
+    minutes_needed: float | None
+    warnings: tuple[str, ...]
+    amount: Amount
+    speeds: Speeds
+    spent_s: float
+    earlier_s: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "model": self.name,
+            "possible": self.plan is not None,
+            "text": self.text,
+            "minutes_needed": self.minutes_needed,
+            "warnings": list(self.warnings),
+            "plan": None if self.plan is None else self.plan.to_json(),
+            "amount": self.amount.to_json(),
+            "speeds": self.speeds.to_json(),
+            "spent_s": self.spent_s,
+            "earlier_s": self.earlier_s,
+        }
+
+
+def foresee(
+    request: FineTuneRequest, task: Task | None = None, clock: Callable[[], float] = time.monotonic
+) -> Forecast:
+    """Return what ``finetune`` will do for a request; raises what it raises before it begins, for the same reasons.
+
+    Reads the label maps and one case, and measures how fast this machine is; writes nothing.
+    """
+    began, task = clock(), task or Task()
+    plan = plan_fine_tuning(request, Task("", None, task.cancel))
+    check_outputs(plan)
+    earlier_s = RunFolder(runs_of(request), plan.identity()).spent_s
+    plan, tried = with_strategies(plan)
+    speeds = measure_speeds(plan.by_strategy(tried[0]), choose_device(request.device, None), task, clock)
+    amount, spent_s = amount_of(plan, tried), clock() - began
+    found: TimePlan | None
+    try:
+        found = plan_time(request.minutes, amount, speeds, spent_s)
+        text, needed = found.text, None
+    except TooLittleTime as error:
+        found, text, needed = None, str(error), error.minutes
+        if earlier_s:  # what was begun is ended as well as the time allows
+            found = best_of_what_is_left(60.0 * request.minutes, earlier_s, amount, speeds)
+            text, needed = found.text, None
+    if earlier_s:
+        found = None if found is None else replace(found, total_s=max(found.total_s - earlier_s, 0.0))
+        text = (
+            f"This fine-tuning was interrupted after {earlier_s / 60:.1f} min. It continues from what was done until "
+            f"then, by this plan: {text}"
+        )
+    warnings = (*plan.notes, *plan.unevaluated_note)
+    return Forecast(plan.name, found, text, needed, warnings, amount, speeds, spent_s, earlier_s)
+
+
+def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
+    """Return how much there is to do; ``tried`` are the strategies to choose from, the default first."""
+    asked, plan = plan.request.configuration.strategy, plan.by_strategy(tried[0])
+    settings, patients, drawn = plan.configuration, plan.patients, plan.drawn
+    return Amount(
+        cases=len(plan.dataset.cases),
+        learnable=sum(bool(names) for names in drawn.values()),
+        patients=patients,
+        fewest_folds=fewest_folds(plan.dataset, settings.seed, drawn, plan.fresh) if patients > 1 else 2,
+        reported=min(len(plan.dataset.cases), settings.report_cases),
+        tail_steps=settings.tail_steps,
+        steps=settings.steps,
+        patches=settings.patches_per_case,
+        tail_share=settings.tail_minutes_share,
+        cache_share=settings.cache_minutes_share,
+        most_folds=plan.request.most_folds or MOST_FOLDS,
+        extra=CHOOSING_FOLDS * (len(tried) - 1),
+        parent_answers=any(fate in ("kept", "renamed", "merged") for fate in plan.change.fates),
+        trains_tail=settings.has_tail_stage,
+        caches=plan.needs_features,
+        shares=plan.needs_features and patients > 1,
+        inits_from_data=plan.inits_from_data,
+        may_train_tail_only=settings.tail_steps > 0 and asked in (FINETUNE, AUTO) and settings.strategy != SCRATCH,
+    )
+
+
+class CandidateMinutes:
+    """How long each candidate may train, decided before each: never more than planned, and less where time is short.
+
+    The minutes that a candidate was once given are kept in the plan of the run, and a resumed run keeps to them.
+    """
+
+    def __init__(
+        self,
+        plan: TimePlan,
+        amount: Amount,
+        speeds: Speeds,
+        run: Run,
+        held_out: dict[str, int],
+        given: dict[str, float],
+    ) -> None:
+        """``held_out`` names the candidates to train but for the final one, with the cases each is compared on.
+
+        ``given`` are the minutes of candidates that were begun before.
+        """
+        self._plan, self._amount, self._speeds, self._run = plan, amount, speeds, run
+        self.to_do = dict(held_out)
+        self.given = given
+
+    def of(self, name: str) -> float:
+        """Return the minutes of the next candidate (0: its steps decide)."""
+        if self._plan.minutes_each <= 0:
+            return 0.0
+        if name not in self.given:
+            candidates = len(self.to_do) + 1
+            compared_s = (self._speeds.predict_s + self._speeds.score_s) * sum(self.to_do.values())
+            later_s = compared_s + self._speeds.candidate_s * candidates + self._speeds.save_s
+            later_s += 2 * self._speeds.predict_s * self._amount.reported
+            each_s = max((self._run.left_s - later_s) / candidates, _SHORTEST_S)
+            self.given[name] = min(self._plan.minutes_each, each_s / 60.0)
+        return self.given[name]
+
+    def took(self, name: str, candidate_s: float | None = None, compare_s: float | None = None) -> None:
+        """Take a candidate from those to do, and plan with what its files and comparing a case really took."""
+        self.to_do.pop(name, None)
+        if candidate_s is not None and candidate_s > self._speeds.candidate_s:
+            self._speeds = replace(self._speeds, candidate_s=candidate_s)
+        if compare_s is not None:
+            self._speeds = replace(self._speeds, score_s=max(compare_s - self._speeds.predict_s, 0.0))
+
+
+class TimeBudget:
+    """Decides on folds, strategies and times of one run; ``tried`` are the strategies still to choose from."""
+
+    def __init__(self, run: Run) -> None:
+        """Prepare; nothing is measured yet."""
+        run.plan, self.tried = with_strategies(run.plan)
+        self._run = run
+        self._saved: dict[str, Any] | None = run.folder.read_plan()
+        self._speeds = _ROUGH
+        self._amount = self._asked = amount_of(run.plan, self.tried)
+        self._minutes: CandidateMinutes | None = None
+        self._plan: TimePlan | None = None
+
+    def draft(self) -> TimePlan | None:
+        """Return the plan before any work; None where it was settled before, or where the steps decide.
+
+        Raises TooLittleTime when the minutes do not suffice.
+        """
+        run = self._run
+        if self._saved is not None:
+            return None
+        plan = None
+        if run.limit_s > 0:
+            run.parts.estimate({MEASURING: 5.0} | self._estimates(None))
+            task = run.parts.begin(MEASURING, "Planning")
+            self._speeds = measure_speeds(run.plan.by_strategy(self.tried[0]), run.device, task, run.clock)
+            run.parts.end()
+            try:
+                plan = plan_time(run.plan.request.minutes, self._amount, self._speeds, run.spent_s)
+            except TooLittleTime:
+                if not run.earlier_s:
+                    raise  # what was begun is ended as well as the time allows
+        run.parts.estimate(self._estimates(plan))
+        return plan
+
+    def settle(self, cases: Cases, prediction_s: float, trainer: CandidateTrainer) -> tuple[TimePlan, tuple[Fold, ...]]:
+        """Return plan and folds, decided now or before, and compute the features that all candidates share."""
+        run = self._run
+        if self._saved is not None:
+            return self._settled(trainer)
+        if prediction_s > 0:
+            self._speeds = replace(self._speeds, predict_s=prediction_s)
+        plan = self._decide()
+        if trainer.shares_features():
+            limit_s = None
+            if run.limit_s > 0:
+                planned_s = _FEATURES_SLACK * plan.parts_s.get("features", 0.0)
+                limit_s = max(planned_s, FEATURE_SHARE * plan.parts_s["training"])
+            trainer.compute_features(cases, limit_s)
+            self._amount = replace(self._amount, cached_rounds=trainer.rounds)
+            plan = self._decide() if run.limit_s > 0 else plan
+        names, seed = run.plan.change.label_set.names, run.plan.configuration.seed
+        drawn = {id: learned_structures([case], names) for id, case in cases.items()}
+        folds = plan_folds(run.plan.dataset, plan.folds, seed, drawn, run.plan.fresh)
+        self._saved = {
+            "precision": str(run.device.dtype).removeprefix("torch."),
+            "time": plan.to_json(),
+            "folds": [fold.to_json() for fold in folds],
+            "rounds": trainer.rounds,
+            "speeds": self._speeds.to_json(),
+            "minutes": {},
+        }
+        run.folder.write_plan(self._saved)
+        self._divide(plan, folds)
+        return plan, folds
+
+    def minutes_of(self, name: str) -> float:
+        """Return the minutes of a candidate that is about to be trained, and keep them for a resumed run."""
+        assert self._minutes is not None and self._saved is not None
+        known = name in self._minutes.given
+        minutes = self._minutes.of(name)
+        if minutes > 0 and not known:
+            self._saved["minutes"] = dict(self._minutes.given)
+            self._run.folder.write_plan(self._saved)
+        return minutes
+
+    def took(self, name: str, training_s: float | None, compare_s: float | None) -> None:
+        """Account for a candidate that is done: what it took beside its minutes, and what comparing a case took."""
+        assert self._minutes is not None
+        minutes = self._minutes.given.get(name)
+        beside_s = None if minutes is None or training_s is None else training_s - 60.0 * minutes
+        self._minutes.took(name, beside_s, compare_s)
+        speeds = self._speeds
+        slower = 0.0 if compare_s is None else compare_s / max(speeds.predict_s + speeds.score_s, 1e-9)
+        if slower > 1:  # what is still to be predicted and saved takes longer, too
+            predict_s, score_s, save_s = (slower * s for s in (speeds.predict_s, speeds.score_s, speeds.save_s))
+            self._speeds = replace(speeds, predict_s=predict_s, score_s=score_s, save_s=save_s)
+
+    def reported(self, settings: FineTuningConfiguration) -> int:
+        """Return on how many cases forgetting is looked for: on none where there is no time left for it."""
+        if self._run.limit_s <= 0:
+            return settings.report_cases
+        left_s = self._run.left_s - 60.0 * settings.minutes - self._speeds.save_s
+        a_case_s = 2 * self._speeds.predict_s
+        return min(settings.report_cases, max(0, int(left_s / a_case_s))) if a_case_s > 0 else settings.report_cases
+
+    def choose(self, strategy: str, folds: Sequence[Fold]) -> None:
+        """Keep to one strategy in the folds that did not choose."""
+        assert self._minutes is not None
+        run = self._run
+        run.plan = run.plan.by_strategy(strategy)
+        left = [number for number in range(len(folds)) if number not in choosing_folds(folds)]
+        self._minutes.to_do = {candidate_name(number, strategy): len(folds[number].held_out) for number in left}
+        run.parts.estimate(self._estimates_of_candidates(self._plan, [(number, strategy) for number in left], strategy))
+
+    def _decide(self) -> TimePlan:
+        """Return the plan for what is left, and take from the run what there is no time for."""
+        if self._run.limit_s <= 0:
+            return plan_time(0.0, self._amount, self._speeds)
+        limit_s, spent_s = self._run.limit_s, self._run.spent_s
+        plan = best_of_what_is_left(limit_s, spent_s, self._amount, self._speeds, self._asked)
+        self._adopt(plan)
+        return plan
+
+    def _adopt(self, plan: TimePlan) -> None:
+        """Take from the run what a plan has no time for."""
+        if plan.tail_only:
+            self._run.plan = self._run.plan.with_tail_only()
+            self.tried = (FINETUNE,)
+        elif self._amount.extra and not plan.extra:
+            self.tried = self.tried[:1]
+            self._run.plan = self._run.plan.by_strategy(self.tried[0])
+        self._amount = planned_amount(plan, self._amount)
+
+    def _settled(self, trainer: CandidateTrainer) -> tuple[TimePlan, tuple[Fold, ...]]:
+        """Return what was decided in an earlier process."""
+        saved = self._saved
+        assert saved is not None
+        try:
+            plan = TimePlan(**saved["time"])
+            folds = tuple(Fold.from_json(fold) for fold in saved["folds"])
+            self._speeds = Speeds(**saved["speeds"])
+            trainer.rounds = saved["rounds"]
+        except (KeyError, TypeError) as error:
+            raise TrainingError(
+                f"The plan of the run in {self._run.folder.folder} is damaged: remove that folder to begin anew."
+            ) from error
+        self._adopt(plan)
+        self._divide(plan, folds)
+        return plan, folds
+
+    def _divide(self, plan: TimePlan, folds: Sequence[Fold]) -> None:
+        """Divide what is left among the candidates, and estimate the parts of the progress."""
+        assert self._saved is not None
+        chosen_by = choosing_folds(folds) if len(self.tried) > 1 else ()
+        held_out = {
+            candidate_name(number, strategy): len(fold.held_out)
+            for number, fold in enumerate(folds)
+            for strategy in (self.tried if number in chosen_by else self.tried[:1])
+        }
+        self._plan = plan
+        given = dict(self._saved.get("minutes", {}))
+        self._minutes = CandidateMinutes(plan, self._amount, self._speeds, self._run, held_out, given)
+        done = (READING, PARENT, FEATURES)
+        self._run.parts.estimate({key: s for key, s in self._estimates(plan).items() if key not in done})
+
+    # Estimates only move the progress bar: parts that end say how long the others of their kind really take.
+
+    def _estimates(self, plan: TimePlan | None) -> dict[str, float]:
+        """Return the seconds of every part of the run, in order; the first of the strategies may be chosen."""
+        plan = plan or plan_time(0.0, self._amount, self._speeds)
+        amount, speeds = self._amount, self._speeds
+        first, *others = self.tried
+        to_train = [(number, strategy) for number in range(CHOOSING_FOLDS) for strategy in others]
+        to_train += [(number, first) for number in range(plan.folds)]
+        return {
+            READING: speeds.read_s * amount.cases,
+            PARENT: speeds.predict_s * amount.cases * amount.parent_answers,
+            FEATURES: plan.parts_s.get("features", 0.0) if amount.caches and amount.shares else 0.0,
+        } | self._estimates_of_candidates(plan, to_train, first)
+
+    def _estimates_of_candidates(
+        self, plan: TimePlan | None, to_train: Sequence[tuple[int, str]], final: str
+    ) -> dict[str, float]:
+        """Return the seconds of candidates (fold, strategy), their comparisons, and the one by the final strategy."""
+        plan = plan or plan_time(0.0, self._amount, self._speeds)
+        speeds, seconds = self._speeds, plan.parts_s
+        candidate_s = seconds.get("training", 0.0) / (plan.folds + 1 + plan.extra) + speeds.candidate_s
+        parts = {}
+        for number, strategy in to_train:
+            parts[training_part(number, strategy)] = candidate_s
+            parts[held_out_part(number, strategy)] = (
+                (speeds.predict_s + speeds.score_s) * self._amount.cases / plan.folds
+            )
+        parts[training_part(plan.folds, final)] = candidate_s + seconds.get("forgetting", 0.0)
+        return parts | {SAVING: seconds.get("saving", 0.0)}
