@@ -103,7 +103,7 @@ def test_reading_and_comparing_look(world: Any, tmp_path: Path) -> None:
     dataset = read_dataset(projects.add_cases(tmp_path / "project", [1]))
     case = dataset.cases[0]
     with pytest.raises(Cancelled):
-        survey_cases(dataset, stopped())
+        survey_cases(dataset, Task("", None, stopped()))
     token = Impatient()
     hash_case(case, dataset.label_set, Task("", None, token))
     assert token.looks > 2 * 32, "every plane of scan and label map"
