@@ -7,7 +7,6 @@ The scans are noise of a CT's range within a smooth body: they compress as badly
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -15,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from Testing.research.common.measuring import command_line
 from TransferSegLib.corrections.project import Project
 
 
 def main() -> None:
     """Print a line per size."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--slices", type=int, nargs="+", default=[50, 100, 200])
     print("slices of 512 x 512   add, s   add a revision, s   remove, s   on disk, MB (int16 voxels, MB)")
     for slices in parser.parse_args().slices:

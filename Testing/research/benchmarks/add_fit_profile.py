@@ -8,10 +8,10 @@ are, byte by byte.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 
+from Testing.research.common.measuring import command_line
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference.profiling import profile_of_scans
@@ -21,7 +21,7 @@ from TransferSegLib.models.store import load_model, set_profile
 
 def main() -> None:
     """Make the profile and write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder with a dataset.json")
     parser.add_argument("--device", default="auto")

@@ -10,7 +10,6 @@ together): those hardly depend on what else the computer does.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +20,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from Testing.research.common.measuring import command_line
+from Testing.research.common.models import random_network
 from TransferSegLib.finetuning.configuration import CUTS, FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.label_change import unchanged
@@ -28,7 +29,6 @@ from TransferSegLib.finetuning.last_layers import frozen_part, input_side
 from TransferSegLib.finetuning.stages import LastLayersTrainer
 from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.training.cases import PreparedCase
 
@@ -56,20 +56,18 @@ def seconds(work: Callable[[], object], times: int) -> float:
 
 def main() -> None:
     """Measure and print one line per place of the cache."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command_line(__doc__, threads=2)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--classes", type=int, default=23)
     parser.add_argument("--patch", type=int, default=36)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--tail", choices=CUTS, default=CUTS[0])
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = Device("cpu", "CPU", getattr(torch, options.dtype))
     labels = LabelSet(tuple(Structure(f"structure {n}", n, (n, n, n)) for n in range(1, options.classes)))
-    network = UNet3D(options.classes, options.width)
-    initialise(network, 0)
+    network = random_network(options.classes, options.width)
     knobs = FineTuningConfiguration(patches_per_case=1, tail=options.tail, tail_patch=options.patch)
     case = random_case(input_side(options.patch), options.classes)
 

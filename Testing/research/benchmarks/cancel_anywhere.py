@@ -10,9 +10,9 @@ seconds of the clock, so that they mean something on a machine that does nothing
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -22,15 +22,19 @@ import tempfile
 import time
 from pathlib import Path
 
+import SimpleITK as sitk
+
+from Testing.research.common.measuring import command_line
+from Testing.research.common.scans import resampled_around, sample_scan, stacked
+
 SPACING_MM = 0.98
 
 
 def main() -> None:
     """Print a line per trial and the longest of each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__, threads=1)
     parser.add_argument("--slices", type=int, default=232)
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     random.seed(arguments.seed)
@@ -50,27 +54,10 @@ def main() -> None:
 
 def write_scan(path: Path, slices: int) -> None:
     """Write the large scan: 2.5 mm slices where there are few, 1 mm where there are many."""
-    import numpy as np
-    import SimpleITK as sitk
-
-    from TransferSegLib.datasets.dataset import read_dataset
-    from TransferSegLib.images.read import read_scan
-    from TransferSegLib.models.locate import bundled_sample
-
-    sample = read_scan(read_dataset(bundled_sample()).cases[0].image)
+    sample = sample_scan()
     thickness = 2.5 if slices < 400 else 1.0
-    voxels = sitk.GetArrayFromImage(sample)
-    repeats = int(np.ceil(slices * thickness / (voxels.shape[0] * sample.GetSpacing()[2])))
-    tall = sitk.GetImageFromArray(np.concatenate([voxels] * repeats))
-    tall.SetSpacing(sample.GetSpacing())
-    tall.SetDirection(sample.GetDirection())
-    size, spacing = (512, 512, slices), (SPACING_MM, SPACING_MM, thickness)
-    middle = tall.TransformContinuousIndexToPhysicalPoint([n / 2 for n in tall.GetSize()])
-    axes = np.array(sample.GetDirection()).reshape(3, 3)
-    origin = np.array(middle) - axes @ (np.array(size) * np.array(spacing) / 2)
-    large = sitk.Resample(
-        tall, size, sitk.Transform(), sitk.sitkLinear, origin.tolist(), spacing, sample.GetDirection(), -1024
-    )
+    repeats = math.ceil(slices * thickness / (sample.GetSize()[2] * sample.GetSpacing()[2]))
+    large = resampled_around(stacked(sample, repeats), (512, 512, slices), (SPACING_MM, SPACING_MM, thickness))
     noisy = sitk.AdditiveGaussianNoise(sitk.Cast(large, sitk.sitkFloat32), 12.0, 0.0, 1)
     sitk.WriteImage(sitk.Cast(noisy, sitk.sitkInt16), str(path), useCompression=True)
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -27,19 +26,25 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
+from Testing.research.common.inference_peers import CONTESTANTS
+from Testing.research.common.measuring import command_line, peak_memory_bytes
+from Testing.research.common.scans import sample_scan
+from TransferSegLib.images.preprocess import preprocess
+from TransferSegLib.inference.devices import choose_device
+from TransferSegLib.inference.predict import label_volume, tile_input
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import load_model
+from TransferSegLib.networks.unet_valid.tile_plan import TilePlan
+
 NEEDED = {"MONAI BasicUNet": "monai", "nnU-Net v2": "nnunetv2"}
 
 
 def main() -> None:
     """Run every contestant in a child process and print the table."""
-    from inference_peers import CONTESTANTS
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, threads=2, device=True)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--tiles", type=int)
     parser.add_argument("--only", nargs="*", choices=list(CONTESTANTS), default=list(CONTESTANTS))
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory", type=float, default=6.0, help="GB for TransferSeg (default: 6)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -64,12 +69,9 @@ def main() -> None:
 
 def child(options: argparse.Namespace) -> dict[str, object]:
     """Run one contestant and return what it did, with the machine's rate and the memory it took."""
-    from inference_peers import CONTESTANTS
-
     peak = {dtype: matrix_rate(dtype, options.device) for dtype in ("float32", "bfloat16", "float16")}
     result = CONTESTANTS[options.child](volume_without_air(options.side), options)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return asdict(result) | {"peak_rate": peak[result.dtype], "memory": memory}
+    return asdict(result) | {"peak_rate": peak[result.dtype], "memory": peak_memory_bytes()}
 
 
 def print_row(name: str, row: dict[str, float], voxels: int) -> None:
@@ -94,8 +96,6 @@ def volume_without_air(side: int) -> np.ndarray:
 
 def matrix_rate(dtype: str, wanted: str) -> float:
     """Return the floating-point operations per second of a plain 4096 x 4096 matrix product, the best of five."""
-    from TransferSegLib.inference.devices import choose_device
-
     device = torch.device(choose_device(wanted).torch_name)
     if dtype == "float16" and device.type == "cpu":
         return float("nan")
@@ -112,19 +112,9 @@ def matrix_rate(dtype: str, wanted: str) -> float:
 
 def agreement(options: argparse.Namespace) -> str:
     """Return how many labels of the bundled model on the sample CT are those of float32 tiles of the plain network."""
-    from TransferSegLib.datasets.dataset import read_dataset
-    from TransferSegLib.images.preprocess import preprocess
-    from TransferSegLib.images.read import read_scan
-    from TransferSegLib.inference.devices import choose_device
-    from TransferSegLib.inference.predict import label_volume, tile_input
-    from TransferSegLib.models.locate import bundled_sample, find_model
-    from TransferSegLib.models.store import load_model
-    from TransferSegLib.networks.unet_valid.tile_plan import TilePlan
-
     model = load_model(find_model())
     network, description = model.network(), model.description
-    image = read_scan(read_dataset(bundled_sample()).cases[0].image)
-    scan = preprocess(image, description.preparation)
+    scan = preprocess(sample_scan(), description.preparation)
     volume, device = scan.intensities_czyx[0], choose_device(options.device)
     labels = label_volume(network, volume, scan.padding_values[0], device=device)
     reference = np.zeros_like(labels)

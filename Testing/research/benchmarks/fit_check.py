@@ -14,7 +14,6 @@ that is not there is skipped, loudly.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from Testing.research.common.measuring import command_line
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.fit.reasons import Fit
@@ -52,7 +52,7 @@ LEFT_RIGHT = "mirror image (not counted)"
 
 def main() -> int:
     """Print the table and return 1 when an off-target scan is not warned of, or more than 2 % of the others are."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--model", help="name, folder or zip (default: the bundled model)")
     parser.add_argument("--on-target", type=Path, required=True, help="folder with a dataset.json")
     parser.add_argument("--off-target", type=Path, nargs="*", default=[], metavar="PATH")

@@ -8,13 +8,14 @@ structure. One case teaches, patches of another are scored: Dice of the mandible
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from Testing.research.common.measuring import command_line
+from Testing.research.common.models import without_structure
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.finetuning.adapt import adapt
@@ -26,7 +27,6 @@ from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
 from TransferSegLib.networks.unet_valid.unet import UNet3D
-from TransferSegLib.structures import LabelSet
 from TransferSegLib.training.cases import prepare_case
 
 DATA = Path(__file__).resolve().parents[2] / "Data" / "head_neck_ct"
@@ -45,19 +45,13 @@ def score(state: Mapping[str, torch.Tensor], width: int, tests: FeatureCache, ta
 
 def main() -> None:
     """Print a line per way to start."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--patches", type=int, default=4)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
     whole, dataset, device = load_model(find_model("head-neck-ct")), read_dataset(DATA), choose_device("cpu")
-    description = whole.description
-    less = LabelSet(tuple(one for one in description.label_set if one.name != "mandible"))
-    lost = description.label_set.channel("mandible")
-    rows = [channel for channel in range(description.network.classes) if channel != lost]
-    state = whole.state_dict | {name: whole.state_dict[name][rows] for name in ("head.weight", "head.bias")}
-    network = replace(description.network, classes=less.classes)
-    parent = replace(whole, description=replace(description, label_set=less, network=network), state_dict=state)
-    change = plan_label_change(less, description.label_set)
+    description, parent = whole.description, without_structure(whole, "mandible")
+    change = plan_label_change(parent.description.label_set, description.label_set)
     knobs = FineTuningConfiguration(tail=LAST_CONVOLUTION, report_cases=0, patches_per_case=options.patches)
     knobs = knobs.with_steps(options.steps, 0)
     training, test = (

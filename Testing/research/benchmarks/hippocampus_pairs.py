@@ -8,13 +8,14 @@ files differ (median over pairs), for files 2k - 1 and 2k, for 2k and 2k + 1, an
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
+from Testing.research.common.measuring import command_line
 
 
 def mean_intensities(folder: Path) -> dict[int, float]:
@@ -36,7 +37,7 @@ def median_ratio(means: dict[int, float], pairs: Sequence[tuple[int, int]]) -> f
 
 def main() -> None:
     """Print the three comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     means = mean_intensities(parser.parse_args().data / "hippocampus_mr")
     numbers = sorted(means)

@@ -87,10 +87,10 @@ def set_weights(network: Any, scan: np.ndarray, logits: float, random: np.random
     """
     import tensorflow
 
-    weights = []
+    weights: list[np.ndarray] = []
     for values in network.get_weights():
         if values.ndim == 5:
-            deviation = np.sqrt(2.0 / np.prod(values.shape[:4]))
+            deviation = float(np.sqrt(2.0 / np.prod(values.shape[:4])))
             weights.append(random.normal(0.0, deviation / (1 if weights else 300), values.shape).astype(np.float32))
         else:
             weights.append(random.normal(0.0, 0.1, values.shape).astype(np.float32))

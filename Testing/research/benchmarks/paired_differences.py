@@ -16,7 +16,6 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from Testing.research.common.label_changes import moved, with_labels
+from Testing.research.common.measuring import command_line
 from TransferSegLib.datasets.dataset import Dataset, read_dataset
 from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid, reference_on_model_grid
 from TransferSegLib.evaluation.verdict import judge
@@ -41,7 +42,7 @@ Scores = dict[str, dict[str, float]]
 
 def main() -> None:
     """Train, measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--data", type=Path, help="the data the model was trained on: a folder with a dataset.json")
     parser.add_argument("--model", help="default: the bundled model")
     parser.add_argument("--train-on", type=int, default=3, help="number of training cases")
@@ -72,28 +73,16 @@ def measure(model: Model, dataset: Dataset, options: argparse.Namespace) -> Iter
         return prepare_cases(dataset.select(ids), description.label_set, description.preparation)
 
     tests, training = prepared(validation[: options.test_on]), prepared(chosen)
-    plans = {"all": training, "labels moved": [_moved(case) for case in training]}
+    plans = {"all": training, "labels moved": [with_labels(case, moved(case.labels)) for case in training]}
     plans |= {f"without {left.id}": [case for case in training if case.id != left.id] for left in training}
-    plans["sides exchanged"] = [_exchanged(case, description.label_set.mirrored_channels()) for case in training]
+    mirrored = np.array(description.label_set.mirrored_channels(), np.uint8)
+    plans["sides exchanged"] = [with_labels(case, mirrored[case.labels]) for case in training]
     scores = {"parent": _scores(model.network(), tests, model, device)}
     measured = {"model": description.name, "trained_on": chosen, "steps": options.steps, "learning_rate": options.rate}
     for name, cases in plans.items():
         print(f"training '{name}' on {', '.join(case.id for case in cases)}", flush=True)
         scores[name] = _scores(_trained(model, cases, options.steps, options.rate, device), tests, model, device)
         yield measured | {"dice": scores}
-
-
-def _moved(case: PreparedCase, voxels: int = 2) -> PreparedCase:
-    """Return the case with its labels moved to the back and down: a reviewer's map saved on the wrong grid."""
-    labels = np.roll(case.labels, (-voxels, voxels), (0, 1))
-    return replace(case, labels=labels, voxels={c: np.flatnonzero(labels == c) for c in case.voxels})
-
-
-def _exchanged(case: PreparedCase, mirrored: tuple[int, ...]) -> PreparedCase:
-    """Return the case with left and right structures exchanged."""
-    labels = np.array(mirrored, np.uint8)[case.labels]
-    voxels = {channel: np.flatnonzero(labels == channel) for channel in range(1, len(mirrored))}
-    return replace(case, labels=labels, voxels={channel: where for channel, where in voxels.items() if where.size})
 
 
 def _trained(model: Model, cases: list[PreparedCase], steps: int, rate: float, device: Device) -> UNet3D:

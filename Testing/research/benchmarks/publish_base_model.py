@@ -8,11 +8,11 @@ users (half precision, each scan's own grid). The learning curve needs matplotli
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 
+from Testing.research.common.measuring import command_line
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.evaluation.predict_and_score import Summary, evaluate, summarise
 from TransferSegLib.inference.segment import Segmenter
@@ -22,7 +22,7 @@ from TransferSegLib.models.store import load_model, save_model
 
 def main() -> None:
     """Measure, write model and card, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)

@@ -1,18 +1,23 @@
-"""Measure segmenting a whole scan: seconds per stage and peak memory of the process.
+"""Time of every stage, and peak memory, of segmenting a scan; in a process of its own.
 
-    python3 Testing/run.py benchmark segment_scan --size 512 512 300 --spacing 0.75 0.75 1.25 --model-spacing 3
+    python3 Testing/run.py benchmark segment_scan [--width 32] [--memory 4] [--threads 2] [--device auto]
+    python3 Testing/run.py benchmark segment_scan --synthetic --model-spacing 1 --width 32 --classes 23
 
-The scan is a synthetic body with organs; a network with random weights draws boundaries everywhere, which is the
-worst case for decoding. ``--model`` takes a real model, ``--scan`` a real scan.
+By default the scan is the bundled sample CT, interpolated to 512 x 512 x 300 voxels of 0.98 x 0.98 x 1 mm (a 500 x 500
+x 300 mm field of view, the neck's usual share of it; the rest is air), and the model the bundled one. ``--scan`` and
+``--model`` take others. ``--width`` takes a network with random weights instead: it draws structures everywhere, so
+that resampling the labels costs its most. ``--synthetic`` takes a body with organs instead of the sample.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,112 +25,99 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from TransferSegLib.images import label_resampling as decode
-from TransferSegLib.images.intensity import CT_WINDOW
-from TransferSegLib.images.preparation import Preparation
+from Testing.research.common.measuring import command_line, peak_memory_bytes
+from Testing.research.common.models import random_model
+from Testing.research.common.scans import resampled_around, sample_scan, synthetic_scan
+from TransferSegLib.images.label_resampling import LabelResampler
 from TransferSegLib.images.read import read_scan
+from TransferSegLib.images.write import write_label_map
 from TransferSegLib.inference import segment
 from TransferSegLib.inference.segment import Segmenter
-from TransferSegLib.models.description import ModelDescription, Provenance
+from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
-from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
-from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
-from TransferSegLib.structures import LabelSet, Structure, default_color
 
 
-def synthetic_scan(size_xyz: tuple[int, int, int], spacing_xyz: tuple[float, float, float]) -> sitk.Image:
-    """Return an elliptic body in air with noise and a few thousand blobs of soft tissue (int16)."""
-    width, height, depth = size_xyz
-    generator = np.random.default_rng(0)
-    coarse = sitk.GetImageFromArray(generator.normal(size=(depth // 8 + 2, height // 16 + 2, width // 16 + 2)))
-    y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    body = (x / 0.85) ** 2 + (y / 0.6) ** 2 < 1
-    voxels = np.full((depth, height, width), -1000, np.int16)
-    for index in range(depth):
-        plane = sitk.GetArrayFromImage(coarse[:, :, index // 8])
-        tissue = np.kron(plane, np.full((16, 16), 80.0))[:height, :width] + generator.normal(0, 15, (height, width))
-        voxels[index] = np.where(body, tissue, -1000)
-    image = sitk.GetImageFromArray(voxels)
-    image.SetSpacing(spacing_xyz)
+def main() -> None:
+    """Write the scan, and segment it in a child process."""
+    parser = command_line(__doc__, threads=2, device=True)
+    parser.add_argument("--scan", type=Path)
+    parser.add_argument("--synthetic", action="store_true")
+    parser.add_argument("--size", type=int, nargs=3, default=[512, 512, 300])
+    parser.add_argument("--spacing", type=float, nargs=3, default=[0.98, 0.98, 1.0], help="mm")
+    parser.add_argument("--turn", type=float, default=0, help="degrees by which the scan is turned about z")
+    parser.add_argument("--model", help="name or folder (default: the bundled model)")
+    parser.add_argument("--width", type=int, help="a network of this width with random weights")
+    parser.add_argument("--classes", type=int, default=8)
+    parser.add_argument("--model-spacing", type=float, default=3.0, help="mm, of the random network")
+    parser.add_argument("--memory", type=float, default=4.0, help="GB")
+    parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.in_this_process:
+        measure(options)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        scan = Path(folder) / "scan.nii.gz"
+        sitk.WriteImage(wanted_scan(options), str(scan), useCompression=True)
+        # What making the scan took does not count.
+        subprocess.run([sys.executable, *sys.argv, "--scan", str(scan), "--in-this-process"], check=True)
+
+
+def wanted_scan(options: argparse.Namespace) -> sitk.Image:
+    """Return the scan that the options describe."""
+    if options.scan is not None:
+        image = read_scan(options.scan)
+    elif options.synthetic:
+        image = synthetic_scan(tuple(options.size), tuple(options.spacing))
+    else:
+        image = resampled_around(sample_scan(), options.size, options.spacing)
+    if options.turn:
+        cosine, sine = np.cos(np.radians(options.turn)), np.sin(np.radians(options.turn))
+        image.SetDirection((cosine, -sine, 0, sine, cosine, 0, 0, 0, 1))
     return image
 
 
-def random_model(width: int, classes: int, spacing_mm: float) -> Model:
-    """Return a model with random weights."""
-    network = UNet3D(classes, width)
-    initialise(network, 0)
-    structures = LabelSet(tuple(Structure(f"structure {n}", n, default_color(n)) for n in range(1, classes)))
-    texts = dict.fromkeys(("summary", "license", "training_data", "citation"), "")
-    description = ModelDescription(
-        name="random",
-        version="1",
-        label_set=structures,
-        preparation=Preparation.isotropic(spacing_mm, CT_WINDOW),
-        network=unet_valid_spec(width=width, classes=classes),
-        modality="CT",
-        metrics={},
-        provenance=Provenance("benchmark", 0, "0", "2024-01-01"),
-        **texts,
-    )
-    return Model(description, network.state_dict(), Path("random"))
+def wanted_model(options: argparse.Namespace) -> Model:
+    """Return the model that the options describe."""
+    if options.width is not None:
+        return random_model(options.classes, options.width, options.model_spacing)
+    return load_model(find_model(options.model))
 
 
-def timed(seconds: dict[str, float], stage: str, function: Any) -> Any:
+def measure(options: argparse.Namespace) -> None:
+    """Read, segment and write, and print a line per stage."""
+    torch.set_num_threads(options.threads)
+    model = wanted_model(options)
+    seconds: dict[str, float] = defaultdict(float)
+    segment.preprocess = timed(seconds, "  preprocessing", segment.preprocess)
+    LabelResampler.write = timed(seconds, "  resampling labels", LabelResampler.write)  # type: ignore[method-assign]
+    InferenceNetwork.__call__ = timed(seconds, "  network", InferenceNetwork.__call__)  # type: ignore[method-assign]
+    image = timed(seconds, "reading", read_scan)(options.scan)
+    segmenter = timed(seconds, "choosing the device", Segmenter)(model, options.device, options.memory)
+    processor_started = time.process_time()
+    segmentation = timed(seconds, "segmenting", segmenter.segment)(image)
+    processor = time.process_time() - processor_started
+    output = options.scan.with_name("out.seg.nrrd")
+    timed(seconds, "writing", write_label_map)(segmentation.label_map, output, segmentation.label_set)
+    print(f"{image.GetSize()} voxels of {image.GetSpacing()} mm on {segmentation.device}, {options.threads} threads")
+    whole = sum(value for stage, value in seconds.items() if not stage.startswith(" "))
+    print(f"whole: {whole:.1f} s (segmenting: {processor:.1f} processor s), peak {peak_memory_bytes() / 1e9:.2f} GB")
+    for stage, value in seconds.items():
+        print(f"{stage}: {value:.2f} s")
+
+
+def timed(seconds: dict[str, float], stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function with its seconds added up under the name of a stage."""
 
     def run(*arguments: Any, **named: Any) -> Any:
         started = time.perf_counter()
+        seconds[stage] += 0.0  # so that an outer stage is listed before those within it
         try:
             return function(*arguments, **named)
         finally:
             seconds[stage] += time.perf_counter() - started
 
     return run
-
-
-def main() -> None:
-    """Segment one scan and print one line per stage."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, nargs=3, default=[512, 512, 300])
-    parser.add_argument("--spacing", type=float, nargs=3, default=[0.75, 0.75, 1.25])
-    parser.add_argument("--turn", type=float, default=0, help="degrees by which the scan is turned about z")
-    parser.add_argument("--model-spacing", type=float, default=3.0)
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--classes", type=int, default=8)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--scan", type=Path)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--memory", type=float, default=4.0)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    model = (
-        load_model(options.model)
-        if options.model
-        else random_model(options.width, options.classes, options.model_spacing)
-    )
-    image = read_scan(options.scan) if options.scan else synthetic_scan(tuple(options.size), tuple(options.spacing))
-    if options.turn:
-        cosine, sine = np.cos(np.radians(options.turn)), np.sin(np.radians(options.turn))
-        image.SetDirection((cosine, -sine, 0, sine, cosine, 0, 0, 0, 1))
-
-    seconds: dict[str, float] = defaultdict(float)
-    segment.preprocess = timed(seconds, "canonical grid", segment.preprocess)
-    decode.LabelResampler.write = timed(seconds, "decoding", decode.LabelResampler.write)
-    InferenceNetwork.__call__ = timed(seconds, "network", InferenceNetwork.__call__)  # type: ignore[method-assign]
-    started = time.perf_counter()
-    segmenter = Segmenter(model, options.device, options.memory)
-    seconds["loading"] = time.perf_counter() - started
-    processor_started = time.process_time()
-    segmentation = segmenter.segment(image)
-    processor = time.process_time() - processor_started
-    seconds["rest"] = segmentation.seconds - sum(value for name, value in seconds.items() if name != "loading")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
-    print(f"{image.GetSize()} voxels of {image.GetSpacing()} mm on {segmentation.device}")
-    print(f"whole: {segmentation.seconds:.1f} s ({processor:.1f} processor s), peak resident {peak / 1e9:.2f} GB")
-    for name, value in seconds.items():
-        print(f"  {name}: {value:.2f} s")
 
 
 if __name__ == "__main__":

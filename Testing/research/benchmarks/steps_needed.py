@@ -10,7 +10,6 @@ features, and all layers at once.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from Testing.research.common.measuring import command_line
+from Testing.research.common.models import without_structure
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import cache_features
@@ -25,37 +26,24 @@ from TransferSegLib.finetuning.plan import plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.models.locate import find_model
-from TransferSegLib.models.store import Model, load_model, save_model
+from TransferSegLib.models.store import load_model, save_model
 from TransferSegLib.networks.families import backbone_of
-from TransferSegLib.structures import LabelSet
 from TransferSegLib.training.cases import prepare_cases
 from TransferSegLib.training.validation import validate
 
 STEPS = (0, 10, 20, 40, 80, 160, 300)
 
 
-def without(model: Model, name: str) -> Model:
-    """Return a model that has lost a structure's channel; its features have seen it all the same."""
-    description = model.description
-    less = LabelSet(tuple(one for one in description.label_set if one.name != name))
-    lost = description.label_set.channel(name)
-    rows = [channel for channel in range(description.network.classes) if channel != lost]
-    state = model.state_dict | {key: model.state_dict[key][rows] for key in ("head.weight", "head.bias")}
-    network = replace(description.network, classes=less.classes)
-    return replace(model, description=replace(description, label_set=less, network=network), state_dict=state)
-
-
 def main() -> None:
     """Print a line for each number of steps."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command_line(__doc__, threads=2)
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--model", default="head-neck-ct")
     parser.add_argument("--forget", metavar="NAME", help="a structure that the model is to have lost")
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     parent = load_model(find_model(options.model))
-    parent = without(parent, options.forget) if options.forget else parent
+    parent = without_structure(parent, options.forget) if options.forget else parent
     device = choose_device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         model = save_model(Path(folder) / "parent", parent.description, parent.state_dict)
@@ -74,7 +62,7 @@ def main() -> None:
                 adapted = adapt(parent, training, work.change, way, device=device, cache=cache)
                 network = backbone_of(adapted.network).build()
                 network.load_state_dict(adapted.state_dict)
-                scores = validate(network.eval(), held_out, work.change.label_set, device.dtype)
+                scores = validate(network.eval(), held_out, work.change.label_set, device.dtype)  # type: ignore[arg-type]
                 mean = np.mean([value for name, value in scores.items() if name in names])
                 which = "last layers alone" if strategy == "finetune" else "all layers at once"
                 print(f"{which}, {steps:4d} steps: mean Dice {mean:.3f} on {aside} held-out cases", flush=True)

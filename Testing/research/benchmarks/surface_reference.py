@@ -68,7 +68,8 @@ def box(shape: tuple[int, int, int], low: tuple[int, int, int], high: tuple[int,
 def ellipsoid(shape: tuple[int, int, int], centre: tuple[int, int, int], radii: tuple[int, int, int]) -> np.ndarray:
     """Return the voxels within an ellipsoid."""
     axes = np.ogrid[tuple(slice(size) for size in shape)]
-    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radii, strict=True)) <= 1.0
+    distance = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radii, strict=True))
+    return np.asarray(distance <= 1.0)
 
 
 def packed(mask: np.ndarray) -> str:

@@ -13,12 +13,9 @@ The verdict is known before the final candidate is trained and looked at; the us
 
 from __future__ import annotations
 
-import argparse
 import cProfile
 import os
 import re
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,19 +25,18 @@ from pathlib import Path
 
 import torch
 
-from TransferSegLib.corrections.project import Project
-from TransferSegLib.datasets.dataset import Dataset, read_dataset
+from Testing.research.common.cases import corrected_project, validation_ids
+from Testing.research.common.measuring import command_line, processor_seconds
+from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.finetune import FineTuned, finetune
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.models.locate import find_model
-from TransferSegLib.models.store import load_description
 from TransferSegLib.progress import Progress
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with a dataset.json")
     parser.add_argument("--cases", type=int, default=5, help="number of corrected cases [5]")
     parser.add_argument("--model", help="default: the bundled one")
@@ -53,7 +49,8 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         dataset = read_dataset(arguments.data)
-        project = corrected(dataset, unseen(dataset, arguments.model)[: arguments.cases], Path(folder) / "project")
+        ids = validation_ids(dataset, arguments.cases, arguments.model)[: arguments.cases]
+        project = corrected_project(Path(folder) / "project", dataset.select(ids).cases, dataset.label_set)
         knobs = FineTuningConfiguration(strategy=arguments.strategy)
         if arguments.minutes is None:
             knobs = replace(knobs, steps=0, minutes=0.0)
@@ -79,7 +76,7 @@ class Parts:
 
     def __init__(self) -> None:
         """Start the clocks."""
-        self.began, self.began_cpu = time.monotonic(), cpu_seconds()
+        self.began, self.began_cpu = time.monotonic(), processor_seconds()
         self._title, self._at, self._at_cpu = "Beginning", self.began, self.began_cpu
         self.rows: dict[str, tuple[float, float]] = {}
 
@@ -92,7 +89,7 @@ class Parts:
 
     def end(self) -> None:
         """Add the time since the last part to the current one."""
-        now, now_cpu = time.monotonic(), cpu_seconds()
+        now, now_cpu = time.monotonic(), processor_seconds()
         wall, cpu = self.rows.get(self._title, (0.0, 0.0))
         self.rows[self._title] = (wall + now - self._at, cpu + now_cpu - self._at_cpu)
         self._at, self._at_cpu = now, now_cpu
@@ -101,31 +98,6 @@ class Parts:
 def kind(key: str) -> str:
     """Return a part's key without its number: 'train-finetune:2/all-layers' is 'train-finetune/all-layers'."""
     return re.sub(r":\d+", "", key)
-
-
-def cpu_seconds() -> float:
-    """Return the processor seconds of this process and of the children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def unseen(dataset: Dataset, model: str | None = None) -> list[str]:
-    """Return the ids of the dataset's cases that a model was validated on, and did not learn from."""
-    known = load_description(find_model(model)).metrics["validation"]["ids"]
-    found = [id for id in known if id in dataset.ids]
-    if len(found) < 5:
-        sys.exit("The dataset has too few of the cases that the model was validated on.")
-    return found
-
-
-def corrected(dataset: Dataset, ids: list[str], folder: Path) -> Path:
-    """Return a project of these cases, with their reference labels as corrections."""
-    project = Project(folder, create=True)
-    for case in (dataset.case(id) for id in ids):
-        project.add_case(
-            case.image, case.labels, case.annotated, structures=dataset.label_set, group=case.group, case_id=case.id
-        )
-    return folder
 
 
 @contextmanager

@@ -36,13 +36,9 @@ held-out ones agree. No held-out evidence can know that (docs/evidence.md).
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,34 +46,36 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 import torch
-from scipy import ndimage
 
-from TransferSegLib.corrections.project import Project
-from TransferSegLib.datasets.dataset import Case, Dataset, write_dataset
+from Testing.research.common.cases import add_line, read_lines
+from Testing.research.common.label_changes import Change, changed_image, fitted, moved, on_grid_of, tighter, wider
+from Testing.research.common.measuring import command_line
+from Testing.research.common.open_collections import (
+    BRAIN,
+    HEAD,
+    HEART,
+    KNOWN,
+    cases_of,
+    divided,
+    label_set_of,
+    trained_base,
+)
+from Testing.research.common.verdict_experiment import fine_tuned, test_scores
+from TransferSegLib.datasets.dataset import Case
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.evaluation.predict_and_score import score_label_maps
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.evaluation.verdict import Answer, Training, Verdict, VerdictRule, judge
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.finetune import finetune
-from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.images.read import read_label_map, read_scan
-from TransferSegLib.inference.segment import Segmenter
+from TransferSegLib.images.read import read_label_map
 from TransferSegLib.models.locate import find_model
-from TransferSegLib.models.store import Model, load_description, load_model
-from TransferSegLib.structures import LabelSet, Structure
-from TransferSegLib.training.base import BaseModelPlan, train_base
-from TransferSegLib.training.configuration import TrainingConfiguration
+from TransferSegLib.models.store import Model, load_model
+from TransferSegLib.structures import LabelSet
 from TransferSegLib.version import code_version
 
-HEAD, BRAIN, HEART = "head_neck_ct", "hippocampus_mr", "left_ventricle_mr"
 BASE, BUNDLED = "base", "bundled"
-#: The head-and-neck structures that the base knows; larynx and mandible are new to it.
-KNOWN = ("brainstem", "spinal cord", "right parotid gland", "left parotid gland", "oesophagus")
-BASE_CASES, BASE_STEPS = 90, 500
-TEST_PATIENTS = {HEAD: 16, BRAIN: 30, HEART: 14}
 UNSPOILT = ("right", "long", "wide")
 Scores = dict[str, dict[str, list[float | None]]]
+Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -144,75 +142,17 @@ RUNS = [
 
 def main() -> None:
     """Do the runs that are not done, or report those that are."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, threads=1)
     parser.add_argument("--data", type=Path, help="folder with the three collections")
     parser.add_argument("--work", type=Path, help="folder for the base, kept between calls")
     parser.add_argument("--lines", type=Path, required=True, help="JSON lines: what is done, added to")
     parser.add_argument("--report", action="store_true", help="only judge and print what is done")
     parser.add_argument("--runs", type=int, default=len(RUNS), help="only the first so many")
-    parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not options.report:
         measure(options)
     report(read_lines(options.lines))
-
-
-# Cases.
-
-
-def cases_of(data: Path, collection: str, label_set: LabelSet) -> list[Case]:
-    """Return all cases of a collection in a fixed order; the group is the patient."""
-    if collection == HEAD:
-        folder = data / HEAD / "cases"
-        with (data / HEAD / "cases.csv").open(encoding="utf-8") as stream:
-            rows = list(csv.reader(stream))[1:]
-        return [
-            Case(
-                row[0],
-                folder / f"{row[0]}_ct.nii.gz",
-                folder / f"{row[0]}_label.nii.gz",
-                tuple(name for name, voxels in zip(label_set.names, row[3:], strict=True) if int(voxels)),
-            )
-            for row in rows
-        ]
-    if collection == BRAIN:
-        files = sorted((data / BRAIN / "images").glob("*.nii.gz"))
-        return [
-            Case(file.name.split(".")[0], file, data / BRAIN / "labels" / file.name, label_set.names) for file in files
-        ]
-    images = sorted((data / HEART).glob("*_mr.nii.gz"))
-    return [
-        Case(
-            image.name.removesuffix("_mr.nii.gz"),
-            image,
-            image.with_name(image.name.replace("_mr.", "_label.")),
-            label_set.names,
-            group=image.name.split("_ph")[0],
-        )
-        for image in images
-    ]
-
-
-def label_set_of(collection: str) -> LabelSet:
-    """Return the structures of a collection with their label values."""
-    if collection == HEAD:
-        return load_description(find_model("head-neck-ct")).label_set
-    names = ("anterior hippocampus", "posterior hippocampus") if collection == BRAIN else ("left ventricle",)
-    return LabelSet(tuple(Structure(name, value, (200, 40 * value, 60)) for value, name in enumerate(names, start=1)))
-
-
-def divided(cases: Sequence[Case], collection: str) -> tuple[list[str], list[str], list[str]]:
-    """Return the patients of the base, those to test on, and those to draw projects from; always the same."""
-    order = np.random.default_rng(15).permutation(sorted({case.group for case in cases}))
-    patients = [str(group) for group in order]
-    base, rest = (patients[:BASE_CASES], patients[BASE_CASES:]) if collection == HEAD else ([], patients)
-    if collection == HEAD:  # those with the most structures drawn test: every structure is to have a truth
-        drawn = {case.group: len(case.annotated) for case in cases}
-        rest = sorted(rest, key=lambda group: -drawn[group])
-        rest = [*rest[::2], *rest[1::2]]
-    count = TEST_PATIENTS[collection]
-    return base, rest[:count], rest[count:]
 
 
 def project_cases(cases: Sequence[Case], pool: Sequence[str], run: Run) -> list[Case]:
@@ -230,79 +170,34 @@ def project_cases(cases: Sequence[Case], pool: Sequence[str], run: Run) -> list[
 # Spoiling.
 
 
-def like(labels: sitk.Image, values: np.ndarray) -> sitk.Image:
-    """Return values as an image on the same grid."""
-    image = sitk.GetImageFromArray(values)
-    image.CopyInformation(labels)
-    return image
-
-
-def wider(labels: sitk.Image) -> sitk.Image:
-    """Return labels in which every structure takes the background's voxels beside it, within the slices."""
-    values = sitk.GetArrayFromImage(labels)
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    return like(labels, np.where(values == 0, ndimage.grey_dilation(values, footprint=cross), values))
-
-
 def spoilt(kind: str, images: Sequence[sitk.Image], pair: tuple[int, int]) -> list[sitk.Image]:
     """Return the label maps of a project, some of them wrong; ``pair`` are the label values to swap, or to erase."""
-    images = [wider(image) for image in images] if kind == "wide" else images
     arrays = [sitk.GetArrayFromImage(image) for image in images]
-    changes: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "shifted": lambda values: np.roll(values, (1, 2, 2), (0, 1, 2)),
+    changes: dict[str, Change] = {
+        "shifted": lambda values: moved(values, (1, 2, 2)),
         "swapped": lambda values: np.where(values == pair[0], pair[1], np.where(values == pair[1], pair[0], values)),
         "missing": lambda values: np.where(values == pair[0], 0, values),
-        "thin": eroded,
+        "thin": tighter,
     }
-    if kind in changes:
+    if kind == "wide":
+        arrays = [wider(values) for values in arrays]
+    elif kind in changes:
         arrays = [changes[kind](values) if number % 2 else values for number, values in enumerate(arrays)]
     elif kind == "other":
         arrays = [
             fitted(arrays[(number + 1) % len(arrays)], values.shape) if number % 3 == 0 else values
             for number, values in enumerate(arrays)
         ]
-    return [like(image, values.astype(np.uint8)) for image, values in zip(images, arrays, strict=True)]
-
-
-def eroded(values: np.ndarray) -> np.ndarray:
-    """Return labels in which every structure lost its outermost voxels within the slices, where any is left."""
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    kept = np.zeros_like(values)
-    for value in np.unique(values[values > 0]):
-        mask = values == value
-        inner = ndimage.binary_erosion(mask, cross)
-        kept[inner if inner.any() else mask] = value
-    return kept
-
-
-def fitted(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return labels cut or filled up to a shape, centre on centre."""
-    result = np.zeros(shape, values.dtype)
-    into, out = [], []
-    for wanted, there in zip(shape, values.shape, strict=True):
-        length = min(wanted, there)
-        into.append(slice((wanted - length) // 2, (wanted - length) // 2 + length))
-        out.append(slice((there - length) // 2, (there - length) // 2 + length))
-    result[tuple(into)] = values[tuple(out)]
-    return result
+    return [on_grid_of(image, values.astype(np.uint8)) for image, values in zip(images, arrays, strict=True)]
 
 
 def knobs_of(run: Run) -> FineTuningConfiguration:
     """Return a short fine-tuning without a clock; ``short`` and ``hot`` are spoilt in it."""
-    if run.kind == "wide":
-        return FineTuningConfiguration(
-            minutes=0.0,
-            tail_steps=60,
-            steps=20,
-            patch=48,
-            tail_patch=28,
-            patches_per_case=4,
-            report_cases=0,
-            seed=run.seed,
-        )
     knobs = FineTuningConfiguration(
         minutes=0.0, tail_steps=60, steps=40, patch=48, tail_patch=28, patches_per_case=4, report_cases=0, seed=run.seed
     )
+    if run.kind == "wide":
+        return replace(knobs, steps=20)
     if run.collection != HEAD:  # all layers at once, on small scans
         knobs = replace(knobs, steps=150 if run.kind == "long" else 60)
     if run.kind == "short":
@@ -325,16 +220,16 @@ def measure(options: argparse.Namespace) -> None:
         label_set = label_set_of(run.collection)
         cases = cases_of(options.data, run.collection, label_set)
         _, tests, pool = divided(cases, run.collection)
-        parent = trained_base(options) if run.parent == BASE else find_model("head-neck-ct")
+        parent = trained_base(options.data, options.work) if run.parent == BASE else find_model("head-neck-ct")
         test_cases = [next(case for case in cases if case.group == group) for group in tests]
         before = parent_name(run.collection, run.kind, run.parent)
         if before not in done:
-            truth = scores_of(load_model(parent), test_cases, label_set, run.kind)
+            truth = truth_of(load_model(parent), test_cases, label_set, run.kind)
             add_line(options.lines, {"name": before, "truth": truth})
             done.add(before)
         began = time.process_time()
         try:
-            line = fine_tuned(run, project_cases(cases, pool, run), test_cases, label_set, parent)
+            line = outcome(run, project_cases(cases, pool, run), test_cases, label_set, parent)
         except TrainingError as error:
             line = {"name": run.name, "verdict": f"refused: {error}"}
         line |= {"seconds": round(time.process_time() - began, 1), "code": code_version()}
@@ -347,66 +242,18 @@ def parent_name(collection: str, kind: str, parent: str) -> str:
     return f"parent/{collection}/{parent}" + ("/wide" if kind == "wide" else "")
 
 
-def trained_base(options: argparse.Namespace) -> Path:
-    """Return the base's model folder; it is trained if it is not there, or gone on with."""
-    output = options.work / "base-run"
-    finished = options.work / "base-finished"
-    if not finished.exists():
-        label_set = label_set_of(HEAD)
-        cases = cases_of(options.data, HEAD, label_set)
-        patients = set(divided(cases, HEAD)[0])
-        known = label_set.select(KNOWN)
-        own = [
-            replace(case, annotated=tuple(name for name in case.annotated if name in KNOWN))
-            for case in cases
-            if case.group in patients
-        ]
-        own = [case for case in own if case.annotated]
-        folder = options.work / "base-dataset"
-        for case in own:  # without the structures that the base is not to know
-            labels = read_label_map(case.labels)
-            values = sitk.GetArrayFromImage(labels)
-            folder.mkdir(parents=True, exist_ok=True)
-            kept = np.where(np.isin(values, known.label_values), values, 0).astype(np.uint8)
-            sitk.WriteImage(like(labels, kept), str(folder / f"{case.id}.nii.gz"))
-        own = [replace(case, labels=folder / f"{case.id}.nii.gz") for case in own]
-        dataset = Dataset(
-            folder, "head and neck", "base of the verdict runs", "MIT (Open-KBP)", "CT", known, tuple(own)
-        )
-        write_dataset(dataset, folder)
-        knobs = TrainingConfiguration(
-            width=8, steps=BASE_STEPS, patch=48, validation_share=0.03, validate_every=BASE_STEPS, average=0.99
-        )
-        plan = BaseModelPlan(dataset, output, knobs, "verdict-base", "cpu")
-        train_base(plan, resume=(output / "checkpoint.pt").exists())
-        finished.touch()
-    return output / "model"
-
-
-def fine_tuned(
-    run: Run, corrected: Sequence[Case], tests: Sequence[Case], label_set: LabelSet, parent: Path
-) -> dict[str, Any]:
+def outcome(run: Run, corrected: Sequence[Case], tests: Sequence[Case], label_set: LabelSet, parent: Path) -> Line:
     """Fine-tune on a project of these cases; return the held-out scores, the verdict, and the truth."""
-    folder = Path(tempfile.mkdtemp(prefix="verdict-runs-"))
     pair = {HEAD: (3, 4), BRAIN: (1, 2), HEART: (1, 1)}[run.collection]
-    try:
-        project = Project(folder / "project", create=True)
-        images = [read_label_map(case.labels) for case in corrected]
-        for case, labels in zip(corrected, spoilt(run.kind, images, pair), strict=True):
-            drawn = tuple(name for name in case.annotated if name in KNOWN or run.kind != "wide")
-            project.add_case(case.image, labels, drawn, structures=label_set, group=case.group, case_id=case.id)
-        request = FineTuneRequest(
-            project.folder,
-            model=str(parent),
-            name="candidate",
-            configuration=knobs_of(run),
-            minutes=0.0,
-            modality="CT" if run.collection == HEAD else "MR",
-            device="cpu",
-            library=folder / "library",
-            most_folds=run.most_folds,
-        )
-        result = finetune(request)
+    if run.kind == "wide":
+        known = [tuple(name for name in case.annotated if name in KNOWN) for case in corrected]
+        corrected = [replace(case, annotated=names) for case, names in zip(corrected, known, strict=True)]
+    maps = spoilt(run.kind, [read_label_map(case.labels) for case in corrected], pair)
+    labels = {case.id: label_map for case, label_map in zip(corrected, maps, strict=True)}
+    modality = "CT" if run.collection == HEAD else "MR"
+    with fine_tuned(
+        corrected, label_set, lambda case: labels[case.id], parent, knobs_of(run), run.most_folds, modality
+    ) as result:
         evidence = result.evidence.to_json()
         configuration = result.plan.configuration
         return {
@@ -423,27 +270,20 @@ def fine_tuned(
             "reasons": evidence["reasons"],
             "warnings": evidence["warnings"],
             "current": result.version.current,
-            "truth": scores_of(load_model(result.version.path), tests, label_set, run.kind),
+            "truth": truth_of(load_model(result.version.path), tests, label_set, run.kind),
         }
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def scores_of(model: Model, tests: Sequence[Case], label_set: LabelSet, kind: str) -> Scores:
+def truth_of(model: Model, tests: Sequence[Case], label_set: LabelSet, kind: str) -> Scores:
     """Return [Dice, surface Dice] by test case and structure, on the scans' own grid."""
-    segmenter = Segmenter(model, "cpu")
-    scores: Scores = {}
-    for case in tests:
-        found = segmenter.segment(read_scan(case.image)).label_map
-        labels = read_label_map(case.labels)
-        labels = wider(labels) if kind == "wide" else labels
-        names = model.description.label_set
-        by_structure = score_label_maps(found, names, labels, label_set, case, DEFAULT_TOLERANCE_MM)
-        scores[case.id] = {name: [round(one.dice, 4), round(one.nsd, 4)] for name, one in by_structure.items()}
-    return scores
 
+    def labels_of(case: Case) -> sitk.Image:
+        return changed_image(read_label_map(case.labels), wider if kind == "wide" else None)
 
-# What is done.
+    scores = test_scores(model, tests, label_set, labels_of, DEFAULT_TOLERANCE_MM)
+    return {
+        id: {name: [round(one.dice, 4), round(one.nsd, 4)] for name, one in row.items()} for id, row in scores.items()
+    }
 
 
 def rounded(value: Any) -> Any:
@@ -455,27 +295,10 @@ def rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return what was measured; a line that was cut off by a kill is left out."""
-    lines = []
-    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
-
-
-def add_line(file: Path, line: dict[str, Any]) -> None:
-    """Add what was measured."""
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
 # The verdict of today on what was measured.
 
 
-def verdict_on(line: dict[str, Any]) -> Verdict:
+def verdict_on(line: Line) -> Verdict:
     """Return the verdict of the rule in use on the raw scores of a run."""
     results: dict[str, dict[str, dict[str, float]]] = {"parent": {}, "candidate": {}, "surface": {}}
     for one in line["held_out"]:
@@ -521,7 +344,7 @@ def what_is_true(before: dict[str, float], after: dict[str, float], surface: dic
     return ", ".join(faults) or "nothing wrong"
 
 
-def report(lines: Sequence[dict[str, Any]]) -> Counter[str]:
+def report(lines: Sequence[Line]) -> Counter[str]:
     """Print every run with verdict and truth, how many intervals hold the truth, and false claims of 'better'.
 
     Returns the counts that are printed.
@@ -529,41 +352,8 @@ def report(lines: Sequence[dict[str, Any]]) -> Counter[str]:
     parents = {line["name"]: line["truth"] for line in lines if line["name"].startswith("parent/")}
     counts: Counter[str] = Counter()
     for line in (line for line in lines if "held_out" in line):
-        verdict = verdict_on(line)
-        before = means_of(parents[parent_name(line["collection"], line["kind"], line["parent"])])
-        after, surface = means_of(line["truth"]), means_of(line["truth"], 1)
-        new = {row.structure for row in verdict.new}
-        is_spoilt = line["kind"] not in UNSPOILT
-        told = [("after", row.structure, row.interval, after) for row in verdict.new]
-        for change in verdict.structures:
-            told.append(("before", str(change.structure), change.parent_interval, before))
-            told.append(("after", str(change.structure), change.candidate_interval, after))
-        missed = []
-        for which, name, (low, high), truth in told:
-            if name not in truth:
-                continue
-            held = low <= truth[name] <= high
-            counts[f"{which} told"] += 1
-            counts[f"{which} held"] += held
-            counts["spoilt told" if is_spoilt else "right told"] += 1
-            counts["spoilt held" if is_spoilt else "right held"] += held
-            missed += [] if held else [f"{name} {which}: {low:.2f} to {high:.2f}, truth {truth[name]:.2f}"]
-        true = what_is_true(before, after, surface, new)
-        counts["runs"] += 1
-        counts["spoilt"] += is_spoilt
-        counts[str(verdict.answer)] += 1
-        if verdict.answer is Answer.BETTER and true != "nothing wrong":
-            counts["false better"] += 1
-        counts["right and better"] += verdict.answer is Answer.BETTER and true == "nothing wrong"
-        print(f"{line['name']:40} {verdict.answer:26} truth: {true}")
-        for row in verdict.new:
-            if row.structure not in after:
-                continue
-            low, high = row.interval
-            told_as = f"{row.mean:.2f} ({low:.2f} to {high:.2f})"
-            print(f"    {row.structure}: {told_as}, true {after[row.structure]:.2f}, {row.word}")
-        for text in missed:
-            print(f"    NOT HELD {text}")
+        parent = parents[parent_name(line["collection"], line["kind"], line["parent"])]
+        counts += report_run(line, means_of(parent))
     print(f"\n{counts['runs']} runs, {counts['spoilt']} of them spoilt.")
     for which in ("before", "after", "right", "spoilt"):
         told, held = counts[f"{which} told"], counts[f"{which} held"]
@@ -574,6 +364,41 @@ def report(lines: Sequence[dict[str, Any]]) -> Counter[str]:
         f"Better, and nothing wrong: {counts['right and better']}."
     )
     return counts
+
+
+def report_run(line: Line, before: dict[str, float]) -> Counter[str]:
+    """Print a run with verdict and truth, and return what is counted of it."""
+    verdict = verdict_on(line)
+    after, surface = means_of(line["truth"]), means_of(line["truth"], 1)
+    true = what_is_true(before, after, surface, {row.structure for row in verdict.new})
+    print(f"{line['name']:40} {verdict.answer:26} truth: {true}")
+    for row in verdict.new:
+        if row.structure in after:
+            low, high = row.interval
+            told = f"{row.mean:.2f} ({low:.2f} to {high:.2f})"
+            print(f"    {row.structure}: {told}, true {after[row.structure]:.2f}, {row.word}")
+    kind = "right" if line["kind"] in UNSPOILT else "spoilt"
+    counts = Counter(["runs", str(verdict.answer), *(["spoilt"] if kind == "spoilt" else [])])
+    for which, name, (low, high), truth in told_intervals(verdict, before, after):
+        counts.update([f"{which} told", f"{kind} told"])
+        if low <= truth <= high:
+            counts.update([f"{which} held", f"{kind} held"])
+        else:
+            print(f"    NOT HELD {name} {which}: {low:.2f} to {high:.2f}, truth {truth:.2f}")
+    if verdict.answer is Answer.BETTER:
+        counts["right and better" if true == "nothing wrong" else "false better"] += 1
+    return counts
+
+
+def told_intervals(
+    verdict: Verdict, before: dict[str, float], after: dict[str, float]
+) -> list[tuple[str, str, tuple[float, float], float]]:
+    """Return the intervals of a verdict, before or after the training, each with the structure and the true mean."""
+    told = [("after", row.structure, row.interval, after) for row in verdict.new]
+    for change in verdict.structures:
+        told.append(("before", str(change.structure), change.parent_interval, before))
+        told.append(("after", str(change.structure), change.candidate_interval, after))
+    return [(which, name, interval, truth[name]) for which, name, interval, truth in told if name in truth]
 
 
 if __name__ == "__main__":

@@ -22,13 +22,13 @@ missed altogether (Dice 0).
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
 
+from Testing.research.common.measuring import command_line
 from TransferSegLib.evaluation.mean_interval import mean_interval
 from TransferSegLib.evaluation.statistics import FEWEST_FOR_TEST, wilcoxon
 from TransferSegLib.evaluation.usability import Usability
@@ -167,7 +167,7 @@ def print_claims(runs: int) -> None:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--spread", type=float, nargs="+", default=[0.03, 0.05, 0.08])
     parser.add_argument("--rules", nargs="+", choices=RULES, default=["ours"])

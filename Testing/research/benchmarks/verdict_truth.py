@@ -30,8 +30,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -44,20 +42,27 @@ from unittest.mock import patch
 import numpy as np
 import SimpleITK as sitk
 import torch
-from scipy import ndimage
 
+from Testing.research.common.cases import add_line, read_lines
+from Testing.research.common.label_changes import (
+    Change,
+    changed_image,
+    eroded,
+    fitted,
+    moved,
+    tighter,
+    wider,
+    with_labels,
+)
+from Testing.research.common.measuring import command_line
+from Testing.research.common.verdict_experiment import fine_tuned, test_scores
 from Testing.research.study.case_selection import SelectionRule, only_structures, select_cases, training_set
-from TransferSegLib.corrections.project import Project
 from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
-from TransferSegLib.evaluation.predict_and_score import score_label_maps
 from TransferSegLib.evaluation.statistics import bootstrap_interval, differences_by_patient, pair_scores
 from TransferSegLib.evaluation.verdict import Answer, VerdictRule
 from TransferSegLib.finetuning import cross_validation
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.finetune import finetune
-from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.images.read import read_label_map, read_scan
-from TransferSegLib.inference.segment import Segmenter
+from TransferSegLib.images.read import read_label_map
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.structures import LabelSet
@@ -77,13 +82,15 @@ RUNS = [
     ("plain", 9),
     ("half", 10),
 ]
+#: Kinds in which all label maps follow another convention.
+CONVENTIONS: dict[str, Change] = {"wide": wider, "tight": tighter}
 Results = dict[str, dict[str, float]]
 Spoil = Callable[[list[PreparedCase]], list[PreparedCase]]
 
 
 def main() -> None:
     """Do the runs that are not done, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--data", type=Path, help="folder with a dataset.json")
     parser.add_argument("--model", help="the parent: name or folder")
     parser.add_argument("--lines", type=Path, required=True, help="JSON lines: what is done, added to")
@@ -129,7 +136,7 @@ def measure(options: argparse.Namespace) -> None:
         if f"{kind} {seed}" in done or (options.only and kind not in options.only):
             continue
         began = time.monotonic()
-        change = {"wide": wider, "tight": tighter}.get(kind)
+        change = CONVENTIONS.get(kind)
         convention = kind if change else "as drawn"
         if convention not in done:
             scores = dice_on(parent, tests, change)
@@ -147,32 +154,17 @@ def run(
     corrected: Dataset, tests: Dataset, parent: Path, knobs: FineTuningConfiguration, kind: str, folds: int
 ) -> dict[str, Any]:
     """Fine-tune on these cases and return the verdict, its numbers, and the final candidate's Dice on test cases."""
-    change = {"wide": wider, "tight": tighter}.get(kind)
-    folder = Path(tempfile.mkdtemp(prefix="verdict-truth-"))
-    try:
-        project = Project(folder / "project", create=True)
-        for number, case in enumerate(corrected.cases):
-            labels = drawn_labels(case, corrected.label_set)
-            if kind == "half" and number % 2 == 0:
-                labels = moved_image(labels)
-            elif change is not None:
-                labels = change(labels)
-            project.add_case(
-                case.image, labels, case.annotated, structures=corrected.label_set, group=case.group, case_id=case.id
-            )
-        request = FineTuneRequest(
-            project.folder,
-            model=str(parent),
-            name="candidate",
-            configuration=knobs,
-            minutes=0.0,
-            device="cpu",
-            library=folder / "library",
-            most_folds=folds,
-        )
-        mirrored = load_model(parent).description.label_set.mirrored_channels()
-        with learning_from(spoilings(mirrored).get(kind)):
-            result = finetune(request)
+    change = CONVENTIONS.get(kind)
+
+    def labels_of(case: Case) -> sitk.Image:
+        is_wrong = kind == "half" and corrected.ids.index(case.id) % 2 == 0
+        return changed_image(drawn_labels(case, corrected.label_set), moved if is_wrong else change)
+
+    mirrored = load_model(parent).description.label_set.mirrored_channels()
+    with (
+        learning_from(spoilings(mirrored).get(kind)),
+        fine_tuned(corrected.cases, corrected.label_set, labels_of, parent, knobs, folds) as result,
+    ):
         overall = result.evidence.verdict.overall
         assert overall is not None
         return {
@@ -182,8 +174,6 @@ def run(
             "seen": [round(value, 4) for value in (overall.difference, overall.low, overall.high)],
             "dice": dice_on(load_model(result.version.path), tests, change),
         }
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def truth(parent: Results, candidate: Results, groups: Mapping[str, str]) -> dict[str, Any]:
@@ -200,72 +190,34 @@ def truth(parent: Results, candidate: Results, groups: Mapping[str, str]) -> dic
     return {"truth": str(answer), "true": [round(value, 4) for value in (mean, *interval)]}
 
 
-def dice_on(model: Model, tests: Dataset, change: Callable[[sitk.Image], sitk.Image] | None) -> Results:
+def dice_on(model: Model, tests: Dataset, change: Change | None) -> Results:
     """Return the Dice of a model by test case and structure, on the scans' own grid, in a convention."""
-    segmenter = Segmenter(model, "cpu")
-    scores = {}
-    for case in tests.cases:
-        found = segmenter.segment(read_scan(case.image)).label_map
-        reference = drawn_labels(case, tests.label_set)
-        reference = reference if change is None else change(reference)
-        dice = score_label_maps(found, model.description.label_set, reference, tests.label_set, case)
-        scores[case.id] = {name: round(score.dice, 5) for name, score in dice.items() if np.isfinite(score.dice)}
-    return scores
+
+    def labels_of(case: Case) -> sitk.Image:
+        return changed_image(drawn_labels(case, tests.label_set), change)
+
+    scores = test_scores(model, tests.cases, tests.label_set, labels_of)
+    return {
+        id: {name: round(score.dice, 5) for name, score in row.items() if np.isfinite(score.dice)}
+        for id, row in scores.items()
+    }
 
 
 def drawn_labels(case: Case, label_set: LabelSet) -> sitk.Image:
     """Return a case's label map with only these structures, without those that the model is not to know."""
-    labels = read_label_map(case.labels)
-    values = sitk.GetArrayFromImage(labels)
-    return like(labels, np.where(np.isin(values, label_set.label_values), values, 0))
-
-
-# Conventions: all label maps of a run.
-
-
-def wider(labels: sitk.Image) -> sitk.Image:
-    """Return label maps in which every structure takes the background's voxels beside it, within the slices."""
-    values = sitk.GetArrayFromImage(labels)
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    grown = ndimage.grey_dilation(values, footprint=cross)
-    return like(labels, np.where(values == 0, grown, values))
-
-
-def tighter(labels: sitk.Image) -> sitk.Image:
-    """Return label maps in which every structure loses its outermost voxels within the slices, where any is left."""
-    values = sitk.GetArrayFromImage(labels)
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    kept = np.zeros_like(values)
-    for value in np.unique(values[values > 0]):
-        mask = values == value
-        inner = ndimage.binary_erosion(mask, cross)
-        kept[inner if inner.any() else mask] = value
-    return like(labels, kept)
-
-
-def moved_image(labels: sitk.Image, voxels: int = 2) -> sitk.Image:
-    """Return labels that were moved to the back and down."""
-    return like(labels, np.roll(sitk.GetArrayFromImage(labels), (-voxels, voxels), (0, 1)))
-
-
-def like(labels: sitk.Image, values: np.ndarray) -> sitk.Image:
-    """Return values as an image on the same grid."""
-    image = sitk.GetImageFromArray(values)
-    image.CopyInformation(labels)
-    return image
-
-
-# Wrong labels to learn from: only what candidates are trained on, on the model's grid.
+    return changed_image(
+        read_label_map(case.labels), lambda values: np.where(np.isin(values, label_set.label_values), values, 0)
+    )
 
 
 def spoilings(mirrored: tuple[int, ...]) -> dict[str, Spoil]:
-    """Return, by kind, what makes wrong training cases of right ones."""
+    """Return, by kind, what makes wrong training cases of right ones, on the model's grid."""
 
-    def each(spoil: Callable[[np.ndarray], np.ndarray]) -> Spoil:
-        return lambda cases: [with_labels(case, spoil(case.labels)) for case in cases]
+    def each(change: Change) -> Spoil:
+        return lambda cases: [with_labels(case, change(case.labels)) for case in cases]
 
     return {
-        "moved": each(lambda labels: np.roll(labels, (-2, 2), (0, 1))),
+        "moved": each(moved),
         "sides": each(lambda labels: np.array(mirrored, np.uint8)[labels]),
         "eroded": each(eroded),
         "other": lambda cases: [
@@ -273,35 +225,6 @@ def spoilings(mirrored: tuple[int, ...]) -> dict[str, Spoil]:
             for case, other in zip(cases, [*cases[1:], cases[0]], strict=True)
         ],
     }
-
-
-def eroded(labels: np.ndarray) -> np.ndarray:
-    """Return labels without the outermost voxels of every structure, where any is left."""
-    kept = np.zeros_like(labels)
-    for channel in np.unique(labels[labels > 0]):
-        mask = labels == channel
-        inner = ndimage.binary_erosion(mask)
-        kept[inner if inner.any() else mask] = channel
-    return kept
-
-
-def fitted(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return labels cut or filled up to a shape, centre on centre."""
-    values = np.zeros(shape, labels.dtype)
-    into, out = [], []
-    for wanted, there in zip(shape, labels.shape, strict=True):
-        length = min(wanted, there)
-        into.append(slice((wanted - length) // 2, (wanted - length) // 2 + length))
-        out.append(slice((there - length) // 2, (there - length) // 2 + length))
-    values[tuple(into)] = labels[tuple(out)]
-    return values
-
-
-def with_labels(case: PreparedCase, labels: np.ndarray) -> PreparedCase:
-    """Return the case with other labels, of annotated structures only."""
-    labels = np.where(case.annotated[labels], labels, 0).astype(np.uint8)
-    channels = [int(channel) for channel in np.unique(labels) if channel]
-    return replace(case, labels=labels, voxels={channel: np.flatnonzero(labels == channel) for channel in channels})
 
 
 @contextmanager
@@ -323,26 +246,6 @@ def learning_from(spoil: Spoil | None) -> Iterator[None]:
 
     with patch.multiple(cross_validation, adapt=adapt_spoilt, cache_features=cache_spoilt):
         yield
-
-
-# What is done, and the table.
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return what was measured; a line that was cut off by a kill is left out."""
-    lines = []
-    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
-
-
-def add_line(file: Path, line: dict[str, Any]) -> None:
-    """Add what was measured."""
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def as_text(line: dict[str, Any]) -> str:

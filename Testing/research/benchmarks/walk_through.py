@@ -26,6 +26,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from Testing.research.common.cases import validation_ids
+from Testing.research.common.measuring import command_line
 from TransferSegLib.cli import main as command
 from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
 from TransferSegLib.evaluation.predict_and_score import score_label_maps
@@ -38,7 +40,7 @@ LINE = "our-clinic"
 
 def main() -> None:
     """Take the walk."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with a dataset.json")
     parser.add_argument("--work", type=Path, required=True, help="folder to be made")
     parser.add_argument("--minutes", type=float, default=6.0)
@@ -48,7 +50,7 @@ def main() -> None:
     parser.add_argument("--configuration", type=Path, metavar="FILE", help="knobs of fine-tuning")
     arguments = parser.parse_args()
     dataset = read_dataset(arguments.data)
-    ids = arguments.cases or unseen(dataset)
+    ids = arguments.cases or validation_ids(dataset, 7)[:7]
     *corrected, seventh = (dataset.case(id) for id in ids)
     arguments.work.mkdir(parents=True)
     walk = Walk(dataset, arguments)
@@ -125,15 +127,6 @@ class Walk:
         if shared:
             means = [sum(column[name] for name in shared) / len(shared) for column in columns]
             print(f"{'mean':24} {means[0]:.3f} -> {means[1]:.3f}", flush=True)
-
-
-def unseen(dataset: Dataset) -> list[str]:
-    """Return seven cases of the dataset that the bundled model was validated on, and did not learn from."""
-    known = load_description(find_model()).metrics["validation"]["ids"]
-    found = [id for id in known if id in dataset.ids]
-    if len(found) < 7:
-        sys.exit("The dataset has fewer than seven cases the bundled model was validated on: name seven with --cases.")
-    return found[:7]
 
 
 def transferseg(*words: object, quiet: bool = False) -> None:

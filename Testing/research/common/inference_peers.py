@@ -1,4 +1,4 @@
-"""The contestants of ``compare_inference.py``: each segments one volume without air, in a process of its own.
+"""The contestants of the benchmark ``compare_inference``: each segments one volume without air in a process of its own.
 
 Every function takes the volume (float32, zyx) and the options and returns a ``Result``. MONAI and nnU-Net are called as
 their users call them; neither is needed for the other contestants.
@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from Testing.research.common.models import random_network
 from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.inference.predict import Predictor, label_volume, tile_input
 from TransferSegLib.networks.unet_valid.geometry import MARGIN, multiply_adds
 from TransferSegLib.networks.unet_valid.tile_plan import TilePlan, planned_multiply_adds
-from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 
 CLASSES = 23
 OUTSIDE = -500.0
@@ -42,7 +42,7 @@ class Result:
 
 def published(volume: np.ndarray, options: argparse.Namespace) -> Result:
     """Run (a) the published recipe: 132-voxel tiles every 44 voxels, float32, default layout, nothing folded."""
-    network = _network()
+    network = random_network(CLASSES, 32)
     labels = np.zeros(volume.shape, np.uint8)
     tiles = list(product(*(range(0, length, 44) for length in volume.shape)))
     timed = tiles if options.tiles is None else tiles[:: max(1, len(tiles) // options.tiles)][: options.tiles]
@@ -68,7 +68,7 @@ def published(volume: np.ndarray, options: argparse.Namespace) -> Result:
 
 def ours(volume: np.ndarray, options: argparse.Namespace) -> Result:
     """Run (b) TransferSeg, with the memory for one tile that the budget leaves."""
-    network = _network()
+    network = random_network(CLASSES, 32)
     device = choose_device(options.device)
     predictor = Predictor(network, device)
     content = [(0, length) for length in volume.shape]
@@ -156,13 +156,6 @@ CONTESTANTS: dict[str, Callable[[np.ndarray, argparse.Namespace], Result]] = {
     "MONAI BasicUNet": monai,
     "nnU-Net v2": nnunet,
 }
-
-
-def _network() -> UNet3D:
-    """Return the paper's network at full width with random weights."""
-    network = UNet3D(CLASSES, 32)
-    initialise(network, 0)
-    return network.eval()
 
 
 def _torch_device(options: argparse.Namespace) -> torch.device:
