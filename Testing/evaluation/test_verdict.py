@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from Testing.research.benchmarks import verdict_simulation
 from TransferSegLib.evaluation.verdict import Answer, Results, VerdictRule, judge
 
 NAMES = ("brainstem", "mandible", "larynx")
@@ -187,20 +186,15 @@ def test_few_false_claims_and_few_missed_losses(patients: int) -> None:
 
 
 def test_the_simulation_uses_the_rule_that_users_get() -> None:
-    path = Path(__file__).resolve().parents[1] / "research" / "benchmarks" / "verdict_simulation.py"
-    specification = importlib.util.spec_from_file_location("verdict_simulation", path)
-    assert specification is not None and specification.loader is not None
-    simulation = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(simulation)
     random, seen = np.random.default_rng(3), set()
     for truth in (-0.3, -0.1, 0.0, 0.1):
         for patients, lost in ((1, False), (2, True), (4, False), (4, True)):
-            differences = simulation.drawn(patients, truth, 0.05, lost, random)
+            differences = verdict_simulation.drawn(patients, truth, 0.05, lost, random)
             parent = {
                 f"case {n}": {f"structure {i}": 0.5 for i in range(differences.shape[1])} for n in range(patients)
             }
             candidate = changed(parent, *map(tuple, differences))
             answer = judge(parent, candidate).answer
-            assert simulation.ours(differences) is answer
+            assert verdict_simulation.ours(differences) is answer
             seen.add(answer)
     assert len(seen) >= 4

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "research" / "benchmarks"
+from Testing.research.benchmarks import verdict_runs as runs
+from Testing.research.common.cases import read_lines
+
+LINES = Path(runs.__file__).with_suffix(".jsonl")
 
 
-@pytest.fixture(scope="module")
-def runs() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("verdict_runs", BENCHMARKS / "verdict_runs.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setitem(sys.modules, "verdict_runs", module)  # its dataclasses look for their module there
-    specification.loader.exec_module(module)
-    monkeypatch.undo()
-    return module
-
-
-def test_the_rule_on_what_was_measured(runs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = runs.read_lines(BENCHMARKS / "verdict_runs.jsonl")
+def test_the_rule_on_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = read_lines(LINES)
     planned = {run.name for run in runs.RUNS}
     done = [line for line in lines if "held_out" in line]
     assert {line["name"] for line in done} <= planned and len({line["name"] for line in done}) == len(done) >= 24
@@ -40,6 +28,6 @@ def test_the_rule_on_what_was_measured(runs: ModuleType, capsys: pytest.CaptureF
     assert f"{len(done)} runs" in out
 
 
-def test_half_of_the_planned_runs_are_spoilt(runs: ModuleType) -> None:
+def test_half_of_the_planned_runs_are_spoilt() -> None:
     assert len(runs.RUNS) == 40 and sum(run.kind not in runs.UNSPOILT for run in runs.RUNS) == 20
     assert len({run.name for run in runs.RUNS}) == 40

@@ -2,13 +2,13 @@
 
 Two steps, in two environments, because TensorFlow is nothing that TransferSeg needs:
 
-    python3 Testing/run.py benchmark keras_full_width write --code CODE/src --output FOLDER
+    python Testing/research/benchmarks/keras_full_width.py write --code CODE/src --output FOLDER
     python3 Testing/run.py benchmark keras_full_width compare FOLDER
 
 ``write`` runs where TensorFlow is installed (``pip install tensorflow-cpu==2.15.1``; newer ones with Keras 3 work too)
 and where ``CODE`` is a checkout of github.com/DIAGNijmegen/MedicalTransferLearning3D-UNet. It builds the network with
 the published code, gives it random weights, saves it with ``save_weights`` and ``save``, and runs it on one tile.
-``compare`` runs where TransferSeg is installed with h5py, and prints how far our softmax is from Keras's.
+``compare`` prints how far our softmax is from Keras's.
 
 The weights are scaled so that logits are like a trained network's: of the standard deviation ``--logits``. With
 logits of thousands, as plain random weights give on Hounsfield units, the comparison would measure float32's rounding.
