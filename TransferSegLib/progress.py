@@ -15,9 +15,12 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from TransferSegLib.errors import Cancelled
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 #: Reports of a task are at least so far apart, in seconds, but for those that end a part.
 _BETWEEN_REPORTS_S = 0.2
@@ -114,13 +117,6 @@ class Task:
     def cancel(self) -> CancelToken | None:
         """The token, for functions that take one."""
         return self._whole.cancel
-
-    @property
-    def progress(self) -> ProgressCallback | None:
-        """A callback for functions that take one: how far they are becomes how far this task is."""
-        if self._whole.callback is None:
-            return None
-        return lambda report: self.at(report.fraction, report.message, look=False)
 
     def named(self, name: str, key: str = "") -> Task:
         """Return this task under a name of its own, after that of the work around it: 'Fold 1: training'.
@@ -251,13 +247,15 @@ class Task:
         long it takes. When stopping is asked for, the call is left behind to end alone and its result is dropped; with
         ``leave`` False Cancelled is raised only after it has ended: it changes what others see.
         """
+        from concurrent.futures import Future, wait  # not for the start of the command line
+
         self.check()
-        outcome = _Outcome(call)
-        thread = threading.Thread(target=outcome.run, name="transferseg-call", daemon=True)
+        outcome: Future[Result] = Future()
+        thread = threading.Thread(target=_make, args=(call, outcome), name="transferseg-call", daemon=True)
         thread.start()
         started = time.monotonic()
         try:
-            while not outcome.ended.wait(_LOOK_S):
+            while wait((outcome,), _LOOK_S).not_done:
                 if leave:
                     self.check()
                 self.waited(time.monotonic() - started, expected_s, look=False)
@@ -267,7 +265,10 @@ class Task:
             else:
                 thread.join()
             raise
-        result = outcome.result()
+        try:
+            result = outcome.result()
+        finally:
+            del outcome  # an error's frames would hold it, and it the error
         self.check()
         self.at(1.0, look=False)
         return result
@@ -424,34 +425,12 @@ class _Whole:
         return None if self.highest <= done else (elapsed - before) / (self.highest - done) * (1 - self.highest)
 
 
-class _Outcome(Generic[Result]):
-    """What a call in another thread returned or raised."""
-
-    def __init__(self, call: Callable[[], Result]) -> None:
-        self.ended = threading.Event()
-        self._call: Callable[[], Result] | None = call
-        self._value: Result | None = None
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        """Make the call; this is what the thread does."""
-        assert self._call is not None
-        try:
-            self._value = self._call()
-        except BaseException as error:  # raised again where it is waited for
-            self._error = error
-        finally:
-            self._call = None
-            self.ended.set()
-
-    def result(self) -> Result:
-        """Return or raise what came of the call."""
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                self._error = None  # the error's frames hold this object
-        return self._value  # type: ignore[return-value]
+def _make(call: Callable[[], Result], outcome: Future[Result]) -> None:
+    """Make a call and keep what it returns or raises."""
+    try:
+        outcome.set_result(call())
+    except BaseException as error:  # raised again where it is waited for
+        outcome.set_exception(error)
 
 
 def end_process(code: int) -> NoReturn:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from TransferSegLib.cli.main import main
-from TransferSegLib.cli.reporting import duration, table
+from TransferSegLib.cli.reporting import duration
+from TransferSegLib.wording import table
 
 DATA = Path(__file__).resolve().parents[1] / "Data"
 MODEL = str(DATA / "model_format_1" / "model")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from TransferSegLib.evaluation.mean_interval import mean_interval, patients_for
+from TransferSegLib.evaluation.statistics import mean_interval, patients_for
 
 SCORES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from TransferSegLib.evaluation.usability import Usability, UsabilityRule
 from TransferSegLib.evaluation.verdict import Answer, Training, Verdict, judge
+from TransferSegLib.evaluation.verdict_rule import Usability, UsabilityRule
 from TransferSegLib.evaluation.verdict_words import IMPROVES
 
 ENOUGH = Training(steps=400)

@@ -10,7 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.cli.reporting import JsonLines, interruptible, progress_shown, table
+from TransferSegLib.cli.reporting import JsonLines, interruptible, progress_shown
+from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
     from TransferSegLib.corrections.adding import AddedCase

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from TransferSegLib.cli.reporting import interruptible, progress_shown, table
+from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.output_checks import check_output_folder
+from TransferSegLib.wording import table
 
 
 def add_parser(subparsers: Any) -> None:

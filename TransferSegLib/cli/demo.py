@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from TransferSegLib.cli.devices import add_device_option
-from TransferSegLib.cli.reporting import duration, interruptible, progress_shown, table
+from TransferSegLib.cli.reporting import duration, interruptible, progress_shown
+from TransferSegLib.wording import table
 
 
 def add_parser(subparsers: Any) -> None:

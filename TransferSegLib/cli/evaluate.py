@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.devices import add_device_option
-from TransferSegLib.cli.reporting import interruptible, progress_shown, table
+from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError, TransferSegError
 from TransferSegLib.output_checks import check_output_file
+from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
     from TransferSegLib.evaluation.predict_and_score import Summary

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.cli.reporting import table
 from TransferSegLib.errors import TransferSegError
+from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
     from TransferSegLib.models.versions.compare import VersionComparison

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.model_versions import add_verbs, library_of, record_lines, run_remove_version
-from TransferSegLib.cli.reporting import interruptible, progress_shown, table
+from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.output_checks import check_output_folder
+from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
     from TransferSegLib.models.catalogue import Catalogue, CatalogueEntry

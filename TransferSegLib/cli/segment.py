@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
-from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, progress_shown, table
+from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, progress_shown
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters, segment_file, segmented_entry
 from TransferSegLib.output_checks import check_output_file
 from TransferSegLib.progress import Task
+from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
     from TransferSegLib.inference.segment import Segmentation

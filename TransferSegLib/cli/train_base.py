@@ -10,13 +10,14 @@ from typing import Any
 from TransferSegLib import safe_json
 from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
-from TransferSegLib.cli.reporting import interruptible, progress_shown, table
+from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.train_base_job import TrainBaseParameters
 from TransferSegLib.models.leaving import told_command
 from TransferSegLib.output_checks import check_output_folder
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
+from TransferSegLib.wording import table
 
 
 def add_parser(subparsers: Any) -> None:

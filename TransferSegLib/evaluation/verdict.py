@@ -19,16 +19,15 @@ from typing import Any
 import numpy as np
 
 from TransferSegLib.evaluation import verdict_words as words
-from TransferSegLib.evaluation.mean_interval import mean_interval
 from TransferSegLib.evaluation.statistics import (
     Comparison,
     PairedScore,
     by_patient,
     compare,
+    mean_interval,
     pair_scores,
 )
-from TransferSegLib.evaluation.usability import Usability
-from TransferSegLib.evaluation.verdict_rule import WARNED, Answer, VerdictRule
+from TransferSegLib.evaluation.verdict_rule import WARNED, Answer, Usability, VerdictRule
 from TransferSegLib.structures import structure_key
 
 __all__ = ["Answer", "Change", "NewStructure", "Results", "Training", "Verdict", "VerdictRule", "judge"]

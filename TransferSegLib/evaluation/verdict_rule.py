@@ -1,4 +1,7 @@
-"""The rule by which one difference between two models is judged, and the words of the verdict."""
+"""The rules of the verdict: when a model is better than another, when a structure is usable, and the words for it.
+
+``docs/evidence.md`` tells where the thresholds come from.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from TransferSegLib.evaluation.usability import UsabilityRule
+from TransferSegLib.evaluation.statistics import mean_interval, patients_for
 
 
 class Answer(StrEnum):
@@ -30,6 +33,58 @@ class Answer(StrEnum):
 
 #: Verdicts with which a version is never used without a warning.
 WARNED = (Answer.WORSE, Answer.PROBABLY_WORSE, Answer.PARTLY_WORSE, Answer.NOT_USABLE, Answer.TOO_SHORT)
+
+
+class Usability(StrEnum):
+    """What can be said of a structure by itself, without a model to compare it with."""
+
+    USABLE = "usable"
+    LOOKS_USABLE = "looks usable, too few cases to be sure"
+    LEARNS = "learns, not usable yet"
+    NOT_FOUND = "not found"
+
+
+@dataclass(frozen=True)
+class UsabilityRule:
+    """The thresholds; all are means over patients.
+
+    A structure is usable from ``dice`` on, if the surface Dice reaches ``nsd``, too; a thin one (a nerve, a vessel),
+    whose Dice is low wherever the contour is a voxel off, from ``thin_dice`` on if nearly all of its surface
+    (``thin_nsd``) lies within the tolerance. This is sure when the lower end of the interval of the mean Dice over
+    unseen patients reaches ``surely_dice``. Below ``found`` it counts as not found.
+    """
+
+    dice: float = 0.5
+    nsd: float = 0.3
+    thin_dice: float = 0.4
+    thin_nsd: float = 0.9
+    surely_dice: float = 0.4
+    found: float = 0.1
+
+    def reaches(self, dice: float, nsd: float | None) -> bool:
+        """Tell whether these means are those of a usable structure; ``nsd`` None: it was not measured."""
+        if nsd is None or np.isnan(nsd):
+            return dice >= self.dice
+        return (dice >= self.dice and nsd >= self.nsd) or (dice >= self.thin_dice and nsd >= self.thin_nsd)
+
+    def surely(self, dice: float) -> float:
+        """Return where the lower end of the interval must lie; a thin structure's threshold is lower."""
+        return self.surely_dice if dice >= self.dice else self.surely_dice * self.thin_dice / self.dice
+
+    def judge(self, dice: Sequence[float], nsd: Sequence[float]) -> Usability:
+        """Return what can be said of one Dice per patient and the surface Dice of those in whom it was measured."""
+        mean, surface = float(np.mean(dice)), float(np.mean(nsd)) if len(nsd) else None
+        if mean < self.found:
+            return Usability.NOT_FOUND
+        if not self.reaches(mean, surface):
+            return Usability.LEARNS
+        is_sure = len(dice) > 1 and mean_interval(dice)[0] >= self.surely(mean)
+        return Usability.USABLE if is_sure else Usability.LOOKS_USABLE
+
+    def more_patients(self, dice: Sequence[float]) -> int | None:
+        """Return how many more patients like these would make sure of a structure that looks usable; None: many."""
+        wanted = patients_for(dice, self.surely(float(np.mean(dice))))
+        return None if wanted is None else max(1, wanted - len(dice))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from TransferSegLib.evaluation.usability import Usability
-from TransferSegLib.evaluation.verdict_rule import Answer, VerdictRule
+from TransferSegLib.evaluation.verdict_rule import Answer, Usability, VerdictRule
+from TransferSegLib.wording import counted
 
 if TYPE_CHECKING:
     from TransferSegLib.evaluation.verdict import Change, NewStructure, Training
@@ -30,8 +30,8 @@ def reasons(
     sentences = []
     if answer is Answer.TOO_SHORT and training is not None:
         sentences.append(
-            f"The candidates made {_steps(training.steps)}, too few to judge them (at least {rule.fewest_steps}): "
-            "train longer."
+            f"The candidates made {counted(training.steps, 'optimisation step')}, too few to judge them "
+            f"(at least {rule.fewest_steps}): train longer."
         )
     collapsed = [change for change in changes if change.collapsed]
     if collapsed:
@@ -45,7 +45,7 @@ def reasons(
     if answer is not Answer.WORSE:
         sentences += [" ".join(found)] if found else []
         sentences += [
-            f"{row.structure} looks usable on {_patients(row.patients)}, too few to be sure{_more(row)}."
+            f"{row.structure} looks usable on {counted(row.patients, 'patient')}, too few to be sure{_more(row)}."
             for row in new
             if row.word is Usability.LOOKS_USABLE
         ]
@@ -68,7 +68,7 @@ def warnings(answer: Answer, changes: Sequence[Change], new: Sequence[NewStructu
         elif change.answer is Answer.PROBABLY_WORSE:
             sentences.append(
                 f"{change.structure} is probably worse by {-change.difference:.2f} {numbers}: "
-                f"{_patients(change.patients)} cannot make it certain."
+                f"{counted(change.patients, 'patient')} cannot make it certain."
             )
         elif change.word == IMPROVES:
             sentences.append(f"{change.structure} got better, and is not usable yet {numbers}.")
@@ -85,7 +85,7 @@ def obstacles(
     if answer is Answer.BETTER:
         return ()
     if answer is Answer.TOO_SHORT and training is not None:
-        return (f"It was trained for {_steps(training.steps)} only.",)
+        return (f"It was trained for {counted(training.steps, 'optimisation step')} only.",)
     found = [
         f"{change.structure} is {change.answer} ({change.parent:.2f} to {change.candidate:.2f})."
         for change in changes
@@ -115,9 +115,7 @@ def hint(word: Usability, more_patients: int | None, patients: int, training: Tr
     if word is Usability.USABLE:
         return ""
     if word is Usability.LOOKS_USABLE:
-        return (
-            "more cases" if more_patients is None else f"{more_patients} more case{'' if more_patients == 1 else 's'}"
-        )
+        return "more cases" if more_patients is None else counted(more_patients, "more case")
     if training is None:
         return "more cases, or a longer training"
     if training.steps >= _SHORT_TRAINING:
@@ -125,15 +123,15 @@ def hint(word: Usability, more_patients: int | None, patients: int, training: Tr
     if training.minutes <= 0 or training.steps <= 0:
         return f"a longer training (it made {training.steps} steps), then more cases"
     more = max(1, round(training.minutes * (_SHORT_TRAINING / training.steps - 1)))
-    return f"{more} more minute{'' if more == 1 else 's'} of training (it made {training.steps} steps), then more cases"
+    return f"{counted(more, 'more minute')} of training (it made {training.steps} steps), then more cases"
 
 
 def _unusable(row: NewStructure) -> str:
     """Return the sentence on a new structure that is not usable."""
     low, high = row.interval
-    where = f"on {_patients(row.patients)} (mean Dice {row.mean:.2f}; in unseen patients {low:.2f} to {high:.2f})"
+    dice = f"mean Dice {row.mean:.2f}; in unseen patients {low:.2f} to {high:.2f}"
     state = "is not found" if row.word is Usability.NOT_FOUND else "learns, and is not usable yet"
-    return f"{row.structure} is new and {state} {where}: {row.hint} would help."
+    return f"{row.structure} is new and {state} on {counted(row.patients, 'patient')} ({dice}): {row.hint} would help."
 
 
 def _more(row: NewStructure) -> str:
@@ -149,7 +147,7 @@ def _mean(overall: Change, rule: VerdictRule) -> str:
     moved = f"{'rose' if overall.difference > 0 else 'fell'} from {before} to {after}"
     course = f"stayed at {before}" if before == after else moved
     interval = f"{100 * rule.confidence:.0f} % interval {overall.low:+.3f} to {overall.high:+.3f}"
-    held_out = _patients(overall.patients, "held-out patient")
+    held_out = counted(overall.patients, "held-out patient")
     numbers = f"On {held_out} the mean Dice {course} ({overall.difference:+.3f}, {interval})"
     if overall.answer is Answer.NO_CLEAR_DIFFERENCE:
         clear = overall.low > 0 or overall.high < 0
@@ -161,11 +159,3 @@ def _mean(overall: Change, rule: VerdictRule) -> str:
             return numbers + ": one patient does not show what it does in others."
         return numbers + ": it may be a gain or a loss; more corrected cases will tell."
     return numbers + "."
-
-
-def _patients(count: int, what: str = "patient") -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _steps(count: int) -> str:
-    return f"{count} optimisation step{'' if count == 1 else 's'}"

@@ -22,6 +22,7 @@ from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
+from TransferSegLib.wording import counted
 
 #: So many scans tell the modality of all where it is not named.
 _LOOKED_AT = 3
@@ -80,7 +81,7 @@ def chosen_cases(dataset: Dataset, request: FineTuneRequest) -> tuple[Dataset, t
     left_out = len(dataset.cases) - len(cases)
     if left_out:
         verb = "is" if left_out == 1 else "are"
-        notes += (f"{_count(left_out)} {verb} not used: nothing that is to be learned was reviewed.",)
+        notes += (f"{counted(left_out, 'case')} {verb} not used: nothing that is to be learned was reviewed.",)
     label_set = wanted.select(name for name in wanted.names if name in reviewed)
     return replace(dataset, cases=cases, label_set=label_set), notes
 
@@ -172,10 +173,10 @@ def learnable_part(
     if len(having) == 1 and any(case.group not in having for case in dataset.cases):
         cases = tuple(case for case in dataset.cases if case.group in having)
         left_out = len(dataset.cases) - len(cases)
+        verb = "is" if left_out == 1 else "are"
         notes.append(
-            f"Only one patient has anything drawn, so {_count(left_out)} of others {'is' if left_out == 1 else 'are'} "
-            "not used. Draw the structures in a second patient to have the result compared on a patient who was "
-            "held out."
+            f"Only one patient has anything drawn, so {counted(left_out, 'case')} of others {verb} not used. Draw the "
+            "structures in a second patient to have the result compared on a patient who was held out."
         )
         found = [dataset.label_set.find(name) for case in cases for name in case.annotated]
         reviewed = {structure.name for structure in found if structure is not None}
@@ -199,7 +200,3 @@ def _nothing_is_drawn(dataset: Dataset) -> str:
         f"{where} {voxel} of what was reviewed ({names}), so there is nothing to learn: draw it in at least one case, "
         "better in three patients, and save that case again (transferseg cases add, or Save in the module)."
     )
-
-
-def _count(cases: int) -> str:
-    return "1 case" if cases == 1 else f"{cases} cases"

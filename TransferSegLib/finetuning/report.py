@@ -5,10 +5,11 @@ It is made from the result's JSON values, so that a job's result reads the same 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from TransferSegLib.models.versions.card import unseen_patients
+from TransferSegLib.wording import counted, table
 
 #: Dice with the labels, or agreement, that fell by more is pointed at.
 _LOST = 0.05
@@ -22,7 +23,7 @@ def report_text(result: Mapping[str, Any]) -> str:
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    cases, patients = _count(result["cases"], "corrected case"), _count(result["patients"], "patient")
+    cases, patients = counted(result["cases"], "corrected case"), counted(result["patients"], "patient")
     minutes = f"{result['seconds'] / 60:.1f} min"
     return f"{result['parent']}, strategy {result['strategy']}, {cases} of {patients}, {minutes}."
 
@@ -43,7 +44,7 @@ def _compared(result: Mapping[str, Any]) -> str:
     header = ("structure", "cases", "patients", "Dice before", "after", "change", nsd, "after", "HD95 mm", "after")
     lines = [(_row_name(row, result), str(row["cases"]), str(row.get("patients", "-")), *_cells(row)) for row in rows]
     title = f"On cases it did not learn from ({method['held_out']}; {method['grid']}):"
-    return f"{title}\n{_table(header, lines)}"
+    return f"{title}\n{table(header, lines, ruled=False)}"
 
 
 def _claims(result: Mapping[str, Any]) -> str:
@@ -58,7 +59,7 @@ def _claims(result: Mapping[str, Any]) -> str:
     if not lines or all(line[2] == "-" for line in lines):
         return ""
     title = "Mean Dice to expect in other patients like these (90 % intervals):"
-    return f"{title}\n{_table(('structure', 'before', 'after', 'verdict'), lines)}"
+    return f"{title}\n{table(('structure', 'before', 'after', 'verdict'), lines, ruled=False)}"
 
 
 def _row_name(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -87,7 +88,7 @@ def _not_corrected(result: Mapping[str, Any]) -> str:
     parts = []
     if lines:
         title = "Not corrected; do both models still say the same in held-out cases (1 = the same)?"
-        parts.append(f"{title}\n{_table(('structure', 'cases', 'agreement'), lines)}")
+        parts.append(f"{title}\n{table(('structure', 'cases', 'agreement'), lines, ruled=False)}")
     parts += [f"Look: {line}" for line in result["not_corrected"]]
     for fate in result["forgetting"]:
         before, after = fate.get("dice_before"), fate.get("dice_after")
@@ -161,19 +162,5 @@ def _quoted(word: str) -> str:
     return f"'{word}'" if " " in word else word
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def _number(value: float | None, decimals: int = 3) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a plain text table: the first column to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = []
-    for row in [header, *rows]:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

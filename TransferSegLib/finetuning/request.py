@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 
-#: Minutes for everything together when nobody says otherwise.
+#: Minutes for everything together by default.
 DEFAULT_MINUTES = 10.0
 
 
@@ -19,16 +19,14 @@ DEFAULT_MINUTES = 10.0
 class FineTuneRequest:
     """A fine-tuning: ``project`` is the folder of corrected cases, ``model`` the parent's name or path.
 
-    ``name`` is the model in the library that gets the new version (None: see ``model_name``). ``cases`` limits what is
-    learned from, and compared on, to the cases with these ids (None: all of the project). ``minutes`` for
-    everything together replace the configuration's; 0: its steps decide. ``structures`` limits what is learned to
-    these (None: all that were reviewed). ``renamed``, ``merged``, ``split`` and ``dropped`` as in
+    ``name`` is the model in the library that gets the new version (None: see ``model_name``). ``minutes`` for
+    everything together replace the configuration's; 0: its steps decide. ``cases`` (ids) and ``structures`` limit what
+    is learned from and what is learned (None: all). ``renamed``, ``merged``, ``split`` and ``dropped`` are those of
     ``plan_label_change``. ``modality`` is that of the cases (None: what their folder names, else what their
-    intensities look like). ``most_folds`` caps the number of folds. ``promote`` makes the candidate the current version
-    unless something speaks against it (worse, not usable, trained too short), ``no_promote`` never, so that somebody
-    decides. ``runs`` is where
-    an interrupted run is kept (None: in the project). ``command`` is
-    what the model is to be made by; only what names nobody of it gets into the model (``plain_command``).
+    intensities look like). ``most_folds`` caps the number of folds. ``promote`` makes the new version the current one
+    unless something speaks against it (worse, not usable, trained too short), ``no_promote`` never does. An interrupted
+    run is kept in ``runs`` (None: in the project). ``command`` is recorded in the model, without what names a person
+    (``plain_command``).
     """
 
     project: Path
@@ -74,54 +72,37 @@ class FineTuneRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; paths become absolute, because a job runs in another folder. ``runs`` is left out."""
-        return {
+        entry = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("device", "runs")}
+        entry = {name: list(value) if isinstance(value, tuple) else value for name, value in entry.items()}
+        return entry | {
             "project": str(self.project.absolute()),
             "model": _absolute_if_there(self.model),
-            "name": self.name,
-            "minutes": self.minutes,
             "configuration": self.configuration.to_json(),
-            "cases": None if self.cases is None else list(self.cases),
-            "structures": None if self.structures is None else list(self.structures),
             "renamed": dict(self.renamed),
             "merged": {new: list(old) for new, old in self.merged.items()},
             "split": dict(self.split),
-            "dropped": list(self.dropped),
-            "modality": self.modality,
             "library": None if self.library is None else str(self.library.absolute()),
-            "promote": self.promote,
-            "no_promote": self.no_promote,
-            "most_folds": self.most_folds,
-            "tolerance_mm": self.tolerance_mm,
-            "command": self.command,
         }
 
     @staticmethod
     def from_json(entry: Mapping[str, Any], device: str = "auto", runs: Path | None = None) -> FineTuneRequest:
-        """Read what ``to_json`` wrote; raises TrainingError for damaged parameters or knobs that cannot work."""
+        """Read what ``to_json`` wrote; raises TrainingError for damaged parameters or settings that cannot work."""
         try:
-            cases, structures, library = entry.get("cases"), entry.get("structures"), entry.get("library")
-            return FineTuneRequest(
-                project=Path(entry["project"]),
-                model=entry.get("model"),
-                name=entry.get("name"),
-                minutes=float(entry.get("minutes", DEFAULT_MINUTES)),
-                configuration=FineTuningConfiguration.from_json(dict(entry.get("configuration", {}))),
-                cases=None if cases is None else tuple(cases),
-                structures=None if structures is None else tuple(structures),
-                renamed=dict(entry.get("renamed", {})),
-                merged={new: tuple(old) for new, old in entry.get("merged", {}).items()},
-                split=dict(entry.get("split", {})),
-                dropped=tuple(entry.get("dropped", ())),
-                modality=entry.get("modality"),
-                device=device,
-                library=None if library is None else Path(library),
-                promote=bool(entry.get("promote", False)),
-                no_promote=bool(entry.get("no_promote", False)),
-                most_folds=entry.get("most_folds"),
-                tolerance_mm=float(entry.get("tolerance_mm", DEFAULT_TOLERANCE_MM)),
-                runs=runs,
-                command=str(entry.get("command", "transferseg finetune")),
-            )
+            values = {one.name: entry[one.name] for one in fields(FineTuneRequest) if one.name in entry}
+            for name in ("cases", "structures", "dropped"):
+                if values.get(name) is not None:
+                    values[name] = tuple(values[name])
+            library, merged = entry.get("library"), entry.get("merged", {})
+            values |= {
+                "project": Path(entry["project"]),
+                "minutes": float(entry.get("minutes", DEFAULT_MINUTES)),
+                "configuration": FineTuningConfiguration.from_json(dict(entry.get("configuration", {}))),
+                "merged": {new: tuple(old) for new, old in merged.items()},
+                "device": device,
+                "library": None if library is None else Path(library),
+                "runs": runs,
+            }
+            return FineTuneRequest(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TrainingError(
                 f"The parameters of the fine-tuning are damaged ({type(error).__name__}: {error})."

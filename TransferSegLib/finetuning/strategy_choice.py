@@ -22,6 +22,7 @@ from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.finetuning.plan import FineTuningPlan, default_strategy, is_another_modality
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.wording import counted
 
 #: So many folds choose.
 CHOOSING_FOLDS = 2
@@ -47,16 +48,14 @@ class Choice:
     def text(self) -> str:
         """What was found, in a sentence."""
         found = ", ".join(f"{name} {mean:.3f}" for name, mean in self.mean_dice.items())
-        return (
-            f"Strategy '{self.strategy}' was chosen by the mean Dice on {_patients(self.patients)} held out from it: "
-            f"{found}."
-        )
+        held_out = f"{counted(self.patients, 'patient')} held out from it"
+        return f"Strategy '{self.strategy}' was chosen by the mean Dice on {held_out}: {found}."
 
     @property
     def caveat(self) -> str:
         """What it means for the evidence, in a sentence."""
         if self.apart:
-            return f"The strategy was chosen on {_patients(self.patients)} who do not count here."
+            return f"The strategy was chosen on {counted(self.patients, 'patient')} who do not count here."
         return (
             "The strategy was chosen by results on some of these same patients (there are too few to leave them out), "
             "so its Dice is likely to be a little too high."
@@ -136,7 +135,3 @@ def choose(tried: Mapping[str, Sequence[CaseComparison]], groups: Mapping[str, s
         best = default
     seen = {groups[one.case] for comparisons in tried.values() for one in comparisons}
     return Choice(best, means, len(seen), apart)
-
-
-def _patients(count: int) -> str:
-    return "1 patient" if count == 1 else f"{count} patients"

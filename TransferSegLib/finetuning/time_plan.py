@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.wording import counted
 
 #: Features take at most this share of what is left for training.
 FEATURE_SHARE = 0.25
@@ -314,7 +315,7 @@ def _refusal(minutes: float, needed: float, amount: Amount, speeds: Speeds, spen
     if not work.trains_tail:
         step = f"a training step {_seconds(speeds.full_step_s)}"
     return (
-        f"{minutes:g} min are too few to learn anything from {_count(amount.cases, 'case')} on this machine: it needs "
+        f"{minutes:g} min are too few to learn anything from {counted(amount.cases, 'case')} on this machine: it needs "
         f"about {needed:g} min (give --minutes {needed:g} or more). Reading, predicting and comparing alone take about "
         f"{_seconds(fixed_s)}, {step}, and at least three candidates are trained. Fewer cases, or a faster device, "
         "take less."
@@ -371,7 +372,3 @@ def _seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -29,10 +29,9 @@ import numpy as np
 from scipy import stats
 
 from Testing.research.common.measuring import command_line
-from TransferSegLib.evaluation.mean_interval import mean_interval
-from TransferSegLib.evaluation.statistics import FEWEST_FOR_TEST, wilcoxon
-from TransferSegLib.evaluation.usability import Usability
+from TransferSegLib.evaluation.statistics import FEWEST_FOR_TEST, mean_interval, wilcoxon
 from TransferSegLib.evaluation.verdict import Answer, VerdictRule
+from TransferSegLib.evaluation.verdict_rule import Usability
 
 STRUCTURES = 5
 TRUTHS = (-0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2)
