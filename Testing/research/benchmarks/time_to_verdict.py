@@ -72,13 +72,17 @@ def main() -> None:
 
 
 class Parts:
-    """Seconds and processor seconds by part, told apart by the titles of the progress reports."""
+    """Seconds and processor seconds by part, told apart by the keys of the progress reports.
+
+    ``until_verdict`` are those until the last comparison ended: the final training comes after it.
+    """
 
     def __init__(self) -> None:
         """Start the clocks."""
         self.began, self.began_cpu = time.monotonic(), processor_seconds()
         self._title, self._at, self._at_cpu = "Beginning", self.began, self.began_cpu
         self.rows: dict[str, tuple[float, float]] = {}
+        self.until_verdict = (0.0, 0.0)
 
     def report(self, progress: Progress) -> None:
         """Note a part's end when another one is reported."""
@@ -93,6 +97,8 @@ class Parts:
         wall, cpu = self.rows.get(self._title, (0.0, 0.0))
         self.rows[self._title] = (wall + now - self._at, cpu + now_cpu - self._at_cpu)
         self._at, self._at_cpu = now, now_cpu
+        if self._title.startswith("compare-"):
+            self.until_verdict = now - self.began, now_cpu - self.began_cpu
 
 
 def kind(key: str) -> str:
@@ -123,9 +129,8 @@ def show(parts: Parts, result: FineTuned, load: float) -> None:
     print(f"{'part':55} {'seconds':>8} {'processor seconds':>18}")
     for title, (wall, cpu) in parts.rows.items():
         print(f"{title:55} {wall:8.1f} {cpu:18.1f}")
-    before = [row for title, row in parts.rows.items() if not title.startswith("Final training")]
-    for title, rows in (("until the verdict is known", before), ("together", list(parts.rows.values()))):
-        wall, cpu = (sum(row[i] for row in rows) for i in (0, 1))
+    together = tuple(sum(row[i] for row in parts.rows.values()) for i in (0, 1))
+    for title, (wall, cpu) in (("until the verdict is known", parts.until_verdict), ("together", together)):
         print(f"{title:55} {wall:8.1f} {cpu:18.1f}")
     print(f"Verdict: {evidence.answer}. {evidence.verdict.text}")
 
