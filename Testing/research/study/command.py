@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--work",
         type=Path,
         metavar="FOLDER",
-        help="folder for bases and prepared cases (default: runs/NAME of the file)",
+        help="folder for the bases (default: runs/NAME of the file)",
     )
     parser.add_argument("--resume", action="store_true", help="go on: make only what is missing or has changed")
     parser.add_argument(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from Testing.research.study.worker import ProgressFile, worker_main
 
 if TYPE_CHECKING:
-    from TransferSegLib.training.cases import PreparedCase
+    from TransferSegLib.datasets.dataset import Dataset
 
 OWN_GRID = "own"
 
@@ -25,7 +25,6 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     import torch
 
     from Testing.research.study.case_selection import only_structures
-    from Testing.research.study.prepared_files import prepared_case
     from Testing.research.study.results import to_triple
     from TransferSegLib.datasets.dataset import read_dataset
     from TransferSegLib.evaluation.predict_and_score import evaluate
@@ -37,6 +36,7 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     from TransferSegLib.models.store import Model, load_model
     from TransferSegLib.progress import Task
     from TransferSegLib.structures import structure_key
+    from TransferSegLib.training.cases import prepare_cases
 
     configuration = FineTuningConfiguration.from_json(request["configuration"])
     chosen = read_dataset(request["dataset"]).select([*request["training"], *request["test"]])
@@ -49,11 +49,7 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     preparation = configuration.preparation(parent.description)
     device = choose_device(request["device"], getattr(torch, request["precision"]))
 
-    def prepared(id: str) -> PreparedCase:
-        case = dataset.case(id)
-        return prepared_case(Path(request["prepared"]), case, dataset.label_set, change.label_set, preparation)
-
-    training = [prepared(id) for id in request["training"]]
+    training = prepare_cases(_in_order(dataset, request["training"]), change.label_set, preparation)
     progress = ProgressFile(folder).report
     cpu_s, wall_s = time.process_time(), time.monotonic()
     adapted = adapt(parent, training, change, configuration, device=device, task=Task("", progress))
@@ -70,7 +66,7 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         fit=None,
     )
     segmenter = Segmenter(Model(description, adapted.state_dict, parent.path), device)
-    scores = evaluate(segmenter, dataset.select(request["test"]), request["tolerance_mm"])
+    scores = evaluate(segmenter, _in_order(dataset, request["test"]), request["tolerance_mm"])
     return {
         "scores": {
             id: {name: to_triple(score) for name, score in by_structure.items()} for id, by_structure in scores.items()
@@ -86,6 +82,11 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         "starts": [vars(start) for start in adapted.starts],
         "last_loss": _last_loss(adapted.history),
     }
+
+
+def _in_order(dataset: Dataset, ids: Sequence[str]) -> Dataset:
+    """Return the dataset with these cases in this order, on which training and the results' identity depend."""
+    return replace(dataset, cases=tuple(dataset.case(id) for id in ids))
 
 
 def _last_loss(history: Sequence[dict[str, Any]]) -> float | None:

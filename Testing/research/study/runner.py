@@ -1,8 +1,7 @@
 """Making the runs of a study that are missing: bases first, then run by run, some at a time, each in a process.
 
-The work folder holds ``collections`` (dataset.json files that point at the data), ``bases``, ``prepared`` (cases on
-their grids), ``running`` (requests of the workers) and ``failed`` (their messages). All of it can be removed
-at any time: it is made again.
+The work folder holds ``collections`` (dataset.json files that point at the data), ``bases``, ``running`` (requests of
+the workers) and ``failed`` (their messages). All of it can be removed at any time: it is made again.
 """
 
 from __future__ import annotations
@@ -282,7 +281,6 @@ class _Runner:
             "test": list(selection.test),
             "configuration": run.configuration.to_json(),
             "model": str(base.model),
-            "prepared": str(self._options.work.absolute() / "prepared" / task.collection),
             "tolerance_mm": task.tolerance_mm,
             "device": self._options.device,
             "precision": precision,

@@ -84,6 +84,8 @@ def test_a_study_is_interrupted_resumed_changed_and_reported(
     assert len(results) == len(file.path.read_text(encoding="utf-8").splitlines()) == TINY_RUNS
     assert (bases[0] / "run" / "model" / "weights.pt").stat().st_mtime_ns == trained
     _check_results(study_entry(), results)
+    assert main(["--config", str(study.path), "--resume", *work]) == 0
+    assert f"{TINY_RUNS} were there, 0 made" in capsys.readouterr().out
     _check_bases_handed_in(study, world, bases[0] / "run" / "model", tmp_path)
 
     # Another number of steps of one strategy: its runs, and no others, are made again.
