@@ -168,28 +168,19 @@ def summarise(results: Mapping[str, Mapping[str, Score]], names: Sequence[str]) 
     for name in names:
         scores = [by_structure[name] for by_structure in results.values() if name in by_structure]
         if scores:
-            values = [score.dice for score in scores]
-            summaries[name] = Summary(
-                len(values),
-                float(np.mean(values)),
-                float(np.median(values)),
-                float(np.min(values)),
-                float(np.mean(_measured([score.nsd for score in scores]))),
-                float(np.median(_measured([score.hd95_mm for score in scores]))),
-            )
+            dice = [score.dice for score in scores]
+            nsd, hd95_mm = _measured(scores, "nsd"), _measured(scores, "hd95_mm")
+            middle = float(np.median(dice)), float(np.min(dice)), float(np.mean(nsd)), float(np.median(hd95_mm))
+            summaries[name] = Summary(len(scores), float(np.mean(dice)), *middle)
     if summaries:
         rows = list(summaries.values())
-        summaries[MEAN_OF_STRUCTURES] = Summary(
-            len(results),
-            float(np.mean([row.mean for row in rows])),
-            float(np.mean([row.median for row in rows])),
-            float(np.min([row.smallest for row in rows])),
-            float(np.mean(_measured([row.mean_nsd for row in rows]))),
-            float(np.mean(_measured([row.median_hd95_mm for row in rows]))),
-        )
+        means = [float(np.mean(_measured(rows, key))) for key in ("mean", "median", "mean_nsd", "median_hd95_mm")]
+        smallest = min(row.smallest for row in rows)
+        summaries[MEAN_OF_STRUCTURES] = Summary(len(results), means[0], means[1], smallest, means[2], means[3])
     return summaries
 
 
-def _measured(values: list[float]) -> list[float]:
-    """Return the values that are not nan, one nan where there is none."""
+def _measured(rows: Sequence[object], key: str) -> list[float]:
+    """Return the values of an attribute that are not nan, one nan where there is none."""
+    values = [getattr(row, key) for row in rows]
     return [value for value in values if not np.isnan(value)] or [float("nan")]

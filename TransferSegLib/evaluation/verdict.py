@@ -171,7 +171,13 @@ def judge(
     new = _new_structures(parent, candidate, groups, surface, rule, training)
     names = list(dict.fromkeys(pair.structure for pair in pairs))
     changes = tuple(
-        _change([pair for pair in pairs if pair.structure == name], name, rule, len(names), _nsd(surface, name, groups))
+        _change(
+            [pair for pair in pairs if pair.structure == name],
+            name,
+            rule,
+            len(names),
+            _patient_means(surface, name, groups),
+        )
         for name in names
     )
     overall = _overall(pairs, changes, rule) if pairs else None
@@ -275,7 +281,7 @@ def _new_structures(
         dice = _patient_means(candidate, name, groups)
         if not dice:
             continue
-        nsd = _nsd(surface, name, groups)
+        nsd = _patient_means(surface, name, groups)
         word = rule.usability.judge(dice, nsd)
         more = rule.usability.more_patients(dice) if word is Usability.LOOKS_USABLE else None
         rows.append(
@@ -294,13 +300,8 @@ def _new_structures(
     return tuple(rows)
 
 
-def _nsd(surface: Results, name: str, groups: Mapping[str, str] | None) -> list[float]:
-    """Return the surface Dice of one structure by patient, of those in whom it was measured."""
-    return _patient_means(surface, name, groups)
-
-
 def _patient_means(results: Results, name: str, groups: Mapping[str, str] | None) -> list[float]:
-    """Return the mean score of one structure by patient."""
+    """Return the mean score of one structure by patient, of those in whom it was measured."""
     scores = {case: {name: found[name]} for case, found in results.items() if name in found}
     return [after for _, after in by_patient(pair_scores(scores, scores, groups)).values()]
 

@@ -5,7 +5,7 @@ Every candidate gets the same time, those of the folds as the final one: evidenc
 less would speak of another model. Where the steps that fit are too few to learn anything, there are fewer folds; then
 only the last layers are trained, on cached features; then it is refused, with the minutes that are needed.
 
-Speeds are measured on this machine (see ``measuring``), on one case and a few steps: every number is an "about".
+Speeds are measured on this machine (see ``speeds``), on one case and a few steps: every number is an "about".
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ MOST_FOLDS = 10
 LEAST_TAIL_STEPS, LEAST_FULL_STEPS, LEAST_STEPS_ALONE = 60, 20, 60
 #: The plan leaves this share of the minutes for what takes longer than it was measured.
 _RESERVE = 0.05
+#: Longer than any run: all steps are made.
+_NO_LIMIT_S = 1e12
 #: No candidate has less, however little time is left.
 _SHORTEST_MINUTES = 1.0 / 60.0
 
@@ -69,7 +71,7 @@ class Amount:
     """What there is to do. ``learnable`` cases have a voxel, ``fewest_folds`` hold every structure (see folds).
 
     ``extra`` candidates only choose a strategy. ``trains_tail``: stage 1 runs; ``caches``: features are computed;
-    ``shares``: once, for all candidates. ``may_train_tail_only``: nobody asked for another way by name.
+    ``shares``: once, for all candidates. ``may_train_tail_only``: no other strategy was asked for by name.
     """
 
     cases: int
@@ -136,8 +138,10 @@ def plan_time(minutes: float, amount: Amount, speeds: Speeds, spent_s: float = 0
     Raises TooLittleTime, naming the minutes that are needed.
     """
     if minutes <= 0:
-        return _described(_without_limit(amount, speeds, spent_s), amount, speeds, 0.0)
-    found = _fitting(minutes, amount, speeds, spent_s)
+        plan = _planned(_NO_LIMIT_S, amount.wanted_folds, amount, speeds, later=False)
+        plan = replace(plan, minutes_each=0.0, total_s=plan.total_s + spent_s)
+        return _described(plan, amount, speeds, 0.0)
+    found = _fitting(_usable_s(60.0 * minutes, spent_s), amount, speeds)
     if found is None:
         needed = _minutes_needed(amount, speeds, spent_s)
         raise TooLittleTime(_refusal(minutes, needed, amount, speeds, spent_s), needed)
@@ -148,12 +152,12 @@ def plan_time(minutes: float, amount: Amount, speeds: Speeds, spent_s: float = 0
 def best_of_what_is_left(
     limit_s: float, spent_s: float, amount: Amount, speeds: Speeds, asked: Amount | None = None
 ) -> TimePlan:
-    """Return the plan for what is left when the parent has been asked, however little: then the smallest there is.
+    """Return the plan for what is left when the parent has predicted, however little: then the smallest there is.
 
     ``asked`` is what there was to do before an earlier plan left something out (None: the same).
     """
-    left_s = limit_s * (1 - _RESERVE) - spent_s
-    found = _fitting_seconds(left_s, amount, speeds, later=True)
+    left_s = _usable_s(limit_s, spent_s)
+    found = _fitting(left_s, amount, speeds, later=True)
     if found is None:
         smallest = amount.tail_only() if amount.may_train_tail_only else replace(amount, extra=0)
         found = _planned(left_s, 2, smallest, speeds, later=True), smallest
@@ -194,11 +198,7 @@ def candidate_steps(seconds: float, amount: Amount, speeds: Speeds, rounds: floa
     ``rounds`` patches of every case are cached, those of a candidate's own within its time.
     """
     patches = rounds * amount.learnable
-    used = 0.0
-    if amount.caches and not amount.shares:
-        used += min(
-            amount.patches * amount.learnable * speeds.feature_s, amount.tail_share * amount.cache_share * seconds
-        )
+    used = _own_features_s(seconds, amount, speeds)
     if amount.inits_from_data:
         used += patches * speeds.tail_step_s / 3  # the tail runs forwards over every patch once
     tail = 0
@@ -208,18 +208,23 @@ def candidate_steps(seconds: float, amount: Amount, speeds: Speeds, rounds: floa
     return tail, _whole((seconds - used) / max(speeds.full_step_s, 1e-9), amount.steps)
 
 
+def _own_features_s(seconds: float, amount: Amount, speeds: Speeds) -> float:
+    """Return the seconds of the features that a candidate computes for itself, of those it has."""
+    if not amount.caches or amount.shares:
+        return 0.0
+    all_s = amount.patches * amount.learnable * speeds.feature_s
+    return min(all_s, amount.tail_share * amount.cache_share * seconds)
+
+
 def _whole(steps: float, most: int) -> int:
     return int(min(max(steps, 0.0), most))
 
 
-def _fitting(minutes: float, amount: Amount, speeds: Speeds, spent_s: float) -> tuple[TimePlan, Amount] | None:
-    """Return the best plan that learns enough, and of what; None when there is none."""
-    return _fitting_seconds(60.0 * minutes * (1 - _RESERVE) - spent_s, amount, speeds)
+def _usable_s(limit_s: float, spent_s: float) -> float:
+    return limit_s * (1 - _RESERVE) - spent_s
 
 
-def _fitting_seconds(
-    left_s: float, amount: Amount, speeds: Speeds, later: bool = False
-) -> tuple[TimePlan, Amount] | None:
+def _fitting(left_s: float, amount: Amount, speeds: Speeds, later: bool = False) -> tuple[TimePlan, Amount] | None:
     """Try everything, then fewer folds, no choice of a strategy, the last layers alone, and fewer folds of those."""
     ways = [amount] if amount.extra == 0 else [amount, replace(amount, extra=0)]
     ways += [amount.tail_only()] if amount.may_train_tail_only and (amount.steps or not amount.trains_tail) else []
@@ -255,6 +260,7 @@ def _planned(left_s: float, folds: int, amount: Amount, speeds: Speeds, later: b
 def _lasts(each_s: float, tail: int, full: int, amount: Amount, speeds: Speeds) -> float:
     """Return the seconds of a candidate: less than it may have where it makes all its steps before."""
     start_s = 0.5 * speeds.tail_step_s * amount.patches * amount.learnable * amount.inits_from_data
+    start_s += _own_features_s(each_s, amount, speeds)
     made = (tail >= amount.tail_steps or not amount.trains_tail) and full >= amount.steps
     whole_s = start_s + tail * speeds.tail_step_s + full * speeds.full_step_s
     return min(max(each_s, 0.0), whole_s) if made else max(each_s, 0.0)
@@ -276,29 +282,15 @@ def _learns_enough(plan: TimePlan, amount: Amount) -> bool:
     )
 
 
-def _without_limit(amount: Amount, speeds: Speeds, spent_s: float) -> TimePlan:
-    """Return the plan of a run that is ended by its steps."""
-    folds = amount.wanted_folds
-    candidates = folds + 1 + amount.extra
-    tail = amount.tail_steps if amount.trains_tail else 0
-    patches = amount.patches * amount.learnable * amount.caches
-    features_s = patches * speeds.feature_s * (1 if amount.shares else candidates)
-    each_s = tail * speeds.tail_step_s + amount.steps * speeds.full_step_s
-    each_s += 0.5 * speeds.tail_step_s * patches * amount.inits_from_data
-    parts = fixed_seconds(amount, folds, speeds) | {"features": features_s, "training": candidates * each_s}
-    total = spent_s + sum(parts.values())
-    return TimePlan(folds, 0.0, "", tail, amount.steps, False, amount.extra, total, parts)
-
-
 def _minutes_needed(amount: Amount, speeds: Speeds, spent_s: float) -> float:
     """Return the fewest minutes for which there is a plan, rounded up to what a person would type."""
     enough = 0.5
-    while _fitting(enough, amount, speeds, spent_s) is None and enough < 1e6:
+    while _fitting(_usable_s(60.0 * enough, spent_s), amount, speeds) is None and enough < 1e6:
         enough *= 2
     least = enough / 2 if enough > 0.5 else 0.0
     for _ in range(20):
         middle = (least + enough) / 2
-        if _fitting(middle, amount, speeds, spent_s) is None:
+        if _fitting(_usable_s(60.0 * middle, spent_s), amount, speeds) is None:
             least = middle
         else:
             enough = middle
