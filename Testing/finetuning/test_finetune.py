@@ -9,15 +9,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import SimpleITK as sitk
 import torch
 
+from Testing.finetuning import projects
 from TransferSegLib.errors import Cancelled, DatasetError, ModelError, TrainingError
 from TransferSegLib.finetuning import cross_validation as module
 from TransferSegLib.finetuning.cross_validation import FoldComparisons
@@ -32,17 +31,6 @@ from TransferSegLib.models.versions.history import history
 from TransferSegLib.models.versions.versions import promote, rollback
 from TransferSegLib.progress import CancelToken, Progress
 
-
-def beside(name: str) -> ModuleType:
-    """Return the module in a file beside this one: test folders are no packages."""
-    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-projects = beside("projects")
 KNOBS, add_cases, put_parent, request = projects.KNOBS, projects.add_cases, projects.put_parent, projects.request
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from Testing.finetuning import projects
 from TransferSegLib.cli.main import main
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.datasets.dataset import read_dataset, write_dataset
@@ -19,11 +19,6 @@ from TransferSegLib.models.locate import find_model
 NAME = "JANE_DOE_1963"
 #: What stays on this computer, beside the model (docs/safety.md).
 LOCAL = ("record.json", "log.txt")
-
-_spec = spec_from_file_location("projects", Path(__file__).with_name("projects.py"))
-assert _spec is not None and _spec.loader is not None
-projects = module_from_spec(_spec)
-_spec.loader.exec_module(projects)
 
 
 def patient_folder(place: Path) -> Path:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from Testing.finetuning import projects
 from TransferSegLib.corrections.content_hash import hash_case
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.errors import Cancelled
@@ -24,18 +23,6 @@ from TransferSegLib.jobs.finetune_job import FINETUNE
 from TransferSegLib.jobs.segment_job import SEGMENT
 from TransferSegLib.models.versions.history import history
 from TransferSegLib.progress import CancelToken, Task
-
-
-def beside(name: str) -> ModuleType:
-    """Return the module in a file beside this one: test folders are no packages."""
-    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-projects = beside("projects")
 
 
 class Impatient(CancelToken):

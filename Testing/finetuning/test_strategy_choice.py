@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from Testing.finetuning import projects
 from TransferSegLib.cli.finetune import _request
 from TransferSegLib.cli.main import make_parser
 from TransferSegLib.datasets.dataset import read_dataset, write_dataset
@@ -38,11 +38,6 @@ from TransferSegLib.images.intensity import MR_PERCENTILES
 from TransferSegLib.models.versions.history import history
 from TransferSegLib.progress import Progress
 
-_file = Path(__file__).with_name("projects.py")
-_spec = spec_from_file_location("projects", _file)
-assert _spec is not None and _spec.loader is not None
-projects = module_from_spec(_spec)
-_spec.loader.exec_module(projects)
 AUTO = replace(projects.KNOBS, strategy="auto", report_cases=0)
 OTHER_INTENSITIES = FineTuningConfiguration(intensity=MR_PERCENTILES)
 

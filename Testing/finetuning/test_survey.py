@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 import SimpleITK as sitk
 
+from Testing.finetuning import projects
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.errors import DatasetError, ModelError
 from TransferSegLib.finetuning import finetune as module
@@ -20,12 +20,6 @@ from TransferSegLib.finetuning.run_folder import RunFolder, runs_of
 from TransferSegLib.finetuning.time_budget import foresee
 from TransferSegLib.models.store import load_description
 from TransferSegLib.progress import Progress
-
-_spec = spec_from_file_location("projects_of_survey", Path(__file__).with_name("projects.py"))
-assert _spec is not None and _spec.loader is not None
-projects = module_from_spec(_spec)
-_spec.loader.exec_module(projects)
-
 
 QUICK = replace(projects.KNOBS, tail_steps=2, patches_per_case=1, report_cases=0)
 

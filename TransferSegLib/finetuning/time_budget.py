@@ -169,7 +169,8 @@ class CandidateMinutes:
 
         ``given`` are the minutes of candidates that were begun before.
         """
-        self._plan, self._amount, self._speeds, self._run = plan, amount, speeds, run
+        self._plan, self._amount, self._run = plan, amount, run
+        self.speeds = speeds
         self.to_do = dict(held_out)
         self.given = given
 
@@ -178,10 +179,10 @@ class CandidateMinutes:
         if self._plan.minutes_each <= 0:
             return 0.0
         if name not in self.given:
-            candidates = len(self.to_do) + 1
-            compared_s = (self._speeds.predict_s + self._speeds.score_s) * sum(self.to_do.values())
-            later_s = compared_s + self._speeds.candidate_s * candidates + self._speeds.save_s
-            later_s += 2 * self._speeds.predict_s * self._amount.reported
+            candidates, speeds = len(self.to_do) + 1, self.speeds
+            later_s = (speeds.predict_s + speeds.score_s) * sum(self.to_do.values())
+            later_s += speeds.candidate_s * candidates + speeds.save_s
+            later_s += 2 * speeds.predict_s * self._amount.reported
             each_s = max((self._run.left_s - later_s) / candidates, _SHORTEST_S)
             self.given[name] = min(self._plan.minutes_each, each_s / 60.0)
         return self.given[name]
@@ -189,10 +190,15 @@ class CandidateMinutes:
     def took(self, name: str, candidate_s: float | None = None, compare_s: float | None = None) -> None:
         """Take a candidate from those to do, and plan with what its files and comparing a case really took."""
         self.to_do.pop(name, None)
-        if candidate_s is not None and candidate_s > self._speeds.candidate_s:
-            self._speeds = replace(self._speeds, candidate_s=candidate_s)
+        speeds = self.speeds
+        if candidate_s is not None:
+            speeds = replace(speeds, candidate_s=max(candidate_s, speeds.candidate_s))
         if compare_s is not None:
-            self._speeds = replace(self._speeds, score_s=max(compare_s - self._speeds.predict_s, 0.0))
+            # Where comparing is slower than was thought, what is still to be predicted and saved will be, too.
+            slower = max(1.0, compare_s / max(speeds.predict_s + speeds.score_s, 1e-9))
+            speeds = replace(speeds, predict_s=slower * speeds.predict_s, save_s=slower * speeds.save_s)
+            speeds = replace(speeds, score_s=max(compare_s - speeds.predict_s, 0.0))
+        self.speeds = speeds
 
 
 class TimeBudget:
@@ -277,11 +283,7 @@ class TimeBudget:
         minutes = self._minutes.given.get(name)
         beside_s = None if minutes is None or training_s is None else training_s - 60.0 * minutes
         self._minutes.took(name, beside_s, compare_s)
-        speeds = self._speeds
-        slower = 0.0 if compare_s is None else compare_s / max(speeds.predict_s + speeds.score_s, 1e-9)
-        if slower > 1:  # what is still to be predicted and saved takes longer, too
-            predict_s, score_s, save_s = (slower * s for s in (speeds.predict_s, speeds.score_s, speeds.save_s))
-            self._speeds = replace(speeds, predict_s=predict_s, score_s=score_s, save_s=save_s)
+        self._speeds = self._minutes.speeds
 
     def reported(self, settings: FineTuningConfiguration) -> int:
         """Return on how many cases forgetting is looked for: on none where there is no time left for it."""
