@@ -1,4 +1,4 @@
-"""The README's commands: set everything up in a virtual environment of its own, then run what is asked for.
+"""The README's commands: set up a virtual environment, then run a command in it.
 
     python3 Testing/run.py demo            segment the bundled sample CT with the bundled model
     python3 Testing/run.py setup           make the developers' environment, and print how to run one test
@@ -115,7 +115,7 @@ def tests(args: list[str]) -> int:
     """Run the tests; all of them after the checks, in several processes.
 
     The whole suite is shared among processes file by file, because one test seldom keeps two cores busy. Tests that are
-    named run in one process, as pytest does by itself.
+    named run in one process, as pytest does by default.
     """
     python = environment(RUNTIME + TESTS, "tests")
     install_libraries()

@@ -1,4 +1,4 @@
-"""A canvas of RGB pixels with the few things the pictures need: boxes, blends, lines of text."""
+"""A canvas of RGB pixels that draws boxes and lines of text, and writes them as a PNG file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Canvas:
         return Canvas(pixels)
 
     def blend(self, top: int, left: int, ink: np.ndarray, color: Color | np.ndarray) -> None:
-        """Cover a part of the canvas with a colour as far as ``ink`` (rows x columns, 0 to 1) says."""
+        """Blend a colour into a part of the canvas with the opacity ``ink`` (rows x columns, 0 to 1)."""
         rows, columns = self.pixels.shape[:2]
         bottom, right = min(rows, top + ink.shape[0]), min(columns, left + ink.shape[1])
         if bottom <= max(0, top) or right <= max(0, left):

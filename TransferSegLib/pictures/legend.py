@@ -35,7 +35,7 @@ def volume_text(volume_ml: float) -> str:
 
 @dataclass(frozen=True)
 class Legend:
-    """The legend: (structure, volume) in columns of so many rows and pixels, and lines naming what was not found."""
+    """The legend: (structure, volume) in columns of ``rows`` rows, ``pitch`` pixels apart, and the absent ones."""
 
     entries: list[tuple[Structure, str]]
     absent: list[str]
@@ -53,7 +53,7 @@ class Legend:
 def lay_out_legend(
     label_set: LabelSet, extents: StructureExtents, voxel_mm3: float, width: int, sizes: Sizes
 ) -> Legend:
-    """Return the legend for a picture with so many pixels across."""
+    """Return the legend for a picture ``width`` pixels wide."""
     size = sizes.text
     entries, missing = [], []
     for structure, voxels in zip(label_set, extents.voxels, strict=True):

@@ -8,7 +8,7 @@ from scipy import ndimage
 from TransferSegLib.images.preprocess import averaging_weights
 from TransferSegLib.pictures.slices import Crop
 
-#: Outlines are smoothed by a Gaussian of so many voxels (of the shorter side), in so many rounds. Measured on ellipses
+#: Outlines are smoothed by a Gaussian of this many voxels (of the shorter side), in some rounds. Measured on ellipses
 #: of 8 to 26 mm in voxels of 4 mm: 30 % less area on the wrong side than with stairs, 3 % less area in all; a single
 #: round with 1 voxel would take 14 % of the area.
 _SMOOTHING, _ROUNDS = 1.2, 3

@@ -1,8 +1,8 @@
-"""How long adding a corrected case takes, by the size of its scan, and what it takes on the disk.
+"""Measure how long adding a corrected case takes, by the size of its scan, and how much disk space it needs.
 
     python3 Testing/run.py benchmark add_corrected_case [--slices 50 100 200]
 
-The scans are noise of a CT's range within a smooth body: they compress as badly as real ones or worse.
+The scans are noise in the range of a CT inside a smooth body. They compress no better than real scans.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Add to a model the profile by which the fit of a scan is judged, made from the cases it was trained on.
+"""Add a profile of the training cases to a model; the check of fit compares scans with it.
 
     python3 Testing/run.py benchmark add_fit_profile --model Resources/Models/head-neck-ct --data DATASET
 
-The cases it was validated on (``metrics.validation.ids``) are left out. Only model.json changes: weights stay as they
-are, byte by byte.
+The model's validation cases (``metrics.validation.ids``) are left out. Only model.json changes, not the weights.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Measure a step of stage 1 with and without cached features.
+"""Measure a training step of the last layers with and without cached features.
 
     python3 Testing/run.py benchmark cached_features [--width 32] [--patch 36] [--dtype bfloat16] [--steps 3]
 
-Both train the last 3x3x3 convolution and the head on the same cube of logits; one reads the maps of the frozen part
-from the cache (in memory, then from a file), the other computes them with all their context as in predicting. Loss and
-optimiser are included. The smallest of ``--steps`` measurements is printed, in seconds of the processor (all threads
-together): those hardly depend on what else the computer does.
+Both variants train the last convolution and the head on the same patch, loss and optimiser included. One reads the
+features of the frozen layers from the cache (in memory, then from a file); the other computes them from the scan.
+Printed is the fastest of ``--steps`` measurements in processor seconds of all threads, which depend little on the load
+of the machine.
 """
 
 from __future__ import annotations

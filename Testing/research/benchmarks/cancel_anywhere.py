@@ -1,11 +1,11 @@
-"""How long ``transferseg segment`` takes to stop after Ctrl-C at random moments, and how often it reports progress.
+"""Measure how fast ``transferseg segment`` stops after Ctrl-C at random moments, and how often it reports progress.
 
     python3 Testing/run.py benchmark cancel_anywhere [--slices 232] [--trials 8] [--threads 1] [--seed 0]
 
-The scan is the bundled sample CT, repeated and interpolated to 512 x 512 voxels in so many slices, with noise. One run
-to the end gives its length and the longest gap between two reports; each trial then presses Ctrl-C at a moment drawn
-from that length. Printed are the seconds from Ctrl-C to the end, the exit code, and what was left in the output folder;
-seconds of the clock, so that they mean something on a machine that does nothing else.
+The scan is the bundled sample CT, repeated and interpolated to 512 x 512 voxels and ``--slices`` slices, with noise. A
+complete run gives the duration and the longest gap between two reports; each trial then presses Ctrl-C at a random
+moment. Printed are the seconds from Ctrl-C to the end, the exit code, and the files left in the output folder. These
+are seconds of the clock: run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ def write_scan(path: Path, slices: int) -> None:
     sitk.WriteImage(sitk.Cast(noisy, sitk.sitkInt16), str(path), useCompression=True)
 
 
-def started(scan: Path, output: Path, threads: int, *words: str) -> subprocess.Popen[bytes]:
+def started(scan: Path, output: Path, threads: int, *args: str) -> subprocess.Popen[bytes]:
     """Start the command line with JSON progress."""
     output.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "TransferSegLib", "segment", str(scan), "--output", str(output / "labels.nii.gz")]
-    command += ["--preview", str(output / "picture.png"), "--device", "cpu", "--progress", "json", *words]
+    command += ["--preview", str(output / "picture.png"), "--device", "cpu", "--progress", "json", *args]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
@@ -89,7 +89,7 @@ def whole_run(scan: Path, output: Path, threads: int) -> tuple[float, float]:
 
 
 def one_trial(scan: Path, output: Path, threads: int, moment: float) -> tuple[float, int, list[str], float]:
-    """Press Ctrl-C so many seconds after the first report; return what came of it."""
+    """Press Ctrl-C ``moment`` seconds after the first report; return seconds, exit code, files left, and the moment."""
     process = started(scan, output, threads)
     assert process.stdout is not None
     process.stdout.readline()

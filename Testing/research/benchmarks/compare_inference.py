@@ -1,16 +1,15 @@
-"""Segment one volume without air with TransferSeg, the published recipe, MONAI and nnU-Net, and print a table.
+"""Compare the inference speed of TransferSeg with the published recipe, MONAI and nnU-Net on one volume without air.
 
     python3 Testing/run.py benchmark compare_inference [--side 256] [--tiles N] [--only [NAME ...]] [--device auto]
 
-All networks have 23 classes and random weights; ours is the paper's at full width (16.3 M weights). Each contestant
-runs in a process of its own; the table gives seconds for the whole volume, voxels per second and microseconds per
-voxel, multiply-adds per voxel as executed, the share of the rate that a plain matrix product reaches on this machine in
-the same precision, measured just before, and the peak resident memory. Then the labels of the bundled model on the
-sample CT, in the precision chosen here, are compared with those of float32 tiles of the network as it is written;
-``--only`` without a name does nothing else.
+All networks have 23 classes and random weights; TransferSeg's is the paper's at full width (16.3 M weights). Each runs
+in its own process. The table gives seconds for the whole volume, voxels per second, microseconds per voxel, executed
+multiply-adds per voxel, the share of the machine's rate for a matrix product in the same precision (measured just
+before), and the peak resident memory. Finally, the bundled model's labels of the sample CT in this precision are
+compared with those of float32 tiles of the plain network; ``--only`` without a name does only that.
 
-``--tiles`` times only so many tiles of the published recipe (216 tiles take 10 minutes on 2 cores) and counts the rest.
-MONAI and nnU-Net are skipped where they are not installed: ``pip install monai nnunetv2``.
+``--tiles`` times only N tiles of the published recipe (216 tiles take 10 minutes on 2 cores) and extrapolates. MONAI
+and nnU-Net are skipped when they are not installed: ``pip install monai nnunetv2``.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""How often the check of fit warns: on scans a model is not for, and on scans like those it was trained on.
+"""Measure how often the check of fit warns, rightly on unsuitable scans and wrongly on suitable ones.
 
     python3 Testing/run.py benchmark fit_check --on-target DATASET --off-target PATH ... [--changed N] [--realistic N]
 
-Off-target are scans the model is not for: files, DICOM folders, or folders of these, wherever they came from; labels
-(``*seg*``, ``*label*``, ``*mask*``) are left out, and of a folder with more than ``--most`` scans evenly spread ones
-are taken. ``--changed N`` adds changes of the first N validation cases that no model can be right on: upside down,
-front to back, 0 to 4095, 8-bit windows, a clipped window, thousandths, 1024 subtracted twice. Of a mirror image it says
-whether it is noticed, and does not count it: anatomy hardly tells it. On-target are the validation cases of the model
-(``metrics.validation.ids``); ``--realistic N`` adds changes of the first N of them that are still right: as clinical
-scanners write them (finer voxels, noise), in a larger box of air, and with some of the field of view cut off. A path
-that is not there is skipped, loudly.
+Off-target scans are those the model is not meant for: files, DICOM folders, or folders of these. Label maps
+(``*seg*``, ``*label*``, ``*mask*``) are skipped, and of a folder with more than ``--most`` scans evenly spaced ones are
+taken. ``--changed N`` adds changed versions of the first N validation cases that no model can segment correctly: upside
+down, front to back, 0 to 4095, 8-bit windows, a clipped window, thousandths, 1024 subtracted twice. Mirror images are
+reported but not counted, because anatomy hardly reveals them. On-target scans are the model's validation cases
+(``metrics.validation.ids``); ``--realistic N`` adds changed versions of the first N that are still valid: finer voxels
+with noise, a larger box of air, part of the field of view cut off. A missing path is skipped with a message.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ CHANGES: dict[str, _Change] = {
     "thousandths": lambda hu: hu / 1000,
     "1024 twice": lambda hu: hu - 1024,
 }
-#: Told, not counted.
+#: Reported, not counted.
 LEFT_RIGHT = "mirror image (not counted)"
 
 

@@ -1,9 +1,9 @@
-"""Show a model a structure again whose channel it has lost: head start and stage 1, from the data and at random.
+"""Teach a model a structure whose channel it has lost, initialised from data or at random, with and without training.
 
     python3 Testing/run.py benchmark forgotten_structure [--patches 4] [--steps 60]
 
-The bundled model loses its mandible's channel; its features have seen mandibles, so this is easier than a new
-structure. One case teaches, patches of another are scored: Dice of the mandible by the channels' most probable.
+The bundled model loses the channel of the mandible. Its features were trained on mandibles, so this is easier than a
+structure that is really new. One case is learned from; the Dice of the mandible is measured on patches of another.
 """
 
 from __future__ import annotations

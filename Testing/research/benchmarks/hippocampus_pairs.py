@@ -1,9 +1,9 @@
-"""Are files 2k - 1 and 2k of the hippocampus collection one person? How alike their intensities are, beside others.
+"""Test whether files 2k - 1 and 2k of the hippocampus collection show one person, by the similarity of intensities.
 
     python3 Testing/run.py benchmark hippocampus_pairs --data DATA
 
-DATA holds ``hippocampus_mr/images`` and ``labels``. Printed: by how much the mean intensities within the labels of two
-files differ (median over pairs), for files 2k - 1 and 2k, for 2k and 2k + 1, and for two files drawn at random.
+DATA holds ``hippocampus_mr/images`` and ``labels``. Printed is the median difference between the mean intensities
+within the labels of two files: for files 2k - 1 and 2k, for 2k and 2k + 1, and for pairs drawn at random.
 """
 
 from __future__ import annotations

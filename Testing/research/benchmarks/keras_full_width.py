@@ -1,17 +1,18 @@
-"""The published Keras code at full width against ours: its own files, read by us, give its own softmax.
+"""Compare our softmax with that of the published Keras code at full width, for files that Keras wrote.
 
-Two steps, in two environments, because TensorFlow is nothing that TransferSeg needs:
+There are two steps in two environments, because TransferSeg does not need TensorFlow:
 
     python Testing/research/benchmarks/keras_full_width.py write --code CODE/src --output FOLDER
     python3 Testing/run.py benchmark keras_full_width compare FOLDER
 
-``write`` runs where TensorFlow is installed (``pip install tensorflow-cpu==2.15.1``; newer ones with Keras 3 work too)
-and where ``CODE`` is a checkout of github.com/DIAGNijmegen/MedicalTransferLearning3D-UNet. It builds the network with
-the published code, gives it random weights, saves it with ``save_weights`` and ``save``, and runs it on one tile.
-``compare`` prints how far our softmax is from Keras's.
+``write`` needs TensorFlow (``pip install tensorflow-cpu==2.15.1``; later versions with Keras 3 work too); ``CODE`` is a
+checkout of github.com/DIAGNijmegen/MedicalTransferLearning3D-UNet. It builds the network with the published code, gives
+it random weights, saves it with ``save_weights`` and ``save``, and runs it on one tile. ``compare`` prints how far our
+softmax differs from Keras's.
 
-The weights are scaled so that logits are like a trained network's: of the standard deviation ``--logits``. With
-logits of thousands, as plain random weights give on Hounsfield units, the comparison would measure float32's rounding.
+The weights are scaled so that the logits have the standard deviation ``--logits``, as those of a trained network do.
+Unscaled random weights give logits of thousands on Hounsfield units, and the comparison would measure the rounding of
+float32.
 """
 
 from __future__ import annotations

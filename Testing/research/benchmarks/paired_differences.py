@@ -1,13 +1,13 @@
-"""How much two models differ from case to case: the real numbers behind the rule of the verdict.
+"""Measure how much two models differ from patient to patient: real numbers behind the rule of the verdict.
 
     python3 Testing/run.py benchmark paired_differences --data DATASET --output FILE
 
-Starts from a model (default: the bundled one) and trains short candidates on a few of the cases it was not validated
-on: one on all of them, one for each case left out (the folds of leave-one-out), and two that were spoilt on purpose
-(labels moved by some voxels; left and right exchanged). Every one is measured on the model's own validation cases, on
-the canonical grid. ``--report FILE`` only prints the table of a finished measurement.
+Starts from a model (default: the bundled one) and trains short candidates on a few cases that it was not validated on:
+one on all of them, one without each case (the folds of leave-one-out), and two on wrong labels (moved by some voxels;
+left and right exchanged). Each is measured on the model's validation cases, on the model's grid. ``--report FILE`` only
+prints the table of a finished measurement.
 
-The trainings are far shorter than a user's, and full of variation therefore: that is what a rule has to stand.
+These trainings are far shorter than a user's and therefore vary more, which makes the test harder for the rule.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python3 Testing/run.py benchmark publish_base_model --run RUN --data DATASET --output Resources/Models/head-neck-ct
 
-``RUN`` is the output folder of ``transferseg train-base``. The numbers are those of the model as it will be read by
-users (half precision, each scan's own grid). The learning curve needs matplotlib.
+``RUN`` is the output folder of ``transferseg train-base``. The model is measured as users get it: in half precision, on
+each scan's own grid.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How many optimisation steps a candidate needs: Dice on held-out patients after several numbers of steps.
+"""Measure how many optimisation steps a candidate needs: Dice on held-out patients after several numbers of steps.
 
     python3 Testing/run.py benchmark steps_needed --project PROJECT                    # the bundled model
-    python3 Testing/run.py benchmark steps_needed --project PROJECT --forget mandible  # as if it had never known one
+    python3 Testing/run.py benchmark steps_needed --project PROJECT --forget mandible  # as if it never knew a mandible
 
-PROJECT holds corrected cases of some patients; the last third of them is held out. Printed is the mean Dice of the
-structures that are new to the model (of all that are drawn where none is new): the last layers alone, on cached
-features, and all layers at once.
+PROJECT holds corrected cases of several patients; the last third of them is held out. Printed is the mean Dice of the
+structures that are new to the model (of all structures if none is new), for training the last layers on cached
+features and for training all layers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     parser = command_line(__doc__, threads=2)
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--model", default="head-neck-ct")
-    parser.add_argument("--forget", metavar="NAME", help="a structure that the model is to have lost")
+    parser.add_argument("--forget", metavar="NAME", help="take this structure's channel from the model first")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     parent = load_model(find_model(options.model))

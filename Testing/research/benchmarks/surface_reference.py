@@ -1,11 +1,11 @@
-"""Make the table of surface distances by MONAI that ``Testing/evaluation/test_surface_distance.py`` compares with.
+"""Make the table of MONAI's surface distances that ``Testing/evaluation/test_surface_distance.py`` compares with.
 
     python3 Testing/run.py benchmark surface_reference Testing/evaluation/surface_reference.json
 
-Needs MONAI (``pip install monai==1.6.1``), which the tests' environment has not: the table is committed, with the
-arrays it was made from (bits, zlib, base64). Every entry holds MONAI's ``compute_surface_dice`` with its default
-``use_subvoxels=False`` and its ``compute_hausdorff_distance`` at 95 %; null stands for nan. (Where one array is empty
-MONAI's plain Hausdorff distance is infinite, and its percentile nan, interpolated between infinities.)
+Needs MONAI (``pip install monai==1.6.1``). The tests do not, because the table is committed together with the arrays it
+was made from (bits, zlib, base64). Each entry holds MONAI's ``compute_surface_dice`` with its default
+``use_subvoxels=False`` and its ``compute_hausdorff_distance`` at 95 %; null means nan. (Where one array is empty,
+MONAI's plain Hausdorff distance is infinite and its percentile nan, interpolated between infinities.)
 """
 
 from __future__ import annotations

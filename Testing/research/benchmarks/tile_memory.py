@@ -1,9 +1,9 @@
-"""Measure the memory and time of one tile, beside what the tile planner reckons with.
+"""Measure the memory and time of one tile, and compare them with the tile planner's estimate.
 
     python3 Testing/run.py benchmark tile_memory --width 16 --side 212 212 220 --dtype bfloat16 [--plain] [--threads 1]
 
-``--plain`` runs the network as it is written (UNet3D) instead of InferenceNetwork. Memory is the growth of the peak
-resident set, so every measurement needs a process of its own; Linux and macOS only.
+``--plain`` runs UNet3D itself instead of InferenceNetwork. Memory is the growth of the process's peak resident set
+(Linux and macOS only).
 """
 
 from __future__ import annotations

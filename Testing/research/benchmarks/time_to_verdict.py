@@ -1,14 +1,13 @@
-"""How long from ``transferseg finetune`` to the verdict: five corrected cases, the bundled model, stage 1 alone.
+"""Measure the time from ``transferseg finetune`` to the verdict, with five corrected cases and the bundled model.
 
-    python3 Testing/run.py benchmark time_to_verdict --data DATASET                # stage 1 alone, its number of steps
-    python3 Testing/run.py benchmark time_to_verdict --data DATASET --minutes 3    # both stages, in so many minutes
-    python3 Testing/run.py benchmark time_to_verdict --data DATASET --profile FILE # and where the time goes (cProfile)
+    python3 Testing/run.py benchmark time_to_verdict --data DATASET                # last layers only, default steps
+    python3 Testing/run.py benchmark time_to_verdict --data DATASET --minutes 3    # both stages, within 3 minutes
+    python3 Testing/run.py benchmark time_to_verdict --data DATASET --profile FILE # and a cProfile of the run
 
 DATASET is a folder in the dataset format with head-and-neck CTs. The cases are the first of the bundled model's
-validation cases, which it did not learn from; their reference labels are taken for corrections. Printed are the seconds
-and the processor seconds (of this process and its children) of every part, whole scans held out and scored included.
-Processor seconds tell what a machine that does nothing else would need: about as many seconds, divided by the threads.
-The verdict is known before the final candidate is trained and looked at; the user waits for both.
+validation cases, which it did not learn from; their reference labels serve as corrections. Printed are the seconds and
+the processor seconds (of this process and its children) of each part. An idle machine needs about the processor seconds
+divided by the number of threads. The verdict is known before the final candidate is trained; the user waits for both.
 """
 
 from __future__ import annotations

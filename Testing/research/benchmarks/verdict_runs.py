@@ -1,25 +1,25 @@
-"""Forty real fine-tunings on open data, half of them spoilt: what was held out, and what patients nobody saw show.
+"""Forty real fine-tunings on open data, half of them spoilt: held-out evidence compared with unseen patients.
 
     python3 Testing/run.py benchmark verdict_runs --data ../shared/data --work FOLDER --lines FILE
     python3 Testing/run.py benchmark verdict_runs --lines Testing/research/benchmarks/verdict_runs.jsonl --report
 
 A run makes a project of some patients' cases, spoils it or not, and calls the real ``finetune`` on it. A line of FILE
 holds the raw scores (Dice, surface Dice) of both models in every held-out case, and those of parent and final candidate
-in the patients that neither learned from. So they can be judged again after the rule changed (``--report`` does),
-without training anything. Killed, the command goes on with the next run.
+in patients that neither learned from. ``--report`` applies the current rule to these scores without training anything.
+After an interruption the command continues with the next run.
 
 Parents: ``base``, trained here first (width 8, five head-and-neck structures, of 90 cases that no run uses), and
 ``bundled``, the model that comes with TransferSeg, on the two MR collections.
 
-Spoilt are the cases that a user hands in, for learning and as held-out references alike:
+What is spoilt are the user's corrected cases, used for training and as held-out references alike:
 
     shifted   the labels of half of the cases are moved by two voxels
     swapped   in half of the cases two structures have each other's label (left and right parotid; anterior and
               posterior hippocampus)
     other     a third of the cases (at least one) have another patient's labels
-    missing   in half of the cases one structure is erased, and yet called reviewed
+    missing   in half of the cases one structure is erased although it counts as reviewed
     short     ten optimisation steps in all
-    hot       learning rates 8 times as high (a training that diverges is refused: that is noted, and no run here)
+    hot       learning rates 8 times as high (a training that diverges is refused; that is noted and not counted)
     thin      the labels of half of the cases are eroded by a voxel within the slices
 
 Not spoilt are
@@ -29,8 +29,8 @@ Not spoilt are
     wide      only known structures, by the convention of another clinic: every structure a voxel wider within the
               slices, in the cases handed in and in those tested on. There is something to gain
 
-Each kind changes only some of the cases: labels that are wrong in the same way in all of them are learned, and the
-held-out ones agree. No held-out evidence can know that (docs/evidence.md).
+Each kind changes only some of the cases: a model learns labels that are wrong in the same way in all of them, and the
+held-out references agree. Held-out evidence cannot reveal that (docs/evidence.md).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Run:
         return f"{self.collection}/{self.kind}/{self.patients}/{self.parent}/{self.seed}"
 
 
-#: Alternately right and spoilt, so that a part of the runs is a fair sample, too.
+#: Alternately right and spoilt, so that the first N runs are a fair sample, too.
 RUNS = [
     Run(BRAIN, "right", 3, 1),
     Run(BRAIN, "shifted", 4, 2),
@@ -145,9 +145,11 @@ def main() -> None:
     parser = command_line(__doc__, threads=1)
     parser.add_argument("--data", type=Path, help="folder with the three collections")
     parser.add_argument("--work", type=Path, help="folder for the base, kept between calls")
-    parser.add_argument("--lines", type=Path, required=True, help="JSON lines: what is done, added to")
-    parser.add_argument("--report", action="store_true", help="only judge and print what is done")
-    parser.add_argument("--runs", type=int, default=len(RUNS), help="only the first so many")
+    parser.add_argument(
+        "--lines", type=Path, required=True, help="JSON lines of the finished runs; new ones are appended"
+    )
+    parser.add_argument("--report", action="store_true", help="only evaluate and print the finished runs")
+    parser.add_argument("--runs", type=int, default=len(RUNS), help="only the first N runs")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not options.report:
@@ -156,7 +158,7 @@ def main() -> None:
 
 
 def project_cases(cases: Sequence[Case], pool: Sequence[str], run: Run) -> list[Case]:
-    """Return the cases of a run's project: all of so many patients, of the heart one phase of every second."""
+    """Return the cases of a run's project: all of its patients', but one phase only of every second heart."""
     if run.collection == HEAD:
         pool = [group for group in pool if len(next(case for case in cases if case.group == group).annotated) >= 5]
     chosen = np.random.default_rng([15, run.seed]).permutation(list(pool))[: run.patients]

@@ -1,4 +1,4 @@
-"""How often the verdict is right: simulated patients, the rule in use beside others that were considered.
+"""Simulate how often the verdict is right, for the rule in use and others that were considered.
 
     python3 Testing/run.py benchmark verdict_simulation [--runs 2000] [--spread 0.03 0.05 ...] [--rules ours t-test ...]
     python3 Testing/run.py benchmark verdict_simulation --claims [--runs 2000]
@@ -8,16 +8,16 @@ A run draws a candidate whose true difference in mean Dice is known, on n patien
     difference = truth + noise of the training run + patient + structure in patient
 
 ``--spread`` is the standard deviation of a patient's mean over structures; patients and structures share it in halves,
-with the heavy tails of Student's t with 4 degrees of freedom (now and then a case fails altogether). The noise of the
+with the heavy tails of Student's t with 4 degrees of freedom (occasionally a case fails completely). The noise of the
 training run is the same in all patients: averaging over patients does not remove it. ``--lost`` takes the whole
-difference out of one structure (one collapses, the others are as before).
+difference out of one structure (it collapses, the others stay as before).
 
 The table has, for every number of patients and every true difference, the share of runs in per cent that end in
 better / no clear difference / any kind of worse / too few.
 
-``--claims`` tells how often the interval of a mean Dice holds the mean over all patients, and how often a structure is
-called usable, for distributions of Dice between patients: of one peak, skewed, and such in which a share of patients is
-missed altogether (Dice 0).
+``--claims`` prints how often the interval of a mean Dice contains the mean over all patients, and how often a structure
+is called usable, for several distributions of Dice between patients: with one peak, skewed, and with a share of
+patients in whom the structure is missed completely (Dice 0).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ CLAIM_PATIENTS = (2, 3, 4, 5, 6, 8, 10)
 
 
 def drawn_dice(patients: int, claim: tuple[float, float, bool, float], random: np.random.Generator) -> np.ndarray:
-    """Return the Dice of so many patients (0 to 1)."""
+    """Return the Dice of some patients (0 to 1)."""
     mean, spread, is_skewed, missed = claim
     if is_skewed:  # a long tail to the bad side
         values = mean + spread * (1.0 - random.exponential(1.0, patients))

@@ -1,11 +1,11 @@
 """Does the verdict of ``transferseg finetune`` agree with what 20 other patients show? Ten runs, half of them spoilt.
 
     python3 Testing/run.py benchmark verdict_truth --data DATASET --model FOLDER --lines runs.jsonl
-    python3 Testing/run.py benchmark verdict_truth --lines runs.jsonl --report        # the table of what is there
+    python3 Testing/run.py benchmark verdict_truth --lines runs.jsonl --report        # the table of the finished runs
 
 DATASET: head-and-neck CTs in the dataset format. The model must not have learned from the cases that are reserved here
-(by rule and seed: 50 cases with mandible and larynx, 20 of them to test on). Every run is the real ``finetune`` on a
-project of some of the other 30, with few steps and no clock; what is done is kept in the lines, and not done again.
+(by rule and seed: 50 cases with mandible and larynx, 20 of them for testing). Every run is the real ``finetune`` on a
+project of some of the other 30, with few steps and no time limit. Finished runs are kept in the lines and not repeated.
 
 A run is one of:
 
@@ -93,9 +93,11 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--data", type=Path, help="folder with a dataset.json")
     parser.add_argument("--model", help="the parent: name or folder")
-    parser.add_argument("--lines", type=Path, required=True, help="JSON lines: what is done, added to")
-    parser.add_argument("--report", action="store_true", help="only print what is done")
-    parser.add_argument("--runs", type=int, default=len(RUNS), help="only the first so many")
+    parser.add_argument(
+        "--lines", type=Path, required=True, help="JSON lines of the finished runs; new ones are appended"
+    )
+    parser.add_argument("--report", action="store_true", help="only print the finished runs")
+    parser.add_argument("--runs", type=int, default=len(RUNS), help="only the first N runs")
     parser.add_argument("--only", nargs="+", metavar="KIND", help="only runs of these kinds")
     parser.add_argument("--cases", type=int, default=6, help="corrected cases of a run [6]")
     parser.add_argument("--folds", type=int, default=6, help="[6]: leave one out")

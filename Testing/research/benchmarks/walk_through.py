@@ -1,4 +1,4 @@
-"""The walk-through of docs/fine-tuning.md: six scans corrected, a better model made, used, and given back.
+"""The walk-through of docs/fine-tuning.md: correct six scans, fine-tune, use the new version, and roll back.
 
 Segments six scans with the bundled base model, takes the reference labels as the corrections, fine-tunes, shows the
 verdict, makes the new version the current one, segments a seventh scan with both, and goes back:
@@ -91,20 +91,20 @@ class Walk:
             prediction = work / f"{case.id}.seg.nrrd"
             transferseg("segment", case.image, *place, "--output", prediction, "--device", "cpu", quiet=True)
             reviewed = [name for name in case.annotated if not asked.reviewed or name in asked.reviewed]
-            words = ["cases", "add", case.image, case.labels, "--project", self._project]
-            words += ["--structures", asked.data / "dataset.json", "--id", case.id, "--reviewed", *reviewed]
-            words += ["--prediction", prediction, *place]
-            transferseg(*words)
+            args = ["cases", "add", case.image, case.labels, "--project", self._project]
+            args += ["--structures", asked.data / "dataset.json", "--id", case.id, "--reviewed", *reviewed]
+            args += ["--prediction", prediction, *place]
+            transferseg(*args)
 
     def fine_tune(self, model: str) -> None:
         """Fine-tune on all cases so far."""
         asked = self._arguments
         self.heading("Fine-tune, and see the verdict")
         began = time.monotonic()
-        words = ["finetune", "--project", self._project, "--model", model, "--name", LINE, "--library", self.library]
-        words += ["--minutes", f"{asked.minutes:g}", "--device", "cpu"]
-        words += ["--configuration", asked.configuration] if asked.configuration else []
-        transferseg(*words)
+        args = ["finetune", "--project", self._project, "--model", model, "--name", LINE, "--library", self.library]
+        args += ["--minutes", f"{asked.minutes:g}", "--device", "cpu"]
+        args += ["--configuration", asked.configuration] if asked.configuration else []
+        transferseg(*args)
         print(f"({(time.monotonic() - began) / 60:.1f} min)", flush=True)
 
     def compare_on(self, case: Case, earlier: int) -> None:
@@ -129,9 +129,9 @@ class Walk:
             print(f"{'mean':24} {means[0]:.3f} -> {means[1]:.3f}", flush=True)
 
 
-def transferseg(*words: object, quiet: bool = False) -> None:
+def transferseg(*args: object, quiet: bool = False) -> None:
     """Run a command line, show it, and end with its exit code when it fails."""
-    texts: Sequence[str] = [str(word) for word in words]
+    texts: Sequence[str] = [str(word) for word in args]
     shown = [Path(text).name if Path(text).is_absolute() else text for text in texts]
     print("$ transferseg " + " ".join(f"'{text}'" if " " in text else text for text in shown), flush=True)
     with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():

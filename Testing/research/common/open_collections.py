@@ -72,7 +72,7 @@ def divided(cases: Sequence[Case], collection: str) -> tuple[list[str], list[str
     order = np.random.default_rng(15).permutation(sorted({case.group for case in cases}))
     patients = [str(group) for group in order]
     base, rest = (patients[:BASE_CASES], patients[BASE_CASES:]) if collection == HEAD else ([], patients)
-    if collection == HEAD:  # those with the most structures drawn test: every structure is to have a truth
+    if collection == HEAD:  # test on patients with many structures, so that every structure has a truth
         drawn = {case.group: len(case.annotated) for case in cases}
         rest = sorted(rest, key=lambda group: -drawn[group])
         rest = [*rest[::2], *rest[1::2]]

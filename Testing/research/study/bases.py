@@ -40,7 +40,7 @@ class ReadyBase:
 
 
 def handed_in(study: Study, data: StudyData, name: str, folder: Path) -> ReadyBase:
-    """Return a base that was trained elsewhere, after a look whether it is the one that the study describes.
+    """Return a base that was trained elsewhere, after checking that it is the one that the study describes.
 
     Raises StudyError when it has other structures or was trained with other knobs, or is no model.
     """
@@ -52,7 +52,7 @@ def handed_in(study: Study, data: StudyData, name: str, folder: Path) -> ReadyBa
         found = {structure.key for structure in description.label_set}
         if wanted != found:
             raise StudyError(
-                f"The model {folder} cannot stand for the base '{name}': it knows {', '.join(sorted(found))}, "
+                f"The model {folder} cannot be used as the base '{name}': it knows {', '.join(sorted(found))}, "
                 f"the base {', '.join(sorted(wanted))}."
             )
         knobs = base.training().to_json()
@@ -62,7 +62,7 @@ def handed_in(study: Study, data: StudyData, name: str, folder: Path) -> ReadyBa
         other = [knob for knob in knobs if knob not in _WITHOUT_EFFECT and made_with.get(knob) != knobs[knob]]
         if other:
             raise StudyError(
-                f"The model {folder} cannot stand for the base '{name}': it was trained with another "
+                f"The model {folder} cannot be used as the base '{name}': it was trained with another "
                 f"{', '.join(other)} than the study says."
             )
         _check_cases(description, dataset, base.training(), folder)
@@ -80,7 +80,7 @@ def _check_cases(description: ModelDescription, dataset: Dataset, knobs: Trainin
     wanted = split_groups(dataset, knobs.validation_share, knobs.seed).validation
     if set(validated) != set(wanted):
         raise StudyError(
-            f"The model {folder} cannot stand for the base: it was validated on {', '.join(sorted(validated))}, this "
+            f"The model {folder} cannot be used as the base: it was validated on {', '.join(sorted(validated))}, this "
             f"base would be on {', '.join(sorted(wanted))}. So it was trained on other cases."
         )
 
@@ -96,7 +96,7 @@ def ready_base(study: Study, name: str, folder: Path) -> ReadyBase | None:
 
 
 def train(study: Study, data: StudyData, name: str, folder: Path, device: str, in_worker: TrainInWorker) -> ReadyBase:
-    """Train a base, or go on with it, and return it; raises StudyError."""
+    """Train a base, or resume its training, and return it; raises StudyError."""
     dataset = base_dataset(study, data, name)
     place = _place(study, name, folder)
     write_dataset(dataset, place / "dataset")

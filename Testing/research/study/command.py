@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="?",
         choices=("run", "report", "list", "choose"),
         default="run",
-        help="run what is missing (default), print every number of the report, list the runs, or try the knobs of "
+        help="make the missing runs (default), print the report, list the runs, or try the settings under "
         "'choose' on validation cases",
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the study's configuration")
@@ -60,7 +60,9 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folder for the bases (default: runs/NAME of the file)",
     )
-    parser.add_argument("--resume", action="store_true", help="go on: make only what is missing or has changed")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue: make only the runs that are missing or have changed"
+    )
     parser.add_argument(
         "--only", default="", metavar="REGEX", help="run, list: only runs whose key has this, e.g. mandible/.*/1$"
     )
@@ -72,14 +74,16 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=FOLDER",
-        help="a base that is trained already, with the structures and knobs that the configuration says",
+        help="a base that is already trained, with the structures and settings of the configuration",
     )
-    parser.add_argument("--write", action="store_true", help="report: also draw it, and put it into the study's page")
+    parser.add_argument(
+        "--write", action="store_true", help="report: write it into the study's page, with its pictures"
+    )
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the action says."""
+    """Run the chosen action."""
     from Testing.research.study.configuration_file import read_study
 
     study = read_study(arguments.config)
@@ -88,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(study: Study, arguments: argparse.Namespace) -> int:
-    """Make the missing runs and say how it went."""
+    """Make the missing runs and print a summary."""
     from Testing.research.study.runner import StudyOptions, run_study
 
     data = arguments.data or study.data
@@ -116,7 +120,7 @@ def _run(study: Study, arguments: argparse.Namespace) -> int:
 
 
 def _choose(study: Study, arguments: argparse.Namespace) -> int:
-    """Try the knobs of 'choose', and print how they did."""
+    """Try the settings under 'choose', and print their scores."""
     from Testing.research.study.choosing import choice_study
     from Testing.research.study.report import choice_text
 
@@ -126,7 +130,7 @@ def _choose(study: Study, arguments: argparse.Namespace) -> int:
 
 
 def _report(study: Study, arguments: argparse.Namespace) -> int:
-    """Print the report, and put it into the study's page where that is asked for."""
+    """Print the report, or write it into the study's page."""
     from Testing.research.study.report import read_statistics, report_text, write_report
 
     statistics = read_statistics(study)

@@ -17,7 +17,7 @@ from TransferSegLib.training.configuration import TrainingConfiguration
 
 #: Intensity rules that a configuration may call by name.
 NAMED_RULES = {"CT_WINDOW": CT_WINDOW, "MR_PERCENTILES": MR_PERCENTILES}
-#: What stands for all cases of a pool among the sizes.
+#: The size that means all cases of a pool.
 ALL = "all"
 #: Among knobs: knobs for single sizes.
 BY_SIZE = "by_size"
@@ -77,8 +77,8 @@ class Task:
     """Something to learn from few cases: structures of a collection, and which cases test and teach.
 
     ``knobs`` go over the study's, ``strategy_knobs`` over those of a strategy. Sizes (0: all), strategies, seeds and
-    bases are the study's unless the task has its own. ``title`` is for the report. ``validation`` above 0: so many
-    cases of the pool are tested on instead of the test cases (see ``choosing``).
+    bases are the study's unless the task has its own. ``title`` is for the report. ``validation`` above 0: the
+    number of cases of the pool that replace the test cases (see ``choosing``).
     """
 
     collection: str

@@ -32,12 +32,12 @@ def read_study(path: Path | str) -> Study:
         return _parse(content, path)
     except _Wrong as wrong:
         # Names in the file may hold line breaks and control characters.
-        words = " ".join("".join(one if one.isprintable() else " " for one in str(wrong)).split())
-        raise StudyError(f"The study {path} does not work: {words}.") from wrong
+        text = " ".join("".join(one if one.isprintable() else " " for one in str(wrong)).split())
+        raise StudyError(f"The study {path} does not work: {text}.") from wrong
 
 
 class _Wrong(Exception):
-    """What is wrong with a configuration, in words, without the name of its file."""
+    """What is wrong with a configuration, without the name of its file."""
 
 
 _KEYS = {
@@ -362,7 +362,7 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
 
 
 def _check_once(values: list[Any], where: str) -> None:
-    """Raise _Wrong for what stands in a list twice: it would be run twice and count twice."""
+    """Raise _Wrong for an entry that a list has twice: it would be run and counted twice."""
     twice = [one for number, one in enumerate(values) if one in values[:number]]
     if twice:
         raise _Wrong(f"{where} has {twice[0]!r} twice")

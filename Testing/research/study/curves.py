@@ -124,7 +124,7 @@ def _line(
     points: Sequence[tuple[int, Estimate, tuple[float, ...]]],
     seeds: int,
 ) -> None:
-    """Draw one strategy's estimates with their intervals, hollow below so many seeds, and the single seeds as dots."""
+    """Draw one strategy's estimates with their intervals, open below ``seeds`` seeds, and the single seeds as dots."""
     if not points:
         return
     names = list(statistics.study.strategies)

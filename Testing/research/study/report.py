@@ -28,9 +28,9 @@ from Testing.research.study.summaries import check_floors, mean_gain_by_seed, me
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import StudyError
 
-#: The report stands between these lines of a page; the rest of the page is written by people.
+#: The report is written between these lines of a page; people write the rest.
 BEGIN, END = "<!-- study report begins -->", "<!-- study report ends -->"
-#: So many cases to learn from are few.
+#: Up to this number, training cases are few.
 FEW = 5
 #: The paper's own summary figures (arXiv 2311.05032): gains of mean Dice over training from scratch.
 PAPER_LARGEST, PAPER_MEAN, PAPER_EXPERIMENTS = 0.129, 0.029, 23

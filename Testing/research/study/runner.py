@@ -35,7 +35,7 @@ from TransferSegLib.version import code_version
 _LOOK_S = 0.5
 #: Where the modules of the workers lie.
 _PACKAGE = "Testing.research.study"
-#: After so many failures without a success in between the reason is not a single run's.
+#: After this number of failures in a row the cause is not a single run.
 _FAILURES_IN_A_ROW = 4
 
 
@@ -68,7 +68,7 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """How many runs are asked for, were there before, were made now, and which failed with what words."""
+    """Numbers of runs asked for, found and made, and the messages of those that failed."""
 
     runs: int
     found: int
@@ -91,8 +91,8 @@ def run_study(
     results = file.read()
     if results and not options.resume:
         raise StudyError(
-            f"{study.results} holds {len(results)} results already: go on with --resume, or name another file in the "
-            "configuration's 'results'."
+            f"{study.results} holds {len(results)} results already: continue with --resume, or name another file in "
+            "the configuration's 'results'."
         )
     unknown = sorted(set(options.bases) - set(study.bases))
     if unknown:
@@ -164,7 +164,7 @@ class _Runner:
         return StudyOutcome(len(wanted), len(found), self._made, self._failed)
 
     def _still_valid(self, wanted: list[Run], data: StudyData) -> dict[str, Result]:
-        """Return the results that stand for runs as they would be made now."""
+        """Return the results that are still valid for the runs as configured now."""
         found = finished_runs(wanted, self._results)
         ready: dict[str, str] = {}
         for run in wanted:
@@ -308,14 +308,16 @@ class _Runner:
         return result
 
     def _bad_end(self, name: str, exit_code: int, signal: int | None, messages: bytes) -> str:
-        """Keep all that a failed process said in a file, and return its last line for a person."""
+        """Keep the messages of a failed process in a file, and return the last one for a person."""
         path = self._options.work.absolute() / "failed" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(messages)
         last = messages.decode("utf-8", "replace").strip().splitlines()[-1:]
         ended = f"ended by signal {signal}" if signal is not None else f"exit code {exit_code}"
         memory = "; most likely there was not enough memory" if signal == 9 else ""
-        return f"The process of {name} failed ({ended}{memory}): {last[0] if last else 'it said nothing'}. See {path}."
+        return (
+            f"The process of {name} failed ({ended}{memory}): {last[0] if last else 'it printed nothing'}. See {path}."
+        )
 
     def _result(self, run: Run, made: Mapping[str, Any], base: ReadyBase, data: StudyData) -> Result:
         """Return the line of the results for what a worker returned."""

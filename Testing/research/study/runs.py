@@ -40,7 +40,7 @@ def plan_runs(study: Study) -> list[Run]:
     """Return the runs in the order in which they are made: base by base, and within one, seed by seed.
 
     So the first seed's results are there early, for all tasks and sizes. Training from scratch knows nothing of a base
-    but its width and grid: it is run with the first base of a task that asks for it, and stands for all of the same.
+    but its width and grid: it is run with the first base of a task that asks for it, and counts for all of the same.
     """
     return [run for base in study.bases for run in sorted(_of_base(study, base), key=_order)]
 

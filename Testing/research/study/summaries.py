@@ -10,7 +10,7 @@ import numpy as np
 
 from Testing.research.study.statistics import Cell, Gain, StudyStatistics
 
-#: So many patients at least, and so many resamples, for the interval of a mean over experiments.
+#: Fewest patients, and number of resamples, for the interval of a mean over experiments.
 _FEWEST, _RESAMPLES = 6, 9999
 
 

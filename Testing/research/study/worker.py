@@ -1,6 +1,6 @@
 """What the worker processes of a study share: a request in a folder, a result beside it, an orderly end.
 
-Each run has a process of its own: a crash or a lack of memory costs one run. A worker ends by itself when its parent is
+Each run has a process of its own: a crash or a lack of memory costs one run. A worker ends when its parent is
 gone.
 """
 

@@ -71,7 +71,7 @@ def test_a_study_is_interrupted_resumed_changed_and_reported(
 
     # The base and the first run had processes of their own.
     monkeypatch.setattr(runner._Runner, "_worker", in_this_process)
-    with pytest.raises(StudyError, match="go on with --resume"):
+    with pytest.raises(StudyError, match="continue with --resume"):
         run_study(study, options)
     work = ["--work", str(tmp_path / "work")]
     assert main(["--config", str(study.path), "--resume", "--workers", "2", *work]) == 0
@@ -176,7 +176,7 @@ def test_a_base_is_handed_in_only_when_it_is_the_one_described(
 
     study = write_study(study_entry())
     data = prepare_data(study, world, tmp_path / "collections")
-    with pytest.raises(StudyError, match="cannot stand for the base 'sparse': it knows brainstem"):
+    with pytest.raises(StudyError, match="cannot be used as the base 'sparse': it knows brainstem"):
         handed_in(study, data, "sparse", find_model(None))
     with pytest.raises(StudyError, match="The base 'sparse' cannot be used: "):
         handed_in(study, data, "sparse", tmp_path)
