@@ -48,7 +48,7 @@ def data(tmp_path: Path) -> Path:
 def step_of(folder: Path) -> int:
     """Return the last training step that a job has told of."""
     last = last_event(folder)
-    return 0 if last is None or last.stage != "training" else last.step or 0
+    return 0 if last is None or last.key != "training" else last.step or 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
@@ -86,7 +86,7 @@ def test_killed_and_cancelled_it_ends_as_if_it_had_not_been(
     assert main(["jobs", "follow", folder.name]) == 0
     result = read_json(folder / RESULT)["result"]
     assert result["validation"]["cases"] == 1 and Path(result["model"]) == output / "model"
-    trained = [event for event in read_events(folder)[0] if event.stage == "training"]
+    trained = [event for event in read_events(folder)[0] if event.key == "training"]
     assert all(event.loss is not None for event in trained) and any(event.dice is not None for event in trained)
 
     # The same without a job, in the precision that the job's first worker measured to be the faster one.
@@ -111,7 +111,7 @@ def test_without_an_output_folder_the_run_is_in_the_jobs_own(jobs: Path, data: P
     cancel = CancelToken()
 
     def stop(report: Progress) -> None:
-        if report.stage == "training":
+        if report.key == "training":
             cancel.cancel()
 
     with pytest.raises(Cancelled):

@@ -45,7 +45,7 @@ def is_running(pid: int) -> bool:
 
 def is_counting(folder: Path) -> bool:
     last = last_event(folder)
-    return last is not None and last.stage == "counting"
+    return last is not None and last.key == "counting"
 
 
 def test_a_job_from_start_to_result(start: Start, ended: Ended) -> None:
@@ -59,7 +59,7 @@ def test_a_job_from_start_to_result(start: Start, ended: Ended) -> None:
     ]
     result = read_json(folder / RESULT)
     assert result["result"] == {"from": 0, "to": 3} and result["kind"] == "count"
-    counted = [event for event in read_events(folder)[0] if event.stage == "counting"]
+    counted = [event for event in read_events(folder)[0] if event.key == "counting"]
     assert (counted[0].step, counted[0].steps, counted[0].fraction, counted[0].device) == (1, 3, 0.333333, "cpu")
     assert (counted[0].loss, counted[0].dice) == (1.0, 0.5)
     assert (counted[-1].step, counted[-1].fraction) == (3, 1.0)
@@ -90,7 +90,7 @@ def test_cancel_and_resume(start: Start, ended: Ended, wait_until: Wait, command
 @ON_POSIX
 def test_work_that_does_not_react_is_ended_with_its_children(start: Start, ended: Ended, wait_until: Wait) -> None:
     folder = start("deaf")
-    wait_until(lambda: last_event(folder).stage == "deaf")
+    wait_until(lambda: last_event(folder).key == "deaf")
     worker, child = pid_of(folder), read_json(folder / "child.json")["pid"]
     assert is_running(worker) and is_running(child)
     request_cancel(folder)

@@ -46,7 +46,7 @@ def deaf(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: 
     """Start a child, write its process id, and never look whether to stop."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     write_json(folder / "child.json", {"pid": child.pid})
-    progress(Progress("deaf", 0.1))
+    progress(Progress("deaf", 0.1, key="deaf"))
     time.sleep(600)
     return {}
 

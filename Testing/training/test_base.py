@@ -33,7 +33,7 @@ def stop_after(steps: int, cancel: CancelToken):
     """Return a progress callback that cancels once so many training steps are done."""
 
     def watch(progress: Progress) -> None:
-        if progress.stage == "training" and progress.fraction >= steps / TINY.steps - 1e-9:
+        if progress.key == "training" and progress.fraction >= steps / TINY.steps - 1e-9:
             cancel.cancel()
 
     return watch
@@ -77,7 +77,7 @@ def test_the_model_describes_itself(tmp_path: Path) -> None:
     assert set(description.fit.structures) <= set(description.label_set.names) and description.fit.features is None
     validation = description.metrics["validation"]
     assert validation["cases"] == len(validation["ids"]) >= 1
-    training = [report for report in reports if report.stage == "training"]
+    training = [report for report in reports if report.key == "training"]
     assert [report.fraction for report in training] == pytest.approx([(step + 1) / 6 for step in range(6)])
     assert training[-1].seconds_left == 0
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 #: In a project's folder: runs that were begun there and have not ended.
 RUNS_NAME = ".fine-tuning"
-_LOCK, _PLAN, _SPENT = "in-use.lock", "plan.json", "spent.json"
+_LOCK, _SPENT = "in-use.lock", "spent.json"
+#: What was decided before the first candidate; a resumed run keeps to it.
+PLAN = "plan.json"
 #: A run that was not resumed for so long is removed.
 _FORGOTTEN_S = 14 * 24 * 3600.0
 
@@ -124,14 +126,6 @@ class RunFolder:
     def write_spent(self, seconds: float) -> None:
         """Keep what was spent, all processes together; raises TrainingError."""
         self.write_json(_SPENT, {"seconds": seconds})
-
-    def read_plan(self) -> dict[str, Any] | None:
-        """Return what was decided before the first candidate, None when nothing was."""
-        return self.read_json(_PLAN)
-
-    def write_plan(self, plan: dict[str, Any]) -> None:
-        """Write what was decided; from here on a resumed run keeps to it."""
-        self.write_json(_PLAN, plan)
 
     def read_array(self, name: str) -> np.ndarray | None:
         """Return an array that was written, None when there is none or it is damaged."""
@@ -226,7 +220,7 @@ class Run:
 
         from TransferSegLib.inference.devices import choose_device
 
-        decided = self.folder.read_plan()
+        decided = self.folder.read_json(PLAN)
         return choose_device(wanted, None if decided is None else getattr(torch, str(decided["precision"])))
 
 

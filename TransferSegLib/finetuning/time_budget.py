@@ -32,7 +32,7 @@ from TransferSegLib.finetuning.cross_validation import (
 from TransferSegLib.finetuning.folds import Fold, fewest_folds, learned_structures, plan_folds
 from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.run_folder import Run, RunFolder, runs_of
+from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder, runs_of
 from TransferSegLib.finetuning.speeds import measure_speeds
 from TransferSegLib.finetuning.strategy_choice import CHOOSING_FOLDS, choosing_folds, with_strategies
 from TransferSegLib.finetuning.time_plan import (
@@ -208,7 +208,7 @@ class TimeBudget:
         """Prepare; nothing is measured yet."""
         run.plan, self.tried = with_strategies(run.plan)
         self._run = run
-        self._saved: dict[str, Any] | None = run.folder.read_plan()
+        self._saved: dict[str, Any] | None = run.folder.read_json(PLAN)
         self._speeds = _ROUGH
         self._amount = self._asked = amount_of(run.plan, self.tried)
         self._minutes: CandidateMinutes | None = None
@@ -263,7 +263,7 @@ class TimeBudget:
             "speeds": self._speeds.to_json(),
             "minutes": {},
         }
-        run.folder.write_plan(self._saved)
+        run.folder.write_json(PLAN, self._saved)
         self._divide(plan, folds)
         return plan, folds
 
@@ -274,7 +274,7 @@ class TimeBudget:
         minutes = self._minutes.of(name)
         if minutes > 0 and not known:
             self._saved["minutes"] = dict(self._minutes.given)
-            self._run.folder.write_plan(self._saved)
+            self._run.folder.write_json(PLAN, self._saved)
         return minutes
 
     def took(self, name: str, training_s: float | None, compare_s: float | None) -> None:

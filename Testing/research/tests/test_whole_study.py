@@ -53,7 +53,7 @@ def test_a_study_is_interrupted_resumed_changed_and_reported(
 
     def stop_after_the_first(progress: Progress) -> None:
         said.append(progress)
-        if progress.stage == "runs":
+        if progress.key == "runs":
             token.cancel()
 
     with pytest.raises(Cancelled):
