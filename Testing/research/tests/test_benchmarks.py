@@ -1,0 +1,34 @@
+"""The README describes every benchmark, pages name only those that exist, and without a name they are listed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[3]
+RESEARCH = TOP / "Testing" / "research"
+NAMES = {file.stem for file in (RESEARCH / "benchmarks").glob("*.py")}
+
+
+def test_the_readme_describes_every_benchmark() -> None:
+    text = (RESEARCH / "README.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) | {"publish_base_model", "add_fit_profile"}
+    assert described == NAMES
+    assert "`publish_base_model`" in text and "`add_fit_profile`" in text
+
+
+def test_pages_and_code_name_benchmarks_that_exist() -> None:
+    files = [TOP / "README.md", *(TOP / "docs").glob("*.md"), *(RESEARCH / "benchmarks").glob("*.py")]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    named = set(re.findall(r"run\.py benchmark ([a-z]\w*)", text)) | set(re.findall(r"benchmarks/(\w+)\.py", text))
+    assert named and named <= NAMES, named - NAMES
+
+
+def test_without_a_name_the_benchmarks_are_listed() -> None:
+    command = [sys.executable, str(TOP / "Testing" / "run.py")]
+    listed = subprocess.run([*command, "benchmark"], capture_output=True, text=True, check=False)
+    assert listed.returncode == 2 and set(listed.stdout.split()) >= NAMES
+    usage = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert usage.returncode == 2 and "Testing/run.py study" in usage.stdout
