@@ -46,9 +46,8 @@ class Server:
     ``released`` ends every wait of a behaviour; ``requests`` holds the path and headers of each request, in order.
     """
 
-    def __init__(self, content: bytes, etag: str | None = '"version-1"') -> None:
+    def __init__(self, content: bytes) -> None:
         self.content = content
-        self.etag = etag
         self.behaviours: list[Behaviour] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
         self._lock = threading.Lock()
@@ -105,18 +104,14 @@ class Request(BaseHTTPRequestHandler):
 
     @property
     def start(self) -> int:
-        """Where the client wants the content to begin; 0 when its version is another one."""
+        """Where the client wants the content to begin."""
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if found is None or self.headers.get("If-Range", self.served.etag) != self.served.etag:
-            return 0
-        return int(found.group(1))
+        return 0 if found is None else int(found.group(1))
 
     def head(self, status: int, **headers: str | int) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
-        if self.served.etag is not None and status in (200, 206):
-            self.send_header("ETag", self.served.etag)
         self.end_headers()
 
     def content_head(self, start: int, **headers: str | int) -> None:

@@ -19,7 +19,7 @@ from TransferSegLib.child_process import ProcessResult, Reading, read_in_child, 
 from TransferSegLib.errors import Cancelled, ModelError, ScanError
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 
 ROOT = Path(__file__).resolve().parents[1]
 KERAS_FILE = ROOT / "Testing" / "Data" / "keras_files" / "keras_2" / "weights_only.h5"
@@ -79,7 +79,7 @@ def test_a_cancelled_child_is_gone(tmp_path: Path) -> None:
 
     threading.Thread(target=cancel_when_it_runs, daemon=True).start()
     with pytest.raises(Cancelled):
-        read_arrays_isolated(KERAS_FILE, python, cancel)
+        read_arrays_isolated(KERAS_FILE, python, Task("", None, cancel))
     with pytest.raises(ProcessLookupError):
         os.kill(int(told.read_text()), 0)
 

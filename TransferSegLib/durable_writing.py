@@ -63,12 +63,19 @@ def flush_file(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def flush_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk; raises OSError. Windows does that by itself."""
+def flush_folder(path: Path, required: bool = True) -> None:
+    """Wait until the names in a folder are on the disk; Windows does that by itself.
+
+    Raises OSError where the system refuses, unless it is not ``required``: what was renamed is there all the same.
+    """
     if os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        if required:
+            raise

@@ -295,7 +295,7 @@ def test_ctrl_c_while_the_server_is_silent(
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err and out == ""
-    assert "Stopped on request." in err and "are kept: fetch again to go on from there" in err
+    assert "Stopped on request." in err and "are kept: fetch again to continue from there" in err
     assert transferseg("fetch", NAME)[0] == 0
     assert server.ranges()[-1] is not None
 

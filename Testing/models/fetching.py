@@ -10,7 +10,7 @@ from misbehaving_server import Server, some_content
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.catalogue import Download
 from TransferSegLib.models.fetch import Part, fetch_file
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 
 CONTENT = some_content(300_000)
 ADDRESS = "https://models.example/raw/weights.h5"
@@ -28,7 +28,7 @@ def download(address: str = ADDRESS, content: bytes = CONTENT, exact: bool = Fal
 
 def fetched(server: Server, part: Part, exact: bool = False, cancel: CancelToken | None = None) -> bytes:
     """Fetch and return the content; the file must be all there is in the folder."""
-    file = fetch_file(download(exact=exact), part, "weights", None, cancel, server.session(), QUICK)
+    file = fetch_file(download(exact=exact), part, "weights", Task("", None, cancel), server.session(), QUICK)
     assert file == part.complete and file.suffix == ".h5"
     return file.read_bytes()
 
@@ -36,7 +36,7 @@ def fetched(server: Server, part: Part, exact: bool = False, cancel: CancelToken
 def failure(server: Server, part: Part, exact: bool = False) -> str:
     """Return the one line with which fetching fails."""
     with pytest.raises(ModelError) as caught:
-        fetch_file(download(exact=exact), part, "weights", None, None, server.session(), QUICK)
+        fetch_file(download(exact=exact), part, "weights", None, server.session(), QUICK)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -46,7 +46,6 @@ def left(part: Part) -> dict[str, int]:
     return {file.suffix: file.stat().st_size for file in part.path.parent.iterdir()}
 
 
-def begun(part: Part, count: int, content: bytes = CONTENT, etag: str | None = '"version-1"') -> None:
+def begun(part: Part, count: int, content: bytes = CONTENT) -> None:
     """Make a part as an earlier try left it."""
-    part.begin(etag)
     part.path.write_bytes(content[:count])

@@ -16,7 +16,7 @@ from TransferSegLib.errors import Cancelled, ModelError
 from TransferSegLib.models import http_source
 from TransferSegLib.models.fetch import Part, fetch_file
 from TransferSegLib.models.http_source import new_session
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,10 @@ from TransferSegLib.progress import CancelToken
         (403, {"Retry-After": "240"}, "too many requests came from this network. Try again in 4 min."),
         (429, {}, "Try again later."),
         (407, {}, "the proxy wants a password"),
-        (418, {}, "no answer to build on"),
-        (304, {}, "no answer to build on"),
-        (302, {}, "no answer to build on"),
-        (416, {}, "no answer to build on"),
+        (418, {}, "no usable answer"),
+        (304, {}, "no usable answer"),
+        (302, {}, "no usable answer"),
+        (416, {}, "no usable answer"),
     ],
 )
 def test_refusals_are_final(server: Server, part: Part, status: int, headers: dict[str, str], words: str) -> None:
@@ -96,7 +96,7 @@ def test_no_connection(part: Part) -> None:
     ):
         session.trust_env = False
         with pytest.raises(ModelError, match="Is this computer connected to the internet"):
-            fetch_file(download(address), part, "weights", None, None, session, QUICK)
+            fetch_file(download(address), part, "weights", None, session, QUICK)
     assert left(part) == {}
 
 
@@ -104,7 +104,7 @@ def test_name_that_is_not_known_is_told_apart(part: Part) -> None:
     session = new_session()
     session.trust_env = False
     with pytest.raises(ModelError, match=r"^no-such-host\.invalid cannot be found\. Is this computer connected"):
-        fetch_file(download("https://no-such-host.invalid/a.h5"), part, "weights", None, None, session, QUICK)
+        fetch_file(download("https://no-such-host.invalid/a.h5"), part, "weights", None, session, QUICK)
 
 
 def test_proxies_are_honoured_and_named_when_they_fail(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +139,9 @@ def test_cancel_does_not_wait_for_the_server(server: Server, part: Part, behavio
     timer = threading.Timer(0.3, token.cancel)
     timer.start()
     with pytest.raises(Cancelled, match=r"^Stopped on request\.") as caught:
-        fetch_file(download(), part, "weights", None, token, server.session(), (60.0,))
+        fetch_file(download(), part, "weights", Task("", None, token), server.session(), (60.0,))
     if part.size:
-        assert "are kept: fetch again to go on" in str(caught.value)
+        assert "are kept: fetch again to continue" in str(caught.value)
         server.behaviours = []
         size = part.size
         assert fetched(server, part) == CONTENT
@@ -153,7 +153,7 @@ def test_cancel_during_a_pause(server: Server, part: Part) -> None:
     server.behaviours = [answers(503)]
     threading.Timer(0.2, token.cancel).start()
     with pytest.raises(Cancelled):
-        fetch_file(download(), part, "weights", None, token, server.session(), (3600.0,))
+        fetch_file(download(), part, "weights", Task("", None, token), server.session(), (3600.0,))
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -202,7 +202,7 @@ def test_a_byte_now_and_then_is_given_up(
     monkeypatch.setattr(http_source, "_SLOW_WINDOW_S", 0.5)
     server.behaviours = [behaviour]
     with pytest.raises(ModelError, match=r"models\.example sends less than 1,024 bytes a second"):
-        fetch_file(download(), part, "weights", cancel=cancel, session=server.session(), pauses_s=QUICK)
+        fetch_file(download(), part, "weights", Task("", None, cancel), session=server.session(), pauses_s=QUICK)
     assert len(server.requests) <= 1
     server.released.set()
 

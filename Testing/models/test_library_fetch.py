@@ -64,7 +64,7 @@ def test_failed_fetch_leaves_a_part_and_no_model(folder: Path, server: Server) -
     with pytest.raises(ModelError, match="404"):
         fetch_model("tiny", folder, session=server.session())
     kept = contents(folder)
-    assert {Path(name).suffix for name in kept} == {".part", ".etag"} and library_models(folder) == []
+    assert {Path(name).suffix for name in kept} == {".part"} and library_models(folder) == []
     added = fetch_model("tiny", folder, session=server.session())
     assert load_model(added.path)
     assert server.ranges()[-1] == f"bytes={max(len(content) for content in kept.values())}-"
@@ -79,7 +79,7 @@ def test_import_that_fails_keeps_what_was_fetched(
     monkeypatch.setattr(store, "_write", full)
     with pytest.raises(ModelError, match="disk is full"):
         fetch_model("tiny", folder, session=server.session())
-    assert {Path(name).suffix for name in contents(folder)} == {".zip", ".etag"} and library_models(folder) == []
+    assert {Path(name).suffix for name in contents(folder)} == {".zip"} and library_models(folder) == []
     monkeypatch.undo()
     monkeypatch.setattr(locate, "resource_folders", lambda: [folder.parent / "Resources"])
     assert load_model(fetch_model("tiny", folder, session=server.session()).path)

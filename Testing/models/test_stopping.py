@@ -12,7 +12,7 @@ from TransferSegLib.models import archive, catalogue
 from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.catalogue import git_blob_id
 from TransferSegLib.models.library import import_model
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 
 
 class Impatient(CancelToken):
@@ -70,7 +70,7 @@ def test_hashing_looks_at_every_block(tmp_path: Path) -> None:
     file = tmp_path / "large"
     file.write_bytes(bytes(50_000))
     token = Impatient()
-    digest = git_blob_id(file, token)
+    digest = git_blob_id(file, Task("", None, token))
     assert token.looks == 10 and digest == git_blob_id(file)
     with pytest.raises(Cancelled):
-        git_blob_id(file, Impatient(4))
+        git_blob_id(file, Task("", None, Impatient(4)))

@@ -18,7 +18,7 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import is_model_name, parse_json
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import Task
 
 #: The file's name in the folder of the bundled models.
 CATALOGUE_FILE = "catalogue.json"
@@ -194,7 +194,7 @@ def read_catalogue(file: Path) -> Catalogue:
         raise ModelError(f"The catalogue of models {file} cannot be used. {error}") from error
 
 
-def git_blob_id(file: Path, cancel: CancelToken | None = None) -> str:
+def git_blob_id(file: Path, task: Task | None = None) -> str:
     """Return the git blob id of a file; raises ModelError when it cannot be read or is a pipe, and Cancelled."""
     if file.exists() and not (file.is_file() or file.is_dir()):
         raise ModelError(f"{file} cannot be read: it is no file but a pipe or a device.")
@@ -203,8 +203,8 @@ def git_blob_id(file: Path, cancel: CancelToken | None = None) -> str:
             # SHA-1 is what git gives; nobody can make another file for an id that is given (a second preimage).
             digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
             while block := stream.read(_HASHED_AT_ONCE):
-                if cancel is not None:
-                    cancel.check()
+                if task is not None:
+                    task.check()
                 digest.update(block)
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {error.strerror or error}.") from error

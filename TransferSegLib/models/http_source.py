@@ -21,55 +21,48 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from TransferSegLib.errors import ModelError
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import Task
 from TransferSegLib.version import VERSION
 
 #: Seconds to wait for a connection, and for the next bytes of one.
 _TIMEOUTS_S = (15.0, 30.0)
-#: So many bytes a second at least, counted over so many seconds of waiting: a byte now and then never times out.
+#: At least so many bytes a second, counted over so many seconds of waiting: a byte now and then never times out.
 _SLOWEST_BYTES_A_SECOND = 1024
 _SLOW_WINDOW_S = 60.0
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 #: Answers after which the same request may succeed soon.
 _PASSING = (408, 500, 502, 503, 504)
-#: Little, because what arrived of a piece is lost when the connection breaks.
+#: Few, because what arrived of a piece is lost when the connection breaks.
 _BYTES_AT_ONCE = 2**13
 _CANCEL_LOOKED_AT_S = 0.1
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 #: The server had been reached when this happened.
 _BROKEN_OFF = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-#: What the network can raise. OSError: also requests' own errors, and a CA bundle that is not there.
+#: What the network can raise. OSError: also requests' own errors, and a missing CA bundle.
 _NETWORK_ERRORS = (requests.RequestException, HTTPError, OSError, ValueError)
+_SIGN_IN = "Is it the sign-in page of this network? Open a web page in a browser, sign in, and try again."
 
 
 class TransientError(ModelError):
     """A failure that may pass: trying again is worth it. ``connected`` tells whether the server had been reached."""
 
-    def __init__(self, message: str, connected: bool) -> None:
+    def __init__(self, message: str, connected: bool = True) -> None:
         """Keep the message for a person, and whether the server had been reached."""
         super().__init__(message)
         self.connected = connected
 
 
-class TooSlowError(ModelError):
-    """The server sends, but so little that the file would take days."""
-
-
 class RangeRefusedError(ModelError):
-    """The server has no bytes after those that are there already: they are all of it, or of another file."""
+    """The server does not continue the bytes that are there: they are the whole file, or belong to another one."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a server says before the content: where the bytes begin, how many the whole file has, and its version.
-
-    ``total`` is None when the server does not say; ``validator`` is a strong ETag to continue with, or None.
-    """
+    """What a server says before the content: where the bytes begin, and the size of the whole file (None: unknown)."""
 
     start: int
     total: int | None
-    validator: str | None
 
 
 class _NoCredentials(requests.auth.AuthBase):
@@ -97,15 +90,14 @@ def new_session() -> requests.Session:
 
 
 def read_from(
-    session: requests.Session, address: str, start: int, validator: str | None, cancel: CancelToken | None
-) -> Iterator[tuple[Head, bytes]]:
+    session: requests.Session, address: str, start: int, task: Task
+) -> Generator[tuple[Head, bytes], None, None]:
     """Yield the head with no bytes, then with each piece of the file from ``Head.start`` on: byte ``start``, or 0.
 
-    With a ``validator`` (a strong ETag) the server is asked to begin anew if its file is another one by now. Raises
-    TransientError for what may pass, TooSlowError, RangeRefusedError where nothing comes after ``start``, another
+    Raises TransientError for what may pass, RangeRefusedError where the server does not continue at ``start``, another
     ModelError for what will not pass, Cancelled.
     """
-    return _read_beside(_answer(session, address, start, validator), host(address), cancel)
+    return _read_beside(_answer(session, address, start), host(address), task)
 
 
 def host(address: str) -> str:
@@ -113,21 +105,21 @@ def host(address: str) -> str:
     return urlsplit(address).hostname or address
 
 
-def _answer(
-    session: requests.Session, address: str, start: int, validator: str | None
-) -> Generator[tuple[Head, bytes], None, None]:
+def web_page_instead(at: str) -> ModelError:
+    """Return the error for a web page where the file should be; ``at`` names the server."""
+    return ModelError(f"{at} answered with a web page instead of the file. {_SIGN_IN}")
+
+
+def _answer(session: requests.Session, address: str, start: int) -> Generator[tuple[Head, bytes], None, None]:
     """Make the request and yield what ``read_from`` promises."""
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    if start and validator:
-        headers["If-Range"] = validator
-    with _opened(session, address, headers) as response:
-        head = _head(response, address, start)
+    with _opened(session, address, {"Range": f"bytes={start}-"} if start else {}) as response:
+        head = _head(response, host(response.url or address), start)
         yield head, b""
         try:
             for piece in response.iter_content(_BYTES_AT_ONCE):
                 yield head, piece
         except _NETWORK_ERRORS as error:
-            raise TransientError(f"The connection to {host(address)} broke off.", connected=True) from error
+            raise TransientError(f"The connection to {host(address)} broke off.") from error
 
 
 def _opened(session: requests.Session, address: str, headers: dict[str, str]) -> requests.Response:
@@ -136,8 +128,7 @@ def _opened(session: requests.Session, address: str, headers: dict[str, str]) ->
     for _ in range(_MOST_REDIRECTS + 1):
         if urlsplit(at).scheme != "https":
             raise ModelError(
-                f"{host(address)} leads to {at}, which is not HTTPS: nothing is fetched from there. "
-                "Is it the sign-in page of this network? Open a web page in a browser, sign in, and try again."
+                f"{host(address)} leads to {at}, which is not HTTPS: nothing is fetched from there. {_SIGN_IN}"
             )
         try:
             response = session.get(at, headers=headers, stream=True, timeout=_TIMEOUTS_S, allow_redirects=False)
@@ -154,39 +145,25 @@ def _opened(session: requests.Session, address: str, headers: dict[str, str]) ->
     raise ModelError(f"{host(address)} leads from one address to the next without end. Try again later.")
 
 
-def _head(response: requests.Response, address: str, start: int) -> Head:
+def _head(response: requests.Response, at: str, start: int) -> Head:
     """Return what the answer says of its content; raises ModelError for any answer that is not the file."""
-    at = host(response.url or address)
     if start and response.status_code == 416:
         raise RangeRefusedError(f"{at} has nothing after byte {start:,}.")
     if response.status_code not in (200, 206):
         _refuse(response, at)
-    kind = response.headers.get("Content-Type", "").lower()
-    if kind.startswith(("text/html", "application/xhtml")):
+    if response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml")):
         raise web_page_instead(at)
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
         raise ModelError(f"{at} sends the file packed as '{encoding}', which was not asked for. Try another network.")
-    tag = response.headers.get("ETag", "")
-    validator = tag if tag.startswith('"') else None  # a weak one does not tell equal bytes
     length = _whole_number(response.headers.get("Content-Length"))
     if response.status_code == 200:
-        return Head(0, length, validator)
+        return Head(0, length)
     found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if found is None or found.group(1) is None or int(found.group(1)) != start:
-        raise RangeRefusedError(f"{at} sends other bytes than those asked for.")
+        raise RangeRefusedError(f"{at} sends other bytes than those asked for. Try again later.")
     total = _whole_number(found.group(2))
-    if total is None and length is not None:
-        total = start + length
-    return Head(start, total, validator)
-
-
-def web_page_instead(at: str) -> ModelError:
-    """Return the error for a web page where the file should be; ``at`` names the server."""
-    return ModelError(
-        f"{at} answered with a web page instead of the file. Is it the sign-in page of this network? "
-        "Open a web page in a browser, sign in, and try again."
-    )
+    return Head(start, start + length if total is None and length is not None else total)
 
 
 def _refuse(response: requests.Response, at: str) -> NoReturn:
@@ -194,7 +171,7 @@ def _refuse(response: requests.Response, at: str) -> NoReturn:
     status = response.status_code
     said = f"{at} answered {status} {response.reason or ''}".rstrip()
     if status in _PASSING:
-        raise TransientError(f"{said}: the server has trouble. Try again later.", connected=True)
+        raise TransientError(f"{said}: the server has trouble. Try again later.")
     if status == 429 or (status == 403 and "Retry-After" in response.headers):
         seconds = _whole_number(response.headers.get("Retry-After"))
         when = "later" if seconds is None else f"in {max(1, round(seconds / 60))} min"
@@ -205,7 +182,7 @@ def _refuse(response: requests.Response, at: str) -> NoReturn:
         raise ModelError(f"{said}: the proxy wants a password. Put it into the variable HTTPS_PROXY.")
     if status in (401, 403, 451):
         raise ModelError(f"{said}: it does not hand the file out to this computer, or a proxy does not let it through.")
-    raise ModelError(f"{said}, which is no answer to build on. Try again later.")
+    raise ModelError(f"{said}, which is no usable answer. Try again later.")
 
 
 def _explain(error: Exception, address: str) -> NoReturn:
@@ -230,37 +207,32 @@ def _explain(error: Exception, address: str) -> NoReturn:
     raise TransientError(message, connected=any(isinstance(cause, _BROKEN_OFF) for cause in causes)) from error
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was made of, outermost first; libraries hide the reason in several ways."""
-    seen: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting:
-        cause = waiting.pop(0)
-        if isinstance(cause, BaseException) and not any(cause is known for known in seen):
-            seen.append(cause)
-            yield cause
-            waiting += [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from, outermost first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _whole_number(text: str | None) -> int | None:
-    """Return a number a server sent, None when it is none."""
+    """Return a number a server sent, None for anything else."""
     return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def _read_beside(
-    pieces: Generator[tuple[Head, bytes], None, None], at: str, cancel: CancelToken | None
-) -> Iterator[tuple[Head, bytes]]:
+    pieces: Generator[tuple[Head, bytes], None, None], at: str, task: Task
+) -> Generator[tuple[Head, bytes], None, None]:
     """Yield the same while a thread reads; a request to stop is obeyed at once and the thread left to its timeout.
 
-    Raises TooSlowError when too little comes in the time that is spent waiting; ``at`` names the server.
+    Raises ModelError when too little comes in the time that is spent waiting; ``at`` names the server.
     """
-    waiting: queue.Queue[tuple[Head, bytes] | BaseException | None] = queue.Queue(maxsize=16)
-    left = threading.Event()
+    arrivals: queue.Queue[tuple[Head, bytes] | BaseException | None] = queue.Queue(maxsize=16)
+    is_over = threading.Event()
 
     def put(item: tuple[Head, bytes] | BaseException | None) -> None:
-        while not left.is_set():
+        while not is_over.is_set():
             try:
-                return waiting.put(item, timeout=_CANCEL_LOOKED_AT_S)
+                return arrivals.put(item, timeout=_CANCEL_LOOKED_AT_S)
             except queue.Full:
                 continue
 
@@ -268,30 +240,29 @@ def _read_beside(
         try:
             for piece in pieces:
                 put(piece)
-                if left.is_set():
+                if is_over.is_set():
                     return
             put(None)
-        except BaseException as error:
+        except BaseException as error:  # raised again by the reader
             put(error)
         finally:
             pieces.close()
 
     threading.Thread(target=read, name="fetch", daemon=True).start()
+    waited_s, arrived = 0.0, 0
     try:
-        waited_s, arrived = 0.0, 0
         while True:
-            if cancel is not None:
-                cancel.check()
+            task.check()
             if waited_s >= _SLOW_WINDOW_S:
                 if arrived < _SLOWEST_BYTES_A_SECOND * waited_s:
-                    raise TooSlowError(
+                    raise ModelError(
                         f"{at} sends less than {_SLOWEST_BYTES_A_SECOND:,} bytes a second. Try again later, or on "
                         "another network."
                     )
                 waited_s, arrived = 0.0, 0
             began = time.monotonic()
             try:
-                item = waiting.get(timeout=_CANCEL_LOOKED_AT_S)
+                item = arrivals.get(timeout=_CANCEL_LOOKED_AT_S)
             except queue.Empty:
                 continue
             finally:
@@ -303,4 +274,4 @@ def _read_beside(
             arrived += len(item[1])
             yield item
     finally:
-        left.set()
+        is_over.set()

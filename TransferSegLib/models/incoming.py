@@ -16,7 +16,7 @@ from TransferSegLib.models.catalogue import CatalogueEntry, Download, FileKind, 
 from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
 from TransferSegLib.models.locate import catalogue
 from TransferSegLib.models.versions.state import current_folder, split_version
-from TransferSegLib.progress import CancelToken, Task
+from TransferSegLib.progress import Task
 
 if TYPE_CHECKING:
     from TransferSegLib.models.importers.keras.weights import Background
@@ -64,7 +64,7 @@ class Incoming:
 
 
 def read_incoming(
-    path: Path, name: str | None = None, options: KerasOptions | None = None, cancel: CancelToken | None = None
+    path: Path, name: str | None = None, options: KerasOptions | None = None, task: Task | None = None
 ) -> Incoming:
     """Return the model of a TransferSeg zip file, a model's folder, or a Keras weights file.
 
@@ -72,17 +72,18 @@ def read_incoming(
     description says or, for other Keras files, the file's own. Raises ModelError when it is none of these, cannot be
     trusted, or the options do not fit; Cancelled.
     """
+    task = task or Task()
     path = current_folder(path.parent if path.name == MODEL_FILE and path.is_file() else path)
-    entry = catalogue().recognise(git_blob_id(path, cancel)) if path.is_file() else None
+    entry = catalogue().recognise(git_blob_id(path, task)) if path.is_file() else None
     is_keras = _is_keras(path)
     if options is not None and options.said and not is_keras:
         raise ModelError(
             f"{path} describes itself: leave out what is meant for Keras files ({_options(options.said)})."
         )
     if is_keras:
-        incoming = _from_keras(path, name, options or KerasOptions(), entry, cancel)
+        incoming = _from_keras(path, name, options or KerasOptions(), entry, task)
     else:
-        incoming = Task("", None, cancel).wait(lambda: _from_model(path, name, entry))
+        incoming = task.wait(lambda: _from_model(path, name, entry))
     for file in incoming.files:
         if not is_portable_name(file):
             raise ModelError(f"{path} is refused: the name {file!r} in it does not do on every system.")
@@ -162,7 +163,7 @@ def _blob_of(download: Download) -> str:
 
 
 def _from_keras(
-    path: Path, name: str | None, options: KerasOptions, entry: CatalogueEntry | None, cancel: CancelToken | None
+    path: Path, name: str | None, options: KerasOptions, entry: CatalogueEntry | None, task: Task
 ) -> Incoming:
     """Turn Keras weights into a model: as the catalogue says, or else as the user does."""
     from TransferSegLib.models.importers.keras.convert import PUBLISHED, KerasImport, model_from_keras
@@ -195,8 +196,8 @@ def _from_keras(
             citation=entry.citation,
         )
         source = f"{entry.download.address}{_blob_of(entry.download)}" if entry.download else ""
-    description, state_dict = model_from_keras(path, asked, source, cancel)
-    files = Task("", None, cancel).wait(lambda: model_files(description, state_dict))
+    description, state_dict = model_from_keras(path, asked, source, task)
+    files = task.wait(lambda: model_files(description, state_dict))
     return Incoming(description, files, entry, "keras")
 
 

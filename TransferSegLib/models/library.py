@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from TransferSegLib.durable_writing import move
+from TransferSegLib.durable_writing import flush_folder, move
 from TransferSegLib.errors import ModelError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.images.preparation import check_spacing
@@ -35,7 +35,7 @@ from TransferSegLib.models.recovery import LOCK_FILE, NEW, REMOVED, REPLACED, WO
 from TransferSegLib.models.store import load_model, write_files
 from TransferSegLib.models.versions.state import VERSIONS_FOLDER, has_versions
 from TransferSegLib.own_files import refuse_links
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 if TYPE_CHECKING:
     import requests
@@ -68,6 +68,7 @@ def import_model(
     options: KerasOptions | None = None,
     replace: bool = False,
     cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> Added:
     """Add a model to the library from a TransferSeg zip file, a model's folder, or a Keras weights file.
 
@@ -76,13 +77,13 @@ def import_model(
     is replaced. Raises ModelError when the file cannot be used, the name is taken, or the library cannot be written;
     then the library is as it was. So it is after Cancelled.
     """
+    task = task or Task("", None, cancel)
     if name is not None:
         check_name(name)
         _check_free(name, library, replace)
-    incoming = read_incoming(Path(file), name, options, cancel)
-    if cancel is not None:
-        cancel.check()
-    return _add(incoming, library, replace, cancel)
+    incoming = read_incoming(Path(file), name, options, task)
+    task.check()
+    return _add(incoming, library, replace, task)
 
 
 def fetch_model(
@@ -118,21 +119,20 @@ def fetch_model(
     from TransferSegLib.models.fetch import Part, alone, fetch_file
 
     part = Part(library / DOWNLOADS_FOLDER, download)
-    with alone(part, entry.name, progress, cancel):
+    fetching, importing = Task("", progress, cancel).split(9, 1)
+    with alone(part, entry.name, fetching):
         existing = None if replace else find_library_model(entry.name, library)
         if existing is not None:
-            verified = Task("", None, cancel).wait(lambda: _verified(existing, entry))
+            verified = importing.wait(lambda: _verified(existing, entry))
             return Added(existing, verified, entry, download.kind, was_there=True)
-        file = fetch_file(download, part, entry.name, progress, cancel, session)
-        stage = f"Importing {entry.name}"
-        if progress is not None:
-            progress(Progress(stage, 0.0))
+        file = fetch_file(download, part, entry.name, fetching, session)
+        importing = importing.named(f"Importing {entry.name}")
+        importing.at(0.0)
         options = None if spacing_mm is None else KerasOptions(spacing_mm=spacing_mm)
-        added = import_model(file, library, options=options, replace=replace, cancel=cancel)
+        added = import_model(file, library, options=options, replace=replace, task=importing)
         with suppress(OSError):  # a leftover is found and used again, and no reason to call this a failure
             part.discard()
-        if progress is not None:
-            progress(Progress(stage, 1.0))
+        importing.done(look=False)
     return added
 
 
@@ -151,7 +151,7 @@ def remove_model(name: str, library: Path) -> Path:
             raise ModelError(f"The model '{name}' was removed by another program in the meantime.")
         (work / REMOVED).mkdir()
         move(path, work / REMOVED / path.name)
-        flush_names(library)
+        flush_folder(library, required=False)
     return path
 
 
@@ -223,12 +223,12 @@ def _check_free(name: str, library: Path, replace: bool) -> Path | None:
     return existing
 
 
-def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken | None) -> Added:
+def _add(incoming: Incoming, library: Path, replace: bool, task: Task) -> Added:
     """Write a model into the library, verify what was written, and give it its place."""
     name = incoming.description.name
     _check_not_borrowed(incoming)
     _check_free(name, library, replace)
-    with changing(library, cancel) as work:
+    with changing(library, task.cancel) as work:
         existing = _check_free(name, library, replace)
         # A folder that is replaced keeps its name, and with it whatever else lies in it.
         target = existing if existing is not None and existing.is_dir() else library / name
@@ -236,8 +236,8 @@ def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken |
             raise ModelError(f"{target} exists already, and is no model: move it away, or give another name.")
         written = work / NEW / name
         written.mkdir(parents=True)
-        write_files(written, incoming.files, cancel)
-        Task("", None, cancel).wait(lambda: load_model(written))
+        write_files(written, incoming.files, task.cancel)
+        task.wait(lambda: load_model(written))
         if existing is not None:
             (work / REPLACED).mkdir()
             move(existing, work / REPLACED / existing.name)
@@ -245,7 +245,7 @@ def _add(incoming: Incoming, library: Path, replace: bool, cancel: CancelToken |
         if existing is not None and existing != target:
             (work / REMOVED).mkdir()
             move(work / REPLACED / existing.name, work / REMOVED / existing.name)
-        flush_names(library)
+        flush_folder(library, required=False)
     return Added(target, incoming.description, incoming.entry, incoming.kind, incoming.claimed)
 
 
@@ -280,18 +280,6 @@ def refuse_linked_line(line: Path, library: Path, *numbers: int) -> None:
     folders = [line / VERSIONS_FOLDER / str(number) for number in numbers] or [line / VERSIONS_FOLDER]
     if line.is_relative_to(library):
         refuse_links(library, *folders, error_type=ModelError)
-
-
-def flush_names(folder: Path) -> None:
-    """Wait until renamings in a folder are on the disk, where the system can be asked to (not Windows)."""
-    if os.name == "nt":
-        return
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _not_writable(library: Path, error: OSError) -> ModelError:

@@ -6,8 +6,6 @@ has the same content elsewhere, see ``resource_folders``.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from TransferSegLib.models.versions.state import (
     version_folder,
     version_numbers,
 )
+from TransferSegLib.user_folders import data_folder
 
 #: The bundled model that is used when none is named, and the sample scan that goes with it.
 DEFAULT_MODEL = "head-neck-ct"
@@ -79,17 +78,8 @@ def library_folder() -> Path:
     It is the environment variable TRANSFERSEG_MODELS, else where this platform keeps a user's application data. Raises
     ModelError when the user has no home folder.
     """
-    named = os.environ.get(LIBRARY_VARIABLE)
     try:
-        if named:
-            return Path(named).expanduser()
-        if sys.platform == "win32":
-            local = os.environ.get("LOCALAPPDATA")
-            return (Path(local) if local else Path.home() / "AppData" / "Local") / "TransferSeg" / "Models"
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Application Support" / "TransferSeg" / "Models"
-        data = os.environ.get("XDG_DATA_HOME")
-        return (Path(data) if data else Path.home() / ".local" / "share") / "transferseg" / "models"
+        return data_folder("Models", LIBRARY_VARIABLE)
     except RuntimeError as error:
         raise ModelError(f"There is no home folder for models: set {LIBRARY_VARIABLE} to a folder.") from error
 

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from TransferSegLib.durable_writing import move
+from TransferSegLib.durable_writing import flush_folder, move
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import WEIGHTS_FILE, WeightsRecord, read_model_files
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.incoming import check_name, read_incoming
-from TransferSegLib.models.library import changing, flush_names, refuse_linked_line
+from TransferSegLib.models.library import changing, refuse_linked_line
 from TransferSegLib.models.locate import bundled_models, find_bundled_model, find_library_model, library_models
 from TransferSegLib.models.store import load_description, load_model, model_files, write_files
 from TransferSegLib.models.versions.card import card
@@ -106,7 +106,7 @@ def add_version(
         if not has_versions(target):
             _write_origin(written / "0", title, line, parent, task)
         _put(written, target, number, _chosen(target if has_versions(target) else written / "0", record, promote))
-        flush_names(library)
+        flush_folder(library, required=False)
     return read_version(target, number, _current(target))
 
 
@@ -187,7 +187,7 @@ def remove_version(name: str, library: Path, number: int, force: bool = False) -
         folder = version_folder(line, number)
         (work / "removed").mkdir()
         move(folder, work / "removed" / folder.name)
-        flush_names(folder.parent)
+        flush_folder(folder.parent, required=False)
     return folder
 
 
@@ -279,7 +279,7 @@ def _write_origin(folder: Path, title: str, plain: Path | None, parent: Path | N
         files = read_model_files(plain)
     else:
         assert parent is not None
-        files = read_incoming(parent, title, cancel=task.cancel).files
+        files = read_incoming(parent, title, task=task).files
     folder.mkdir(parents=True)
     write_files(folder, files, task.cancel)
     task.wait(lambda: load_model(folder))
@@ -320,7 +320,7 @@ def _put(written: Path, line: Path, number: int, chosen: bool) -> None:
     places.mkdir(exist_ok=True)
     for folder in sorted(written.iterdir(), key=lambda path: int(path.name)):  # version 0 makes it a line
         move(folder, places / folder.name)
-    flush_names(places)
+    flush_folder(places, required=False)
     if chosen:
         write_state(line, read_state(line).promoted(number, now()))
 

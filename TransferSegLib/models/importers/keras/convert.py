@@ -21,7 +21,7 @@ from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.importers.keras.weights import Background, KerasWeights, read_keras_weights
 from TransferSegLib.models.leaving import published_name, told_command
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, structure_key
 from TransferSegLib.version import code_version
 
@@ -105,7 +105,7 @@ PUBLISHED = KerasImport(
 
 
 def model_from_keras(
-    path: Path, options: KerasImport, source: str = "", cancel: CancelToken | None = None
+    path: Path, options: KerasImport, source: str = "", task: Task | None = None
 ) -> tuple[ModelDescription, dict[str, torch.Tensor]]:
     """Return the description and the float32 weights of a legacy Keras HDF5 file's model, ready for ``save_model``.
 
@@ -116,7 +116,7 @@ def model_from_keras(
     path = Path(path)
     if not options.modality.strip() or not options.modality.isprintable():
         raise ModelError(f"{options.modality!r} is no modality for {path}: give CT or MR, for example.")
-    weights = read_keras_weights(path, options.background, cancel)
+    weights = read_keras_weights(path, options.background, task)
     label_set, assumed = _label_set(options, weights.network.classes, path)
     description = ModelDescription(
         name=options.name,

@@ -22,20 +22,20 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models.importers.keras.network import KerasArrays, read_arrays
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.process_limits import is_out_of_memory, limit_this_process, own_limits
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import Task
 
 #: A file that takes longer than this, in seconds, hangs.
 _LONGEST = 900
 _ARRAYS = "arrays.npz"
 
 
-def read_arrays_isolated(path: Path, interpreter: Path | None = None, cancel: CancelToken | None = None) -> KerasArrays:
+def read_arrays_isolated(path: Path, interpreter: Path | None = None, task: Task | None = None) -> KerasArrays:
     """Return a file's checked arrays, read in a child process by ``interpreter`` (None: find one).
 
     Raises ModelError for whatever is wrong with the file, and when reading it crashes or hangs; Cancelled.
     """
     reading = Reading("TransferSegLib.models.importers.keras.isolated", path, ModelError, "Get it again.", _LONGEST)
-    with read_in_child(reading, interpreter, cancel) as (folder, result):
+    with read_in_child(reading, interpreter, task=task) as (folder, result):
         return _result(folder, result)
 
 

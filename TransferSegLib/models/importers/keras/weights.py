@@ -20,7 +20,7 @@ from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
 from TransferSegLib.models.importers.keras.network import KerasArrays
 from TransferSegLib.models.store import expected_shapes
 from TransferSegLib.networks.interface import NetworkSpec
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import Task
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ class KerasWeights:
     layers_checked: bool
 
 
-def read_keras_weights(path: Path, background: Background = "last", cancel: CancelToken | None = None) -> KerasWeights:
+def read_keras_weights(path: Path, background: Background = "last", task: Task | None = None) -> KerasWeights:
     """Return the weights of a legacy Keras HDF5 file, written by ``save_weights`` or by ``save``.
 
     Any width and number of classes are taken; layers count in the order in which the file lists them, and their names
@@ -52,7 +52,7 @@ def read_keras_weights(path: Path, background: Background = "last", cancel: Canc
     """
     if background not in get_args(Background):
         raise ModelError(f"The background is the 'first' or the 'last' channel of the file, not '{background}'.")
-    return to_weights(read_arrays_isolated(Path(path), cancel=cancel), background)
+    return to_weights(read_arrays_isolated(Path(path), task=task), background)
 
 
 def to_weights(found: KerasArrays, background: Background = "last") -> KerasWeights:
