@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,7 +201,7 @@ def test_library_folder_follows_the_platform(
         monkeypatch.setenv(name, "home")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(locate.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     assert library_folder() == Path(expected)
 
 
