@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 import TransferSegLib
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.process_limits import LimitedChild, Limits
+from TransferSegLib.process_tree import end_process_tree
 from TransferSegLib.progress import CancelToken, Task
 
 #: What the child writes into the folder that is its first argument.
@@ -177,31 +177,11 @@ def run_module(
                 raise subprocess.TimeoutExpired(command, longest_s)
             if watched is not None and not over_memory and watched.takes_too_much():
                 over_memory = True
-                _kill(process)
+                end_process_tree(process.pid)
     finally:
         if process.returncode is None:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a child that still runs, and wait until it is gone."""
-    _kill(process)
-    process.communicate()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a child with what a launcher like PythonSlicer started for it."""
-    if sys.platform == "win32":
-        tool = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "taskkill.exe"
-        command = [str(tool), "/F", "/T", "/PID", str(process.pid)]
-        with suppress(OSError):
-            subprocess.run(  # noqa: S603 - fixed words
-                command, capture_output=True, check=False, creationflags=subprocess.CREATE_NO_WINDOW
-            )
-    else:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
+            end_process_tree(process.pid)
+            process.communicate()
 
 
 def _module_folders() -> list[str]:

@@ -116,10 +116,11 @@ def segment_zyx(node, name: str, volume) -> np.ndarray:
 
 def merged_zyx(node, volume, first: list[str]) -> np.ndarray:
     """Return the label map that would be saved."""
-    from TransferSegGui.label_map import layersOf
-    from TransferSegGui.snapshot import mergedLayers
+    from TransferSegGui.label_map import labelSetOf, layersOf
 
-    return mergedLayers(layersOf(node, volume, first), SHAPE_ZYX)
+    from TransferSegLib.corrections.snapshot import merge_layers
+
+    return merge_layers(layersOf(node, volume, first), SHAPE_ZYX, labelSetOf(node))
 
 
 def labels_of(path: Path) -> np.ndarray:

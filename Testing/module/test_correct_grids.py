@@ -1,4 +1,4 @@
-"""The section "Correct" where grids matter: judged slices and boxes, overlaps, transforms, other grids."""
+"""The section "Correct" where grids matter: annotated slices and boxes, overlaps, transforms, other grids."""
 
 from __future__ import annotations
 
@@ -50,50 +50,50 @@ def test_marking_the_slice_that_a_view_shows(host, ui, folder: Path):
     volume = add_volume(matrix=STRAIGHT)
     empty_segmentation(ui, volume, "nodule")
     tick(ui, "nodule")
-    ui.judgedComboBox.setCurrentIndex(1)
+    ui.regionComboBox.setCurrentIndex(1)
     for number in (5, 6, 2):
         host.slices["Red"].view.show(volume, ras_of(volume, (number, 9, 11)))
-        ui.markJudgedButton.click()
-    assert ui.judgedSlicesLineEdit.text == "z:2,5-6" and ui.saveCorrectionButton.enabled
+        ui.markRegionButton.click()
+    assert ui.regionSlicesLineEdit.text == "z:2,5-6" and ui.saveCorrectionButton.enabled
     host.slices["Green"].view.show(volume, ras_of(volume, (5, 9, 11)))
-    ui.judgedViewComboBox.setCurrentIndex(2)
-    ui.markJudgedButton.click()
+    ui.regionViewComboBox.setCurrentIndex(2)
+    ui.markRegionButton.click()
     assert "along y: clear the marks first" in ui.saveCorrectionButton.toolTip
-    ui.clearJudgedButton.click()
-    ui.markJudgedButton.click()
-    assert ui.judgedSlicesLineEdit.text == "y:9" and ui.saveCorrectionButton.enabled
-    ui.judgedSlicesLineEdit.text = "middle"
-    ui.judgedSlicesLineEdit.editingFinished.emit()
+    ui.clearRegionButton.click()
+    ui.markRegionButton.click()
+    assert ui.regionSlicesLineEdit.text == "y:9" and ui.saveCorrectionButton.enabled
+    ui.regionSlicesLineEdit.text = "middle"
+    ui.regionSlicesLineEdit.editingFinished.emit()
     assert not ui.saveCorrectionButton.enabled and "'middle' does not name slices" in ui.saveCorrectionButton.toolTip
-    ui.judgedSlicesLineEdit.text = "z:14"
-    ui.judgedSlicesLineEdit.editingFinished.emit()
+    ui.regionSlicesLineEdit.text = "z:14"
+    ui.regionSlicesLineEdit.editingFinished.emit()
     assert save(host) == "Not saved: The image has no slice 14 along z: they count from 0 to 13."
     assert temporary_folders() == [] and not folder.exists()
 
     oblique = add_volume("oblique")
     empty_segmentation(ui, oblique, "nodule")
-    assert ui.judgedComboBox.currentIndex == 0, "another scan has another region"
-    ui.judgedComboBox.setCurrentIndex(1)
-    ui.judgedViewComboBox.setCurrentIndex(0)
-    ui.markJudgedButton.click()
+    assert ui.regionComboBox.currentIndex == 0, "another scan has another region"
+    ui.regionComboBox.setCurrentIndex(1)
+    ui.regionViewComboBox.setCurrentIndex(0)
+    ui.markRegionButton.click()
     tick(ui, "nodule")
     assert "turn it to the volume's axes" in ui.saveCorrectionButton.toolTip
 
 
 def test_a_box_that_was_looked_at_becomes_a_mask(host, ui, folder: Path):
     import slicer
-    from TransferSegGui.judged_mask import judgedOf
+    from TransferSegGui.annotated_region import regionOf
 
     volume = add_volume(matrix=STRAIGHT)
     node = empty_segmentation(ui, volume, "nodule")
     tick(ui, "nodule")
-    ui.judgedComboBox.setCurrentIndex(2)
+    ui.regionComboBox.setCurrentIndex(2)
     assert "Choose the box" in ui.saveCorrectionButton.toolTip
-    ui.markJudgedButton.click()
-    assert "Nothing is segmented yet" in host.widget.correctPanel.judged.problem
+    ui.markRegionButton.click()
+    assert "Nothing is segmented yet" in host.widget.correctPanel.region.problem
     ui.segmentEditorWidget.userPaints([ras_of(volume, (7, 9, 11))], 4.0)
-    ui.markJudgedButton.click()
-    box = ui.judgedRoiSelector.currentNode()
+    ui.markRegionButton.click()
+    box = ui.regionBoxSelector.currentNode()
     assert box is not None and ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
     box.SetCenterWorld(*ras_of(volume, (7, 9, 11)))
     box.SetSizeWorld(2 * 2.5 * 2, 2 * 1.5 * 2, 2 * 3.5 * 3)
@@ -107,7 +107,7 @@ def test_a_box_that_was_looked_at_becomes_a_mask(host, ui, folder: Path):
             )
             for each in (volume, node, box):
                 each.SetAndObserveTransformNodeID(moved.GetID())
-        np.testing.assert_array_equal(judgedOf(node, volume).box.mask(SHAPE_ZYX), expected)
+        np.testing.assert_array_equal(regionOf(node, volume).box.mask(SHAPE_ZYX), expected)
     assert "is saved." in save(host)
     (revision,) = Project(folder).state().current
     np.testing.assert_array_equal(labels_of(revision.case.judged), expected)

@@ -80,21 +80,21 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
 
 def test_opening_a_case_gives_its_ticks_its_region_and_todays_names(host, ui, folder: Path, tmp_path: Path):
     import slicer
-    from TransferSegGui.judged_mask import JUDGED_SLICES
+    from TransferSegGui.annotated_region import REGION_SLICES
 
     from TransferSegLib.corrections.structure_changes import rename_structure
 
     volume = add_volume()
     predicted(ui, volume, tmp_path)
     tick(ui, "brainstem")
-    ui.judgedComboBox.setCurrentIndex(1)
+    ui.regionComboBox.setCurrentIndex(1)
     assert not ui.saveCorrectionButton.enabled and "Mark the slices" in ui.saveCorrectionButton.toolTip
-    ui.judgedSlicesLineEdit.text = "z: 2-4, 9"
-    ui.judgedSlicesLineEdit.editingFinished.emit()
+    ui.regionSlicesLineEdit.text = "z: 2-4, 9"
+    ui.regionSlicesLineEdit.editingFinished.emit()
     save(host)
     (revision,) = Project(folder).state().current
-    judged_zyx = labels_of(revision.case.judged)
-    assert sorted(set(np.nonzero(judged_zyx)[0])) == [2, 3, 4, 9]
+    region_zyx = labels_of(revision.case.judged)
+    assert sorted(set(np.nonzero(region_zyx)[0])) == [2, 3, 4, 9]
     rename_structure(Project(folder), "brainstem", "stem")
 
     slicer.mrmlScene.Clear(False)
@@ -110,15 +110,15 @@ def test_opening_a_case_gives_its_ticks_its_region_and_todays_names(host, ui, fo
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(opened), scan_zyx())
     ticks = {texts[0]: texts[1] for texts in rows(ui.reviewedTable)}
     assert ticks == {"stem": "learned from", "right parotid gland": "unknown"}
-    assert ui.judgedComboBox.currentText == "The region saved with the case"
+    assert ui.regionComboBox.currentText == "The region saved with the case"
     assert ui.segmentEditorWidget.sourceVolumeNode() is opened
     assert save(host).startswith("case-0001, revision 2, is saved.")
     (revision,) = Project(folder).state().current
     assert revision.case.annotated == ("stem",) and str(revision.corrected_from) == "format-one 1.0"
-    np.testing.assert_array_equal(labels_of(revision.case.judged), judged_zyx)
+    np.testing.assert_array_equal(labels_of(revision.case.judged), region_zyx)
     assert revision.prediction is not None
-    ui.judgedComboBox.setCurrentIndex(1)
-    assert node.GetAttribute("TransferSeg.Judged") == JUDGED_SLICES
+    ui.regionComboBox.setCurrentIndex(1)
+    assert node.GetAttribute("TransferSeg.Judged") == REGION_SLICES
 
     assert not ui.restoreCaseButton.enabled
     ui.removeCaseButton.click()

@@ -22,12 +22,12 @@ def examples() -> list[str]:
 @pytest.fixture
 def tiny_is_the_usual_model(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let ``model=None`` be the tiny model of a library of this test's, and jobs and relative paths be its own too."""
-    from TransferSegGui import process
+    from TransferSegGui import segment_process
 
     shutil.copytree(models, tmp_path / "models")
     monkeypatch.setenv("TRANSFERSEG_MODELS", str(tmp_path / "models"))
-    find_model = process.find_model
-    monkeypatch.setattr(process, "find_model", lambda name: find_model(name or "tiny"))
+    find_model = segment_process.find_model
+    monkeypatch.setattr(segment_process, "find_model", lambda name: find_model(name or "tiny"))
     monkeypatch.setenv("TRANSFERSEG_JOBS", str(tmp_path / "jobs"))
     monkeypatch.chdir(tmp_path)
 

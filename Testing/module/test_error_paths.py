@@ -113,8 +113,8 @@ def test_a_volume_without_voxels(host, ui, kind: str):
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "ours")
     node.GetSegmentation().AddEmptySegment("", "brainstem")
     choose(host, volume, node)
-    ui.judgedComboBox.setCurrentIndex(1)
-    ui.markJudgedButton.click()
+    ui.regionComboBox.setCurrentIndex(1)
+    ui.markRegionButton.click()
     assert not ui.saveCorrectionButton.enabled
     assert ui.saveCorrectionButton.toolTip == "The volume 'empty' has no voxels."
 

@@ -24,7 +24,7 @@ KINDS.update(count="tiny_kinds:COUNT", wait="tiny_kinds:WAIT", deaf="tiny_kinds:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the user's folder of jobs for this test; what still runs afterwards is stopped."""
     from TransferSegLib.errors import JobError
-    from TransferSegLib.jobs.status import read_state
+    from TransferSegLib.jobs.status import worker_is_alive
     from TransferSegLib.jobs.store import list_jobs, request_cancel
 
     (tmp_path / "site").mkdir()
@@ -36,7 +36,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         with suppress(JobError):
             request_cancel(folder)
         deadline = time.monotonic() + 30
-        while not read_state(folder).ended and time.monotonic() < deadline:
+        while worker_is_alive(folder) and time.monotonic() < deadline:
             time.sleep(0.05)
 
 
@@ -189,7 +189,7 @@ def test_a_long_stream_is_read_in_parts(host, store: Path):
     EventWriter(job.folder).write(Event(JobState.FAILED, error="It was too long."))
     heard = Heard(job)
     parts = []
-    job._tell, tell = lambda events: (parts.append(len(events)), tell(events)), job._tell
+    job._report, report = lambda events: (parts.append(len(events)), report(events)), job._report
     job.follow()
     job.wait()
     assert len(heard.points) == 20_000 and heard.ends == [job] and job.error == "It was too long."

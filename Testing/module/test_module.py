@@ -188,7 +188,7 @@ def test_nothing_in_the_current_folder_is_run(host, tmp_path: Path, monkeypatch:
 @pytest.mark.skipif(os.name == "nt", reason="the launcher of this test is a shell script")
 def test_cancel_ends_the_process_behind_the_launcher(host, ui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """PythonSlicer only starts the real Python: killing it alone would leave that running."""
-    from TransferSegGui.process_tree import descendants
+    from TransferSegLib.process_tree import descendants
 
     launcher = tmp_path / "PythonSlicer"
     launcher.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n')
@@ -196,7 +196,7 @@ def test_cancel_ends_the_process_behind_the_launcher(host, ui, tmp_path: Path, m
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     ui.inputVolumeSelector.setCurrentNode(add_volume())
     ui.segmentButton.click()
-    launched = host.widget.segmentPanel.run._process.processId()
+    launched = host.widget.segmentPanel.run.worker.processId
     host.waitFor(lambda: bool(descendants(launched)))
     (behind, *_) = descendants(launched)
     ui.cancelSegmentButton.click()
@@ -248,9 +248,9 @@ def test_an_error_is_told_with_the_childs_words_and_its_log(host, ui, models: Pa
 
 
 def test_a_program_that_cannot_be_started_is_told(host, ui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    from TransferSegGui import process
+    from TransferSegGui import command_process
 
-    monkeypatch.setattr(process, "pythonExecutable", lambda: str(tmp_path / "no-python"))
+    monkeypatch.setattr(command_process, "pythonExecutable", lambda: str(tmp_path / "no-python"))
     ui.inputVolumeSelector.setCurrentNode(add_volume())
     ui.segmentButton.click()
     host.waitFor(lambda: is_idle(ui))
@@ -329,7 +329,7 @@ def test_without_pytorch_segmenting_is_not_offered(host, ui, monkeypatch: pytest
 
 
 def test_status_lines_for_a_person(host):
-    from TransferSegGui.process import lastLine
+    from TransferSegGui.command_process import lastLine
     from TransferSegGui.segment_panel import progressText
 
     assert progressText(0.405, 12.3, "on CPU (float32)") == "Segmenting on CPU (float32): 40 %, 12 s left"

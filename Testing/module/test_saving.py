@@ -124,7 +124,7 @@ def test_errors_of_the_library_and_of_the_disk_are_shown(host, ui, correction):
     host.widget.enter()
     assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
     ui.saveCorrectionButton.click()
-    gone = Path(panel.saving._folder.name)
+    gone = Path(panel.saving.temporary.name)
     shutil.rmtree(gone)
     host.waitFor(lambda: panel.saving is None)
     assert ui.correctionStatusLabel.text == f"Not saved: {gone} cannot be written: No such file or directory."

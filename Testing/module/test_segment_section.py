@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
@@ -202,13 +201,14 @@ def test_3d_is_made_on_request(host, ui, a_result: Path):
 
 
 def test_a_crash_is_told_with_the_last_lines_of_the_log(host, ui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    process = importlib.import_module("TransferSegGui.process")
+    from TransferSegGui import command_process
+
     broken = tmp_path / "python"
     broken.write_text(
         "#!/bin/sh\necho 'loading' >&2\necho 'Fatal Python error: no memory' >&2\necho 'end' >&2\nexit 3\n"
     )
     broken.chmod(0o755)
-    monkeypatch.setattr(process, "pythonExecutable", lambda: str(broken))
+    monkeypatch.setattr(command_process, "pythonExecutable", lambda: str(broken))
     ui.inputVolumeSelector.setCurrentNode(add_volume())
     choose_tiny(host)
     segment(host)
@@ -252,7 +252,7 @@ def test_a_scan_is_let_go_although_a_connection_keeps_the_object_that_segmented_
     import gc
 
     import slicer
-    from TransferSegGui.process import SegmentProcess
+    from TransferSegGui.segment_process import SegmentProcess
 
     freed: list[str] = []
     volume = add_volume()

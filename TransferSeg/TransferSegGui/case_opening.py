@@ -7,7 +7,7 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from TransferSegGui.judged_mask import JUDGED_SAVED, setJudged
+from TransferSegGui.annotated_region import REGION_SAVED, setRegion
 from TransferSegGui.nodes import SegmentedBy, readSegmentation
 from TransferSegGui.predictions import PREDICTION_ATTRIBUTE
 from TransferSegGui.reviewed_table import keyOf, setReviewed
@@ -40,7 +40,7 @@ def openCase(project: ProjectState, revision: Revision):
     if revision.prediction is not None:
         segmentation.SetAttribute(PREDICTION_ATTRIBUTE, str(revision.prediction))
     if case.judged is not None:
-        setJudged(segmentation, JUDGED_SAVED, str(case.judged))
+        setRegion(segmentation, REGION_SAVED, str(case.judged))
     markAsCase(volume, case.id, project.folder)
     return volume, segmentation
 

@@ -18,8 +18,8 @@ from TransferSegGui.command_process import CommandProcess
 from TransferSegGui.correction_process import Correction, CorrectionProcess
 from TransferSegGui.job_process import JobProcess
 from TransferSegGui.model_choices import modelChoices
-from TransferSegGui.process import SegmentProcess
 from TransferSegGui.project_choice import defaultProject, projectFolder
+from TransferSegGui.segment_process import SegmentProcess
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest

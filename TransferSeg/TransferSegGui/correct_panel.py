@@ -10,16 +10,16 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from TransferSegGui.annotated_region import regionOf
 from TransferSegGui.case_buttons import SCAN_FOLDER, CaseButtons, enable
 from TransferSegGui.case_opening import caseOf, markAsCase
 from TransferSegGui.correction_process import Correction, CorrectionProcess
-from TransferSegGui.judged_mask import judgedOf
-from TransferSegGui.judged_region import JudgedRegion
 from TransferSegGui.label_map import labelSetOf
 from TransferSegGui.next_scan import rememberSaved
 from TransferSegGui.nodes import hasVoxels, takeBack
 from TransferSegGui.predictions import forgetPredictions
 from TransferSegGui.project_choice import PROJECT, PROJECT_SETTING, defaultProject, projectFolder, readProject
+from TransferSegGui.region_widgets import RegionWidgets
 from TransferSegGui.reviewed_table import ReviewedTable, newStructure
 from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
 from TransferSegLib.corrections.revisions import ProjectState
@@ -49,10 +49,10 @@ class CorrectPanel(VTKObservationMixin):
         self._updating = False
         self._toldOfModality: tuple[str, object] | None = None
         self.reviewed = ReviewedTable(ui.reviewedTable)
-        self.judged = JudgedRegion(ui)
+        self.region = RegionWidgets(ui)
         self.cases = CaseButtons(ui)
         self.cases.choose, self.cases.say, self.cases.projectChanged = self._choose, self._say, self._readProject
-        self.reviewed.changed = self.judged.changed = self._updateButtons
+        self.reviewed.changed = self.region.changed = self._updateButtons
         self.ui.saveProgressBar.setVisible(False)
         self._connect()
 
@@ -133,7 +133,7 @@ class CorrectPanel(VTKObservationMixin):
             editor.setSegmentationNode(segmentation)
             editor.setSourceVolumeNode(self._referenceVolume() or volume if segmentation is not None else None)
         self.reviewed.show(segmentation, self._project)
-        self.judged.show(segmentation, volume)
+        self.region.show(segmentation, volume)
         self._updateButtons()
 
     def _onNodeModified(self, caller, event) -> None:
@@ -203,7 +203,7 @@ class CorrectPanel(VTKObservationMixin):
             labelSetOf(self._segmentation)
         except TransferSegError as error:
             return str(error)
-        return self.judged.obstacle() or self._projectProblem
+        return self.region.obstacle() or self._projectProblem
 
     def _onSave(self) -> None:
         """Copy what is to be saved; the rest goes on while the window stays alive."""
@@ -212,10 +212,10 @@ class CorrectPanel(VTKObservationMixin):
         # Who clicks again after having been told of the other modality wants it.
         anyModality = self._toldOfModality == (volume.GetID(), folder)
         try:
-            judged = judgedOf(segmentation, volume)
+            region = regionOf(segmentation, volume)
             saving = CorrectionProcess(
                 Correction(
-                    volume, segmentation, self.reviewed.reviewedIds(), folder, judged, notes.strip(), anyModality
+                    volume, segmentation, self.reviewed.reviewedIds(), folder, region, notes.strip(), anyModality
                 )
             )
             saving.onProgress = self._onProgress
@@ -234,8 +234,8 @@ class CorrectPanel(VTKObservationMixin):
         if self.saving is not None:
             self.saving.cancel()
 
-    def _onProgress(self, fraction: float, message: str) -> None:
-        self.ui.saveProgressBar.setValue(round(100 * fraction))
+    def _onProgress(self, fraction: float | None, secondsLeft: float | None, message: str) -> None:
+        self.ui.saveProgressBar.setValue(round(100 * (fraction or 0.0)))
 
     def _onSaved(self, saving: CorrectionProcess, before: ProjectState | None, notes: str) -> None:
         """Tell how saving ended, and show the case; ``before`` is what the project held when it was begun."""

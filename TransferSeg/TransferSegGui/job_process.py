@@ -1,8 +1,8 @@
 """A job of the library, started and followed from Slicer without ever keeping its window waiting.
 
-The job's worker is a process that belongs to nobody: it goes on when the scene, the module or Slicer is closed. What
-happens to it is read from the job's folder (docs/job-format.md), so a job that is found again is followed like one
-that was just started.
+What happens to a job is read from its folder (docs/job-format.md), so a job that is found again is followed like one
+that was just started. The jobs here go on when the scene, the module or Slicer is closed; ``attached_job`` holds those
+that end with Slicer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import slicer
 from slicer.i18n import tr as _
 
 from TransferSegGui.command_process import CommandProcess
-from TransferSegGui.process_tree import endProcessTree
 from TransferSegLib.errors import JobError
 from TransferSegLib.jobs.diagnosis import log_tail
 from TransferSegLib.jobs.events import Event, JobState, read_events
@@ -27,6 +26,7 @@ from TransferSegLib.jobs.files import RESULT, WORKER_FACTS, read_json
 from TransferSegLib.jobs.request import JobRequest, read_request
 from TransferSegLib.jobs.status import read_state, read_status, worker_is_alive
 from TransferSegLib.jobs.store import create_job, find_job, list_jobs, request_cancel
+from TransferSegLib.process_tree import end_process_tree
 
 #: Milliseconds between two looks at the stream, and how many looks pass between two at the worker itself.
 _LOOK_MS, _LOOKS_BETWEEN_STATES = 200, 5
@@ -38,7 +38,85 @@ _PATIENCE_S = 20.0
 _ALL_LINES = 100_000
 
 
-class JobProcess:
+class JobFollower:
+    """Reads the events of a job's folder from a timer and hands them on.
+
+    ``onProgress`` gets the fraction done (0 to 1; None: waiting), the seconds left (None: not known) and a line for a
+    person; ``onPoint`` the training's loss and Dice (None: not known) at a step (None: no training step) of a stage.
+    ``onEnd`` gets the job. Callbacks come from Slicer's event loop.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing to follow."""
+        self.onProgress: Callable[[float | None, float | None, str], None] = lambda fraction, secondsLeft, message: None
+        self.onPoint: Callable[[str, int | None, float | None, float | None], None] = lambda *point: None
+        self.onEnd: Callable[[Any], None] = lambda job: None
+        self.folder = Path()
+        self.state = JobState.QUEUED
+        self.error = ""
+        self.result: dict[str, Any] | None = None
+        self._offset, self._looks = 0, 0
+        self._timer = qt.QTimer()
+        self._timer.connect("timeout()", self._look)
+
+    def followEvents(self) -> None:
+        """Go on reading."""
+        self._looks = 0
+        self._timer.start(0)
+
+    def stopFollowing(self) -> None:
+        """Read no more."""
+        self._timer.stop()
+
+    def readEvents(self, most_bytes: int | None = None) -> tuple[list[Event], int]:
+        """Hand on the new events; returns them and how many bytes they took. Raises JobError."""
+        events, offset = read_events(self.folder, self._offset, most_bytes)
+        read, self._offset = offset - self._offset, offset
+        self._report(events)
+        return events, read
+
+    def readLog(self) -> str:
+        """Return what the worker and its libraries printed, of a very long log the end."""
+        return "\n".join(log_tail(self.folder, _ALL_LINES))
+
+    def lookAtWorker(self) -> None:
+        """See whether the worker still lives."""
+
+    def progressText(self, event: Event) -> str:
+        """Return the line for a person of an event."""
+        return ", ".join(part for part in (event.stage, event.message) if part)
+
+    def _look(self) -> None:
+        """Take the new events, and look at the worker from time to time."""
+        try:
+            events, read = self.readEvents(_BYTES_AT_ONCE)
+            isBehind = read > _BYTES_AT_ONCE // 2
+            if not isBehind and (self._looks % _LOOKS_BETWEEN_STATES == 0 or (events and events[-1].state.ended)):
+                self.lookAtWorker()
+            self._looks += 0 if isBehind else 1
+            if self._timer.active:
+                self._timer.start(0 if isBehind else _LOOK_MS)
+        except JobError as error:
+            self._end(JobState.FAILED, str(error))
+
+    def _report(self, events: Sequence[Event]) -> None:
+        """Report every point of the curves, and the last event about progress."""
+        for event in events:
+            if event.loss is not None or event.dice is not None:
+                self.onPoint(event.stage or "", event.step, event.loss, event.dice)
+        running = [event for event in events if not event.state.ended]
+        if running:  # also what came in one look with the end
+            last = running[-1]
+            self.state = last.state
+            self.onProgress(last.fraction, last.seconds_left, self.progressText(last))
+
+    def _end(self, state: JobState, error: str) -> None:
+        self._timer.stop()
+        self.state, self.error = state, error
+        self.onEnd(self)
+
+
+class JobProcess(JobFollower):
     """One job, from ``start`` (or ``resume``, or ``follow`` for one that was found) to ``onEnd``.
 
     >>> job = JobProcess.create(JobRequest("finetune", request.to_json(), "auto", "fine-tune our-clinic"))
@@ -52,28 +130,19 @@ class JobProcess:
     >>> job = JobProcess.find(jobId)
     >>> job.follow()
 
-    ``onProgress`` gets the fraction done (0 to 1; None: waiting), the seconds left (None: not known) and a line for a
-    person; ``onPoint`` the training's loss and Dice (None: not told) at a step (None: no training step) of a stage.
     ``onEnd`` gets the job, exactly once for each ``start``, ``resume`` or ``follow``: its ``state`` is done,
     ``cancelled``, ``failed`` or ``interrupted``. When done, ``result`` is set; otherwise ``error`` says in one line
-    why, ``lastLines()`` and ``log()`` tell more, and ``resume`` goes on. Callbacks come from Slicer's event loop.
+    why, ``lastLines()`` and ``log()`` tell more, and ``resume`` continues it.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Speak of the job in a folder; raises JobError when it is none."""
-        self.onProgress: Callable[[float | None, float | None, str], None] = lambda fraction, secondsLeft, message: None
-        self.onPoint: Callable[[str, int | None, float | None, float | None], None] = lambda *point: None
-        self.onEnd: Callable[[JobProcess], None] = lambda job: None
+        """Take the job in a folder; raises JobError when it is none."""
+        super().__init__()
         self.folder = Path(folder)
         self.request = read_request(self.folder)
         self.state = read_state(self.folder)
-        self.error = ""
-        self.result: dict[str, Any] | None = None
         self._launcher: CommandProcess | None = None
-        self._offset, self._looks = 0, 0
         self._cancelledAt: float | None = None
-        self._timer = qt.QTimer()
-        self._timer.connect("timeout()", self._look)
 
     @classmethod
     def create(cls, request: JobRequest) -> JobProcess:
@@ -103,13 +172,13 @@ class JobProcess:
         self._launch("start")
 
     def resume(self) -> None:
-        """Go on with a job that was cancelled, failed or was interrupted, and follow it."""
+        """Continue a job that was cancelled, failed or was interrupted, and follow it."""
         self._launch("resume")
 
     def follow(self) -> None:
         """Follow the job from the beginning of its stream, whoever started it and however it stands."""
         self._offset = 0
-        self._follow()
+        self.followEvents()
 
     def leave(self) -> None:
         """Stop following; the job itself goes on, and ``onEnd`` is not called any more."""
@@ -140,10 +209,10 @@ class JobProcess:
 
     def log(self) -> str:
         """Return what the worker and its libraries printed, of a very long log the end."""
-        return "\n".join(log_tail(self.folder, _ALL_LINES))
+        return self.readLog()
 
     def _launch(self, verb: str) -> None:
-        """Let ``transferseg jobs`` start the worker, which so is a child neither of Slicer nor of its launcher."""
+        """Let ``transferseg jobs`` start the worker: as no child of Slicer's, it does not end with Slicer."""
         self.state, self.error, self.result, self._cancelledAt = JobState.QUEUED, "", None, None
         self._launcher = CommandProcess(["jobs", verb, str(self.folder)])
         self._launcher.onEnd = self._onLaunched
@@ -155,48 +224,17 @@ class JobProcess:
         if not launcher.error:
             if self._cancelledAt is not None:
                 self._requestCancel()
-            self._follow()
+            self.followEvents()
             return
         self.state, self.error = JobState.FAILED, launcher.error
         self.onEnd(self)
 
-    def _follow(self) -> None:
-        self._looks = 0
-        self._timer.start(0)
-
-    def _look(self) -> None:
-        """Take the new events, and see from time to time whether the worker still lives."""
-        try:
-            events, offset = read_events(self.folder, self._offset, _BYTES_AT_ONCE)
-            isBehind = offset - self._offset > _BYTES_AT_ONCE // 2
-            self._offset = offset
-            self._tell(events)
-            if not isBehind and (self._looks % _LOOKS_BETWEEN_STATES == 0 or (events and events[-1].state.ended)):
-                self._lookAtWorker()
-            self._looks += 0 if isBehind else 1
-            if self._timer.active:
-                self._timer.start(0 if isBehind else _LOOK_MS)
-        except JobError as error:
-            self._end(JobState.FAILED, str(error))
-
-    def _tell(self, events: Sequence[Event]) -> None:
-        """Tell every point of the curves, and the last word on progress."""
-        for event in events:
-            if event.loss is not None or event.dice is not None:
-                self.onPoint(event.stage or "", event.step, event.loss, event.dice)
-        running = [event for event in events if not event.state.ended]
-        if running:  # also what came in one look with the end
-            last = running[-1]
-            self.state = last.state
-            message = ", ".join(part for part in (last.stage, last.message) if part)
-            self.onProgress(last.fraction, last.seconds_left, message)
-
-    def _lookAtWorker(self) -> None:
+    def lookAtWorker(self) -> None:
         """End when the job has ended; end a worker that does not react when it is asked to stop."""
         state = read_state(self.folder)
         if not state.ended:
             self.state = state
-            self._loseNoPatience()
+            self._endWhenDeaf()
             return
         status = read_status(self.folder)
         if state != JobState.DONE:
@@ -205,7 +243,7 @@ class JobProcess:
         self.result = read_json(self.folder / RESULT).get("result")
         self._end(state, "" if isinstance(self.result, dict) else _("The job is done, but left no result."))
 
-    def _loseNoPatience(self) -> None:
+    def _endWhenDeaf(self) -> None:
         """End the process tree of a worker that was asked to stop long ago."""
         if self._cancelledAt is None or time.monotonic() - self._cancelledAt < _PATIENCE_S:
             return
@@ -213,12 +251,7 @@ class JobProcess:
         facts = read_json(self.folder / WORKER_FACTS)
         # The lock tells that the worker lives: its process id cannot be that of another program.
         if facts.get("host") == platform.node() and worker_is_alive(self.folder):
-            endProcessTree(int(facts["pid"]))
-
-    def _end(self, state: JobState, error: str) -> None:
-        self._timer.stop()
-        self.state, self.error = state, error
-        self.onEnd(self)
+            end_process_tree(int(facts["pid"]))
 
 
 def runningJobs(kind: str, **parameters: Any) -> list[JobProcess]:

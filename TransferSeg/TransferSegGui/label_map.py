@@ -12,8 +12,8 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from TransferSegGui.snapshot import Grid, Layer
 from TransferSegLib.anatomy import describe_structure
+from TransferSegLib.corrections.snapshot import Grid, Layer
 from TransferSegLib.structures import LabelSet
 
 #: Slicer's name for label maps among the representations of a segmentation.

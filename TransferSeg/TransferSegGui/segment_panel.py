@@ -8,13 +8,14 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from TransferSegGui.command_process import LAST_LINES, lastLines
 from TransferSegGui.device_choice import AUTO, DEVICE
 from TransferSegGui.duration import durationText
 from TransferSegGui.modality_check import modalityWarning
 from TransferSegGui.model_choices import ModelChoice, modelChoices, noModelsMessage
 from TransferSegGui.model_panel import MODEL
 from TransferSegGui.nodes import hideOthers, segmentedBy, showIn3D
-from TransferSegGui.process import LAST_LINES, SegmentProcess, lastLines
+from TransferSegGui.segment_process import SegmentProcess
 from TransferSegGui.torch_install import torchIsInstalled
 from TransferSegGui.untouched import UntouchedSegmentations
 from TransferSegLib.errors import ModelError
@@ -272,7 +273,9 @@ class SegmentPanel:
         self.ui.segmentStatusLabel.text = _("Stopping ...")
         self.run.cancel()
 
-    def _onProgress(self, fraction: float, secondsLeft: float | None, message: str) -> None:
+    def _onProgress(self, fraction: float | None, secondsLeft: float | None, message: str) -> None:
+        if fraction is None:
+            return
         self.ui.segmentStatusLabel.text = progressText(fraction, secondsLeft, message)
         self.ui.segmentProgressBar.setRange(0, 1000)
         self.ui.segmentProgressBar.setValue(round(1000 * fraction))

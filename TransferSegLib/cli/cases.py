@@ -152,7 +152,7 @@ def run_add(arguments: argparse.Namespace) -> int:
         except AnotherModality as error:
             lines.another_modality(error.scan, error.project)
             raise
-    lines.result(_revision_json(added.revision) | {"replaced": added.replaced, "remarks": list(added.notes)})
+    lines.result(added.to_json())
     return 0
 
 
@@ -191,7 +191,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     """Print a line per case, the removed ones last."""
     state = _state(arguments)
     if arguments.json:
-        cases = [_revision_json(revision) for revision in (*state.current, *state.removed)]
+        cases = [revision.to_json() for revision in (*state.current, *state.removed)]
         print(json.dumps({"project": str(state.folder), "structures": state.label_set.to_json(), "cases": cases}))
         return 0
     rows = [
@@ -219,7 +219,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     state = _state(arguments)
     revisions = state.of_case(arguments.case)
     if arguments.json:
-        print(json.dumps({"case": arguments.case, "revisions": [_revision_json(one) for one in revisions]}))
+        print(json.dumps({"case": arguments.case, "revisions": [one.to_json() for one in revisions]}))
         return 0
     latest = revisions[-1]
     print(f"{arguments.case}: {_status(latest)}, group {latest.case.group}\nimage: {latest.case.image}")
@@ -346,26 +346,3 @@ def _status(revision: Revision) -> str:
 def _model_text(revision: Revision) -> str:
     """Return the model a correction started from, for a table."""
     return "-" if revision.corrected_from is None else str(revision.corrected_from)
-
-
-def _revision_json(revision: Revision) -> dict[str, Any]:
-    """Return a revision for other programs; paths are absolute."""
-    case, model = revision.case, revision.corrected_from
-    return {
-        "id": case.id,
-        "revision": revision.number,
-        "state": "removed" if revision.removed else "in use",
-        "reviewed": list(case.annotated),
-        "group": case.group,
-        "created": revision.created,
-        "removed": revision.removed or None,
-        "model": None if model is None else {"name": model.name, "version": model.version},
-        "image": str(case.image),
-        "labels": str(case.labels),
-        "judged": None if case.judged is None else str(case.judged),
-        "prediction": None if revision.prediction is None else str(revision.prediction),
-        "notes": revision.notes,
-        "restored_from": revision.restored_from,
-        "image_hash": revision.image_hash,
-        "content_hash": revision.content_hash,
-    }

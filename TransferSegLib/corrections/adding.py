@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import SimpleITK as sitk
 
@@ -48,6 +48,10 @@ class AddedCase:
     revision: Revision
     replaced: bool
     notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a program is told of it."""
+        return self.revision.to_json() | {"replaced": self.replaced, "remarks": list(self.notes)}
 
 
 @dataclass(frozen=True)

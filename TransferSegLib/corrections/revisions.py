@@ -93,6 +93,28 @@ class Revision:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(f"Case {case.id} of {folder} is no revision of a corrected case: {error}.") from error
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what a program is told of a revision; paths are absolute."""
+        case, model = self.case, self.corrected_from
+        return {
+            "id": case.id,
+            "revision": self.number,
+            "state": "removed" if self.removed else "in use",
+            "reviewed": list(case.annotated),
+            "group": case.group,
+            "created": self.created,
+            "removed": self.removed or None,
+            "model": None if model is None else {"name": model.name, "version": model.version},
+            "image": str(case.image),
+            "labels": str(case.labels),
+            "judged": None if case.judged is None else str(case.judged),
+            "prediction": None if self.prediction is None else str(self.prediction),
+            "notes": self.notes,
+            "restored_from": self.restored_from,
+            "image_hash": self.image_hash,
+            "content_hash": self.content_hash,
+        }
+
     def to_case(self, folder: Path) -> Case:
         """Return the case with everything of the revision in its ``extra``; what others put there is kept."""
         model = self.corrected_from

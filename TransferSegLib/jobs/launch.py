@@ -128,7 +128,7 @@ def _spawn(folder: Path, command: Sequence[str], end_with_parent: bool) -> subpr
     options: dict[str, Any] = {
         "stdin": subprocess.PIPE if end_with_parent else subprocess.DEVNULL,
         "stderr": subprocess.STDOUT,
-        "env": _environment(),
+        "env": os.environ | worker_environment(),
         "cwd": folder.parent,  # not the folder where the user is: it could not be removed or unmounted meanwhile
     }
     with os.fdopen(open_own(folder / LOG, os.O_WRONLY | os.O_APPEND), "ab") as log:
@@ -156,9 +156,9 @@ def _spawn_on_windows(words: list[str], **options: Any) -> subprocess.Popen[byte
     return subprocess.Popen(words, creationflags=flags, **options)  # noqa: S603 - our own command
 
 
-def _environment() -> dict[str, str]:
-    """Return this process' environment with the library's folder on Python's path, and UTF-8 in and out."""
+def worker_environment() -> dict[str, str]:
+    """Return what a child process adds to the environment: the library on Python's path, and UTF-8 in and out."""
     library = str(Path(TransferSegLib.__file__).resolve().parents[1])
     given = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     path = [library, *(entry for entry in given if entry != library)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1"}
+    return {"PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1"}

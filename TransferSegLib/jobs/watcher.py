@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from TransferSegLib.jobs.files import CANCEL, REQUEST
+from TransferSegLib.process_tree import end_process_tree
 from TransferSegLib.progress import CancelToken
 
 #: Seconds between two looks at the folder.
@@ -91,7 +91,8 @@ class Watcher:
                 self._on_stopping(reason)
             if self.reason and time.monotonic() - self._asked_at > self.grace_s and not self._finished.is_set():
                 self._on_giving_up(self.reason)
-                end_own_tree()
+                end_process_tree(os.getpid())
+                os._exit(130)
 
     def _look(self) -> str:
         """Wait for a signal or a little while; return why the job is to stop, empty when it is not."""
@@ -140,15 +141,3 @@ def own_process_group() -> None:
     """Make this process the leader of a group of its own, so that ending the group ends it and its children only."""
     if sys.platform != "win32" and os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
-
-
-def end_own_tree() -> None:
-    """End this process and its children at once; does not return."""
-    if sys.platform == "win32":
-        tool = str(Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "taskkill.exe")
-        hidden = subprocess.CREATE_NO_WINDOW
-        command = [tool, "/F", "/T", "/PID", str(os.getpid())]
-        subprocess.run(command, capture_output=True, check=False, creationflags=hidden)  # noqa: S603 - fixed words
-    elif os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(130)

@@ -1,14 +1,12 @@
-"""What was copied out of the scene to be saved as a case, and the program that makes files and then a case of it.
+"""What a front end copies of a scan and its segmentation at once, to be made a case of while the user works on.
 
-The copies are made in the window's thread, as only that one may touch the scene, and are written to a folder. All
-else is done in a process of its own: ``python snapshot.py FOLDER`` merges the segments into a label map, writes the
-scan and the label map as images, and calls ``transferseg cases add``. Neither slicer nor qt is imported here.
+The front end writes ``description()`` and ``arrays()`` to a folder, in portions if it likes; the job that saves the
+case reads them there.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +15,11 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from TransferSegLib.errors import TransferSegError
+from TransferSegLib.errors import DatasetError
 from TransferSegLib.structures import LabelSet
 
-#: Files in the folder: what was copied, then what the program makes of it.
+#: Files in the folder.
 DESCRIPTION, VOXELS = "snapshot.json", "volume.raw"
-VOLUME, LABELS, JUDGED = "volume.nrrd", "labels.seg.nrrd", "judged.nrrd"
-
-
-class Overlap(Exception):
-    """Two segments that both must win share voxels; ``args`` are their two label values and the number of voxels."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Layer:
 class Box:
     """A box in any position: the 4 x 4 matrix from voxel indices (i, j, k) to mm along its axes, half its sizes."""
 
-    ijkToObject: np.ndarray
+    ijk_to_object: np.ndarray
     half_mm: tuple[float, float, float]
 
     def mask(self, shape_zyx: tuple[int, ...]) -> np.ndarray:
@@ -73,7 +66,7 @@ class Box:
         for index, each in enumerate(k):
             inside_yx = np.ones(shape_zyx[1:], bool)
             for axis in range(3):
-                along_i, along_j, along_k, offset = self.ijkToObject[axis].astype(np.float32)
+                along_i, along_j, along_k, offset = self.ijk_to_object[axis].astype(np.float32)
                 along_yx = along_i * i[None, :] + along_j * j[:, None] + along_k * each + offset
                 inside_yx &= np.abs(along_yx) <= self.half_mm[axis]
             mask_zyx[index] = inside_yx
@@ -86,54 +79,64 @@ class Snapshot:
 
     voxels_zyx: np.ndarray
     grid: Grid
-    labelSet: LabelSet
+    label_set: LabelSet
     layers: tuple[Layer, ...]
     box: Box | None = None
 
+    def scan(self) -> sitk.Image:
+        """Return the scan."""
+        return self.grid.image(self.voxels_zyx)
+
+    def label_map(self) -> sitk.Image:
+        """Return the label map of all segments; raises DatasetError when two winning segments share voxels."""
+        return self.grid.image(merge_layers(self.layers, self.voxels_zyx.shape[:3], self.label_set))
+
+    def annotated_region(self) -> sitk.Image | None:
+        """Return the mask of the box, None when there is none."""
+        return None if self.box is None else self.grid.image(self.box.mask(self.voxels_zyx.shape[:3]))
+
     def arrays(self) -> list[tuple[str, np.ndarray]]:
         """Return what is large, with the names of its files, which hold nothing but the values."""
-        layers = [(_layerFile(number), layer.values_zyx) for number, layer in enumerate(self.layers)]
+        layers = [(_layer_file(number), layer.values_zyx) for number, layer in enumerate(self.layers)]
         return [(VOXELS, self.voxels_zyx), *layers]
 
-    def description(self, words: Sequence[str]) -> str:
-        """Return the rest as JSON, with the command line after ``transferseg`` that adds the case."""
+    def description(self) -> str:
+        """Return the rest as JSON."""
         layers = [
-            {"array": _arrayJson(one.values_zyx), "begin_zyx": one.begin_zyx, "segments": one.segments}
+            {"array": _array_json(one.values_zyx), "begin_zyx": one.begin_zyx, "segments": one.segments}
             for one in self.layers
         ]
         grid, box = self.grid, self.box
         content = {
-            "words": list(words),
-            "voxels": _arrayJson(self.voxels_zyx),
+            "voxels": _array_json(self.voxels_zyx),
             "grid": [grid.spacing_mm, grid.origin_mm, grid.direction],
-            "structures": self.labelSet.to_json(),
+            "structures": self.label_set.to_json(),
             "layers": layers,
-            "box": None if box is None else [box.ijkToObject.tolist(), box.half_mm],
+            "box": None if box is None else [box.ijk_to_object.tolist(), box.half_mm],
         }
         return json.dumps(content)
 
     @staticmethod
-    def read(folder: Path) -> tuple[Snapshot, list[str]]:
-        """Return what was written to a folder, and the command line."""
+    def read(folder: Path) -> Snapshot:
+        """Return what was written to a folder."""
         content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         layers = []
         for number, entry in enumerate(content["layers"]):
-            values_zyx = _readArray(folder / _layerFile(number), entry["array"])
+            values_zyx = _read_array(folder / _layer_file(number), entry["array"])
             segments = tuple((int(stored), int(label), bool(wins)) for stored, label, wins in entry["segments"])
             layers.append(Layer(tuple(entry["begin_zyx"]), values_zyx, segments))
         box = content["box"]
-        snapshot = Snapshot(
-            _readArray(folder / VOXELS, content["voxels"]),
+        return Snapshot(
+            _read_array(folder / VOXELS, content["voxels"]),
             Grid(*(tuple(numbers) for numbers in content["grid"])),
             LabelSet.from_json(content["structures"]),
             tuple(layers),
             None if box is None else Box(np.array(box[0]), tuple(box[1])),
         )
-        return snapshot, content["words"]
 
 
-def mergedLayers(layers: Sequence[Layer], shape_zyx: tuple[int, ...]) -> np.ndarray:
-    """Return the label map of layers on a volume's grid; raises Overlap when two winning segments share voxels."""
+def merge_layers(layers: Sequence[Layer], shape_zyx: tuple[int, ...], label_set: LabelSet) -> np.ndarray:
+    """Return the label map (z, y, x) of layers on a volume's grid; raises DatasetError as ``label_map``."""
     most = max((label for layer in layers for _stored, label, _wins in layer.segments), default=0)
     labels_zyx = np.zeros(shape_zyx, np.uint8 if most < 256 else np.uint16)
     won_zyx = np.zeros(shape_zyx, bool)
@@ -145,63 +148,32 @@ def mergedLayers(layers: Sequence[Layer], shape_zyx: tuple[int, ...]) -> np.ndar
                 values[stored], winning[stored] = label, wins
         ends = np.add(layer.begin_zyx, layer.values_zyx.shape)
         place = tuple(slice(begin, int(end)) for begin, end in zip(layer.begin_zyx, ends, strict=True))
-        _merge(labels_zyx[place], won_zyx[place], values[layer.values_zyx], winning[layer.values_zyx])
+        new_zyx, wins_zyx = values[layer.values_zyx], winning[layer.values_zyx]
+        both_zyx = wins_zyx & won_zyx[place]
+        if both_zyx.any():
+            raise DatasetError(_overlap_text(label_set, labels_zyx[place][both_zyx], new_zyx[both_zyx]))
+        goes_zyx = wins_zyx | ((new_zyx > 0) & ~won_zyx[place])
+        labels_zyx[place][goes_zyx] = new_zyx[goes_zyx]
+        won_zyx[place] |= wins_zyx
     return labels_zyx
 
 
-def _merge(labels_zyx: np.ndarray, won_zyx: np.ndarray, new_zyx: np.ndarray, wins_zyx: np.ndarray) -> None:
-    """Write a layer's label values over others, in place; where a winning segment is already, others do not go."""
-    both_zyx = won_zyx & wins_zyx
-    if both_zyx.any():
-        place = tuple(index[0] for index in np.nonzero(both_zyx))
-        raise Overlap(int(labels_zyx[place]), int(new_zyx[place]), int(both_zyx.sum()))
-    goes_zyx = wins_zyx | ((new_zyx > 0) & ~won_zyx)
-    labels_zyx[goes_zyx] = new_zyx[goes_zyx]
-    won_zyx |= wins_zyx
+def _overlap_text(label_set: LabelSet, one: np.ndarray, other: np.ndarray) -> str:
+    """Return why segments cannot be saved, given the two label values of each voxel that they share."""
+    names = {structure.label: structure.name for structure in label_set}
+    return (
+        f"'{names[int(one[0])]}' and '{names[int(other[0])]}' share {len(one)} voxels, and a voxel can belong to one "
+        "of them only: erase them from one of the two, or tick only one."
+    )
 
 
-def writeImages(snapshot: Snapshot, folder: Path) -> None:
-    """Write the scan, the label map and the mask of a box; raises Overlap, TransferSegError, OSError, RuntimeError."""
-    from TransferSegLib.images.write import write_label_map
-
-    shape_zyx = snapshot.voxels_zyx.shape[:3]
-    sitk.WriteImage(snapshot.grid.image(snapshot.voxels_zyx), str(folder / VOLUME), useCompression=False)
-    labels = snapshot.grid.image(mergedLayers(snapshot.layers, shape_zyx))
-    write_label_map(labels, folder / LABELS, snapshot.labelSet, compress=False)
-    if snapshot.box is not None:
-        sitk.WriteImage(snapshot.grid.image(snapshot.box.mask(shape_zyx)), str(folder / JUDGED))
-
-
-def main(folder: Path) -> int:
-    """Make a case of what is in a folder; what is told, and the exit code, are those of ``transferseg cases add``.
-
-    Segments that overlap are told as one more kind of JSON line, so that the window can say it in its own words.
-    """
-    from TransferSegLib.cli.main import main as transferseg
-
-    try:
-        snapshot, words = Snapshot.read(folder)
-        writeImages(snapshot, folder)
-    except Overlap as overlap:
-        sys.stdout.write(json.dumps({"overlap": overlap.args}) + "\n")
-        return 2
-    except (TransferSegError, OSError, RuntimeError) as error:
-        sys.stderr.write(f"transferseg: {error}\n")
-        return 2
-    return transferseg(words)
-
-
-def _layerFile(number: int) -> str:
+def _layer_file(number: int) -> str:
     return f"layer-{number}.raw"
 
 
-def _arrayJson(array: np.ndarray) -> dict[str, Any]:
+def _array_json(array: np.ndarray) -> dict[str, Any]:
     return {"type": array.dtype.str, "shape": array.shape}
 
 
-def _readArray(file: Path, entry: dict[str, Any]) -> np.ndarray:
+def _read_array(file: Path, entry: dict[str, Any]) -> np.ndarray:
     return np.memmap(file, np.dtype(entry["type"]), "r", shape=tuple(entry["shape"]))
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

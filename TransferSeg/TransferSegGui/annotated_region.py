@@ -11,37 +11,37 @@ import vtk
 from slicer.i18n import tr as _
 
 from TransferSegGui.nodes import hasVoxels
-from TransferSegGui.snapshot import Box
 from TransferSegLib.corrections.inputs import JudgedSlices
+from TransferSegLib.corrections.snapshot import Box
 
 #: Values of the first attribute of a segmentation node; the others hold the slices ("z:10-20"), and the file of a case
 #: that is opened again. They belong to the segmentation: another scan has another region.
-JUDGED_ALL, JUDGED_SLICES, JUDGED_BOX, JUDGED_SAVED = "", "slices", "box", "saved"
-JUDGED_ATTRIBUTE, SLICES_ATTRIBUTE, FILE_ATTRIBUTE = "TransferSeg.Judged", "TransferSeg.Slices", "TransferSeg.Mask"
+REGION_ALL, REGION_SLICES, REGION_BOX, REGION_SAVED = "", "slices", "box", "saved"
+REGION_ATTRIBUTE, SLICES_ATTRIBUTE, FILE_ATTRIBUTE = "TransferSeg.Judged", "TransferSeg.Slices", "TransferSeg.Mask"
 #: Role of the box among the node's references.
 BOX_ROLE = "TransferSegJudgedBox"
 #: A slice is one of the volume's own when its normal is along an axis to within some 5 degrees.
 _ALONG_AXIS = 0.996
 
 
-def judgedKind(segmentationNode) -> str:
+def regionKind(segmentationNode) -> str:
     """Return how the region of a segmentation is given."""
     return (
-        (segmentationNode.GetAttribute(JUDGED_ATTRIBUTE) or JUDGED_ALL) if segmentationNode is not None else JUDGED_ALL
+        (segmentationNode.GetAttribute(REGION_ATTRIBUTE) or REGION_ALL) if segmentationNode is not None else REGION_ALL
     )
 
 
-def setJudged(segmentationNode, kind: str, value: str = "") -> None:
+def setRegion(segmentationNode, kind: str, value: str = "") -> None:
     """Keep how the region is given, with the slices or the file that go with it."""
-    segmentationNode.SetAttribute(JUDGED_ATTRIBUTE, kind)
-    if kind == JUDGED_SLICES:
+    segmentationNode.SetAttribute(REGION_ATTRIBUTE, kind)
+    if kind == REGION_SLICES:
         segmentationNode.SetAttribute(SLICES_ATTRIBUTE, value)
-    elif kind == JUDGED_SAVED:
+    elif kind == REGION_SAVED:
         segmentationNode.SetAttribute(FILE_ATTRIBUTE, value)
 
 
 @dataclass(frozen=True)
-class Judged:
+class AnnotatedRegion:
     """What was looked at: slices as text ("z:10-20"), a box, or the mask in a file; without any of them everything."""
 
     slices: str = ""
@@ -49,19 +49,21 @@ class Judged:
     file: Path | None = None
 
 
-def judgedOf(segmentationNode, volumeNode) -> Judged:
+def regionOf(segmentationNode, volumeNode) -> AnnotatedRegion:
     """Return what of a volume was looked at for a segmentation; raises RuntimeError and DatasetError."""
-    kind = judgedKind(segmentationNode)
-    if kind == JUDGED_SAVED:
+    kind = regionKind(segmentationNode)
+    if kind == REGION_SAVED:
         saved = Path(segmentationNode.GetAttribute(FILE_ATTRIBUTE) or "")
         if not saved.is_file():
             raise RuntimeError(_("The region saved with the case is gone ({path}): choose another.").format(path=saved))
-        return Judged(file=saved)
-    if kind == JUDGED_SLICES:
-        return Judged(slices=slicesText(JudgedSlices.parse(segmentationNode.GetAttribute(SLICES_ATTRIBUTE) or "")))
-    if kind == JUDGED_BOX:
-        return Judged(box=_boxIn(segmentationNode.GetNodeReference(BOX_ROLE), volumeNode))
-    return Judged()
+        return AnnotatedRegion(file=saved)
+    if kind == REGION_SLICES:
+        return AnnotatedRegion(
+            slices=slicesText(JudgedSlices.parse(segmentationNode.GetAttribute(SLICES_ATTRIBUTE) or ""))
+        )
+    if kind == REGION_BOX:
+        return AnnotatedRegion(box=_boxIn(segmentationNode.GetNodeReference(BOX_ROLE), volumeNode))
+    return AnnotatedRegion()
 
 
 def shownSlice(view: str, volumeNode) -> tuple[str, int]:
@@ -142,8 +144,8 @@ def _boxIn(box, volumeNode) -> Box:
     """Return a box (a markups ROI node) as it lies among the voxels of a volume; raises RuntimeError."""
     objectToWorld = slicer.util.arrayFromVTKMatrix(box.GetObjectToWorldMatrix())
     try:
-        ijkToObject = np.linalg.inv(worldToIjkOf(volumeNode) @ objectToWorld)
+        ijk_to_object = np.linalg.inv(worldToIjkOf(volumeNode) @ objectToWorld)
     except ValueError as error:
         raise RuntimeError(str(error)) from error
     size_mm = box.GetSize()  # along the box' own axes
-    return Box(ijkToObject, (size_mm[0] / 2, size_mm[1] / 2, size_mm[2] / 2))
+    return Box(ijk_to_object, (size_mm[0] / 2, size_mm[1] / 2, size_mm[2] / 2))

@@ -1,0 +1,107 @@
+"""Segmenting a volume: it is written to a file, a job segments that, and the result becomes a segmentation node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import slicer
+import vtk
+
+from TransferSegGui.attached_job import AttachedJob
+from TransferSegGui.modality_check import dicomModality
+from TransferSegGui.nodes import SegmentedBy, readSegmentation, writeVolume
+from TransferSegGui.predictions import keepPrediction
+from TransferSegLib.errors import TransferSegError
+from TransferSegLib.jobs.events import Event
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import load_description
+from TransferSegLib.models.versions.state import version_name
+
+
+class SegmentProcess(AttachedJob):
+    """One run, from a volume node to a segmentation node; use each object once.
+
+    >>> run = SegmentProcess(volumeNode, model="head-neck-ct")
+    >>> run.onProgress = lambda fraction, secondsLeft, message: ...
+    >>> run.onEnd = lambda run: print(run.error or run.segmentationNode.GetName())
+    >>> run.start()
+
+    When all went well ``segmentationNode`` and ``result`` (device, seconds, volumes) are set at the end. Nodes may be
+    removed or renamed meanwhile: without its volume the result has no reference geometry, and without its output it
+    becomes a new segmentation.
+    """
+
+    def __init__(
+        self, volumeNode, outputNode=None, model: str = "", device: str = "auto", structures: Sequence[str] = ()
+    ) -> None:
+        """Describe the run; ``model`` is a name or path (empty: the bundled model), ``structures`` empty: all."""
+        super().__init__()
+        self._segmentationNode = vtk.vtkWeakReference()
+        # The nodes themselves: another one may get the name or the ID of one that is removed while the process runs.
+        self._volume, self._output = volumeNode, outputNode
+        self._model, self._device, self._structures = model, device, list(structures)
+        self._segmentedBy: SegmentedBy | None = None
+
+    def start(self) -> None:
+        """Write the volume to a temporary folder and start the job; raises RuntimeError when it cannot be.
+
+        The model is found now: a version that becomes the current one meanwhile changes nothing.
+        """
+        try:
+            model = self._findModel()
+            scan = ScanToSegment(self.file("volume.nrrd"), self.file("result.seg.nrrd"))
+            writeVolume(self._volume, scan.scan)
+            parameters = SegmentParameters(
+                (scan,),
+                str(model),
+                tuple(self._structures) or None,
+                modality=dicomModality(self._volume),  # the file that is written does not hold it
+            )
+            self.begin(JobRequest("segment", parameters.to_json(), self._device))
+        except (TransferSegError, RuntimeError) as error:
+            self.removeFiles()
+            raise RuntimeError(str(error)) from error
+
+    @property
+    def segmentationNode(self):
+        """The result; None before there is one, and when it was removed."""
+        return self._segmentationNode.Get()
+
+    @property
+    def volumeIsGone(self) -> bool:
+        """Whether the volume is not in the scene any more; for ``onEnd``."""
+        return _ifThere(self._volume) is None
+
+    def progressText(self, event: Event) -> str:
+        """Return where it is computed, else what is done before."""
+        return event.message or (f"({event.stage[:1].lower()}{event.stage[1:]})" if event.stage else "")
+
+    def takeResult(self) -> None:
+        """Turn the file that was written into a segmentation node."""
+        (self.result,) = self.result["scans"]
+        file = self.file("result.seg.nrrd")
+        node = readSegmentation(file, _ifThere(self._volume), _ifThere(self._output))
+        self._segmentationNode.Set(node)
+        self._segmentedBy.writeTo(node)
+        keepPrediction(node, file)
+
+    def letGo(self) -> None:
+        """Forget the scene's nodes."""
+        self._volume = self._output = None
+
+    def _findModel(self) -> Path:
+        """Return the model's path and note what to write into the result; raises TransferSegError."""
+        path = find_model(self._model or None)
+        description = load_description(path)
+        label_set = description.label_set
+        names = (label_set.select(self._structures) if self._structures else label_set).names
+        self._segmentedBy = SegmentedBy(description.name, version_name(path, description.version), names)
+        return path
+
+
+def _ifThere(node):
+    """Return a node, None when it is not in the scene (any more)."""
+    return node if node is not None and slicer.mrmlScene.IsNodePresent(node) else None
