@@ -11,7 +11,7 @@ import torch
 
 from TransferSegLib.errors import Cancelled
 from TransferSegLib.inference.segment import Segmenter
-from TransferSegLib.jobs.segment_job import ScanToSegment, segment_file
+from TransferSegLib.inference.segment_file import ScanToSegment, segment_file
 from TransferSegLib.networks.unet_valid import inference_network
 from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
 from TransferSegLib.networks.unet_valid.unet import UNet3D

@@ -14,11 +14,12 @@ import SimpleITK as sitk
 
 from TransferSegLib.cli.main import main
 from TransferSegLib.errors import Cancelled, JobError
+from TransferSegLib.inference.segment_file import ScanToSegment
 from TransferSegLib.jobs.events import JobState, read_events
 from TransferSegLib.jobs.files import RESULT, read_json
 from TransferSegLib.jobs.kinds import PartlyDone
 from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters, run_segment
+from TransferSegLib.jobs.segment_job import SegmentParameters, run_segment
 from TransferSegLib.jobs.store import find_job
 from TransferSegLib.progress import CancelToken, Progress
 

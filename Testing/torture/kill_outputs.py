@@ -25,9 +25,10 @@ from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.datasets.validate import check_dataset, has_errors
 from TransferSegLib.images.read import read_label_map
 from TransferSegLib.images.write import write_label_map
+from TransferSegLib.inference.segment_file import ScanToSegment
 from TransferSegLib.jobs import worker
 from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters
+from TransferSegLib.jobs.segment_job import SegmentParameters
 from TransferSegLib.jobs.status import read_state
 from TransferSegLib.jobs.store import create_job, request_cancel
 from TransferSegLib.models.store import load_model

@@ -12,8 +12,7 @@ from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, progress_shown
 from TransferSegLib.errors import ScanError, TransferSegError
-from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters, segment_file, segmented_entry
+from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, segmented_entry
 from TransferSegLib.output_checks import check_output_file
 from TransferSegLib.progress import Task
 from TransferSegLib.wording import table
@@ -97,25 +96,27 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     if arguments.memory is not None and not 0 < arguments.memory < float("inf"):
         raise TransferSegError(f"--memory {arguments.memory:g} is no amount of memory: give gigabytes, e.g. 4.")
 
-    if arguments.background:
-        return _start_in_background(arguments, scans, outputs, previews)
-
-    from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import find_model
-    from TransferSegLib.models.store import load_model
+    from TransferSegLib.models.store import load_description, load_model
 
-    segmenter = Segmenter(load_model(find_model(arguments.model)), arguments.device, arguments.memory)
+    model = find_model(arguments.model)
     if arguments.structures:
-        segmenter.model.description.label_set.select(arguments.structures)  # an unknown name is told before any work
+        load_description(model).label_set.select(arguments.structures)  # an unknown name is told before any work
     for file in [*outputs, *(preview for preview in previews if preview is not None)]:
         check_output_file(file, makes_folders=True)
+    every = [ScanToSegment(*files) for files in zip(scans, outputs, previews, strict=True)]
+    if arguments.background:
+        return _start_in_background(arguments, every, model)
+
+    from TransferSegLib.inference.segment import Segmenter
+
+    segmenter = Segmenter(load_model(model), arguments.device, arguments.memory)
     failed = 0
     shown = progress_shown() if lines is None else nullcontext(lines.report)
     with shown as progress, interruptible() as cancel:
         task = Task("Segmenting", progress, cancel)
-        for number, (scan, output, preview) in enumerate(zip(scans, outputs, previews, strict=True)):
+        for number, each in enumerate(every):
             cancel.check()
-            each = ScanToSegment(scan, output, preview)
             try:
                 segmentation = segment_file(
                     segmenter,
@@ -128,7 +129,7 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
                 )
             except (ScanError, MemoryError) as error:
                 failed += 1
-                message = str(error) or f"{scan}: not enough memory."
+                message = str(error) or f"{each.scan}: not enough memory."
                 print(f"transferseg: {message}", file=sys.stderr)
                 if lines is not None:
                     lines.error(message)
@@ -136,7 +137,7 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
             for notice in segmentation.notices:
                 print(f"transferseg: note: {notice}", file=sys.stderr)
             if lines is None:
-                print(report(scan, output, segmentation))
+                print(report(each.scan, each.output, segmentation))
             else:
                 lines.result(segmented_entry(each, segmentation))
     if len(scans) > 1 and lines is None:
@@ -144,21 +145,13 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     return 2 if failed else 0
 
 
-def _start_in_background(
-    arguments: argparse.Namespace, scans: list[Path], outputs: list[Path], previews: list[Path | None]
-) -> int:
-    """Start the same as a job, after the checks that need no torch."""
-    from TransferSegLib.models.locate import find_model
-    from TransferSegLib.models.store import load_description
+def _start_in_background(arguments: argparse.Namespace, every: list[ScanToSegment], model: Path) -> int:
+    """Start the same as a job."""
+    from TransferSegLib.jobs.request import JobRequest
+    from TransferSegLib.jobs.segment_job import SegmentParameters
 
-    model = find_model(arguments.model)
-    label_set = load_description(model).label_set
-    if arguments.structures:
-        label_set.select(arguments.structures)
-    for file in [*outputs, *(preview for preview in previews if preview is not None)]:
-        check_output_file(file, makes_folders=True)
     parameters = SegmentParameters(
-        tuple(ScanToSegment(*files) for files in zip(scans, outputs, previews, strict=True)),
+        tuple(every),
         str(model.absolute()),
         tuple(arguments.structures) if arguments.structures else None,
         arguments.memory,
@@ -166,10 +159,8 @@ def _start_in_background(
         arguments.strict,
         arguments.modality,
     )
-    title = scans[0].name if len(scans) == 1 else f"{len(scans)} scans"
-    return start_in_background(
-        JobRequest("segment", parameters.to_json(), arguments.device, f"segment {title}"), arguments
-    )
+    title = f"segment {every[0].scan.name if len(every) == 1 else f'{len(every)} scans'}"
+    return start_in_background(JobRequest("segment", parameters.to_json(), arguments.device, title), arguments)
 
 
 def report(scan: Path, output: Path, segmentation: Segmentation) -> str:

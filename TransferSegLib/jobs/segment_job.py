@@ -5,30 +5,22 @@ After each scan ``finished.json`` in the job's folder says which are done, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.errors import JobError, ScanError
+from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, segmented_entry
 from TransferSegLib.jobs.files import read_json, write_json
 from TransferSegLib.jobs.kinds import Kind, PartlyDone
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 
 if TYPE_CHECKING:
-    from TransferSegLib.inference.segment import Segmentation, Segmenter
+    from TransferSegLib.inference.segment import Segmenter
 
 FINISHED = "finished.json"
-
-
-@dataclass(frozen=True)
-class ScanToSegment:
-    """A scan, the file its label map goes to, and the picture that is drawn of it (None: no picture)."""
-
-    scan: Path
-    output: Path
-    preview: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -100,62 +92,6 @@ class SegmentParameters:
             raise JobError(
                 f"The parameters of the segmentation are damaged ({type(error).__name__}: {error})."
             ) from error
-
-
-def segment_file(
-    segmenter: Segmenter,
-    each: ScanToSegment,
-    structures: Iterable[str] | None = None,
-    series: str | None = None,
-    task: Task | None = None,
-    *,
-    strict: bool = False,
-    modality: str = "",
-) -> Segmentation:
-    """Read, segment and write one scan; raises ScanError naming the file, and whatever ``Segmenter.segment`` raises.
-
-    ``modality`` is DICOM's word for the scan's modality where the file does not hold it. With ``strict`` a scan that
-    does not fit the model is a ScanError, and nothing is written. Where the task is cancelled nothing is written
-    either: all that takes long comes before the first file has its name.
-    """
-    from TransferSegLib.images.read import read_scan
-    from TransferSegLib.images.write import write_label_map
-    from TransferSegLib.pictures.drawing import check_png_path, write_png
-    from TransferSegLib.pictures.preview import preview
-
-    task = task or Task()
-    reading, segmenting, drawing, writing = task.split(*(8, 82, 5 if each.preview is not None else 0, 5))
-    task.say("(reading the scan)")
-    image = read_scan(each.scan, series, task=reading)
-    try:
-        segmentation = segmenter.segment_within(segmenting, image, structures, modality)
-    except ScanError as error:
-        raise ScanError(f"{each.scan}: {error}") from error
-    if strict and not segmentation.fit.fits:
-        raise ScanError(f"{each.scan}: {' '.join(segmentation.fit.lines())} Nothing was written.")
-    canvas = None
-    if each.preview is not None:
-        check_png_path(each.preview)
-        label_map, label_set, title = segmentation.label_map, segmentation.label_set, each.scan.name
-        canvas = drawing.wait(lambda: preview(image, label_map, label_set, title=title), 2.0)
-    write_label_map(segmentation.label_map, each.output, segmentation.label_set, task=writing)
-    if each.preview is not None and canvas is not None:
-        write_png(canvas, each.preview)
-    task.done(look=False)
-    return segmentation
-
-
-def segmented_entry(each: ScanToSegment, segmentation: Segmentation) -> dict[str, Any]:
-    """Return JSON values of a segmented scan: files, device, seconds, volumes in ml by structure, notices, fit."""
-    return {
-        "scan": str(each.scan),
-        "output": str(each.output),
-        "device": segmentation.device,
-        "seconds": round(segmentation.seconds, 2),
-        "volumes_ml": {name: round(volume, 3) for name, volume in segmentation.volumes_ml().items()},
-        "notices": list(segmentation.notices),
-        "fit": segmentation.fit.to_json(),
-    }
 
 
 def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
