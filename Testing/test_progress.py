@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from TransferSegLib.errors import Cancelled
-from TransferSegLib.progress import CancelToken, Progress, Task
+from TransferSegLib.progress import CancelToken, Parts, Progress, Task
 
 
 def test_parts_nest_by_weight():
@@ -74,7 +74,7 @@ def test_steps_made_earlier_say_nothing_about_the_pace(monkeypatch):
 def test_parts_are_estimated_anew():
     now = [0.0]
     seen: list[Progress] = []
-    parts = Task("", seen.append).parts(lambda: now[0])
+    parts = Parts(Task("", seen.append), lambda: now[0])
     parts.estimate({"a": 10, "fold:1": 100, "fold:2": 100})
     task = parts.begin("a", "First")
     now[0] = 5
@@ -101,7 +101,7 @@ def test_what_earlier_processes_spent_is_done():
     """A resumed run is not at the beginning, and a part that was resumed is no measure for the next."""
     now = [0.0]
     seen: list[Progress] = []
-    parts = Task("", seen.append).parts(lambda: now[0], spent_s=100.0)
+    parts = Parts(Task("", seen.append), lambda: now[0], spent_s=100.0)
     parts.estimate({"fold:2": 50, "fold:3": 50})
     parts.begin("fold:2", "Fold")
     assert seen[-1].fraction == pytest.approx(0.5) and seen[-1].seconds_left == pytest.approx(100)

@@ -29,7 +29,7 @@ _LOOK_S = 0.1
 #: The remaining time comes from the pace over this share of the time so far: parts differ in pace.
 _RECENT_SHARE = 0.5
 _MOST_REMEMBERED = 400
-#: The name of a thread whose call nobody waits for any more.
+#: The name of a thread whose call is not waited for any more.
 _LEFT_BEHIND = "transferseg-left-behind"
 
 Result = TypeVar("Result")
@@ -63,7 +63,6 @@ class CancelToken:
     """A flag another thread (or a signal handler) sets to ask long work to stop."""
 
     def __init__(self) -> None:
-        """Make a token that has not been set."""
         self._event = threading.Event()
 
     def cancel(self) -> None:
@@ -90,8 +89,8 @@ class Task:
     >>> for plane in computing.over(planes):
     ...     work(plane)
 
-    ``named`` gives a part a name of its own, ``each`` and ``counting`` count steps, ``parts`` divides the work into
-    parts whose seconds are estimated. Every report says how much of the whole is done, which never decreases, however
+    ``named`` gives a part a name of its own, ``each`` and ``counting`` count steps, ``Parts`` are parts whose seconds
+    are estimated. Every report says how much of the whole is done, which never decreases, however
     parts are nested. Reports are throttled, but for those that end a step or a part; the cancel token is looked at
     every time: call ``at`` as often as the work allows.
     """
@@ -103,10 +102,7 @@ class Task:
         cancel: CancelToken | None = None,
         key: str = "",
     ) -> None:
-        """Begin a whole work; without arguments no reports are made and nothing can stop it.
-
-        ``name`` is for people and ``key`` for programs, see ``Progress``.
-        """
+        """Begin a whole work, by default without reports; ``name`` and ``key`` are those of ``Progress``."""
         self._whole = _Whole(name, progress, cancel)
         self._start, self._length = 0.0, 1.0
         self._name, self._key = name, key
@@ -138,10 +134,6 @@ class Task:
         ends = [0.0, *(end / total for end in accumulate(weights))]
         return tuple(self._part(start, end) for start, end in pairwise(ends))
 
-    def parts(self, clock: Callable[[], float] = time.monotonic, spent_s: float = 0.0) -> Parts:
-        """Divide this task into parts whose seconds are estimated, also while it runs; see ``Parts``."""
-        return Parts(self, clock, spent_s)
-
     def share(self, number: int, count: int) -> Task:
         """Return one (0, 1, 2 ...) of so many equal parts of this task."""
         return self._part(number / count, (number + 1) / count)
@@ -153,10 +145,7 @@ class Task:
         return self._part(min(1.0, max(0.0, done)), 1.0)
 
     def counting(self, steps: int, done: int = 0) -> Task:
-        """Return this task as one of so many steps, of which ``done`` were made earlier (a resumed training).
-
-        ``step`` ends a step, ``next_step`` returns the task of the next one.
-        """
+        """Return this task as one of so many steps, of which ``done`` were made earlier; ``step`` ends each."""
         task = self._part(0.0, 1.0)
         task._counter = _Counter(max(1, steps), done)
         if done and self._parts is None:
@@ -164,7 +153,7 @@ class Task:
         return task
 
     def next_step(self, message: str | None = None) -> Task:
-        """Return the task of the next of the steps that this task counts; ``step`` ends it."""
+        """Return the task of the next of the steps that this task counts."""
         assert self._counter is not None
         if message is not None:
             self.say(message)
@@ -203,7 +192,7 @@ class Task:
             counting.step(message)
 
     def over(self, items: Sequence[Item]) -> Iterator[Item]:
-        """Iterate over items of like cost: looks whether to stop before each, reports after it."""
+        """Iterate over many small items, e.g. planes: as ``each`` without tasks and steps."""
         for number, item in enumerate(items):
             self.at(number / len(items))
             yield item
@@ -237,7 +226,7 @@ class Task:
             self.check()
 
     def waited(self, seconds: float, expected_s: float, *, look: bool = True) -> None:
-        """Report that so many of roughly ``expected_s`` seconds have passed: ever closer to an end nobody knows."""
+        """Report that so many of roughly ``expected_s`` seconds have passed: ever closer to an unknown end."""
         self.at(1 - math.exp(-seconds / max(expected_s, _LOOK_S)), look=look)
 
     def wait(self, call: Callable[[], Result], expected_s: float = 1.0, leave: bool = True) -> Result:
@@ -301,7 +290,7 @@ class Task:
 class Parts:
     """Parts of a task whose seconds are estimated, and estimated anew while it runs.
 
-    >>> parts = task.parts()
+    >>> parts = Parts(task)
     >>> parts.estimate({"reading": 5, "train:1": 60, "train:2": 60})
     >>> work(parts.begin("train:1", "Fold 1 of 2")); parts.end()
 
@@ -309,7 +298,7 @@ class Parts:
     take.
     """
 
-    def __init__(self, task: Task, clock: Callable[[], float], spent_s: float) -> None:
+    def __init__(self, task: Task, clock: Callable[[], float] = time.monotonic, spent_s: float = 0.0) -> None:
         """Divide a task, on which earlier processes have spent so many seconds."""
         self._task, self._clock = task, clock
         self._left: dict[str, float] = {}

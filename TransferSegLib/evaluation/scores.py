@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from TransferSegLib.errors import TransferSegError
-from TransferSegLib.evaluation.surface_distance import surface_agreement
+from TransferSegLib.evaluation.surface_distance import surface_agreement, widened
 from TransferSegLib.structures import LabelSet
 
 #: Default tolerance of the normalised surface Dice: about what two experts differ by when they outline organs, and not
@@ -125,12 +125,10 @@ def _box(boxes: list[_Box | None], label: int) -> _Box | None:
     return boxes[label - 1] if label <= len(boxes) else None
 
 
-def _joint_box(first: _Box | None, second: _Box | None, margin: int = 1) -> _Box | None:
-    """Return the box around both, wider by a margin (numpy cuts it at the array's end)."""
+def _joint_box(first: _Box | None, second: _Box | None) -> _Box | None:
+    """Return the box around both with a margin of one voxel, None where there is none."""
     there = [box for box in (first, second) if box is not None]
     if not there:
         return None
-    return tuple(
-        slice(max(0, min(one.start for one in axis) - margin), max(one.stop for one in axis) + margin)
-        for axis in zip(*there, strict=True)
-    )
+    axes = zip(*there, strict=True)
+    return widened([slice(min(one.start for one in axis), max(one.stop for one in axis)) for axis in axes], 1)

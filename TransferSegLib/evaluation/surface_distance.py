@@ -11,10 +11,11 @@ is made of elements between the voxels, weighted by their area: numbers of the t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, find_objects
 from scipy.spatial import KDTree
 
 #: Rounding of a distance, in mm: three voxels of 0.7 mm lie 2.0999999999999996 mm apart, which is within 2.1 mm.
@@ -78,16 +79,15 @@ def surface_agreement(
     return SurfaceAgreement(float(within / (there.size + back.size)), float(hd95))
 
 
-def bounding_box(mask_zyx: np.ndarray, margin: int = 1) -> tuple[slice, slice, slice] | None:
+def bounding_box(mask_zyx: np.ndarray, margin: int = 1) -> tuple[slice, ...] | None:
     """Return the smallest box around the true voxels, wider by a margin where the array allows; None for no voxel."""
-    slices = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        there = np.flatnonzero(mask_zyx.any(axis=others))
-        if there.size == 0:
-            return None
-        slices.append(slice(max(0, int(there[0]) - margin), int(there[-1]) + 1 + margin))
-    return slices[0], slices[1], slices[2]
+    boxes = find_objects(mask_zyx.view(np.uint8))
+    return widened(boxes[0], margin) if boxes else None
+
+
+def widened(box: Sequence[slice], margin: int) -> tuple[slice, ...]:
+    """Return a box wider by a margin on all sides; numpy cuts it at the array's end."""
+    return tuple(slice(max(0, axis.start - margin), axis.stop + margin) for axis in box)
 
 
 def _surface_mm(mask: np.ndarray, region: np.ndarray | None, spacing_mm: np.ndarray) -> np.ndarray:

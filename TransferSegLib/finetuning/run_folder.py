@@ -26,7 +26,7 @@ from TransferSegLib.file_lock import FileLock
 from TransferSegLib.models.archive import read_model_files
 from TransferSegLib.models.store import write_files
 from TransferSegLib.own_files import is_link, make_private, make_private_folder, new_file, refuse_links
-from TransferSegLib.progress import Task
+from TransferSegLib.progress import Parts, Task
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class Run:
         #: What the processes before have spent.
         self.earlier_s = folder.spent_s
         self.cancel = task.cancel
-        self.parts = task.parts(clock, self.earlier_s)
+        self.parts = Parts(task, clock, self.earlier_s)
         #: Lines for the version's log.
         self.log: list[str] = []
 
