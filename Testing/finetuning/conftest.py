@@ -59,7 +59,7 @@ def ball_case(id: str = "ball", annotated: tuple[bool, ...] = (True, True, True)
             labels[mask] = channel
     voxels = {int(channel): np.flatnonzero(labels == channel) for channel in np.unique(labels) if channel}
     grid = ModelGrid.around(sitk.Image([32, 32, 32], sitk.sitkInt16), (1.0,) * 3)
-    return PreparedCase(id, intensities, labels, None, np.array(annotated), -1.0, grid, voxels)
+    return PreparedCase(id, intensities[None], labels, None, np.array(annotated), (-1.0,), grid, voxels)
 
 
 def make_parent(structures: LabelSet, width: int = 2, seed: int = 3) -> Model:

@@ -13,13 +13,13 @@ import torch
 
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.finetuning.adapt import adapt
-from TransferSegLib.finetuning.distillation import Distillation
+from TransferSegLib.finetuning.distillation import Distillation, distillation_loss
 from TransferSegLib.finetuning.label_change import plan_label_change, unchanged
-from TransferSegLib.finetuning.stages import Budget, StageClock, distillation_loss
 from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.progress import CancelToken, Progress, Task
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
-from TransferSegLib.training.trainer import Batch
+from TransferSegLib.training.patch_objective import Batch
+from TransferSegLib.training.schedule import Budget, Schedule
 
 
 def added_dark(world: Any) -> tuple[Any, Any]:
@@ -105,7 +105,7 @@ def test_an_unannotated_structure_is_held(world: Any) -> None:
     parent = replace(parent, state_dict=taught.state_dict)
     change = plan_label_change(parent.description.label_set, world.label_set("dark"))
     whole = world.ball_case()
-    scan = torch.from_numpy(whole.intensities.astype(np.float32))[None, None]
+    scan = torch.from_numpy(whole.intensities.astype(np.float32))[None]
     is_bright = torch.from_numpy(whole.labels == 1)
 
     def probabilities(state: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -130,8 +130,10 @@ def test_stage_2_compares_with_the_parent_on_the_same_patch(world: Any) -> None:
     parent = world.make_parent(world.label_set("bright", "dark"))
     change = unchanged(parent.description.label_set)
     network = parent.network()
-    further = distillation_loss(parent.network(), Distillation(change), world.quick, world.float32)
-    scans = torch.from_numpy(world.ball_case().intensities.astype(np.float32))[None, None]
+    further = distillation_loss(
+        parent.network(), parent.description.backbone, Distillation(change), world.quick, world.float32
+    )
+    scans = torch.from_numpy(world.ball_case().intensities.astype(np.float32))[None]
     nothing = torch.zeros((1, 32, 32, 32))
     batch = Batch(scans, nothing, torch.ones_like(nothing), torch.tensor([[True, True, False]]))
     with torch.no_grad():
@@ -150,15 +152,15 @@ def test_the_clock_ends_the_stages(world: Any) -> None:
     """A clock that moves by what it is told: stage 1 from 30 s to 60 s of a budget of two minutes."""
     now = 100.0
     budget = Budget(2.0, lambda: now, spent_s=30.0)
-    stage = StageClock(budget, steps=1000, until=0.5, since_s=30.0)
+    stage = Schedule(1000, 0.1, 1, budget, until=0.5, since_s=30.0)
     assert stage.done(0) == 0 and stage.done(500) == 0.5
     now = 115.0
     assert budget.spent_s == 45.0 and stage.done(0) == 0.5 and stage.done(900) == 0.9
-    assert stage.rate(5, 0.1, warm_up=1) == pytest.approx(0.05)
+    assert stage.rate(5) == pytest.approx(0.05)
     now = 130.0
     assert stage.done(0) == 1.0
-    assert StageClock(Budget(0, lambda: now), 10, 1.0, 0.0).done(4) == 0.4
-    assert StageClock(Budget(0, lambda: now), 0, 1.0, 0.0).done(0) == 1.0
+    assert Schedule(10, 0.1, 1, Budget(0, lambda: now)).done(4) == 0.4
+    assert Schedule(0, 0.1, 1, Budget(0, lambda: now)).done(0) == 1.0
 
 
 def test_minutes_end_a_run(world: Any) -> None:

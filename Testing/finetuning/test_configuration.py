@@ -40,13 +40,13 @@ def test_round_trip_through_json() -> None:
         ({"steps": float("nan")}, "takes a whole number"),
         ({"minutes": "five"}, "minutes takes a number"),
         ({"minutes": -1}, "minutes must be 0"),
-        ({"tail_patch": 45}, "tail_patch must be 20"),
-        ({"patch": 60}, "patch must be a multiple of 8"),
+        ({"tail_patch": 0}, "tail_patch must be 1 or more"),
+        ({"patch": 0}, "patch must be 1 or more"),
+        ({"frame": 17}, "frame must be between 0 and a quarter of the patch"),
         ({"augmentation": {"inversion": 1.5}}, "inversion must be between 0 and 1, not 1.5"),
         ({"augmentation": {"curve_points": 2}}, "curve_points must be 3"),
         ({"augmentation": {"colour": 1}}, "Unknown knob of fine-tuning: colour"),
         ({"intensity": {"kind": "window"}}, "not an intensity rule"),
-        ({"tail": "head"}, "last convolution, last pair"),
     ],
 )
 def test_refusals_name_the_knob(knobs: dict[str, Any], message: str) -> None:
@@ -80,3 +80,17 @@ def test_where_there_is_much_to_learn_more_layers_learn_faster(asked: dict[str, 
     assert much.for_change(parent, any_new) == much
     own = replace(knobs, tail="last convolution", **asked).for_change(parent, any_new)
     assert own.tail == "last convolution"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"tail_patch": 45}, "tail_patch must be 20"),
+        ({"patch": 60}, "patch must be a multiple of 8"),
+        ({"tail": "first layer"}, "must be one of auto, last convolution, last pair"),
+    ],
+)
+def test_settings_that_the_network_does_not_take_are_refused(knobs: dict[str, Any], message: str) -> None:
+    parent = load_description(find_model())
+    with pytest.raises(TrainingError, match=message):
+        FineTuningConfiguration.from_json(knobs).for_change(parent, any_new=False)

@@ -22,7 +22,6 @@ from TransferSegLib.finetuning.head_init import (
     init_fresh_channels,
 )
 from TransferSegLib.finetuning.label_change import adapted_state, plan_label_change
-from TransferSegLib.finetuning.last_layers import Tail
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
 from TransferSegLib.structures import LabelSet
@@ -109,16 +108,15 @@ def test_a_forgotten_structure_is_found_again_on_real_data(world: Any) -> None:
         model.description.preparation,
     )
     quick = replace(world.quick, tail_patch=44, patches_per_case=1, background_share=0.0, distillation=0.0)
-    state, fresh = adapted_state(parent_state, change)
+    state, fresh = adapted_state(parent_state, ("head",), change)
     assert fresh == (channel,)
-    parent = model.network()
-    tail = Tail(parent, quick.tail)
+    tail = model.description.backbone.last_layers(model.network(), quick.tail)
     with cache_features(
-        parent, [replace(case, voxels={channel: case.voxels[channel]})], change, quick, world.float32
+        model, [replace(case, voxels={channel: case.voxels[channel]})], change, quick, world.float32
     ) as cache:
-        (start,) = init_fresh_channels(state, parent_state, change, cache, tail, world.float32, seed=1)
-        again = {name: value.clone() for name, value in adapted_state(parent_state, change)[0].items()}
-        init_fresh_channels(again, parent_state, change, cache, tail, world.float32, seed=1)
+        (start,) = init_fresh_channels(state, parent_state, change, cache, tail, "head", world.float32, seed=1)
+        again = {name: value.clone() for name, value in adapted_state(parent_state, ("head",), change)[0].items()}
+        init_fresh_channels(again, parent_state, change, cache, tail, "head", world.float32, seed=1)
         patch = cache.patch(0)
         with torch.no_grad():
             maps = tail.features(patch.maps[None].float())[0].flatten(1)

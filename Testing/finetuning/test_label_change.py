@@ -83,7 +83,7 @@ def test_weights_follow_the_names() -> None:
         {"kidneys": ("left kidney", "right kidney")},
     )
     assert change.label_set.names == ("liver", "kidneys", "milt", "mandible")
-    state, fresh = adapted_state(head(5) | {"up.0.first.bias": torch.ones(3)}, change)
+    state, fresh = adapted_state(head(5) | {"up.0.first.bias": torch.ones(3)}, ("head",), change)
     assert fresh == (2, 4)
     assert state["head.bias"].tolist() == [0, 10, 0, 40, 0]
     assert state["head.weight"][:, 1, 0, 0, 0].tolist() == [0, 1, 0, 4, 0]
@@ -92,7 +92,7 @@ def test_weights_follow_the_names() -> None:
 
 def test_nothing_changes() -> None:
     change = unchanged(PARENT)
-    state, fresh = adapted_state(head(5), change)
+    state, fresh = adapted_state(head(5), ("head",), change)
     assert fresh == () and torch.equal(state["head.weight"], head(5)["head.weight"])
     assert plan_label_change(PARENT, PARENT).sources == change.sources
 
@@ -118,4 +118,4 @@ def test_contradictions_are_named(wanted: tuple[str, ...], arguments: dict, mess
 
 def test_weights_of_another_model_are_refused() -> None:
     with pytest.raises(TrainingError, match="head has 4 channels"):
-        adapted_state(head(4), unchanged(PARENT))
+        adapted_state(head(4), ("head",), unchanged(PARENT))

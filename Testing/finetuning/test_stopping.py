@@ -76,7 +76,7 @@ def test_the_parts_look_within_themselves(world: Any, tmp_path: Path) -> None:
     network, case, change = parent.network(), world.ball_case(), plan_label_change(structures, structures)
     token = Impatient()
     cache_features(
-        network, [case], change, world.quick, world.float32, patches_per_case=1, task=Task("", None, token)
+        parent, [case], change, world.quick, world.float32, patches_per_case=1, task=Task("", None, token)
     ).close()
     assert token.looks > 5, "one patch, between the layers"
     token = Impatient()

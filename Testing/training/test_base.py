@@ -134,7 +134,7 @@ def test_interruption_anywhere_keeps_the_last_whole_step(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"patch": 36}, "patch must be a multiple of 8"),
+        ({"patch": 0}, "patch must be 1 or more"),
         ({"widht": 3}, "Unknown knob"),
         ({"steps": 2.5}, "whole number"),
         ({"steps": float("inf")}, "whole number"),
@@ -144,9 +144,16 @@ def test_interruption_anywhere_keeps_the_last_whole_step(tmp_path: Path, monkeyp
         ({"spacing_mm": float("nan")}, "spacing_mm"),
     ],
 )
-def test_knobs_that_cannot_work(knobs: dict, message: str) -> None:
+def test_settings_that_cannot_work(knobs: dict, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         TrainingConfiguration.from_json(knobs)
+
+
+def test_patches_that_the_network_does_not_take_are_refused_before_anything_is_read(tmp_path: Path, plan: Any) -> None:
+    asked = plan(tmp_path / "run")
+    with pytest.raises(TrainingError, match="patch must be a multiple of 8"):
+        train_base(replace(asked, configuration=replace(asked.configuration, patch=36)))
+    assert not (tmp_path / "run").exists()
 
 
 def test_configuration_survives_json() -> None:

@@ -5,10 +5,12 @@ import torch
 
 from TransferSegLib.errors import Cancelled
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
+from TransferSegLib.networks.families import backbone_of
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.progress import CancelToken
 from TransferSegLib.training.configuration import TrainingConfiguration
 from TransferSegLib.training.interruption import interruptible
+from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import Patch
 from TransferSegLib.training.trainer import Trainer
 
@@ -22,7 +24,7 @@ class Patches:
         labels = torch.zeros(32, 32, 32, dtype=torch.uint8).numpy()
         labels[8:20, 8:20, 8:20] = 1
         noise = random.standard_normal((32, 32, 32)).astype("float32")
-        return Patch(noise, labels, (labels >= 0).astype("float32"), torch.tensor([True, True]).numpy())
+        return Patch(noise[None], labels, (labels >= 0).astype("float32"), torch.tensor([True, True]).numpy())
 
 
 class Impatient(CancelToken):
@@ -40,17 +42,18 @@ class Impatient(CancelToken):
 
 
 def make_trainer() -> Trainer:
-    network = UNet3D(2, KNOBS.width)
-    initialise(network, 1)
-    return Trainer(network, Patches(), KNOBS, Device("cpu", "CPU", torch.float32))
+    backbone, device = backbone_of(unet_valid_spec(KNOBS.width, classes=2)), Device("cpu", "CPU", torch.float32)
+    network = backbone.build()
+    backbone.initialise(network, 1)
+    return Trainer(PatchObjective(network, backbone, Patches(), device), KNOBS, device)
 
 
 def looks_of_a_step() -> tuple[int, int]:
     """How often a whole step looks at the token, and how often on the way forward."""
     token = Impatient(10**9)
     trainer = make_trainer()
-    with interruptible(trainer.network, token):
-        logits = trainer.network(torch.zeros(1, 1, 32, 32, 32), padded=True)
+    with interruptible(trainer.module, token):
+        logits = trainer.module(torch.zeros(1, 1, 32, 32, 32), padded=True)
         forward = 10**9 - token.left
         logits.sum().backward()
     return 10**9 - token.left, forward
@@ -68,23 +71,23 @@ def test_a_step_that_is_stopped_was_never_begun(where: str) -> None:
     moment = {"first": 1, "forward": forward - 1, "backward": forward + 3, "last": looks}[where]
     expected = make_trainer()
     for _ in range(2):
-        expected.train_step()
+        expected.train_step(0.02)
     trainer = make_trainer()
-    trainer.train_step()
-    before = {name: values.clone() for name, values in trainer.network.state_dict().items()}
+    trainer.train_step(0.02)
+    before = {name: values.clone() for name, values in trainer.module.state_dict().items()}
     with pytest.raises(Cancelled):
-        trainer.train_step(cancel=Impatient(moment))
+        trainer.train_step(0.02, cancel=Impatient(moment))
     assert trainer.step == 1
-    assert all(torch.equal(values, before[name]) for name, values in trainer.network.state_dict().items())
-    trainer.train_step()  # nothing of the stopped step is left, neither hooks nor gradients
-    for name, values in trainer.network.state_dict().items():
-        assert torch.equal(values, expected.network.state_dict()[name])
+    assert all(torch.equal(values, before[name]) for name, values in trainer.module.state_dict().items())
+    trainer.train_step(0.02)  # nothing of the stopped step is left, neither hooks nor gradients
+    for name, values in trainer.module.state_dict().items():
+        assert torch.equal(values, expected.module.state_dict()[name])
 
 
 def test_looking_changes_nothing() -> None:
     plain, looking = make_trainer(), make_trainer()
     for _ in range(2):
-        plain.train_step()
-        looking.train_step(cancel=CancelToken())
-    for name, values in plain.network.state_dict().items():
-        assert torch.equal(values, looking.network.state_dict()[name])
+        plain.train_step(0.02)
+        looking.train_step(0.02, cancel=CancelToken())
+    for name, values in plain.module.state_dict().items():
+        assert torch.equal(values, looking.module.state_dict()[name])

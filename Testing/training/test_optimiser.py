@@ -5,8 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from TransferSegLib.networks.families import backbone_of
+from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.training.optimiser import ADAM_SHARE, MuonWithAdamW, orthogonalised, relative_size
+from TransferSegLib.training.patch_objective import hidden_weights
+
+
+def optimiser_of(network: UNet3D, rate: float = 0.02, size_share: float = 0.0) -> MuonWithAdamW:
+    hidden = hidden_weights(network, backbone_of(unet_valid_spec(network.width, network.classes)))
+    optimiser = MuonWithAdamW(network, hidden, 0.0, torch.float32, size_share=size_share)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    return optimiser
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
@@ -24,7 +35,7 @@ def test_other_parameters_move_as_with_adam() -> None:
     network, twin = UNet3D(3, width=2), UNet3D(3, width=2)
     initialise(network, 0)
     twin.load_state_dict(network.state_dict())
-    ours = MuonWithAdamW(network, 0.02, 0.0, torch.float32)
+    ours = optimiser_of(network)
     reference = torch.optim.AdamW(twin.parameters(), 0.02 * ADAM_SHARE, betas=(0.9, 0.99), weight_decay=0.0)
     torch.manual_seed(0)
     for _ in range(3):
@@ -42,7 +53,7 @@ def test_a_step_of_muon_has_the_size_of_the_learning_rate() -> None:
     network = UNet3D(3, width=2)
     initialise(network, 0)
     before = network.up[0].second.weight.detach().clone()
-    optimiser = MuonWithAdamW(network, 0.02, 0.0, torch.float32)
+    optimiser = optimiser_of(network)
     for parameter in network.parameters():
         parameter.grad = 1e-6 * torch.randn_like(parameter)  # the size of the gradient does not matter
     optimiser.step()
@@ -68,8 +79,20 @@ def test_steps_of_muon_follow_the_size_of_the_weights(share: float, growth: floa
         with torch.no_grad():
             weight.mul_(size * (2.0 * weight.shape[0]) ** 0.5 / weight.norm())
         before = weight.detach().clone()
-        optimiser = MuonWithAdamW(network, 0.02, 0.0, torch.float32, size_share=share)
+        optimiser = optimiser_of(network, size_share=share)
         weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
         optimiser.step()
         steps.append((weight.detach() - before).norm().item())
     assert steps[1] / steps[0] == pytest.approx(growth, rel=1e-4)
+
+
+def test_scales_of_normalisation_do_not_decay() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv3d(2, 2, 3), torch.nn.InstanceNorm3d(2, affine=True))
+    optimiser = MuonWithAdamW(network, [network[0].weight], 1.0, torch.float32)
+    for group in optimiser.param_groups:
+        group["lr"] = 0.1
+    bias = network[0].bias.detach().clone()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    assert torch.equal(network[1].weight, torch.ones(2)) and torch.allclose(network[0].bias, 0.9 * bias)

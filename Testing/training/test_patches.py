@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.networks.interface import TrainingPatch
 from TransferSegLib.training.augmentation import gamma, low_resolution, vary_intensities
 from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
@@ -29,14 +30,19 @@ def make_case(
     voxels = {int(c): np.flatnonzero(labels == c) for c in np.unique(labels) if c}
     return PreparedCase(
         "case",
-        (labels * 10).astype(np.float16),
+        (labels * 10).astype(np.float16)[None],
         labels.astype(np.uint8),
         judged,
         np.array(annotated),
-        -1.0,
+        (-1.0,),
         ModelGrid.around(image, (1.0,) * 3),
         voxels,
     )
+
+
+def sampler_of(cases: list[PreparedCase], rules: TrainingConfiguration) -> PatchSampler:
+    patch = TrainingPatch((rules.patch,) * 3, (rules.frame,) * 3)
+    return PatchSampler(cases, MIRRORED, patch, rules)
 
 
 def blocks() -> np.ndarray:
@@ -50,16 +56,16 @@ def blocks() -> np.ndarray:
 
 def test_labels_and_intensities_move_together() -> None:
     turning = replace(STILL, rotation_degrees=20, scaling=0.3, mirror=0.5)
-    sampler = PatchSampler([make_case(blocks())], MIRRORED, replace(QUIET, augmentation=turning))
+    sampler = sampler_of([make_case(blocks())], replace(QUIET, augmentation=turning))
     agree = []
     for seed in range(20):
         patch = sampler.draw(np.random.default_rng(seed))
         names = np.array([0, 10, 20, 30])
         # A mirrored patch carries exchanged labels on unexchanged intensities: undo it before comparing.
         exchanged = names[np.array(MIRRORED)]
-        inside = patch.intensities >= 0
-        plain = np.abs(patch.intensities - names[patch.labels])[inside] < 5
-        swapped = np.abs(patch.intensities - exchanged[patch.labels])[inside] < 5
+        inside = patch.intensities[0] >= 0
+        plain = np.abs(patch.intensities[0] - names[patch.labels])[inside] < 5
+        swapped = np.abs(patch.intensities[0] - exchanged[patch.labels])[inside] < 5
         agree.append(max(plain.mean(), swapped.mean()))
     assert min(agree) > 0.93
 
@@ -67,7 +73,7 @@ def test_labels_and_intensities_move_together() -> None:
 def test_mirroring_exchanges_sides_in_labels_and_annotation() -> None:
     always = replace(QUIET, augmentation=replace(STILL, mirror=1.0), patch=48, frame=0)
     case = make_case(np.where(blocks() == 2, 0, blocks()), annotated=(True, True, False, True))
-    patch = PatchSampler([case], MIRRORED, always).draw(np.random.default_rng(0))
+    patch = sampler_of([case], always).draw(np.random.default_rng(0))
     assert patch.annotated.tolist() == [True, False, True, True]
     assert (patch.labels == 1).sum() == 0
     assert (patch.labels == 2).sum() == (blocks() == 1).sum()
@@ -76,7 +82,7 @@ def test_mirroring_exchanges_sides_in_labels_and_annotation() -> None:
 
 
 def test_without_mirroring_right_stays_right() -> None:
-    sampler = PatchSampler([make_case(blocks())], MIRRORED, replace(QUIET, patch=48, frame=0))
+    sampler = sampler_of([make_case(blocks())], replace(QUIET, patch=48, frame=0))
     for seed in range(5):
         patch = sampler.draw(np.random.default_rng(seed))
         assert np.argwhere(patch.labels == 1)[:, 2].mean() < np.argwhere(patch.labels == 2)[:, 2].mean()
@@ -85,7 +91,7 @@ def test_without_mirroring_right_stays_right() -> None:
 def test_frame_and_unjudged_voxels_have_no_weight() -> None:
     judged = np.zeros((24, 24, 32), bool)
     judged[:, :, :16] = True
-    sampler = PatchSampler([make_case(blocks(), judged=judged)], MIRRORED, QUIET)
+    sampler = sampler_of([make_case(blocks(), judged=judged)], QUIET)
     shares = []
     for seed in range(30):
         patch = sampler.draw(np.random.default_rng(seed))
@@ -99,7 +105,7 @@ def test_frame_and_unjudged_voxels_have_no_weight() -> None:
 
 def test_rare_structures_are_seen_as_often_as_common_ones() -> None:
     common, rare = make_case(np.where(blocks() == 3, 0, blocks())), make_case(np.where(blocks() == 3, 3, 0))
-    sampler = PatchSampler([common] * 20 + [rare], MIRRORED, replace(QUIET, background_share=0.0))
+    sampler = sampler_of([common] * 20 + [rare], replace(QUIET, background_share=0.0))
     random = np.random.default_rng(0)
     seen = [(sampler.draw(random).labels == 3).any() for _ in range(200)]
     assert 0.25 < np.mean(seen) < 0.42  # one structure of three
@@ -108,14 +114,14 @@ def test_rare_structures_are_seen_as_often_as_common_ones() -> None:
 def test_a_patch_holds_the_structure_it_was_drawn_for_within_its_frame() -> None:
     single = np.zeros((40, 40, 40), np.uint8)
     single[20, 20, 20] = 3
-    sampler = PatchSampler([make_case(single)], MIRRORED, replace(QUIET, background_share=0.0))
+    sampler = sampler_of([make_case(single)], replace(QUIET, background_share=0.0))
     for seed in range(40):
         patch = sampler.draw(np.random.default_rng(seed))
         assert patch.weights[patch.labels == 3].sum() == 1
 
 
 def test_the_same_generator_gives_the_same_patch() -> None:
-    sampler = PatchSampler([make_case(blocks())], MIRRORED, TrainingConfiguration(patch=32, frame=2))
+    sampler = sampler_of([make_case(blocks())], TrainingConfiguration(patch=32, frame=2))
     first, second = (sampler.draw(np.random.default_rng([1, 7])) for _ in range(2))
     assert np.array_equal(first.intensities, second.intensities) and np.array_equal(first.labels, second.labels)
     other = sampler.draw(np.random.default_rng([1, 8]))
@@ -125,17 +131,15 @@ def test_the_same_generator_gives_the_same_patch() -> None:
 def test_scan_smaller_than_a_patch_is_surrounded_by_outside() -> None:
     labels = np.zeros((3, 10, 9), np.uint8)
     labels[1, 4:6, 4:6] = 1
-    patch = PatchSampler([make_case(labels)], MIRRORED, replace(QUIET, background_share=0)).draw(
-        np.random.default_rng(0)
-    )
-    assert patch.intensities.shape == (32, 32, 32)
+    patch = sampler_of([make_case(labels)], replace(QUIET, background_share=0)).draw(np.random.default_rng(0))
+    assert patch.intensities.shape == (1, 32, 32, 32)
     assert (patch.labels == 1).sum() == 4
-    assert (patch.intensities == -1).mean() > 0.8
+    assert (patch.intensities[0] == -1).mean() > 0.8
 
 
 def test_no_annotated_voxel_is_a_clear_error() -> None:
     with pytest.raises(TrainingError, match="nothing to learn from"):
-        PatchSampler([make_case(np.zeros((8, 8, 8), np.uint8))], MIRRORED, QUIET)
+        sampler_of([make_case(np.zeros((8, 8, 8), np.uint8))], QUIET)
 
 
 def test_intensity_changes() -> None:

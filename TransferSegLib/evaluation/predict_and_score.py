@@ -29,9 +29,9 @@ from TransferSegLib.structures import LabelSet
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from TransferSegLib.inference.devices import Device
-    from TransferSegLib.networks.unet_valid.unet import UNet3D
     from TransferSegLib.training.cases import PreparedCase
 
 #: The row of a summary for all structures together.
@@ -90,7 +90,7 @@ def reference_on_model_grid(prepared: PreparedCase, label_set: LabelSet) -> Refe
 
 
 def predict_on_model_grid(
-    network: UNet3D,
+    network: nn.Module,
     prepared: PreparedCase,
     label_set: LabelSet,
     single_part: Sequence[str] = (),
@@ -104,8 +104,8 @@ def predict_on_model_grid(
     of the network's weights. Raises DeviceError for too little memory, and Cancelled.
     """
     predicting, keeping = (task or Task()).split(20, 1)
-    scan = prepared.intensities.astype(np.float32)
-    found = label_volume(network, scan, prepared.outside, device=device, dtype=dtype, task=predicting)
+    scan = prepared.intensities[0].astype(np.float32)
+    found = label_volume(network, scan, prepared.padding_values[0], device=device, dtype=dtype, task=predicting)
     keep_largest_part(found, [label_set.channel(name) for name in single_part if label_set.find(name)], keeping)
     return found
 

@@ -9,34 +9,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.finetuning.configuration import AUTO, STRATEGIES, FineTuningConfiguration
-from TransferSegLib.finetuning.distillation import Distillation
+from TransferSegLib.finetuning.configuration import AUTO, FINETUNE, SCRATCH, STRATEGIES, FineTuningConfiguration
+from TransferSegLib.finetuning.distillation import Distillation, distillation_loss
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.forgetting import StructureChange, measure_forgetting
 from TransferSegLib.finetuning.head_init import ChannelInit, init_at_random, init_fresh_channels
 from TransferSegLib.finetuning.label_change import LabelChange, adapted_state
-from TransferSegLib.finetuning.last_layers import Tail
-from TransferSegLib.finetuning.stages import Budget, Clock, LastLayersTrainer, StageClock, distillation_loss
+from TransferSegLib.finetuning.last_layers import LastLayersObjective
 from TransferSegLib.images.preparation import Preparation, spacing_text
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import NetworkSpec
-from TransferSegLib.progress import Task
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.training.cases import PreparedCase
+from TransferSegLib.training.loop import Hooks, train
+from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import PatchSampler
-from TransferSegLib.training.trainer import StepReport, Trainer
+from TransferSegLib.training.schedule import Budget, Clock, Schedule
+from TransferSegLib.training.trainer import Trainer
 from TransferSegLib.training.validation import validate
 
-#: Steps averaged into one line of the history.
-_REPORT_STEPS = 20
 #: Saves a state of tensors, numbers, strings, lists and dictionaries, e.g. with ``write_checkpoint``.
 SaveState = Callable[[dict[str, Any]], None]
 
@@ -121,7 +123,8 @@ class _Run:
         #: Of features and last layers, of all layers, and of looking for what was forgotten.
         self._tasks = task.split(0.3 if configuration.has_tail_stage else 0.0, 0.68, 0.02)
         self._budget = Budget(configuration.minutes, clock)
-        self._holding = distillation_of(change, configuration)
+        self._distillation = distillation_of(change, configuration)
+        self._backbone = backbone_of(configuration.network(parent.description.network, change.label_set.classes))
         self._state: dict[str, Any] = {
             "stage": "start",
             "rounds": 0,
@@ -135,7 +138,6 @@ class _Run:
             "validated": -1,
             "waited": 0,
         }
-        self._recent: list[StepReport] = []
 
     # A run's state is one dictionary, so that what is saved and what is gone on from cannot differ.
 
@@ -161,7 +163,7 @@ class _Run:
             "precision": str(self._device.dtype).removeprefix("torch."),
         }
 
-    def _checkpoint(self, trainer: LastLayersTrainer | Trainer) -> None:
+    def _checkpoint(self, trainer: Trainer) -> None:
         """Hand the state to whoever saves it."""
         if self._save is not None:
             self._state["trainer"] = trainer.state()
@@ -169,16 +171,19 @@ class _Run:
 
     def adapt(self) -> Adapted:
         """Run the stages that are left and return the result."""
-        network = self._network()
+        network = initial_network(self._parent, self._change, self._configuration)
+        if self._state["network"]:
+            network.load_state_dict(self._state["network"])
+        network = network.to(torch.device(self._device.torch_name))
         if self._state["stage"] in ("start", "tail"):
             self._begin(network)
-        steps = self._full_stage(network)
+        steps = self._train_all_layers(network)
         best = self._state["best"]
         if best["network"]:
             network.load_state_dict(best["network"])
         return Adapted(
             {name: value.detach().float().cpu().clone() for name, value in network.state_dict().items()},
-            self._configuration.network(self._parent.description.network, self._change.label_set.classes),
+            self._backbone.spec,
             self._change,
             self._state["history"],
             dict(best["dice"]),
@@ -188,35 +193,28 @@ class _Run:
             steps,
         )
 
-    def _network(self) -> Any:
-        """Return the network as the run left it, or with the weights the strategy begins with."""
-        network = initial_network(self._parent, self._change, self._configuration)
-        if self._state["network"]:
-            network.load_state_dict(self._state["network"])
-        return network.to(torch.device(self._device.torch_name))
-
-    def _begin(self, network: Any) -> None:
-        """Compute features, give new channels their start and train the tail, as far as the strategy asks for it."""
-        knobs = self._configuration
-        inits_from_data = bool(self._change.fresh_channels) and knobs.inits_from_data and knobs.strategy != "scratch"
-        if inits_from_data or knobs.has_tail_stage:
+    def _begin(self, network: nn.Module) -> None:
+        """Compute features, initialise new channels and train the last layers, as far as the strategy asks for it."""
+        settings = self._configuration
+        from_data = bool(self._change.fresh_channels) and settings.inits_from_data and settings.strategy != SCRATCH
+        if from_data or settings.has_tail_stage:
             if self._lent_cache is not None:
-                self._with_features(network, self._lent_cache.select([c.id for c in self._training]), inits_from_data)
+                self._with_features(network, self._lent_cache.select([c.id for c in self._training]), from_data)
             else:
                 with self._features() as cache:
-                    self._with_features(network, cache, inits_from_data)
+                    self._with_features(network, cache, from_data)
         self._state |= {"stage": "full", "network": {}, "trainer": {}, "since_s": self._budget.spent_s}
 
     def _features(self) -> FeatureCache:
         """Return the features of the training cases, as many as there were when a resumed run began."""
-        knobs = self._configuration
-        limit = knobs.tail_minutes_share * knobs.cache_minutes_share
+        settings = self._configuration
+        limit = settings.tail_minutes_share * settings.cache_minutes_share
         resumed = int(self._state["rounds"]) or None
         cache = cache_features(
-            self._parent.network(),
+            self._parent,
             self._training,
             self._change,
-            knobs,
+            settings,
             self._device,
             patches_per_case=resumed,
             enough=None if resumed else lambda: self._budget.share(limit) >= 1.0,
@@ -225,141 +223,132 @@ class _Run:
         self._state["rounds"] = len(cache) // len(self._training)
         return cache
 
-    def _with_features(self, network: Any, cache: FeatureCache, inits_from_data: bool) -> None:
-        """Start the new channels, then train the tail."""
-        if inits_from_data and self._state["stage"] == "start":
+    def _with_features(self, network: nn.Module, cache: FeatureCache, from_data: bool) -> None:
+        """Initialise the new channels, then train the last layers."""
+        settings, backbone = self._configuration, self._parent.description.backbone
+        if from_data and self._state["stage"] == "start":
             state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            last_layers = backbone.last_layers(self._parent.network(), settings.tail)
             starts = init_fresh_channels(
                 state,
                 self._parent.state_dict,
                 self._change,
                 cache,
-                Tail(self._parent.network(), self._configuration.tail),
+                last_layers,
+                backbone.heads[-1],
                 self._device,
-                self._configuration.seed,
+                settings.seed,
                 self._cancel,
             )
             network.load_state_dict(state)
             self._state["starts"] = [asdict(start) for start in starts]
-        if self._configuration.has_tail_stage:
-            self._tail_stage(network, cache)
+        if settings.has_tail_stage:
+            self._train_last_layers(network, cache)
 
-    def _tail_stage(self, network: Any, cache: FeatureCache) -> None:
+    def _train_last_layers(self, network: nn.Module, cache: FeatureCache) -> None:
         """Train the last layers on cached features."""
-        knobs = self._configuration
-        trainer = LastLayersTrainer(network, cache, knobs, self._device, self._holding)
+        settings = self._configuration
+        objective = LastLayersObjective(network, self._backbone, cache, settings, self._device, self._distillation)
+        trainer = Trainer(objective, settings, self._device)
         if self._state["stage"] == "tail":
             trainer.restore(self._state["trainer"])
         else:
             self._state |= {"stage": "tail", "since_s": self._budget.spent_s}
             self._state["network"] = {name: v.detach().cpu().clone() for name, v in network.state_dict().items()}
-        clock = StageClock(self._budget, knobs.tail_steps, knobs.tail_minutes_share, float(self._state["since_s"]))
+        until, since_s = settings.tail_minutes_share, float(self._state["since_s"])
+        schedule = Schedule(settings.tail_steps, settings.tail_rate, settings.warm_up, self._budget, until, since_s)
         whole = self._tasks[0] if self._lent_cache is not None else self._tasks[0].share(1, 2)
-        task = whole.named("Training the last layers", "last-layers").counting(knobs.tail_steps, trainer.step)
-        try:
-            while clock.done(trainer.step) < 1.0:
-                task.check()
-                report = trainer.train_step(clock.rate(trainer.step, knobs.tail_rate, knobs.warm_up))
-                self._report("tail", report, task, clock)
-                if report.step % knobs.checkpoint_every == 0:
-                    self._checkpoint(trainer)
-        except BaseException:
-            # Whatever stopped the run, what was learned up to the last whole step is kept.
-            self._checkpoint(trainer)
-            raise
-        trainer.finish()
+        hooks = Hooks(lambda: self._checkpoint(trainer), settings.checkpoint_every, partial(self._add_history, "tail"))
+        train(trainer, schedule, hooks, whole.named("Training the last layers", "last-layers"))
+        trainer.keep_average()
         self._state["tail_steps"] = trainer.step
-        self._recent = []
 
-    def _full_stage(self, network: Any) -> int:
+    def _train_all_layers(self, network: nn.Module) -> int:
         """Train all weights; the network ends with the averaged ones. Returns the number of steps."""
-        knobs = self._configuration
-        rules = knobs.patch_configuration()
-        sampler = PatchSampler(self._training, self._change.label_set.mirrored_channels(), rules)
-        held = None
-        if self._holding is not None:
-            held = distillation_loss(self._parent.network(), self._holding, knobs, self._device, self._cancel)
-        trainer = Trainer(network, sampler, rules, self._device, held)
+        settings, since_s = self._configuration, float(self._state["since_s"])
+        trainer = all_layers_trainer(
+            self._parent, network, self._training, self._change, settings, self._device, self._cancel
+        )
         if self._state["trainer"]:
             trainer.restore(self._state["trainer"])
-        clock = StageClock(self._budget, knobs.steps, 1.0, float(self._state["since_s"]))
-        task = self._tasks[1].named("Training all layers", "all-layers").counting(knobs.steps, trainer.step)
-        try:
-            # The start counts as a candidate: stage 2 must beat what stage 1 has reached.
-            self._validate(trainer, knobs.strategy == "finetune")
-            while clock.done(trainer.step) < 1.0 and self._state["waited"] < knobs.patience:
-                task.check()
-                report = trainer.train_step(clock.rate(trainer.step, knobs.rate, knobs.warm_up), self._cancel)
-                self._report("full", report, task, clock)
-                self._validate(trainer, report.step % knobs.validate_every == 0)
-                if report.step % knobs.checkpoint_every == 0:
-                    self._checkpoint(trainer)
-            self._validate(trainer, True)
-        except BaseException:
-            self._checkpoint(trainer)
-            raise
-        network.load_state_dict(trainer.averaged_state())
+        schedule = Schedule(settings.steps, settings.rate, settings.warm_up, self._budget, since_s=since_s)
+        hooks = Hooks(
+            lambda: self._checkpoint(trainer),
+            settings.checkpoint_every,
+            partial(self._add_history, "full"),
+            partial(self._validate, trainer),
+            lambda: self._state["best"]["mean"] if self._state["best"]["mean"] >= 0 else None,
+        )
+        train(trainer, schedule, hooks, self._tasks[1].named("Training all layers", "all-layers"))
+        trainer.keep_average()
         return trainer.step
 
-    def _validate(self, trainer: Trainer, is_due: bool) -> None:
-        """Validate the averaged weights where that is due and not done, and keep them when they are the best."""
-        if not is_due or not self._validation or self._state["validated"] == trainer.step:
-            return
-        with trainer.averaged() as network:
+    def _validate(self, trainer: Trainer, step: int, is_last: bool) -> bool:
+        """Validate the averaged weights where that is due, keep the best; tell whether they no longer get better.
+
+        Weights whose last layers were trained count as a candidate, which all layers must beat.
+        """
+        settings, state = self._configuration, self._state
+        is_due = is_last or (step % settings.validate_every == 0 and (step > 0 or settings.strategy == FINETUNE))
+        if is_due and self._validation and state["validated"] != step:
             label_set, rule = self._change.label_set, self._parent.description.single_part
             single_part = [name for name in rule if label_set.find(name) is not None]
-            scores = validate(network, self._validation, label_set, self._device.dtype, self._cancel, single_part)
-        mean = float(np.mean(list(scores.values()))) if scores else 0.0
-        self._state["history"].append(
-            {"stage": "full", "step": trainer.step, "validation_dice": scores, "mean": mean}
-            | {"spent_s": self._budget.spent_s}
-        )
-        self._state["validated"] = trainer.step
-        self._state["waited"] += 1
-        if mean > self._state["best"]["mean"]:
-            self._state["best"] = {"mean": mean, "dice": scores, "network": trainer.averaged_state()}
-            self._state["waited"] = 0
+            with trainer.averaged() as network:
+                scores = validate(network, self._validation, label_set, self._device.dtype, self._cancel, single_part)
+            mean = float(np.mean(list(scores.values()))) if scores else 0.0
+            self._add_history("full", {"step": step, "validation_dice": scores, "mean": mean})
+            state["validated"], state["waited"] = step, state["waited"] + 1
+            if mean > state["best"]["mean"]:
+                state["best"] = {"mean": mean, "dice": scores, "network": trainer.averaged_state()}
+                state["waited"] = 0
+        return bool(state["waited"] >= settings.patience)
 
-    def _report(self, stage_name: str, report: StepReport, task: Task, clock: StageClock) -> None:
-        """Report a step, and the mean of the recent ones to the history now and then."""
-        self._recent.append(report)
-        loss = report.cross_entropy + report.dice_loss + report.further_loss
-        best = self._state["best"]["mean"]
-        done = clock.done(report.step)
-        task.step(f"loss {loss:.3f}", fraction=done, loss=loss, dice=best if best >= 0 else None)
-        if report.step % _REPORT_STEPS == 0:
-            recent, self._recent = self._recent, []
-            self._state["history"].append(
-                {
-                    "stage": stage_name,
-                    "step": report.step,
-                    "cross_entropy": float(np.mean([one.cross_entropy for one in recent])),
-                    "dice_loss": float(np.mean([one.dice_loss for one in recent])),
-                    "held_loss": float(np.mean([one.further_loss for one in recent])),
-                    "learning_rate": report.learning_rate,
-                    "spent_s": self._budget.spent_s,
-                }
-            )
+    def _add_history(self, stage: str, line: dict[str, Any]) -> None:
+        self._state["history"].append({"stage": stage} | line | {"spent_s": self._budget.spent_s})
 
-    def _fates(self, network: Any) -> tuple[StructureChange, ...]:
+    def _fates(self, network: nn.Module) -> tuple[StructureChange, ...]:
         """Return the forgetting report on the first training cases."""
         cases = self._training[: self._configuration.report_cases]
-        if not cases or self._configuration.strategy == "scratch":
+        if not cases or self._configuration.strategy == SCRATCH:
             return ()
         parent = self._parent.network()
         return measure_forgetting(parent, network, cases, self._change, self._device, self._tasks[2])
 
 
-def initial_network(parent: Model, change: LabelChange, configuration: FineTuningConfiguration) -> Any:
+def initial_network(parent: Model, change: LabelChange, settings: FineTuningConfiguration) -> nn.Module:
     """Return the network with the weights that a strategy begins with."""
-    backbone = backbone_of(configuration.network(parent.description.network, change.label_set.classes))
+    backbone = backbone_of(settings.network(parent.description.network, change.label_set.classes))
     network = backbone.build()
-    backbone.initialise(network, configuration.seed)
-    if configuration.strategy != "scratch":
-        state, fresh = adapted_state(parent.state_dict, change)
-        init_at_random(state, fresh, configuration.seed)
+    backbone.initialise(network, settings.seed)
+    if settings.strategy != SCRATCH:
+        state, fresh = adapted_state(parent.state_dict, backbone.heads, change)
+        init_at_random(state, backbone.heads, fresh, settings.seed)
         network.load_state_dict(state)
     return network
+
+
+def all_layers_trainer(
+    parent: Model,
+    network: nn.Module,
+    training: Sequence[PreparedCase],
+    change: LabelChange,
+    settings: FineTuningConfiguration,
+    device: Device,
+    cancel: CancelToken | None,
+) -> Trainer:
+    """Return what trains all layers of a network that ``initial_network`` made on patches of the training cases."""
+    backbone = backbone_of(settings.network(parent.description.network, change.label_set.classes))
+    further = None
+    distillation = distillation_of(change, settings)
+    if distillation is not None:
+        of_parent = parent.description.backbone
+        further = distillation_loss(parent.network(), of_parent, distillation, settings, device, cancel)
+    patch = backbone.training_patch(settings.patch, settings.frame)
+    sampler = PatchSampler(training, change.label_set.mirrored_channels(), patch, settings)
+    objective = PatchObjective(network, backbone, sampler, device, settings.batch, further)
+    if settings.strategy == SCRATCH:
+        settings = replace(settings, size_share=0.0)
+    return Trainer(objective, settings, device)
 
 
 def distillation_of(change: LabelChange, configuration: FineTuningConfiguration) -> Distillation | None:
@@ -367,7 +356,7 @@ def distillation_of(change: LabelChange, configuration: FineTuningConfiguration)
 
     From random weights a network learns from the labels only: to hold what a parent knew is a transfer from it.
     """
-    is_held = configuration.distillation > 0 and configuration.strategy != "scratch"
+    is_held = configuration.distillation > 0 and configuration.strategy != SCRATCH
     return Distillation(change) if is_held else None
 
 

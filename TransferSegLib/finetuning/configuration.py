@@ -10,7 +10,7 @@ from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.networks.interface import NetworkSpec
-from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
+from TransferSegLib.training.configuration import AugmentationConfiguration
 
 #: The paper's names of the three ways to a model for new cases.
 FINETUNE, VANILLA, SCRATCH = "finetune", "vanilla", "scratch"
@@ -19,10 +19,6 @@ STRATEGIES = (FINETUNE, VANILLA, SCRATCH)
 AUTO = "auto"
 STRATEGY_CHOICES = (*STRATEGIES, AUTO)
 HEAD_STARTS = ("auto", "data", "random")
-#: Where the network is cut into a frozen part and a trainable tail: before the last 3x3x3 convolution (the paper), or
-#: before the last two.
-LAST_CONVOLUTION, LAST_PAIR = "last convolution", "last pair"
-CUTS = (LAST_CONVOLUTION, LAST_PAIR)
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,6 @@ class FineTuningConfiguration:
         ]
         if wrong:
             raise TrainingError("The fine-tuning configuration does not work: " + "; ".join(wrong) + ".")
-        self.patch_configuration()  # raises for patches no network takes
 
     @property
     def _rules(self) -> list[tuple[str, str, bool]]:
@@ -115,14 +110,24 @@ class FineTuningConfiguration:
         rules = [
             ("strategy", f"one of {', '.join(STRATEGY_CHOICES)}", self.strategy in STRATEGY_CHOICES),
             ("head_start", f"one of {', '.join(HEAD_STARTS)}", self.head_start in HEAD_STARTS),
-            ("tail", f"one of {AUTO}, {', '.join(CUTS)}", self.tail in (AUTO, *CUTS)),
-            ("tail_patch", "20 + 8 n, e.g. 44", self.tail_patch >= 20 and self.tail_patch % 8 == 4),
+            ("frame", "between 0 and a quarter of the patch", 0 <= self.frame <= self.patch // 4),
+            ("background_share", "between 0 and 1", 0 <= self.background_share <= 1),
+            ("average", "between 0 and 1", 0 <= self.average < 1),
             ("minutes", "0 (no limit) or more", self.minutes >= 0),
             ("spacing_mm", "above 0", self.spacing_mm is None or self.spacing_mm > 0),
         ]
         for name in ("tail_steps", "steps", "warm_up", "report_cases", "scratch_width", "seed", "distillation"):
             rules.append((name, "0 or more", getattr(self, name) >= 0))
-        for name in ("tail_batch", "patches_per_case", "validate_every", "patience", "checkpoint_every"):
+        for name in (
+            "batch",
+            "patch",
+            "tail_patch",
+            "tail_batch",
+            "patches_per_case",
+            "validate_every",
+            "patience",
+            "checkpoint_every",
+        ):
             rules.append((name, "1 or more", getattr(self, name) >= 1))
         rates = ("tail_rate", "full_rate", "new_rate", "new_tail_rate", "vanilla_rate", "scratch_rate")
         for name in (*rates, "gradient_norm", "cache_bytes"):
@@ -151,10 +156,19 @@ class FineTuningConfiguration:
 
         It is where structures are new to the parent, or the grid or the intensities are others than the parent's.
         """
+        backbone = parent.backbone
+        points = backbone.split_points
+        if self.tail not in (AUTO, *points):
+            raise TrainingError(
+                f"The last layers (tail) must be one of {AUTO}, {', '.join(points)}, not {self.tail!r}."
+            )
+        backbone.training_patch(self.patch, self.frame)  # raises for patches that the network does not take
+        if self.has_tail_stage or self.inits_from_data:
+            backbone.feature_patch(self.tail_patch)
         if any_new or self.preparation(parent) != parent.preparation:
-            tail = LAST_PAIR if self.tail == AUTO else self.tail
+            tail = points[-1] if self.tail == AUTO else self.tail
             return replace(self, tail=tail, full_rate=self.new_rate, tail_rate=self.new_tail_rate)
-        return replace(self, tail=LAST_CONVOLUTION) if self.tail == AUTO else self
+        return replace(self, tail=points[0]) if self.tail == AUTO else self
 
     def preparation(self, parent: ModelDescription) -> Preparation:
         """Return how the cases are prepared for the new model: as for the parent by default."""
@@ -168,25 +182,6 @@ class FineTuningConfiguration:
         if self.strategy == "scratch" and self.scratch_width:
             return replace(parent, classes=classes, arguments=parent.arguments | {"width": self.scratch_width})
         return parent.with_classes(classes)
-
-    def patch_configuration(self) -> TrainingConfiguration:
-        """Return what the trainer of all weights asks for."""
-        return TrainingConfiguration(
-            width=1,
-            steps=max(1, self.steps),
-            batch=self.batch,
-            patch=self.patch,
-            frame=self.frame,
-            background_share=self.background_share,
-            learning_rate=self.rate,
-            warm_up=self.warm_up,
-            size_share=0.0 if self.strategy == "scratch" else self.size_share,
-            weight_decay=self.weight_decay,
-            gradient_norm=self.gradient_norm,
-            average=self.average,
-            seed=self.seed,
-            augmentation=self.augmentation,
-        )
 
     def with_steps(self, tail_steps: int, steps: int) -> FineTuningConfiguration:
         """Return the same knobs with a budget of steps and no clock."""

@@ -85,7 +85,7 @@ class CandidateTrainer:
         run, learnable = self._run, learnable_cases(cases)
         task, began = run.parts.begin(FEATURES, "Computing features"), run.clock()
         self._cache = cache_features(
-            run.plan.parent.network(),
+            run.plan.parent,
             learnable,
             run.plan.change,
             run.plan.configuration,

@@ -7,12 +7,19 @@ never touched by it: where a label was drawn the label counts, and structures th
 from __future__ import annotations
 
 import torch
+from torch import nn
 
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.label_change import ChannelGroup, LabelChange
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.interface import Backbone
+from TransferSegLib.progress import CancelToken
+from TransferSegLib.training.interruption import interruptible
+from TransferSegLib.training.patch_objective import Batch, FurtherLoss
 
 
 class Distillation:
-    """Compares the adapted network with its parent on what nobody annotated."""
+    """Compares the adapted network with its parent where nothing is annotated."""
 
     def __init__(self, change: LabelChange) -> None:
         """Find out which channels of the two networks mean the same."""
@@ -88,3 +95,36 @@ class Distillation:
         among_held = {channel for number in held for channel in self._groups[number].new}
         rest = [channel for channel in range(1, len(known)) if not known[channel] and channel not in among_held]
         return ChannelGroup((0, *rest), self._groups[0].parent)
+
+
+def distillation_loss(
+    parent: nn.Module,
+    backbone: Backbone,
+    distillation: Distillation,
+    settings: FineTuningConfiguration,
+    device: Device,
+    cancel: CancelToken | None = None,
+) -> FurtherLoss:
+    """Return the loss that holds unannotated structures to the parent's predictions on the same training patches.
+
+    ``backbone`` is the parent's.
+    """
+    place = torch.device(device.torch_name)
+    parent = parent.to(place).eval().requires_grad_(False)
+    patch = backbone.training_patch(settings.patch, settings.frame)
+    counted = torch.zeros(patch.sides_zyx, dtype=torch.bool, device=place)
+    inner = [slice(frame, side - frame) for frame, side in zip(patch.frame_zyx, patch.sides_zyx, strict=True)]
+    counted[inner[0], inner[1], inner[2]] = True
+
+    def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        if not any(distillation.holds(flags) for flags in batch.annotated.tolist()):
+            return logits.new_zeros((), dtype=torch.float32)
+        with torch.no_grad(), torch.autocast(place.type, device.dtype, enabled=device.dtype != torch.float32):
+            scans = batch.scans.contiguous(memory_format=torch.channels_last_3d)
+            with interruptible(parent, cancel):
+                teacher = distillation.teacher(backbone.training_logits(parent, scans))
+        return settings.distillation * distillation.loss(
+            logits, teacher, batch.labels, batch.annotated, batch.weights, counted
+        )
+
+    return loss

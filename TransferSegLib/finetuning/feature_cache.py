@@ -1,4 +1,4 @@
-"""Cached features: what the frozen part makes of augmented patches, computed once and used for many steps.
+"""Cached features: what the frozen layers make of augmented patches, computed once and used for many steps.
 
 Features are not equivariant to turns and mirrors, so several varied copies of each case are cached. A patch belongs to
 one case and is a function of seed, case and number: leaving a case out leaves the others' patches as they are, so that
@@ -7,6 +7,7 @@ the folds of a cross-validation share one cache (``FeatureCache.select``).
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,38 +17,28 @@ from zlib import crc32
 
 import numpy as np
 import torch
+from torch import nn
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.distillation import Distillation
 from TransferSegLib.finetuning.label_change import LabelChange
-from TransferSegLib.finetuning.last_layers import Tail, channels_at, frozen_part, halo, input_side
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.networks.unet_valid.geometry import MARGIN
-from TransferSegLib.networks.unet_valid.unet import UNet3D
+from TransferSegLib.models.store import Model
+from TransferSegLib.networks.interface import Backbone, SplitSizes, TrainingPatch, Triple
 from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.training.cases import PreparedCase
-from TransferSegLib.training.configuration import AugmentationConfiguration
+from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.patches import Patch, PatchSampler
 
 
 @dataclass(frozen=True)
-class ContextRules:
-    """How patches with all their context are drawn (see PatchRules): the frame is what only the convolutions see."""
-
-    patch: int
-    background_share: float
-    augmentation: AugmentationConfiguration
-    frame: int = MARGIN
-
-
-@dataclass(frozen=True)
 class CachedPatch:
-    """A patch as the tail sees it.
+    """A patch as the last layers see it.
 
-    ``maps`` (C, p + 2 h, p + 2 h, p + 2 h) in half precision; ``labels`` uint8 and ``weights`` float32 (p, p, p);
-    ``annotated`` booleans per channel; ``teacher`` the parent's probabilities by group (groups, p, p, p; float16),
-    None where every structure it knows is annotated.
+    ``maps`` (C, z, y, x), larger than the labels by the split's halo, in half precision; ``labels`` uint8 and
+    ``weights`` float32 (zyx); ``annotated`` booleans per channel; ``teacher`` the parent's probabilities by group
+    (groups, z, y, x; float16), None where every structure it knows is annotated.
     """
 
     maps: torch.Tensor
@@ -177,7 +168,7 @@ class FeatureCache:
 
 
 def cache_features(
-    parent: UNet3D,
+    parent: Model,
     cases: Sequence[PreparedCase],
     change: LabelChange,
     configuration: FineTuningConfiguration,
@@ -188,23 +179,24 @@ def cache_features(
     folder: Path | None = None,
     task: Task | None = None,
 ) -> FeatureCache:
-    """Run the parent's frozen part over augmented patches of every case and return their cache.
+    """Run the parent's frozen layers over augmented patches of every case and return their cache.
 
     As many patches a case as fit into ``cache_bytes``, at most ``patches_per_case`` (None: the configuration's).
     ``enough``, asked after each round of one patch a case, ends the work early. Beyond ``memory_bytes`` the features
     go to a temporary file in ``folder`` (None: the system's). Raises TrainingError when not even one patch a case
     fits, Cancelled between two layers of the network.
     """
-    rounds = min(patches_per_case or configuration.patches_per_case, _rounds(parent, cases, change, configuration))
-    patch_bytes = bytes_of_patch(parent.width, change, configuration)
+    sizes = FeatureSizes.of(parent.description.backbone, configuration)
+    patch_bytes = bytes_of_patch(sizes, change, configuration)
+    rounds = min(patches_per_case or configuration.patches_per_case, _rounds(patch_bytes, cases, configuration))
     on_disk = rounds * len(cases) * patch_bytes > configuration.memory_bytes
-    side = configuration.tail_patch + 2 * halo(configuration.tail)
     dtype = torch.float16 if device.dtype == torch.float16 else torch.bfloat16
-    shape = (side, side, side, channels_at(configuration.tail, parent.width))
-    maps = _Maps(shape, dtype, (folder or Path(tempfile.gettempdir())) if on_disk else None)
+    maps = _Maps(
+        (*sizes.maps_zyx, sizes.split.channels), dtype, (folder or Path(tempfile.gettempdir())) if on_disk else None
+    )
     task = (task or Task()).named("Computing features", "features").counting(rounds * len(cases))
     maker = _EntryMaker(parent, change, configuration, device, maps, task.cancel)
-    samplers = [patch_sampler(case, change, configuration) for case in cases]
+    samplers = [patch_sampler(case, change, sizes, configuration) for case in cases]
     entries = []
     try:
         for number in range(rounds):
@@ -221,12 +213,12 @@ def cache_features(
     return FeatureCache(maps, entries)
 
 
-def patch_sampler(case: PreparedCase, change: LabelChange, configuration: FineTuningConfiguration) -> PatchSampler:
-    """Return the sampler of a case's patches with all their context."""
-    rules = ContextRules(
-        input_side(configuration.tail_patch), configuration.background_share, configuration.augmentation
-    )
-    return PatchSampler([case], change.label_set.mirrored_channels(), rules)
+def patch_sampler(
+    case: PreparedCase, change: LabelChange, sizes: FeatureSizes, configuration: FineTuningConfiguration
+) -> PatchSampler:
+    """Return the sampler of a case's patches with all their context, which has no weight."""
+    patch = TrainingPatch(sizes.scan_zyx, sizes.split.context_zyx)
+    return PatchSampler([case], change.label_set.mirrored_channels(), patch, configuration)
 
 
 def patch_random(seed: int, case_id: str, number: int) -> np.random.Generator:
@@ -235,37 +227,40 @@ def patch_random(seed: int, case_id: str, number: int) -> np.random.Generator:
 
 
 class _EntryMaker:
-    """Takes patches through the frozen part and, where it has something to say, the parent's own tail."""
+    """Takes patches through the frozen layers and, where it has something to say, the parent's own last layers."""
 
     def __init__(
         self,
-        parent: UNet3D,
+        parent: Model,
         change: LabelChange,
         configuration: FineTuningConfiguration,
         device: Device,
         maps: _Maps,
         cancel: CancelToken | None,
     ) -> None:
-        self._frozen = frozen_part(parent, configuration.tail, device, cancel)
-        self._tail = Tail(parent, configuration.tail).to(torch.device(device.torch_name))
-        self._holding = Distillation(change) if configuration.distillation > 0 else None
+        backbone, network = parent.description.backbone, parent.network()
+        self._frozen = frozen_features(network, backbone, configuration.tail, device, cancel)
+        self._last_layers = backbone.last_layers(network, configuration.tail).to(torch.device(device.torch_name))
+        self._context = backbone.split_sizes(configuration.tail).context_zyx
+        self._distillation = Distillation(change) if configuration.distillation > 0 else None
         self._device = device
         self._maps = maps
 
     @torch.no_grad()
     def make(self, case_id: str, patch: Patch) -> _Entry:
         """Store the maps of a patch and return the rest."""
-        maps = self._frozen(torch.from_numpy(patch.intensities)[None, None])
+        maps = self._frozen(torch.from_numpy(patch.intensities)[None])
         if not bool(torch.isfinite(maps.sum(dtype=torch.float32))):
             raise TrainingError(
                 f"The model's features of case {case_id} are not finite: {self._device} cannot be used."
             )
         teacher = None
-        if self._holding is not None and self._holding.holds(patch.annotated.tolist()):
+        if self._distillation is not None and self._distillation.holds(patch.annotated.tolist()):
             with torch.autocast(maps.device.type, self._device.dtype, enabled=self._device.dtype != torch.float32):
-                logits = self._tail(maps)
-            teacher = self._holding.teacher(logits)[0].half().cpu().numpy()
-        inner = (slice(MARGIN, patch.labels.shape[0] - MARGIN),) * 3
+                logits = self._last_layers(maps)
+            teacher = self._distillation.teacher(logits)[0].half().cpu().numpy()
+        sides = zip(self._context, patch.labels.shape, strict=True)
+        inner = tuple(slice(context, side - context) for context, side in sides)
         return _Entry(
             case_id,
             self._maps.append(maps[0]),
@@ -276,19 +271,69 @@ class _EntryMaker:
         )
 
 
-def bytes_of_patch(width: int, change: LabelChange, configuration: FineTuningConfiguration) -> int:
-    """Return the bytes of one cached patch: maps, labels, judged voxels, the parent's probabilities."""
-    inner = configuration.tail_patch**3
-    outer = (configuration.tail_patch + 2 * halo(configuration.tail)) ** 3
+def frozen_features(
+    network: nn.Module, backbone: Backbone, point: str, device: Device, cancel: CancelToken | None = None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function from scans (N, channels, z, y, x) to features at a split point, in the device's precision.
+
+    It has a copy of the weights, and raises Cancelled between two layers once ``cancel`` asks for it.
+    """
+    place = torch.device(device.torch_name)
+    frozen = backbone.frozen_layers(network, point).to(place, device.dtype).eval()
+    for parameter in frozen.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=device.memory_format)
+
+    @torch.no_grad()
+    def run(scans: torch.Tensor) -> torch.Tensor:
+        with interruptible(frozen, cancel):
+            features: torch.Tensor = frozen(
+                scans.to(place, device.dtype).contiguous(memory_format=device.memory_format)
+            )
+            return features
+
+    return run
+
+
+@dataclass(frozen=True)
+class FeatureSizes:
+    """The sizes of a cached patch in voxels: of its logits, and of how the network is cut."""
+
+    logits_zyx: Triple
+    split: SplitSizes
+
+    @staticmethod
+    def of(backbone: Backbone, configuration: FineTuningConfiguration) -> FeatureSizes:
+        """Return the sizes that a network and the settings make."""
+        logits = backbone.feature_patch(configuration.tail_patch)
+        return FeatureSizes(logits, backbone.split_sizes(configuration.tail))
+
+    @property
+    def maps_zyx(self) -> Triple:
+        """The size of the features."""
+        return _grown(self.logits_zyx, self.split.halo_zyx)
+
+    @property
+    def scan_zyx(self) -> Triple:
+        """The size of the scan patch that is needed for them."""
+        return _grown(self.logits_zyx, self.split.context_zyx)
+
+
+def _grown(size: Triple, by: Triple) -> Triple:
+    z, y, x = (side + 2 * more for side, more in zip(size, by, strict=True))
+    return z, y, x
+
+
+def bytes_of_patch(sizes: FeatureSizes, change: LabelChange, configuration: FineTuningConfiguration) -> int:
+    """Return the bytes of one cached patch: maps, labels, annotated voxels, the parent's probabilities."""
+    inner = math.prod(sizes.logits_zyx)
     teacher = 2 * inner * len(change.groups()) if configuration.distillation > 0 else 0
-    return 2 * outer * channels_at(configuration.tail, width) + 2 * inner + teacher
+    return 2 * math.prod(sizes.maps_zyx) * sizes.split.channels + 2 * inner + teacher
 
 
-def _rounds(
-    parent: UNet3D, cases: Sequence[PreparedCase], change: LabelChange, configuration: FineTuningConfiguration
-) -> int:
+def _rounds(patch_bytes: int, cases: Sequence[PreparedCase], configuration: FineTuningConfiguration) -> int:
     """Return how many patches a case fit into the budget; raises TrainingError when there is not room for one."""
-    needed = bytes_of_patch(parent.width, change, configuration) * len(cases)
+    needed = patch_bytes * len(cases)
     if not cases:
         raise TrainingError("There is no case to learn from.")
     if needed > configuration.cache_bytes:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.predict import label_volume
-from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.progress import Task
 from TransferSegLib.training.cases import PreparedCase
 
@@ -43,8 +43,8 @@ class StructureChange:
 
 
 def measure_forgetting(
-    parent: UNet3D,
-    adapted: UNet3D,
+    parent: nn.Module,
+    adapted: nn.Module,
     cases: Sequence[PreparedCase],
     change: LabelChange,
     device: Device,
@@ -61,9 +61,9 @@ def measure_forgetting(
     task = (task or Task()).named("Looking for what was forgotten", "forgetting")
     for case, part in task.each(cases, lambda case: case.id):
         by_old, by_adapted, comparing = part.split(5, 5, 1)
-        scan = case.intensities.astype(np.float32)
+        scan = case.intensities[0].astype(np.float32)
         old, new = (
-            label_volume(network, scan, case.outside, device=device, task=predicting)
+            label_volume(network, scan, case.padding_values[0], device=device, task=predicting)
             for network, predicting in ((parent, by_old), (adapted, by_adapted))
         )
         judged = np.ones(old.shape, bool) if case.judged is None else case.judged

@@ -18,8 +18,8 @@ from scipy import ndimage, special
 
 from TransferSegLib.finetuning.feature_cache import CachedPatch, FeatureCache
 from TransferSegLib.finetuning.label_change import LabelChange
-from TransferSegLib.finetuning.last_layers import Tail
 from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.interface import LastLayers
 from TransferSegLib.progress import CancelToken, Task
 
 #: Strength of the ridge on standardised features; the losses are means over the voxels.
@@ -59,23 +59,24 @@ def init_fresh_channels(
     parent_state: dict[str, torch.Tensor],
     change: LabelChange,
     cache: FeatureCache,
-    tail: Tail,
+    last_layers: LastLayers,
+    head: str,
     device: Device,
     seed: int,
     cancel: CancelToken | None = None,
 ) -> tuple[ChannelInit, ...]:
     """Give the fresh channels of ``state`` their weights, in place, and return how each starts.
 
-    ``tail`` holds the parent's last convolutions. A structure without a voxel in the cache gets a channel that stays
-    silent (zero weights, a bias below all others). Deterministic: voxels are drawn by ``seed``. Raises Cancelled; then
-    ``state`` is as it was.
+    ``last_layers`` are the parent's, ``head`` is the name of the layer that predicts. A structure without a voxel in
+    the cache gets a channel that stays silent (zero weights, a bias below all others). Deterministic: voxels are drawn
+    by ``seed``. Raises Cancelled; then ``state`` is as it was.
     """
     fresh = change.fresh_channels
     task = Task("", None, cancel)
-    samples = _sample(cache, fresh, tail, device, seed, task)
-    weights = state["head.weight"].flatten(1).double().numpy()
-    biases = state["head.bias"].double().numpy()
-    parents = parent_state["head.weight"].flatten(1).double().numpy(), parent_state["head.bias"].double().numpy()
+    samples = _sample(cache, fresh, last_layers, device, seed, task)
+    weights = state[f"{head}.weight"].flatten(1).double().numpy()
+    biases = state[f"{head}.bias"].double().numpy()
+    parents = parent_state[f"{head}.weight"].flatten(1).double().numpy(), parent_state[f"{head}.bias"].double().numpy()
     starts: dict[int, ChannelInit] = {}
     # The fresh channels know of one another from the second round on.
     for _ in range(1 if len(fresh) == 1 else 3):
@@ -90,20 +91,21 @@ def init_fresh_channels(
             offset = special.logsumexp(sample.features @ weights[others].T + biases[others], axis=1)
             weights[channel], biases[channel], start = _best_start(sample, offset, parents, change, name, task)
             starts[channel] = start
-    shape = state["head.weight"].shape
-    state["head.weight"] = torch.from_numpy(weights).to(state["head.weight"].dtype).reshape(shape)
-    state["head.bias"] = torch.from_numpy(biases).to(state["head.bias"].dtype)
+    shape = state[f"{head}.weight"].shape
+    state[f"{head}.weight"] = torch.from_numpy(weights).to(state[f"{head}.weight"].dtype).reshape(shape)
+    state[f"{head}.bias"] = torch.from_numpy(biases).to(state[f"{head}.bias"].dtype)
     return tuple(starts[channel] for channel in fresh)
 
 
-def init_at_random(state: dict[str, torch.Tensor], fresh: Sequence[int], seed: int) -> None:
-    """Give fresh channels small random weights (a tenth of He's) and no bias, in place: the start as published."""
+def init_at_random(state: dict[str, torch.Tensor], heads: Sequence[str], fresh: Sequence[int], seed: int) -> None:
+    """Give fresh channels of the heads small random weights (a tenth of He's) and no bias, in place: as published."""
     generator = torch.Generator().manual_seed(seed)
-    for channel in fresh:
-        row = state["head.weight"][channel]
-        deviation = 0.1 * (2.0 / row.shape[0]) ** 0.5
-        row.copy_(torch.randn(row.shape, generator=generator) * deviation)
-        state["head.bias"][channel] = 0.0
+    for head in heads:
+        for channel in fresh:
+            row = state[f"{head}.weight"][channel]
+            deviation = 0.1 * (2.0 / row.shape[0]) ** 0.5
+            row.copy_(torch.randn(row.shape, generator=generator) * deviation)
+            state[f"{head}.bias"][channel] = 0.0
 
 
 def fit_channel(
@@ -196,12 +198,12 @@ def _best_start(
 
 @torch.no_grad()
 def _sample(
-    cache: FeatureCache, channels: Sequence[int], tail: Tail, device: Device, seed: int, task: Task
+    cache: FeatureCache, channels: Sequence[int], last_layers: LastLayers, device: Device, seed: int, task: Task
 ) -> dict[int, VoxelSample]:
     """Draw voxels for every channel from all patches in which it is annotated."""
     drawn: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {channel: [] for channel in channels}
     place = torch.device(device.torch_name)
-    tail = tail.to(place)
+    last_layers = last_layers.to(place)
     for number in range(len(cache)):
         task.check()
         patch = cache.patch(number)
@@ -209,7 +211,7 @@ def _sample(
         if not any(part is not None for part in chosen.values()):
             continue
         with torch.autocast(place.type, device.dtype, enabled=device.dtype != torch.float32):
-            maps = tail.features(patch.maps[None].to(place, device.dtype))[0].flatten(1)
+            maps = last_layers.features(patch.maps[None].to(place, device.dtype))[0].flatten(1)
         for channel, part in chosen.items():
             if part is not None:
                 indices, shares = part

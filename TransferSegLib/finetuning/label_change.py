@@ -146,31 +146,31 @@ def plan_label_change(
 
 
 def adapted_state(
-    parent_state: Mapping[str, torch.Tensor], change: LabelChange
+    parent_state: Mapping[str, torch.Tensor], heads: Sequence[str], change: LabelChange
 ) -> tuple[dict[str, torch.Tensor], tuple[int, ...]]:
-    """Return a copy of the parent's weights with its head's channels in their new places, by name.
+    """Return a copy of the parent's weights with the channels of its heads in their new places, by name.
 
     Also returns the channels whose weights say nothing yet (all zero): they must start from the data. Raises
     TrainingError when the weights are not those of the parent's label set.
     """
-    weight, bias = parent_state["head.weight"], parent_state["head.bias"]
-    if weight.shape[0] != change.parent.classes:
-        raise TrainingError(
-            f"The model's head has {weight.shape[0]} channels, its structures and the background make "
-            f"{change.parent.classes}."
-        )
     fresh = change.fresh_channels
     state = {name: values.detach().clone() for name, values in parent_state.items()}
-    state["head.weight"] = weight.new_zeros((change.label_set.classes, *weight.shape[1:]))
-    state["head.bias"] = bias.new_zeros(change.label_set.classes)
     places = [(0, 0)] + [
         (channel, change.parent.channel(sources[0]))
         for channel, sources in enumerate(change.sources, start=1)
         if channel not in fresh
     ]
-    for new, old in places:
-        state["head.weight"][new] = weight[old].detach()
-        state["head.bias"][new] = bias[old].detach()
+    for head in heads:
+        for name in (f"{head}.weight", f"{head}.bias"):
+            values = parent_state[name]
+            if values.shape[0] != change.parent.classes:
+                raise TrainingError(
+                    f"The model's head has {values.shape[0]} channels, its structures and the background make "
+                    f"{change.parent.classes}."
+                )
+            state[name] = values.new_zeros((change.label_set.classes, *values.shape[1:]))
+            for new, old in places:
+                state[name][new] = values[old].detach()
     return state, fresh
 
 

@@ -1,82 +1,66 @@
-"""The network cut in two: a frozen part that is run once a patch, and the last layers, which stage 1 trains.
+"""Learning the last layers alone, on cached features of the layers before them, which stay frozen.
 
-The paper freezes all but the last 3x3x3 convolution and the 1x1x1 head (112,151 weights at full width).
+The paper freezes all but the last 3x3x3 convolution and the 1x1x1 head.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
-from TransferSegLib.finetuning.configuration import LAST_PAIR
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.distillation import Distillation
+from TransferSegLib.finetuning.feature_cache import FeatureCache
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.networks.unet_valid.geometry import MARGIN
-from TransferSegLib.networks.unet_valid.unet import ConvolutionPair, UNet3D
-from TransferSegLib.progress import CancelToken
-from TransferSegLib.training.interruption import interruptible
-
-#: A function from scans (N, 1, z, y, x) to the maps that enter the tail, in the device's precision.
-FrozenPart = Callable[[torch.Tensor], torch.Tensor]
+from TransferSegLib.networks.interface import Backbone
+from TransferSegLib.training.losses import marginal_loss
+from TransferSegLib.training.trainer import Losses
 
 
-class Tail(nn.Module):
-    """The last layers of a network, whose weights they share: training the tail trains the network."""
+class LastLayersObjective:
+    """The marginal loss of a network's last layers on cached features, with distillation from its parent.
 
-    def __init__(self, network: UNet3D, cut: str) -> None:
-        """Take the layers behind the cut ("last convolution" or "last pair")."""
-        super().__init__()
-        pair = cast(ConvolutionPair, network.up[-1])
-        self.convolutions = nn.ModuleList([pair.first, pair.second] if cut == LAST_PAIR else [pair.second])
-        self.head = network.head
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return logits (N, classes, D - 2 h, ...) of maps (N, C, D, ...); h is ``halo(cut)``."""
-        return self.head(self.features(maps))
-
-    def features(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the maps (N, 2 * width, D - 2 h, ...) that the head classifies."""
-        for layer in self.convolutions:
-            maps = functional.relu(layer(maps))
-        return maps
-
-
-def halo(cut: str) -> int:
-    """Return by how many voxels the maps that enter the tail are larger than its logits, on each side."""
-    return 2 if cut == LAST_PAIR else 1
-
-
-def channels_at(cut: str, width: int) -> int:
-    """Return the number of maps that enter the tail."""
-    return 6 * width if cut == LAST_PAIR else 2 * width
-
-
-def frozen_part(network: UNet3D, cut: str, device: Device, cancel: CancelToken | None = None) -> FrozenPart:
-    """Return the part of the network before the cut, with a copy of its weights in the device's precision.
-
-    Maps are computed with all their context, as in predicting: scans of legal sides s give maps of s - 2 * (44 - h).
-    It raises Cancelled between two layers once ``cancel`` asks for it.
+    The rest of the network is never touched.
     """
-    body = copy.deepcopy(network).to(torch.device(device.torch_name), device.dtype).eval()
-    for parameter in body.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=device.memory_format)
-    first = cast(ConvolutionPair, body.up[-1]).first
 
-    @torch.no_grad()
-    def run(scan: torch.Tensor) -> torch.Tensor:
-        scan = scan.to(torch.device(device.torch_name), device.dtype).contiguous(memory_format=device.memory_format)
-        with interruptible(body, cancel):
-            maps = body.features_before_last_pair(scan)
-            return maps if cut == LAST_PAIR else functional.relu(first(maps))
+    stream: tuple[int, ...] = (1,)
 
-    return run
+    def __init__(
+        self,
+        network: nn.Module,
+        backbone: Backbone,
+        cache: FeatureCache,
+        settings: FineTuningConfiguration,
+        device: Device,
+        distillation: Distillation | None = None,
+    ) -> None:
+        """Learn the layers behind ``settings.tail`` from ``settings.tail_batch`` cached patches in a step."""
+        self.module = cast(nn.Module, backbone.last_layers(network, settings.tail))
+        head = network.get_parameter(f"{backbone.heads[-1]}.weight")
+        self.hidden = [weights for weights in self.module.parameters() if weights.ndim == 5 and weights is not head]
+        self._cache, self._settings, self._device, self._distillation = cache, settings, device, distillation
 
-
-def input_side(patch: int) -> int:
-    """Return the side of the scan patch that a patch of logits of this side needs around it."""
-    return patch + 2 * MARGIN
+    def losses(self, random: np.random.Generator) -> Losses:
+        """Draw cached patches and return their losses."""
+        place, dtype = torch.device(self._device.torch_name), self._device.dtype
+        patches = [self._cache.draw(random) for _ in range(self._settings.tail_batch)]
+        labels = torch.stack([patch.labels for patch in patches]).to(place)
+        weights = torch.stack([patch.weights for patch in patches]).to(place)
+        annotated = torch.stack([patch.annotated for patch in patches]).to(place)
+        # Channels last, as they lie in the cache: stacking as they are would reorder them.
+        maps = torch.stack([patch.maps.permute(1, 2, 3, 0) for patch in patches]).permute(0, 4, 1, 2, 3)
+        with torch.autocast(place.type, dtype, enabled=dtype != torch.float32):
+            logits = self.module(maps.to(place, dtype))
+        cross_entropy, dice = marginal_loss(logits, labels, annotated, weights)
+        further = logits.new_zeros((), dtype=torch.float32)
+        if self._distillation is not None and any(patch.teacher is not None for patch in patches):
+            empty = torch.zeros((self._distillation.groups, *labels.shape[1:]), dtype=torch.float16)
+            teacher = torch.stack([empty if patch.teacher is None else patch.teacher for patch in patches]).to(place)
+            everywhere = torch.ones(labels.shape[1:], dtype=torch.bool, device=place)
+            further = self._settings.distillation * self._distillation.loss(
+                logits, teacher, labels, annotated, weights, everywhere
+            )
+        return Losses(cross_entropy, dice, further)

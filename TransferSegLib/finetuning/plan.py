@@ -220,7 +220,7 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
 
 def check_outputs(plan: FineTuningPlan) -> None:
     """Raise ModelError or TrainingError where the version, or what is kept until then, cannot be written."""
-    from TransferSegLib.finetuning.feature_cache import bytes_of_patch  # loads torch
+    from TransferSegLib.finetuning.feature_cache import FeatureSizes, bytes_of_patch  # loads torch
 
     weights = sum(tensor.numel() * 4.0 for tensor in plan.parent.state_dict.values())
     runs, settings = runs_of(plan.request), plan.configuration
@@ -230,7 +230,8 @@ def check_outputs(plan: FineTuningPlan) -> None:
     check_space(runs, _COPIES_OF_WEIGHTS * weights + 1e6, TrainingError)
     if settings.has_tail_stage or plan.change.fresh_channels:
         patches = settings.patches_per_case * sum(bool(names) for names in plan.drawn.values())
-        a_patch = bytes_of_patch(plan.parent.description.network.arguments["width"], plan.change, settings)
+        sizes = FeatureSizes.of(plan.parent.description.backbone, settings)
+        a_patch = bytes_of_patch(sizes, plan.change, settings)
         features = min(settings.cache_bytes, patches * a_patch)
         if features > settings.memory_bytes:  # on the disk then
             check_space(Path(tempfile.gettempdir()), features, TrainingError)

@@ -5,6 +5,7 @@ What else the machine will be busy with later is not known: plans made from thes
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,18 +13,16 @@ from typing import TypeVar
 import numpy as np
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.finetuning.adapt import distillation_of, initial_network
+from TransferSegLib.finetuning.adapt import all_layers_trainer, distillation_of, initial_network
 from TransferSegLib.finetuning.configuration import FINETUNE, SCRATCH
-from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
+from TransferSegLib.finetuning.feature_cache import FeatureCache, FeatureSizes, cache_features
 from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
-from TransferSegLib.finetuning.last_layers import input_side
+from TransferSegLib.finetuning.last_layers import LastLayersObjective
 from TransferSegLib.finetuning.plan import FineTuningPlan
-from TransferSegLib.finetuning.stages import LastLayersTrainer, distillation_loss
 from TransferSegLib.finetuning.time_plan import Speeds
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.progress import Task
 from TransferSegLib.training.cases import PreparedCase, prepare_case
-from TransferSegLib.training.patches import PatchSampler
 from TransferSegLib.training.trainer import Trainer
 
 #: What takes longer than this is done once; a prediction that is likely to is not made but calculated.
@@ -135,12 +134,14 @@ class _Measuring:
 
     def features(self, task: Task) -> tuple[float, FeatureCache]:
         """Return the seconds of a patch's features, and a cache of some."""
-        plan, parent = self._plan, self._plan.parent.network()
+        plan = self._plan
 
         def cached() -> FeatureCache:
             quiet = Task("", None, task.cancel)
             settings, cases = plan.configuration, [self._prepared]
-            return cache_features(parent, cases, plan.change, settings, self._device, patches_per_case=1, task=quiet)
+            return cache_features(
+                plan.parent, cases, plan.change, settings, self._device, patches_per_case=1, task=quiet
+            )
 
         first_s, cache = self._timer.once(cached)
         if self._timer.is_long:
@@ -153,8 +154,10 @@ class _Measuring:
         plan = self._plan.by_strategy(FINETUNE)
         settings = self._plan.configuration
         network = initial_network(plan.parent, plan.change, plan.configuration)
-        holding = distillation_of(plan.change, plan.configuration)
-        trainer = LastLayersTrainer(network, cache, settings, self._device, holding)
+        distillation = distillation_of(plan.change, plan.configuration)
+        backbone = plan.parent.description.backbone
+        objective = LastLayersObjective(network, backbone, cache, settings, self._device, distillation)
+        trainer = Trainer(objective, settings, self._device)
         return self._timer.repeated(lambda: trainer.train_step(settings.tail_rate), 4)
 
     def all_layers_step(self, task: Task) -> float:
@@ -162,21 +165,19 @@ class _Measuring:
         plan = self._plan
         if plan.configuration.strategy != SCRATCH:
             plan = plan.by_strategy(FINETUNE)
-        rules, holding = plan.configuration.patch_configuration(), distillation_of(plan.change, plan.configuration)
-        sampler = PatchSampler([self._prepared], plan.change.label_set.mirrored_channels(), rules)
-        loss = None
-        if holding is not None:
-            parent = plan.parent.network()
-            loss = distillation_loss(parent, holding, plan.configuration, self._device, task.cancel)
-        network = initial_network(plan.parent, plan.change, plan.configuration)
-        trainer = Trainer(network, sampler, rules, self._device, loss)
-        return self._timer.repeated(lambda: trainer.train_step(rules.learning_rate, task.cancel), 2)
+        settings = plan.configuration
+        network = initial_network(plan.parent, plan.change, settings)
+        trainer = all_layers_trainer(
+            plan.parent, network, [self._prepared], plan.change, settings, self._device, task.cancel
+        )
+        return self._timer.repeated(lambda: trainer.train_step(settings.rate, task.cancel), 2)
 
     def prediction(self, case: str, patch_s: float, task: Task) -> tuple[float, float]:
         """Return the seconds of predicting and of scoring a case; calculated from a patch where it takes long."""
         plan, prepared = self._plan, self._prepared
-        voxels = float(np.prod(prepared.intensities.shape))
-        likely_s = patch_s * max(1.0, voxels / input_side(plan.configuration.tail_patch) ** 3)
+        voxels = float(np.prod(prepared.labels.shape))
+        sizes = FeatureSizes.of(plan.parent.description.backbone, plan.configuration)
+        likely_s = patch_s * max(1.0, voxels / math.prod(sizes.scan_zyx))
         if likely_s > 3 * _LONG_S:
             return likely_s, 0.2 * likely_s
         grid, tolerance_mm = comparison_grid(plan.patients, [prepared]), plan.request.tolerance_mm

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -303,7 +304,7 @@ class TiledPrediction:
 
 
 def label_volume(
-    network: UNet3D,
+    network: Any,
     intensities_zyx: np.ndarray,
     outside: float,
     *,

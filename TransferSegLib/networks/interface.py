@@ -58,24 +58,28 @@ class Tiling:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A network cut in two, for training its last layers on cached features.
+class TrainingPatch:
+    """The size of a training patch in voxels, and the frame at its border in which no loss is counted."""
 
-    ``frozen`` is a module that takes scans (N, channels, z, y, x) to features (N, C, z', y', x'), a copy that does not
-    follow changes of the weights. ``last_layers`` takes features to logits and shares its weights with the network.
+    sides_zyx: Triple
+    frame_zyx: Triple
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """What it takes to cut a network in two, for training its last layers on cached features.
+
     ``context_zyx`` is by how many voxels a scan patch is larger on each side than its logits, ``halo_zyx`` by how many
     its features are; ``channels`` counts the features.
     """
 
-    frozen: nn.Module
-    last_layers: LastLayers
     context_zyx: Triple
     halo_zyx: Triple
     channels: int
 
 
 class LastLayers(Protocol):
-    """What ``Split.last_layers`` has beside an ``nn.Module``'s own methods."""
+    """The layers behind a cut: an ``nn.Module`` that shares its weights with the network and has these methods."""
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, classes, z, y, x)."""
@@ -112,7 +116,7 @@ class Backbone(Protocol):
 
     @property
     def split_points(self) -> tuple[str, ...]:
-        """Names at which ``split`` can cut, from the fewest trained layers to the most."""
+        """Names of the places where the network can be cut, from the fewest last layers to the most."""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -127,8 +131,20 @@ class Backbone(Protocol):
     def training_logits(self, network: nn.Module, scans: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, classes, z, y, x) of training patches (N, channels, z, y, x), same size."""
 
+    def training_patch(self, side: int, frame: int) -> TrainingPatch:
+        """Return the training patch for a side and a frame that were asked for; raises TrainingError."""
+
+    def feature_patch(self, side: int) -> Triple:
+        """Return the size of the logits that cached features are computed for; raises TrainingError."""
+
     def first_layer(self, network: nn.Module) -> nn.Parameter:
         """Return the weights that see the scan itself: optimisers treat them as they treat the head."""
 
-    def split(self, network: nn.Module, point: str) -> Split:
-        """Cut the network at a split point; the frozen part does not follow changes of the weights."""
+    def split_sizes(self, point: str) -> SplitSizes:
+        """Return the sizes at a split point; needs no torch."""
+
+    def frozen_layers(self, network: nn.Module, point: str) -> nn.Module:
+        """Return a copy of the layers before a split point: scans (N, channels, z, y, x) to features (N, C, ...)."""
+
+    def last_layers(self, network: nn.Module, point: str) -> LastLayers:
+        """Return the layers behind a split point, which share their weights with the network."""

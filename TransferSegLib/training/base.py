@@ -31,22 +31,24 @@ from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.description import ModelDescription, Provenance, is_model_name
 from TransferSegLib.models.leaving import plain_command
 from TransferSegLib.models.store import load_model, save_model, set_profile
+from TransferSegLib.networks.families import backbone_of
+from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
-from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.own_files import new_file
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.training.cases import PreparedCase, prepare_cases
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 from TransferSegLib.training.configuration import TrainingConfiguration
+from TransferSegLib.training.loop import Hooks, train
+from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import PatchSampler
-from TransferSegLib.training.trainer import StepReport, Trainer
+from TransferSegLib.training.schedule import Schedule
+from TransferSegLib.training.trainer import Trainer
 from TransferSegLib.training.validation import validate
 from TransferSegLib.version import code_version
 
 #: Knobs that a resumed run may change: they move its end and its reports, not what it learns from.
 _CHANGEABLE = ("steps", "validate_every", "checkpoint_every")
-#: Steps averaged into one line of the history.
-_REPORT_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,34 @@ class BaseModelPlan:
     name: str
     device: str = "auto"
     intensity: IntensityRule | None = None
+    #: Another network than the paper's of the configured width (for as many classes as there are structures), and how
+    #: scans are prepared for it.
+    network: NetworkSpec | None = None
+    prepared_as: Preparation | None = None
     command: str = "TransferSegLib.training.base.train_base"
 
-    def check_name(self) -> None:
-        """Raise TrainingError for a name no model can have, before hours are spent on it."""
+    def check(self) -> None:
+        """Raise TrainingError for an impossible name or patches that the network does not take: hours are at stake."""
         if not is_model_name(self.name):
             raise TrainingError(f"'{self.name}' cannot be a model's name: use letters, digits, spaces and dashes.")
+        try:
+            backbone_of(self.spec).training_patch(self.configuration.patch, self.configuration.frame)
+        except TrainingError as error:
+            raise TrainingError(f"The training configuration does not work: {error}") from error
 
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network that is trained."""
+        classes = self.dataset.label_set.classes
+        if self.network is not None:
+            return self.network.with_classes(classes)
+        return unet_valid_spec(width=self.configuration.width, classes=classes)
+
+    @property
     def preparation(self) -> Preparation:
-        """Return the grid of the configuration, with the rule for intensities."""
+        """The grid of the configuration, with the rule for intensities."""
+        if self.prepared_as is not None:
+            return self.prepared_as
         return Preparation.isotropic(self.configuration.spacing_mm, self.intensity_rule())
 
     def intensity_rule(self) -> IntensityRule:
@@ -88,25 +109,27 @@ def train_base(
     With ``resume`` an interrupted run goes on from its checkpoint and ends as if it had not been interrupted. When
     cancelled, a checkpoint is written before Cancelled is raised. Raises TrainingError, DatasetError, DeviceError.
     """
-    plan.check_name()
+    plan.check()
     checkpoint_file = plan.output / "checkpoint.pt"
     saved = _saved_run(checkpoint_file, plan, resume)
     training_ids, validation_ids = _split(plan, saved)
     # A resumed run keeps its precision: which one is faster is measured, and need not come out the same again.
     device = choose_device(plan.device, None if saved is None else getattr(torch, saved["precision"]))
-    cases = prepare_cases(plan.dataset, plan.dataset.label_set, plan.preparation(), Task("", progress, cancel))
+    cases = prepare_cases(plan.dataset, plan.dataset.label_set, plan.preparation, Task("", progress, cancel))
     training = [case for case in cases if case.id in set(training_ids)]
     validation = [case for case in cases if case.id in set(validation_ids)]
-    network = UNet3D(plan.dataset.label_set.classes, plan.configuration.width)
-    initialise(network, plan.configuration.seed)
-    sampler = PatchSampler(training, plan.dataset.label_set.mirrored_channels(), plan.configuration)
-    trainer = Trainer(network, sampler, plan.configuration, device)
+    settings, backbone = plan.configuration, backbone_of(plan.spec)
+    network = backbone.build()
+    backbone.initialise(network, settings.seed)
+    patch = backbone.training_patch(settings.patch, settings.frame)
+    sampler = PatchSampler(training, plan.dataset.label_set.mirrored_channels(), patch, settings)
+    trainer = Trainer(PatchObjective(network, backbone, sampler, device, settings.batch), settings, device)
     run = _Run(plan, trainer, training_ids, validation, device, cancel)
     if saved is not None:
         trainer.restore(saved["trainer"])
         run.best, run.validated = dict(saved["best"]), int(saved["validated"])
         _forget_after(plan.output / "history.jsonl", trainer.step)
-    run.train(Task("training", progress, cancel, "training").counting(plan.configuration.steps, trainer.step))
+    run.train(Task("training", progress, cancel, "training"))
     _add_profile(plan, training_ids, Task("", progress, cancel))
     return plan.output / "model"
 
@@ -205,61 +228,32 @@ class _Run:
         self._validation = validation
         self._device = device
         self._cancel = cancel
-        self._recent: list[StepReport] = []
 
     def train(self, task: Task) -> None:
-        """Train to the last step; on cancel or Ctrl-C a checkpoint is left behind."""
-        configuration = self._plan.configuration
-        try:
-            self._validate_when_due()
-            while self._trainer.step < configuration.steps:
-                task.check()
-                report = self._trainer.train_step(cancel=self._cancel)
-                self._recent.append(report)
-                loss = report.cross_entropy + report.dice_loss
-                task.step(f"loss {loss:.3f}{self._best_text()}", loss=loss, dice=self._best_dice())
-                if report.step % _REPORT_STEPS == 0:
-                    self._write_losses()
-                self._validate_when_due()
-                if report.step % configuration.checkpoint_every == 0 or report.step == configuration.steps:
-                    self._checkpoint()
-        except BaseException:
-            # Whatever stopped the run, what was learned up to the last whole step is kept.
-            self._checkpoint()
-            raise
-
-    def _best_text(self) -> str:
-        dice = self._best_dice()
-        return "" if dice is None else f", validation Dice {dice:.3f}"
+        """Train to the last step; whatever stops it, a checkpoint is left behind."""
+        settings = self._plan.configuration
+        schedule = Schedule(settings.steps, settings.learning_rate, settings.warm_up)
+        hooks = Hooks(
+            self._checkpoint, settings.checkpoint_every, self._append, self._validate_when_due, self._best_dice
+        )
+        train(self._trainer, schedule, hooks, task)
+        self._checkpoint()
 
     def _best_dice(self) -> float | None:
         """Return the best mean Dice on the validation cases so far, None before there is one."""
         return float(self.best["mean"]) if self._validation and self.best["step"] > 0 else None
 
-    def _write_losses(self) -> None:
-        """Append the mean of the recent steps to the history."""
-        recent, self._recent = self._recent, []
-        self._append(
-            {
-                "step": self._trainer.step,
-                "cross_entropy": float(np.mean([report.cross_entropy for report in recent])),
-                "dice_loss": float(np.mean([report.dice_loss for report in recent])),
-                "gradient_norm": float(np.mean([report.gradient_norm for report in recent])),
-                "learning_rate": recent[-1].learning_rate,
-            }
-        )
-
     def _append(self, line: dict[str, Any]) -> None:
         with (self._plan.output / "history.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line | {"time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
 
-    def _validate_when_due(self) -> None:
-        """Validate after every ``validate_every`` steps and the last, unless a run that was stopped did so already."""
-        step, configuration = self._trainer.step, self._plan.configuration
-        due = step == configuration.steps or (step > 0 and step % configuration.validate_every == 0)
+    def _validate_when_due(self, step: int, is_last: bool) -> bool:
+        """Validate every ``validate_every`` steps and after the last, unless a run that was stopped did so already."""
+        due = is_last or (step > 0 and step % self._plan.configuration.validate_every == 0)
         if due and self.validated < step:
             self._validate()
             self.validated = step
+        return False
 
     def _validate(self) -> None:
         """Validate the averaged weights and keep them as the model when they are the best so far."""
@@ -286,7 +280,7 @@ class _Run:
             "validation": {
                 "cases": len(self._validation),
                 "ids": [case.id for case in self._validation],
-                "grid": f"canonical, {configuration.spacing_mm:g} mm",
+                "grid": f"canonical, {self._plan.preparation.spacing_text}",
                 "step": self.best["step"],
                 "mean_dice": self.best["mean"],
                 "dice": self.best["dice"],
@@ -296,8 +290,8 @@ class _Run:
             name=self._plan.name,
             version="1",
             label_set=dataset.label_set.with_labels_numbered(),
-            preparation=Preparation.isotropic(configuration.spacing_mm, self._plan.intensity_rule()),
-            network=unet_valid_spec(width=configuration.width, classes=dataset.label_set.classes),
+            preparation=self._plan.preparation,
+            network=self._plan.spec,
             modality=dataset.modality,
             summary=f"{', '.join(dataset.label_set.names)} ({dataset.modality})",
             license=dataset.license,

@@ -21,11 +21,12 @@ from TransferSegLib.structures import LabelSet
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One case on the canonical grid.
+    """One case on the model's grid.
 
-    ``intensities`` float16 (zyx); ``labels`` uint8 channel numbers (zyx), 0 where nothing is annotated; ``judged``
-    booleans (zyx), None when every voxel was judged; ``annotated`` a boolean per channel, the background's true.
-    ``voxels`` holds, per channel, flat indices of (at most some thousand) voxels of the structure.
+    ``intensities`` float16 (channels, z, y, x) and ``padding_values``, their values beyond the scan; ``labels`` uint8
+    channel numbers (zyx), 0 where nothing is annotated; ``judged`` booleans (zyx), the annotated region, None for
+    everywhere; ``annotated`` a boolean per channel of the model, the background's true. ``voxels`` holds, per channel,
+    flat indices of (at most some thousand) voxels of the structure.
     """
 
     id: str
@@ -33,7 +34,7 @@ class PreparedCase:
     labels: np.ndarray
     judged: np.ndarray | None
     annotated: np.ndarray
-    outside: float
+    padding_values: tuple[float, ...]
     grid: ModelGrid
     voxels: dict[int, np.ndarray]
 
@@ -45,7 +46,7 @@ def prepare_case(
     preparation: Preparation,
     task: Task | None = None,
 ) -> PreparedCase:
-    """Read one case and bring it to the canonical grid; channels are those of ``model_labels``, by name.
+    """Read one case and bring it to the model's grid; channels are those of ``model_labels``, by name.
 
     Raises DatasetError naming the case when a file cannot be read or image and labels do not share a grid, Cancelled
     from the task.
@@ -66,11 +67,11 @@ def prepare_case(
     annotated = np.array([True, *(value >= 0 for value in values)])
     return PreparedCase(
         case.id,
-        scan.intensities_czyx[0].astype(np.float16),
+        scan.intensities_czyx.astype(np.float16),
         labels,
         judged,
         annotated,
-        scan.padding_values[0],
+        scan.padding_values,
         scan.grid,
         _voxels(labels),
     )

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from TransferSegLib.networks.unet_valid.unet import UNet3D
-
 #: AdamW's learning rate as a share of Muon's.
 ADAM_SHARE = 0.05
 #: Coefficients of the quintic Newton-Schulz iteration, from the reference implementation.
@@ -24,36 +22,43 @@ _ITERATIONS = 5
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """One optimiser with two kinds of parameter groups; ``learning_rate`` is Muon's.
+    """One optimiser with two kinds of parameter groups.
 
-    Biases, the first convolution (one input channel) and the head, whose rows are classes, are AdamW's.
+    ``hidden`` are Muon's, the weights of convolutions; biases, the first convolution and the heads are AdamW's, and so
+    are the scales of normalisation layers, which do not decay.
     """
 
     def __init__(
         self,
-        network: UNet3D | nn.Module,
-        learning_rate: float,
+        network: nn.Module,
+        hidden: Sequence[nn.Parameter],
         weight_decay: float,
         precision: torch.dtype,
         momentum: float = 0.95,
-        hidden: Sequence[nn.Parameter] | None = None,
         size_share: float = 0.0,
     ) -> None:
-        """Sort the parameters; ``precision`` is that of the orthogonalisation.
+        """Sort the parameters; ``precision`` is that of the orthogonalisation. The learning rate is set before steps.
 
-        ``hidden`` are Muon's; None: the 3x3x3 convolutions of a whole network but the first. ``size_share`` is the
-        power of a layer's ``relative_size`` by which its steps grow: with 1 a step turns trained, large weights as far
-        as it would turn fresh ones.
+        ``size_share`` is the power of a layer's ``relative_size`` by which its steps grow: with 1 a step turns trained,
+        large weights as far as it would turn fresh ones.
         """
-        if hidden is None:
-            first, head = next(iter(network.parameters())), network.get_parameter("head.weight")
-            hidden = [p for p in network.parameters() if p.ndim == 5 and p is not first and p is not head]
         taken = {id(parameter) for parameter in hidden}
+        scales = [
+            parameter
+            for module in network.modules()
+            if isinstance(module, nn.modules.batchnorm._NormBase)
+            for parameter in module.parameters()
+        ]
+        taken |= {id(parameter) for parameter in scales}
         others = [parameter for parameter in network.parameters() if id(parameter) not in taken]
         self._precision, self._size_share = precision, size_share
         super().__init__(
-            [{"params": list(hidden), "muon": True}, {"params": others, "muon": False}],
-            {"lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum},
+            [
+                {"params": list(hidden), "muon": True},
+                {"params": others, "muon": False},
+                *([{"params": scales, "muon": False, "weight_decay": 0.0}] if scales else []),
+            ],
+            {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum},
         )
 
     @torch.no_grad()

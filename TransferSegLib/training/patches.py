@@ -5,6 +5,7 @@ Everything random comes from the generator handed in, so step 1234 of a seed is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,21 +13,14 @@ import numpy as np
 from scipy import ndimage
 
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.networks.interface import TrainingPatch
 from TransferSegLib.training.augmentation import vary_intensities
 from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration
 
 
 class PatchRules(Protocol):
-    """How patches are drawn: the knobs of those names in TrainingConfiguration."""
-
-    @property
-    def patch(self) -> int:
-        """Side in voxels."""
-
-    @property
-    def frame(self) -> int:
-        """Frame without weight, in voxels; what a patch is drawn for lies within it."""
+    """How patches are drawn: the settings of those names in TrainingConfiguration and FineTuningConfiguration."""
 
     @property
     def background_share(self) -> float:
@@ -39,7 +33,7 @@ class PatchRules(Protocol):
 
 @dataclass(frozen=True)
 class Patch:
-    """A cube of a case: intensities, labels (uint8 channel numbers) and weights, all zyx; annotated channels."""
+    """A box of a case: intensities (channels, z, y, x), labels (uint8 channel numbers) and weights (zyx), annotated."""
 
     intensities: np.ndarray
     labels: np.ndarray
@@ -51,11 +45,19 @@ class PatchSampler:
     """Draws patches so that every annotated structure is seen equally often, however rare it is."""
 
     def __init__(
-        self, cases: list[PreparedCase], mirrored_channels: tuple[int, ...], configuration: PatchRules
+        self,
+        cases: Sequence[PreparedCase],
+        mirrored_channels: tuple[int, ...],
+        patch: TrainingPatch,
+        rules: PatchRules,
     ) -> None:
-        """Index the cases by structure; raises TrainingError when no case has an annotated voxel."""
-        self._cases = cases
-        self._configuration = configuration
+        """Index the cases by structure; raises TrainingError when no case has an annotated voxel.
+
+        What a patch is drawn for lies within its frame, whose voxels have no weight.
+        """
+        self._cases = list(cases)
+        self._sides, self._frame = np.array(patch.sides_zyx), np.array(patch.frame_zyx)
+        self._rules = rules
         self._mirrored = np.array(mirrored_channels, np.uint8)
         channels = sorted({channel for case in cases for channel in case.voxels})
         self._holders = [[case for case in cases if channel in case.voxels] for channel in channels]
@@ -67,30 +69,29 @@ class PatchSampler:
 
     def draw(self, random: np.random.Generator) -> Patch:
         """Draw one augmented patch."""
-        side = self._configuration.patch
         case, anchor = self._place(random)
-        reach = side // 2 - self._configuration.frame - 1
+        reach = np.maximum(0, self._sides // 2 - self._frame - 1)
         # A wide frame (all the context of a patch) may lie outside the scan as a whole.
-        overhang = max(12, self._configuration.frame + 8)
-        centre = _kept_near(anchor + random.uniform(-reach, reach, 3), case.labels.shape, side, overhang)
-        augmentation = self._configuration.augmentation
-        turn = _random_turn(random, augmentation)
+        overhang = np.maximum(12, self._frame + 8)
+        centre = _kept_near(anchor + random.uniform(-reach, reach), case.labels.shape, self._sides, overhang)
+        augmentation = self._rules.augmentation
+        turn = in_voxels(_random_turn(random, augmentation), case.grid.spacing_zyx_mm)
         mirror = random.random() < augmentation.mirror
         if mirror:
             turn = turn @ np.diag([1.0, 1.0, -1.0])
-        patch = _cut(case, centre, turn, side)
+        patch = _cut(case, centre, turn, self._sides)
         if mirror:
             inverse = np.argsort(self._mirrored)
             patch = Patch(patch.intensities, self._mirrored[patch.labels], patch.weights, patch.annotated[inverse])
-        frame = self._configuration.frame
         weights = np.zeros_like(patch.weights)
-        inner = (slice(frame, side - frame),) * 3
+        inner = tuple(slice(frame, side - frame) for frame, side in zip(self._frame, self._sides, strict=True))
         weights[inner] = patch.weights[inner]
-        return Patch(vary_intensities(patch.intensities, augmentation, random), patch.labels, weights, patch.annotated)
+        varied = np.stack([vary_intensities(channel, augmentation, random) for channel in patch.intensities])
+        return Patch(varied, patch.labels, weights, patch.annotated)
 
     def _place(self, random: np.random.Generator) -> tuple[PreparedCase, np.ndarray]:
         """Choose a case and the voxel (zyx) that the patch must hold."""
-        if random.random() < self._configuration.background_share:
+        if random.random() < self._rules.background_share:
             case = self._cases[random.integers(len(self._cases))]
             return case, np.array([random.uniform(0, size - 1) for size in case.labels.shape])
         number = int(random.integers(len(self._channels)))
@@ -101,11 +102,19 @@ class PatchSampler:
         return case, np.array(np.unravel_index(index, case.labels.shape), np.float64)
 
 
-def _kept_near(centre: np.ndarray, shape: tuple[int, ...], side: int, overhang: int) -> np.ndarray:
+def in_voxels(turn: np.ndarray, spacing_zyx_mm: tuple[float, float, float]) -> np.ndarray:
+    """Return a turn of the world (3x3, zyx, mm) as one of voxels: on an anisotropic grid it is not a rotation."""
+    if len(set(spacing_zyx_mm)) == 1:
+        return turn
+    spacing = np.array(spacing_zyx_mm)
+    return turn * spacing[None, :] / spacing[:, None]
+
+
+def _kept_near(centre: np.ndarray, shape: tuple[int, ...], sides: np.ndarray, overhang: np.ndarray) -> np.ndarray:
     """Move a patch's centre so that the patch leaves a larger scan by at most ``overhang`` voxels."""
     kept = []
-    for position, size in zip(centre, shape, strict=True):
-        low, high = side / 2 - overhang, size - side / 2 + overhang
+    for position, size, side, over in zip(centre, shape, sides, overhang, strict=True):
+        low, high = side / 2 - over, size - side / 2 + over
         # A scan shorter than the patch lies anywhere within it: the two limits change places.
         kept.append(np.clip(position, min(low, high), max(low, high)))
     return np.array(kept)
@@ -126,20 +135,27 @@ def _random_turn(random: np.random.Generator, augmentation: AugmentationConfigur
     return turn @ np.diag(np.exp(common + single))
 
 
-def _cut(case: PreparedCase, centre: np.ndarray, turn: np.ndarray, side: int) -> Patch:
-    """Sample a cube of the case about a centre: intensities linearly, labels and judged voxels by the nearest."""
-    offset = centre - turn @ np.full(3, (side - 1) / 2)
+def _cut(case: PreparedCase, centre: np.ndarray, turn: np.ndarray, sides: np.ndarray) -> Patch:
+    """Sample a box of the case about a centre: intensities linearly, labels and the annotated region by the nearest."""
+    offset = centre - turn @ ((sides - 1) / 2)
     # Only the box the patch touches is converted to float32 and handed on.
-    corners = np.stack(np.meshgrid(*[[0, side - 1]] * 3, indexing="ij"), -1).reshape(-1, 3) @ turn.T + offset
+    corners = (
+        np.stack(np.meshgrid(*([0, side - 1] for side in sides), indexing="ij"), -1).reshape(-1, 3) @ turn.T + offset
+    )
     low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, np.array(case.labels.shape) - 1)
     high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, low + 1, case.labels.shape)
     box = tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))
-    shape = (side, side, side)
+    shape = tuple(int(side) for side in sides)
 
     def sample(array: np.ndarray, order: int, outside: float) -> np.ndarray:
         return ndimage.affine_transform(array, turn, offset - low, shape, order=order, mode="constant", cval=outside)
 
-    intensities = sample(case.intensities[box].astype(np.float32), 1, case.outside)
+    intensities = np.stack(
+        [
+            sample(channel[box].astype(np.float32), 1, padding)
+            for channel, padding in zip(case.intensities, case.padding_values, strict=True)
+        ]
+    )
     labels = sample(case.labels[box], 0, 0)
     if case.judged is None:
         weights = np.ones(shape, np.float32)

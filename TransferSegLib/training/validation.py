@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid, reference_on_model_grid
-from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.training.cases import PreparedCase
 
 
 def validate(
-    network: UNet3D,
+    network: nn.Module,
     cases: Sequence[PreparedCase],
     label_set: LabelSet,
     dtype: torch.dtype,

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
+from TransferSegLib.finetuning.stages import LastLayersTrainer
 
 from Testing.research.common.measuring import command_line
 from Testing.research.common.models import random_network
@@ -26,7 +27,6 @@ from TransferSegLib.finetuning.configuration import CUTS, FineTuningConfiguratio
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.label_change import unchanged
 from TransferSegLib.finetuning.last_layers import frozen_part, input_side
-from TransferSegLib.finetuning.stages import LastLayersTrainer
 from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.structures import LabelSet, Structure

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from TransferSegLib.errors import ModelError
-from TransferSegLib.networks.interface import NetworkSpec, Split, Tiling, Triple
-from TransferSegLib.networks.unet_valid.geometry import ALIGNMENT, MARGIN
+from TransferSegLib.errors import ModelError, TrainingError
+from TransferSegLib.networks.interface import NetworkSpec, SplitSizes, Tiling, TrainingPatch, Triple
+from TransferSegLib.networks.unet_valid.geometry import ALIGNMENT, MARGIN, SMALLEST_INPUT_SIDE
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from TransferSegLib.networks.unet_valid.last_layers import LastConvolutions
     from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 KIND = "unet3d-valid"
@@ -101,24 +102,40 @@ class ValidUNetBackbone:
         """Return logits of the patches' size: every convolution sees zeros beyond a patch."""
         return cast("torch.Tensor", network(scans, padded=True))
 
+    def training_patch(self, side: int, frame: int) -> TrainingPatch:
+        """Return a cube: near its border, in the frame, the network sees zeros for context."""
+        if side < SMALLEST_PATCH or side % ALIGNMENT:
+            raise TrainingError(f"patch must be a multiple of {ALIGNMENT}, at least {SMALLEST_PATCH}, not {side}.")
+        return TrainingPatch(_cube(side), _cube(frame))
+
+    def feature_patch(self, side: int) -> Triple:
+        """Return a cube; with its context it must pass through the network."""
+        smallest = SMALLEST_INPUT_SIDE - 2 * MARGIN
+        if side < smallest or (side - smallest) % ALIGNMENT:
+            raise TrainingError(f"tail_patch must be {smallest} + {ALIGNMENT} n, e.g. 44, not {side}.")
+        return _cube(side)
+
     def first_layer(self, network: nn.Module) -> nn.Parameter:
         """Return the weights of the first convolution."""
         return next(network.parameters())
 
-    def split(self, network: nn.Module, point: str) -> Split:
-        """Cut the network before its last convolution or before its last two.
+    def split_sizes(self, point: str) -> SplitSizes:
+        """Return the sizes at a split point: all context, and a voxel on each side for every last convolution."""
+        if point == LAST_PAIR:
+            return SplitSizes(_cube(MARGIN), _cube(2), 6 * self.width)
+        return SplitSizes(_cube(MARGIN), _cube(1), 2 * self.width)
 
-        Features are computed with all their context, as in predicting, in the precision of the network's weights.
-        """
-        from TransferSegLib.networks.unet_valid.last_layers import FrozenLayers, LastConvolutions
+    def frozen_layers(self, network: nn.Module, point: str) -> nn.Module:
+        """Return a copy of the layers before the last convolution, or before the last two."""
+        from TransferSegLib.networks.unet_valid.last_layers import FrozenLayers
 
-        if point not in self.split_points:
-            raise ModelError(f"'{point}' is no place to cut the network: choose {' or '.join(self.split_points)}.")
-        unet = cast("UNet3D", network)
-        convolutions = 2 if point == LAST_PAIR else 1
-        frozen, last_layers = FrozenLayers(unet, convolutions), LastConvolutions(unet, convolutions)
-        channels = 6 * self.width if point == LAST_PAIR else 2 * self.width
-        return Split(frozen, last_layers, _cube(MARGIN), _cube(convolutions), channels)
+        return FrozenLayers(cast("UNet3D", network), 2 if point == LAST_PAIR else 1)
+
+    def last_layers(self, network: nn.Module, point: str) -> LastConvolutions:
+        """Return the last convolution or the last two, and the head."""
+        from TransferSegLib.networks.unet_valid.last_layers import LastConvolutions
+
+        return LastConvolutions(cast("UNet3D", network), 2 if point == LAST_PAIR else 1)
 
 
 def _cube(side: int) -> Triple:

@@ -1,0 +1,84 @@
+"""Learning all layers from patches of scans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.interface import Backbone
+from TransferSegLib.training.losses import marginal_loss
+from TransferSegLib.training.patches import Patch
+from TransferSegLib.training.trainer import Losses
+
+
+class DrawsPatches(Protocol):
+    """Anything that draws a patch from a generator, e.g. a PatchSampler."""
+
+    def draw(self, random: np.random.Generator) -> Patch:
+        """Draw one patch."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches on the device: scans (N, channels, z, y, x), labels and weights (N, z, y, x), annotated (N, classes)."""
+
+    scans: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor
+    annotated: torch.Tensor
+
+
+#: A loss added to the marginal one, of the logits (N, classes, z, y, x) of a batch.
+FurtherLoss = Callable[[torch.Tensor, Batch], torch.Tensor]
+
+
+class PatchObjective:
+    """The marginal loss of a whole network on sampled patches, and what is added to it."""
+
+    stream: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        network: nn.Module,
+        backbone: Backbone,
+        sampler: DrawsPatches,
+        device: Device,
+        batch: int = 1,
+        further_loss: FurtherLoss | None = None,
+    ) -> None:
+        """Learn from ``batch`` patches in a step."""
+        self.module = network
+        self.hidden = hidden_weights(network, backbone)
+        self._backbone, self._sampler, self._batch = backbone, sampler, batch
+        self._device, self._further_loss = device, further_loss
+
+    def losses(self, random: np.random.Generator) -> Losses:
+        """Draw patches and return their losses."""
+        patches = [self._sampler.draw(random) for _ in range(self._batch)]
+        device = torch.device(self._device.torch_name)
+        batch = Batch(
+            torch.from_numpy(np.stack([patch.intensities for patch in patches])).to(device),
+            torch.from_numpy(np.stack([patch.labels for patch in patches])).to(device),
+            torch.from_numpy(np.stack([patch.weights for patch in patches])).to(device),
+            torch.from_numpy(np.stack([patch.annotated for patch in patches])).to(device),
+        )
+        with torch.autocast(device.type, self._device.dtype, enabled=self._device.dtype != torch.float32):
+            scans = batch.scans.to(memory_format=torch.channels_last_3d)
+            logits = self._backbone.training_logits(self.module, scans)
+        cross_entropy, dice = marginal_loss(logits, batch.labels, batch.annotated, batch.weights)
+        further = self._further_loss(logits, batch) if self._further_loss is not None else logits.new_zeros(())
+        return Losses(cross_entropy, dice, further)
+
+
+def hidden_weights(network: nn.Module, backbone: Backbone) -> list[nn.Parameter]:
+    """Return the weights that Muon moves: those of all convolutions but the first and the heads."""
+    apart = {id(backbone.first_layer(network))} | {
+        id(network.get_parameter(f"{head}.weight")) for head in backbone.heads
+    }
+    return [weights for weights in network.parameters() if weights.ndim == 5 and id(weights) not in apart]
