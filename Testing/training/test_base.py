@@ -149,7 +149,7 @@ def test_settings_that_cannot_work(knobs: dict, message: str) -> None:
         TrainingConfiguration.from_json(knobs)
 
 
-def test_patches_that_the_network_does_not_take_are_refused_before_anything_is_read(tmp_path: Path, plan: Any) -> None:
+def test_patches_that_the_network_does_not_take_are_refused_at_once(tmp_path: Path) -> None:
     asked = plan(tmp_path / "run")
     with pytest.raises(TrainingError, match="patch must be a multiple of 8"):
         train_base(replace(asked, configuration=replace(asked.configuration, patch=36)))

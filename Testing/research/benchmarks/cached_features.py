@@ -19,18 +19,17 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
-from TransferSegLib.finetuning.stages import LastLayersTrainer
 
 from Testing.research.common.measuring import command_line
-from Testing.research.common.models import random_network
-from TransferSegLib.finetuning.configuration import CUTS, FineTuningConfiguration
-from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
+from Testing.research.common.models import random_model
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.feature_cache import FeatureCache, FeatureSizes, cache_features, frozen_features
 from TransferSegLib.finetuning.label_change import unchanged
-from TransferSegLib.finetuning.last_layers import frozen_part, input_side
+from TransferSegLib.finetuning.last_layers import LastLayersObjective
 from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.training.cases import PreparedCase
+from TransferSegLib.training.trainer import Trainer
 
 
 def random_case(side: int, classes: int) -> PreparedCase:
@@ -40,7 +39,7 @@ def random_case(side: int, classes: int) -> PreparedCase:
     grid = ModelGrid.around(sitk.Image([side] * 3, sitk.sitkInt16), (1.0,) * 3)
     intensities = random.uniform(-1, 1, labels.shape).astype(np.float16)
     voxels = {channel: np.flatnonzero(labels == channel)[:1000] for channel in range(1, classes)}
-    return PreparedCase("noise", intensities, labels, None, np.ones(classes, bool), -1.0, grid, voxels)
+    return PreparedCase("noise", intensities[None], labels, None, np.ones(classes, bool), (-1.0,), grid, voxels)
 
 
 def seconds(work: Callable[[], object], times: int) -> float:
@@ -61,20 +60,20 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=23)
     parser.add_argument("--patch", type=int, default=36)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
-    parser.add_argument("--tail", choices=CUTS, default=CUTS[0])
+    parser.add_argument("--tail", choices=["last convolution", "last pair"], default="last convolution")
     parser.add_argument("--steps", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = Device("cpu", "CPU", getattr(torch, options.dtype))
-    labels = LabelSet(tuple(Structure(f"structure {n}", n, (n, n, n)) for n in range(1, options.classes)))
-    network = random_network(options.classes, options.width)
+    parent = random_model(options.width, options.classes, 1.0)
+    labels, backbone, network = parent.description.label_set, parent.description.backbone, parent.network()
     knobs = FineTuningConfiguration(patches_per_case=1, tail=options.tail, tail_patch=options.patch)
-    case = random_case(input_side(options.patch), options.classes)
+    case = random_case(FeatureSizes.of(backbone, knobs).scan_zyx[0], options.classes)
 
     def step_seconds(cache: FeatureCache, with_frozen_part: bool) -> float:
-        trainer = LastLayersTrainer(network, cache, knobs, device)
-        frozen = frozen_part(network, options.tail, device)
-        scan = torch.from_numpy(case.intensities.astype(np.float32))[None, None]
+        trainer = Trainer(LastLayersObjective(network, backbone, cache, knobs, device), knobs, device)
+        frozen = frozen_features(network, backbone, options.tail, device)
+        scan = torch.from_numpy(case.intensities.astype(np.float32))[None]
 
         def step() -> None:
             if with_frozen_part:
@@ -86,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for place, bytes_in_memory in (("memory", 1e12), ("a file", 0.0)):
             knobs = replace(knobs, memory_bytes=bytes_in_memory)
-            with cache_features(network, [case], unchanged(labels), knobs, device, folder=Path(folder)) as cache:
+            with cache_features(parent, [case], unchanged(labels), knobs, device, folder=Path(folder)) as cache:
                 cached = step_seconds(cache, False)
                 if place == "memory":
                     uncached = step_seconds(cache, True)

@@ -8,7 +8,6 @@ structure that is really new. One case is learned from; the Dice of the mandible
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,27 +17,28 @@ from Testing.research.common.measuring import command_line
 from Testing.research.common.models import without_structure
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.evaluation.scores import dice
-from TransferSegLib.finetuning.adapt import adapt
-from TransferSegLib.finetuning.configuration import LAST_CONVOLUTION, FineTuningConfiguration
+from TransferSegLib.finetuning.adapt import Adapted, adapt
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.label_change import plan_label_change
-from TransferSegLib.finetuning.last_layers import Tail
 from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.networks.unet_valid.unet import UNet3D
+from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.training.cases import prepare_case
 
 DATA = Path(__file__).resolve().parents[2] / "Data" / "head_neck_ct"
 
 
-def score(state: Mapping[str, torch.Tensor], width: int, tests: FeatureCache, tail: str, channel: int) -> float:
+def score(adapted: Adapted, tests: FeatureCache, tail: str, channel: int) -> float:
     """Return the Dice of a channel over all cached patches together."""
-    network = UNet3D(len(state["head.bias"]), width)
-    network.load_state_dict(dict(state))
+    backbone = backbone_of(adapted.network)
+    network = backbone.build()
+    network.load_state_dict(adapted.state_dict)
+    last_layers = backbone.last_layers(network, tail)
     with torch.no_grad():
         patches = [tests.patch(number) for number in range(len(tests))]
-        found = torch.stack([Tail(network, tail)(patch.maps[None].float())[0].argmax(0) for patch in patches])
+        found = torch.stack([last_layers(patch.maps[None].float())[0].argmax(0) for patch in patches])
     drawn = torch.stack([patch.labels for patch in patches])
     return dice((found == channel).numpy(), (drawn == channel).numpy())
 
@@ -52,7 +52,7 @@ def main() -> None:
     whole, dataset, device = load_model(find_model("head-neck-ct")), read_dataset(DATA), choose_device("cpu")
     description, parent = whole.description, without_structure(whole, "mandible")
     change = plan_label_change(parent.description.label_set, description.label_set)
-    knobs = FineTuningConfiguration(tail=LAST_CONVOLUTION, report_cases=0, patches_per_case=options.patches)
+    knobs = FineTuningConfiguration(tail="last convolution", report_cases=0, patches_per_case=options.patches)
     knobs = knobs.with_steps(options.steps, 0)
     training, test = (
         prepare_case(dataset.case(id), dataset.label_set, change.label_set, description.preparation)
@@ -60,14 +60,14 @@ def main() -> None:
     )
     channel = change.label_set.channel("mandible")
     with (
-        cache_features(parent.network(), [training], change, knobs, device) as cache,
-        cache_features(parent.network(), [test], change, knobs, device) as tests,
+        cache_features(parent, [training], change, knobs, device) as cache,
+        cache_features(parent, [test], change, knobs, device) as tests,
     ):
         for start in ("data", "random"):
             for name, steps in (("head alone", 0), (f"{options.steps} steps of stage 1", options.steps)):
                 way = replace(knobs, head_start=start, tail_steps=steps)
                 adapted = adapt(parent, [training], change, way, device=device, cache=cache)
-                value = score(adapted.state_dict, description.network.arguments["width"], tests, knobs.tail, channel)
+                value = score(adapted, tests, knobs.tail, channel)
                 print(f"start from {start}, {name}: Dice {value:.3f} on {len(tests)} patches of pt_70", flush=True)
 
 

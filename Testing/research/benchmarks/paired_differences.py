@@ -34,7 +34,9 @@ from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.networks.unet_valid.unet import UNet3D
 from TransferSegLib.training.cases import PreparedCase, prepare_cases
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
+from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import PatchSampler
+from TransferSegLib.training.schedule import Schedule
 from TransferSegLib.training.trainer import Trainer
 
 Scores = dict[str, dict[str, float]]
@@ -87,20 +89,15 @@ def measure(model: Model, dataset: Dataset, options: argparse.Namespace) -> Iter
 
 def _trained(model: Model, cases: list[PreparedCase], steps: int, rate: float, device: Device) -> UNet3D:
     """Return the model's network after some steps on these cases, all weights free."""
-    configuration = TrainingConfiguration(
-        width=model.description.network.arguments["width"],
-        steps=steps,
-        learning_rate=rate,
-        warm_up=5,
-        average=0.9,
-        augmentation=AugmentationConfiguration(),
-    )
-    sampler = PatchSampler(cases, model.description.label_set.mirrored_channels(), configuration)
-    trainer = Trainer(model.network(), sampler, configuration, device)
+    settings = TrainingConfiguration(average=0.9, augmentation=AugmentationConfiguration())
+    backbone, network = model.description.backbone, model.network()
+    patch = backbone.training_patch(settings.patch, settings.frame)
+    sampler = PatchSampler(cases, model.description.label_set.mirrored_channels(), patch, settings)
+    trainer = Trainer(PatchObjective(network, backbone, sampler, device), settings, device)
+    schedule = Schedule(steps, rate, warm_up=5)
     while trainer.step < steps:
-        trainer.train_step()
-    network = model.network()
-    network.load_state_dict(trainer.averaged_state())
+        trainer.train_step(schedule.rate(trainer.step))
+    trainer.keep_average()
     return network
 
 

@@ -54,7 +54,7 @@ def main() -> None:
     aside = max(1, len(prepared) // 3)
     training, held_out = [case for case in prepared[:-aside] if case.voxels], prepared[-aside:]
     names = work.fresh or work.dataset.label_set.names
-    with cache_features(parent.network(), training, work.change, knobs, device) as cache:
+    with cache_features(parent, training, work.change, knobs, device) as cache:
         for strategy in ("finetune", "vanilla"):
             for steps in STEPS:
                 budget = (steps, 0) if strategy == "finetune" else (0, steps)

@@ -46,6 +46,10 @@ def without_structure(model: Model, name: str) -> Model:
     """Return a model that has lost a structure's channel; its features have seen the structure all the same."""
     description = model.description
     less = LabelSet(tuple(one for one in description.label_set if one.name != name))
-    state, _ = adapted_state(model.state_dict, plan_label_change(description.label_set, less, dropped=[name]))
+    state, _ = adapted_state(
+        model.state_dict,
+        model.description.backbone.heads,
+        plan_label_change(description.label_set, less, dropped=[name]),
+    )
     network = description.network.with_classes(less.classes)
     return replace(model, description=replace(description, label_set=less, network=network), state_dict=state)
