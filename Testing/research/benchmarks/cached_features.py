@@ -65,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = Device("cpu", "CPU", getattr(torch, options.dtype))
-    parent = random_model(options.width, options.classes, 1.0)
+    parent = random_model(options.classes, options.width, 1.0)
     labels, backbone, network = parent.description.label_set, parent.description.backbone, parent.network()
     knobs = FineTuningConfiguration(patches_per_case=1, tail=options.tail, tail_patch=options.patch)
     case = random_case(FeatureSizes.of(backbone, knobs).scan_zyx[0], options.classes)
