@@ -9,7 +9,7 @@ import pytest
 
 from TransferSegLib.corrections.checking import check_project
 from TransferSegLib.errors import Cancelled
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Task
 
 
 class Impatient(CancelToken):
@@ -51,9 +51,11 @@ def test_adding_stops_also_under_the_lock(make: Any) -> None:
 def test_checking_a_project_stops_within_a_revision(make: Any) -> None:
     make.add(1, 1, 2)
     token = Impatient()
-    assert not [problem for problem in check_project(make.project, None, token) if problem.severity == "error"]
+    assert not [
+        problem for problem in check_project(make.project, Task("", None, token)) if problem.severity == "error"
+    ]
     # Scan, scan and label map, then scan and label map again: planes are looked at one by one.
     assert token.looks > 4 * 4
     for at in range(1, token.looks + 1, 5):
         with pytest.raises(Cancelled):
-            check_project(make.project, None, Impatient(at))
+            check_project(make.project, Task("", None, Impatient(at)))

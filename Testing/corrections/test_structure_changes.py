@@ -19,6 +19,7 @@ from TransferSegLib.datasets.validate import has_errors
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.images.intensity import CT_WINDOW
 from TransferSegLib.images.preparation import Preparation
+from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure, default_color
 from TransferSegLib.training.cases import prepare_case
 
@@ -143,7 +144,10 @@ def test_a_project_changed_meanwhile_is_not_merged(make, project: Project) -> No
     make.add(1, 1, 2)
     with pytest.raises(DatasetError, match=r"changed meanwhile\. Merge again"):
         merge_structures(
-            project, ["liver", "spleen"], "organs", progress=lambda report: rename_structure(project, "liver", "Liver")
+            project,
+            ["liver", "spleen"],
+            "organs",
+            task=Task("", lambda report: rename_structure(project, "liver", "Liver")),
         )
     assert structures(project) == {"Liver": 1, "spleen": 2}
     assert not list((project.folder / ".incoming").iterdir())

@@ -20,7 +20,7 @@ from TransferSegLib.errors import Cancelled, DatasetError
 from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names
 from TransferSegLib.images.read import read_label_map, read_label_map_on, read_scan, same_geometry
 from TransferSegLib.images.write import write_label_map
-from TransferSegLib.progress import CancelToken, Progress
+from TransferSegLib.progress import CancelToken, Progress, Task
 from TransferSegLib.structures import LabelSet, Structure
 
 Volume = Callable[..., Path]
@@ -55,7 +55,7 @@ def test_nnunet_folders_become_a_sparse_dataset(folders: Path, tmp_path: Path):
         FolderSource(folders / "imagesTr", folders / "labelsTr"),
         tmp_path / "out",
         DatasetFacts(license="CC0", modality="CT"),
-        progress=reports.append,
+        task=Task("", reports.append),
     )
     dataset = read_dataset(tmp_path / "out")
     assert dataset == made.dataset
@@ -221,7 +221,9 @@ def test_it_stops_on_request(folders: Path, tmp_path: Path):
     cancel = CancelToken()
     cancel.cancel()
     with pytest.raises(Cancelled):
-        dataset_from_folders(FolderSource(folders / "imagesTr", folders / "labelsTr"), tmp_path / "out", cancel=cancel)
+        dataset_from_folders(
+            FolderSource(folders / "imagesTr", folders / "labelsTr"), tmp_path / "out", task=Task("", None, cancel)
+        )
     assert not (tmp_path / "out" / "dataset.json").exists()
 
 

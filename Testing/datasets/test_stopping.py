@@ -13,7 +13,7 @@ from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.datasets.make import FolderSource, dataset_from_folders
 from TransferSegLib.datasets.validate import check_dataset
 from TransferSegLib.errors import Cancelled
-from TransferSegLib.progress import CancelToken, Progress
+from TransferSegLib.progress import CancelToken, Progress, Task
 
 
 class Impatient(CancelToken):
@@ -46,16 +46,16 @@ def test_making_stops_within_a_file(source: FolderSource, tmp_path: Path, monkey
     monkeypatch.setattr(copying, "_COPIED_AT_ONCE", 100)
     token = Impatient()
     reports: list[Progress] = []
-    dataset_from_folders(source, tmp_path / "whole", copy=True, progress=reports.append, cancel=token)
+    dataset_from_folders(source, tmp_path / "whole", copy=True, task=Task("", reports.append, token))
     size = (tmp_path / "labels" / "a.nii.gz").stat().st_size
     assert token.looks > size // 100, "each block of the label map"
-    for stage in ("Reading label maps", "Copying"):
-        fractions = [report.fraction for report in reports if report.stage == stage]
-        assert fractions == sorted(fractions) and fractions[-1] == 1
+    assert list(dict.fromkeys(report.stage for report in reports)) == ["Reading label maps", "Copying"]
+    fractions = [report.fraction for report in reports]
+    assert fractions == sorted(fractions) and fractions[-1] == 1
     for at in range(1, token.looks, 4):
         output = tmp_path / f"stopped {at}"
         with pytest.raises(Cancelled):
-            dataset_from_folders(source, output, copy=True, cancel=Impatient(at))
+            dataset_from_folders(source, output, copy=True, task=Task("", None, Impatient(at)))
         left = [path.name for path in output.rglob("*") if path.is_file()]
         assert set(left) <= {"a.nrrd"}, "a whole copy, no part of one, no dataset.json"
 
@@ -63,9 +63,9 @@ def test_making_stops_within_a_file(source: FolderSource, tmp_path: Path, monkey
 def test_checking_stops_within_a_case(source: FolderSource, tmp_path: Path) -> None:
     dataset = dataset_from_folders(source, tmp_path / "made").dataset
     token = Impatient()
-    problems = check_dataset(dataset, None, token)
+    problems = check_dataset(dataset, Task("", None, token))
     assert token.looks > 6 + 8, "each plane of the scan, and its reading, and that of the label map"
     for at in range(1, token.looks + 1, 3):
         with pytest.raises(Cancelled):
-            check_dataset(dataset, None, Impatient(at))
+            check_dataset(dataset, Task("", None, Impatient(at)))
     assert check_dataset(read_dataset(dataset.folder)) == problems

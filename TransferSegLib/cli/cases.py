@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.cli.reporting import JsonLines, interruptible, progress_shown
+from TransferSegLib.cli.reporting import JsonLines, interruptible, progress_shown, task_shown
 from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
@@ -276,8 +276,8 @@ def run_check(arguments: argparse.Namespace) -> int:
     if arguments.repair:
         kept = project.repair()
         print(f"The last good dataset.json is back{'' if kept is None else f'; the damaged one is {kept}'}.")
-    with progress_shown() as progress, interruptible() as cancel:
-        problems = check_project(project, progress, cancel)
+    with task_shown() as task:
+        problems = check_project(project, task)
     print(report(problems))
     return 2 if has_errors(problems) else 0
 
@@ -294,9 +294,9 @@ def run_structures(arguments: argparse.Namespace) -> int:
     elif arguments.drop:
         revisions = structure_changes.drop_structure(project, arguments.drop)
     elif arguments.merge:
-        with progress_shown() as progress, interruptible() as cancel:
+        with task_shown() as task:
             into, *parts = arguments.merge
-            revisions = structure_changes.merge_structures(project, parts, into, progress, cancel)
+            revisions = structure_changes.merge_structures(project, parts, into, task)
     for revision in revisions:
         print(f"{revision.case.id} has a new revision {revision.number}")
     state = project.state()

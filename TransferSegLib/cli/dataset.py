@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from TransferSegLib.cli.reporting import interruptible, progress_shown
+from TransferSegLib.cli.reporting import task_shown
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.output_checks import check_output_folder
 from TransferSegLib.wording import table
@@ -112,15 +112,14 @@ def _make(arguments: argparse.Namespace) -> int:
         overlap_priority=tuple(arguments.overlap_priority),
     )
     facts = DatasetFacts(arguments.name, arguments.description, arguments.license, arguments.modality)
-    with progress_shown() as progress, interruptible() as cancel:
+    with task_shown() as task:
         made = dataset_from_folders(
             source,
             arguments.output,
             facts,
             copy=arguments.copy,
             replace=arguments.replace,
-            progress=progress,
-            cancel=cancel,
+            task=task,
         )
     _print_made(made)
     return 0
@@ -131,14 +130,13 @@ def _make_head_neck(arguments: argparse.Namespace) -> int:
     from TransferSegLib.datasets.openkbp import dataset_from_head_neck_ct
 
     check_output_folder(arguments.output, DatasetError)
-    with progress_shown() as progress, interruptible() as cancel:
+    with task_shown() as task:
         made = dataset_from_head_neck_ct(
             arguments.source,
             arguments.output,
             copy=arguments.copy,
             replace=arguments.replace,
-            progress=progress,
-            cancel=cancel,
+            task=task,
         )
     _print_made(made)
     return 0
@@ -158,8 +156,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from TransferSegLib.datasets.validate import check_dataset, has_errors, report
 
     dataset = read_dataset(arguments.folder)
-    with progress_shown() as progress, interruptible() as cancel:
-        problems = check_dataset(dataset, progress, cancel)
+    with task_shown() as task:
+        problems = check_dataset(dataset, task)
     print(report(problems))
     return 2 if has_errors(problems) else 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.devices import add_device_option
-from TransferSegLib.cli.reporting import interruptible, progress_shown
+from TransferSegLib.cli.reporting import task_shown
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError, TransferSegError
 from TransferSegLib.output_checks import check_output_file
@@ -67,7 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
     from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
-    from TransferSegLib.progress import Task
 
     tolerance_mm = arguments.tolerance_mm
     if tolerance_mm is None and arguments.surface:
@@ -83,9 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
         dataset = dataset.select(known)
     elif arguments.cases:
         dataset = dataset.select(arguments.cases)
-    with progress_shown() as progress, interruptible() as cancel:
+    with task_shown() as task:
         segmenter = Segmenter(model, arguments.device)
-        results = evaluate(segmenter, dataset, tolerance_mm, Task("", progress, cancel))
+        results = evaluate(segmenter, dataset, tolerance_mm, task)
     print(f"Dice on each scan's own grid, {len(dataset)} cases of '{dataset.name}', model '{model.description.name}'")
     print(_table(summarise(results, model.description.label_set.names), tolerance_mm))
     if arguments.json is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from TransferSegLib import safe_json
 from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
-from TransferSegLib.cli.reporting import interruptible, progress_shown
+from TransferSegLib.cli.reporting import interruptible, progress_shown, task_shown
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FINETUNE, STRATEGY_CHOICES, FineTuningConfiguration
@@ -124,10 +124,9 @@ def _tell(line: str) -> None:
 def _show_plan(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
     """Print what would be done; exit code 2 where the minutes do not suffice."""
     from TransferSegLib.finetuning.time_budget import foresee
-    from TransferSegLib.progress import Task
 
-    with nullcontext() if arguments.json else progress_shown() as progress, interruptible() as cancel:
-        foreseen = foresee(request, Task("", progress, cancel))
+    with task_shown(shown=not arguments.json) as task:
+        foreseen = foresee(request, task)
     if arguments.json:
         print(json.dumps(foreseen.to_json(), indent=1, ensure_ascii=False))
     else:

@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from TransferSegLib.errors import TransferSegError
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback
+from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -37,6 +37,13 @@ def progress_shown() -> Iterator[ProgressCallback]:
         yield shown.report
     finally:
         shown.close()
+
+
+@contextmanager
+def task_shown(name: str = "", shown: bool = True) -> Iterator[Task]:
+    """Give the task of a command: its progress is shown, and Ctrl-C asks it to stop."""
+    with progress_shown() if shown else nullcontext() as progress, interruptible() as cancel:
+        yield Task(name, progress, cancel)
 
 
 @contextmanager

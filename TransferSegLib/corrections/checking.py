@@ -10,14 +10,12 @@ from TransferSegLib.datasets.validate import Problem, check_dataset
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.images.read import read_label_map, read_scan, same_geometry
 from TransferSegLib.own_files import others_can_read
-from TransferSegLib.progress import CancelToken, ProgressCallback, Task
+from TransferSegLib.progress import Task
 
 _OPEN_TO_OTHERS = "other users of this computer can read the project; where they are not meant to:"
 
 
-def check_project(
-    project: Project, progress: ProgressCallback | None = None, cancel: CancelToken | None = None
-) -> list[Problem]:
+def check_project(project: Project, task: Task | None = None) -> list[Problem]:
     """Clear leftovers, read every file of every revision, and return all problems.
 
     A problem of the whole project has no case. What was cleared, or could not be, is a warning. Raises DatasetError
@@ -37,12 +35,13 @@ def check_project(
         Problem("", f"{folder.relative_to(state.folder)} belongs to no revision: it was left alone", "warning")
         for folder in unnamed_folders(state.folder, named)
     ]
-    task = Task("Checking revisions", progress, cancel)
-    for revision, part in task.each(state.every_revision, lambda revision: revision.case.id):
+    revisions, cases = (task or Task()).split(2, 1)
+    revisions = revisions.named("Checking revisions")
+    for revision, part in revisions.each(state.every_revision, lambda revision: revision.case.id):
         problems += _check_revision(revision, state, part)
     broken = {problem.case for problem in problems if problem.severity == "error"}
     if state.current:
-        found = check_dataset(state.to_dataset(), progress, cancel)
+        found = check_dataset(state.to_dataset(), cases)
         problems += [problem for problem in found if problem.case not in broken]
     return problems
 

@@ -23,7 +23,7 @@ from TransferSegLib.corrections.project_files import LABELS, PREDICTION, Incomin
 from TransferSegLib.corrections.revisions import ProjectState, RetiredStructure, Revision, now_utc
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.images.read import read_label_map
-from TransferSegLib.progress import CancelToken, ProgressCallback, Task
+from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure, structure_key
 
 
@@ -92,8 +92,7 @@ def merge_structures(
     project: Project,
     names: Sequence[str],
     into: str,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> list[Revision]:
     """Make several structures one; returns the new revisions of the cases this changes.
 
@@ -103,15 +102,15 @@ def merge_structures(
     """
     state = project.state()
     plan = _plan_merge(state, names, into)
-    task = Task("Merging structures", progress, cancel)
+    task = (task or Task()).named("Merging structures")
     try:
         with ExitStack() as stack:
             prepared = []
             for revision, part in task.each(state.current, lambda revision: revision.case.id):
-                incoming = stack.enter_context(incoming_folder(project.folder, project.timeout_s, cancel))
+                incoming = stack.enter_context(incoming_folder(project.folder, project.timeout_s, task.cancel))
                 written = _write_merged(revision, plan, incoming, part)
                 prepared.append((revision, incoming, written))
-            with project.changing(cancel) as change:
+            with project.changing(task.cancel) as change:
                 if change.state != state:
                     raise DatasetError(f"The project in {project.folder} was changed meanwhile. Merge again.")
                 revisions = [

@@ -28,7 +28,7 @@ from TransferSegLib.images.formats.slicer_segmentation import has_layers
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map
 from TransferSegLib.own_files import refuse_links
-from TransferSegLib.progress import CancelToken, ProgressCallback, Task
+from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
 
 _PROBLEMS_SHOWN = 20
@@ -84,8 +84,7 @@ def dataset_from_folders(
     *,
     copy: bool = False,
     replace: bool = False,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> Made:
     """Write ``dataset.json`` into ``output`` for the images that have a label map, and return the dataset.
 
@@ -96,6 +95,7 @@ def dataset_from_folders(
     copied stay then, and there is no ``dataset.json``.
     """
     facts = facts or DatasetFacts()
+    reading, copying = (task or Task()).split(1, 2 if copy else 0)
     output = output.resolve()
     if (output / FILE_NAME).exists() and not replace:
         raise DatasetError(f"{output} already holds a {FILE_NAME}. Choose another folder, or ask to replace it.")
@@ -105,21 +105,18 @@ def dataset_from_folders(
     label_set = _label_set(source, named_segments)
     numberings = _numberings(pairing.pairs, named_segments, label_set, source, copy)
     groups = _groups(pairing.pairs, source.group_pattern)
-    annotated = _annotated(source, pairing.pairs, label_set, numberings, notes, progress, cancel)
-    task = Task("Copying", progress if copy else None, cancel)
-    cases = []
+    annotated = _annotated(source, pairing.pairs, label_set, numberings, notes, reading)
+    files = {pair.id: (pair.image, pair.labels) for pair in pairing.pairs}
     if copy:
         refuse_links(output, output / "images", output / "labels", error_type=DatasetError)
-    for pair, part in task.each(pairing.pairs, lambda pair: pair.id):
-        image, labels = pair.image, pair.labels
-        if copy:
+        for pair, part in copying.named("Copying").each(pairing.pairs, lambda pair: pair.id):
             of_image, of_labels = part.split(3, 1)
             image = copy_image(pair.image, output / "images", pair.id, replace, notes, of_image)
             numbering, first = numberings.get(pair.labels), source.overlap_priority
             labels = copy_label_map(
                 pair.labels, output / "labels", pair.id, numbering, label_set, replace, first, of_labels
             )
-        cases.append(Case(pair.id, image, labels, annotated[pair.id], group=groups[pair.id]))
+            files[pair.id] = (image, labels)
     dataset = Dataset(
         folder=output,
         name=facts.name or output.name,
@@ -127,7 +124,7 @@ def dataset_from_folders(
         license=facts.license,
         modality=facts.modality,
         label_set=label_set,
-        cases=tuple(cases),
+        cases=tuple(Case(id, *files[id], annotated[id], group=groups[id]) for id in files),
     )
     write_dataset(dataset, output)
     return Made(dataset, tuple(notes))
@@ -241,14 +238,13 @@ def _annotated(
     label_set: LabelSet,
     numberings: Mapping[Path, Mapping[int, int]],
     notes: list[str],
-    progress: ProgressCallback | None,
-    cancel: CancelToken | None,
+    task: Task,
 ) -> dict[str, tuple[str, ...]]:
     """Return the annotated structures by case id, as ``source.annotated`` says; raises DatasetError."""
     if source.annotated == "all":
         return {pair.id: label_set.names for pair in pairs}
     if source.annotated == "present":
-        return _present(pairs, label_set, numberings, source, notes, progress, cancel)
+        return _present(pairs, label_set, numberings, source, notes, task)
     table = read_annotated_table(Path(source.annotated), label_set)
     missing = [pair.id for pair in pairs if pair.id not in table]
     _raise_all(f"{source.annotated} has no row for these cases:", missing)
@@ -263,11 +259,10 @@ def _present(
     numberings: Mapping[Path, Mapping[int, int]],
     source: FolderSource,
     notes: list[str],
-    progress: ProgressCallback | None,
-    cancel: CancelToken | None,
+    task: Task,
 ) -> dict[str, tuple[str, ...]]:
     """Return the structures with voxels by case id; raises DatasetError for unreadable files and nameless values."""
-    task = Task("Reading label maps", progress, cancel)
+    task = task.named("Reading label maps")
     present: dict[str, tuple[str, ...]] = {}
     problems = []
     for pair, part in task.each(pairs, lambda pair: pair.id):

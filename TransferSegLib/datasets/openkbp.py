@@ -11,7 +11,7 @@ from pathlib import Path
 
 from TransferSegLib.datasets.make import DatasetFacts, FolderSource, Made, dataset_from_folders
 from TransferSegLib.errors import DatasetError
-from TransferSegLib.progress import CancelToken, ProgressCallback
+from TransferSegLib.progress import Task
 
 FACTS = DatasetFacts(
     name="Head and neck CT",
@@ -27,8 +27,7 @@ def dataset_from_head_neck_ct(
     *,
     copy: bool = False,
     replace: bool = False,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
+    task: Task | None = None,
 ) -> Made:
     """Write and return the dataset of the files of ``head_neck_ct`` in ``source``, reading no image.
 
@@ -45,4 +44,4 @@ def dataset_from_head_neck_ct(
         image_pattern="{case}_ct",
         label_pattern="{case}_label",
     )
-    return dataset_from_folders(folders, output, FACTS, copy=copy, replace=replace, progress=progress, cancel=cancel)
+    return dataset_from_folders(folders, output, FACTS, copy=copy, replace=replace, task=task)

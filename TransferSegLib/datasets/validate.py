@@ -21,7 +21,7 @@ from TransferSegLib.errors import ScanError
 from TransferSegLib.images.lattice import to_scan_lattice
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map, read_scan
-from TransferSegLib.progress import CancelToken, ProgressCallback, Task
+from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, swap_side
 
 Severity = Literal["error", "warning"]
@@ -36,15 +36,13 @@ class Problem:
     severity: Severity
 
 
-def check_dataset(
-    dataset: Dataset, progress: ProgressCallback | None = None, cancel: CancelToken | None = None
-) -> list[Problem]:
+def check_dataset(dataset: Dataset, task: Task | None = None) -> list[Problem]:
     """Read every file of a dataset and return all problems, those of the whole dataset first.
 
     Raises only Cancelled. ``docs/dataset-format.md`` lists what is an error and what a warning.
     """
     problems = _check_listing(dataset)
-    task = Task("Checking cases", progress, cancel)
+    task = (task or Task()).named("Checking cases")
     first_with: dict[str, Case] = {}
     for case, part in task.each(dataset.cases, lambda case: case.id):
         found, digest = _check_case(case, dataset.label_set, dataset.retired_labels, part)

@@ -13,7 +13,7 @@ from Testing.research.study.configuration import Collection, Study
 from TransferSegLib.datasets.dataset import Dataset, write_dataset
 from TransferSegLib.datasets.make import DatasetFacts, FolderSource, dataset_from_folders
 from TransferSegLib.errors import DatasetError, StudyError
-from TransferSegLib.progress import CancelToken, ProgressCallback
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.structures import structure_key
 
 
@@ -51,8 +51,7 @@ def prepare_data(
                 folder / name,
                 DatasetFacts(name, collection.description, collection.license, collection.modality),
                 replace=True,
-                progress=progress,
-                cancel=cancel,
+                task=Task("", progress, cancel),
             )
         except DatasetError as error:
             raise StudyError(f"The collection '{name}' cannot be used: {error}") from error
