@@ -10,7 +10,7 @@ anisotropic grid with RAS axes, and goes down along y and x only. Its scans are 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.families import register_family
-from TransferSegLib.networks.interface import LastLayers, NetworkSpec, Tiling, Triple
+from TransferSegLib.networks.interface import LastLayers, NetworkSpec, SplitSizes, Tiling, TrainingPatch, Triple
 from TransferSegLib.structures import LabelSet, Structure
 
 KIND = "tiny-same"
@@ -153,9 +153,7 @@ class TinyBackbone:
     def training_logits(self, network: nn.Module, scans: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, network(scans))
 
-    def training_patch(self, side: int, frame: int) -> Any:
-        from TransferSegLib.networks.interface import TrainingPatch
-
+    def training_patch(self, side: int, frame: int) -> TrainingPatch:
         return TrainingPatch(_flat(side), (frame // 2, frame, frame))
 
     def feature_patch(self, side: int) -> Triple:
@@ -164,9 +162,7 @@ class TinyBackbone:
     def first_layer(self, network: nn.Module) -> nn.Parameter:
         return cast(TinyNet, network).top.convolution.weight
 
-    def split_sizes(self, point: str) -> Any:
-        from TransferSegLib.networks.interface import SplitSizes
-
+    def split_sizes(self, point: str) -> SplitSizes:
         _check_point(point)
         return SplitSizes((0, 0, 0), (0, 0, 0), 2 * self.width)
 
