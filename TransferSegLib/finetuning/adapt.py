@@ -311,8 +311,8 @@ class _Run:
         cases = self._training[: self._configuration.report_cases]
         if not cases or self._configuration.strategy == SCRATCH:
             return ()
-        parent = self._parent.network()
-        return measure_forgetting(parent, network, cases, self._change, self._device, self._tasks[2])
+        parent, single_part = self._parent.network(), self._parent.description.single_part
+        return measure_forgetting(parent, network, cases, self._change, self._device, self._tasks[2], single_part)
 
 
 def initial_network(parent: Model, change: LabelChange, settings: FineTuningConfiguration) -> nn.Module:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid
 from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.inference.predict import label_volume
 from TransferSegLib.progress import Task
 from TransferSegLib.training.cases import PreparedCase
 
@@ -49,10 +49,12 @@ def measure_forgetting(
     change: LabelChange,
     device: Device,
     task: Task | None = None,
+    single_part: Sequence[str] = (),
 ) -> tuple[StructureChange, ...]:
-    """Predict whole cases with both networks and return the fate of each structure (or merged, split group of them).
+    """Predict whole cases with both networks and return what became of each structure (or merged, split group of them).
 
-    Only judged voxels count. Raises Cancelled, also within a prediction.
+    Only the annotated region counts. ``single_part`` names the parent's structures of which the largest component is
+    kept. Raises Cancelled, also within a prediction.
     """
     groups = change.groups()[1:]
     before: list[list[float]] = [[] for _ in groups]
@@ -61,21 +63,23 @@ def measure_forgetting(
     task = (task or Task()).named("Looking for what was forgotten", "forgetting")
     for case, part in task.each(cases, lambda case: case.id):
         by_old, by_adapted, comparing = part.split(5, 5, 1)
-        scan = case.intensities[0].astype(np.float32)
         old, new = (
-            label_volume(network, scan, case.padding_values[0], device=device, task=predicting)
-            for network, predicting in ((parent, by_old), (adapted, by_adapted))
+            predict_on_model_grid(network, case, label_set, single_part, device, task=predicting)
+            for network, label_set, predicting in (
+                (parent, change.parent, by_old),
+                (adapted, change.label_set, by_adapted),
+            )
         )
-        judged = np.ones(old.shape, bool) if case.judged is None else case.judged
+        region = np.ones(old.shape, bool) if case.judged is None else case.judged
         for number, group in enumerate(groups):
             comparing.at(number / len(groups))
             by_parent = np.isin(old, group.parent)
             by_new = np.isin(new, group.new)
             flags = case.annotated[list(group.new)]
             if flags.all():
-                drawn = np.isin(case.labels, group.new) & judged
-                before[number].append(dice(by_parent & judged, drawn))
-                after[number].append(dice(by_new & judged, drawn))
+                drawn = np.isin(case.labels, group.new) & region
+                before[number].append(dice(by_parent & region, drawn))
+                after[number].append(dice(by_new & region, drawn))
             elif not flags.any():
                 agreement[number].append(dice(by_new, by_parent))
     fates = []
