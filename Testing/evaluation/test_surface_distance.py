@@ -146,27 +146,27 @@ def test_does_not_depend_on_order_place_or_axes(seed: int, spacing: tuple[float,
 
 def test_what_nobody_judged_is_neither_structure_nor_surface() -> None:
     long, moved = box((5, 5, 2), (10, 10, 26)), box((5, 5, 2), (10, 11, 26))
-    judged = np.zeros(SHAPE, bool)
-    judged[:, :, 10:14] = True
+    region = np.zeros(SHAPE, bool)
+    region[:, :, 10:14] = True
     everywhere = np.ones(SHAPE, bool)
     assert surface_agreement(moved, long, ONE_MM, 0.5, everywhere) == surface_agreement(moved, long, ONE_MM, 0.5)
     # The middle of a long block has no ends: where the mask cuts it there is no surface.
-    cut = surface_agreement(moved, long, ONE_MM, 0.5, judged)
+    cut = surface_agreement(moved, long, ONE_MM, 0.5, region)
     # In every slice a ring of 5 x 5 and one of 5 x 6 voxels; they share two sides of 5 and 3 voxels of a third.
     ring, longer_ring, shared = 25 - 9, 30 - 12, 2 * 5 + 3
     assert cut.nsd == pytest.approx(2 * shared / (ring + longer_ring))
     # Errors elsewhere do not count.
     elsewhere = moved | box((0, 0, 20), (4, 4, 24))
-    assert surface_agreement(elsewhere, long, ONE_MM, 0.5, judged) == cut
+    assert surface_agreement(elsewhere, long, ONE_MM, 0.5, region) == cut
 
 
 def test_structures_that_fill_what_was_judged() -> None:
-    judged = box((5, 5, 5), (10, 10, 10))
+    region = box((5, 5, 5), (10, 10, 10))
     larger = box((2, 2, 2), (14, 14, 14))
-    both = surface_agreement(larger, larger, ONE_MM, 1.0, judged)
+    both = surface_agreement(larger, larger, ONE_MM, 1.0, region)
     assert np.isnan(both.nsd) and np.isnan(both.hd95_mm)
     for pair in ((larger, box((6, 6, 6), (7, 7, 7))), (larger, np.zeros(SHAPE, bool))):
-        agreement = surface_agreement(*pair, ONE_MM, 1.0, judged)
+        agreement = surface_agreement(*pair, ONE_MM, 1.0, region)
         assert (agreement.nsd, agreement.hd95_mm) == (0.0, np.inf)
 
 

@@ -26,18 +26,18 @@ def test_slabs_divide_every_structure(world: Any) -> None:
             assert 0.3 < (mask & (case.labels == channel)).sum() / (case.labels == channel).sum() < 0.7
     fold = Fold(("ball",), ("ball",), 1)
     (training,), (held_out,) = divide({"ball": case}, fold)
-    assert training.judged is not None and held_out.judged is not None
-    assert not (training.judged & held_out.judged).any()
-    assert all(training.judged.reshape(-1)[indices].all() for indices in training.voxels.values())
+    assert training.region is not None and held_out.region is not None
+    assert not (training.region & held_out.region).any()
+    assert all(training.region.reshape(-1)[indices].all() for indices in training.voxels.values())
     assert training.id != case.id, "its patches are others"
 
 
-def test_slabs_keep_to_what_was_judged(world: Any) -> None:
-    judged = np.zeros((32, 32, 32), bool)
-    judged[:, :16] = True
-    case = replace(world.ball_case(), judged=judged)
+def test_slabs_keep_to_the_annotated_region(world: Any) -> None:
+    region = np.zeros((32, 32, 32), bool)
+    region[:, :16] = True
+    case = replace(world.ball_case(), region=region)
     (training,), (held_out,) = divide({"ball": case}, Fold(("ball",), ("ball",), 0))
-    assert not ((training.judged | held_out.judged) & ~judged).any()
+    assert not ((training.region | held_out.region) & ~region).any()
 
 
 def test_cases_without_voxels_are_measured_on_but_not_learned_from(world: Any) -> None:

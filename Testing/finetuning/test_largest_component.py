@@ -95,7 +95,7 @@ def test_validation_and_comparison_keep_the_largest_component_as_users_get_it(
     # Outside the annotated region nothing counts.
     region = np.ones(case.labels.shape, bool)
     region[0:3, 0:3, 0:3] = False
-    assert validate(parent.network(), [replace(case, judged=region)], label_set, torch.float32)["dark"] == 1.0
+    assert validate(parent.network(), [replace(case, region=region)], label_set, torch.float32)["dark"] == 1.0
 
 
 def _with_case(case_id: str) -> Dataset:

@@ -23,7 +23,7 @@ MIRRORED = (0, 2, 1, 3)
 
 
 def make_case(
-    labels: np.ndarray, annotated: tuple[bool, ...] = (True, True, True, True), judged: np.ndarray | None = None
+    labels: np.ndarray, annotated: tuple[bool, ...] = (True, True, True, True), region: np.ndarray | None = None
 ) -> PreparedCase:
     """Make a case whose intensities tell its labels (10 * label), so that both can be compared after a move."""
     image = sitk.Image([int(size) for size in labels.shape[::-1]], sitk.sitkInt16)
@@ -32,7 +32,7 @@ def make_case(
         "case",
         (labels * 10).astype(np.float16)[None],
         labels.astype(np.uint8),
-        judged,
+        region,
         np.array(annotated),
         (-1.0,),
         ModelGrid.around(image, (1.0,) * 3),
@@ -89,15 +89,15 @@ def test_without_mirroring_right_stays_right() -> None:
 
 
 def test_frame_and_unjudged_voxels_have_no_weight() -> None:
-    judged = np.zeros((24, 24, 32), bool)
-    judged[:, :, :16] = True
-    sampler = sampler_of([make_case(blocks(), judged=judged)], QUIET)
+    region = np.zeros((24, 24, 32), bool)
+    region[:, :, :16] = True
+    sampler = sampler_of([make_case(blocks(), region=region)], QUIET)
     shares = []
     for seed in range(30):
         patch = sampler.draw(np.random.default_rng(seed))
         assert patch.weights[:2].sum() == patch.weights[:, :2].sum() == patch.weights[..., -2:].sum() == 0
         assert set(np.unique(patch.weights)) <= {0.0, 1.0}
-        # Left of the judged half lies channel 2: none of its voxels may weigh anything.
+        # Left of the region lies channel 2: none of its voxels may weigh anything.
         assert patch.weights[patch.labels == 2].sum() == 0
         shares.append(patch.weights.mean())
     assert max(shares) > 0.2

@@ -86,7 +86,7 @@ def reference_on_model_grid(prepared: PreparedCase, label_set: LabelSet) -> Refe
     """Return the reference of a prepared case; the label values are the channels of ``label_set``."""
     annotated = tuple(name for channel, name in enumerate(label_set.names, start=1) if prepared.annotated[channel])
     numbered = label_set.with_labels_numbered()
-    return Reference(prepared.labels, numbered, annotated, prepared.grid.spacing_zyx_mm, prepared.judged)
+    return Reference(prepared.labels, numbered, annotated, prepared.grid.spacing_zyx_mm, prepared.region)
 
 
 def predict_on_model_grid(

@@ -55,7 +55,7 @@ class _Entry:
     case_id: str
     row: int
     labels: np.ndarray
-    is_judged: np.ndarray
+    is_counted: np.ndarray
     annotated: np.ndarray
     teacher: np.ndarray | None
 
@@ -161,7 +161,7 @@ class FeatureCache:
         return CachedPatch(
             self._maps.read(entry.row),
             torch.from_numpy(entry.labels),
-            torch.from_numpy(entry.is_judged.astype(np.float32)),
+            torch.from_numpy(entry.is_counted.astype(np.float32)),
             torch.from_numpy(entry.annotated),
             None if entry.teacher is None else torch.from_numpy(entry.teacher),
         )

@@ -174,8 +174,8 @@ def learned_structures(training: Iterable[PreparedCase], names: Sequence[str]) -
 
 def _annotated_in(case: PreparedCase, mask: np.ndarray, parity: int) -> PreparedCase:
     """Return the case with its annotated region limited to a mask."""
-    region = mask.copy() if case.judged is None else case.judged & mask
+    region = mask.copy() if case.region is None else case.region & mask
     flat = region.reshape(-1)
     voxels = {channel: indices[flat[indices]] for channel, indices in case.voxels.items()}
     voxels = {channel: indices for channel, indices in voxels.items() if indices.size}
-    return replace(case, id=f"{case.id} part {parity + 1}", judged=region, voxels=voxels)
+    return replace(case, id=f"{case.id} part {parity + 1}", region=region, voxels=voxels)

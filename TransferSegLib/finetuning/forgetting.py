@@ -70,7 +70,7 @@ def measure_forgetting(
                 (adapted, change.label_set, by_adapted),
             )
         )
-        region = np.ones(old.shape, bool) if case.judged is None else case.judged
+        region = np.ones(old.shape, bool) if case.region is None else case.region
         for number, group in enumerate(groups):
             comparing.at(number / len(groups))
             by_parent = np.isin(old, group.parent)

@@ -231,16 +231,16 @@ def choose_voxels(
     """Choose voxels of a structure, of the background close to it, and of the rest, as many of each where there are.
 
     Returns flat indices and how many voxels each stands for; None when the structure is not annotated in the patch or
-    nothing was judged.
+    nothing is annotated.
     """
     if not bool(patch.annotated[channel]):
         return None
     is_structure = patch.labels.numpy() == channel
-    is_judged = patch.weights.numpy() > 0
+    is_counted = patch.weights.numpy() > 0
     near = ndimage.binary_dilation(is_structure, iterations=_NEAR_VOXELS) & ~is_structure
     indices, shares = [], []
     for part in (is_structure, near, ~is_structure & ~near):
-        voxels = np.flatnonzero(part & is_judged)
+        voxels = np.flatnonzero(part & is_counted)
         if voxels.size:
             taken = random.choice(voxels, min(voxels.size, _VOXELS_OF_EACH), replace=False)
             indices.append(taken)

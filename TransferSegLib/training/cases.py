@@ -24,7 +24,7 @@ class PreparedCase:
     """One case on the model's grid.
 
     ``intensities`` float16 (channels, z, y, x) and ``padding_values``, their values beyond the scan; ``labels`` uint8
-    channel numbers (zyx), 0 where nothing is annotated; ``judged`` booleans (zyx), the annotated region, None for
+    channel numbers (zyx), 0 where nothing is annotated; ``region`` booleans (zyx), the annotated region, None for
     everywhere; ``annotated`` a boolean per channel of the model, the background's true. ``voxels`` holds, per channel,
     flat indices of (at most some thousand) voxels of the structure.
     """
@@ -32,7 +32,7 @@ class PreparedCase:
     id: str
     intensities: np.ndarray
     labels: np.ndarray
-    judged: np.ndarray | None
+    region: np.ndarray | None
     annotated: np.ndarray
     padding_values: tuple[float, ...]
     grid: ModelGrid
@@ -51,17 +51,17 @@ def prepare_case(
     Raises DatasetError naming the case when a file cannot be read or image and labels do not share a grid, Cancelled
     from the task.
     """
-    reading, reading_labels, preparing, preparing_labels, judging = (task or Task()).split(3, 2, 2, 3, 1)
+    reading, reading_labels, preparing, preparing_labels, regional = (task or Task()).split(3, 2, 2, 3, 1)
     try:
         image = read_scan(case.image, task=reading)
         label_map = read_label_map_on(image, case.labels, task=reading_labels)
         scan = preprocess(image, preparation, preparing)
         values = [_annotated_value(name, case, dataset_labels) for name in model_labels.names]
         labels = labels_on_grid(label_map, values, scan.grid, preparing_labels)
-        judged = None
+        region = None
         if case.judged is not None:
-            reading_judged, preparing_judged = judging.split(1, 1)
-            judged = mask_on_grid(read_mask_on(image, case.judged, reading_judged), scan.grid, preparing_judged)
+            reading_region, preparing_region = regional.split(1, 1)
+            region = mask_on_grid(read_mask_on(image, case.judged, reading_region), scan.grid, preparing_region)
     except ScanError as error:
         raise DatasetError(f"Case {case.id}: {error}") from error
     annotated = np.array([True, *(value >= 0 for value in values)])
@@ -69,7 +69,7 @@ def prepare_case(
         case.id,
         scan.intensities_czyx.astype(np.float16),
         labels,
-        judged,
+        region,
         annotated,
         scan.padding_values,
         scan.grid,

@@ -3,7 +3,7 @@
 Marginal loss (Shi et al., "Marginal loss and exclusion loss for partially supervised multi-organ segmentation",
 Medical Image Analysis 2021): where a structure is not annotated its voxels were labelled background, so its
 probability is added to the background's before cross-entropy and Dice. Nothing is said against it, and nothing is
-learned about it from that case. Voxels nobody judged weigh nothing: the weights are applied inside the sums.
+learned about it from that case. Voxels outside the annotated region weigh nothing: weights apply inside the sums.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def marginal_loss(
     """Return (cross-entropy, Dice loss) of a batch, each a scalar.
 
     ``logits`` (N, classes, D, H, W); ``labels`` (N, D, H, W) channel numbers, unannotated structures as 0;
-    ``annotated`` (N, classes) booleans; ``weights`` (N, D, H, W) 1 where a voxel was judged, 0 elsewhere.
+    ``annotated`` (N, classes) booleans; ``weights`` (N, D, H, W) 1 in the annotated region, 0 elsewhere.
     """
     log_probabilities = marginal_log_probabilities(logits, annotated)
     chosen = log_probabilities.gather(1, labels[:, None].long())[:, 0]

@@ -157,8 +157,8 @@ def _cut(case: PreparedCase, centre: np.ndarray, turn: np.ndarray, sides: np.nda
         ]
     )
     labels = sample(case.labels[box], 0, 0)
-    if case.judged is None:
+    if case.region is None:
         weights = np.ones(shape, np.float32)
     else:
-        weights = sample(case.judged[box].astype(np.uint8), 0, 0).astype(np.float32)
+        weights = sample(case.region[box].astype(np.uint8), 0, 0).astype(np.float32)
     return Patch(intensities, labels, weights, case.annotated)
