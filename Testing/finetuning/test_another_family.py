@@ -17,6 +17,7 @@ from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.label_change import plan_label_change
+from TransferSegLib.finetuning.strategies import STRATEGIES, Strategy
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.models.store import Model
 from TransferSegLib.progress import CancelToken, Progress, Task
@@ -117,3 +118,13 @@ def test_settings_are_checked_by_the_network(parent: Model, cases: list[Prepared
     for wrong, message in (({"patch": 17}, "even"), ({"tail": "last pair"}, "one of auto, last block")):
         with pytest.raises(TrainingError, match=message):
             adapt(parent, cases, change_of(parent), replace(QUICK, **wrong), device=FLOAT32)
+
+
+def test_a_strategy_of_ones_own(parent: Model, cases: list[PreparedCase], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strategy is data: one that leaves it at the last layers is a line, as docs/architecture.md says."""
+    own = Strategy("probe", "the last layers only", last_layers_first=True, all_layers=False, inits_from_data=True)
+    monkeypatch.setitem(STRATEGIES, own.name, own)
+    adapted = adapt(parent, cases, change_of(parent), replace(QUICK, strategy="probe"), device=FLOAT32)
+    assert (adapted.tail_steps, adapted.steps) == (4, 0)
+    alone = adapt(parent, cases, change_of(parent), QUICK.with_steps(4, 0), device=FLOAT32)
+    assert all(torch.equal(value, adapted.state_dict[name]) for name, value in alone.state_dict.items())

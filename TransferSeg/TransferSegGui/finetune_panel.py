@@ -22,13 +22,16 @@ from TransferSegGui.project_choice import projectFolder
 from TransferSegGui.torch_install import torchIsInstalled
 from TransferSegGui.verdict_decision import VerdictDecision
 from TransferSegLib.errors import ModelError, TransferSegError
-from TransferSegLib.finetuning.configuration import STRATEGY_CHOICES
 from TransferSegLib.finetuning.plan import model_name
+from TransferSegLib.finetuning.strategies import AUTO, STRATEGIES
 from TransferSegLib.jobs.events import JobState
 from TransferSegLib.models.locate import library_folder
 
 #: Milliseconds between two drawings of the curves.
 _DRAW_MS = 1000
+
+#: What the list of strategies offers, in its order.
+_STRATEGIES = (*STRATEGIES, AUTO)
 
 
 class FineTunePanel:
@@ -59,7 +62,7 @@ class FineTunePanel:
         self._drawTimer = qt.QTimer()
         self._drawTimer.setInterval(_DRAW_MS)
         self._drawTimer.connect("timeout()", self._onDraw)
-        for word in STRATEGY_CHOICES:
+        for word in _STRATEGIES:
             ui.strategyComboBox.addItem(strategyText(word))
         ui.minutesSpinBox.connect("valueChanged(int)", lambda value: self._save(minutes=value))
         ui.strategyComboBox.connect("currentIndexChanged(int)", self._onStrategy)
@@ -104,7 +107,7 @@ class FineTunePanel:
                 self.ui.minutesSpinBox.setValue(wishes.minutes)
                 self.ui.foldsSpinBox.setValue(wishes.folds)
                 self.ui.seedSpinBox.setValue(wishes.seed)
-                words = list(STRATEGY_CHOICES)
+                words = list(_STRATEGIES)
                 self.ui.strategyComboBox.setCurrentIndex(
                     words.index(wishes.strategy) if wishes.strategy in words else -1
                 )
@@ -130,8 +133,8 @@ class FineTunePanel:
             self.updateFromParameterNode()
 
     def _onStrategy(self, index: int) -> None:
-        if 0 <= index < len(STRATEGY_CHOICES):
-            self._save(strategy=STRATEGY_CHOICES[index])
+        if 0 <= index < len(_STRATEGIES):
+            self._save(strategy=_STRATEGIES[index])
 
     def _choice(self) -> ModelChoice | None:
         """Return the model that the section "Model" chose."""
@@ -327,7 +330,7 @@ def strategyText(word: str) -> str:
         "vanilla": _("All layers at once"),
         "scratch": _("From random weights"),
         "auto": _("Try all of them, take the best"),
-    }.get(word, word)
+    }.get(word) or STRATEGIES[word].summary.capitalize()
 
 
 def progressText(fraction: float | None, secondsLeft: float | None, message: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 from TransferSegGui.model_choices import ModelChoice
 from TransferSegLib.errors import TransferSegError
-from TransferSegLib.finetuning.configuration import STRATEGIES, FineTuningConfiguration
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.finetuning.strategies import STRATEGIES
 from TransferSegLib.jobs.request import JobRequest
 
 #: Names in the parameter node, and thereby in saved scenes. KNOBS, for scripts, holds further knobs of

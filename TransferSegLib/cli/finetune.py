@@ -17,8 +17,9 @@ from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.reporting import interruptible, progress_shown, task_shown
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
-from TransferSegLib.finetuning.configuration import FINETUNE, STRATEGY_CHOICES, FineTuningConfiguration
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
+from TransferSegLib.finetuning.strategies import AUTO, FINETUNE, STRATEGIES
 from TransferSegLib.jobs.request import JobRequest
 
 
@@ -47,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--strategy",
-        choices=STRATEGY_CHOICES,
+        choices=(*STRATEGIES, AUTO),
         help="how to train [finetune; another modality: vanilla]; auto: as does best on cases that are held out",
     )
     parser.add_argument(

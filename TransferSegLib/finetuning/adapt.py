@@ -18,13 +18,14 @@ import torch
 from torch import nn
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.finetuning.configuration import AUTO, FINETUNE, SCRATCH, STRATEGIES, FineTuningConfiguration
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.distillation import Distillation, distillation_loss
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.forgetting import StructureChange, measure_forgetting
 from TransferSegLib.finetuning.head_init import ChannelInit, init_at_random, init_fresh_channels
 from TransferSegLib.finetuning.label_change import LabelChange, adapted_state
 from TransferSegLib.finetuning.last_layers import LastLayersObjective
+from TransferSegLib.finetuning.strategies import AUTO, STRATEGIES
 from TransferSegLib.images.preparation import Preparation, spacing_text
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.models.store import Model
@@ -196,7 +197,7 @@ class _Run:
     def _begin(self, network: nn.Module) -> None:
         """Compute features, initialise new channels and train the last layers, as far as the strategy asks for it."""
         settings = self._configuration
-        from_data = bool(self._change.fresh_channels) and settings.inits_from_data and settings.strategy != SCRATCH
+        from_data = bool(self._change.fresh_channels) and settings.inits_from_data
         if from_data or settings.has_tail_stage:
             if self._lent_cache is not None:
                 self._with_features(network, self._lent_cache.select([c.id for c in self._training]), from_data)
@@ -271,7 +272,8 @@ class _Run:
         )
         if self._state["trainer"]:
             trainer.restore(self._state["trainer"])
-        schedule = Schedule(settings.steps, settings.rate, settings.warm_up, self._budget, since_s=since_s)
+        steps = settings.steps if settings.way.all_layers else 0
+        schedule = Schedule(steps, settings.rate, settings.warm_up, self._budget, since_s=since_s)
         hooks = Hooks(
             lambda: self._checkpoint(trainer),
             settings.checkpoint_every,
@@ -289,7 +291,7 @@ class _Run:
         Weights whose last layers were trained count as a candidate, which all layers must beat.
         """
         settings, state = self._configuration, self._state
-        is_due = is_last or (step % settings.validate_every == 0 and (step > 0 or settings.strategy == FINETUNE))
+        is_due = is_last or (step % settings.validate_every == 0 and (step > 0 or settings.way.last_layers_first))
         if is_due and self._validation and state["validated"] != step:
             label_set, rule = self._change.label_set, self._parent.description.single_part
             single_part = [name for name in rule if label_set.find(name) is not None]
@@ -309,7 +311,7 @@ class _Run:
     def _fates(self, network: nn.Module) -> tuple[StructureChange, ...]:
         """Return the forgetting report on the first training cases."""
         cases = self._training[: self._configuration.report_cases]
-        if not cases or self._configuration.strategy == SCRATCH:
+        if not cases or not self._configuration.way.from_parent:
             return ()
         parent, single_part = self._parent.network(), self._parent.description.single_part
         return measure_forgetting(parent, network, cases, self._change, self._device, self._tasks[2], single_part)
@@ -320,7 +322,7 @@ def initial_network(parent: Model, change: LabelChange, settings: FineTuningConf
     backbone = backbone_of(settings.network(parent.description.network, change.label_set.classes))
     network = backbone.build()
     backbone.initialise(network, settings.seed)
-    if settings.strategy != SCRATCH:
+    if settings.way.from_parent:
         state, fresh = adapted_state(parent.state_dict, backbone.heads, change)
         init_at_random(state, backbone.heads, fresh, settings.seed)
         network.load_state_dict(state)
@@ -346,7 +348,7 @@ def all_layers_trainer(
     patch = backbone.training_patch(settings.patch, settings.frame)
     sampler = PatchSampler(training, change.label_set.mirrored_channels(), patch, settings)
     objective = PatchObjective(network, backbone, sampler, device, settings.batch, further)
-    if settings.strategy == SCRATCH:
+    if not settings.way.from_parent:
         settings = replace(settings, size_share=0.0)
     return Trainer(objective, settings, device)
 
@@ -356,7 +358,7 @@ def distillation_of(change: LabelChange, configuration: FineTuningConfiguration)
 
     From random weights a network learns from the labels only: to hold what a parent knew is a transfer from it.
     """
-    is_held = configuration.distillation > 0 and configuration.strategy != SCRATCH
+    is_held = configuration.distillation > 0 and configuration.way.from_parent
     return Distillation(change) if is_held else None
 
 

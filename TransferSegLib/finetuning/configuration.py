@@ -6,18 +6,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from TransferSegLib.errors import ModelError, TrainingError
+from TransferSegLib.finetuning.strategies import AUTO, STRATEGIES, Strategy, strategy_of
 from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.training.configuration import AugmentationConfiguration
 
-#: The paper's names of the three ways to a model for new cases.
-FINETUNE, VANILLA, SCRATCH = "finetune", "vanilla", "scratch"
-STRATEGIES = (FINETUNE, VANILLA, SCRATCH)
-#: Whichever of them does best on cases that were held out (``TransferSegLib.finetuning.strategy_choice``).
-AUTO = "auto"
-STRATEGY_CHOICES = (*STRATEGIES, AUTO)
 HEAD_STARTS = ("auto", "data", "random")
 
 
@@ -108,7 +103,7 @@ class FineTuningConfiguration:
     def _rules(self) -> list[tuple[str, str, bool]]:
         """Return (knob, rule in words, whether it holds) of every knob that is not checked elsewhere."""
         rules = [
-            ("strategy", f"one of {', '.join(STRATEGY_CHOICES)}", self.strategy in STRATEGY_CHOICES),
+            ("strategy", f"one of {', '.join((*STRATEGIES, AUTO))}", self.strategy in (*STRATEGIES, AUTO)),
             ("head_start", f"one of {', '.join(HEAD_STARTS)}", self.head_start in HEAD_STARTS),
             ("frame", "between 0 and a quarter of the patch", 0 <= self.frame <= self.patch // 4),
             ("background_share", "between 0 and 1", 0 <= self.background_share <= 1),
@@ -137,19 +132,25 @@ class FineTuningConfiguration:
         return rules
 
     @property
+    def way(self) -> Strategy:
+        """What the strategy trains, from which weights and in which order."""
+        return strategy_of(self.strategy)
+
+    @property
     def has_tail_stage(self) -> bool:
         """Whether the last layers are trained first, on cached features."""
-        return self.strategy in ("finetune", AUTO) and self.tail_steps > 0
+        return self.way.last_layers_first and self.tail_steps > 0
 
     @property
     def inits_from_data(self) -> bool:
         """Whether channels without a predecessor start from a fit to the data."""
-        return self.head_start == "data" or (self.head_start == "auto" and self.strategy in ("finetune", AUTO))
+        from_data = self.way.inits_from_data if self.head_start == "auto" else self.head_start == "data"
+        return from_data and self.way.from_parent
 
     @property
     def rate(self) -> float:
         """The highest rate at which all weights are trained."""
-        return {"vanilla": self.vanilla_rate, "scratch": self.scratch_rate}.get(self.strategy, self.full_rate)
+        return float(getattr(self, self.way.rate))
 
     def for_change(self, parent: ModelDescription, any_new: bool) -> FineTuningConfiguration:
         """Return the knobs for what is to be learned: tail and rates depend on whether that is much.
@@ -179,7 +180,9 @@ class FineTuningConfiguration:
 
     def network(self, parent: NetworkSpec, classes: int) -> NetworkSpec:
         """Return the network that is trained: the parent's for so many classes, from scratch perhaps a narrower one."""
-        if self.strategy == "scratch" and self.scratch_width:
+        if not self.way.from_parent and self.scratch_width:
+            if "width" not in parent.arguments:
+                raise TrainingError(f"scratch_width has no meaning for a network of the kind '{parent.kind}'.")
             return replace(parent, classes=classes, arguments=parent.arguments | {"width": self.scratch_width})
         return parent.with_classes(classes)
 

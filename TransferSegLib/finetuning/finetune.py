@@ -342,7 +342,7 @@ def profile_of_version(plan: FineTuningPlan, state_dict: Mapping[str, torch.Tens
     other ones from the cases only: tolerances are wide where these are few. What the network's deepest maps hold is
     the parent's where those layers, and how scans are prepared, are the parent's; a few cases cannot tell it anew.
     """
-    change, scratch = plan.change, plan.configuration.strategy == "scratch"
+    change, scratch = plan.change, not plan.configuration.way.from_parent
     own = FitProfile.of([plan.survey[case.id].shapes for case in plan.dataset.cases])
     known = plan.parent.description.fit or FitProfile(0, {}, {})
     kept = {

@@ -19,11 +19,12 @@ from TransferSegLib.finetuning.cases import (
     survey_cases,
     with_modality,
 )
-from TransferSegLib.finetuning.configuration import FINETUNE, SCRATCH, VANILLA, FineTuningConfiguration
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.folds import unevaluated_structures
 from TransferSegLib.finetuning.label_change import LabelChange, plan_label_change
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import runs_of
+from TransferSegLib.finetuning.strategies import FINETUNE, VANILLA
 from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES
 from TransferSegLib.images.modality import modality_word
 from TransferSegLib.images.preparation import Preparation
@@ -81,7 +82,7 @@ class FineTuningPlan:
     def inits_from_data(self) -> bool:
         """Whether the heads of new structures are fitted to the cases before training."""
         settings = self.configuration
-        return bool(self.change.fresh_channels) and settings.inits_from_data and settings.strategy != SCRATCH
+        return bool(self.change.fresh_channels) and settings.inits_from_data
 
     @property
     def needs_features(self) -> bool:
@@ -147,7 +148,7 @@ class FineTuningPlan:
         ``single_part`` names further structures of which only the largest part is kept.
         """
         settings, parent, names = self.configuration, self.parent.description, self.change.label_set.names
-        scratch = settings.strategy == "scratch"
+        scratch = not settings.way.from_parent
         licence = f"of the cases it was trained on: {self.dataset.license or 'not stated'}"
         return ModelDescription(
             name=self.name,

@@ -14,11 +14,11 @@ import numpy as np
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.adapt import all_layers_trainer, distillation_of, initial_network
-from TransferSegLib.finetuning.configuration import FINETUNE, SCRATCH
 from TransferSegLib.finetuning.feature_cache import FeatureCache, FeatureSizes, cache_features
 from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
 from TransferSegLib.finetuning.last_layers import LastLayersObjective
 from TransferSegLib.finetuning.plan import FineTuningPlan
+from TransferSegLib.finetuning.strategies import FINETUNE
 from TransferSegLib.finetuning.time_plan import Speeds
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.progress import Task
@@ -44,7 +44,7 @@ def measure_speeds(
     read_s = measuring.read(case, reading)
     reading.done()
     feature_s = tail_step_s = 0.0
-    if settings.strategy != SCRATCH:
+    if settings.way.from_parent:
         feature_s, cache = measuring.features(features)
         features.done()
         with cache:
@@ -163,7 +163,7 @@ class _Measuring:
     def all_layers_step(self, task: Task) -> float:
         """Return the seconds of a step of all layers."""
         plan = self._plan
-        if plan.configuration.strategy != SCRATCH:
+        if plan.configuration.way.from_parent:
             plan = plan.by_strategy(FINETUNE)
         settings = plan.configuration
         network = initial_network(plan.parent, plan.change, settings)

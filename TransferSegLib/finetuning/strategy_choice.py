@@ -15,11 +15,11 @@ import numpy as np
 
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.evaluation.statistics import by_patient, pair_scores
-from TransferSegLib.finetuning.configuration import AUTO, FINETUNE, SCRATCH, VANILLA
 from TransferSegLib.finetuning.folds import Fold
 from TransferSegLib.finetuning.held_out import CaseComparison
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.finetuning.plan import FineTuningPlan, default_strategy, is_another_modality
+from TransferSegLib.finetuning.strategies import AUTO, FINETUNE, SCRATCH, VANILLA
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.wording import counted

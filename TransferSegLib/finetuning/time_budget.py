@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.finetuning.configuration import AUTO, FINETUNE, SCRATCH, FineTuningConfiguration
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.cross_validation import (
     FEATURES,
     MEASURING,
@@ -34,6 +34,7 @@ from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_f
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder, runs_of
 from TransferSegLib.finetuning.speeds import measure_speeds
+from TransferSegLib.finetuning.strategies import FINETUNE, strategy_of
 from TransferSegLib.finetuning.strategy_choice import CHOOSING_FOLDS, choosing_folds, with_strategies
 from TransferSegLib.finetuning.time_plan import (
     FEATURE_SHARE,
@@ -146,7 +147,9 @@ def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
         caches=plan.needs_features,
         shares=plan.needs_features and patients > 1,
         inits_from_data=plan.inits_from_data,
-        may_train_tail_only=settings.tail_steps > 0 and asked in (FINETUNE, AUTO) and settings.strategy != SCRATCH,
+        may_train_tail_only=settings.tail_steps > 0
+        and strategy_of(asked).last_layers_first
+        and settings.way.from_parent,
     )
 
 
