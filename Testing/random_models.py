@@ -10,7 +10,7 @@ from TransferSegLib.images.intensity import CT_WINDOW, IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.store import Model
-from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
+from TransferSegLib.networks.unet_valid.backbone import ValidUNetBackbone, unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
 
@@ -40,6 +40,11 @@ def random_network(classes: int = 4, width: int = 2, seed: int = 4, content: int
         network.head.weight /= deviation[:, None, None, None, None]
         network.head.bias.copy_((network.head.bias - logits.mean(dim=(0, 2, 3, 4))) / deviation)
     return network
+
+
+def backbone(network: UNet3D) -> ValidUNetBackbone:
+    """Return the backbone of a network."""
+    return ValidUNetBackbone(unet_valid_spec(network.width, network.classes))
 
 
 def random_model(

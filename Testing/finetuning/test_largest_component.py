@@ -86,8 +86,9 @@ def test_validation_and_comparison_keep_the_largest_component_as_users_get_it(
     island = case.labels.copy()
     island[0:3, 0:3, 0:3] = 2
     monkeypatch.setattr(predict_and_score, "label_volume", lambda *a, **k: island.copy())
-    assert validate(parent.network(), [case], label_set, torch.float32)["dark"] < 1.0
-    assert validate(parent.network(), [case], label_set, torch.float32, single_part=["dark"])["dark"] == 1.0
+    parts = parent.network(), parent.description.backbone
+    assert validate(*parts, [case], label_set, torch.float32)["dark"] < 1.0
+    assert validate(*parts, [case], label_set, torch.float32, single_part=["dark"])["dark"] == 1.0
     change = plan_label_change(label_set, label_set)
     device = choose_device("cpu", torch.float32)
     scorer = HeldOutScorer(parent, change, _with_case(case.id), device, MODEL_GRID, 3.0)
@@ -95,7 +96,7 @@ def test_validation_and_comparison_keep_the_largest_component_as_users_get_it(
     # Outside the annotated region nothing counts.
     region = np.ones(case.labels.shape, bool)
     region[0:3, 0:3, 0:3] = False
-    assert validate(parent.network(), [replace(case, region=region)], label_set, torch.float32)["dark"] == 1.0
+    assert validate(*parts, [replace(case, region=region)], label_set, torch.float32)["dark"] == 1.0
 
 
 def _with_case(case_id: str) -> Dataset:

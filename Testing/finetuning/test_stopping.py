@@ -73,7 +73,8 @@ def test_stopped_at_any_look_it_goes_on_to_the_same(world: Any, tmp_path: Path) 
 def test_the_parts_look_within_themselves(world: Any, tmp_path: Path) -> None:
     structures = world.label_set("bright", "dark")
     parent = world.make_parent(structures, width=1)
-    network, case, change = parent.network(), world.ball_case(), plan_label_change(structures, structures)
+    network = parent.network(), parent.description.backbone
+    case, change = world.ball_case(), plan_label_change(structures, structures)
     token = Impatient()
     cache_features(
         parent, [case], change, world.quick, world.float32, patches_per_case=1, task=Task("", None, token)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
+from Testing import random_models
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.unet_valid.unet import UNet3D
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import random_models
 
 
 @pytest.fixture(scope="session")

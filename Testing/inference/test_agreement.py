@@ -13,10 +13,11 @@ from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.images.preprocess import preprocess
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference.devices import choose_device
-from TransferSegLib.inference.predict import Predictor, tile_input
+from TransferSegLib.inference.exact_tiles import ExactTilePredictor, tile_input
 from TransferSegLib.models.locate import bundled_sample, find_model
 from TransferSegLib.models.store import load_model
-from TransferSegLib.networks.unet_valid.tile_plan import Tile, TilePlan
+from TransferSegLib.networks.interface import Tile
+from TransferSegLib.networks.unet_valid.tile_plan import TilePlan
 
 #: A tile of 132 voxels that answers for these voxels of the canonical scan.
 TILE = Tile((32, 16, 56), (76, 60, 100))
@@ -28,12 +29,13 @@ def test_labels_of_trained_weights_in_bfloat16_are_those_of_float32():
     image = read_scan(read_dataset(bundled_sample()).cases[0].image)
     scan = preprocess(image, description.preparation)
     plan = TilePlan(TILE.start_zyx, TILE.stop_zyx, (132, 132, 132))
-    seen = tile_input(scan.intensities_czyx[0], scan.padding_values[0], plan, TILE)
+    predictor = ExactTilePredictor(description.backbone.exact_tiles(network), choose_device("cpu", torch.bfloat16))
+    seen = tile_input(scan.intensities_czyx, scan.padding_values, plan, TILE, predictor.tiles.margin_zyx)
     with torch.inference_mode():
-        by_float32 = network(torch.from_numpy(seen)[None, None])[0]
+        by_float32 = network(torch.from_numpy(seen)[None])[0]
     expected = by_float32.argmax(dim=0).numpy()
     best_two = by_float32.topk(2, dim=0).values.numpy()
-    logits = Predictor(network, choose_device("cpu", torch.bfloat16)).logits(seen, scan.padding_values[0])
+    logits = predictor.logits(seen, scan.padding_values)
     assert logits.dtype == torch.bfloat16
     got = logits.argmax(dim=0).numpy()
     in_a_structure = (got != 0) | (expected != 0)

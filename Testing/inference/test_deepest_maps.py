@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional
 
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.inference.predict import Predictor
+from TransferSegLib.inference.exact_tiles import ExactTilePredictor
 from TransferSegLib.networks.unet_valid.geometry import deep_centre
 from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
+from TransferSegLib.networks.unet_valid.tiles import ValidUNetTiles
 from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 
@@ -67,8 +68,8 @@ def test_tiles_share_one_lattice(network, content):
                     np.testing.assert_allclose(values[position], found, atol=1e-5)
                 values[position] = found
 
-        predictor = Predictor(network, Device("cpu", "CPU"), longest_side)
-        for part in predictor.predict(volume, -1.0, observer=observer):
+        predictor = ExactTilePredictor(ValidUNetTiles(network), Device("cpu", "CPU"), longest_side)
+        for part in predictor.predict(volume[None], (-1.0,), 2.5e9, observer=observer):
             del part
         seen.append(values)
     one, several = seen

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
+from Testing import random_models
 from TransferSegLib.networks.unet_valid.unet import UNet3D
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import random_models
 
 
 @dataclass(frozen=True)

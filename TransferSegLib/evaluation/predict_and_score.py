@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from TransferSegLib.inference.devices import Device
+    from TransferSegLib.networks.interface import Backbone
     from TransferSegLib.training.cases import PreparedCase
 
 #: The row of a summary for all structures together.
@@ -91,6 +92,7 @@ def reference_on_model_grid(prepared: PreparedCase, label_set: LabelSet) -> Refe
 
 def predict_on_model_grid(
     network: nn.Module,
+    backbone: Backbone,
     prepared: PreparedCase,
     label_set: LabelSet,
     single_part: Sequence[str] = (),
@@ -104,8 +106,8 @@ def predict_on_model_grid(
     of the network's weights. Raises DeviceError for too little memory, and Cancelled.
     """
     predicting, keeping = (task or Task()).split(20, 1)
-    scan = prepared.intensities[0].astype(np.float32)
-    found = label_volume(network, scan, prepared.padding_values[0], device=device, dtype=dtype, task=predicting)
+    scan, padding_values = prepared.intensities.astype(np.float32), prepared.padding_values
+    found = label_volume(network, backbone, scan, padding_values, device=device, dtype=dtype, task=predicting)
     keep_largest_part(found, [label_set.channel(name) for name in single_part if label_set.find(name)], keeping)
     return found
 

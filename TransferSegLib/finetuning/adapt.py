@@ -296,7 +296,8 @@ class _Run:
             label_set, rule = self._change.label_set, self._parent.description.single_part
             single_part = [name for name in rule if label_set.find(name) is not None]
             with trainer.averaged() as network:
-                scores = validate(network, self._validation, label_set, self._device.dtype, self._cancel, single_part)
+                cases, dtype = self._validation, self._device.dtype
+                scores = validate(network, self._backbone, cases, label_set, dtype, self._cancel, single_part)
             mean = float(np.mean(list(scores.values()))) if scores else 0.0
             self._add_history("full", {"step": step, "validation_dice": scores, "mean": mean})
             state["validated"], state["waited"] = step, state["waited"] + 1
@@ -313,8 +314,10 @@ class _Run:
         cases = self._training[: self._configuration.report_cases]
         if not cases or not self._configuration.way.from_parent:
             return ()
-        parent, single_part = self._parent.network(), self._parent.description.single_part
-        return measure_forgetting(parent, network, cases, self._change, self._device, self._tasks[2], single_part)
+        single_part = self._parent.description.single_part
+        parent = (self._parent.network(), self._parent.description.backbone)
+        adapted = (network, self._backbone)
+        return measure_forgetting(parent, adapted, cases, self._change, self._device, self._tasks[2], single_part)
 
 
 def initial_network(parent: Model, change: LabelChange, settings: FineTuningConfiguration) -> nn.Module:

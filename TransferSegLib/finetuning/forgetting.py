@@ -13,6 +13,7 @@ from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid
 from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.inference.devices import Device
+from TransferSegLib.networks.interface import Backbone
 from TransferSegLib.progress import Task
 from TransferSegLib.training.cases import PreparedCase
 
@@ -43,18 +44,18 @@ class StructureChange:
 
 
 def measure_forgetting(
-    parent: nn.Module,
-    adapted: nn.Module,
+    parent: tuple[nn.Module, Backbone],
+    adapted: tuple[nn.Module, Backbone],
     cases: Sequence[PreparedCase],
     change: LabelChange,
     device: Device,
     task: Task | None = None,
     single_part: Sequence[str] = (),
 ) -> tuple[StructureChange, ...]:
-    """Predict whole cases with both networks and return what became of each structure (or merged, split group of them).
+    """Predict whole cases with both networks and return what became of each structure, or group of them.
 
-    Only the annotated region counts. ``single_part`` names the parent's structures of which the largest component is
-    kept. Raises Cancelled, also within a prediction.
+    A network comes with its backbone. Only the annotated region counts. ``single_part`` names the parent's structures
+    of which the largest component is kept. Raises Cancelled, also within a prediction.
     """
     groups = change.groups()[1:]
     before: list[list[float]] = [[] for _ in groups]
@@ -64,7 +65,7 @@ def measure_forgetting(
     for case, part in task.each(cases, lambda case: case.id):
         by_old, by_adapted, comparing = part.split(5, 5, 1)
         old, new = (
-            predict_on_model_grid(network, case, label_set, single_part, device, task=predicting)
+            predict_on_model_grid(*network, case, label_set, single_part, device, task=predicting)
             for network, label_set, predicting in (
                 (parent, change.parent, by_old),
                 (adapted, change.label_set, by_adapted),

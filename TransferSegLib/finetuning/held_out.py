@@ -184,8 +184,9 @@ class HeldOutScorer:
         """Return label values (own grid) or channels (model's grid) of a case, zyx."""
         description = model.description
         if self._grid == MODEL_GRID:
-            network, rule = model.network(), description.single_part
-            return predict_on_model_grid(network, prepared, description.label_set, rule, self._device, task=task)
+            network, backbone, rule = model.network(), description.backbone, description.single_part
+            known, device = description.label_set, self._device
+            return predict_on_model_grid(network, backbone, prepared, known, rule, device, task=task)
         if self._segmenters is None or self._segmenters[0] is not model:
             self._segmenters = (model, Segmenter(model, self._device))
         reading, segmenting = task.split(1, 10)

@@ -1,4 +1,4 @@
-"""Collect, while a scan is segmented, what its fit is judged by of the network's deepest maps.
+"""Collect, while a scan is segmented, what the fit check uses of the network's deepest maps.
 
 Only sums are kept: the mean of the maps over the places that lie in tissue, each counted once however many tiles show
 it, and how much each place excites the maps.
@@ -11,32 +11,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from TransferSegLib.fit.feature_profile import ScanFeatures
-from TransferSegLib.networks.unet_valid.geometry import ALIGNMENT, deep_centre
+from TransferSegLib.networks.interface import DeepestLattice
 
 if TYPE_CHECKING:
     import torch
 
-#: A voxel is of tissue when its prepared intensity is above 'nothing' by this share of the scan's range, and a place of
+#: A voxel is of tissue when its prepared intensity is above padding by this share of the scan's range, and a place of
 #: the deep lattice when more than half of its voxels are.
-_ABOVE_NOTHING = 0.15
+_ABOVE_PADDING = 0.15
 #: Rows of maps that are kept of one scan for making a profile.
 _MOST_KEPT = 1000
-#: The first position of the deep lattice whose voxels all lie within a volume, and that volume's first voxel in it.
-_FIRST = next(position for position in range(10) if deep_centre(position) >= ALIGNMENT / 2 - 0.5)
-_FIRST_VOXEL = round(deep_centre(_FIRST) - (ALIGNMENT - 1) / 2)
 
 
 class FeatureCollector:
     """An observer of the deepest maps of one scan (see ``Predictor.predict``)."""
 
     def __init__(
-        self, intensities_zyx: np.ndarray, outside: float, usual: np.ndarray | None = None, keep: bool = False
+        self,
+        intensities_zyx: np.ndarray,
+        padding_value: float,
+        lattice: DeepestLattice,
+        usual: np.ndarray | None = None,
+        keep: bool = False,
     ) -> None:
-        """Find the places in the tissue of prepared intensities.
+        """Find the places in the tissue of prepared intensities, those of the first channel.
 
-        ``usual`` scales channels to tell excitement; with ``keep`` maps are kept for making a profile.
+        ``usual`` scales the channels to measure excitement; with ``keep`` maps are kept for making a profile.
         """
-        self._tissue = tissue_places(intensities_zyx, outside)
+        self._tissue = tissue_places(intensities_zyx, padding_value, lattice)
+        self._first = lattice.first
         self._usual = usual
         self._sum: np.ndarray | None = None
         self._count = 0
@@ -49,10 +52,10 @@ class FeatureCollector:
 
         own, there = [], []
         for first, length, size in zip(first_zyx, maps.shape[2:], self._tissue.shape, strict=True):
-            start, stop = max(first, _FIRST), min(first + length, _FIRST + size)
+            start, stop = max(first, self._first), min(first + length, self._first + size)
             if start >= stop:
                 return
-            there.append(slice(start - _FIRST, stop - _FIRST))
+            there.append(slice(start - self._first, stop - self._first))
             own.append(slice(start - first, stop - first))
         wanted = self._tissue[tuple(there)].copy()
         self._tissue[tuple(there)] = False  # a place that another tile shows again is not counted twice
@@ -86,19 +89,18 @@ class FeatureCollector:
 
 
 def excitement(rows: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """Return the mean over channels of maps (places, channels) divided by what is usual; silent channels count not."""
+    """Return the mean over channels of maps (places, channels) over what is usual; silent channels do not count."""
     alive = usual > 0.01 * usual.mean()
     return np.asarray((rows[:, alive] / usual[alive]).mean(axis=1))
 
 
-def tissue_places(intensities_zyx: np.ndarray, outside: float) -> np.ndarray:
+def tissue_places(intensities_zyx: np.ndarray, padding_value: float, lattice: DeepestLattice) -> np.ndarray:
     """Return which places of the deep lattice, from the first whose voxels lie within the volume on, are in tissue."""
-    counts = [(length - _FIRST_VOXEL) // ALIGNMENT for length in intensities_zyx.shape]
+    first, step = lattice.first_voxel, lattice.step
+    counts = [(length - first) // step for length in intensities_zyx.shape]
     if min(counts) < 1:
         return np.zeros((0, 0, 0), bool)
-    box = tuple(slice(_FIRST_VOXEL, _FIRST_VOXEL + ALIGNMENT * count) for count in counts)
-    threshold = outside + _ABOVE_NOTHING * (float(intensities_zyx.max()) - outside)
-    tissue = (intensities_zyx[box] > threshold).reshape(
-        counts[0], ALIGNMENT, counts[1], ALIGNMENT, counts[2], ALIGNMENT
-    )
-    return np.asarray(tissue.sum(axis=(1, 3, 5), dtype=np.int64) > ALIGNMENT**3 / 2)
+    box = tuple(slice(first, first + step * count) for count in counts)
+    threshold = padding_value + _ABOVE_PADDING * (float(intensities_zyx.max()) - padding_value)
+    tissue = (intensities_zyx[box] > threshold).reshape(counts[0], step, counts[1], step, counts[2], step)
+    return np.asarray(tissue.sum(axis=(1, 3, 5), dtype=np.int64) > step**3 / 2)

@@ -12,12 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
 from TransferSegLib.errors import DeviceError
 from TransferSegLib.inference.probe import fastest
-from TransferSegLib.networks.unet_valid.geometry import SMALLEST_INPUT_SIDE
-from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
-from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 #: What torch says when there is not enough memory on a CPU, a CUDA device, an Apple GPU; the last four are what
 #: NVIDIA's libraries make of it.
@@ -148,11 +146,13 @@ def _missing(name: str) -> str:
 
 @lru_cache(maxsize=8)
 def _failure(name: str) -> str | None:
-    """Run a tiny network once on a device; return the first line of what went wrong, None when all is well."""
-    side = SMALLEST_INPUT_SIDE
+    """Run what 3D networks are made of on a device; return the first line of what went wrong, None when all is well."""
     try:
-        logits = InferenceNetwork(UNet3D(2, 1), name)(torch.zeros(1, 1, side, side, side))
-        return None if bool(torch.isfinite(logits).all()) else "it computes values that are not finite"
+        with torch.inference_mode():
+            maps = functional.conv3d(torch.zeros(1, 1, 16, 16, 16).to(name), torch.ones(2, 1, 3, 3, 3).to(name))
+            maps = functional.max_pool3d(functional.instance_norm(functional.relu(maps)), 2)
+            maps = functional.conv_transpose3d(maps, torch.ones(2, 1, 4, 4, 4).to(name), stride=2, padding=2)
+        return None if bool(torch.isfinite(maps).all()) else "it computes values that are not finite"
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
 

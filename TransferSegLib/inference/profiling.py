@@ -19,7 +19,7 @@ MOST_CASES = 150
 
 
 class ProfileMaker:
-    """Collects, scan by scan, what a profile is made of; needs the memory of some maps of each."""
+    """Collects, scan by scan, what a profile is made of; keeps some maps of each in memory."""
 
     def __init__(self) -> None:
         """Begin without a scan."""
@@ -31,8 +31,8 @@ class ProfileMaker:
         """Segment a scan and keep what its statistics need; raises as ``Segmenter.segment``."""
         shapes, collector = segmenter.look_at(image, cancel)
         self._shapes.append(shapes)
-        features = collector.features()
-        if features is not None:
+        features = collector.features() if collector is not None else None
+        if collector is not None and features is not None:
             self._features.append(features)
             self._rows.append(collector.some_rows())
 

@@ -27,21 +27,20 @@ from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.memory import default_memory_gb
 from TransferSegLib.inference.postprocessing import keep_largest_part
-from TransferSegLib.inference.predict import Predictor
+from TransferSegLib.inference.predict import predictor_of
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
-from TransferSegLib.networks.unet_valid.inference_network import DeepestMapsObserver
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.structures import LabelSet
 
 #: Python, torch and SimpleITK themselves, measured after their first use.
 _PROCESS_BYTES = 4e8
 #: For weighing the parts of the work, roughly: voxels of a scan that are brought to the model's grid in a second, and
-#: of its label map that are looked through for parts; seconds for a voxel of the model's grid and a squared width.
+#: of its label map that are looked through for parts; seconds for a voxel of the model's grid and a weight.
 _PREPARED_PER_SECOND, _KEPT_PER_SECOND = 3e8, 2e8
-_NETWORK_S = {"cpu": 6e-9, "cuda": 1e-11, "mps": 1e-10}
-#: The share of decoding in the time of a tile.
-_DECODING = 0.1
+_NETWORK_S = {"cpu": 3.8e-13, "cuda": 6.3e-16, "mps": 6.3e-15}
+#: The share of writing labels in the time of a box.
+_WRITING_LABELS = 0.1
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,9 @@ class Segmenter:
         self.model = model
         self._memory_bytes = (default_memory_gb() if memory_gb is None else memory_gb) * 1e9
         self._network = model.network()
+        self._backbone = model.description.backbone
         device = choose_device(device) if isinstance(device, str) else device
-        self._predictor = Predictor(self._network, device)
+        self._predictor = predictor_of(self._network, self._backbone, device)
 
     def segment(
         self,
@@ -94,7 +94,7 @@ class Segmenter:
     ) -> Segmentation:
         """Segment one scan; ``structures`` names those to write (None: all), the others become background.
 
-        ``known_modality`` is DICOM's word for the scan's modality where the image does not hold it itself. Raises
+        ``known_modality`` is DICOM's code for the scan's modality where the image does not hold it itself. Raises
         ScanError for what is no scan, TransferSegError for an unknown structure, DeviceError for too little memory,
         Cancelled when asked to stop.
         """
@@ -112,14 +112,12 @@ class Segmenter:
         expected_s = self._expected_s(image)
         preparing, predicting, keeping, checking = task.split(*expected_s)
         scan = preprocess(image, description.preparation, preparing)
-        if not all(np.isfinite(plane).all() for plane in scan.intensities_czyx[0]):
+        if not all(np.isfinite(plane).all() for channel in scan.intensities_czyx for plane in channel):
             raise ScanError(
                 "The scan has intensities that are not numbers (NaN or infinite): repair or export it again."
             )
         known = description.fit.features if description.fit is not None else None
-        collector = None
-        if known is not None:
-            collector = FeatureCollector(scan.intensities_czyx[0], scan.padding_values[0], known.usual)
+        collector = None if known is None else self._collector(scan, known.usual)
         # Every structure, be it asked for or not, tells whether the others lie where they should.
         label_map = self._label_map(image, scan, predicting, keeping, collector)
         fit = checking.wait(
@@ -138,15 +136,26 @@ class Segmenter:
         seconds = time.monotonic() - started
         return Segmentation(label_map, selected, str(self._predictor.device), seconds, notices_of(image), fit)
 
-    def look_at(self, image: sitk.Image, cancel: CancelToken | None = None) -> tuple[ScanShapes, FeatureCollector]:
-        """Return what a model's profile is made of: the structures found in a scan, and its deepest maps."""
+    def look_at(
+        self, image: sitk.Image, cancel: CancelToken | None = None
+    ) -> tuple[ScanShapes, FeatureCollector | None]:
+        """Return what a model's profile is made of: the structures found in a scan, and its deepest maps if any."""
         description = self.model.description
         _check_is_scan(image)
         preparing, predicting, keeping, _ = Task("Looking at a scan", None, cancel).split(*self._expected_s(image))
         scan = preprocess(image, description.preparation, preparing)
-        collector = FeatureCollector(scan.intensities_czyx[0], scan.padding_values[0], keep=True)
+        collector = self._collector(scan, keep=True)
         label_map = self._label_map(image, scan, predicting, keeping, collector)
         return shapes_of(label_map, description.label_set, description.single_part), collector
+
+    def _collector(
+        self, scan: PreprocessedScan, usual: np.ndarray | None = None, keep: bool = False
+    ) -> FeatureCollector | None:
+        """Return a collector of the network's deepest maps, None for a family that shows none."""
+        lattice = self._predictor.deepest_lattice
+        if lattice is None:
+            return None
+        return FeatureCollector(scan.intensities_czyx[0], scan.padding_values[0], lattice, usual, keep)
 
     def _label_map(
         self,
@@ -154,28 +163,28 @@ class Segmenter:
         scan: PreprocessedScan,
         predicting: Task,
         keeping: Task,
-        observer: DeepestMapsObserver | None,
+        observer: FeatureCollector | None,
     ) -> sitk.Image:
-        """Predict tile by tile and write each tile's labels to the scan's own voxels."""
+        """Predict box by box and write each box's labels to the scan's own voxels."""
         every = self.model.description.label_set
         values = [0, *(structure.label for structure in every)]
         tile_bytes = self._memory_bytes - self._bytes_besides_tiles(image, scan)
         prediction = self._predictor.predict(
-            scan.intensities_czyx[0], scan.padding_values[0], tile_bytes, predicting, observer, _DECODING
+            scan.intensities_czyx, scan.padding_values, tile_bytes, predicting, observer, _WRITING_LABELS
         )
-        decoder = LabelResampler(scan.grid, values, prediction.background_channel)
-        for part in prediction:
-            decoder.write(part, part.tile.start_zyx, part.task)
-            del part  # before the next tile is computed
+        resampler = LabelResampler(scan.grid, values, prediction.background_channel)
+        for box in prediction:
+            resampler.write(box, box.start_zyx, box.task)
+            del box  # before the next one is computed
         single = self.model.description.single_part
-        keep_largest_part(decoder.labels_zyx, [s.label for s in every if s.name in single], keeping)
-        return decoder.label_map(image)
+        keep_largest_part(resampler.labels_zyx, [s.label for s in every if s.name in single], keeping)
+        return resampler.label_map(image)
 
     def _expected_s(self, image: sitk.Image) -> tuple[float, float, float, float]:
         """Return roughly the seconds of preparing, predicting, filtering and the fit, in proportion to each other."""
         voxels = float(image.GetNumberOfPixels())
         on_grid = voxels * float(np.prod(image.GetSpacing())) / self.model.description.preparation.voxel_mm3
-        network_s = on_grid * self._network.width**2 * _NETWORK_S[self._predictor.device.kind]
+        network_s = on_grid * self._backbone.parameters * _NETWORK_S[self._predictor.device.kind]
         return voxels / _PREPARED_PER_SECOND, network_s, voxels / _KEPT_PER_SECOND, voxels / _KEPT_PER_SECOND
 
     def _bytes_besides_tiles(self, image: sitk.Image, scan: PreprocessedScan) -> float:

@@ -11,15 +11,23 @@ can be listed without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import nn
 
 Triple = tuple[int, int, int]
+#: First and last + 1 position along an axis.
+Span = tuple[int, int]
+#: Gets the deepest maps (1, channels, z, y, x) of a part of a scan and where they begin on the scan's deep lattice; it
+#: must neither change nor keep them. A position may come more than once, and holds the same then to rounding.
+DeepestMapsObserver = Callable[["torch.Tensor", Triple], None]
+#: Called after each piece of a tile with the share of its work (0 to 1) that is done; what it raises ends the tile.
+PieceDone = Callable[[float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +53,9 @@ class Tiling:
     """How a scan that does not fit into memory is computed piece by piece.
 
     ``blend`` "exact": tiles of any size give the same answer where they overlap (valid convolutions, no normalisation),
-    so each voxel is taken from one tile, and ``exact_tiles`` of the family plans them. ``blend`` "gaussian": windows of
-    ``patch_zyx`` voxels overlap by the share ``overlap`` and are averaged with Gaussian weights, as nnU-Net does.
+    so each voxel is taken from one tile, and ``Backbone.exact_tiles`` plans them. ``blend`` "gaussian": calling the
+    network on windows of ``patch_zyx`` voxels gives logits of their size; they overlap by the share ``overlap`` and are
+    averaged with Gaussian weights, as nnU-Net does.
     Sides of training patches and windows are multiples of ``multiple_zyx`` and at least ``smallest_zyx``.
     """
 
@@ -76,6 +85,97 @@ class SplitSizes:
     context_zyx: Triple
     halo_zyx: Triple
     channels: int
+
+
+@dataclass(frozen=True)
+class DeepestLattice:
+    """Where a network's deepest maps lie in a scan: a position covers a cube of ``step`` voxels a side.
+
+    ``first`` is the first position along an axis whose voxels all lie in the scan, ``first_voxel`` its first voxel.
+    """
+
+    step: int
+    first: int
+    first_voxel: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An exact tile: it owns the voxels ``start_zyx`` to ``stop_zyx`` (not included) of the volume."""
+
+    start_zyx: Triple
+    stop_zyx: Triple
+
+
+class TilePlan(Protocol):
+    """Tiles of one input shape that cover ``region_start_zyx`` to ``region_stop_zyx`` of a volume, each voxel once."""
+
+    @property
+    def region_start_zyx(self) -> Triple:
+        """The first voxel of the region."""
+
+    @property
+    def region_stop_zyx(self) -> Triple:
+        """The end of the region (not included)."""
+
+    @property
+    def input_zyx(self) -> Triple:
+        """What a tile sees, in voxels."""
+
+    def __iter__(self) -> Iterator[Tile]:
+        """Iterate over the tiles, z slowest."""
+
+
+class TileRunner(Protocol):
+    """The network on a device, for one tile at a time."""
+
+    def __call__(
+        self,
+        seen_czyx: np.ndarray,
+        padding_values: Sequence[float],
+        observer: DeepestMapsObserver | None = None,
+        piece_done: PieceDone | None = None,
+    ) -> torch.Tensor:
+        """Return the logits (classes, z, y, x), less a number that a voxel's classes share, of what a tile sees."""
+
+
+class ExactTiles(Protocol):
+    """How a network is computed in tiles that agree where they overlap: which tiles, how much memory they take."""
+
+    @property
+    def margin_zyx(self) -> Triple:
+        """By how many voxels a tile sees more than it answers for, on each side."""
+
+    @property
+    def smallest_zyx(self) -> Triple:
+        """The input of the smallest tile."""
+
+    @property
+    def deepest_lattice(self) -> DeepestLattice:
+        """Where the maps lie that an observer gets; tiles begin at multiples of its step."""
+
+    def content(self, intensities_czyx: np.ndarray, padding_values: Sequence[float]) -> Sequence[Span] | None:
+        """Return the box (zyx) of the voxels that are not padding, None where there are none."""
+
+    def plan(
+        self,
+        size_zyx: Triple,
+        content: Sequence[Span] | None,
+        tile_bytes: float,
+        itemsize: int,
+        longest_side: int | None = None,
+    ) -> TilePlan:
+        """Return the cheapest tiles for a volume with some content; voxels that they leave out only see padding.
+
+        A tile takes at most ``tile_bytes`` with activations of ``itemsize`` bytes, and its sides are at most
+        ``longest_side``. Raises DeviceError when not even the smallest tile fits.
+        """
+
+    def memory_bytes(self, input_zyx: Triple, itemsize: int) -> float:
+        """Return the most memory that a tile takes."""
+
+    def runner(self, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> TileRunner:
+        """Return a copy of the network on a device, in its precision and memory format."""
 
 
 class LastLayers(Protocol):
@@ -148,3 +248,6 @@ class Backbone(Protocol):
 
     def last_layers(self, network: nn.Module, point: str) -> LastLayers:
         """Return the layers behind a split point, which share their weights with the network."""
+
+    def exact_tiles(self, network: nn.Module) -> ExactTiles:
+        """Return the tiles of a network; asked for only where ``tiling.blend`` is "exact"."""

@@ -263,7 +263,8 @@ class _Run:
             self._save(state)
             return
         with self._trainer.averaged() as network:
-            scores = validate(network, self._validation, self._plan.dataset.label_set, self._device.dtype, self._cancel)
+            backbone, label_set = backbone_of(self._plan.spec), self._plan.dataset.label_set
+            scores = validate(network, backbone, self._validation, label_set, self._device.dtype, self._cancel)
         mean = float(np.mean(list(scores.values()))) if scores else 0.0
         self._append({"step": self._trainer.step, "validation_dice": scores, "mean": mean})
         if mean > self.best["mean"]:

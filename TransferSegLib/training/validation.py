@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid, reference_on_model_grid
+from TransferSegLib.networks.interface import Backbone
 from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.training.cases import PreparedCase
@@ -16,6 +17,7 @@ from TransferSegLib.training.cases import PreparedCase
 
 def validate(
     network: nn.Module,
+    backbone: Backbone,
     cases: Sequence[PreparedCase],
     label_set: LabelSet,
     dtype: torch.dtype,
@@ -31,7 +33,7 @@ def validate(
     for case in cases:
         task = Task("", None, cancel)
         task.check()
-        labels = predict_on_model_grid(network, case, label_set, single_part, dtype=dtype, task=task)
+        labels = predict_on_model_grid(network, backbone, case, label_set, single_part, dtype=dtype, task=task)
         reference = reference_on_model_grid(case, label_set)
         for name, score in reference.scores(labels, reference.label_set).items():
             found[name].append(score.dice)

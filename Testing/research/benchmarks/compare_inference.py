@@ -30,9 +30,11 @@ from Testing.research.common.measuring import command_line, peak_memory_bytes
 from Testing.research.common.scans import sample_scan
 from TransferSegLib.images.preprocess import preprocess
 from TransferSegLib.inference.devices import choose_device
-from TransferSegLib.inference.predict import label_volume, tile_input
+from TransferSegLib.inference.exact_tiles import tile_input
+from TransferSegLib.inference.predict import label_volume
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
+from TransferSegLib.networks.unet_valid.geometry import MARGIN
 from TransferSegLib.networks.unet_valid.tile_plan import TilePlan
 
 NEEDED = {"MONAI BasicUNet": "monai", "nnU-Net v2": "nnunetv2"}
@@ -114,13 +116,13 @@ def agreement(options: argparse.Namespace) -> str:
     model = load_model(find_model())
     network, description = model.network(), model.description
     scan = preprocess(sample_scan(), description.preparation)
-    volume, device = scan.intensities_czyx[0], choose_device(options.device)
-    labels = label_volume(network, volume, scan.padding_values[0], device=device)
+    volume, padding, device = scan.intensities_czyx, scan.padding_values, choose_device(options.device)
+    labels = label_volume(network, description.backbone, volume, padding, device=device)
     reference = np.zeros_like(labels)
-    plan = TilePlan((0, 0, 0), volume.shape, (132, 132, 132))
+    plan = TilePlan((0, 0, 0), labels.shape, (132, 132, 132))
     with torch.inference_mode():
         for tile in plan:
-            logits = network(torch.from_numpy(tile_input(volume, scan.padding_values[0], plan, tile))[None, None])[0]
+            logits = network(torch.from_numpy(tile_input(volume, padding, plan, tile, (MARGIN,) * 3))[None])[0]
             window = tuple(slice(*ends) for ends in zip(tile.start_zyx, tile.stop_zyx, strict=True))
             own = tuple(slice(0, w.stop - w.start) for w in window)
             reference[window] = logits[(slice(None), *own)].argmax(dim=0).numpy()

@@ -108,7 +108,8 @@ def _scores(network: UNet3D, cases: list[PreparedCase], model: Model, device: De
     with torch.inference_mode():
         for case in cases:
             label_set, rule = model.description.label_set, model.description.single_part
-            labels = predict_on_model_grid(network, case, label_set, rule, dtype=device.dtype)
+            backbone = model.description.backbone
+            labels = predict_on_model_grid(network, backbone, case, label_set, rule, dtype=device.dtype)
             reference = reference_on_model_grid(case, label_set)
             found = reference.scores(labels, reference.label_set)
             scores[case.id] = {name: round(score.dice, 5) for name, score in found.items()}

@@ -60,9 +60,10 @@ def main() -> None:
                 budget = (steps, 0) if strategy == "finetune" else (0, steps)
                 way = replace(knobs, strategy=strategy, head_start="auto").with_steps(*budget)
                 adapted = adapt(parent, training, work.change, way, device=device, cache=cache)
-                network = backbone_of(adapted.network).build()
+                backbone = backbone_of(adapted.network)
+                network = backbone.build()
                 network.load_state_dict(adapted.state_dict)
-                scores = validate(network.eval(), held_out, work.change.label_set, device.dtype)  # type: ignore[arg-type]
+                scores = validate(network.eval(), backbone, held_out, work.change.label_set, device.dtype)
                 mean = np.mean([value for name, value in scores.items() if name in names])
                 which = "last layers alone" if strategy == "finetune" else "all layers at once"
                 print(f"{which}, {steps:4d} steps: mean Dice {mean:.3f} on {aside} held-out cases", flush=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from torch import nn
 
 from Testing.research.common.models import random_network
 from TransferSegLib.inference.devices import choose_device
-from TransferSegLib.inference.predict import Predictor, label_volume, tile_input
+from TransferSegLib.inference.exact_tiles import ExactTilePredictor
+from TransferSegLib.inference.predict import label_volume
+from TransferSegLib.networks.unet_valid.backbone import ValidUNetBackbone, unet_valid_spec
 from TransferSegLib.networks.unet_valid.geometry import MARGIN, multiply_adds
 from TransferSegLib.networks.unet_valid.tile_plan import TilePlan, planned_multiply_adds
 
@@ -70,14 +72,14 @@ def ours(volume: np.ndarray, options: argparse.Namespace) -> Result:
     """Run (b) TransferSeg, with the memory for one tile that the budget leaves."""
     network = random_network(CLASSES, 32)
     device = choose_device(options.device)
-    predictor = Predictor(network, device)
+    backbone = ValidUNetBackbone(unet_valid_spec(32, CLASSES))
+    predictor = ExactTilePredictor(backbone.exact_tiles(network), device)
     content = [(0, length) for length in volume.shape]
     budget = options.memory * 1e9 - 1e9
-    plan = predictor.plan(volume.shape, budget, ((0, 0, 0), volume.shape), content)
-    small = TilePlan((0, 0, 0), (20, 20, 20), (108, 108, 108))
-    predictor.logits(tile_input(volume, OUTSIDE, small, next(iter(small))), OUTSIDE)
+    plan = cast(TilePlan, predictor.plan(volume.shape, content, budget))
+    predictor.logits(np.resize(volume, (1, *predictor.tiles.smallest_zyx)), (OUTSIDE,))
     started = time.perf_counter()
-    label_volume(network, volume, OUTSIDE, device=device, tile_bytes=budget)
+    label_volume(network, backbone, volume[None], (OUTSIDE,), device=device, tile_bytes=budget)
     seconds = time.perf_counter() - started
     z, y, x = plan.input_zyx
     setting = f"{len(plan)} tiles of {z} x {y} x {x}, {options.memory:g} GB"

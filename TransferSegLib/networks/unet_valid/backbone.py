@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from TransferSegLib.networks.unet_valid.last_layers import LastConvolutions
+    from TransferSegLib.networks.unet_valid.tiles import ValidUNetTiles
     from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 KIND = "unet3d-valid"
@@ -136,6 +137,12 @@ class ValidUNetBackbone:
         from TransferSegLib.networks.unet_valid.last_layers import LastConvolutions
 
         return LastConvolutions(cast("UNet3D", network), 2 if point == LAST_PAIR else 1)
+
+    def exact_tiles(self, network: nn.Module) -> ValidUNetTiles:
+        """Return the tiles of a network."""
+        from TransferSegLib.networks.unet_valid.tiles import ValidUNetTiles
+
+        return ValidUNetTiles(cast("UNet3D", network))
 
 
 def _cube(side: int) -> Triple:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-#: First and last + 1 position along an axis.
-Span = tuple[int, int]
+from TransferSegLib.networks.interface import Span
+
 #: The spans along one axis by the name of the map: "down0" to "down3", "up2" to "up0", at their own resolution.
 Spans = dict[str, Span]
 

@@ -9,6 +9,7 @@ multiples of 8 along every axis.
 from __future__ import annotations
 
 from TransferSegLib.errors import NetworkError
+from TransferSegLib.networks.interface import DeepestLattice
 
 #: Voxels lost on each side of a tile, at full resolution: 2 * (1 + 2 + 4 + 8) going down, 2 * (4 + 2 + 1) going up.
 MARGIN = 44
@@ -32,6 +33,14 @@ def deep_centre(position: int) -> float:
     5.5
     """
     return ALIGNMENT * position + _FIRST_DEEP_CENTRE - MARGIN
+
+
+def _deepest_lattice() -> DeepestLattice:
+    first = next(position for position in range(10) if deep_centre(position) >= ALIGNMENT / 2 - 0.5)
+    return DeepestLattice(ALIGNMENT, first, round(deep_centre(first) - (ALIGNMENT - 1) / 2))
+
+
+DEEPEST_LATTICE = _deepest_lattice()
 
 
 def output_side(input_side: int) -> int:

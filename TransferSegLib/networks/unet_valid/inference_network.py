@@ -31,7 +31,8 @@ from typing import cast
 import torch
 from torch.nn import functional
 
-from TransferSegLib.networks.unet_valid.content import Span, Spans, map_spans
+from TransferSegLib.networks.interface import DeepestMapsObserver, PieceDone, Span
+from TransferSegLib.networks.unet_valid.content import Spans, map_spans
 from TransferSegLib.networks.unet_valid.geometry import check_input_side, output_side
 from TransferSegLib.networks.unet_valid.unet import ConvolutionPair, UNet3D
 
@@ -43,18 +44,12 @@ DOWN_SLAB_ROWS = (8, 16, 32)
 #: their copy in float32 takes less memory than the slab took before.
 LAST_SLAB_ROWS = 16
 HEAD_ROWS = 4
-#: Gets the maps of the lowest level (1, channels, z, y, x) that were computed, and where they begin in the tile's: what
-#: lies outside of them is the answer to nothing. They are not to be changed or kept.
-DeepestMapsObserver = Callable[[torch.Tensor, tuple[int, int, int]], None]
 #: A convolution of more multiply-adds than this is made in pieces on a CPU: half a second on one slow core.
 _MOST_AT_ONCE = 1e10
 #: Time of a multiply-add in float32, in those of half precision (2 to 8 where measured).
 _FLOAT32_OVER_HALF = 5.0
 #: A GPU computes while the next pieces are prepared: so many of them, and no more, are under way.
 _PIECES_UNDER_WAY = 2
-
-#: Told after each piece of a tile which share of its work (0 to 1) is done; what it raises ends the tile.
-PieceDone = Callable[[float], None]
 
 
 class Pieces:
@@ -131,7 +126,8 @@ class InferenceNetwork:
 
         In half precision they are less the largest of their voxel, which is 0.
         ``content_zyx`` is a box of the tile outside of which every voxel is ``nothing``; None: there is no such box.
-        ``observer`` is shown the deepest maps on the way. ``piece_done`` is told how far the tile is; what it raises
+        ``observer`` is shown the deepest maps that are computed on the way, and where they begin among the tile's.
+        ``piece_done`` is told how far the tile is; what it raises
         ends it. Raises NetworkError for an illegal side.
         """
         for side in scan.shape[2:]:

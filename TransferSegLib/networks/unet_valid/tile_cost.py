@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from TransferSegLib.networks.unet_valid.content import Span, map_spans
+from TransferSegLib.networks.interface import Span
+from TransferSegLib.networks.unet_valid.content import map_spans
 from TransferSegLib.networks.unet_valid.geometry import level_sides
 from TransferSegLib.networks.unet_valid.inference_network import DOWN_SLAB_ROWS, LAST_SLAB_ROWS
 

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from TransferSegLib.errors import DeviceError
-from TransferSegLib.networks.unet_valid.content import Span
+from TransferSegLib.networks.interface import Span, Tile, Triple
 from TransferSegLib.networks.unet_valid.geometry import ALIGNMENT, MARGIN, SMALLEST_INPUT_SIDE
 from TransferSegLib.networks.unet_valid.tile_cost import (
     ComputedLengths,
@@ -32,16 +32,6 @@ _SMALLEST_STEP = SMALLEST_INPUT_SIDE - _SIDE_MINUS_STEP
 
 #: A map must have fewer numbers: libraries of GPUs count them in 32 bits.
 _MOST_NUMBERS = 2**31
-
-Triple = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One tile: it owns the voxels ``start_zyx`` to ``stop_zyx`` (not included) of the volume."""
-
-    start_zyx: Triple
-    stop_zyx: Triple
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""The logits of a box of a volume, as predictors yield them and ``images.label_resampling`` takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from TransferSegLib.networks.interface import Triple
+from TransferSegLib.progress import Task
+
+#: Rows along z whose most probable channels are found at once.
+_ROWS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class BoxLogits:
+    """Logits (classes, z, y, x) of the voxels from ``start_zyx`` on, on the device.
+
+    The box owns the voxels before ``stop_zyx``, and each voxel of a volume has one owner; it may hold one voxel more
+    along each axis. Logits may be less any number that all classes of a voxel have in common. ``task`` is for what is
+    made of them, before the next box is computed.
+    """
+
+    start_zyx: Triple
+    stop_zyx: Triple
+    values: torch.Tensor
+    task: Task = field(default_factory=Task)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, the background included."""
+        return self.values.shape[0]
+
+    def most_probable(self) -> np.ndarray:
+        """Return the most probable channel of every voxel (zyx; uint8, or uint16 for many classes)."""
+        channels = np.empty(self.values.shape[1:], np.min_scalar_type(self.classes))
+        # In slabs, because torch's indices take eight bytes each; and max is faster than argmax.
+        for first in range(0, len(channels), _ROWS_AT_ONCE):
+            self.task.at(0.0)
+            rows = slice(first, first + _ROWS_AT_ONCE)
+            most = self.values[:, rows].max(dim=0).indices
+            channels[rows] = most.to(torch.uint8 if self.classes < 256 else torch.int32).cpu().numpy()
+        return channels
+
+    def probabilities_at(self, positions_zyx: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+        """Return the probabilities (n, classes; float32) at n voxels given by their positions."""
+        z, y, x = (torch.from_numpy(along).to(self.values.device) for along in positions_zyx)
+        logits = self.values.permute(1, 2, 3, 0)[z, y, x]
+        return torch.softmax(logits.to(torch.float32), dim=1).cpu().numpy()
+
+    @property
+    def window(self) -> tuple[slice, slice, slice]:
+        """The voxels of the volume that the box owns."""
+        z, y, x = (slice(start, stop) for start, stop in zip(self.start_zyx, self.stop_zyx, strict=True))
+        return z, y, x
+
+    @property
+    def own(self) -> tuple[slice, slice, slice]:
+        """The voxels of the box that it owns."""
+        z, y, x = (slice(0, stop - start) for start, stop in zip(self.start_zyx, self.stop_zyx, strict=True))
+        return z, y, x
