@@ -12,7 +12,7 @@ from TransferSegGui.model_choices import ModelChoice
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.strategies import STRATEGIES
+from TransferSegLib.finetuning.strategies import FINETUNE
 from TransferSegLib.jobs.request import JobRequest
 
 #: Names in the parameter node, and thereby in saved scenes. KNOBS, for scripts, holds further knobs of
@@ -27,7 +27,7 @@ class FineTuneWishes:
     """What the user asks for beside the model, the project and the device, as a parameter node keeps it."""
 
     minutes: int = DEFAULT_MINUTES
-    strategy: str = STRATEGIES[0]
+    strategy: str = FINETUNE
     name: str = ""
     folds: int = DEFAULT_FOLDS
     seed: int = DEFAULT_SEED
@@ -39,7 +39,7 @@ class FineTuneWishes:
         """Read a parameter node; what is not there, or damaged, has its usual value."""
         return FineTuneWishes(
             _whole(node.GetParameter(MINUTES), DEFAULT_MINUTES),
-            node.GetParameter(STRATEGY) or STRATEGIES[0],
+            node.GetParameter(STRATEGY) or FINETUNE,
             node.GetParameter(NAME),
             _whole(node.GetParameter(FOLDS), DEFAULT_FOLDS),
             _whole(node.GetParameter(SEED), DEFAULT_SEED),
