@@ -177,10 +177,11 @@ def test_minutes_end_a_run(world: Any) -> None:
 def test_forgetting_is_reported(world: Any) -> None:
     parent, change = added_dark(world)
     knobs = replace(world.quick.with_steps(0, 0), report_cases=1)
-    (fate,) = adapt(parent, [world.ball_case(annotated=(True, False, True))], change, knobs, device=world.float32).fates
-    assert fate.parent == ("bright",) and fate.fate == "kept" and fate.unreviewed_cases == 1
-    assert fate.dice_before is None and fate.reviewed_cases == 0
-    assert fate.agreement is None or 0 <= fate.agreement <= 1
+    case = world.ball_case(annotated=(True, False, True))
+    (bright,) = adapt(parent, [case], change, knobs, device=world.float32).changes
+    assert bright.parent == ("bright",) and bright.fate == "kept" and bright.unreviewed_cases == 1
+    assert bright.dice_before is None and bright.reviewed_cases == 0
+    assert bright.agreement is None or 0 <= bright.agreement <= 1
 
 
 def test_bad_input(world: Any) -> None:

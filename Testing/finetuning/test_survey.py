@@ -124,11 +124,11 @@ def test_a_plan_is_refused_only_where_the_run_would_be(library: Path, tmp_path: 
     """Too little time is told before a run begins; one that was begun is ended as well as the time allows."""
     project = project_of(tmp_path / "project", [(1,), (1,)])
     wanted = projects.request(project, library, configuration=QUICK, minutes=0.005)
-    foreseen = foresee(wanted)
-    assert foreseen.plan is None and foreseen.minutes_needed is not None and foreseen.minutes_needed > 0.005
-    assert "too few to learn anything" in foreseen.text and not (project / ".fine-tuning").exists()
+    forecast = foresee(wanted)
+    assert forecast.time_plan is None and forecast.minutes_needed is not None and forecast.minutes_needed > 0.005
+    assert "too few to learn anything" in forecast.text and not (project / ".fine-tuning").exists()
     with RunFolder(runs_of(wanted), plan_fine_tuning(wanted).identity()) as folder:
         folder.write_spent(30.0)
     again = foresee(wanted)
-    assert again.plan is not None and again.plan.folds == 2 and again.minutes_needed is None
+    assert again.time_plan is not None and again.time_plan.folds == 2 and again.minutes_needed is None
     assert again.text.startswith("This fine-tuning was interrupted after 0.5 min.")

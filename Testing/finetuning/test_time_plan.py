@@ -77,6 +77,14 @@ def test_strategies_asked_for_by_name_are_not_replaced() -> None:
     assert plan_time(2, choosing, BARE).extra == 0 and "no time to choose" in plan_time(2, choosing, BARE).text
 
 
+def test_features_that_each_candidate_computes_take_their_time() -> None:
+    """Of one patient no features are shared: each of the three candidates computes 16 patches of 5 cases."""
+    one = replace(FIVE, patients=1, shares=False)
+    expected_s = 3 * (80 * 0.4 + 300 * 0.1 + 400 * 0.5)
+    for minutes in (0, 200):
+        assert plan_time(minutes, one, REAL).parts_s["training"] == pytest.approx(expected_s)
+
+
 def test_few_steps_that_are_set_are_enough() -> None:
     """Who sets 5 steps gets 5 steps, in however little time they can be made."""
     few = replace(FIVE, tail_steps=3, steps=5)

@@ -127,13 +127,13 @@ def _show_plan(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
     from TransferSegLib.finetuning.time_budget import foresee
 
     with task_shown(shown=not arguments.json) as task:
-        foreseen = foresee(request, task)
+        forecast = foresee(request, task)
     if arguments.json:
-        print(json.dumps(foreseen.to_json(), indent=1, ensure_ascii=False))
+        print(json.dumps(forecast.to_json(), indent=1, ensure_ascii=False))
     else:
-        lines = [f"Plan: {foreseen.text}" if foreseen.plan is not None else foreseen.text, *foreseen.warnings]
+        lines = [f"Plan: {forecast.text}" if forecast.time_plan is not None else forecast.text, *forecast.warnings]
         print("\n".join([*lines, "Nothing was started."]))
-    return 0 if foreseen.plan is not None else 2
+    return 0 if forecast.time_plan is not None else 2
 
 
 def _start_in_background(request: FineTuneRequest, arguments: argparse.Namespace) -> int:

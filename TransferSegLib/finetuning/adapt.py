@@ -50,7 +50,7 @@ class Adapted:
 
     ``history`` holds a dictionary per 20 steps (stage, step, losses, rate, seconds) and per validation (Dice by
     structure). ``validation_dice`` are the scores of the weights returned, empty without validation cases. ``starts``
-    says where the channels without a predecessor began, ``fates`` what happened to what the parent knew.
+    says where the channels without a predecessor began, ``changes`` what happened to what the parent knew.
     """
 
     state_dict: dict[str, torch.Tensor]
@@ -59,7 +59,7 @@ class Adapted:
     history: list[dict[str, Any]]
     validation_dice: dict[str, float]
     starts: tuple[ChannelInit, ...]
-    fates: tuple[StructureChange, ...]
+    changes: tuple[StructureChange, ...]
     tail_steps: int
     steps: int
 
@@ -189,7 +189,7 @@ class _Run:
             self._state["history"],
             dict(best["dice"]),
             tuple(ChannelInit(**start) for start in self._state["starts"]),
-            self._fates(network),
+            self._changes(network),
             int(self._state["tail_steps"]),
             steps,
         )
@@ -309,7 +309,7 @@ class _Run:
     def _add_history(self, stage: str, line: dict[str, Any]) -> None:
         self._state["history"].append({"stage": stage} | line | {"spent_s": self._budget.spent_s})
 
-    def _fates(self, network: nn.Module) -> tuple[StructureChange, ...]:
+    def _changes(self, network: nn.Module) -> tuple[StructureChange, ...]:
         """Return the forgetting report on the first training cases."""
         cases = self._training[: self._configuration.report_cases]
         if not cases or not self._configuration.way.from_parent:

@@ -146,7 +146,7 @@ class CandidateTrainer:
             resume=reached,
             clock=run.clock,
         )
-        changes = [change.to_json() for change in adapted.fates]
+        changes = [change.to_json() for change in adapted.changes]
         inits = [asdict(start) for start in adapted.starts]
         candidate = Candidate(adapted.state_dict, adapted.history, changes, inits, adapted.tail_steps, adapted.steps)
         run.folder.write_state(_trained_file(name), dict(vars(candidate)))

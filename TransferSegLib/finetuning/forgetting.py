@@ -83,9 +83,9 @@ def measure_forgetting(
                 after[number].append(dice(by_new & region, drawn))
             elif not flags.any():
                 agreement[number].append(dice(by_new, by_parent))
-    fates = []
+    changes = []
     for number, group in enumerate(groups):
-        fates.append(
+        changes.append(
             StructureChange(
                 tuple(change.parent.names[channel - 1] for channel in group.parent),
                 tuple(change.label_set.names[channel - 1] for channel in group.new),
@@ -98,7 +98,7 @@ def measure_forgetting(
             )
         )
     dropped = [StructureChange((name,), (), "dropped", 0, None, None, 0, None) for name in change.dropped]
-    return (*fates, *dropped)
+    return (*changes, *dropped)
 
 
 def _mean(values: list[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""The time of one fine-tuning: what is done in the minutes given, planned before any work and again as it goes on.
+"""The time of one fine-tuning: what is done in the minutes given, planned before any work and again during it.
 
 A run plans three times: before any work, when the parent has predicted, and when features are computed. Each time what
 was measured since replaces what was estimated. The last plan is kept with the run: a resumed one decides nothing anew
@@ -60,14 +60,14 @@ _SHORTEST_S = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """What a fine-tuning will do: ``plan`` None where the minutes do not suffice, and ``text`` says so.
+    """What a fine-tuning will do; ``time_plan`` is None where the minutes do not suffice, and ``text`` says why.
 
     ``warnings`` are what cannot be learned or evaluated. ``amount``, ``speeds`` and ``spent_s`` are what the plan was
     made of: ``plan_time`` makes one of them for other minutes. ``earlier_s`` was spent by the run that this resumes.
     """
 
     name: str
-    plan: TimePlan | None
+    time_plan: TimePlan | None
     text: str
     minutes_needed: float | None
     warnings: tuple[str, ...]
@@ -80,11 +80,11 @@ class Forecast:
         """Return JSON values."""
         return {
             "model": self.name,
-            "possible": self.plan is not None,
+            "possible": self.time_plan is not None,
             "text": self.text,
             "minutes_needed": self.minutes_needed,
             "warnings": list(self.warnings),
-            "plan": None if self.plan is None else self.plan.to_json(),
+            "plan": None if self.time_plan is None else self.time_plan.to_json(),
             "amount": self.amount.to_json(),
             "speeds": self.speeds.to_json(),
             "spent_s": self.spent_s,
