@@ -213,13 +213,14 @@ class _Sums:
         return 4.0 * (classes + 1) * (min(patch_zyx[0], size_zyx[0]) + 1) * size_zyx[1] * size_zyx[2]
 
     def add(self, corner_zyx: Triple, logits: torch.Tensor, weights: torch.Tensor) -> None:
-        """Add the logits (classes, z, y, x) of a window whose first voxel is given."""
+        """Add the logits (classes, z, y, x) of a window whose first voxel is given; they are changed."""
         inside, in_window = _common(corner_zyx, (weights.shape[0], weights.shape[1], weights.shape[2]), self._size)
         z, y, x = inside
         here = (slice(z.start - self._first + 1, z.stop - self._first + 1), y, x)
-        own = weights[in_window].to(self._device)
-        self._logits[(slice(None), *here)] += logits[(slice(None), *in_window)].to(self._device) * own
-        self._weights[here] += own
+        own = weights[in_window].to(logits.device)
+        with torch.inference_mode():  # so that the logits can be weighted in place
+            self._logits[(slice(None), *here)] += logits[(slice(None), *in_window)].mul_(own).to(self._device)
+            self._weights[here] += own.to(self._device)
 
     def finished(self, stop: int) -> tuple[int, torch.Tensor]:
         """Return the first row and the logits (classes, z, y, x) of the slab that ends before ``stop``."""
