@@ -7,23 +7,10 @@ from typing import Any
 
 import pytest
 
+from Testing.impatient import Impatient
 from TransferSegLib.corrections.checking import check_project
 from TransferSegLib.errors import Cancelled
-from TransferSegLib.progress import CancelToken, Task
-
-
-class Impatient(CancelToken):
-    """Is set at the n-th look, and counts the looks."""
-
-    def __init__(self, at: int = 10**9) -> None:
-        super().__init__()
-        self.at, self.looks = at, 0
-
-    def check(self) -> None:
-        self.looks += 1
-        if self.looks >= self.at:
-            self.cancel()
-        super().check()
+from TransferSegLib.progress import Task
 
 
 def files(folder: Path) -> dict[str, bytes]:

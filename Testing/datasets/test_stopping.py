@@ -8,26 +8,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from Testing.impatient import Impatient
 from TransferSegLib.datasets import copying
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.datasets.make import FolderSource, dataset_from_folders
 from TransferSegLib.datasets.validate import check_dataset
 from TransferSegLib.errors import Cancelled
-from TransferSegLib.progress import CancelToken, Progress, Task
-
-
-class Impatient(CancelToken):
-    """Is set at the n-th look, and counts the looks."""
-
-    def __init__(self, at: int = 10**9) -> None:
-        super().__init__()
-        self.at, self.looks = at, 0
-
-    def check(self) -> None:
-        self.looks += 1
-        if self.looks >= self.at:
-            self.cancel()
-        super().check()
+from TransferSegLib.progress import Progress, Task
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from Testing.finetuning import projects
+from Testing.impatient import Impatient
 from TransferSegLib.corrections.content_hash import hash_case
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.errors import Cancelled
@@ -23,20 +24,6 @@ from TransferSegLib.jobs.finetune_job import FINETUNE
 from TransferSegLib.jobs.segment_job import SEGMENT
 from TransferSegLib.models.versions.history import history
 from TransferSegLib.progress import CancelToken, Task
-
-
-class Impatient(CancelToken):
-    """Is set at the n-th look, and counts the looks."""
-
-    def __init__(self, at: int = 10**9) -> None:
-        super().__init__()
-        self.at, self.looks = at, 0
-
-    def check(self) -> None:
-        self.looks += 1
-        if self.looks >= self.at:
-            self.cancel()
-        super().check()
 
 
 def stopped() -> CancelToken:

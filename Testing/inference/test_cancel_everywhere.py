@@ -9,27 +9,14 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from Testing.impatient import Impatient
 from TransferSegLib.errors import Cancelled
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.inference.segment_file import ScanToSegment, segment_file
 from TransferSegLib.networks.unet_valid import inference_network
 from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
 from TransferSegLib.networks.unet_valid.unet import UNet3D
-from TransferSegLib.progress import CancelToken, Task
-
-
-class Impatient(CancelToken):
-    """Is set at the n-th look, and counts the looks."""
-
-    def __init__(self, at: int = 10**9) -> None:
-        super().__init__()
-        self.at, self.looks = at, 0
-
-    def check(self) -> None:
-        self.looks += 1
-        if self.looks >= self.at:
-            self.cancel()
-        super().check()
+from TransferSegLib.progress import Task
 
 
 @pytest.fixture(scope="module")

@@ -7,26 +7,13 @@ from pathlib import Path
 import pytest
 from libraries import contents
 
+from Testing.impatient import Impatient
 from TransferSegLib.errors import Cancelled
 from TransferSegLib.models import archive, catalogue
 from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.catalogue import git_blob_id
 from TransferSegLib.models.library import import_model
-from TransferSegLib.progress import CancelToken, Task
-
-
-class Impatient(CancelToken):
-    """Is set at the n-th look, and counts the looks."""
-
-    def __init__(self, at: int = 10**9) -> None:
-        super().__init__()
-        self.at, self.looks = at, 0
-
-    def check(self) -> None:
-        self.looks += 1
-        if self.looks >= self.at:
-            self.cancel()
-        super().check()
+from TransferSegLib.progress import Task
 
 
 @pytest.fixture(autouse=True)
