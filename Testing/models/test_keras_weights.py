@@ -14,7 +14,6 @@ import torch
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
 from TransferSegLib.models.importers.keras.network import array_shapes, read_arrays
-from TransferSegLib.models.importers.keras.weights import Background, KerasWeights, read_keras_weights, to_weights
 from TransferSegLib.models.store import expected_shapes
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
@@ -23,11 +22,6 @@ from TransferSegLib.networks.unet_valid.unet import UNet3D
 FILES = Path(__file__).resolve().parents[1] / "Data" / "keras_files"
 NAMES = ["keras_2/weights_only.h5", "keras_2/full_model.h5", "keras_3/full_model.h5"]
 Changed = Callable[[Callable[[h5py.File], None]], Path]
-
-
-def read(path: Path, background: Background = "last") -> KerasWeights:
-    """Read in this process, as the files of these tests are sound and a child takes its time to start."""
-    return to_weights(read_arrays(path), background)
 
 
 def tile(side: int) -> np.ndarray:
@@ -61,9 +55,9 @@ def replace(file: h5py.File, layer: str, array: str, values: np.ndarray) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_softmax_is_keras_own(name: str):
     """As far as float32 lets a probability be known; see Testing/networks/test_keras_reference.py."""
-    weights = read_keras_weights(FILES / name)
+    weights = read_arrays_isolated(FILES / name)
     network = UNet3D(weights.network.classes, weights.network.arguments["width"]).eval()
-    network.load_state_dict(weights.state_dict)
+    network.load_state_dict(weights.state_dict())
     with np.load((FILES / name).with_name("reference.npz")) as reference:
         expected = np.roll(reference["y"], 1, axis=1).astype(np.float64)
         side = int(reference["side"])
@@ -78,14 +72,14 @@ def test_softmax_is_keras_own(name: str):
 
 
 def test_what_the_file_says_of_itself():
-    only_weights, whole, newer = (read(FILES / name) for name in NAMES)
+    only_weights, whole, newer = (read_arrays(FILES / name) for name in NAMES)
     assert (only_weights.network.arguments["width"], only_weights.network.classes) == (1, 4)
     assert (newer.network.arguments["width"], newer.network.classes) == (2, 3)
     assert (only_weights.layers_checked, whole.layers_checked, newer.layers_checked) == (False, True, True)
     assert whole.keras_version.startswith("2.15") and newer.keras_version.startswith("3.")
     assert whole.backend == "tensorflow"
-    for name, values in whole.state_dict.items():
-        assert torch.equal(values, only_weights.state_dict[name]), "both were saved of one network"
+    for name, values in whole.state_dict().items():
+        assert torch.equal(values, only_weights.state_dict()[name]), "both were saved of one network"
         assert values.dtype == torch.float32 and values.is_contiguous()
 
 
@@ -94,8 +88,8 @@ def test_kernels_are_turned_and_the_background_moves_to_the_front():
         kernel = np.asarray(file["conv3d_3/conv3d_3/kernel:0"])  # (z, y, x, in, out) = (3, 3, 3, 2, 4)
         head = np.asarray(file["output_segm/output_segm/kernel:0"])[0, 0, 0]
         bias = np.asarray(file["output_segm/output_segm/bias:0"])
-    last = read(FILES / NAMES[0]).state_dict
-    first = read(FILES / NAMES[0], background="first").state_dict
+    last = read_arrays(FILES / NAMES[0]).state_dict()
+    first = read_arrays(FILES / NAMES[0]).state_dict("first")
     turned = last["down.1.second.weight"]
     assert turned.shape == (4, 2, 3, 3, 3)
     assert turned[3, 1, 0, 1, 2] == kernel[0, 1, 2, 1, 3]
@@ -104,7 +98,7 @@ def test_kernels_are_turned_and_the_background_moves_to_the_front():
     assert last["head.weight"][0, :, 0, 0, 0].tolist() == head[:, 3].tolist()
     assert last["head.weight"][2, :, 0, 0, 0].tolist() == head[:, 1].tolist()
     with pytest.raises(ModelError, match="'first' or the 'last'"):
-        read_keras_weights(FILES / NAMES[0], background="middle")  # type: ignore[arg-type]
+        read_arrays(FILES / NAMES[0]).state_dict("middle")  # type: ignore[arg-type]
 
 
 def test_layers_count_in_the_files_order_whatever_their_names(changed: Changed):
@@ -117,8 +111,8 @@ def test_layers_count_in_the_files_order_whatever_their_names(changed: Changed):
             file.move(old, name)
         file.attrs["layer_names"] = [new.get(name, name).encode() for name in file.attrs["layer_names"]]
 
-    before = read(FILES / NAMES[0]).state_dict
-    after = read(changed(rename)).state_dict
+    before = read_arrays(FILES / NAMES[0]).state_dict()
+    after = read_arrays(changed(rename)).state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
@@ -139,8 +133,8 @@ def test_lists_of_names_in_pieces_as_bytes_or_text(changed: Changed, kind: str):
         for number, array in enumerate(arrays):
             file["conv3d_2"].attrs[f"weight_names{number}"] = [array]
 
-    before = read(FILES / NAMES[0]).state_dict
-    after = read(changed(split)).state_dict
+    before = read_arrays(FILES / NAMES[0]).state_dict()
+    after = read_arrays(changed(split)).state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
@@ -150,8 +144,8 @@ def test_other_precisions_become_float32(changed: Changed, dtype: str):
         values = np.asarray(file["conv3d_1/conv3d_1/kernel:0"])
         replace(file, "conv3d_1", "kernel", values.astype(dtype))
 
-    before = read(FILES / NAMES[0]).state_dict["down.0.second.weight"]
-    after = read(changed(recast)).state_dict["down.0.second.weight"]
+    before = read_arrays(FILES / NAMES[0]).state_dict()["down.0.second.weight"]
+    after = read_arrays(changed(recast)).state_dict()["down.0.second.weight"]
     assert after.dtype == torch.float32
     torch.testing.assert_close(after, before, rtol=1e-3 if dtype == "float16" else 0, atol=1e-6)
 
@@ -162,21 +156,21 @@ def test_packed_arrays_are_read(changed: Changed):
         del file["conv3d_7/conv3d_7/kernel:0"]
         file.create_dataset("conv3d_7/conv3d_7/kernel:0", data=values, compression="gzip", chunks=True)
 
-    before = read(FILES / NAMES[0]).state_dict
-    after = read(changed(pack)).state_dict
+    before = read_arrays(FILES / NAMES[0]).state_dict()
+    after = read_arrays(changed(pack)).state_dict()
     assert torch.equal(after["down.3.second.weight"], before["down.3.second.weight"])
 
 
 def test_the_layer_that_does_not_fit_is_named(changed: Changed):
     path = changed(lambda file: replace(file, "conv3d_4", "kernel", np.zeros((3, 3, 3, 5, 4), np.float32)))
     with pytest.raises(ModelError) as raised:
-        read(path)
+        read_arrays(path)
     text = str(raised.value)
     assert "'conv3d_4' (convolution 5 of 15)" in text
     assert "(3, 3, 3, 5, 4) instead of (3, 3, 3, 4, 4)" in text and "1 channels in the first layer" in text
     path = changed(lambda file: replace(file, "conv3d_9", "bias", np.zeros(9, np.float32)))
     with pytest.raises(ModelError, match=r"'conv3d_9'.* bias of the shape \(9,\) instead of \(8,\)"):
-        read(path)
+        read_arrays(path)
 
 
 def test_another_number_of_convolutions(changed: Changed):
@@ -184,7 +178,7 @@ def test_another_number_of_convolutions(changed: Changed):
         file.attrs["layer_names"] = [name.encode() for name in file.attrs["layer_names"] if name != "conv3d_5"]
 
     with pytest.raises(ModelError, match="14 convolutions instead of 15"):
-        read(changed(drop))
+        read_arrays(changed(drop))
 
 
 def test_layers_of_other_kinds(changed: Changed):
@@ -201,7 +195,7 @@ def test_layers_of_other_kinds(changed: Changed):
         ]
 
     with pytest.raises(ModelError, match=r"another network.*'batch_normalization' is not a 3D convolution.*gamma"):
-        read(changed(normalise))
+        read_arrays(changed(normalise))
 
 
 def test_a_convolution_without_a_bias(changed: Changed):
@@ -209,7 +203,7 @@ def test_a_convolution_without_a_bias(changed: Changed):
         file["conv3d_2"].attrs["weight_names"] = [b"conv3d_2/kernel:0"]
 
     with pytest.raises(ModelError, match="'conv3d_2' is not a 3D convolution with a kernel and a bias"):
-        read(changed(drop))
+        read_arrays(changed(drop))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -218,22 +212,22 @@ def test_values_that_are_not_finite(changed: Changed, value: float):
         file["conv3d_6/conv3d_6/kernel:0"][0, 0, 0, 0, 0] = value
 
     with pytest.raises(ModelError, match="'conv3d_6/kernel:0' holds values that are not finite"):
-        read(changed(spoil))
+        read_arrays(changed(spoil))
 
 
 def test_whole_numbers_are_no_weights(changed: Changed):
     path = changed(lambda file: replace(file, "conv3d", "bias", np.zeros(1, np.int32)))
     with pytest.raises(ModelError, match="stored as 'int32'"):
-        read(path)
+        read_arrays(path)
 
 
 def test_a_first_layer_wider_than_any_network(changed: Changed):
     path = changed(lambda file: replace(file, "conv3d", "kernel", np.zeros((3, 3, 3, 1, 300), np.float32)))
     with pytest.raises(ModelError, match="network width is 300"):
-        read(path)
+        read_arrays(path)
     path = changed(lambda file: replace(file, "conv3d", "kernel", np.zeros((3, 3, 3, 1, 256), np.float32)))
     with pytest.raises(ModelError, match=r"256 channels in its first layer 'conv3d' its weights would take 4,"):
-        read(path)
+        read_arrays(path)
 
 
 @pytest.mark.parametrize("network", [unet_valid_spec(width=5, classes=2), unet_valid_spec(width=32, classes=23)])

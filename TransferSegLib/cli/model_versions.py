@@ -145,7 +145,7 @@ def _pair(found: History, first: int | None, second: int | None) -> tuple[int, i
     parent = found.parent_of(found.find(found.current))
     if parent is None:
         # After a first fine-tuning that was not promoted, it is the one to look at.
-        children = [one for one in found.versions if _is_child(found, one, found.current)]
+        children = found.children_of(found.current)
         if children:
             return found.current, children[-1].number
         raise TransferSegError(
@@ -153,12 +153,6 @@ def _pair(found: History, first: int | None, second: int | None) -> tuple[int, i
             "two are to be compared."
         )
     return parent.number, found.current
-
-
-def _is_child(found: History, version: Version, number: int) -> bool:
-    """Tell whether a version was made from the one of this number."""
-    parent = found.parent_of(version)
-    return parent is not None and parent.number == number
 
 
 def _print_current(name: str, version: Version) -> None:

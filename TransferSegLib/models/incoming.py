@@ -19,7 +19,7 @@ from TransferSegLib.models.versions.state import current_folder, split_version
 from TransferSegLib.progress import Task
 
 if TYPE_CHECKING:
-    from TransferSegLib.models.importers.keras.weights import Background
+    from TransferSegLib.models.importers.keras.network import Background
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZIP_SIGNATURE = b"PK\x03\x04"

@@ -64,6 +64,11 @@ class History:
         earlier = [other for other in self.versions if other.number < version.number and other.sha256 == sha256]
         return earlier[-1] if earlier else None
 
+    def children_of(self, number: int) -> tuple[Version, ...]:
+        """Return the versions that were made from the one of this number."""
+        parents = [(version, self.parent_of(version)) for version in self.versions]
+        return tuple(version for version, parent in parents if parent is not None and parent.number == number)
+
 
 def history(name: str, library: Path) -> History:
     """Return the versions of a model in the library; a plain model has itself as version 0. Raises ModelError."""

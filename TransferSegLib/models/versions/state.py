@@ -18,7 +18,6 @@ from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import unfinished_texts, write_text_durably
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import MODEL_FILE
-from TransferSegLib.models.description import parse_json
 
 VERSIONS_FOLDER = "versions"
 CURRENT_FILE = "current.json"
@@ -145,19 +144,11 @@ def read_state(line: Path) -> VersionState:
     for name in (CURRENT_FILE, BACKUP_FILE):
         path = line / name
         try:
-            text = safe_json.read_bounded(path)
+            state = VersionState.from_json(safe_json.read(path), str(path))
         except FileNotFoundError:
             continue
-        except OSError as error:
-            damage = damage or f"{path} cannot be read ({error.strerror or error})."
-            continue
-        except ValueError as error:
-            damage = damage or f"{path} is damaged: {error}."
-            continue
-        try:
-            state = VersionState.from_json(_parsed(text, path), str(path))
-        except DamagedState as error:
-            damage = damage or str(error)
+        except (OSError, ValueError, DamagedState) as error:
+            damage = damage or (str(error) if isinstance(error, DamagedState) else f"{path} cannot be read: {error}.")
             continue
         lost = damage or (f"{line / CURRENT_FILE} is missing." if name == BACKUP_FILE else "")
         return replace(state, problem=f"{lost} Its backup was read instead." if lost else "")
@@ -238,14 +229,6 @@ def split_version(name: str) -> tuple[str, int] | None:
     if not mark or not base or not number.isascii() or not number.isdecimal() or len(number) > 9:
         return None
     return base, int(number)
-
-
-def _parsed(text: bytes, path: Path) -> Any:
-    """Return the content of a JSON file; raises DamagedState."""
-    try:
-        return parse_json(text, str(path))
-    except ModelError as error:
-        raise DamagedState(f"{path} is damaged (it is not valid JSON).") from error
 
 
 def _switch(entry: Any) -> VersionEvent:

@@ -25,7 +25,7 @@ from TransferSegLib.models.library import changing, refuse_linked_line
 from TransferSegLib.models.locate import bundled_models, find_bundled_model, find_library_model, library_models
 from TransferSegLib.models.store import load_description, load_model, model_files, write_files
 from TransferSegLib.models.versions.card import card
-from TransferSegLib.models.versions.history import History, Version, find_line, read_history, read_version
+from TransferSegLib.models.versions.history import Version, find_line, read_history, read_version
 from TransferSegLib.models.versions.record import (
     ModelReference,
     VersionRecord,
@@ -174,7 +174,7 @@ def remove_version(name: str, library: Path, number: int, force: bool = False) -
                 f"Version 0 is what '{name}' began with and stays. The whole model goes with: transferseg models remove"
             )
         found = read_history(name, line)
-        children = [str(other.number) for other in found.versions if _is_parent(found, number, other)]
+        children = [str(child.number) for child in found.children_of(number)]
         reasons = ["is the current one"] if found.current == number else []
         reasons += [f"is what version {', '.join(children)} was made from"] if children else []
         if reasons and not force:
@@ -329,12 +329,6 @@ def _check_there(line: Path, number: int) -> None:
     """Raise ModelError unless a line has this version."""
     if not has_versions(line) or number not in version_numbers(line):
         raise unknown_version(line, number)
-
-
-def _is_parent(found: History, number: int, child: Version) -> bool:
-    """Tell whether a version was made from another one of its line."""
-    parent = found.parent_of(child)
-    return parent is not None and parent.number == number
 
 
 def _current(line: Path) -> int | None:

@@ -19,7 +19,8 @@ from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription, Provenance
-from TransferSegLib.models.importers.keras.weights import Background, KerasWeights, read_keras_weights
+from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
+from TransferSegLib.models.importers.keras.network import Background, KerasArrays
 from TransferSegLib.models.leaving import published_name, told_command
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, structure_key
@@ -62,7 +63,6 @@ _CITATION = (
     "arXiv 2311.05032 (2023)"
 )
 _NOT_STATED = "not stated"
-_HASHED_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -116,24 +116,24 @@ def model_from_keras(
     path = Path(path)
     if not options.modality.strip() or not options.modality.isprintable():
         raise ModelError(f"{options.modality!r} is no modality for {path}: give CT or MR, for example.")
-    weights = read_keras_weights(path, options.background, task)
-    label_set, assumed = _label_set(options, weights.network.classes, path)
+    arrays = read_arrays_isolated(path, task=task)
+    label_set, assumed = _label_set(options, arrays.network.classes, path)
     description = ModelDescription(
         name=options.name,
         version=options.version,
         label_set=label_set,
         preparation=Preparation.isotropic(options.spacing_mm, options.intensity),
-        network=weights.network,
+        network=arrays.network,
         modality=options.modality,
         summary=_summary(options, label_set),
         license=options.license,
         training_data=options.training_data,
         citation=options.citation,
         metrics={},
-        provenance=_provenance(path, options, source, weights, assumed),
+        provenance=_provenance(path, options, source, arrays, assumed),
         spacing_inferred=options.spacing_inferred,
     )
-    return description, weights.state_dict
+    return description, arrays.state_dict(options.background)
 
 
 def _label_set(options: KerasImport, classes: int, path: Path) -> tuple[LabelSet, bool]:
@@ -179,9 +179,7 @@ def _summary(options: KerasImport, label_set: LabelSet) -> str:
     return options.summary or f"{', '.join(label_set.names)} ({options.modality})"
 
 
-def _provenance(
-    path: Path, options: KerasImport, source: str, weights: KerasWeights, names_assumed: bool
-) -> Provenance:
+def _provenance(path: Path, options: KerasImport, source: str, arrays: KerasArrays, names_assumed: bool) -> Provenance:
     """Return where the weights come from and what was assumed of them."""
     digest, size = _digest(path)
     return Provenance(
@@ -194,22 +192,18 @@ def _provenance(
         configuration={
             # The file's name at its source: what it is called on this computer may name a patient.
             "imported_from": {"file": published_name(source), "sha256": digest, "bytes": size, "source": source},
-            "written_by": {"keras": weights.keras_version, "backend": weights.backend},
+            "written_by": {"keras": arrays.keras_version, "backend": arrays.backend},
             "background_channel": options.background,
             "structure_names_assumed": names_assumed,
-            "layers_checked": weights.layers_checked,
+            "layers_checked": arrays.layers_checked,
         },
     )
 
 
 def _digest(path: Path) -> tuple[str, int]:
     """Return a file's SHA-256 in hexadecimal and its size in bytes; raises ModelError when it cannot be read."""
-    digest, size = hashlib.sha256(), 0
     try:
         with path.open("rb") as stream:
-            while block := stream.read(_HASHED_AT_ONCE):
-                digest.update(block)
-                size += len(block)
+            return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest(), size

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -19,6 +20,11 @@ from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 
+if TYPE_CHECKING:
+    import torch
+
+#: Which channel of the file is the background; here it is always channel 0.
+Background = Literal["first", "last"]
 #: 3x3x3 convolutions, two on each of four levels down and of three up, and the 1x1x1 head.
 _CONVOLUTIONS = 15
 _OTHER_NETWORK = "holds another network than the 3D U-Net of the paper:"
@@ -37,6 +43,23 @@ class KerasArrays:
     keras_version: str
     backend: str
     layers_checked: bool
+
+    def state_dict(self, background: Background = "last") -> dict[str, torch.Tensor]:
+        """Return the weights by layer name, for ``UNet3D``: the background's channel first, the others in their order.
+
+        Raises ModelError unless ``background`` is the first or last channel of the file.
+        """
+        import torch
+
+        from TransferSegLib.models.store import expected_shapes
+
+        if background not in get_args(Background):
+            raise ModelError(f"The background is the 'first' or the 'last' channel of the file, not '{background}'.")
+        state_dict = {}
+        for name, values in zip(expected_shapes(self.network), self.arrays, strict=True):
+            shift = 1 if name.startswith("head.") and background == "last" else 0
+            state_dict[name] = torch.from_numpy(np.roll(values, shift, axis=0))
+        return state_dict
 
 
 def read_arrays(path: Path) -> KerasArrays:
