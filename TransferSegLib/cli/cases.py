@@ -6,11 +6,11 @@ import argparse
 import json
 import shlex
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.cli.reporting import JsonLines, interruptible, progress_shown, task_shown
+from TransferSegLib.cli.options import add_json_option, add_overlap_option, add_progress_option, add_verb
+from TransferSegLib.cli.reporting import JsonLines, task_shown
 from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(dest="cases_command", metavar="COMMAND", title="commands", required=True)
     _add_add(verbs)
     show_list = _verb(verbs, "list", run_list, "list the cases, removed ones too")
-    show_list.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    add_json_option(show_list)
     show = _verb(verbs, "show", run_show, "show a case with all its revisions")
     show.add_argument("case", metavar="CASE", help="id of the case")
-    show.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    add_json_option(show)
     remove = _verb(verbs, "remove", run_remove, "put cases in the project's bin")
     remove.add_argument("cases", nargs="+", metavar="CASE", help="id of a case")
     restore = _verb(verbs, "restore", run_restore, "bring a removed case, or an earlier revision of a case, back")
@@ -51,9 +51,8 @@ def add_parser(subparsers: Any) -> None:
 
 def _verb(verbs: Any, name: str, run: Any, help: str) -> argparse.ArgumentParser:
     """Add one verb with the option that names the project."""
-    parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser = add_verb(verbs, name, run, help)
     parser.add_argument("--project", type=_folder, required=True, metavar="FOLDER", help="folder of the project")
-    parser.set_defaults(run=run)
     return parser
 
 
@@ -107,12 +106,7 @@ def _add_add(verbs: Any) -> None:
     patient.add_argument("--group", metavar="NAME", help="group of cases that are never divided; kept as it is")
     _add_reading(add)
     add.add_argument("--notes", default="", metavar="TEXT", help="a line that is kept with the revision")
-    add.add_argument(
-        "--progress",
-        choices=("text", "json"),
-        default="text",
-        help="json: progress, results and errors as one JSON object a line on standard output, for other programs",
-    )
+    add_progress_option(add)
 
 
 def _add_reading(add: argparse.ArgumentParser) -> None:
@@ -124,39 +118,31 @@ def _add_reading(add: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--any-modality", action="store_true", help="add it even if it is of another modality than the project's cases"
     )
-    add.add_argument(
-        "--overlap-priority",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME",
-        help="segments that win where segments of a .seg.nrrd file overlap (default: the later one in the file)",
-    )
+    add_overlap_option(add)
 
 
 def run_add(arguments: argparse.Namespace) -> int:
     """Add a case and say what became of it."""
-    if arguments.progress == "text":
-        added = _add(arguments, None)
-        for note in added.notes:
-            print(note)
-        revision = added.revision
-        print(f"{revision.case.id}, revision {revision.number}, is saved in {arguments.project.resolve()}")
-        return 0
     from TransferSegLib.corrections.case_modality import AnotherModality
 
-    lines = JsonLines()
-    with lines.errors_written():
-        try:
-            added = _add(arguments, lines)
-        except AnotherModality as error:
-            lines.another_modality(error.scan, error.project)
-            raise
-    lines.result(added.to_json())
+    if arguments.progress == "json":
+        lines = JsonLines()
+        with lines.errors_written():
+            try:
+                lines.result(_add(arguments, lines).to_json())
+            except AnotherModality as error:
+                lines.another_modality(error.scan, error.project)
+                raise
+        return 0
+    added = _add(arguments)
+    for note in added.notes:
+        print(note)
+    revision = added.revision
+    print(f"{revision.case.id}, revision {revision.number}, is saved in {arguments.project.resolve()}")
     return 0
 
 
-def _add(arguments: argparse.Namespace, lines: JsonLines | None) -> AddedCase:
+def _add(arguments: argparse.Namespace, lines: JsonLines | None = None) -> AddedCase:
     """Add a case, with text for a person, or with JSON ``lines`` for a program."""
     from TransferSegLib.corrections.adding import CorrectedCase
     from TransferSegLib.corrections.inputs import JudgedSlices
@@ -181,10 +167,8 @@ def _add(arguments: argparse.Namespace, lines: JsonLines | None) -> AddedCase:
         any_modality=arguments.any_modality,
         overlap_priority=tuple(arguments.overlap_priority),
     )
-    project = Project(arguments.project, create=True)
-    shown = progress_shown() if lines is None else nullcontext(lines.report)
-    with shown as progress, interruptible() as cancel:
-        return project.add(case, progress, cancel)
+    with task_shown(lines=lines) as task:
+        return Project(arguments.project, create=True).add(case, task)
 
 
 def run_list(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib.cli.options import add_overlap_option
 from TransferSegLib.cli.reporting import task_shown
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.output_checks import check_output_folder
@@ -73,14 +74,7 @@ def _add_make(verbs: Any) -> None:
         help="finds the patient in a case's name, e.g. '^(.+)_ph'; cases of one patient are never divided between "
         "training and validation (default: every case is its own patient)",
     )
-    make.add_argument(
-        "--overlap-priority",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME",
-        help="segments that win where segments of a .seg.nrrd file overlap (default: the later one in the file)",
-    )
+    add_overlap_option(make)
     make.add_argument("--keep-names", action="store_true", help="do not replace names by the words of the catalogue")
     make.add_argument("--name", default="", help="name of the dataset (default: the output folder's)")
     make.add_argument("--description", default="", help="a line about it")

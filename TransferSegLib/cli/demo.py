@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from TransferSegLib.cli.devices import add_device_option
+from TransferSegLib.cli.options import add_device_option
 from TransferSegLib.cli.reporting import duration, interruptible, progress_shown
 from TransferSegLib.wording import table
 

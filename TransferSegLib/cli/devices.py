@@ -6,10 +6,7 @@ import argparse
 import json
 from typing import Any
 
-
-def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """Add to another verb's parser which device it uses."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+from TransferSegLib.cli.options import add_json_option
 
 
 def add_parser(subparsers: Any) -> None:
@@ -19,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
         help="list what can compute here; the first is what --device auto takes",
         description="List the devices that run the network on this computer; the first is what --device auto takes.",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, for other programs")
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -11,11 +10,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from TransferSegLib import safe_json
-from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
+from TransferSegLib.cli.options import add_device_option, add_json_option, print_json, read_settings
 from TransferSegLib.cli.reporting import interruptible, progress_shown, task_shown
-from TransferSegLib.errors import Cancelled, TrainingError
+from TransferSegLib.errors import Cancelled
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
@@ -31,8 +29,8 @@ def add_parser(subparsers: Any) -> None:
         description="Fine-tune a model on a project of corrected cases, compare the result with it on cases that were "
         "held out, and keep it as a version in your library. It is used from then on only if it is better.",
         epilog="Interrupted (Ctrl-C, a crash, a power cut), it goes on when the same command is given again. "
-        'Every knob of training can stand in a JSON file given with --configuration, e.g. {"steps": 200}; the knobs '
-        "and what they mean: TransferSegLib/finetuning/configuration.py.",
+        'Every setting of training can stand in a JSON file given with --configuration, e.g. {"steps": 200}; they are '
+        "described in TransferSegLib/finetuning/configuration.py.",
     )
     parser.add_argument("--project", type=Path, required=True, metavar="FOLDER", help="folder of corrected cases")
     parser.add_argument("--model", help="the model to start from: name, NAME@VERSION or folder (default: the bundled)")
@@ -59,7 +57,7 @@ def add_parser(subparsers: Any) -> None:
         "--modality", metavar="WORD", help="of the cases, e.g. MR [what their folder names, else by their intensities]"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of everything random [1]")
-    parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with knobs")
+    parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with settings")
     parser.add_argument("--folds", type=int, metavar="N", help="at most so many candidates to compare with [10]")
     parser.add_argument(
         "--tolerance-mm",
@@ -77,7 +75,7 @@ def add_parser(subparsers: Any) -> None:
         dest="plan",
         help="show what would be done in the time, and what cannot be, and stop (some seconds: speeds are measured)",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, for other programs")
+    add_json_option(parser)
     changes = parser.add_argument_group("structures that change (those not named are kept, or added)")
     changes.add_argument("--renamed", nargs=2, action="append", metavar=("NEW", "OLD"), help="a new name for one")
     changes.add_argument("--merged", nargs="+", action="append", metavar="NAME", help="NEW OLD OLD ...: one of several")
@@ -113,7 +111,10 @@ def run(arguments: argparse.Namespace) -> int:
             result = finetune(request, progress, cancel, tell=_tell, started=started).to_json()
         except Cancelled:
             raise Cancelled("Stopped. What was done is kept: give the same command again to go on.") from None
-    print(json.dumps(result, indent=1, ensure_ascii=False) if arguments.json else report_text(result))
+    if arguments.json:
+        print_json(result)
+    else:
+        print(report_text(result))
     return 0
 
 
@@ -129,7 +130,7 @@ def _show_plan(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
     with task_shown(shown=not arguments.json) as task:
         forecast = foresee(request, task)
     if arguments.json:
-        print(json.dumps(forecast.to_json(), indent=1, ensure_ascii=False))
+        print_json(forecast.to_json())
     else:
         lines = [f"Plan: {forecast.text}" if forecast.time_plan is not None else forecast.text, *forecast.warnings]
         print("\n".join([*lines, "Nothing was started."]))
@@ -146,19 +147,19 @@ def _start_in_background(request: FineTuneRequest, arguments: argparse.Namespace
 
 def _request(arguments: argparse.Namespace) -> FineTuneRequest:
     """Return what the command line asks for; raises TrainingError for what cannot be."""
-    knobs = {} if arguments.configuration is None else _read_json(arguments.configuration)
+    settings = {} if arguments.configuration is None else read_settings(arguments.configuration, '{"steps": 200}')
     for name in ("strategy", "seed"):
         if getattr(arguments, name) is not None:
-            knobs[name] = getattr(arguments, name)
+            settings[name] = getattr(arguments, name)
     if arguments.strategy == FINETUNE:  # asked for by name, it is meant for another modality, too
-        knobs.setdefault("head_start", "data")
+        settings.setdefault("head_start", "data")
     merged = {words[0]: tuple(words[1:]) for words in arguments.merged or ()}
     return FineTuneRequest(
         project=arguments.project,
         model=arguments.model,
         name=arguments.name,
         minutes=arguments.minutes,
-        configuration=FineTuningConfiguration.from_json(knobs),
+        configuration=FineTuningConfiguration.from_json(settings),
         cases=None if arguments.cases is None else tuple(arguments.cases),
         structures=None if arguments.structures is None else tuple(arguments.structures),
         renamed=_pairs(arguments.renamed),
@@ -179,16 +180,6 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
 def _pairs(words: Sequence[Sequence[str]] | None) -> dict[str, str]:
     """Return new names with their old ones."""
     return {pair[0]: pair[1] for pair in words or ()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = safe_json.read(path)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"The configuration {path} cannot be read as JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise TrainingError(f'The configuration {path} must be an object of knobs, e.g. {{"steps": 200}}.')
-    return content
 
 
 def _command(arguments: argparse.Namespace) -> str:

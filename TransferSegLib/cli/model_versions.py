@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from TransferSegLib.cli.options import add_json_option, print_json
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.wording import table
 
@@ -23,7 +24,7 @@ def add_verbs(add: AddVerb) -> None:
     """Add the verbs about versions to those of ``transferseg models``."""
     history = add("history", run_history, "list the versions of a model of your library, and which were current when")
     history.add_argument("model", help="model name")
-    history.add_argument("--json", action="store_true", help="print JSON, for other programs")
+    add_json_option(history)
 
     promote = add("promote", run_promote, "make a version the current one")
     promote.add_argument("model", help="model name, or NAME@NUMBER")
@@ -37,7 +38,7 @@ def add_verbs(add: AddVerb) -> None:
     compare.add_argument("model", help="model name")
     compare.add_argument("first", nargs="?", type=int, metavar="NUMBER", help="(default: what the other was made from)")
     compare.add_argument("second", nargs="?", type=int, metavar="NUMBER", help="(default: the current version)")
-    compare.add_argument("--json", action="store_true", help="print JSON, for other programs")
+    add_json_option(compare)
 
 
 def run_history(arguments: argparse.Namespace) -> int:
@@ -47,7 +48,7 @@ def run_history(arguments: argparse.Namespace) -> int:
 
     found = history(arguments.model, library_of(arguments))
     if arguments.json:
-        print(json.dumps(_history_entry(found), indent=1, ensure_ascii=False))
+        print_json(_history_entry(found))
         return 0
     header = ("version", "", "made", "from", "cases", "mean Dice before", "after", "verdict")
     print(f"{found.name}: {found.path}")
@@ -98,7 +99,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     found = history(arguments.model, library_of(arguments))
     compared = compare_versions(found, *_pair(found, arguments.first, arguments.second))
     if arguments.json:
-        print(json.dumps({"model": found.name} | compared.to_json(), indent=1, ensure_ascii=False))
+        print_json({"model": found.name} | compared.to_json())
         return 0
     print(_comparison_text(found.name, compared))
     return 0
@@ -217,7 +218,7 @@ def _comparison_text(name: str, compared: VersionComparison) -> str:
             lines.append(f"only in {which}: {', '.join(names)}")
     if compared.configuration:
         shown = [(change.knob, _value(change.first), _value(change.second)) for change in compared.configuration]
-        lines += ["what else differs:", table(("knob", one, other), shown)]
+        lines += ["what else differs:", table(("setting", one, other), shown)]
     return "\n".join(lines)
 
 
@@ -227,6 +228,6 @@ def _dice(value: float | None) -> str:
 
 
 def _value(value: Any) -> str:
-    """Return a knob's value as it is printed, at most 40 characters."""
+    """Return a setting's value as it is printed, at most 40 characters."""
     shown = "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return shown if len(shown) <= 40 else f"{shown[:37]}..."

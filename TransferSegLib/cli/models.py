@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.model_versions import add_verbs, library_of, record_lines, run_remove_version
+from TransferSegLib.cli.options import add_json_option, add_verb, print_json
 from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.output_checks import check_output_folder
@@ -28,11 +28,11 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     listed = _verb(verbs, "list", run_list, "list the bundled models, those of your library and those to fetch")
-    listed.add_argument("--json", action="store_true", help="print JSON, for other programs")
+    add_json_option(listed)
 
     show = _verb(verbs, "show", run_show, "show what a model segments and where it comes from")
     show.add_argument("model", nargs="?", help="model name, NAME@3, folder or .zip (default: the bundled model)")
-    show.add_argument("--json", action="store_true", help="print JSON, for other programs")
+    add_json_option(show)
 
     fetch = _verb(verbs, "fetch", run_fetch, "fetch a model of the catalogue into your library")
     fetch.add_argument("model", help="a name that 'transferseg models list' shows as 'to fetch'")
@@ -66,7 +66,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     """Print a line per model; one that cannot be read is listed with the reason."""
     models = _listed(library_of(arguments))
     if arguments.json:
-        print(json.dumps([model.to_json() for model in models], indent=1, ensure_ascii=False))
+        print_json([model.to_json() for model in models])
         return 0
     header = ("model", "version", "modality", "structures", "spacing", "size", "where")
     print(table(header, [model.row() for model in models]) if models else "There are no models.")
@@ -85,13 +85,16 @@ def run_show(arguments: argparse.Namespace) -> int:
         entry = _catalogue().find(arguments.model or "")
         if entry is None or entry.download is None:
             raise
-        print(json.dumps(entry.to_json(), indent=1, ensure_ascii=False) if arguments.json else _entry_text(entry))
+        if arguments.json:
+            print_json(entry.to_json())
+        else:
+            print(_entry_text(entry))
         return 0
     model = load_model(path).description  # the weights too: a damaged model is not shown as if it were whole
     if arguments.json:
         record = load_record(path)
         recorded = {} if record is None else {"record": record.to_json()}
-        print(json.dumps(model.to_json() | recorded | {"path": str(path)}, indent=1, ensure_ascii=False))
+        print_json(model.to_json() | recorded | {"path": str(path)})
         return 0
     dice = model.metrics.get("validation", {}).get("dice", {})
     rows = []
@@ -335,11 +338,10 @@ def _confirm(name: str, path: Path) -> None:
 
 def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     """Add a verb with the options they all have."""
-    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser = add_verb(verbs, name, run, text)
     parser.add_argument(
         "--library", type=Path, metavar="FOLDER", help="your model library (default: TRANSFERSEG_MODELS, or a folder)"
     )
-    parser.set_defaults(run=run)
     return parser
 
 

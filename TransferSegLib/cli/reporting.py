@@ -40,13 +40,6 @@ def progress_shown() -> Iterator[ProgressCallback]:
 
 
 @contextmanager
-def task_shown(name: str = "", shown: bool = True) -> Iterator[Task]:
-    """Give the task of a command: its progress is shown, and Ctrl-C asks it to stop."""
-    with progress_shown() if shown else nullcontext() as progress, interruptible() as cancel:
-        yield Task(name, progress, cancel)
-
-
-@contextmanager
 def interruptible() -> Iterator[CancelToken]:
     """Turn the first Ctrl-C into a request to stop at the next safe point; a second one stops at once.
 
@@ -139,6 +132,14 @@ class JsonLines:
 
     def _write(self, entry: dict[str, Any]) -> None:
         print(json.dumps(entry), file=self._stream, flush=True)
+
+
+@contextmanager
+def task_shown(name: str = "", lines: JsonLines | None = None, shown: bool = True) -> Iterator[Task]:
+    """Give the task of a command, which Ctrl-C asks to stop; its progress is shown, or written as JSON ``lines``."""
+    reported = progress_shown() if lines is None and shown else nullcontext(None if lines is None else lines.report)
+    with reported as progress, interruptible() as cancel:
+        yield Task(name, progress, cancel)
 
 
 class _Bar:

@@ -8,13 +8,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
-from TransferSegLib.cli.reporting import JsonLines, duration, interruptible, progress_shown
+from TransferSegLib.cli.options import add_device_option, add_progress_option
+from TransferSegLib.cli.reporting import JsonLines, duration, task_shown
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, segmented_entry
 from TransferSegLib.output_checks import check_output_file
-from TransferSegLib.progress import Task
 from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
@@ -69,22 +68,15 @@ def add_parser(subparsers: Any) -> None:
         metavar="WORD",
         help="modality of the scans, e.g. CT or MR, where their files do not name it (DICOM files do)",
     )
-    parser.add_argument(
-        "--progress",
-        choices=("text", "json"),
-        default="text",
-        help="json: progress, results and errors as one JSON object a line on standard output, for other programs",
-    )
+    add_progress_option(parser)
     add_background_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment every scan; exit code 2 when one of them failed."""
-    if arguments.progress == "text":
-        return _segment_all(arguments, None)
-    lines = JsonLines()
-    with lines.errors_written():
+    lines = JsonLines() if arguments.progress == "json" else None
+    with nullcontext() if lines is None else lines.errors_written():
         return _segment_all(arguments, lines)
 
 
@@ -112,11 +104,9 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
 
     segmenter = Segmenter(load_model(model), arguments.device, arguments.memory)
     failed = 0
-    shown = progress_shown() if lines is None else nullcontext(lines.report)
-    with shown as progress, interruptible() as cancel:
-        task = Task("Segmenting", progress, cancel)
+    with task_shown("Segmenting", lines) as task:
         for number, each in enumerate(every):
-            cancel.check()
+            task.check()
             try:
                 segmentation = segment_file(
                     segmenter,

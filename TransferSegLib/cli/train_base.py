@@ -7,9 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from TransferSegLib import safe_json
-from TransferSegLib.cli.devices import add_device_option
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
+from TransferSegLib.cli.options import add_device_option, read_settings
 from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.jobs.request import JobRequest
@@ -26,26 +25,26 @@ def add_parser(subparsers: Any) -> None:
         "train-base",
         help="train a base model on sparsely annotated cases",
         description="Train a 3D U-Net on a dataset in which every case may carry labels for only some structures.",
-        epilog="Every knob of training can also stand in a JSON file given with --configuration, e.g. "
+        epilog="Every setting of training can also stand in a JSON file given with --configuration, e.g. "
         '{"width": 16, "steps": 4000, "augmentation": {"mirror": 0.5}}; options on the command line win over the file. '
-        "The knobs and what they mean: TransferSegLib/training/configuration.py.",
+        "The settings and what they mean: TransferSegLib/training/configuration.py.",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with a dataset.json")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where run and model are written")
     parser.add_argument("--name", help="name of the model (default: the output folder's name)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     add_device_option(parser)
-    parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with training knobs")
+    parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with training settings")
     add_background_options(parser)
-    knobs = parser.add_argument_group("training knobs (defaults in brackets)")
+    settings = parser.add_argument_group("training settings (defaults in brackets)")
     defaults = TrainingConfiguration()
     for field in fields(TrainingConfiguration):
         if field.name != "augmentation":
             default = getattr(defaults, field.name)
-            knobs.add_argument(_option(field.name), type=type(default), metavar="N", help=f"[{default:g}]")
+            settings.add_argument(_option(field.name), type=type(default), metavar="N", help=f"[{default:g}]")
     for field in fields(AugmentationConfiguration):
         default = getattr(defaults.augmentation, field.name)
-        knobs.add_argument(_option("augment_" + field.name), type=type(default), metavar="N", help=f"[{default:g}]")
+        settings.add_argument(_option("augment_" + field.name), type=type(default), metavar="N", help=f"[{default:g}]")
     parser.set_defaults(run=run)
 
 
@@ -102,18 +101,18 @@ def _name(arguments: argparse.Namespace) -> str:
     return arguments.name or str(arguments.output.resolve().name)
 
 
-def _option(knob: str) -> str:
-    return "--" + knob.replace("_", "-")
+def _option(setting: str) -> str:
+    return "--" + setting.replace("_", "-")
 
 
 def _configuration(arguments: argparse.Namespace) -> TrainingConfiguration:
-    """Return the knobs: defaults, then the run being resumed, then the file, then the command line."""
+    """Return the settings: defaults, then the run being resumed, then the file, then the command line."""
     values: dict[str, Any] = {"augmentation": {}}
     if arguments.resume:
         values = _configuration_of_run(arguments.output) | {}
         values["augmentation"] = dict(values.get("augmentation", {}))
     if arguments.configuration is not None:
-        given = _read_json(arguments.configuration)
+        given = read_settings(arguments.configuration, '{"width": 16}')
         values["augmentation"] |= given.pop("augmentation", {})
         values |= given
     for field in fields(TrainingConfiguration):
@@ -127,26 +126,16 @@ def _configuration(arguments: argparse.Namespace) -> TrainingConfiguration:
 
 
 def _configuration_of_run(output: Path) -> dict[str, Any]:
-    """Return the knobs a run was started with, so that --resume needs none of them again."""
+    """Return the settings a run was started with, so that --resume needs none of them again."""
     from TransferSegLib.training.checkpoint import read_checkpoint
 
     file = output / "checkpoint.pt"
     return dict(read_checkpoint(file)["configuration"]) if file.exists() else {}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = safe_json.read(path)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"The configuration {path} cannot be read as JSON: {error}.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("augmentation", {}), dict):
-        raise TrainingError(f'The configuration {path} must be an object of knobs, e.g. {{"width": 16}}.')
-    return content
-
-
 def _command(arguments: argparse.Namespace) -> str:
     """Return the command for the model's provenance: its numbers, without folders and names."""
-    knobs = [field.name for field in fields(TrainingConfiguration) if field.name != "augmentation"]
-    knobs += ["augment_" + field.name for field in fields(AugmentationConfiguration)]
-    names = ["device", "resume", *knobs]
+    settings = [field.name for field in fields(TrainingConfiguration) if field.name != "augmentation"]
+    settings += ["augment_" + field.name for field in fields(AugmentationConfiguration)]
+    names = ["device", "resume", *settings]
     return told_command("train-base", {name: getattr(arguments, name) for name in names})

@@ -105,17 +105,16 @@ class Project:
         **more: Any,
     ) -> AddedCase:
         """Add a corrected case; ``more`` are the other fields of ``CorrectedCase``. See ``add``."""
-        return self.add(CorrectedCase(image, label_map, reviewed, **more), progress, cancel)
+        return self.add(CorrectedCase(image, label_map, reviewed, **more), Task("", progress, cancel))
 
-    def add(
-        self, case: CorrectedCase, progress: ProgressCallback | None = None, cancel: CancelToken | None = None
-    ) -> AddedCase:
+    def add(self, case: CorrectedCase, task: Task | None = None) -> AddedCase:
         """Add a corrected case, or a new revision of the case that has the same scan; when it returns the disk has it.
 
         Raises ScanError for files that cannot be read, DatasetError for what does not fit or cannot be saved, and
         Cancelled.
         """
-        reading, copying, placing = Task("Adding a case", progress, cancel).split(2, 1, 1)
+        task = (task or Task()).named("Adding a case")
+        reading, copying, placing = task.split(2, 1, 1)
         known = self._read()
         if known is None:
             self._check_place()
@@ -124,11 +123,11 @@ class Project:
         patient_id = case.patient_id()
         group = self._pseudonym(patient_id) if patient_id else case.group
         try:
-            with self._saving(), incoming_folder(self._made(), self.timeout_s, cancel) as incoming:
+            with self._saving(), incoming_folder(self._made(), self.timeout_s, task.cancel) as incoming:
                 if known is None or not any(one.image_hash == submission.image_hash for one in known.every_revision):
                     incoming.write_image(submission.scan, submission.image_hash, copying)
                 copying.done("copied the image")
-                with self.changing(cancel) as change:
+                with self.changing(task.cancel) as change:
                     state = change.new_or_known if known is None else change.state
                     added, state = place_case(state, self.folder, submission, group, incoming, modality, placing)
                     change.save(state)

@@ -14,7 +14,7 @@ from typing import Any
 from TransferSegLib.errors import JobError
 from TransferSegLib.jobs.kinds import Kind, PartlyDone
 from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.progress import CancelToken, ProgressCallback
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 PATIENT_VARIABLE = "TRANSFERSEG_PATIENT"
 
@@ -82,7 +82,7 @@ def run_save(request: JobRequest, folder: Path, progress: ProgressCallback, canc
         any_modality=asked.any_modality,
     )
     try:
-        return Project(Path(asked.project), create=True).add(case, progress, cancel).to_json()
+        return Project(Path(asked.project), create=True).add(case, Task("", progress, cancel)).to_json()
     except AnotherModality as error:
         found = {"scan": error.scan, "project": error.project}
         raise PartlyDone(str(error), {"another_modality": found}) from error

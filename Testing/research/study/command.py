@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from TransferSegLib.clean_text import clean_output
-from TransferSegLib.cli.devices import add_device_option
+from TransferSegLib.cli.options import add_device_option
 from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import Cancelled, StudyError, TransferSegError
 from TransferSegLib.output_checks import check_output_file, check_output_folder

@@ -32,7 +32,7 @@ class ComparedStructure:
 
 @dataclass(frozen=True)
 class ConfigurationChange:
-    """A knob with its two values as JSON-like data; None where a version has no such knob."""
+    """A setting with its two values as JSON-like data; None where a version has no such setting."""
 
     knob: str
     first: Any
@@ -98,7 +98,7 @@ def compare_versions(found: History, first: int, second: int) -> VersionComparis
         tuple(rows),
         _missing(one.description.label_set, other.description.label_set),
         _missing(other.description.label_set, one.description.label_set),
-        tuple(_changed_knobs(one.description, other.description)),
+        tuple(_changed_settings(one.description, other.description)),
     )
 
 
@@ -150,8 +150,8 @@ def _missing(of: LabelSet, elsewhere: LabelSet) -> tuple[str, ...]:
     return tuple(structure.name for structure in of if elsewhere.find(structure.name) is None)
 
 
-def _changed_knobs(first: ModelDescription, second: ModelDescription) -> list[ConfigurationChange]:
-    """Return the knobs of two configurations that differ, and how the models see a scan."""
+def _changed_settings(first: ModelDescription, second: ModelDescription) -> list[ConfigurationChange]:
+    """Return the settings of two configurations that differ, and how the models see a scan."""
     one, other = (
         {
             **dict(_flat(description.provenance.configuration)),
