@@ -105,7 +105,7 @@ class Task:
         """Begin a whole work, by default without reports; ``name`` and ``key`` are those of ``Progress``."""
         self._whole = _Whole(name, progress, cancel)
         self._start, self._length = 0.0, 1.0
-        self._name, self._key = name, key
+        self._name, self._key, self._subject = name, key, ""
         self._parts: Parts | None = None
         self._counter: _Counter | None = None
 
@@ -126,6 +126,12 @@ class Task:
             task._name = f"{self._name}: {name[:1].lower()}{name[1:]}"
         if key != self._key.rpartition("/")[2]:
             task._key = "/".join(part for part in (self._key, key) if part)
+        return task
+
+    def about(self, subject: str) -> Task:
+        """Return this task with lines for a person that begin with a subject, e.g. which scan it is: 'scan 1 of 2'."""
+        task = self._part(0.0, 1.0)
+        task._subject = subject
         return task
 
     def split(self, *weights: float) -> tuple[Task, ...]:
@@ -283,7 +289,8 @@ class Task:
         if self._parts is not None:
             position, seconds_left = self._parts.place(position)
         done, steps = (None, None) if self._counter is None else (self._counter.done, self._counter.steps)
-        report = Progress(self._name, position, self._whole.said[1], seconds_left, done, steps, loss, dice, self._key)
+        message = ": ".join(part for part in (self._subject, self._whole.said[1]) if part)
+        report = Progress(self._name, position, message, seconds_left, done, steps, loss, dice, self._key)
         self._whole.report(report, always)
 
 

@@ -6,7 +6,7 @@ After each scan ``finished.json`` in the job's folder says which are done, so th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, s
 from TransferSegLib.jobs.files import read_json, write_json
 from TransferSegLib.jobs.kinds import Kind, PartlyDone
 from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
+from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 if TYPE_CHECKING:
     from TransferSegLib.inference.segment import Segmenter
@@ -102,8 +102,7 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
     parameters = SegmentParameters.from_json(request.parameters)
     finished = _Finished(folder)
     count = len(parameters.scans)
-    say = _Numbered(progress, count)
-    task = Task("Segmenting", say, cancel)
+    task = Task("", progress, cancel)
     segmenter: Segmenter | None = None
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
@@ -111,16 +110,17 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
         cancel.check()
         entry = finished.entry(each)
         if entry is None:
-            say.begin(number, each.scan.name)
-            segmenter = segmenter or _make_segmenter(parameters, request.device, progress)
-            say(Progress("Reading the scan", (number - 1) / count))
+            which = f"scan {number} of {count}, {each.scan.name}" if count > 1 else ""
+            of_scan = task.share(number - 1, count).about(which)
+            segmenter = segmenter or _make_segmenter(parameters, request.device, of_scan)
+            of_scan.named("Reading the scan", "reading").at(0.0)
             try:
                 segmentation = segment_file(
                     segmenter,
                     each,
                     parameters.structures,
                     parameters.series,
-                    task.share(number - 1, count),
+                    of_scan.named("Segmenting", "segmenting"),
                     strict=parameters.strict,
                     modality=parameters.modality,
                 )
@@ -147,33 +147,17 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
 SEGMENT = Kind(run_segment, grace_s=4.0)
 
 
-def _make_segmenter(parameters: SegmentParameters, device: str, progress: ProgressCallback) -> Segmenter:
+def _make_segmenter(parameters: SegmentParameters, device: str, task: Task) -> Segmenter:
     """Load the model; an unknown structure is told before any work."""
     from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
 
-    progress(Progress("Loading the model", 0.0))
+    task.named("Loading the model", "loading").at(0.0)
     segmenter = Segmenter(load_model(find_model(parameters.model)), device, parameters.memory_gb)
     if parameters.structures is not None:
         segmenter.model.description.label_set.select(parameters.structures)
     return segmenter
-
-
-class _Numbered:
-    """A callback that says which of several scans it is."""
-
-    def __init__(self, progress: ProgressCallback, count: int) -> None:
-        self._progress, self._count, self._which = progress, count, ""
-
-    def begin(self, number: int, name: str) -> None:
-        """Say that this scan is the next one."""
-        self._which = f"scan {number} of {self._count}, {name}" if self._count > 1 else ""
-
-    def __call__(self, report: Progress) -> None:
-        """Hand on a report."""
-        message = ": ".join(part for part in (self._which, report.message) if part)
-        self._progress(replace(report, message=message))
 
 
 class _Finished:
