@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from Testing.research.common.plain_cost import level_sides
 from TransferSegLib.networks.unet_valid.content import content_spans, map_spans
-from TransferSegLib.networks.unet_valid.geometry import level_sides
 from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
 
 

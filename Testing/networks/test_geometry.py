@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from Testing.research.common import plain_cost
 from TransferSegLib.errors import NetworkError
 from TransferSegLib.networks.unet_valid import geometry
 from TransferSegLib.networks.unet_valid.unet import UNet3D
@@ -49,7 +50,7 @@ def test_only_every_eighth_side_is_legal() -> None:
     ],
 )
 def test_illegal_side_names_the_nearest_legal_ones(side: int, words: str) -> None:
-    for refuse in (geometry.check_input_side, geometry.output_side, geometry.level_sides):
+    for refuse in (geometry.check_input_side, geometry.output_side, plain_cost.level_sides):
         with pytest.raises(NetworkError) as caught:
             refuse(side)
         assert f"side {side} " in str(caught.value)
@@ -91,11 +92,11 @@ def test_a_side_is_legal_exactly_when_every_level_halves_evenly(side: int) -> No
 def test_level_sides_and_channels_are_those_of_the_layers(recorded: Recorder, sides_zyx: tuple[int, int, int]) -> None:
     width, classes = 3, 5
     *pairs, head = recorded(meta_network(classes, width), torch.zeros(1, 1, *sides_zyx, device="meta"))
-    assert [(made.channels_in, made.channels_out) for made in pairs] == geometry.convolution_channels(width)
+    assert [(made.channels_in, made.channels_out) for made in pairs] == plain_cost.convolution_channels(width)
     for axis, side in enumerate(sides_zyx):
         sides = [(made.sides_in_zyx[axis], made.sides_out_zyx[axis]) for made in pairs]
-        assert [(before, after) for _, before, after in geometry.level_sides(side)] == sides
-    assert [level for level, _, _ in geometry.level_sides(108)] == [0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 1, 1, 0, 0]
+        assert [(before, after) for _, before, after in plain_cost.level_sides(side)] == sides
+    assert [level for level, _, _ in plain_cost.level_sides(108)] == [0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 1, 1, 0, 0]
     assert head.sides_out_zyx == tuple(geometry.output_side(side) for side in sides_zyx)
     assert (head.channels_in, head.channels_out, head.taps) == (2 * width, classes, 1)
 
@@ -108,16 +109,16 @@ def test_multiply_adds_are_those_executed(
     recorded: Recorder, sides_zyx: tuple[int, int, int], width: int, classes: int
 ) -> None:
     made = recorded(meta_network(classes, width), torch.zeros(1, 1, *sides_zyx, device="meta"))
-    assert geometry.multiply_adds(sides_zyx, width, classes) == sum(layer.multiply_adds for layer in made)
+    assert plain_cost.multiply_adds(sides_zyx, width, classes) == sum(layer.multiply_adds for layer in made)
 
 
 @pytest.mark.parametrize(("side", "millions"), [(108, 16.3), (132, 3.76), (180, 1.71), (228, 1.34)])
 def test_cost_per_output_voxel_of_the_papers_network(side: int, millions: float) -> None:
-    cost = geometry.multiply_adds((side, side, side), width=32, classes=23) / geometry.output_side(side) ** 3
+    cost = plain_cost.multiply_adds((side, side, side), width=32, classes=23) / geometry.output_side(side) ** 3
     assert cost / 1e6 == pytest.approx(millions, abs=0.05 if side == 108 else 0.005)
 
 
 def test_cost_falls_towards_its_limit() -> None:
     side = 108 + 8 * 2000
-    cost = geometry.multiply_adds((side, side, side), width=32, classes=23) / geometry.output_side(side) ** 3
+    cost = plain_cost.multiply_adds((side, side, side), width=32, classes=23) / geometry.output_side(side) ** 3
     assert cost / 1e6 == pytest.approx(0.90, abs=0.01)

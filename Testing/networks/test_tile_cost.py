@@ -8,7 +8,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from TransferSegLib.networks.unet_valid import geometry
+from Testing.research.common import plain_cost
 from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
 from TransferSegLib.networks.unet_valid.tile_cost import TileSides, counted_bytes, multiply_adds
 from TransferSegLib.networks.unet_valid.tile_plan import tile_memory_bytes
@@ -25,9 +25,9 @@ def test_multiply_adds_are_the_networks_less_the_folded_taps(shape):
     saved = 0
     for step, level in enumerate((2, 1, 0)):
         channels = 3 * 2 ** (level + 1)
-        outputs = prod(geometry.level_sides(side)[8 + 2 * step][2] for side in shape)
+        outputs = prod(plain_cost.level_sides(side)[8 + 2 * step][2] for side in shape)
         saved += (27 - 8) * 2 * channels * channels * outputs
-    assert float(multiply_adds(sides(*shape), 3, 5)) == geometry.multiply_adds(shape, 3, 5) - saved
+    assert float(multiply_adds(sides(*shape), 3, 5)) == plain_cost.multiply_adds(shape, 3, 5) - saved
 
 
 class LargestSum(TorchDispatchMode):

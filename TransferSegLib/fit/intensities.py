@@ -52,15 +52,15 @@ class _Sample:
         return float(np.mean((self.values >= low) & (self.values <= high)))
 
     @property
-    def range_words(self) -> str:
+    def range_text(self) -> str:
         """The range for a person."""
         return f"{self.lowest:g} to {self.highest:g}"
 
 
 def modality_problem(known: str, wanted: str, voxels_zyx: np.ndarray) -> str:
-    """Return why a scan is not of the modality that a model is for, empty where nothing tells against it.
+    """Return why a scan is not of the modality that a model is for, empty if there is no reason to doubt it.
 
-    ``known`` is DICOM's word for the scan's modality, empty where nobody knows; ``wanted`` is the model's.
+    ``known`` is the scan's DICOM modality, empty if unknown; ``wanted`` is the model's.
     """
     known, wanted = modality_word(known), modality_word(wanted)
     if known and wanted and known != wanted:
@@ -74,7 +74,7 @@ def modality_problem(known: str, wanted: str, voxels_zyx: np.ndarray) -> str:
         sample = _Sample.of(voxels_zyx)
         if sample.values.size >= _ENOUGH and sample.lowest <= AIR_HU and not _not_hounsfield(sample):
             return (
-                f"The scan's intensities ({sample.range_words}) are those of a CT, and the model was made for {wanted}."
+                f"The scan's intensities ({sample.range_text}) are those of a CT, and the model was made for {wanted}."
             )
     return ""
 
@@ -84,16 +84,12 @@ def hounsfield_problem(voxels_zyx: np.ndarray) -> str:
     sample = _Sample.of(voxels_zyx)
     if sample.values.size < _ENOUGH:
         return ""
-    reason = _not_hounsfield(sample)
-    return (
-        f"The scan's intensities ({sample.range_words}) are not those of a CT in Hounsfield units: {reason}."
-        if reason
-        else ""
-    )
+    reason, found = _not_hounsfield(sample), sample.range_text
+    return f"The scan's intensities ({found}) are not those of a CT in Hounsfield units: {reason}." if reason else ""
 
 
 def _not_hounsfield(sample: _Sample) -> str:
-    """Return what tells against Hounsfield units, empty where nothing does."""
+    """Return why these are not Hounsfield units, empty where they may be."""
     values, lowest, highest = sample.values, sample.lowest, sample.highest
     if float(np.percentile(values, 0.5)) > -30.0 or lowest > -60.0:
         return "there is neither air (about -1000) nor fat (about -100)"

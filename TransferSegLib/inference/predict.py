@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from TransferSegLib.inference.box_logits import BoxLogits
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.exact_tiles import ExactTilePredictor
 from TransferSegLib.inference.sliding_window import WindowPredictor
-from TransferSegLib.networks.interface import Backbone, DeepestLattice, DeepestMapsObserver
+from TransferSegLib.networks.interface import Backbone, DeepestLattice, DeepestMapsObserver, TiledBackbone
 from TransferSegLib.progress import Task
 
 #: Memory for predicting where no limit was given.
@@ -76,7 +76,7 @@ def predictor_of(
 ) -> Predictor:
     """Return the predictor for a network; ``device`` None: the best; ``longest_side`` caps exact tiles, in voxels."""
     if backbone.tiling.blend == "exact":
-        return ExactTilePredictor(backbone.exact_tiles(network), device, longest_side)
+        return ExactTilePredictor(cast(TiledBackbone, backbone).exact_tiles(network), device, longest_side)
     return WindowPredictor(network, backbone.spec.classes, backbone.tiling, device)
 
 

@@ -53,9 +53,9 @@ class Tiling:
     """How a scan that does not fit into memory is computed piece by piece.
 
     ``blend`` "exact": tiles of any size give the same answer where they overlap (valid convolutions, no normalisation),
-    so each voxel is taken from one tile, and ``Backbone.exact_tiles`` plans them. ``blend`` "gaussian": calling the
-    network on windows of ``patch_zyx`` voxels gives logits of their size; they overlap by the share ``overlap`` and are
-    averaged with Gaussian weights, as nnU-Net does.
+    so each voxel is taken from one tile, and ``TiledBackbone.exact_tiles`` plans them. ``blend`` "gaussian": calling
+    the network on windows of ``patch_zyx`` voxels gives logits of their size; they overlap by the share ``overlap`` and
+    are averaged with Gaussian weights, as nnU-Net does.
     Sides of training patches and windows are multiples of ``multiple_zyx`` and at least ``smallest_zyx``.
     """
 
@@ -249,5 +249,9 @@ class Backbone(Protocol):
     def last_layers(self, network: nn.Module, point: str) -> LastLayers:
         """Return the layers behind a split point, which share their weights with the network."""
 
+
+class TiledBackbone(Backbone, Protocol):
+    """A family whose ``tiling.blend`` is "exact"."""
+
     def exact_tiles(self, network: nn.Module) -> ExactTiles:
-        """Return the tiles of a network; asked for only where ``tiling.blend`` is "exact"."""
+        """Return the tiles of a network."""

@@ -15,7 +15,7 @@ import torch
 
 from Testing.research.common.measuring import command_line, peak_memory_bytes
 from Testing.research.common.models import random_network
-from TransferSegLib.networks.unet_valid.geometry import multiply_adds
+from Testing.research.common.plain_cost import multiply_adds
 from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
 from TransferSegLib.networks.unet_valid.tile_plan import tile_memory_bytes
 

@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 from Testing.research.common.models import random_network
+from Testing.research.common.plain_cost import multiply_adds
 from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.inference.exact_tiles import ExactTilePredictor
 from TransferSegLib.inference.predict import label_volume
 from TransferSegLib.networks.unet_valid.backbone import ValidUNetBackbone, unet_valid_spec
-from TransferSegLib.networks.unet_valid.geometry import MARGIN, multiply_adds
+from TransferSegLib.networks.unet_valid.geometry import MARGIN
 from TransferSegLib.networks.unet_valid.tile_plan import TilePlan, planned_multiply_adds
 
 CLASSES = 23

@@ -1,4 +1,4 @@
-"""Which part of a tile's maps has to be computed: the rest is what the network answers to nothing.
+"""Which part of a tile's maps has to be computed: the rest is what the network answers to padding.
 
 Beyond the scan, and in air that the intensity rule clips, a tile holds one intensity everywhere. There every map of the
 network is constant too, as far as its field of view sees nothing else, and these constants are known beforehand. So
@@ -23,7 +23,7 @@ _PAIR = 4
 def map_spans(input_side: int, content: Span | None = None) -> Spans:
     """Return what is computed of every map along one axis of a tile of ``input_side`` voxels.
 
-    ``content`` spans the voxels that may differ from the intensity of nothing; None: all of them. The spans have even
+    ``content`` spans the voxels that may differ from the padding value; None: all of them. The spans have even
     ends, but for the lowest level, because pooling and up-sampling go by pairs.
     """
     spans: Spans = {}
@@ -45,9 +45,9 @@ def map_spans(input_side: int, content: Span | None = None) -> Spans:
     return spans
 
 
-def content_spans(values_zyx: np.ndarray, nothing: float) -> tuple[Span, Span, Span] | None:
-    """Return the box (zyx) of the values other than ``nothing``; None when there are none."""
-    is_content = values_zyx != np.float32(nothing)
+def content_spans(values_zyx: np.ndarray, padding_value: float) -> tuple[Span, Span, Span] | None:
+    """Return the box (zyx) of the values other than padding; None when there are none."""
+    is_content = values_zyx != np.float32(padding_value)
     spans = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
@@ -59,7 +59,7 @@ def content_spans(values_zyx: np.ndarray, nothing: float) -> tuple[Span, Span, S
 
 
 def _after_pair(seen: Span, size: int, even: bool = True) -> Span:
-    """Return where a pair of valid convolutions of a map of that size can differ from its answer to nothing."""
+    """Return where a pair of valid convolutions of a map of that size can differ from its answer to padding."""
     grain, most = 2 if even else 1, size - _PAIR
     # There is always something to compute, be it what the map holds anyway.
     start = min(max(0, seen[0] - _PAIR), most - 1) // grain * grain

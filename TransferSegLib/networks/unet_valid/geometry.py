@@ -1,4 +1,4 @@
-"""The arithmetic of valid convolutions: which tile sides are legal, what they cost, how they must align.
+"""The arithmetic of valid convolutions: which tile sides are legal, and how tiles must align.
 
 The network of the paper has four levels and no padding. Each level loses voxels at its borders, so a
 tile of side ``s`` gives an output of side ``s - 88``, centred. It pools three times, so it commutes only
@@ -16,7 +16,7 @@ MARGIN = 44
 #: Tile origins must differ by multiples of this many voxels (three poolings by two).
 ALIGNMENT = 8
 #: The smallest legal input side; the others follow in steps of ALIGNMENT. Sides of 92 and 100 would pass evenly too,
-#: but their outputs of 4 and 12 voxels are not worth their margin, and nobody uses them.
+#: but their outputs of 4 and 12 voxels are not worth their margin.
 SMALLEST_INPUT_SIDE = 92 + 2 * ALIGNMENT
 #: The lowest level's voxels are ALIGNMENT voxels wide; the first one of a tile is centred on this voxel of its input.
 #: 16 voxels are lost at the lowest level, 8, 4 and 2 above; each pooling moves centres by half a voxel of its level.
@@ -83,52 +83,3 @@ def legal_input_side_for_output(wanted_output_side: int) -> int:
     """Return the smallest legal input side whose output covers the wanted number of voxels."""
     steps = -(-(wanted_output_side + 2 * MARGIN - SMALLEST_INPUT_SIDE) // ALIGNMENT)
     return SMALLEST_INPUT_SIDE + ALIGNMENT * max(0, steps)
-
-
-def level_sides(input_side: int) -> list[tuple[int, int, int]]:
-    """Return, per convolution in order of execution, (level, input side, output side) in voxels of that level."""
-    check_input_side(input_side)
-    sides = []
-    side = input_side
-    for level in range(4):
-        for _ in range(2):
-            sides.append((level, side, side - 2))
-            side -= 2
-        if level < 3:
-            side //= 2
-    for level in (2, 1, 0):
-        side *= 2
-        for _ in range(2):
-            sides.append((level, side, side - 2))
-            side -= 2
-    return sides
-
-
-def convolution_channels(width: int) -> list[tuple[int, int]]:
-    """Return, per 3x3x3 convolution in order of execution, (input channels, output channels)."""
-    channels: list[tuple[int, int]] = []
-    before = 1
-    for level in range(4):
-        first, second = width * 2**level, width * 2 ** (level + 1)
-        channels += [(before, first), (first, second)]
-        before = second
-    for level in (2, 1, 0):
-        here = width * 2 ** (level + 1)
-        channels += [(before + here, here), (here, here)]
-        before = here
-    return channels
-
-
-def multiply_adds(input_shape_zyx: tuple[int, int, int], width: int, classes: int) -> int:
-    """Return the multiply-adds of one tile, counting every convolution as written (27 taps)."""
-    per_axis = [level_sides(side) for side in input_shape_zyx]
-    total = 0
-    for index, (before, after) in enumerate(convolution_channels(width)):
-        voxels = 1
-        for axis in per_axis:
-            voxels *= axis[index][2]
-        total += voxels * before * after * 27
-    voxels = 1
-    for side in input_shape_zyx:
-        voxels *= output_side(side)
-    return total + voxels * 2 * width * classes

@@ -8,15 +8,15 @@ Five changes leave the answer the same but for rounding:
   bfloat16, channels last): 1.25 s for repeating, joining and convolving, 0.56 s so.
 - Of the maps a level hands over to the way up, only the centre that is needed there is kept.
 - The levels on the way down and the last one, whose maps are the largest, are computed in slabs along z.
-- Where a tile sees nothing (air, or beyond the scan) the maps are filled with the constants they hold there, see
+- Where a tile sees padding only (beyond the scan, or air) the maps are filled with the constants they hold there, see
   ``content.py``.
 - In half precision the last layer (in bfloat16 the last convolution, too) computes in float32, and its logits are
   stored less the largest of their voxel, which no probability depends on. bfloat16 keeps two to three digits of a
   number: of two logits of 12 that differ by 0.02 it makes one number, and the first class wins, mostly the background;
   of their difference it keeps as many digits.
 
-A tile of a clinical scan takes half a minute on a laptop, so it is computed in pieces, and somebody may be told after
-each (``Pieces``): what would take long in one call is cut along z.
+A tile of a clinical scan takes half a minute on a laptop, so it is computed in pieces, with a callback after each
+(``Pieces``): what would take long in one call is cut along z.
 
 Processor seconds of one tile on one core, bfloat16, channels last (benchmark ``tile_memory``): width 16 and
 212 voxels a side 6.4 instead of 9.0, width 32 and 180 voxels 12.8 instead of 15.4.
@@ -53,26 +53,26 @@ _PIECES_UNDER_WAY = 2
 
 
 class Pieces:
-    """Counts the work of a tile's pieces, in multiply-adds of half precision, and tells somebody after each."""
+    """Counts the work of a tile's pieces, in multiply-adds of half precision, and reports after each."""
 
     def __init__(
-        self, device: torch.device, is_half: bool = False, total: float = 1.0, told: PieceDone | None = None
+        self, device: torch.device, is_half: bool = False, total: float = 1.0, report: PieceDone | None = None
     ) -> None:
-        """Begin a tile of so much work; ``told`` None: nobody is."""
-        self._device, self._is_half, self._total, self._told = device, is_half, total, told
+        """Begin a tile of so much work; ``report`` gets the share that is done."""
+        self._device, self._is_half, self._total, self._report = device, is_half, total, report
         self._done = 0.0
         self._under_way: deque[torch.cuda.Event] = deque()
 
     def rows_at_once(self, rows: int, multiply_adds: float) -> int:
         """Return into how many rows (even, along z) to cut a convolution of so many rows and multiply-adds."""
         count = -(-multiply_adds // _MOST_AT_ONCE)
-        if self._told is None or self._device.type != "cpu" or count <= 1:
+        if self._report is None or self._device.type != "cpu" or count <= 1:
             return max(1, rows)
         return max(2, int(rows / count) // 2 * 2)
 
     def done(self, multiply_adds: float, dtype: torch.dtype) -> None:
         """Count a piece that was computed, on a GPU begun, in some precision."""
-        if self._told is None:
+        if self._report is None:
             return
         self._done += multiply_adds * (_FLOAT32_OVER_HALF if self._is_half and dtype == torch.float32 else 1.0)
         if self._device.type == "cuda":
@@ -81,7 +81,7 @@ class Pieces:
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(self._device))
             self._under_way.append(event)
-        self._told(min(1.0, self._done / self._total))
+        self._report(min(1.0, self._done / self._total))
 
 
 class InferenceNetwork:
@@ -111,32 +111,31 @@ class InferenceNetwork:
             finest = torch.float32 if dtype == torch.bfloat16 else dtype
             self._up = [self._up_weights(pair, finest if pair is up[-1] else dtype) for pair in up]
             self._head = self._convolution(network.head, dtype=torch.float32 if self._is_half else dtype)
-        self._nothing: float | None = None
+        self._padding_value: float | None = None
         self._constants: dict[str, torch.Tensor] = {}
 
     def __call__(
         self,
         scan: torch.Tensor,
         content_zyx: Sequence[Span] | None = None,
-        nothing: float = 0.0,
+        padding_value: float = 0.0,
         observer: DeepestMapsObserver | None = None,
         piece_done: PieceDone | None = None,
     ) -> torch.Tensor:
         """Return the logits (1, classes, D - 88, H - 88, W - 88) of a tile (1, 1, D, H, W) in the network's precision.
 
         In half precision they are less the largest of their voxel, which is 0.
-        ``content_zyx`` is a box of the tile outside of which every voxel is ``nothing``; None: there is no such box.
+        ``content_zyx`` is a box of the tile outside of which every voxel is ``padding_value``, if there is one.
         ``observer`` is shown the deepest maps that are computed on the way, and where they begin among the tile's.
-        ``piece_done`` is told how far the tile is; what it raises
-        ends it. Raises NetworkError for an illegal side.
+        ``piece_done`` gets the share of the tile that is done. Raises NetworkError for an illegal side.
         """
         for side in scan.shape[2:]:
             check_input_side(side)
         contents: Sequence[Span | None] = (None, None, None) if content_zyx is None else content_zyx
         spans = [map_spans(side, content) for side, content in zip(scan.shape[2:], contents, strict=True)]
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            if content_zyx is not None and nothing != self._nothing:
-                self._constants, self._nothing = self._answers_to(nothing), nothing
+            if content_zyx is not None and padding_value != self._padding_value:
+                self._constants, self._padding_value = self._answers_to(padding_value), padding_value
             return self._logits(self._ready(scan), spans, observer, self._pieces(spans, piece_done))
 
     def _pieces(self, spans: list[Spans], piece_done: PieceDone | None) -> Pieces:
@@ -160,14 +159,14 @@ class InferenceNetwork:
             return 27.0 * here * (here if level else 1), 27.0 * here * 2 * here
         return 27.0 * here * here + 8.0 * 2 * here * here, 27.0 * here * here
 
-    def _answers_to(self, nothing: float) -> dict[str, torch.Tensor]:
+    def _answers_to(self, padding_value: float) -> dict[str, torch.Tensor]:
         """Return what each map holds where the network sees nothing but this intensity, as (1, channels, 1, 1, 1)."""
         answers, alone = {}, Pieces(self.device)
 
         def everywhere(values: torch.Tensor, side: int) -> torch.Tensor:
             return self._ready(values.expand(-1, -1, side, side, side))
 
-        values = torch.full((1, 1, 1, 1, 1), nothing)
+        values = torch.full((1, 1, 1, 1, 1), padding_value)
         for level, weights in enumerate(self._down):
             values = answers[f"down{level}"] = self._pair(everywhere(values, 5), weights, alone)
         for step, level in enumerate((2, 1, 0)):
@@ -338,7 +337,7 @@ class InferenceNetwork:
         return values.to(self.device, dtype or self.dtype).contiguous(memory_format=self.memory_format)
 
     def _room(self, name: str, size_zyx: Sequence[int], box: Sequence[Span]) -> torch.Tensor:
-        """Return room for maps of a size, which hold their answer to nothing unless the box to be written is all."""
+        """Return room for maps of a size, which hold their answer to padding unless the box to be written is all."""
         channels = self.classes if name == "logits" else self._channels(name)
         room = torch.empty(
             (1, channels, *size_zyx), device=self.device, dtype=self.dtype, memory_format=self.memory_format

@@ -10,7 +10,6 @@ import numpy as np
 
 from TransferSegLib.networks.interface import Span
 from TransferSegLib.networks.unet_valid.content import map_spans
-from TransferSegLib.networks.unet_valid.geometry import level_sides
 from TransferSegLib.networks.unet_valid.inference_network import DOWN_SLAB_ROWS, LAST_SLAB_ROWS
 
 #: Measured peak over the maps counted here, see ``memory_bytes``.
@@ -28,22 +27,17 @@ class TileSides:
 
     def __init__(self, side: np.ndarray) -> None:
         """Work out the lengths of all maps, at their own level's resolution."""
-        tables = {int(value): level_sides(int(value)) for value in np.unique(side)}
-
-        def at(index: int, position: int) -> np.ndarray:
-            return np.vectorize(lambda value: tables[int(value)][index][position], otypes=[np.float64])(side)
-
-        self.lengths: dict[str, np.ndarray] = {"scan": np.asarray(side, np.float64)}
+        size = np.asarray(side, np.float64)
+        self.lengths: dict[str, np.ndarray] = {"scan": size}
         for level in range(4):
-            self.lengths[f"down{level}.first"] = at(2 * level, 2)
-            self.lengths[f"down{level}"] = at(2 * level + 1, 2)
-            self.lengths[f"pooled{level}"] = at(2 * level + 1, 2) // 2
-        for step, level in enumerate((2, 1, 0)):
-            index = 8 + 2 * step
-            self.lengths[f"kept{level}"] = at(index, 1)
-            self.lengths[f"up{level}.low"] = at(index, 1) // 2
-            self.lengths[f"up{level}.first"] = at(index, 2)
-            self.lengths[f"up{level}"] = at(index + 1, 2)
+            self.lengths[f"down{level}.first"] = size - 2
+            self.lengths[f"down{level}"] = low = size - 4
+            self.lengths[f"pooled{level}"] = size = low // 2
+        for level in (2, 1, 0):
+            self.lengths[f"up{level}.low"] = low
+            self.lengths[f"kept{level}"] = 2 * low
+            self.lengths[f"up{level}.first"] = 2 * low - 2
+            self.lengths[f"up{level}"] = low = 2 * low - 4
 
     def slab(self) -> TileSides:
         """Return the lengths along z, where most levels only hold a slab of their own maps at a time."""

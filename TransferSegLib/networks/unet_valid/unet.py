@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from TransferSegLib.networks.unet_valid.geometry import ALIGNMENT, MARGIN, check_input_side, check_padded_side
+from TransferSegLib.networks.unet_valid.geometry import check_input_side, check_padded_side
 
 
 class ConvolutionPair(nn.Module):
@@ -34,9 +34,6 @@ class UNet3D(nn.Module):
     Input (N, 1, D, H, W) with legal sides (108, 116, 124, 132 ... voxels), output (N, classes, D - 88, H - 88, W - 88)
     logits, channel 0 the background. ``width`` is the number of filters of the first convolution, 32 in the paper.
     """
-
-    margin = MARGIN
-    alignment = ALIGNMENT
 
     def __init__(self, classes: int, width: int = 32) -> None:
         """Make a network with random weights for so many classes, the background included."""
