@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from TransferSegLib.errors import TransferSegError
+from TransferSegLib.json_fields import short
 
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
@@ -61,7 +62,7 @@ class Structure:
             structure = Structure(str(entry["name"]).strip(), int(entry["label"]), (red, green, blue), **codes)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise TransferSegError(
-                f"This is not the description of a structure: {_short(entry)} ({_short(error)})."
+                f"This is not the description of a structure: {short(entry, 200)} ({short(error, 200)})."
             ) from error
         if (
             not structure.name
@@ -69,8 +70,8 @@ class Structure:
             or not all(0 <= value <= 255 for value in structure.color)
         ):
             raise TransferSegError(
-                f"Structure {_short(entry)} needs a name, a label value from 1 to {LARGEST_LABEL:,} and a colour of "
-                "three numbers 0 to 255."
+                f"Structure {short(entry, 200)} needs a name, a label value from 1 to {LARGEST_LABEL:,} and a colour "
+                "of three numbers 0 to 255."
             )
         return structure
 
@@ -160,12 +161,6 @@ class LabelSet:
         if not isinstance(entries, list):
             raise TransferSegError("The structures must be a list.")
         return LabelSet(tuple(Structure.from_json(entry) for entry in entries))
-
-
-def _short(value: Any) -> str:
-    """Return a value as it is shown in a message."""
-    shown = str(value) if isinstance(value, Exception) else repr(value)
-    return shown if len(shown) <= 200 else f"{shown[:197]}..."
 
 
 def structure_key(name: str) -> str:

@@ -90,18 +90,18 @@ def test_blob_id_is_that_of_git(tmp_path: Path) -> None:
     ("field", "value", "words"),
     [
         ("name", "a/b", "cannot be a model's name"),
-        ("name", 3, "'name' is 3, not str"),
+        ("name", 3, "'name' must be a text, not 3"),
         ("structures", [], "at least one"),
         ("structures", ["aorta", "aorta"], "different names"),
         ("structures", ["aorta", 3], "list of names"),
-        ("structures", "aorta", "not list"),
+        ("structures", "aorta", "must be a list"),
         ("spacing_mm", 0, "larger than 0"),
-        ("spacing_mm", "1", "not int or float"),
-        ("spacing_inferred", 1, "not bool"),
-        ("width", True, "not int"),
+        ("spacing_mm", "1", "must be a number"),
+        ("spacing_inferred", 1, "must be true or false"),
+        ("width", True, "must be a whole number"),
         ("about_bytes", -1, "larger than 0"),
         ("homepage", "javascript:alert(1)", "not an HTTPS address"),
-        ("download", [], "not dict or NoneType"),
+        ("download", [], "must be a set of named entries or null"),
         ("download.kind", "pickle", "none of keras, transferseg"),
         ("download.address", "http://example.org/a.h5", "not an HTTPS address"),
         ("download.address", "https://me:secret@example.org/a.h5", "without a password"),
@@ -109,7 +109,7 @@ def test_blob_id_is_that_of_git(tmp_path: Path) -> None:
         ("download.address", "https://[/a.h5", "not an HTTPS address"),
         ("download.git_blob", "5D98", "no git blob id"),
         ("download.bytes", 0, "larger than 0"),
-        ("download.bytes", 1.5, "not int or NoneType"),
+        ("download.bytes", 1.5, "must be a whole number or null"),
     ],
 )
 def test_wrong_entries_are_named(content: dict[str, Any], tmp_path: Path, field: str, value: Any, words: str) -> None:
@@ -128,7 +128,7 @@ def test_files_that_are_no_catalogue(content: dict[str, Any], tmp_path: Path) ->
     assert "'format' is missing" in refusal([], tmp_path)
     assert "'format' is not" in refusal(content | {"format": "x"}, tmp_path)
     assert "update TransferSeg" in refusal(content | {"format_version": 2}, tmp_path)
-    assert "'models' is None" in refusal(content | {"models": None}, tmp_path)
+    assert "'models' must be a list" in refusal(content | {"models": None}, tmp_path)
     assert "The model None: The entry 'name' is missing" in refusal(content | {"models": ["x"]}, tmp_path)
     twice = content | {"models": [content["models"][1]] * 2}
     assert "share the name thorax-abdomen-ct" in refusal(twice, tmp_path)

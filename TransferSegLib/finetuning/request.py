@@ -10,6 +10,7 @@ from typing import Any, Literal
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.json_fields import damage_as
 
 #: Minutes for everything together by default.
 DEFAULT_MINUTES = 10.0
@@ -87,7 +88,7 @@ class FineTuneRequest:
     @staticmethod
     def from_json(entry: Mapping[str, Any], device: str = "auto", runs: Path | None = None) -> FineTuneRequest:
         """Read what ``to_json`` wrote; raises TrainingError for damaged parameters or settings that cannot work."""
-        try:
+        with damage_as(TrainingError, "The parameters of the fine-tuning are"):
             values = {one.name: entry[one.name] for one in fields(FineTuneRequest) if one.name in entry}
             for name in ("cases", "structures", "dropped"):
                 if values.get(name) is not None:
@@ -103,10 +104,6 @@ class FineTuneRequest:
                 "runs": runs,
             }
             return FineTuneRequest(**values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise TrainingError(
-                f"The parameters of the fine-tuning are damaged ({type(error).__name__}: {error})."
-            ) from error
 
     def with_steps(self, tail_steps: int, steps: int) -> FineTuneRequest:
         """Return the same request with a budget of steps and no clock."""

@@ -17,6 +17,7 @@ import numpy as np
 from TransferSegLib.errors import ModelError
 from TransferSegLib.fit.feature_profile import FeatureProfile
 from TransferSegLib.fit.shapes import ScanShapes
+from TransferSegLib.json_fields import damage_as
 
 #: The version of the entry; a reader leaves out one it does not know.
 PROFILE_VERSION = 1
@@ -193,15 +194,13 @@ class FitProfile:
         """Read what ``to_json`` wrote; None for a version this one does not know. Raises ModelError."""
         if entry is None:
             return None
-        try:
+        with damage_as(ModelError, "The model's entry 'fit' is"):
             if entry["version"] != PROFILE_VERSION:
                 return None
             structures = {str(name): StructureProfile.from_json(one) for name, one in entry["structures"].items()}
             pairs = {(str(one["first"]), str(one["second"])): Spread.from_json(one, 3) for one in entry["pairs"]}
             features = FeatureProfile.from_json(entry.get("features"))
             return FitProfile(int(entry["cases"]), structures, pairs, features)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ModelError(f"The model's entry 'fit' is damaged ({type(error).__name__}: {error}).") from error
 
 
 def _structure(name: str, scans: Sequence[ScanShapes]) -> StructureProfile:

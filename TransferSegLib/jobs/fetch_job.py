@@ -14,6 +14,7 @@ from typing import Any
 from TransferSegLib.errors import JobError
 from TransferSegLib.jobs.kinds import Kind
 from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.json_fields import damage_as
 from TransferSegLib.progress import CancelToken, ProgressCallback
 
 
@@ -34,7 +35,7 @@ class FetchParameters:
     @staticmethod
     def from_json(entry: Mapping[str, Any]) -> FetchParameters:
         """Read what ``to_json`` wrote; raises JobError for anything else."""
-        try:
+        with damage_as(JobError, "The parameters of the job are"):
             library, spacing_mm = entry.get("library"), entry.get("spacing_mm")
             return FetchParameters(
                 str(entry["name"]),
@@ -42,8 +43,6 @@ class FetchParameters:
                 bool(entry.get("replace", False)),
                 None if spacing_mm is None else float(spacing_mm),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise JobError(f"The parameters of the job are damaged ({type(error).__name__}: {error}).") from error
 
 
 def run_fetch(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:

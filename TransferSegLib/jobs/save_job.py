@@ -14,6 +14,7 @@ from typing import Any
 from TransferSegLib.errors import JobError
 from TransferSegLib.jobs.kinds import Kind, PartlyDone
 from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.json_fields import damage_as
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 PATIENT_VARIABLE = "TRANSFERSEG_PATIENT"
@@ -47,10 +48,8 @@ class SaveParameters:
     @staticmethod
     def from_json(entry: Mapping[str, Any]) -> SaveParameters:
         """Read what ``to_json`` wrote; raises JobError for anything else."""
-        try:
+        with damage_as(JobError, "The parameters of the job are"):
             return SaveParameters(**{**entry, "reviewed": tuple(map(str, entry["reviewed"]))})
-        except (KeyError, TypeError) as error:
-            raise JobError(f"The parameters of the job are damaged ({type(error).__name__}: {error}).") from error
 
 
 def run_save(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, s
 from TransferSegLib.jobs.files import read_json, write_json
 from TransferSegLib.jobs.kinds import Kind, PartlyDone
 from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.json_fields import damage_as
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class SegmentParameters:
     @staticmethod
     def from_json(entry: Mapping[str, Any]) -> SegmentParameters:
         """Read a request's parameters; raises JobError for those that are not what ``to_json`` writes."""
-        try:
+        with damage_as(JobError, "The parameters of the segmentation are"):
             scans = tuple(
                 ScanToSegment(
                     Path(each["scan"]), Path(each["output"]), Path(each["preview"]) if each.get("preview") else None
@@ -88,10 +89,6 @@ class SegmentParameters:
                 bool(entry.get("strict", False)),
                 str(entry.get("modality") or ""),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise JobError(
-                f"The parameters of the segmentation are damaged ({type(error).__name__}: {error})."
-            ) from error
 
 
 def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:

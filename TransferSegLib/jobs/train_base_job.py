@@ -14,6 +14,7 @@ from typing import Any
 from TransferSegLib.errors import JobError
 from TransferSegLib.jobs.kinds import Kind
 from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.json_fields import damage_as
 from TransferSegLib.progress import CancelToken, ProgressCallback
 from TransferSegLib.training.configuration import TrainingConfiguration
 
@@ -50,7 +51,7 @@ class TrainBaseParameters:
     @staticmethod
     def from_json(entry: Mapping[str, Any]) -> TrainBaseParameters:
         """Read a request's parameters; raises JobError for damaged ones, TrainingError for knobs that cannot work."""
-        try:
+        with damage_as(JobError, "The parameters of the training are"):
             output = entry.get("output")
             return TrainBaseParameters(
                 Path(entry["data"]),
@@ -60,8 +61,6 @@ class TrainBaseParameters:
                 bool(entry.get("resume", False)),
                 str(entry.get("command", "transferseg train-base")),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise JobError(f"The parameters of the training are damaged ({type(error).__name__}: {error}).") from error
 
 
 def run_train_base(

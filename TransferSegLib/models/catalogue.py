@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from TransferSegLib.errors import ModelError
+from TransferSegLib.json_fields import json_field, names
 from TransferSegLib.models.description import is_model_name, parse_json
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
@@ -114,36 +115,32 @@ class CatalogueEntry:
     @staticmethod
     def from_json(entry: Any) -> CatalogueEntry:
         """Read a description written by ``to_json``; raises ModelError saying which part is missing or wrong."""
-        plain = {name: _field(entry, name, kind) for name, kind in _FIELDS.items()}
-        names = _field(entry, "structures", (list,))
-        if not all(isinstance(name, str) for name in names):
-            raise ModelError("The entry 'structures' must be a list of names.")
-        file = _field(entry, "download", (dict, type(None)))
-        download = (
-            None
-            if file is None
-            else Download(
-                kind=_field(file, "kind", (str,)),
-                address=_field(file, "address", (str,)),
-                git_blob=_field(file, "git_blob", (str,)),
-                about_bytes=plain["about_bytes"],
-                bytes=_field(file, "bytes", (int, type(None))),
-            )
+        plain = {name: json_field(entry, name, kind, error=ModelError) for name, kind in _FIELDS.items()}
+        structures = names(
+            json_field(entry, "structures", list, error=ModelError), "The entry 'structures'", error=ModelError
         )
-        return CatalogueEntry(**plain, structures=tuple(names), download=download)
+        file = json_field(entry, "download", dict, None, error=ModelError)
+        if file is None:
+            return CatalogueEntry(**plain, structures=structures, download=None)
+        kind, address, blob = (
+            json_field(file, name, str, error=ModelError) for name in ("kind", "address", "git_blob")
+        )
+        size = json_field(file, "bytes", int, None, error=ModelError)
+        download = Download(kind, address, blob, plain["about_bytes"], size)
+        return CatalogueEntry(**plain, structures=structures, download=download)
 
 
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "name": (str,),
-    "summary": (str,),
-    "modality": (str,),
-    "spacing_mm": (int, float),
-    "spacing_inferred": (bool,),
-    "width": (int,),
-    "about_bytes": (int,),
-    "license": (str,),
-    "citation": (str,),
-    "homepage": (str,),
+_FIELDS = {
+    "name": str,
+    "summary": str,
+    "modality": str,
+    "spacing_mm": float,
+    "spacing_inferred": bool,
+    "width": int,
+    "about_bytes": int,
+    "license": str,
+    "citation": str,
+    "homepage": str,
 }
 
 
@@ -185,11 +182,11 @@ def read_catalogue(file: Path) -> Catalogue:
         raise ModelError(f"The catalogue of models {file} cannot be read: {error.strerror or error}.") from error
     content = parse_json(text, str(file))
     try:
-        if _field(content, "format", (str,)) != FORMAT:
+        if json_field(content, "format", str, error=ModelError) != FORMAT:
             raise ModelError(f"Its entry 'format' is not '{FORMAT}'.")
-        if _field(content, "format_version", (int,)) > FORMAT_VERSION:
+        if json_field(content, "format_version", int, error=ModelError) > FORMAT_VERSION:
             raise ModelError("It was made for a newer TransferSeg: update TransferSeg.")
-        return Catalogue(tuple(_entry(entry) for entry in _field(content, "models", (list,))))
+        return Catalogue(tuple(_entry(entry) for entry in json_field(content, "models", list, error=ModelError)))
     except ModelError as error:
         raise ModelError(f"The catalogue of models {file} cannot be used. {error}") from error
 
@@ -223,17 +220,6 @@ def _entry(entry: Any) -> CatalogueEntry:
     except ModelError as error:
         name = entry.get("name") if isinstance(entry, Mapping) else None
         raise ModelError(f"The model {name!r}: {error}") from error
-
-
-def _field(entry: Any, name: str, kinds: tuple[type, ...]) -> Any:
-    """Return an entry of one of these types; raises ModelError for anything else."""
-    if not isinstance(entry, Mapping) or name not in entry:
-        raise ModelError(f"The entry '{name}' is missing.")
-    value = entry[name]
-    # To Python true is a whole number as well.
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise ModelError(f"The entry '{name}' is {value!r}, not {' or '.join(kind.__name__ for kind in kinds)}.")
-    return value
 
 
 def _check_https(address: str) -> None:

@@ -18,6 +18,7 @@ from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.fit.profile import FitProfile
 from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.preparation import LPS, Preparation
+from TransferSegLib.json_fields import checked, names, whole
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import Backbone, NetworkSpec
 from TransferSegLib.structures import LabelSet
@@ -49,7 +50,7 @@ class Provenance:
         _text("command", self.command)
         _text("code version", self.code_version)
         if self.seed is not None:
-            _check_integer("seed", self.seed, 0, 2**64 - 1)
+            whole(self.seed, "The model's seed", 0, 2**64 - 1, error=ModelError)
         if self.parent is not None:
             _text("parent", self.parent)
         _object("configuration", self.configuration)
@@ -121,8 +122,7 @@ class ModelDescription:
             raise ModelError(f"The model '{self.name}' has no version.")
         for what in ("modality", "summary", "license", "training_data", "citation"):
             _text(what, getattr(self, what))
-        if not isinstance(self.spacing_inferred, bool):
-            raise ModelError("The model's entry 'spacing_inferred' must be true or false.")
+        checked(self.spacing_inferred, "The model's entry 'spacing_inferred'", bool, error=ModelError)
         unknown = [name for name in self.single_part if self.label_set.find(name) is None]
         if unknown:
             raise ModelError(f"The model's entry 'single_part' names unknown structures: {', '.join(unknown)}.")
@@ -197,7 +197,7 @@ class ModelDescription:
             license=_required(entry, "license"),
             training_data=_required(entry, "training_data"),
             citation=_required(entry, "citation"),
-            single_part=_names("single_part", entry.get("single_part", [])),
+            single_part=names(entry.get("single_part", []), "The model's entry 'single_part'", error=ModelError),
             metrics=_object("metrics", entry.get("metrics", {})),
             provenance=Provenance.from_json(_required(entry, "provenance")),
             spacing_inferred=entry.get("spacing_inferred", False),
@@ -235,14 +235,13 @@ def parse_json(text: bytes, source: str) -> Any:
 
 def _format_version(entry: Mapping[str, Any]) -> int:
     """Return the version of a description's format; raises ModelError when it is not one this version reads."""
-    version = _required(entry, "format_version")
-    _check_integer("format version", version, 1, None)
+    version = whole(_required(entry, "format_version"), "The model's format version", 1, error=ModelError)
     if version > FORMAT_VERSION:
         raise ModelError(
             f"The model was made by a newer TransferSeg (model format {version}; this version reads up to "
             f"{FORMAT_VERSION}). Update TransferSeg to use it."
         )
-    return int(version)
+    return version
 
 
 def _preparation_of_format_1(entry: Mapping[str, Any]) -> Preparation:
@@ -277,53 +276,26 @@ def _network_from_json(entry: Any, version: int) -> NetworkSpec:
     return NetworkSpec(kind=kind, classes=classes, channels=_required(entry, "channels"), arguments=arguments)
 
 
-def _check_metrics(metrics: Any) -> None:
-    """Raise ModelError unless metrics are results by data set, with ``dice`` by structure where there is one."""
-    for data_set, results in _object("metrics", metrics).items():
-        scores = _object(f"metrics of '{data_set}'", results).get("dice", {})
-        for structure, score in _object(f"Dice of '{data_set}'", scores).items():
-            if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
-                raise ModelError(f"The model's Dice of '{structure}' must be a number or null, not {_short(score)}.")
-
-
 def _required(entry: Mapping[str, Any], key: str) -> Any:
-    """Return an entry; raises ModelError when it is missing."""
+    """Return an entry of any kind; raises ModelError when it is missing."""
     if key not in entry:
         raise ModelError(f"The model's description lacks the entry '{key}'.")
     return entry[key]
 
 
 def _object(what: str, value: Any) -> dict[str, Any]:
-    """Return a dictionary with text keys; raises ModelError for anything else."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ModelError(f"The model's {what} must be a set of named entries, not {_short(value)}.")
-    return value
+    """Return a set of named entries; raises ModelError for anything else."""
+    return dict(checked(value, f"The model's {what}", dict, error=ModelError))
 
 
 def _text(what: str, value: Any) -> str:
     """Return a text; raises ModelError for anything else."""
-    if not isinstance(value, str):
-        raise ModelError(f"The model's entry '{what}' must be a text, not {_short(value)}.")
-    return value
+    return str(checked(value, f"The model's entry '{what}'", str, error=ModelError))
 
 
-def _names(what: str, value: Any) -> tuple[str, ...]:
-    """Return a list of names as a tuple; raises ModelError when it is not one."""
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ModelError(f"The model's entry '{what}' must be a list of names, not {_short(value)}.")
-    return tuple(value)
-
-
-def _check_integer(what: str, value: Any, smallest: int, largest: int | None) -> None:
-    """Raise ModelError unless the value is a whole number in the range; ``largest`` None: no upper end."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ModelError(f"The model's {what} must be a whole number, not {_short(value)}.")
-    if value < smallest or (largest is not None and value > largest):
-        upper = f"from {smallest} to {largest}" if largest is not None else f"{smallest} or more"
-        raise ModelError(f"The model's {what} is {value}; it must be {upper}.")
-
-
-def _short(value: Any) -> str:
-    """Return a value as it is shown in a message, at most 60 characters."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+def _check_metrics(metrics: Any) -> None:
+    """Raise ModelError unless metrics are results by data set, with ``dice`` by structure where there is one."""
+    for data_set, results in _object("metrics", metrics).items():
+        scores = _object(f"metrics of '{data_set}'", results).get("dice", {})
+        for structure, score in _object(f"Dice of '{data_set}'", scores).items():
+            checked(score, f"The model's Dice of '{structure}'", float, None, error=ModelError)

@@ -5,12 +5,12 @@ Everything happens in memory; ``TransferSegLib.models.library`` writes.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from TransferSegLib.errors import ModelError
+from TransferSegLib.json_fields import json_bytes
 from TransferSegLib.models.archive import MODEL_FILE, parse_model_file, read_model_files
 from TransferSegLib.models.catalogue import CatalogueEntry, Download, FileKind, git_blob_id
 from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
@@ -137,7 +137,7 @@ def _from_model(path: Path, name: str | None, entry: CatalogueEntry | None) -> I
     check_name(name or description.name)
     if name is not None and name != description.name:
         content = parse_json(files[MODEL_FILE], str(path)) | {"name": name}
-        files[MODEL_FILE] = (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+        files[MODEL_FILE] = json_bytes(content)
         description = replace(description, name=name)
     return Incoming(description, files, entry, "transferseg", _claimed(description))
 

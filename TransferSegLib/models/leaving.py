@@ -8,7 +8,6 @@ model learned from, is left out when the model is exported.
 from __future__ import annotations
 
 import base64
-import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from TransferSegLib.errors import ModelError
+from TransferSegLib.json_fields import json_bytes
 from TransferSegLib.models.description import parse_json
 
 #: The options whose values are numbers or fixed words, and those without a value; all others may hold anything.
@@ -114,7 +114,7 @@ def without_identifiers(
     cleaned = scrub.description(entry)
     result = dict(files)
     if cleaned != entry:
-        result[model_file] = (json.dumps(cleaned, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+        result[model_file] = json_bytes(cleaned)
     for name in _CARDS:
         if name in files:
             text = files[name].decode("utf-8", errors="replace")

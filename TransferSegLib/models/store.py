@@ -9,7 +9,6 @@ Only ``load_description`` works without torch. Weights are loaded with ``weights
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
 import shutil
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.durable_writing import move, write_text_durably
 from TransferSegLib.errors import ModelError
+from TransferSegLib.json_fields import json_bytes
 from TransferSegLib.models.archive import (
     MODEL_FILE,
     WEIGHTS_FILE,
@@ -143,10 +143,10 @@ def set_profile(folder: Path, profile: FitProfile | None) -> None:
     entry = {key: value for key, value in parse_json(text, str(file)).items() if key != "fit"}
     if profile is not None:
         entry["fit"] = profile.to_json()
-    written = json.dumps(entry, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    parse_model_file(written.encode("utf-8"), str(file))
+    written = json_bytes(entry)
+    parse_model_file(written, str(file))
     try:
-        write_text_durably(file, written)
+        write_text_durably(file, written.decode("utf-8"))
     except OSError as error:
         raise ModelError(f"{file} cannot be written: {error}.") from error
 
@@ -180,12 +180,9 @@ def _write(path: Path, content: bytes, cancel: CancelToken | None) -> None:
 def _model_file(description: ModelDescription, record: WeightsRecord) -> bytes:
     """Return the content of model.json; raises ModelError when metrics or configuration are not JSON."""
     try:
-        text = json.dumps(
-            description.to_json() | {"weights": record.to_json()}, indent=1, ensure_ascii=False, allow_nan=False
-        )
+        return json_bytes(description.to_json() | {"weights": record.to_json()})
     except (TypeError, ValueError) as error:
         raise ModelError(f"The model's metrics or configuration cannot be written as JSON: {error}.") from error
-    return (text + "\n").encode("utf-8")
 
 
 def _weights_as_bytes(

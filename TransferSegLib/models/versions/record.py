@@ -6,7 +6,6 @@ Two copies lie in a version's folder: ``record.json`` with everything, which nev
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from TransferSegLib.errors import ModelError
+from TransferSegLib.json_fields import checked, json_bytes, json_field
 from TransferSegLib.models.archive import MODEL_FILE, file_in, parse_model_file, read_model_entry
 from TransferSegLib.models.description import ModelDescription, Provenance, finite, parse_json
 from TransferSegLib.models.versions.state import current_folder, version_name
@@ -200,20 +200,16 @@ class VersionRecord:
     def from_json(entry: Any, source: str) -> VersionRecord:
         """Read a description written by ``to_json``; raises ModelError naming ``source`` when it is not one."""
         try:
-            parent, forgetting, evidence = entry["parent"], entry.get("forgetting", []), entry.get("evidence", {})
-            if not isinstance(evidence, dict) or not all(isinstance(fate, dict) for fate in forgetting):
-                raise TypeError("its evidence is not a set of named entries")
-            for key, kinds in (("line", str), ("number", int | None), ("created", str)):
-                if not isinstance(entry[key], kinds):
-                    raise TypeError(f"its entry '{key}' is {entry[key]!r}")
+            parent, evidence = entry["parent"], checked(entry.get("evidence", {}), "Evidence", dict, error=ModelError)
+            changes = [checked(one, "A change", dict, error=ModelError) for one in entry.get("forgetting", [])]
             return VersionRecord(
                 parent=ModelReference(parent["name"], parent["version"], parent["sha256"]),
                 cases=tuple(LearnedCase(case["content_hash"], case.get("id", "")) for case in entry.get("cases", [])),
                 evidence=evidence,
-                forgetting=tuple(forgetting),
-                created=entry["created"],
-                line=entry["line"],
-                number=entry["number"],
+                forgetting=tuple(changes),
+                created=json_field(entry, "created", str, error=ModelError),
+                line=json_field(entry, "line", str, error=ModelError),
+                number=json_field(entry, "number", int, None, error=ModelError),
             )
         except (KeyError, TypeError, AttributeError, ModelError) as error:
             raise ModelError(f"The record of the version in {source} is damaged ({error}).") from error
@@ -272,9 +268,9 @@ def descended(
 def with_record(files: Mapping[str, bytes], record: VersionRecord) -> dict[str, bytes]:
     """Return the files of a model by name with a record in two copies; raises ModelError when it is not JSON."""
     try:
-        everything = _json(record.to_json())
+        everything = json_bytes(record.to_json())
         content = parse_json(files[MODEL_FILE], MODEL_FILE) | {RECORD_ENTRY: record.without_cases().to_json()}
-        return {**files, MODEL_FILE: _json(content), RECORD_FILE: everything}
+        return {**files, MODEL_FILE: json_bytes(content), RECORD_FILE: everything}
     except (TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"The evidence of a version cannot be written as JSON: {error}.") from error
 
@@ -311,8 +307,3 @@ def _scrubbed(value: Any, named: re.Pattern[str] | None, depth: int = 0) -> Any:
 def _names(value: Any, named: re.Pattern[str]) -> bool:
     """Tell whether a value is a text in which a case is named."""
     return isinstance(value, str) and named.search(value) is not None
-
-
-def _json(content: Any) -> bytes:
-    """Return the content of a JSON file."""
-    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")

@@ -17,6 +17,7 @@ from typing import Any
 from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import unfinished_texts, write_text_durably
 from TransferSegLib.errors import ModelError
+from TransferSegLib.json_fields import json_field, whole
 from TransferSegLib.models.archive import MODEL_FILE
 
 VERSIONS_FOLDER = "versions"
@@ -101,16 +102,16 @@ class VersionState:
     def from_json(entry: Any, source: str) -> VersionState:
         """Read the content of current.json; raises DamagedState, or ModelError when it is newer than this version."""
         try:
-            if entry["format"] != FORMAT:
-                raise ValueError(f"its entry 'format' is not '{FORMAT}'")
-            if _whole(entry["format_version"]) > FORMAT_VERSION:
+            if json_field(entry, "format", str, error=DamagedState) != FORMAT:
+                raise DamagedState(f"Its entry 'format' is not '{FORMAT}'.")
+            if json_field(entry, "format_version", int, error=DamagedState) > FORMAT_VERSION:
                 raise ModelError(f"{source} was written by a newer TransferSeg: update TransferSeg to use it.")
-            switches = tuple(_switch(switch) for switch in entry["switches"])
-            state = VersionState(switches)
-            if _whole(entry["current"]) != state.current:
-                raise ValueError("its current version is not the one its history leads to")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DamagedState(f"{source} is damaged ({error}).") from error
+            switches = json_field(entry, "switches", list, error=DamagedState)
+            state = VersionState(tuple(_event(switch) for switch in switches))
+            if json_field(entry, "current", int, error=DamagedState) != state.current:
+                raise DamagedState("Its current version is not the one its history leads to.")
+        except DamagedState as error:
+            raise DamagedState(f"{source} is damaged. {error}") from error
         return state
 
 
@@ -154,7 +155,7 @@ def read_state(line: Path) -> VersionState:
         return replace(state, problem=f"{lost} Its backup was read instead." if lost else "")
     if damage:
         raise DamagedState(
-            f"{damage} Which version of '{line.name}' is to be used has to be said again: transferseg models promote "
+            f"{damage} Choose the version of '{line.name}' to use: transferseg models promote "
             f"{_quoted(line.name)} NUMBER. There are: {', '.join(map(str, version_numbers(line)))}."
         )
     return VersionState()
@@ -231,18 +232,16 @@ def split_version(name: str) -> tuple[str, int] | None:
     return base, int(number)
 
 
-def _switch(entry: Any) -> VersionEvent:
-    """Read an entry of the history; raises ValueError, KeyError or TypeError when it is not one."""
-    if entry["action"] not in (PROMOTED, ROLLED_BACK, REMOVED) or not isinstance(entry["date"], str):
-        raise ValueError("its history has an entry that this version does not know")
-    return VersionEvent(entry["action"], _whole(entry["version"]), entry["date"])
-
-
-def _whole(value: Any) -> int:
-    """Return a whole number from 0 up; raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a whole number from 0 up")
-    return value
+def _event(entry: Any) -> VersionEvent:
+    """Read an entry of the history; raises DamagedState when it is not one."""
+    event = VersionEvent(
+        json_field(entry, "action", str, error=DamagedState),
+        whole(json_field(entry, "version", int, error=DamagedState), "The version", 0, error=DamagedState),
+        json_field(entry, "date", str, error=DamagedState),
+    )
+    if event.action not in (PROMOTED, ROLLED_BACK, REMOVED):
+        raise DamagedState(f"Its history has the action '{event.action}', which this version does not know.")
+    return event
 
 
 def _quoted(name: str) -> str:
