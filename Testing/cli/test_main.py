@@ -88,7 +88,7 @@ def test_train_base_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "JSON"), ("[1]", "object"), ('{"wdith": 3}', "Unknown knob"), ('{"augmentation": 3}', "object")],
+    [("{", "JSON"), ("[1]", "object"), ('{"wdith": 3}', "Unknown setting"), ('{"augmentation": 3}', "object")],
 )
 def test_bad_configuration_files(
     content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

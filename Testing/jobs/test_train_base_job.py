@@ -138,5 +138,5 @@ def test_damaged_parameters(tmp_path: Path) -> None:
     assert TrainBaseParameters.from_json(good) == TrainBaseParameters(tmp_path.absolute(), "name")
     with pytest.raises(JobError, match="damaged"):
         TrainBaseParameters.from_json({"name": "x"})
-    with pytest.raises(TrainingError, match="Unknown knob"):
+    with pytest.raises(TrainingError, match="Unknown setting"):
         TrainBaseParameters.from_json({**good, "configuration": {"widht": 3}})

@@ -135,12 +135,12 @@ def test_interruption_anywhere_keeps_the_last_whole_step(tmp_path: Path, monkeyp
     ("knobs", "message"),
     [
         ({"patch": 0}, "patch must be 1 or more"),
-        ({"widht": 3}, "Unknown knob"),
+        ({"widht": 3}, "Unknown setting"),
         ({"steps": 2.5}, "whole number"),
         ({"steps": float("inf")}, "whole number"),
         ({"steps": float("nan")}, "whole number"),
-        ({"learning_rate": "fast"}, "takes a number"),
-        ({"augmentation": {"blur": 1}}, "Unknown knob"),
+        ({"learning_rate": "fast"}, "must be a number"),
+        ({"augmentation": {"blur": 1}}, "Unknown setting"),
         ({"spacing_mm": float("nan")}, "spacing_mm"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Every knob of adapting a model to corrected cases, in one small object that is stored with the model it made."""
+"""Every setting of adapting a model to corrected cases, in one small object that is stored with the model it made."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from TransferSegLib.errors import ModelError, TrainingError
@@ -11,14 +11,14 @@ from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.networks.interface import NetworkSpec
-from TransferSegLib.training.configuration import AugmentationConfiguration
+from TransferSegLib.training.configuration import AugmentationConfiguration, read_settings
 
 HEAD_STARTS = ("auto", "data", "random")
 
 
 @dataclass(frozen=True)
 class FineTuningConfiguration:
-    """The knobs of ``adapt``. A stage ends at its number of steps or when its minutes are up, whichever is first.
+    """The settings of ``adapt``. A stage ends at its number of steps or when its minutes are up, whichever is first.
 
     With ``minutes`` 0 a run depends on nothing but its cases, its seed and the machine's arithmetic; the same numbers
     of ``steps``, or the same ``minutes``, give every strategy the same to spend.
@@ -92,7 +92,7 @@ class FineTuningConfiguration:
     augmentation: AugmentationConfiguration = field(default_factory=AugmentationConfiguration)
 
     def __post_init__(self) -> None:
-        """Raise TrainingError, naming every knob whose value cannot work."""
+        """Raise TrainingError, naming every setting whose value cannot work."""
         wrong = [
             f"{name} must be {rule}, not {getattr(self, name)!r}" for name, rule, holds in self._rules if not holds
         ]
@@ -101,7 +101,7 @@ class FineTuningConfiguration:
 
     @property
     def _rules(self) -> list[tuple[str, str, bool]]:
-        """Return (knob, rule in words, whether it holds) of every knob that is not checked elsewhere."""
+        """Return (setting, rule in words, whether it holds) of every setting that is not checked elsewhere."""
         rules = [
             ("strategy", f"one of {', '.join((*STRATEGIES, AUTO))}", self.strategy in (*STRATEGIES, AUTO)),
             ("head_start", f"one of {', '.join(HEAD_STARTS)}", self.head_start in HEAD_STARTS),
@@ -153,7 +153,7 @@ class FineTuningConfiguration:
         return float(getattr(self, self.way.rate))
 
     def for_change(self, parent: ModelDescription, any_new: bool) -> FineTuningConfiguration:
-        """Return the knobs for what is to be learned: tail and rates depend on whether that is much.
+        """Return the settings for what is to be learned: tail and rates depend on whether that is much.
 
         It is where structures are new to the parent, or the grid or the intensities are others than the parent's.
         """
@@ -187,46 +187,21 @@ class FineTuningConfiguration:
         return parent.with_classes(classes)
 
     def with_steps(self, tail_steps: int, steps: int) -> FineTuningConfiguration:
-        """Return the same knobs with a budget of steps and no clock."""
+        """Return the same settings with a budget of steps and no clock."""
         return replace(self, minutes=0.0, tail_steps=tail_steps, steps=steps)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary of every knob."""
+        """Return a JSON-ready dictionary of every setting."""
         return asdict(self) | {"intensity": None if self.intensity is None else self.intensity.to_json()}
 
     @staticmethod
     def from_json(entry: dict[str, Any]) -> FineTuningConfiguration:
-        """Read a dictionary of knobs; those left out keep their defaults, unknown ones raise TrainingError."""
+        """Read a dictionary of settings; those left out keep their defaults, unknown ones raise TrainingError."""
         values = dict(entry)
-        augmentation = values.pop("augmentation", {})
-        if isinstance(augmentation, AugmentationConfiguration):
-            augmentation = asdict(augmentation)
-        rule = values.pop("intensity", None)
+        rule = values.get("intensity")
         try:
-            intensity = rule if rule is None or isinstance(rule, IntensityRule) else IntensityRule.from_json(rule)
+            if rule is not None and not isinstance(rule, IntensityRule):
+                values["intensity"] = IntensityRule.from_json(rule)
         except ModelError as error:
             raise TrainingError(str(error)) from error
-        _check_kinds(values, FineTuningConfiguration)
-        _check_kinds(augmentation, AugmentationConfiguration)
-        return FineTuningConfiguration(
-            **values, intensity=intensity, augmentation=AugmentationConfiguration(**augmentation)
-        )
-
-
-def _check_kinds(values: dict[str, Any], kind: type) -> None:
-    """Raise TrainingError for a knob that is not there, or a value of the wrong kind."""
-    known = {one.name: str(one.type) for one in fields(kind)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise TrainingError(f"Unknown knob of fine-tuning: {', '.join(unknown)}. Known are: {', '.join(known)}.")
-    for name, value in values.items():
-        wanted = known[name]
-        if wanted == "str":
-            if not isinstance(value, str):
-                raise TrainingError(f"The fine-tuning knob {name} takes a word, not {value!r}.")
-        elif value is None and wanted.endswith("None"):
-            continue
-        elif isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TrainingError(f"The fine-tuning knob {name} takes a number, not {value!r}.")
-        elif wanted == "int" and isinstance(value, float) and not value.is_integer():
-            raise TrainingError(f"The fine-tuning knob {name} takes a whole number, not {value!r}.")
+        return FineTuningConfiguration(**read_settings(values, FineTuningConfiguration, "fine-tuning"))

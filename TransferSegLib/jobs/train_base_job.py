@@ -50,7 +50,7 @@ class TrainBaseParameters:
 
     @staticmethod
     def from_json(entry: Mapping[str, Any]) -> TrainBaseParameters:
-        """Read a request's parameters; raises JobError for damaged ones, TrainingError for knobs that cannot work."""
+        """Read a request's parameters; raises JobError for damaged ones, TrainingError for impossible settings."""
         with damage_as(JobError, "The parameters of the training are"):
             output = entry.get("output")
             return TrainBaseParameters(

@@ -164,7 +164,7 @@ def _saved_run(checkpoint_file: Path, plan: BaseModelPlan, resume: bool) -> dict
             "choose another output folder."
         )
     before, now = saved["configuration"], plan.configuration.to_json()
-    changed = [knob for knob in now if knob not in _CHANGEABLE and before.get(knob) != now[knob]]
+    changed = [setting for setting in now if setting not in _CHANGEABLE and before.get(setting) != now[setting]]
     if changed:
         raise TrainingError(
             f"The run in {plan.output} was started with another {', '.join(changed)}: only "

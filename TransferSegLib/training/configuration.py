@@ -1,4 +1,4 @@
-"""Every knob of training a base model, in one small object that is stored with the model it made."""
+"""Every setting of training a base model, in one small object that is stored with the model it made."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AugmentationConfiguration:
     curve_points: int = 6
 
     def __post_init__(self) -> None:
-        """Raise TrainingError, naming the knob, for values that cannot work."""
+        """Raise TrainingError, naming the setting, for values that cannot work."""
         wrong = [
             f"{name} must be between 0 and 1, not {getattr(self, name)}"
             for name in ("mirror", "intensity", "inversion", "intensity_curve")
@@ -49,7 +49,7 @@ class AugmentationConfiguration:
 
 @dataclass(frozen=True)
 class TrainingConfiguration:
-    """The knobs of ``train-base``. The defaults train a small, good model on a CPU within some hours."""
+    """The settings of ``train-base``. The defaults train a small, good model on a CPU within some hours."""
 
     #: Filters of the first convolution; 32 is the paper's network (16.3 M weights), 16 a quarter of it.
     width: int = 16
@@ -85,7 +85,7 @@ class TrainingConfiguration:
     augmentation: AugmentationConfiguration = AugmentationConfiguration()
 
     def __post_init__(self) -> None:
-        """Raise TrainingError, naming the knob, for values that cannot work."""
+        """Raise TrainingError, naming the setting, for values that cannot work."""
         wrong = [
             f"{name} must be {rule}, not {getattr(self, name)}"
             for name, rule, holds in (
@@ -109,24 +109,46 @@ class TrainingConfiguration:
             raise TrainingError("The training configuration does not work: " + "; ".join(wrong) + ".")
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary of every knob."""
+        """Return a JSON-ready dictionary of every setting."""
         return asdict(self)
 
     @staticmethod
     def from_json(entry: dict[str, Any]) -> TrainingConfiguration:
-        """Read a dictionary of knobs; those left out keep their defaults, unknown ones raise TrainingError."""
-        values = dict(entry)
-        augmentation = values.pop("augmentation", {})
-        if isinstance(augmentation, AugmentationConfiguration):
-            augmentation = asdict(augmentation)
-        for given, kind in ((values, TrainingConfiguration), (augmentation, AugmentationConfiguration)):
-            known = {field.name: field.type for field in fields(kind)}
-            unknown = sorted(set(given) - set(known))
-            if unknown:
-                raise TrainingError(f"Unknown knob of training: {', '.join(unknown)}. Known are: {', '.join(known)}.")
-            for name, value in given.items():
-                if isinstance(value, bool) or not isinstance(value, (int, float)):
-                    raise TrainingError(f"The training knob {name} takes a number, not {value!r}.")
-                if known[name] == "int" and isinstance(value, float) and not value.is_integer():
-                    raise TrainingError(f"The training knob {name} takes a whole number, not {value!r}.")
-        return TrainingConfiguration(**values, augmentation=AugmentationConfiguration(**augmentation))
+        """Read a dictionary of settings; those left out keep their defaults, unknown ones raise TrainingError."""
+        return TrainingConfiguration(**read_settings(entry, TrainingConfiguration, "training"))
+
+
+def read_settings(entry: dict[str, Any], kind: type, what: str) -> dict[str, Any]:
+    """Return a dictionary's settings as arguments of a configuration, ``augmentation`` as an object.
+
+    Raises TrainingError for a setting that is not there, or a value of the wrong kind; ``what`` names the training.
+    """
+    values = dict(entry)
+    augmentation = values.pop("augmentation", {})
+    if not isinstance(augmentation, AugmentationConfiguration):
+        _check_kinds(augmentation, AugmentationConfiguration, what)
+        augmentation = AugmentationConfiguration(**augmentation)
+    _check_kinds(values, kind, what)
+    return values | {"augmentation": augmentation}
+
+
+def _check_kinds(values: dict[str, Any], kind: type, what: str) -> None:
+    """Raise TrainingError for a setting that is not there, or a value of the wrong kind."""
+    known = {one.name: str(one.type) for one in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise TrainingError(f"Unknown setting of {what}: {', '.join(unknown)}. Known are: {', '.join(known)}.")
+    for name, value in values.items():
+        wanted = known[name]
+        if value is None and wanted.endswith("None"):
+            continue
+        if wanted == "str":
+            kind_text = None if isinstance(value, str) else "a word"
+        elif wanted.startswith("IntensityRule"):
+            continue
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            kind_text = "a number"
+        else:
+            kind_text = "a whole number" if wanted == "int" and value != value // 1 else None
+        if kind_text is not None:
+            raise TrainingError(f"The setting {name} of {what} must be {kind_text}, not {value!r}.")

@@ -132,7 +132,7 @@ def test_the_limits_of_a_base_are_not_meant_for_choosing(write_study: WriteStudy
 
 @pytest.mark.parametrize(
     ("grid", "words"),
-    [({"intensity": ["CT"]}, "no intensity rule 'CT'"), ({"stepps": [1]}, "Unknown knob of fine-tuning: stepps")],
+    [({"intensity": ["CT"]}, "no intensity rule 'CT'"), ({"stepps": [1]}, "Unknown setting of fine-tuning: stepps")],
 )
 def test_values_that_cannot_be_tried_are_said(write_study: WriteStudy, grid: dict[str, Any], words: str) -> None:
     entry = choosing_entry()
