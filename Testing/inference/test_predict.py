@@ -186,7 +186,7 @@ def test_out_of_memory_makes_smaller_tiles(network, volume, reference, failing):
     reports = []
     labels = label_volume(network, volume, task=Task("", reports.append))
     assert np.mean(labels == reference.argmax(axis=0)) > 0.9999
-    assert "Not enough memory on CPU: going on with smaller tiles" in [report.message for report in reports]
+    assert "Not enough memory on CPU: continuing with smaller tiles" in [report.message for report in reports]
     assert reports[-1].fraction == 1
     assert tried[0] > tried[-1]
 
@@ -214,7 +214,7 @@ def test_out_of_memory_on_a_gpu_goes_on_on_the_cpu(network, volume, reference, f
     assert np.abs(logits - reference).max() < 1e-4
     assert predictor.device == CPU
     messages = [report.message for report in reports]
-    assert "Not enough memory on GPU: going on on the CPU" in messages
+    assert "Not enough memory on GPU: continuing on the CPU" in messages
     assert messages[-1] == "on CPU (float32)"
     assert ("cuda:0", 108) in sides
 
@@ -227,7 +227,7 @@ def test_a_gpu_that_others_fill_is_given_up_for_the_cpu(network, volume, referen
     logits = assembled(predicted(predictor, volume, task=Task("Segmenting", reports.append)))
     assert np.abs(logits - reference).max() < 1e-4
     assert predictor.device == CPU
-    assert reports[0].message == "Not enough memory on GPU: going on on the CPU"
+    assert reports[0].message == "Not enough memory on GPU: continuing on the CPU"
     # It stays to be read until the first tile is done.
     messages = [report.message for report in reports]
     assert set(messages[messages.index("on CPU (float32)") :]) == {"on CPU (float32)"}
@@ -262,7 +262,7 @@ def test_half_precision_that_overflows_goes_on_in_float32(network, volume, refer
     messages = list(dict.fromkeys(report.message for report in reports))
     assert messages == [
         "on CPU (bfloat16)",
-        "CPU (bfloat16) is not precise enough for this model: going on in float32",
+        "CPU (bfloat16) is not precise enough for this model: continuing in float32",
         "on CPU (float32)",
     ]
     fractions = [report.fraction for report in reports]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 import torch
 from scipy import ndimage
 
+from Testing.impatient import Impatient
 from Testing.tiny_family import TinyBackbone, tiny_model, tiny_network, tiny_spec
 from TransferSegLib.cli.main import main
 from TransferSegLib.errors import Cancelled, DeviceError, ModelError
@@ -25,7 +27,7 @@ from TransferSegLib.inference.profiling import profile_of_scans
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.inference.sliding_window import WindowPredictor, gaussian_weights, window_starts
 from TransferSegLib.models.store import Model, save_model
-from TransferSegLib.progress import CancelToken, Task
+from TransferSegLib.progress import Task
 
 CPU = Device("cpu", "CPU")
 BACKBONE = TinyBackbone(tiny_spec(classes=4))
@@ -164,27 +166,14 @@ def test_a_family_that_shows_no_maps_has_a_profile_without_them(model: Model, tm
     assert NO_FEATURES in Segmenter(described, CPU).segment(image).fit.unchecked
 
 
-def test_stopped_at_any_window(network: torch.nn.Module) -> None:
-    class Impatient(CancelToken):
-        looks = 0
-
-        def __init__(self, at: int) -> None:
-            super().__init__()
-            self.at = at
-
-        def check(self) -> None:
-            self.looks += 1
-            if self.looks >= self.at:
-                self.cancel()
-            super().check()
-
-    volume, reports, patient = noise(20, 20, 20), [], Impatient(10**9)
+def test_stopped_at_any_layer(network: torch.nn.Module) -> None:
+    volume, reports, patient = noise(20, 20, 20), [], Impatient()
     label_volume(network, BACKBONE, volume, PADDING, task=Task("", reports.append, patient))
     fractions = [report.fraction for report in reports]
     assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1)
     assert {report.message for report in reports} == {"on CPU (float32)"}
-    assert patient.looks > 4 * 4, "one for every window"
-    for at in range(1, patient.looks + 1, 5):
+    assert patient.looks > 4 * 2 * 2 * 8, "one for every layer of a window"
+    for at in range(1, patient.looks + 1, 25):
         with pytest.raises(Cancelled):
             label_volume(network, BACKBONE, volume, PADDING, task=Task("", None, Impatient(at)))
 
@@ -192,14 +181,14 @@ def test_stopped_at_any_window(network: torch.nn.Module) -> None:
 class Failing(WindowPredictor):
     """A predictor on a pretended GPU; ``fails`` (batch, device) returns an error, a value to answer with, or None."""
 
-    def logits(self, windows: np.ndarray) -> torch.Tensor:
+    def logits(self, windows: np.ndarray, layer_done: Any = None) -> torch.Tensor:
         failure = self.fails(len(windows), self.device)
         real, self._fallback.device = self.device, CPU
 
         def compute() -> torch.Tensor:
             if isinstance(failure, Exception):
                 raise failure
-            logits = WindowPredictor.logits(self, windows)
+            logits = WindowPredictor.logits(self, windows, layer_done)
             return logits if failure is None else torch.full_like(logits, failure)
 
         try:
@@ -227,8 +216,8 @@ def test_short_memory_takes_fewer_windows_then_the_cpu(
     assert np.abs(logits - whole_logits(network, volume)).max() < 1e-4
     assert [batch for batch, kind in tried if kind == "cuda"] == [4, 2, 1] and predictor.device == CPU
     messages = list(dict.fromkeys(report.message for report in reports))
-    assert "Not enough memory on GPU: going on with fewer windows at once" in messages
-    assert "Not enough memory on GPU: going on on the CPU" in messages and messages[-1] == "on CPU (float32)"
+    assert "Not enough memory on GPU: continuing with fewer windows at once" in messages
+    assert "Not enough memory on GPU: continuing on the CPU" in messages and messages[-1] == "on CPU (float32)"
 
 
 def test_half_precision_that_overflows_is_given_up(network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:

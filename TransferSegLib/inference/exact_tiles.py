@@ -114,7 +114,7 @@ class ExactTilePredictor:
         smallest = self.tiles.memory_bytes(self.tiles.smallest_zyx, itemsize)
         if needed > smallest:
             self._tile_bytes = max(needed / 2, smallest)
-            return f"Not enough memory on {self.device.name}: going on with smaller tiles"
+            return f"Not enough memory on {self.device.name}: continuing with smaller tiles"
         return self._use_cpu(f"the smallest tile ({needed / 1e9:.1f} GB)")
 
     def _use_cpu(self, what: str) -> str:

@@ -38,14 +38,14 @@ class FallbackDevice:
         if self.device.dtype == torch.float32:
             raise ModelError("The model computes values that are not finite on this scan: its weights are damaged.")
         failed, self.device = self.device, self.device.in_float32()
-        return f"{failed} is not precise enough for this model: going on in float32"
+        return f"{failed} is not precise enough for this model: continuing in float32"
 
     def use_cpu(self, what: str) -> str:
         """Give up a GPU; raises DeviceError on the CPU, saying for ``what`` there is not enough memory."""
         if self.device.kind == "cpu":
             raise DeviceError(f"There is not enough memory for {what}: close other programs.")
         failed, self.device = self.device, choose_device("cpu")
-        return f"Not enough memory on {failed.name}: going on on the {self.device.name}"
+        return f"Not enough memory on {failed.name}: continuing on the {self.device.name}"
 
 
 def finite_logits(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from TransferSegLib.errors import DeviceError
 from TransferSegLib.inference.box_logits import BoxLogits
 from TransferSegLib.inference.devices import Device, free_memory_bytes, is_out_of_memory
 from TransferSegLib.inference.fallback import CannotCompute, FallbackDevice, finite_logits
-from TransferSegLib.networks.interface import DeepestMapsObserver, Tiling, Triple
+from TransferSegLib.networks.interface import DeepestMapsObserver, PieceDone, Tiling, Triple
 from TransferSegLib.progress import Task
 
 #: Standard deviation of the weights, in sides of a window.
@@ -53,6 +54,8 @@ class WindowPredictor:
         self._fallback = FallbackDevice(device)
         self._fallback.device = in_window_precision(self._fallback.device)
         self._runner: nn.Module | None = None
+        self._layers, self._layers_done = 1, 0
+        self._layer_done: PieceDone | None = None
         #: How many windows are computed together.
         self.batch = _BATCH.get(self.device.kind, 1)
 
@@ -73,13 +76,17 @@ class WindowPredictor:
         """Return the prediction of a scan; see ``Predictor.predict``. There are no deepest maps to observe."""
         return WindowPrediction(self, intensities_czyx, padding_values, tile_bytes, task or Task(), share_of_use)
 
-    def logits(self, windows: np.ndarray) -> torch.Tensor:
-        """Return the logits (N, classes, z, y, x; float32) of windows (N, channels, z, y, x; float32)."""
+    def logits(self, windows: np.ndarray, layer_done: PieceDone | None = None) -> torch.Tensor:
+        """Return the logits (N, classes, z, y, x; float32) of windows (N, channels, z, y, x; float32).
+
+        ``layer_done`` is called after each layer with the share (0 to 1) that is done; what it raises ends the work.
+        """
         device = torch.device(self.device.torch_name)
+        self._layer_done, self._layers_done = layer_done, 0
 
         def compute() -> torch.Tensor:
             if self._runner is None:
-                self._runner = copy.deepcopy(self._network).float().eval().to(device)
+                self._runner = self._copy_on(device)
             scans = torch.from_numpy(windows).to(device).contiguous(memory_format=self.device.memory_format)
             is_half = self.device.dtype != torch.float32
             with torch.inference_mode(), torch.autocast(device.type, self.device.dtype, enabled=is_half):
@@ -88,13 +95,27 @@ class WindowPredictor:
 
         return finite_logits(compute)
 
+    def _copy_on(self, device: torch.device) -> nn.Module:
+        """Return a copy of the network that reports after each layer: a window may take half a minute on a CPU."""
+        runner = copy.deepcopy(self._network).float().eval().to(device)
+        layers = [module for module in runner.modules() if not any(True for _ in module.children())]
+        self._layers = len(layers)
+        for layer in layers:
+            layer.register_forward_hook(self._after_layer)
+        return runner
+
+    def _after_layer(self, *_: Any) -> None:
+        self._layers_done += 1
+        if self._layer_done is not None:
+            self._layer_done(min(1.0, self._layers_done / self._layers))
+
     def step_back(self, failure: CannotCompute) -> str:
         """Choose what to do after windows failed, and return it in words; raises when nothing is left."""
         if failure.reason == "range":
             return self._fallback.use_float32()
         if self.batch > 1:
             self.batch //= 2
-            return f"Not enough memory on {self.device.name}: going on with fewer windows at once"
+            return f"Not enough memory on {self.device.name}: continuing with fewer windows at once"
         message = self._fallback.use_cpu(f"a window of {_times(self.patch_zyx)} voxels")
         self._fallback.device = in_window_precision(self.device)
         self._runner = None
@@ -155,10 +176,11 @@ class WindowPrediction:
         """Compute windows in batches and return each with its first voxel."""
         predictor, done, message = self._predictor, 0, ""
         while done < len(corners):
-            task.at(done / len(corners), message or f"on {predictor.device}")
             batch = corners[done : done + predictor.batch]
+            _, here, _ = task.split(done, len(batch), len(corners) - done - len(batch))
+            here.at(0.0, message or f"on {predictor.device}")
             try:
-                logits = predictor.logits(np.stack([self._window(corner) for corner in batch]))
+                logits = predictor.logits(np.stack([self._window(corner) for corner in batch]), here.at)
             except CannotCompute as error:
                 failure = error
             else:
