@@ -203,12 +203,12 @@ class TransferSegTest(ScriptedLoadableModuleTest):
     def runTest(self):
         """Run all tests."""
         self.setUp()
-        self.test_unknownModelIsToldInOneLine()
+        self.test_unknownModelIsAnError()
         self.setUp()
         self.test_wholeLoop()
 
-    def test_unknownModelIsToldInOneLine(self):
-        """What is wrong is told in a line, and leaves nothing behind."""
+    def test_unknownModelIsAnError(self):
+        """An error is one line, and leaves nothing behind."""
         import numpy as np
 
         self.delayDisplay("Segmenting with a model that does not exist")

@@ -30,7 +30,7 @@ RESULT_FILE = "result.json"
 _POLL_S = 0.1
 #: How long a child takes, roughly; only progress is made of it.
 _USUAL_S = 5.0
-#: Signals by which somebody ends a process; a launcher (PythonSlicer) gives 128 plus the number as its exit code.
+#: Signals by which a process is ended; a launcher (PythonSlicer) gives 128 plus the number as its exit code.
 _SIGKILL, _ASKED_TO_END = 9, (1, 2, 15)
 #: Out of computing time (RLIMIT_CPU): the same number on Linux and macOS.
 _SIGXCPU = 24
@@ -38,7 +38,7 @@ _SIGXCPU = 24
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """How a child ended, and what it said; ``over_memory`` when it was ended for taking more memory than allowed."""
+    """How a child ended, and its output; ``over_memory`` when it was ended for taking more memory than allowed."""
 
     exit_code: int
     output: bytes
@@ -55,9 +55,9 @@ class ProcessResult:
 
 @dataclass(frozen=True)
 class Reading:
-    """A file that a module of this library reads in a child, and how to speak of it.
+    """A file that a module of this library reads in a child, and what its error messages say.
 
-    The module is run with a folder for its results, the file and ``words``; it writes ``RESULT_FILE``, which has an
+    The module is run with a folder for its results, the file and ``args``; it writes ``RESULT_FILE``, which has an
     entry "error" when something is wrong. ``advice`` says what to do about a damaged file, ``without_python`` about a
     missing interpreter. ``with_folder``: the files beside it are read with it, so that limits are set for all.
     """
@@ -67,7 +67,7 @@ class Reading:
     error: type[TransferSegError]
     advice: str
     longest_s: float
-    words: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
     without_python: str = ""
     with_folder: bool = False
 
@@ -95,9 +95,9 @@ def read_in_child(
         raise error(f"{path} cannot be read: there is no place for temporary files ({problem}).") from problem
     with temporary as folder:
         try:
-            words = [folder, str(path.absolute()), *reading.words]
+            args = [folder, str(path.absolute()), *reading.args]
             limits = Limits.for_input(path, reading.with_folder)
-            end = run_module(python, reading.module, words, reading.longest_s, cancel, limits, task)
+            end = run_module(python, reading.module, args, reading.longest_s, cancel, limits, task)
         except (OSError, subprocess.TimeoutExpired) as problem:
             raise error(f"{path} cannot be read: {problem}.") from problem
         result_path = Path(folder) / RESULT_FILE
@@ -113,7 +113,7 @@ def read_in_child(
 
 
 def _bad_end(reading: Reading, end: ProcessResult, limits: Limits) -> str:
-    """Return what to say of a child that left no result."""
+    """Return the error message for a child that left no result."""
     if end.over_memory:
         return limits.memory_text(reading.path)
     if end.end_signal == _SIGXCPU:
@@ -135,7 +135,7 @@ def _bad_end(reading: Reading, end: ProcessResult, limits: Limits) -> str:
 def run_module(
     python: Path,
     module: str,
-    words: Sequence[str],
+    args: Sequence[str],
     longest_s: float,
     cancel: CancelToken | None = None,
     limits: Limits | None = None,
@@ -149,7 +149,7 @@ def run_module(
     task = task or Task("", None, cancel)
     started = time.monotonic()
     # -P: a file called like a module, in the current folder, is not taken for it.
-    command = [str(python), "-P", "-m", module, *words]
+    command = [str(python), "-P", "-m", module, *args]
     deadline = time.monotonic() + longest_s
     process = subprocess.Popen(  # noqa: S603 - the command is this library's own
         command,

@@ -1,4 +1,4 @@
-"""Limits of memory and computing time for the children that read files of strangers.
+"""Limits of memory and computing time for the children that read files from elsewhere.
 
 What a small damaged file can cost is bound by its size: a reader that believes a header may ask for gigabytes, or never
 end. The caller gives a child its limits in the environment; the child sets them for itself when its modules are loaded.
@@ -180,14 +180,14 @@ class LimitedChild:
 
 
 def resident_bytes(process_id: int) -> int:
-    """Return the memory that a session leader and its children take, as ``ps`` tells it; 0 where it does not."""
+    """Return the memory that a session leader and its children take, by ``ps``; 0 where that fails."""
     try:
-        told = subprocess.run(  # noqa: S603 - fixed words
+        listing = subprocess.run(  # noqa: S603 - fixed arguments
             ["ps", "-o", "rss=", "-g", str(process_id)],  # noqa: S607 - its place differs between systems
             capture_output=True,
             check=False,
             timeout=10,
         )
-        return 1024 * sum(int(line) for line in told.stdout.split())
+        return 1024 * sum(int(line) for line in listing.stdout.split())
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return 0

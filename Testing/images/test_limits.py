@@ -146,7 +146,7 @@ def test_the_limits_end_a_child_in_one_line(tmp_path: Path, monkeypatch, what: s
     (tmp_path / "scan.x").write_bytes(b"123")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(process_limits, "_LEAST_PROCESSOR_S", 1)
-    reading = Reading("hungry", tmp_path / "scan.x", ScanError, "", 60, words=(what,))
+    reading = Reading("hungry", tmp_path / "scan.x", ScanError, "", 60, args=(what,))
     with pytest.raises(ScanError, match=words), read_in_child(reading):
         pass
 

@@ -122,16 +122,16 @@ class SmallDisk:
         return written
 
 
-def test_a_full_disk_is_told_and_the_last_words_still_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_and_the_write_final_still_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = EventWriter(tmp_path)
-    writer.set_aside()
+    writer.reserve()
     assert (tmp_path / RESERVE).stat().st_size == 16384
     disk = SmallDisk(tmp_path, 150)
     monkeypatch.setattr(os, "write", disk.write)
     writer.write(Event(RUNNING, step=1))
     with pytest.raises(JobError, match="The disk is full"):
         writer.write(Event(RUNNING, step=2, message="the line that is cut off"))
-    writer.last_words(Event(JobState.FAILED, error="The disk is full."))
+    writer.write_final(Event(JobState.FAILED, error="The disk is full."))
     events, _ = read_events(tmp_path)
     assert [(event.state, event.step) for event in events] == [(RUNNING, 1), (JobState.FAILED, None)]
     assert not (tmp_path / RESERVE).exists()
@@ -143,7 +143,7 @@ def test_without_a_reserve_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "write", refuse)
     with pytest.raises(JobError, match="Free some space"):
-        EventWriter(tmp_path).last_words(Event(JobState.FAILED))
+        EventWriter(tmp_path).write_final(Event(JobState.FAILED))
 
 
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:

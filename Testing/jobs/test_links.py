@@ -37,7 +37,7 @@ def test_a_job_with_a_linked_file_is_not_touched(job: Path, thesis: Path, name: 
         with pytest.raises(JobError, match=r"is a link to .*thesis\.txt"):
             look(job)
     writer = EventWriter(job)
-    writer.set_aside()
+    writer.reserve()
     if name == "events.jsonl":
         with pytest.raises(JobError, match="link"):
             writer.write(Event(JobState.RUNNING))

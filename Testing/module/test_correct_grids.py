@@ -77,7 +77,7 @@ def test_marking_the_slice_that_a_view_shows(host, ui, folder: Path):
     ui.regionViewComboBox.setCurrentIndex(0)
     ui.markRegionButton.click()
     tick(ui, "nodule")
-    assert "turn it to the volume's axes" in ui.saveCorrectionButton.toolTip
+    assert "rotate it to the volume's axes" in ui.saveCorrectionButton.toolTip
 
 
 def test_a_box_that_was_looked_at_becomes_a_mask(host, ui, folder: Path):

@@ -172,7 +172,7 @@ def test_new_structures_and_structures_that_are_absent(host, ui, folder: Path):
         "nodule",
         "left parotid gland",
     }, "each segmentation has its own ticks"
-    assert "made for 'CT'" in ui.saveCorrectionButton.toolTip, "the chosen volume is the other one"
+    assert "belongs to 'CT'" in ui.saveCorrectionButton.toolTip, "the chosen volume is the other one"
 
 
 def test_the_next_scan_comes_from_a_folder_or_from_what_is_loaded(host, ui, folder: Path, tmp_path: Path):
@@ -269,7 +269,7 @@ def test_cancelled_and_refused_cases_leave_the_project_as_it_was(host, ui, folde
     ui.saveCorrectionButton.click()
     ui.cancelSaveButton.click()
     host.waitFor(lambda: host.widget.correctPanel.saving is None)
-    assert ui.correctionStatusLabel.text == "Not saved, the project is as it was." and temporary_folders() == []
+    assert ui.correctionStatusLabel.text == "Not saved. The project is unchanged." and temporary_folders() == []
     assert not (folder / "dataset.json").exists()
 
     node.GetSegmentation().GetNthSegment(1).SetName("Brainstem")
@@ -280,7 +280,7 @@ def test_cancelled_and_refused_cases_leave_the_project_as_it_was(host, ui, folde
     host.widget.enter()
     assert not ui.saveCorrectionButton.enabled and "dataset.json" in ui.saveCorrectionButton.toolTip
     ui.projectPathLineEdit.currentPath = "somewhere"
-    assert "whole path" in ui.saveCorrectionButton.toolTip
+    assert "absolute path" in ui.saveCorrectionButton.toolTip
     ui.projectPathLineEdit.currentPath = ""
     assert ui.saveCorrectionButton.toolTip == "Choose a project folder."
 

@@ -82,7 +82,7 @@ def test_the_version_is_called_as_in_the_history(host, ui, models: Path):
         assert ui.modelComboBox.currentText == f"{name}, version 0"
         used = [row for row in range(ui.historyTable.rowCount) if "used" in ui.historyTable.item(row, 0).text()]
         assert [ui.historyTable.item(row, 0).text() for row in used] == ["0 (used)"]
-        assert ui.historyTable.item(used[0], 2).text() == "what the model began with (its maker's version 1.0)"
+        assert ui.historyTable.item(used[0], 2).text() == "the original model (its maker's version 1.0)"
         assert next(each.version for each in console.models() if each.path.name == "clinic") == "0"
         ui.segmentButton.click()
         host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
@@ -147,8 +147,8 @@ def test_project_folders_that_cannot_be_used(host, ui, tmp_path: Path):
         assert str(tmp_path / "file") in ui.correctionStatusLabel.text
         assert "Errno" not in ui.correctionStatusLabel.text
     for path, reason in (
-        ("~nobody-of-this-name/cases", "whole path"),
-        ("cases", "whole path"),
+        ("~nobody-of-this-name/cases", "absolute path"),
+        ("cases", "absolute path"),
         (str(tmp_path / ("x" * 300)), "cannot be read"),
     ):
         ui.projectPathLineEdit.currentPath = path

@@ -148,7 +148,7 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
 
     assert used_version("balls") == 0, "nothing is promoted silently, a better one neither"
     assert [ui.historyTable.item(row, 0).text() for row in range(ui.historyTable.rowCount)] == ["1", "0 (used)"]
-    assert "\nLook: dark was not corrected" in ui.verdictLabel.text and ".." not in ui.verdictLabel.text
+    assert "\nPlease check: dark was not corrected" in ui.verdictLabel.text and ".." not in ui.verdictLabel.text
     ui.promoteButton.click()
     assert not ui.promoteButton.enabled and "being read" in ui.promoteButton.toolTip
     host.waitFor(lambda: not host.widget.fineTunePanel.decision.isPromoting)
@@ -192,7 +192,7 @@ def test_only_ticked_cases_are_learned_from(host, ui, balls: Path):
     assert {key: asked.parameters[key] for key in wanted} == wanted and asked.parameters["no_promote"] is True
     assert asked.parameters["configuration"]["seed"] == 11
     host.waitFor(lambda: ended(host))
-    assert ui.fineTuneStatusLabel.text == "Cancelled. Resume goes on from where it was."
+    assert ui.fineTuneStatusLabel.text == "Cancelled. Resume continues from here."
     world.add_cases(balls, [4])
     host.widget.enter()
     assert ticks(ui) == {"case-0001": True, "case-0002": False, "case-0003": True, "case-0004": True}
@@ -281,7 +281,7 @@ def test_nothing_to_do_is_said_in_the_tooltip(host, ui, balls: Path, tmp_path: P
     assert ui.fineTuneCaseTable.rowCount == 0
     node.SetParameter("Project", str(balls))
     node.SetParameter("FineTuneKnobs", "{")
-    assert "further knobs of fine-tuning are no JSON" in ui.fineTuneButton.toolTip
+    assert "further settings of fine-tuning are not valid JSON" in ui.fineTuneButton.toolTip
     node.SetParameter("FineTuneKnobs", '{"steps": -1}')
     assert "steps must be 0 or more" in ui.fineTuneButton.toolTip
     node.SetParameter("FineTuneKnobs", "")
@@ -298,7 +298,7 @@ def test_the_plan_is_shown_before_start(host, ui, balls: Path, tmp_path: Path):
     assert ui.fineTunePlanLabel.text == "", "the section is closed: nothing is measured"
     ui.fineTuneCollapsibleButton.collapsed = False
     try:
-        assert "is being planned" in ui.fineTunePlanLabel.text and ui.fineTuneButton.enabled
+        assert "Planning: " in ui.fineTunePlanLabel.text and ui.fineTuneButton.enabled
         host.waitFor(lambda: not panel.plan.isMeasuring)
         text = ui.fineTunePlanLabel.text
         assert "of the 30 min given: 3 candidates are compared with the parent on patients they did not see" in text

@@ -134,7 +134,7 @@ def test_a_worker_that_does_not_react_is_ended_with_its_children(host, store: Pa
     child = read_json(job.folder / "child.json")["pid"]
     job.cancel()
     host.waitFor(lambda: bool(heard.ends))
-    assert job.state == "cancelled" and "was ended hard" in job.error
+    assert job.state == "cancelled" and "was killed" in job.error
     host.waitFor(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text())
 
 

@@ -133,7 +133,7 @@ def test_bundled_models_have_no_versions(host, ui):
 
 def test_out_to_a_file_and_in_from_a_file(host, ui, models: Path, tmp_path: Path):
     choose(host, "library/tiny")
-    assert not ui.exportModelButton.enabled and ui.exportModelButton.toolTip == "Say which file to write."
+    assert not ui.exportModelButton.enabled and ui.exportModelButton.toolTip == "Choose the file to write."
     ui.exportModelPathLineEdit.setCurrentPath(str(tmp_path / "model.zip"))
     ui.exportModelButton.click()
     host.waitFor(lambda: (tmp_path / "model.zip").exists() and host.widget.modelPanel.files._command is None)

@@ -1,4 +1,4 @@
-"""The issue's "done means": real clicks, the real library, the bundled model and real cases, once through the loop."""
+"""Once through the whole loop: real clicks, the real library, the bundled model, and parts of real scans."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def test_from_a_scan_to_a_better_model_and_back(host, monkeypatch: pytest.Monkey
     hadTorch = "torch" in sys.modules
     host.widget.enter()
     host.widget._parameterNode.SetParameter("Model", whole_loop.BUNDLED)
-    loop = whole_loop.WholeLoop(host, tmp_path / "cases", knobs=FEW_STEPS)
+    scans = whole_loop.parts_of_scans(tmp_path)
+    loop = whole_loop.WholeLoop(host, tmp_path / "cases", knobs=FEW_STEPS, scans=scans)
     ui, seen = loop.ui, []
     for step in loop.steps():
         seen.append(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,30 @@ def use_folders(folder: Path) -> None:
     """Let models, jobs, projects and measurements of this process and its children go below a folder."""
     for name, part in (("MODELS", "models"), ("JOBS", "jobs"), ("PROJECTS", "projects"), ("CACHE", "cache")):
         os.environ[f"TRANSFERSEG_{name}"] = str(folder / part)
+
+
+def real_cases():
+    """Return the sample and two cases of other patients."""
+    from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.models.locate import bundled_sample
+
+    others = {case.id: case for case in read_dataset(CASES).cases}
+    return [read_dataset(bundled_sample()).cases[0], others["pt_22"], others["pt_120"]]
+
+
+def real_scans() -> list[Path]:
+    return [case.image for case in real_cases()]
+
+
+def parts_of_scans(folder: Path) -> list[Path]:
+    """Write the surroundings of the structure that is corrected, of the same scans, which take a part of the time."""
+    from TransferSegGui.self_test import writePart
+
+    from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.models.locate import bundled_sample
+
+    label = read_dataset(bundled_sample()).label_set.find(STRUCTURE).label
+    return [writePart(case, label, folder / f"part_{number}.nii.gz") for number, case in enumerate(real_cases())]
 
 
 class WindowWatch:
@@ -56,8 +80,19 @@ class WindowWatch:
 class WholeLoop:
     """A user at work in the test host; ``steps`` clicks on and yields the name of each step when it is done."""
 
-    def __init__(self, host, project: Path, minutes: int = 30, knobs: dict[str, int] | None = None) -> None:
-        """``knobs`` of few steps end a fine-tuning before its minutes are up, on a computer of any speed."""
+    def __init__(
+        self,
+        host,
+        project: Path,
+        minutes: int = 30,
+        knobs: dict[str, int] | None = None,
+        scans: Sequence[Path] | None = None,
+    ) -> None:
+        """``knobs`` of few steps end a fine-tuning before its minutes are up, on a computer of any speed.
+
+        ``scans``: three to correct (None: whole ones), of which the first is the sample or a part of it.
+        """
+        self.scans = real_scans() if scans is None else list(scans)
         self.host, self.ui, self.project = host, host.widget.ui, project
         self.minutes, self.knobs = minutes, knobs or {}
         self.watch = WindowWatch()
@@ -68,12 +103,12 @@ class WholeLoop:
 
     def steps(self) -> Iterator[str]:
         """Go once through the loop."""
-        self.load(self._sample(), "CT head and neck")
+        self.load(self.scans[0], "CT head and neck")
         yield "loaded"
         yield from self.segmented()
         for number in range(3):
             if number:
-                self.load(CASES / "images" / f"{('pt_22', 'pt_120')[number - 1]}.nii.gz", f"CT {number + 1}")
+                self.load(self.scans[number], f"CT {number + 1}")
                 self.segment()
             yield from self.corrected(first=number == 0)
         yield from self.fine_tuned()
@@ -237,10 +272,3 @@ class WholeLoop:
         middle = tuple((bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3))
         for view in self.host.slices.values():
             view.view.show(volume, middle if fit else center_ras)
-
-    @staticmethod
-    def _sample() -> Path:
-        from TransferSegLib.datasets.dataset import read_dataset
-        from TransferSegLib.models.locate import bundled_sample
-
-        return read_dataset(bundled_sample()).cases[0].image

@@ -103,7 +103,7 @@ class Warm:
         last = self.lines[-1] if self.lines else ""
         if last.startswith("value "):
             return Ended(json.loads(last[6:]), "", self.peak_bytes)
-        return Ended(None, last.removeprefix("traceback ") or "ended without a word", self.peak_bytes)
+        return Ended(None, last.removeprefix("traceback ") or "ended unexpectedly", self.peak_bytes)
 
 
 def in_process(function: Callable[..., Any], *words: Any, longest_s: float = 60.0) -> Ended:
@@ -141,7 +141,7 @@ def install() -> None:
 def _run_module(
     python: Path,
     module: str,
-    words: Sequence[str],
+    args: Sequence[str],
     longest_s: float,
     cancel: CancelToken | None = None,
     limits: Any = None,
@@ -155,7 +155,7 @@ def _run_module(
             os.dup2(messages.fileno(), 2)
             sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", write_through=True)
             os.environ.update(limits.environment() if limits is not None else {})
-            sys.argv = [module, *words]
+            sys.argv = [module, *args]
             code = 1
             with suppress(BaseException):
                 runpy.run_module(module, run_name="__main__", alter_sys=False)

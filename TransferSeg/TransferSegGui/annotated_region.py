@@ -1,4 +1,4 @@
-"""The part of a scan that was looked at: kept with the segmentation node, and saved with the case."""
+"""The annotated region, the reviewed part of a scan: kept with the segmentation node, and saved with the case."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def setRegion(segmentationNode, kind: str, value: str = "") -> None:
 
 @dataclass(frozen=True)
 class AnnotatedRegion:
-    """What was looked at: slices as text ("z:10-20"), a box, or the mask in a file; without any of them everything."""
+    """What was reviewed: slices as text ("z:10-20"), a box, or the mask in a file; without any of them everything."""
 
     slices: str = ""
     box: Box | None = None
@@ -50,12 +50,14 @@ class AnnotatedRegion:
 
 
 def regionOf(segmentationNode, volumeNode) -> AnnotatedRegion:
-    """Return what of a volume was looked at for a segmentation; raises RuntimeError and DatasetError."""
+    """Return the annotated region of a segmentation of a volume; raises RuntimeError and DatasetError."""
     kind = regionKind(segmentationNode)
     if kind == REGION_SAVED:
         saved = Path(segmentationNode.GetAttribute(FILE_ATTRIBUTE) or "")
         if not saved.is_file():
-            raise RuntimeError(_("The region saved with the case is gone ({path}): choose another.").format(path=saved))
+            raise RuntimeError(
+                _("The region saved with the case is missing ({path}): choose another.").format(path=saved)
+            )
         return AnnotatedRegion(file=saved)
     if kind == REGION_SLICES:
         return AnnotatedRegion(
@@ -79,7 +81,7 @@ def shownSlice(view: str, volumeNode) -> tuple[str, int]:
     along = np.abs(rows @ normal)
     axis = int(np.argmax(along))
     if along[axis] < _ALONG_AXIS:
-        raise ValueError(_("The view shows a slice across the volume's own: turn it to the volume's axes first."))
+        raise ValueError(_("The view shows an oblique slice: rotate it to the volume's axes first."))
     number = round(float((worldToIjk @ np.array([*place, 1.0]))[axis]))
     if not 0 <= number < volumeNode.GetImageData().GetDimensions()[axis]:
         raise ValueError(_("The slice shown is outside of the volume."))
@@ -96,7 +98,7 @@ def worldToIjkOf(volumeNode) -> np.ndarray:
         return matrix
     worldToNode = vtk.vtkMatrix4x4()
     if not transform.IsTransformToWorldLinear() or not transform.GetMatrixTransformFromWorld(worldToNode):
-        raise ValueError(_("The volume is under a transform that bends it: harden the transform first."))
+        raise ValueError(_("The volume has a non-linear transform: harden the transform first."))
     return matrix @ slicer.util.arrayFromVTKMatrix(worldToNode)
 
 
@@ -132,7 +134,7 @@ def boxAround(segmentationNode):
     segmentationNode.GetRASBounds(bounds)
     if bounds[0] > bounds[1]:
         return None
-    name = slicer.mrmlScene.GenerateUniqueName(_("Looked at"))
+    name = slicer.mrmlScene.GenerateUniqueName(_("Annotated region"))
     box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
     box.CreateDefaultDisplayNodes()
     box.SetCenterWorld(*[(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)])

@@ -23,14 +23,14 @@ SCAN_FOLDER = "ScanFolder"
 class CaseButtons:
     """Opens, removes and restores cases of a project, and finds the next scan.
 
-    ``choose`` gets the volume and the segmentation (None: there is none yet) to go on with, ``say`` a line for a
-    person; ``projectChanged`` is called when cases were removed or restored.
+    ``choose`` gets the volume and the segmentation (None: there is none yet) to work on next, ``showStatus`` a status
+    line; ``projectChanged`` is called when cases were removed or restored.
     """
 
     def __init__(self, ui) -> None:
         """Connect the widgets of the .ui file."""
         self.choose: Callable = lambda volume, segmentation: None
-        self.say: Callable[[str], None] = lambda text: None
+        self.showStatus: Callable[[str], None] = lambda text: None
         self.projectChanged: Callable[[], None] = lambda: None
         self.ui = ui
         self.table = CaseTable(ui.caseTable)
@@ -49,24 +49,24 @@ class CaseButtons:
         self.table.show(project)
 
     def _onOpen(self) -> None:
-        """Load the selected case, and go on with it."""
+        """Load the selected case to work on it."""
         selected = self.table.selected()
         if selected is None or selected.removed:
             return
         try:
             volume, segmentation = openCase(self._project, selected)
         except RuntimeError as error:
-            self.say(str(error))
+            self.showStatus(str(error))
             return
         self.choose(volume, segmentation)
         text = _("{case} is open. Saving it again makes revision {number}.")
-        self.say(text.format(case=selected.case.id, number=selected.number + 1))
+        self.showStatus(text.format(case=selected.case.id, number=selected.number + 1))
 
     def _onRemove(self) -> None:
-        self._change(lambda project, case: project.remove_case(case), _("{case} is removed; it can be restored."))
+        self._change(lambda project, case: project.remove_case(case), _("{case} is removed. It can be restored."))
 
     def _onRestore(self) -> None:
-        self._change(lambda project, case: project.restore_case(case), _("{case} is back."))
+        self._change(lambda project, case: project.restore_case(case), _("{case} is restored."))
 
     def _change(self, change: Callable, text: str) -> None:
         """Change the selected case in the project."""
@@ -76,13 +76,13 @@ class CaseButtons:
         try:
             change(Project(self._project.folder, timeout_s=1.0), selected.case.id)
         except DatasetError as error:
-            self.say(str(error))
+            self.showStatus(str(error))
             return
         self.projectChanged()
-        self.say(text.format(case=selected.case.id))
+        self.showStatus(text.format(case=selected.case.id))
 
     def _onNextScan(self) -> None:
-        """Show the next scan that is not in the project yet."""
+        """Show the next scan that is not yet in the project."""
         project, folder = projectFolder(self._parameterNode), self._parameterNode.GetParameter(SCAN_FOLDER)
         volume = None
         try:
@@ -92,11 +92,11 @@ class CaseButtons:
             else:
                 volume = nextVolume(project, self._parameterNode.GetNodeReference(INPUT_VOLUME))
         except (RuntimeError, OSError) as error:
-            self.say(str(error))
+            self.showStatus(str(error))
             return
         if volume is None:
             where = folder or _("the loaded volumes")
-            self.say(_("There is no other scan in {place} that is not in the project yet.").format(place=where))
+            self.showStatus(_("There is no other scan in {place} that is not in the project yet.").format(place=where))
             return
         self.choose(volume, None)
         text = _("'{name}' is next.").format(name=volume.GetName())
@@ -104,10 +104,10 @@ class CaseButtons:
             text += " " + _("{count} scans of the folder are not saved yet.").format(
                 count=len(remainingFiles(Path(folder), project))
             )
-        self.say(text + " " + _("Segment it in the section above."))
+        self.showStatus(text + " " + _("Segment it in the section above."))
 
     def updateButtons(self) -> None:
-        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         selected = self.table.selected()
         none = _("Select a case first.") if selected is None else ""
         removed = selected is not None and bool(selected.removed)
@@ -117,10 +117,10 @@ class CaseButtons:
         enable(self.ui.removeCaseButton, none or gone, _("Take the case out of use; its files are kept."))
         enable(self.ui.restoreCaseButton, none or there, _("Take the case into use again."))
         noScene = _("There is no scene.") if self._parameterNode is None else ""
-        enable(self.ui.nextScanButton, noScene, _("Show the next scan that is not in the project yet."))
+        enable(self.ui.nextScanButton, noScene, _("Show the next scan that is not yet in the project."))
 
 
 def enable(button, obstacle: str, toolTip: str) -> None:
-    """Enable a button unless something stands in the way, which is then its tooltip."""
+    """Enable a button unless there is an obstacle, which is then its tooltip."""
     button.enabled = not obstacle
     button.toolTip = obstacle or toolTip

@@ -46,7 +46,7 @@ class InstalledModel:
 
 def models() -> list[InstalledModel]:
     """Return the models that can be used: those that came with TransferSeg, then those of the user's library."""
-    return [_installed(choice.path) for choice in _said(modelChoices) if not choice.problem]
+    return [_installed(choice.path) for choice in _asRuntimeError(modelChoices) if not choice.problem]
 
 
 def segment(
@@ -120,14 +120,14 @@ def fineTune(
 ) -> JobProcess:
     """Start making a better model from corrected cases, and return the job; with ``wait=True`` when it is over.
 
-    The job is a process that goes on when Slicer is closed; ``JobProcess.find(job.id)`` finds it again, and its
+    The job is a process that keeps running when Slicer is closed; ``JobProcess.find(job.id)`` finds it again, and its
     docstring tells what the callbacks get. ``job.result`` holds the verdict. ``project`` is the folder of corrected
     cases, ``model`` the one to start from (None: the bundled one), ``name`` the model in the
-    library that gets the new version, ``configuration`` knobs by name, ``more`` what else ``FineTuneRequest`` takes.
+    library that gets the new version, ``configuration`` settings by name, ``more`` what else ``FineTuneRequest`` takes.
     The new version is used from then on only if it is better, or with ``promote`` unless it is worse or not usable.
     With ``wait=True`` a job that does not end well is a RuntimeError.
     """
-    job = _said(
+    job = _asRuntimeError(
         lambda: _fineTuneJob(Path(project).absolute(), model, name, minutes, device, configuration, promote, more)
     )
     job.onProgress, job.onPoint, job.onEnd = onProgress or job.onProgress, onPoint or job.onPoint, onEnd or job.onEnd
@@ -155,9 +155,9 @@ def rollback(model: str, wait: bool = True, onEnd: Callable[[CommandProcess], No
     return _command(["models", "rollback", model], wait, onEnd)
 
 
-def _command(words: Sequence[str], wait: bool, onEnd: Callable[[CommandProcess], None] | None) -> CommandProcess:
+def _command(args: Sequence[str], wait: bool, onEnd: Callable[[CommandProcess], None] | None) -> CommandProcess:
     """Run a command of the library, which verifies the weights before it changes anything."""
-    command = CommandProcess(words)
+    command = CommandProcess(args)
     command.onEnd = onEnd or command.onEnd
     command.start()
     if wait:
@@ -208,13 +208,13 @@ def _fineTuneJob(
     name: str | None,
     minutes: float,
     device: str,
-    knobs: Mapping[str, Any] | None,
+    settings: Mapping[str, Any] | None,
     promote: bool,
     more: Mapping[str, Any],
 ) -> JobProcess:
     from TransferSegLib.finetuning.plan import check_request  # reads scans: not for the start of Slicer
 
-    configuration = FineTuningConfiguration.from_json(dict(knobs or {}))
+    configuration = FineTuningConfiguration.from_json(dict(settings or {}))
     request = FineTuneRequest(
         project, model, name, minutes, configuration, device=device, promote=promote, command="Slicer console", **more
     )
@@ -222,7 +222,7 @@ def _fineTuneJob(
     return JobProcess.create(JobRequest("finetune", request.to_json(), device, title))
 
 
-def _said(work: Callable[[], Any]) -> Any:
+def _asRuntimeError(work: Callable[[], Any]) -> Any:
     """Do something; an error of the library becomes a RuntimeError with its message."""
     try:
         return work()

@@ -1,4 +1,4 @@
-"""The panel's section "Correct": edit a segmentation, say what is right in it, save it as a case of the project."""
+"""The panel's section "Correct": edit a segmentation, tick what is right in it, save it as a case of the project."""
 
 from __future__ import annotations
 
@@ -47,11 +47,15 @@ class CorrectPanel(VTKObservationMixin):
         self._projectProblem = ""
         self._segmentation, self._volume = None, None
         self._updating = False
-        self._toldOfModality: tuple[str, object] | None = None
+        self._confirmedModality: tuple[str, object] | None = None
         self.reviewed = ReviewedTable(ui.reviewedTable)
         self.region = RegionWidgets(ui)
         self.cases = CaseButtons(ui)
-        self.cases.choose, self.cases.say, self.cases.projectChanged = self._choose, self._say, self._readProject
+        self.cases.choose, self.cases.showStatus, self.cases.projectChanged = (
+            self._choose,
+            self._showStatus,
+            self._readProject,
+        )
         self.reviewed.changed = self.region.changed = self._updateButtons
         self.ui.saveProgressBar.setVisible(False)
         self._connect()
@@ -101,7 +105,7 @@ class CorrectPanel(VTKObservationMixin):
         self._show(node.GetNodeReference(OUTPUT_SEGMENTATION), node.GetNodeReference(INPUT_VOLUME))
 
     def stop(self) -> None:
-        """Let go of the scene's nodes; a case that is being saved goes on, as it was copied."""
+        """Let go of the scene's nodes; a case that is being saved was copied, and is not affected."""
         self._show(None, None)
 
     def enter(self) -> None:
@@ -156,12 +160,12 @@ class CorrectPanel(VTKObservationMixin):
             self._parameterNode.SetParameter(SCAN_FOLDER, path.strip())
 
     def _readProject(self) -> None:
-        """Read the project's cases; what cannot be read is told and changes nothing."""
+        """Read the project's cases; a problem is shown and changes nothing."""
         self._project, self._projectProblem = readProject(projectFolder(self._parameterNode))
         self.cases.show(self._parameterNode, self._project)
         self.reviewed.show(self._segmentation, self._project)
         if self._projectProblem:
-            self._say(self._projectProblem)
+            self._showStatus(self._projectProblem)
         for function in self.casesChanged:
             function()
 
@@ -173,12 +177,12 @@ class CorrectPanel(VTKObservationMixin):
         try:
             segmentId = newStructure(self._segmentation.GetSegmentation(), self.ui.newStructureLineEdit.text)
         except ValueError as error:
-            self._say(str(error))
+            self._showStatus(str(error))
             return
         self.ui.newStructureLineEdit.text = ""
         self.ui.segmentEditorWidget.setCurrentSegmentID(segmentId)
         name = self._segmentation.GetSegmentation().GetSegment(segmentId).GetName()
-        self._say(_("'{name}' is a new structure: draw it, then tick it.").format(name=name))
+        self._showStatus(_("'{name}' is a new structure: draw it, then tick it.").format(name=name))
 
     # Saving
 
@@ -192,13 +196,13 @@ class CorrectPanel(VTKObservationMixin):
             return _("Segment the volume, or choose an output segmentation in the section above.")
         reference = self._referenceVolume()
         if reference is not None and reference is not self._volume:
-            return _("The segmentation was made for '{name}': choose that volume.").format(name=reference.GetName())
+            return _("The segmentation belongs to '{name}': choose that volume.").format(name=reference.GetName())
         if not hasVoxels(self._volume):
             return _("The volume '{name}' has no voxels.").format(name=self._volume.GetName())
         if self._segmentation.GetSegmentation().GetNumberOfSegments() == 0:
             return _("The segmentation has no structures: add one.")
         if not self.reviewed.reviewedIds():
-            return _("Tick the structures that are right in this scan: only these are learned from.")
+            return _("Tick the structures that are correct in this scan: the model learns from these only.")
         try:
             labelSetOf(self._segmentation)
         except TransferSegError as error:
@@ -206,11 +210,11 @@ class CorrectPanel(VTKObservationMixin):
         return self.region.obstacle() or self._projectProblem
 
     def _onSave(self) -> None:
-        """Copy what is to be saved; the rest goes on while the window stays alive."""
+        """Copy what is to be saved; the rest is done in the background."""
         segmentation, volume, folder = self._segmentation, self._volume, projectFolder(self._parameterNode)
         notes = self.ui.notesLineEdit.text
-        # Who clicks again after having been told of the other modality wants it.
-        anyModality = self._toldOfModality == (volume.GetID(), folder)
+        # A second click after the message about the other modality confirms it.
+        anyModality = self._confirmedModality == (volume.GetID(), folder)
         try:
             region = regionOf(segmentation, volume)
             saving = CorrectionProcess(
@@ -223,9 +227,9 @@ class CorrectPanel(VTKObservationMixin):
             saving.onEnd = lambda saving: self._onSaved(saving, before, notes)
             saving.start()
         except (RuntimeError, TransferSegError) as error:
-            self._say(_("Not saved: {reason}").format(reason=error))
+            self._showStatus(_("Not saved: {reason}").format(reason=error))
             return
-        self._say(_("Saving ..."))
+        self._showStatus(_("Saving ..."))
         self.ui.saveProgressBar.setValue(0)
         self.saving = saving
         self._updateButtons()
@@ -240,19 +244,21 @@ class CorrectPanel(VTKObservationMixin):
     def _onSaved(self, saving: CorrectionProcess, before: ProjectState | None, notes: str) -> None:
         """Tell how saving ended, and show the case; ``before`` is what the project held when it was begun."""
         self.saving = None
-        self._toldOfModality = None
+        self._confirmedModality = None
         if saving.anotherModality is not None:
-            self._toldOfModality = (saving.correction.volumeNode.GetID(), saving.correction.project)
+            self._confirmedModality = (saving.correction.volumeNode.GetID(), saving.correction.project)
         self._readProject()
         if saving.case is not None:
             self._takeSaved(saving.case, saving.correction, notes)
         elif not saving.cancelled:
             reason = _("Not saved: {reason}").format(reason=saving.error)
-            self._say(" ".join([reason, *takeBack(saving.correction.volumeNode, saving.correction.segmentationNode)]))
+            self._showStatus(
+                " ".join([reason, *takeBack(saving.correction.volumeNode, saving.correction.segmentationNode)])
+            )
         elif readProject(saving.correction.project)[0] == before:
-            self._say(_("Not saved, the project is as it was."))
+            self._showStatus(_("Not saved. The project is unchanged."))
         else:
-            self._say(
+            self._showStatus(
                 _("Cancelled, but the project was changed meanwhile: see in the table whether the case is in it.")
             )
         self._updateButtons()
@@ -272,7 +278,7 @@ class CorrectPanel(VTKObservationMixin):
         else:  # another project's case of that name is another case
             saved = _("{case}, revision {number}, is saved in {project}.")
         saved = saved.format(case=case["id"], number=case["revision"], project=folder)
-        self._say(" ".join([saved, *case["remarks"]]))
+        self._showStatus(" ".join([saved, *case["remarks"]]))
 
     def _choose(self, volume, segmentation) -> None:
         """Make a volume and a segmentation those of the panel, and show the volume."""
@@ -285,7 +291,7 @@ class CorrectPanel(VTKObservationMixin):
         self.updateFromParameterNode()
 
     def _updateButtons(self) -> None:
-        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         saving, obstacle = self.saving is not None, self.obstacle()
         case = caseOf(self._volume, projectFolder(self._parameterNode))
         ready = _("Keep the scan and the segmentation as a case of the project.")
@@ -299,7 +305,7 @@ class CorrectPanel(VTKObservationMixin):
         enable(self.ui.addStructureButton, "" if there else missing, _("Add the structure, to be drawn in the editor."))
         self.cases.updateButtons()
 
-    def _say(self, text: str) -> None:
+    def _showStatus(self, text: str) -> None:
         self.ui.correctionStatusLabel.text = text
 
 

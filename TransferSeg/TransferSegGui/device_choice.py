@@ -57,7 +57,7 @@ class DeviceChoice:
             self._fill()
 
     def _onAnswer(self, question: CommandProcess) -> None:
-        """List what was found; what is wrong is told in the tooltip."""
+        """List what was found; a problem is shown in the tooltip."""
         self._question, self.problem = None, question.error
         try:
             found = json.loads(question.output) if not question.error else []
@@ -89,14 +89,14 @@ class DeviceChoice:
     def _explanation(self) -> str:
         """Return what the user should know of the devices."""
         if self._question is not None:
-            return _("Looking for graphics cards ...")
+            return _("Looking for graphics cards...")
         if self.problem:
             return _("The devices could not be listed: {reason}").format(reason=self.problem)
         if not self._found:
-            return _("What computes; graphics cards are looked for when PyTorch is installed")
+            return _("Device to compute on. Graphics cards are listed when PyTorch is installed.")
         if len(self._found) == 1:
-            return _("No graphics card was found that PyTorch can use: the processor computes, which takes longer.")
-        return _("What computes: automatic takes {name}").format(name=self._found[0][1])
+            return _("No graphics card that PyTorch supports was found: the CPU is used, which takes longer.")
+        return _("Device to compute on. Automatic uses {name}.").format(name=self._found[0][1])
 
     def _onChosen(self, index: int) -> None:
         """Write what the user chose to the parameter node."""

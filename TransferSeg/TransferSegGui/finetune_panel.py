@@ -107,9 +107,9 @@ class FineTunePanel:
                 self.ui.minutesSpinBox.setValue(wishes.minutes)
                 self.ui.foldsSpinBox.setValue(wishes.folds)
                 self.ui.seedSpinBox.setValue(wishes.seed)
-                words = list(_STRATEGIES)
+                strategies = list(_STRATEGIES)
                 self.ui.strategyComboBox.setCurrentIndex(
-                    words.index(wishes.strategy) if wishes.strategy in words else -1
+                    strategies.index(wishes.strategy) if wishes.strategy in strategies else -1
                 )
                 if self.ui.candidateNameLineEdit.text != wishes.name:
                     self.ui.candidateNameLineEdit.setText(wishes.name)
@@ -120,7 +120,7 @@ class FineTunePanel:
         self._updateButtons()
 
     def stop(self) -> None:
-        """Follow the job no more: it goes on alone, and is found again."""
+        """Stop following the job: it keeps running, and is found again."""
         self.plan.stop()
         self._leave()
 
@@ -176,21 +176,21 @@ class FineTunePanel:
         return self.job is not None and self.job.isFollowed
 
     def _updateButtons(self) -> None:
-        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         obstacle, choice, ui = self._obstacle(), self._choice(), self.ui
-        ui.fineTuneModelLabel.text = choice.text if choice is not None else _("no model is chosen")
+        ui.fineTuneModelLabel.text = choice.text if choice is not None else _("no model selected")
         if choice is not None and not obstacle:
             ui.fineTuneModelLabel.text += _("; makes a new version of '{name}'").format(name=self._request()[1])
         ui.fineTuneButton.enabled = not obstacle
         ui.fineTuneButton.toolTip = obstacle or _("Make a better model from the ticked cases, in the background")
         ui.cancelFineTuneButton.enabled = self.isRunning
         ui.cancelFineTuneButton.toolTip = (
-            _("Stop; what was done is kept, and can be gone on with") if self.isRunning else _("Nothing is running.")
+            _("Stop. The progress is kept, and can be resumed.") if self.isRunning else _("Nothing is running.")
         )
         canResume = self.job is not None and not self.isRunning and self.job.state != JobState.DONE
         ui.resumeFineTuneButton.enabled = canResume
         ui.resumeFineTuneButton.toolTip = (
-            _("Go on with what was interrupted: {title}").format(title=self.job.request.title)
+            _("Resume what was interrupted: {title}").format(title=self.job.request.title)
             if canResume
             else _("There is no interrupted job.")
         )
@@ -237,7 +237,7 @@ class FineTunePanel:
             job.follow()
 
     def _attach(self, job: JobProcess) -> None:
-        """Be told what a job does, with new curves and no verdict yet."""
+        """Receive what a job reports, with new curves and no verdict yet."""
         self.job = job
         job.onProgress, job.onPoint, job.onEnd = self._onProgress, self._onPoint, self._onEnd
         self.curves = TrainingCurves(self._parameterNode)
@@ -272,7 +272,7 @@ class FineTunePanel:
         self._begin(job.start)
 
     def _onResume(self) -> None:
-        """Go on with the job that was interrupted."""
+        """Resume the job that was interrupted."""
         self._drawTimer.start()
         self.ui.fineTuneProgressBar.setRange(0, 0)
         self._begin(self.job.resume)
@@ -326,10 +326,10 @@ class FineTunePanel:
 def strategyText(word: str) -> str:
     """Return one of the library's strategies for a person."""
     return {
-        "finetune": _("As usual (last layers first)"),
+        "finetune": _("Default (last layers first)"),
         "vanilla": _("All layers at once"),
         "scratch": _("From random weights"),
-        "auto": _("Try all of them, take the best"),
+        "auto": _("Try all and use the best"),
     }.get(word) or STRATEGIES[word].summary.capitalize()
 
 
@@ -350,7 +350,7 @@ def endText(job: JobProcess) -> str:
             number=job.result["version"], name=job.result["model"], time=durationText(job.result["seconds"])
         )
     if job.state == JobState.CANCELLED:
-        return _("Cancelled. Resume goes on from where it was.")
+        return _("Cancelled. Resume continues from here.")
     text = _("Not fine-tuned: {reason}").format(reason=job.error)
     lines = [line for line in job.lastLines() if job.error not in line]
     return "\n".join([text, _("The log ends with:"), *lines]) if lines else text

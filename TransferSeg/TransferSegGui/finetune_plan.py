@@ -53,7 +53,7 @@ class FineTunePlan:
         elif self._failed is not None and self._failed[0] == self._key:
             self._label.text = self._failed[1]
         else:
-            self._label.text = _("The time is being planned: measuring how fast this computer is ...")
+            self._label.text = _("Planning: measuring the speed of this computer...")
             if self._command is None or self._commandKey != self._key:
                 self._end()
                 self._timer.start()
@@ -80,16 +80,16 @@ class FineTunePlan:
         request, device = self._wanted
         with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False, encoding="utf-8") as stream:
             json.dump(request.configuration.to_json(), stream)
-        knobs, key = Path(stream.name), self._key
-        command = CommandProcess(planWords(request, device, knobs))
-        command.onEnd = lambda ended: self._onEnd(ended, key, knobs)
+        settings, key = Path(stream.name), self._key
+        command = CommandProcess(planArgs(request, device, settings))
+        command.onEnd = lambda ended: self._onEnd(ended, key, settings)
         self._command, self._commandKey = command, key
         command.start()
 
-    def _onEnd(self, command: CommandProcess, key: str, knobs: Path) -> None:
+    def _onEnd(self, command: CommandProcess, key: str, settings: Path) -> None:
         """Take what was measured; a plan that is refused (exit code 2) comes with its reasons, too."""
         with suppress(OSError):
-            knobs.unlink()
+            settings.unlink()
         if command is not self._command:
             return  # another one is wanted by now
         self._command = None
@@ -103,14 +103,14 @@ class FineTunePlan:
             self._label.text = planText(self._measured[1], request) if known else self._failed[1]
 
 
-def planWords(request: FineTuneRequest, device: str, knobs: Path) -> list[str]:
-    """Return the call of the command line that plans a request; ``knobs`` is the file of its configuration."""
-    words = ["finetune", "--plan", "--json", "--project", str(request.project), "--minutes", f"{request.minutes:g}"]
-    words += ["--configuration", str(knobs), "--device", device]
-    words += [] if request.model is None else ["--model", request.model]
-    words += [] if request.name is None else ["--name", request.name]
-    words += [] if request.most_folds is None else ["--folds", str(request.most_folds)]
-    return words + ([] if request.cases is None else ["--cases", *request.cases])
+def planArgs(request: FineTuneRequest, device: str, settings: Path) -> list[str]:
+    """Return the call of the command line that plans a request; ``settings`` is the file of its configuration."""
+    args = ["finetune", "--plan", "--json", "--project", str(request.project), "--minutes", f"{request.minutes:g}"]
+    args += ["--configuration", str(settings), "--device", device]
+    args += [] if request.model is None else ["--model", request.model]
+    args += [] if request.name is None else ["--name", request.name]
+    args += [] if request.most_folds is None else ["--folds", str(request.most_folds)]
+    return args + ([] if request.cases is None else ["--cases", *request.cases])
 
 
 def planText(measured: dict, request: FineTuneRequest) -> str:

@@ -15,10 +15,10 @@ from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.strategies import FINETUNE
 from TransferSegLib.jobs.request import JobRequest
 
-#: Names in the parameter node, and thereby in saved scenes. KNOBS, for scripts, holds further knobs of
+#: Names in the parameter node, and thereby in saved scenes. SETTINGS, for scripts, holds further settings of
 #: ``FineTuningConfiguration`` as JSON; LEFT_OUT the ids of the cases without a tick.
 JOB, MINUTES, STRATEGY, NAME = "FineTuneJob", "FineTuneMinutes", "FineTuneStrategy", "FineTuneName"
-FOLDS, SEED, LEFT_OUT, KNOBS = "FineTuneFolds", "FineTuneSeed", "FineTuneLeftOut", "FineTuneKnobs"
+FOLDS, SEED, LEFT_OUT, SETTINGS = "FineTuneFolds", "FineTuneSeed", "FineTuneLeftOut", "FineTuneKnobs"
 DEFAULT_MINUTES, DEFAULT_FOLDS, DEFAULT_SEED = 30, 10, 1
 
 
@@ -32,7 +32,7 @@ class FineTuneWishes:
     folds: int = DEFAULT_FOLDS
     seed: int = DEFAULT_SEED
     leftOut: tuple[str, ...] = ()
-    knobs: str = ""
+    settings: str = ""
 
     @staticmethod
     def of(node) -> FineTuneWishes:
@@ -44,7 +44,7 @@ class FineTuneWishes:
             _whole(node.GetParameter(FOLDS), DEFAULT_FOLDS),
             _whole(node.GetParameter(SEED), DEFAULT_SEED),
             _names(node.GetParameter(LEFT_OUT)),
-            node.GetParameter(KNOBS),
+            node.GetParameter(SETTINGS),
         )
 
     def writeTo(self, node) -> None:
@@ -66,14 +66,14 @@ class FineTuneWishes:
     def request(self, project: Path, choice: ModelChoice, cases: Sequence[str]) -> FineTuneRequest:
         """Return the library's request for the cases of a project, of which ``leftOut`` are not used.
 
-        The new version never becomes the current one by itself: the user decides. Raises TransferSegError for knobs
-        that cannot work.
+        The new version never becomes the current one by itself: the user decides. Raises TransferSegError for
+        settings that cannot work.
         """
         try:
-            knobs: dict[str, Any] = json.loads(self.knobs) if self.knobs else {}
+            settings: dict[str, Any] = json.loads(self.settings) if self.settings else {}
         except ValueError as error:
-            raise TransferSegError(f"The further knobs of fine-tuning are no JSON: {error}.") from error
-        configuration = FineTuningConfiguration.from_json(knobs | {"strategy": self.strategy, "seed": self.seed})
+            raise TransferSegError(f"The further settings of fine-tuning are not valid JSON: {error}.") from error
+        configuration = FineTuningConfiguration.from_json(settings | {"strategy": self.strategy, "seed": self.seed})
         learned = tuple(case for case in cases if case not in self.leftOut)
         return FineTuneRequest(
             project=project,

@@ -1,8 +1,8 @@
 """A job of the library, started and followed from Slicer without ever keeping its window waiting.
 
 What happens to a job is read from its folder (docs/job-format.md), so a job that is found again is followed like one
-that was just started. The jobs here go on when the scene, the module or Slicer is closed; ``attached_job`` holds those
-that end with Slicer.
+that was just started. The jobs here keep running when the scene, the module or Slicer is closed; those
+of ``attached_job`` end with Slicer.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class JobFollower:
         self._timer.connect("timeout()", self._look)
 
     def followEvents(self) -> None:
-        """Go on reading."""
+        """Start reading."""
         self._looks = 0
         self._timer.start(0)
 
@@ -181,7 +181,7 @@ class JobProcess(JobFollower):
         self.followEvents()
 
     def leave(self) -> None:
-        """Stop following; the job itself goes on, and ``onEnd`` is not called any more."""
+        """Stop following; the job itself keeps running, and ``onEnd`` is not called any more."""
         self._timer.stop()
         if self._launcher is not None:
             self._launcher.onEnd = lambda launcher: None

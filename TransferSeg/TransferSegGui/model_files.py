@@ -27,7 +27,7 @@ class ModelFiles:
     """Wires the widgets that bring models here and take them away.
 
     ``onAdded`` is called with the key of a model that has come into the library, ``onStatus`` with lines for the user.
-    Fetching is a job, which goes on when Slicer is closed; import and export are processes in the background.
+    Fetching is a job, which keeps running when Slicer is closed; import and export are processes in the background.
     """
 
     def __init__(self, ui) -> None:
@@ -50,7 +50,7 @@ class ModelFiles:
         ui.installH5pyButton.connect("clicked(bool)", self._onInstallH5py)
 
     def refresh(self) -> None:
-        """Look again for what can be fetched, for h5py, and for a fetching that goes on from before."""
+        """Look again for what can be fetched, for h5py, and for a download that is still running."""
         try:
             entries = [entry for entry in catalogue().to_fetch if find_library_model(entry.name) is None]
         except ModelError as error:
@@ -77,7 +77,7 @@ class ModelFiles:
         self._updateButtons()
 
     def stop(self) -> None:
-        """Follow no more: a fetching goes on alone, import and export are too short to be left."""
+        """Stop following: a download keeps running; import and export are short."""
         if self._job is not None:
             self._job.leave()
             self._job = None
@@ -108,9 +108,9 @@ class ModelFiles:
         if self._choice is None or self._choice.problem:
             return _("Choose a model that can be used.")
         if not path:
-            return _("Say which file to write.")
+            return _("Choose the file to write.")
         if Path(path).exists():
-            return _("There is a file {path} already: say another name.").format(path=path)
+            return _("The file {path} exists already: choose another name.").format(path=path)
         return self._commandObstacle()
 
     def _kerasObstacle(self, isKeras: bool) -> str:
@@ -122,9 +122,9 @@ class ModelFiles:
         return _("A model is being imported or written.") if self._command is not None else ""
 
     def _updateButtons(self) -> None:
-        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         for button, obstacle, text in (
-            (self.ui.fetchModelButton, self._fetchObstacle(), _("Fetch the model into your library and verify it")),
+            (self.ui.fetchModelButton, self._fetchObstacle(), _("Download the model into your library and verify it")),
             (
                 self.ui.importModelButton,
                 self._importObstacle(),
@@ -133,7 +133,7 @@ class ModelFiles:
             (
                 self.ui.exportModelButton,
                 self._exportObstacle(),
-                _("Write the chosen model to the file, to use it on another computer"),
+                _("Write the selected model to the file, to use it on another computer"),
             ),
         ):
             button.enabled = not obstacle
@@ -142,7 +142,7 @@ class ModelFiles:
         self.ui.fetchModelComboBox.enabled = not isFetching
         self.ui.cancelFetchButton.enabled = isFetching
         self.ui.cancelFetchButton.toolTip = (
-            _("Stop fetching; what has come so far is kept for the next attempt")
+            _("Stop the download; the part received so far is kept for the next attempt")
             if isFetching
             else _("Nothing is being fetched.")
         )
@@ -218,11 +218,11 @@ class ModelFiles:
         """Write the chosen model in a process in the background."""
         path = self.ui.exportModelPathLineEdit.currentPath
         path = path if path.lower().endswith(".zip") else f"{path}.zip"
-        words = ["models", "export", str(self._choice.path), path]
-        self._run(words, _("Writing ..."), lambda command: self._finish(command, _("Not written: {reason}")))
+        args = ["models", "export", str(self._choice.path), path]
+        self._run(args, _("Writing ..."), lambda command: self._finish(command, _("Not written: {reason}")))
 
-    def _run(self, words: list[str], text: str, onEnd: Callable[[CommandProcess], None]) -> None:
-        self._command = CommandProcess(words)
+    def _run(self, args: list[str], text: str, onEnd: Callable[[CommandProcess], None]) -> None:
+        self._command = CommandProcess(args)
         self._command.onEnd = onEnd
         self.ui.fetchProgressBar.setRange(0, 0)
         self.onStatus(text)

@@ -55,8 +55,8 @@ class ModelHistory:
 
     def promote(self, choice: ModelChoice, number: int, force: bool = False) -> None:
         """Make a version the one that is used; ``onSwitched`` or ``onStatus`` tell what became of it."""
-        words = ["models", "promote", choice.path.name, str(number), *(["--force"] if force else [])]
-        self._start(words, _("Version {number} is read and verified ...").format(number=number))
+        args = ["models", "promote", choice.path.name, str(number), *(["--force"] if force else [])]
+        self._start(args, _("Version {number} is read and verified ...").format(number=number))
 
     def _fill(self) -> None:
         """Show the newest version first; the one that is used is bold and marked."""
@@ -80,9 +80,9 @@ class ModelHistory:
         number = _("{number} (used)").format(number=version.number) if version.current else str(version.number)
         record = version.record
         if record is None or version.number == 0:
-            began = _("what the model began with")
+            began = _("the original model")
             if version.description.version != str(version.number):
-                began = _("what the model began with (its maker's version {version})").format(
+                began = _("the original model (its maker's version {version})").format(
                     version=version.description.version
                 )
             return [number, "", began, "", "", "", ""]
@@ -108,7 +108,7 @@ class ModelHistory:
         return ""
 
     def _updateButtons(self) -> None:
-        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         obstacle, version = self._obstacle(), self._selected()
         use = obstacle
         if not use and version is None:
@@ -125,7 +125,7 @@ class ModelHistory:
         elif warning:
             self.ui.useVersionButton.text = _("Use it against the warning")
         against = record.reasons if isWorse else warning
-        self.ui.useVersionButton.toolTip = use or against or _("Make the selected version the one that is used")
+        self.ui.useVersionButton.toolTip = use or against or _("Use the selected version of the model")
         back = obstacle
         if not back and len(self._history.state.trail) < 2:
             back = _("There is nothing to go back to.")
@@ -143,9 +143,9 @@ class ModelHistory:
     def _onRollback(self) -> None:
         self._start(["models", "rollback", self._choice.path.name], _("The version before is read and verified ..."))
 
-    def _start(self, words: list[str], text: str) -> None:
+    def _start(self, args: list[str], text: str) -> None:
         """Let a process in the background switch versions: verifying one takes torch, which has no place in Slicer."""
-        self._switch = CommandProcess(words)
+        self._switch = CommandProcess(args)
         self._switch.onEnd = self._onEnd
         self.onStatus(text)
         self._updateButtons()

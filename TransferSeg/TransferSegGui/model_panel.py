@@ -37,7 +37,7 @@ class ModelPanel:
         self.devices = DeviceChoice(ui)
         self.history = ModelHistory(ui)
         self.files = ModelFiles(ui)
-        self.history.onStatus = self.files.onStatus = self._say
+        self.history.onStatus = self.files.onStatus = self._showStatus
         self.history.onSwitched, self.files.onAdded = self.lookAgain, self.choose
         ui.modelComboBox.connect("currentIndexChanged(int)", self._onChosen)
         ui.installTorchButton.connect("clicked(bool)", self._onInstallTorch)
@@ -115,7 +115,7 @@ class ModelPanel:
             return _("The model '{name}' is not on this computer: choose another one.").format(name=wanted)
         return _("Choose a model.")
 
-    def _say(self, text: str) -> None:
+    def _showStatus(self, text: str) -> None:
         self.ui.modelStatusLabel.text = text
 
     def _onChosen(self, index: int) -> None:
@@ -141,5 +141,5 @@ class ModelPanel:
             problem = installTorch()
         finally:
             qt.QApplication.restoreOverrideCursor()
-        self._say(problem or _("PyTorch is installed."))
+        self._showStatus(problem or _("PyTorch is installed."))
         self.lookAgain()

@@ -117,7 +117,7 @@ def placeBesideVolume(segmentationNode, volumeNode) -> None:
 
 
 def takeBack(volumeNode, segmentationNode) -> list[str]:
-    """Bring a segmentation that left the scene, and its volume, back into it; returns what to say of it, if anything.
+    """Bring a segmentation that left the scene, and its volume, back into it; returns a message about it, if it did.
 
     The nodes keep their voxels, names and attributes; how they were shown went with the scene.
     """

@@ -28,7 +28,7 @@ def projectFolder(parameterNode) -> Path | None:
     path = parameterNode.GetParameter(PROJECT).strip() if parameterNode is not None else ""
     try:
         return Path(path).expanduser() if path else None
-    except RuntimeError:  # "~somebody", who is not known here: readProject tells that the path is not whole
+    except RuntimeError:  # "~name" of an unknown user: readProject reports that the path is not absolute
         return Path(path)
 
 
@@ -37,11 +37,11 @@ def readProject(folder: Path | None) -> tuple[ProjectState | None, str]:
     if folder is None:
         return None, _("Choose a project folder.")
     if not folder.is_absolute():
-        return None, _("Give the project's folder with its whole path, not '{path}'.").format(path=folder)
+        return None, _("Give the absolute path of the project folder, not '{path}'.").format(path=folder)
     try:
         if not (folder / FILE_NAME).exists():
             if folder.is_dir() and any(folder.glob("cases/*")):
-                return None, _("{path} has cases, but its {file} is gone.").format(path=folder, file=FILE_NAME)
+                return None, _("{path} has cases, but its {file} is missing.").format(path=folder, file=FILE_NAME)
             return None, ""
         return Project(folder).state(), ""
     except OSError as error:  # no right to look into a folder, or a path that is too long

@@ -1,4 +1,4 @@
-"""How much of a scan was looked at: all of it, some slices, or a box. Nothing is learned from the rest."""
+"""The annotated region of a scan: all of it, some slices, or a box. The model learns nothing from the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from TransferSegLib.errors import DatasetError
 
 
 class RegionWidgets:
-    """Wires the widgets of "Looked at" to a segmentation node; ``changed`` is called when the region changes."""
+    """Wires the widgets of "Annotated region" to a segmentation node; ``changed`` is called when the region changes."""
 
     def __init__(self, ui) -> None:
         """Connect the widgets of the .ui file."""
@@ -60,9 +60,9 @@ class RegionWidgets:
         if self.problem:
             return self.problem
         if kind == REGION_SLICES and not self._segmentation.GetAttribute(SLICES_ATTRIBUTE):
-            return _("Mark the slices that you looked at, or choose the whole scan.")
+            return _("Mark the slices that you reviewed, or choose the whole scan.")
         if kind == REGION_BOX and self._segmentation.GetNodeReference(BOX_ROLE) is None:
-            return _("Choose the box that you looked at, or the whole scan.")
+            return _("Choose the box that you reviewed, or the whole scan.")
         return ""
 
     def _update(self) -> None:
@@ -84,7 +84,7 @@ class RegionWidgets:
         self._updating = False
 
     def _set(self, kind: str, value: str = "") -> None:
-        """Keep another region and say so."""
+        """Keep another region and report the change."""
         self.problem = ""
         setRegion(self._segmentation, kind, value)
         self._update()

@@ -33,7 +33,7 @@ class ReviewedTable(VTKObservationMixin):
         self._rows: list[tuple[str, Structure | None]] = []
         self._updating = False
         table.setColumnCount(3)
-        table.setHorizontalHeaderLabels([_("Right in this scan"), _("Counts as"), _("Cases")])
+        table.setHorizontalHeaderLabels([_("Correct in this scan"), _("Counts as"), _("Cases")])
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         for column in (1, 2):  # the names need the room
             table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)

@@ -45,7 +45,7 @@ class SegmentPanel:
         self._untouched = UntouchedSegmentations()
         self._description: ModelDescription | None = None
         self._torchInstalled = False
-        #: An output that the present run does not replace, because somebody has changed it.
+        #: An output that the present run does not replace, because it was changed by hand.
         self._kept = None
         self._warned: tuple | None = None
         self.ui.inputVolumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChosen)
@@ -199,7 +199,7 @@ class SegmentPanel:
     # What can be done now
 
     def _showWarning(self) -> None:
-        """Say whether the volume is perhaps not what the model is for; looked at once for each volume and model."""
+        """Warn when the volume may not be what the model is for; looked at once for each volume and model."""
         volume = self.ui.inputVolumeSelector.currentNode()
         if volume is None or self._description is None:
             self._warned, text = None, ""
@@ -231,7 +231,7 @@ class SegmentPanel:
         return ""
 
     def _updateButtons(self) -> None:
-        """Enable what can be done now; a button that is not tells why in its tooltip."""
+        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         running = self.run is not None
         obstacle = self._obstacle()
         self.ui.segmentButton.enabled = not running and not obstacle
@@ -240,7 +240,7 @@ class SegmentPanel:
         )
         self.ui.cancelSegmentButton.enabled = running
         self.ui.cancelSegmentButton.toolTip = (
-            _("Stop segmenting; nothing is changed in the scene.") if running else _("Nothing is being segmented.")
+            _("Stop segmenting. The scene is not changed..") if running else _("Nothing is being segmented.")
         )
         self.ui.inputVolumeSelector.enabled = self.ui.outputSegmentationSelector.enabled = not running
         self.ui.segmentProgressBar.setVisible(running)
@@ -326,7 +326,7 @@ def progressText(fraction: float, secondsLeft: float | None, message: str) -> st
 def resultText(run: SegmentProcess, kept=None) -> str:
     """Return the status line of a run that went well: what was found, how long it took on what, what not to trust.
 
-    ``kept`` is the segmentation that was to be replaced and was not, because somebody had changed it.
+    ``kept`` is the segmentation that was to be replaced and was not, because it was changed by hand.
     """
     volumes = run.result["volumes_ml"]
     missing = [name for name, volume in volumes.items() if not volume]
@@ -351,7 +351,7 @@ def resultText(run: SegmentProcess, kept=None) -> str:
 
 
 def errorText(run: SegmentProcess) -> str:
-    """Return what to show of a run that failed: the reason, and the last lines of the log where they say more."""
+    """Return the status line of a run that failed: the reason, and the last lines of the log where they say more."""
     lines = [line for line in lastLines(run.log, LAST_LINES) if run.error not in line]
     text = _("Not segmented: {reason}").format(reason=run.error)
     return "\n".join([text, _("The log ends with:"), *lines]) if lines and run.crashed else text

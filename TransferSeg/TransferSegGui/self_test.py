@@ -13,18 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from TransferSegGui.console import InstalledModel
-from TransferSegLib.datasets.dataset import read_dataset
+from TransferSegLib.datasets.dataset import Case, read_dataset
 from TransferSegLib.evaluation.verdict import Answer
 from TransferSegLib.models.locate import bundled_sample
 
 #: A fine-tuning of a few steps, which shows that everything works, and nothing else.
 FEW_STEPS = {"patches_per_case": 1, "tail_steps": 2, "steps": 1, "report_cases": 0, "patch": 48, "tail_patch": 20}
 _STRUCTURE, _RADIUS_MM = "left parotid gland", 6.0
+#: Voxels around the structure that are used.
+_AROUND = 10
 
 
 @contextmanager
@@ -43,16 +46,16 @@ def temporaryUserFolders() -> Iterator[Path]:
                     os.environ[name] = value
 
 
-def runWholeLoop(logic, test, say: Callable[[str], None]) -> None:
+def runWholeLoop(logic, test, log: Callable[[str], None]) -> None:
     """Segment, correct, save, fine-tune, look at the verdict, promote, segment again, roll back; ``test`` asserts."""
     with temporaryUserFolders() as folder:
-        say("Load the sample scan and segment it")
-        volume = loadSample()
+        log("Load the sample scan and segment it")
+        volume = loadSample(folder)
         segmentation = logic.segment(volume)
         test.assertIsNotNone(segmentation.GetSegmentation().GetSegmentIdBySegmentName(_STRUCTURE))
         test.assertEqual(segmentation.GetNodeReferenceID("referenceImageGeometryRef"), volume.GetID())
 
-        say("Paint a correction, and save the case")
+        log("Paint a correction, and save the case")
         before = voxelsOf(segmentation, volume)
         painted = paint(segmentation, volume)
         test.assertGreater(painted, 0)
@@ -61,17 +64,17 @@ def runWholeLoop(logic, test, say: Callable[[str], None]) -> None:
         case = logic.saveCorrection(volume, segmentation, [_STRUCTURE], project=project)
         test.assertEqual((case["id"], case["reviewed"]), ("case-0001", [_STRUCTURE]))
 
-        say("Fine-tune for a few steps in the background")
+        log("Fine-tune for a few steps in the background")
         points = []
         job = logic.fineTune(
             project, minutes=0, configuration=FEW_STEPS, most_folds=2, onPoint=lambda *point: points.append(point)
         )
         job.wait()
         test.assertEqual((str(job.state), job.error), ("done", ""))
-        test.assertTrue(points, "no point of a curve was told")
+        test.assertTrue(points, "no point of a curve was reported")
         test.assertIn(job.result["evidence"]["verdict"], [str(answer) for answer in Answer])
 
-        say("Use the new version, segment with it, and go back")
+        log("Use the new version, segment with it, and go back")
         model, version = job.result["model"], job.result["version"]
         logic.promote(model, version, force=True)
         test.assertEqual(named(logic, model).version, str(version))
@@ -81,10 +84,22 @@ def runWholeLoop(logic, test, say: Callable[[str], None]) -> None:
         test.assertNotEqual(named(logic, model).version, str(version))
 
 
-def loadSample():
-    """Load the bundled sample scan, as Sample Data does."""
-    image = read_dataset(bundled_sample()).cases[0].image
-    return slicer.modules.volumes.logic().AddArchetypeVolume(str(image), "CT head and neck", 0)
+def loadSample(folder: Path):
+    """Load the surroundings of the structure in the bundled sample scan: the whole scan would take longer."""
+    sample = read_dataset(bundled_sample())
+    file = writePart(sample.cases[0], sample.label_set.find(_STRUCTURE).label, folder / "sample.nrrd")
+    return slicer.modules.volumes.logic().AddArchetypeVolume(str(file), "CT head and neck", 0)
+
+
+def writePart(case: Case, label: int, file: Path) -> Path:
+    """Write the part of a case's scan that is around a structure, and return its file."""
+    image, shape = sitk.ReadImage(str(case.image)), sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(sitk.ReadImage(str(case.labels)))
+    box = shape.GetBoundingBox(label)
+    begin = [max(0, first - _AROUND) for first in box[:3]]
+    end = [min(n, first + size + _AROUND) for n, first, size in zip(image.GetSize(), box[:3], box[3:], strict=True)]
+    sitk.WriteImage(image[begin[0] : end[0], begin[1] : end[1], begin[2] : end[2]], str(file))
+    return file
 
 
 def named(logic, name: str) -> InstalledModel:

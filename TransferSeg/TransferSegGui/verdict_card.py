@@ -26,13 +26,13 @@ def verdictText(result: Mapping[str, Any]) -> str:
     evidence = result["evidence"]
     lines = [_("Verdict: {answer}.").format(answer=evidence["verdict"]), *_wordsOfStructures(evidence)]
     lines += evidence["reasons"]
-    lines += [_("Look: {warning}").format(warning=warning) for warning in evidence["warnings"]]
-    lines += [_("Look: {warning}").format(warning=sentence) for sentence in result.get("not_corrected", ())]
+    lines += [_("Please check: {warning}").format(warning=warning) for warning in evidence["warnings"]]
+    lines += [_("Please check: {warning}").format(warning=sentence) for sentence in result.get("not_corrected", ())]
     return "\n".join([*lines, *result["notes"]])
 
 
 def _wordsOfStructures(evidence: Mapping[str, Any]) -> list[str]:
-    """Return a line for each structure: its word, and the mean Dice to expect in patients nobody has seen."""
+    """Return a line for each structure: its word, and the mean Dice to expect in unseen patients."""
     lines = []
     for row in [*evidence["structures"], *evidence["new"]]:
         if row.get("word"):
@@ -114,8 +114,8 @@ def _ofStructures(result: Mapping[str, Any]) -> Iterator[list[str]]:
             dice = [row["parent"], row["candidate"]]
             distances = [_number(value, 1) for value in row["hd95_mm"]]
             everyone = _("all {count}").format(count=row["cases"])
-            told = [unseen_patients(entry), entry.get("word", "")]
-            yield [name, everyone, *map(_number, dice), _change(*dice), *distances, *told]
+            expected = [unseen_patients(entry), entry.get("word", "")]
+            yield [name, everyone, *map(_number, dice), _change(*dice), *distances, *expected]
 
 
 def _ofCases(result: Mapping[str, Any]) -> Iterator[list[str]]:

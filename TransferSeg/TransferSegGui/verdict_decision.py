@@ -55,12 +55,12 @@ class VerdictDecision:
         self.update()
 
     def update(self) -> None:
-        """Enable what can be decided now; a button that is not tells why in its tooltip."""
+        """Enable what can be decided now; a disabled button gives the reason in its tooltip."""
         isWarned = self._result is not None and isWarnedOf(self._result)
         promote, keep = self._obstacles()
         self.ui.promoteButton.enabled, self.ui.keepOldButton.enabled = not promote, not keep
         self.ui.promoteButton.text = _("Promote")
-        use = _("Use the new version from now on; the old one can be gone back to")
+        use = _("Use the new version from now on. You can roll back to the old one.")
         if isWarned:
             verdict = self._result["evidence"]["verdict"]
             isWorse = verdict == WORSE
@@ -71,7 +71,7 @@ class VerdictDecision:
             )
             use = _("Not advised. {why}").format(why=obstacles(self._result)) if obstacles(self._result) else use
         self.ui.promoteButton.toolTip = promote or use
-        self.ui.keepOldButton.toolTip = keep or _("Use the old version as before; the new one stays in the history")
+        self.ui.keepOldButton.toolTip = keep or _("Keep using the old version. The new one stays in the history.")
 
     def _obstacles(self) -> tuple[str, str]:
         """Return why the new version cannot be promoted, and why the old one cannot be kept."""
@@ -97,9 +97,9 @@ class VerdictDecision:
 
     def _onPromote(self) -> None:
         """Let a process in the background verify the new version and make it the current one."""
-        words = ["models", "promote", self._result["model"], str(self._result["version"])]
-        words += ["--force"] if isWarnedOf(self._result) else []
-        self._command = CommandProcess(words)
+        args = ["models", "promote", self._result["model"], str(self._result["version"])]
+        args += ["--force"] if isWarnedOf(self._result) else []
+        self._command = CommandProcess(args)
         self._command.onEnd = self._onPromoted
         self.update()
         self._command.start()

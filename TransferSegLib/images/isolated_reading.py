@@ -74,7 +74,7 @@ def read_isolated(
         ScanError,
         "Copy or export it again.",
         _LONGEST,
-        words=(series or "", *(word for word, wanted in ((_LAYERS, layers), (_PERMISSIVE, permissive)) if wanted)),
+        args=(series or "", *(word for word, wanted in ((_LAYERS, layers), (_PERMISSIVE, permissive)) if wanted)),
         with_folder=_takes_its_folder(path),
         without_python="Save it as NIfTI or NRRD.",
     )

@@ -1,4 +1,4 @@
-"""Why a worker ended without a last word: what can be told from its log, the computer and the disk afterwards."""
+"""Why a worker ended without a final event: what its log, the computer and the disk show afterwards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_worker_facts(folder: Path) -> None:
 
 
 def why_interrupted(folder: Path, has_started: bool) -> str:
-    """Return, in words for a person, the likely reason why a job has no worker although it has not ended.
+    """Return the likely reason why a job has no worker although it has not ended, for a person.
 
     ``has_started``: its worker has written an event.
     """
@@ -57,7 +57,7 @@ def why_interrupted(folder: Path, has_started: bool) -> str:
         return f"the worker crashed ({crash}); see {LOG}"
     elsewhere = facts.get("host")
     if elsewhere not in (None, platform.node()):
-        return f"the worker, on the computer {elsewhere}, ended without a word"
+        return f"the worker, on the computer {elsewhere}, ended unexpectedly"
     if facts.get("boot_id") not in (None, _boot_id()):
         return "the computer was restarted or lost power"
     before, now = facts.get("out_of_memory_kills"), _out_of_memory_kills()
@@ -85,7 +85,7 @@ def log_tail(folder: Path, lines: int = 15, offset: int = 0) -> list[str]:
 
 
 def _crash_in_log(folder: Path, offset: int) -> str | None:
-    """Return how compiled code crashed ('Segmentation fault'), None when the log does not say so."""
+    """Return how compiled code crashed ('Segmentation fault'), None when the log does not show it."""
     for line in reversed(log_tail(folder, 10_000, offset)):
         for mark in (_CRASH, _WINDOWS_CRASH):
             if line.startswith(mark):

@@ -38,7 +38,7 @@ _LARGEST_NUMBER = 1e15
 
 
 class JobState(StrEnum):
-    """Where a job is. ``INTERRUPTED`` is never written: it is what readers find when a worker ended without a word."""
+    """Where a job is. ``INTERRUPTED`` is never written: readers find it when a worker ended without a final event."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -91,7 +91,7 @@ class Event:
             state = JobState(entry["state"])
         except (ValueError, TypeError, KeyError):
             return None
-        # An event that does not say when it was written is older than any other: it never makes a job look busy.
+        # An event without a time counts as older than any other: it never makes a job look busy.
         return Event(**{"time": "", **_known(entry), "state": state})
 
     def age_s(self) -> float:
@@ -134,13 +134,13 @@ class EventWriter:
         self._reserve = folder / RESERVE
         self._lock = threading.Lock()
 
-    def set_aside(self) -> None:
-        """Take the space on the disk that ``last_words`` will need if the disk is full by then."""
+    def reserve(self) -> None:
+        """Reserve the disk space that ``write_final`` will need if the disk is full by then."""
         with suppress(OSError), new_file(self._reserve) as stream:
             stream.write(os.urandom(_RESERVE_BYTES))
 
-    def give_back(self) -> None:
-        """Free the space that was set aside."""
+    def free_reserve(self) -> None:
+        """Free the reserved space."""
         with suppress(OSError):
             self._reserve.unlink(missing_ok=True)
 
@@ -152,9 +152,9 @@ class EventWriter:
             except OSError as error:
                 raise JobError(self._refused(error)) from error
 
-    def last_words(self, event: Event) -> None:
-        """Append the event that ends the job, with the space that was set aside where the disk is full."""
-        # A thread that hangs in a write (a network drive) must not keep another from saying that the job ends.
+    def write_final(self, event: Event) -> None:
+        """Append the event that ends the job, with the reserved space if the disk is full."""
+        # A thread that hangs in a write (a network drive) must not block the final event of another.
         locked = self._lock.acquire(timeout=1.0)
         try:
             try:
@@ -162,7 +162,7 @@ class EventWriter:
             except OSError as error:
                 if error.errno not in DISK_FULL:
                     raise
-                self.give_back()
+                self.free_reserve()
                 self._append(event)
         except OSError as error:
             raise JobError(self._refused(error)) from error
@@ -201,7 +201,7 @@ def _ends_with_line(descriptor: int) -> bool:
 
 
 def read_events(folder: Path, offset: int = 0, most_bytes: int | None = None) -> tuple[list[Event], int]:
-    """Return the events from a byte offset on, and the offset to go on from.
+    """Return the events from a byte offset on, and the offset to continue from.
 
     With ``most_bytes`` no more is read at once, so that a window that follows a long stream from its beginning is not
     kept from drawing; a line that is longer comes with a call without it.

@@ -10,7 +10,7 @@ from TransferSegLib.jobs.files import LOG
 
 
 def describe_failure(error: BaseException) -> str:
-    """Return what a job says when an error ended it; what nobody foresaw points to the log."""
+    """Return what a job says when an error ended it; an unexpected error points to the log."""
     if isinstance(error, TransferSegError):
         return str(error)
     if _is_out_of_memory(error):

@@ -1,4 +1,4 @@
-"""The job that fetches a model of the catalogue into the library; a resumed one goes on with what has come already.
+"""The job that fetches a model of the catalogue into the library; a resumed one keeps what has arrived.
 
 Its parameters: ``name`` of the model, ``library`` (a folder, null: the user's), ``replace``, ``spacing_mm`` (null: the
 catalogue's). Its result: ``model``, the name; ``path``, where it lies; ``was_there``: nothing had to be fetched.
@@ -46,7 +46,7 @@ class FetchParameters:
 
 
 def run_fetch(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
-    """Fetch, or go on; the result is described at the top."""
+    """Fetch, or continue; the result is described at the top."""
     from TransferSegLib.models.library import fetch_model
     from TransferSegLib.models.locate import library_folder
 

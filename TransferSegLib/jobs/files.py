@@ -20,7 +20,7 @@ CANCEL = "cancel"
 WORKER_LOCK = "worker.lock"
 #: What the worker knew of itself and its computer when it started, for telling later why it ended.
 WORKER_FACTS = "worker.json"
-#: Some bytes that the worker gives back to a full disk, so that it can still say that the disk is full.
+#: Some bytes that the worker frees on a full disk, so that it can still report that the disk is full.
 RESERVE = "reserve"
 
 #: What is written in the folder while the job is at work.

@@ -1,4 +1,4 @@
-"""The job that fine-tunes a model; an interrupted one goes on when it is resumed, from what its folder holds.
+"""The job that fine-tunes a model; an interrupted one continues from its folder when it is resumed.
 
 Its parameters are those of ``FineTuneRequest``; its result is what ``FineTuned.to_json`` gives, and ``report``, the
 same as a text for a person.
@@ -14,12 +14,12 @@ from TransferSegLib.jobs.kinds import Kind
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.progress import CancelToken, ProgressCallback
 
-#: In the job's folder: what a resumed job goes on from.
+#: In the job's folder: what a resumed job continues from.
 RUNS = "runs"
 
 
 def run_finetune(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
-    """Fine-tune, or go on; the result is described at the top."""
+    """Fine-tune, or continue; the result is described at the top."""
     started = time.monotonic()  # loading PyTorch takes some of the minutes
     from TransferSegLib.finetuning.finetune import finetune
     from TransferSegLib.finetuning.report import report_text
@@ -32,6 +32,6 @@ def run_finetune(request: JobRequest, folder: Path, progress: ProgressCallback, 
     return result | {"report": text}
 
 
-#: The work looks several times a second whether to stop, and then writes a checkpoint. A hard end costs that
+#: The work looks several times a second whether to stop, and then writes a checkpoint. Being killed costs that
 #: prediction, or the training steps since the last checkpoint.
 FINETUNE = Kind(run_finetune, grace_s=4.0)

@@ -12,15 +12,15 @@ from TransferSegLib.errors import JobError, TransferSegError
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.progress import CancelToken, ProgressCallback
 
-#: ``(request, folder, progress, cancel)`` to a result of JSON values. It runs in the worker's main thread, goes on from
-#: what an earlier worker left in the job's folder, keeps there what a later one needs, and raises TransferSegError for
-#: a person, Cancelled when asked to stop.
+#: ``(request, folder, progress, cancel)`` to a result of JSON values. It runs in the worker's main thread, continues
+#: from what an earlier worker left in the job's folder, keeps there what a later one needs, and raises TransferSegError
+#: for a person, Cancelled when asked to stop.
 KindFunction = Callable[[JobRequest, Path, ProgressCallback, CancelToken], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of work: its function, and how long it may take to stop by itself before its process is ended hard.
+    """A kind of work: its function, and how long it may take to stop by itself before its process is killed.
 
     One that does not compute (``uses_device`` False) waits for no other job, and no other waits for it.
     """

@@ -1,4 +1,4 @@
-"""Starting and resuming the worker of a job, so that it outlives whoever started it (or does not, where asked to)."""
+"""Starting and resuming the worker of a job, so that it outlives its starter, or ends with it where asked to."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def start_job(
 ) -> subprocess.Popen[bytes]:
     """Start the worker of a new job; returns at once.
 
-    ``command`` as from ``worker_command``, to which it defaults. The worker goes on when this process ends; with
+    ``command`` as from ``worker_command``, to which it defaults. The worker keeps running when this process ends; with
     ``end_with_parent`` it stops, as if cancelled, when the pipe to its standard input closes: keep the returned object.
     Raises JobError when a worker is at the job already, the job is over, or the worker cannot be started.
     """
@@ -60,7 +60,7 @@ def start_job(
 def resume_job(
     folder: Path, command: Sequence[str] | None = None, end_with_parent: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start a new worker for a job that was cancelled, failed or was interrupted; it goes on from the last checkpoint.
+    """Start a new worker for a job that was cancelled, failed or interrupted; it continues from the last checkpoint.
 
     Otherwise as ``start_job``.
     """
@@ -68,7 +68,7 @@ def resume_job(
 
 
 def wait_for_worker(folder: Path, process: subprocess.Popen[bytes], timeout_s: float = 20.0) -> None:
-    """Wait until the worker holds the job, or has ended it; for those who want to be sure before they leave.
+    """Wait until the worker holds the job, or has ended it; for a caller that is about to exit.
 
     Raises JobError with the last line of the log when the worker ended without having come that far.
     """
@@ -91,7 +91,7 @@ def _start(folder: Path, command: Sequence[str] | None, end_with_parent: bool, r
     request = read_request(folder)
     writer = EventWriter(folder)
     busy = f"A worker is at the job {folder.name} already."
-    # Whoever holds the lock is the only writer of the stream; of two that resume a job, one is told that it is late.
+    # Whoever holds the lock is the only writer of the stream; of two that resume a job, the later one gets an error.
     with FileLock(folder / WORKER_LOCK, _LOOK_S, busy, JobError):
         _check_startable(folder, resume)
         try:
@@ -105,7 +105,7 @@ def _start(folder: Path, command: Sequence[str] | None, end_with_parent: bool, r
     except OSError as error:
         DeviceQueue(folder.parent).leave(folder.name)
         message = f"The worker cannot be started with {command[0]}: {error.strerror or error}."
-        writer.last_words(Event(JobState.FAILED, error=message))
+        writer.write_final(Event(JobState.FAILED, error=message))
         raise JobError(message) from error
 
 
@@ -124,7 +124,7 @@ def _check_startable(folder: Path, resume: bool) -> None:
 
 def _spawn(folder: Path, command: Sequence[str], end_with_parent: bool) -> subprocess.Popen[bytes]:
     """Start a worker that writes into the job's log; raises OSError."""
-    words = [*command, str(folder), *(["--end-with-parent"] if end_with_parent else [])]
+    args = [*command, str(folder), *(["--end-with-parent"] if end_with_parent else [])]
     options: dict[str, Any] = {
         "stdin": subprocess.PIPE if end_with_parent else subprocess.DEVNULL,
         "stderr": subprocess.STDOUT,
@@ -133,15 +133,15 @@ def _spawn(folder: Path, command: Sequence[str], end_with_parent: bool) -> subpr
     }
     with os.fdopen(open_own(folder / LOG, os.O_WRONLY | os.O_APPEND), "ab") as log:
         if sys.platform != "win32":
-            process = subprocess.Popen(words, stdout=log, start_new_session=True, **options)  # noqa: S603 - our own
+            process = subprocess.Popen(args, stdout=log, start_new_session=True, **options)  # noqa: S603 - our own
         else:
-            process = _spawn_on_windows(words, stdout=log, **options)
-    # Somebody has to take note of the worker's end, or it stays in the list of processes as long as this one lives.
+            process = _spawn_on_windows(args, stdout=log, **options)
+    # Collects the exit status: otherwise the worker stays a zombie as long as this process lives.
     threading.Thread(target=process.wait, name=f"end of {folder.name}", daemon=True).start()
     return process
 
 
-def _spawn_on_windows(words: list[str], **options: Any) -> subprocess.Popen[bytes]:
+def _spawn_on_windows(args: list[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start a worker outside this process' group and, where it may leave it, outside its job object.
 
     With DETACHED_PROCESS the worker would have no console, and each console program between us and it (PythonSlicer,
@@ -152,8 +152,8 @@ def _spawn_on_windows(words: list[str], **options: Any) -> subprocess.Popen[byte
     flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]
     breakaway = subprocess.CREATE_BREAKAWAY_FROM_JOB  # type: ignore[attr-defined]
     with suppress(PermissionError):
-        return subprocess.Popen(words, creationflags=flags | breakaway, **options)  # noqa: S603 - our own command
-    return subprocess.Popen(words, creationflags=flags, **options)  # noqa: S603 - our own command
+        return subprocess.Popen(args, creationflags=flags | breakaway, **options)  # noqa: S603 - our own command
+    return subprocess.Popen(args, creationflags=flags, **options)  # noqa: S603 - our own command
 
 
 def worker_environment() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 A job draws a numbered ticket when it is started and puts it down when the device is its own. The device itself is an
 operating system's lock, so that a worker which crashes frees it; a ticket whose job has no worker any more counts for
-nothing and is thrown away by whoever waits behind it.
+nothing and is discarded by those that wait behind it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FOLDER = ".queue"
 _TICKET_SUFFIX = ".ticket"
 #: Seconds between two looks at the queue.
 _LOOK_S = 0.25
-#: A device that nobody has resolved yet; it may turn out to be any.
+#: A device that is not resolved yet; it may turn out to be any.
 AUTO = "auto"
 
 
@@ -54,7 +54,7 @@ class DeviceQueue:
         refuse_links(jobs, self._folder, error_type=JobError)
 
     def enter(self, job_id: str, device: str) -> None:
-        """Draw a ticket at the end of the queue; a ticket that the job had before is thrown away.
+        """Draw a ticket at the end of the queue; an earlier ticket of the job is discarded.
 
         Raises OSError when it cannot be written.
         """
@@ -63,10 +63,10 @@ class DeviceQueue:
         self._write(self._folder / f"{time.time_ns():020d}.{job_id}{_TICKET_SUFFIX}", device)
 
     def leave(self, job_id: str) -> None:
-        """Throw away the job's ticket, if it has one."""
+        """Discard the job's ticket, if it has one."""
         for ticket in self._tickets():
             if ticket.job_id == job_id:
-                _throw_away(ticket)
+                _discard(ticket)
 
     def wait(self, job_id: str, device: str, report: Callable[[int], None], cancel: CancelToken) -> FileLock:
         """Wait for a device (``cpu``, ``cuda:0`` ...) and return its lock, held; the caller releases it.
@@ -80,7 +80,7 @@ class DeviceQueue:
             cancel.check()
             before = self._before(own)
             if not before and _try(lock):
-                _throw_away(own)
+                _discard(own)
                 return lock
             place = len(before) + 1 if self._is_busy(lock) or not before else len(before)
             if place != reported:
@@ -108,7 +108,7 @@ class DeviceQueue:
             if self._is_waiting(ticket):
                 before.append(ticket)
             else:
-                _throw_away(ticket)
+                _discard(ticket)
         return before
 
     def _is_waiting(self, ticket: _Ticket) -> bool:
@@ -119,7 +119,7 @@ class DeviceQueue:
             return False
 
     def _is_busy(self, lock: FileLock) -> bool:
-        """Tell whether somebody works on the device."""
+        """Return whether the device is in use."""
         if not _try(lock):
             return True
         lock.release()
@@ -138,7 +138,7 @@ class DeviceQueue:
         write_json(path, {"device": device})
 
 
-def _throw_away(ticket: _Ticket) -> None:
+def _discard(ticket: _Ticket) -> None:
     with suppress(OSError):
         ticket.path.unlink(missing_ok=True)
 

@@ -87,5 +87,5 @@ def run_save(request: JobRequest, folder: Path, progress: ProgressCallback, canc
         raise PartlyDone(str(error), {"another_modality": found}) from error
 
 
-#: Nothing is in the project before the last file has its name: a hard end leaves it as it was.
+#: Nothing is in the project before the last file has its name: being killed leaves it as it was.
 SAVE = Kind(run_save, grace_s=4.0, uses_device=False)

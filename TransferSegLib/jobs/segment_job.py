@@ -1,4 +1,4 @@
-"""The job that segments scans: one by one, those that cannot be used are told and the others are done.
+"""The job that segments scans one by one; those that cannot be used are reported and the others are done.
 
 After each scan ``finished.json`` in the job's folder says which are done, so that a resumed job does only the rest.
 """
@@ -139,13 +139,13 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
     return result
 
 
-#: The work looks several times a second whether to stop. A hard end costs the scan in work, and may leave a part of a
+#: The work looks several times a second whether to stop. Being killed costs the scan in work, and may leave a part of a
 #: file.
 SEGMENT = Kind(run_segment, grace_s=4.0)
 
 
 def _make_segmenter(parameters: SegmentParameters, device: str, task: Task) -> Segmenter:
-    """Load the model; an unknown structure is told before any work."""
+    """Load the model; an unknown structure is reported before any work."""
     from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model

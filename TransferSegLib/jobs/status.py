@@ -71,7 +71,7 @@ def _state_and_last(folder: Path, request: JobRequest) -> tuple[JobState, Event 
     if worker_is_alive(folder):
         state = JobState.QUEUED if last is None else last.state
     else:
-        last = last_event(folder)  # the worker may have said its last word in between
+        last = last_event(folder)  # the worker may have ended in between
         state = _without_worker(last, request)
     if not state.ended and os.path.lexists(folder / CANCEL):
         state = JobState.CANCELLING
@@ -93,7 +93,7 @@ def _is_starting(last: Event | None, request: JobRequest) -> bool:
 
 
 def _message(folder: Path, state: JobState, last: Event | None) -> str:
-    """Return what there is to say of a job in a line."""
+    """Return the line for a person about a job."""
     if state == JobState.INTERRUPTED:
         has_started = last is not None and (last.state != JobState.QUEUED or last.place is not None)
         return f"Interrupted: {why_interrupted(folder, has_started)}. It can be resumed."

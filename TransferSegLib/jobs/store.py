@@ -82,7 +82,7 @@ def list_jobs(jobs: Path | None = None) -> list[Path]:
 
 
 def _is_job(folder: Path) -> bool:
-    """Tell whether a folder is that of a job, or cannot be looked into, which is then told of it alone."""
+    """Tell whether a folder is that of a job, or cannot be read, which is then reported for it alone."""
     try:
         return (folder / REQUEST).is_file()
     except OSError:
@@ -125,7 +125,7 @@ def request_cancel(folder: Path) -> JobState:
     if state != JobState.INTERRUPTED:
         return JobState.CANCELLING
     with suppress(JobError), FileLock(folder / WORKER_LOCK, 0, "A worker is at it after all.", JobError):
-        EventWriter(folder).last_words(Event(JobState.CANCELLED, message="Cancelled after it had been interrupted."))
+        EventWriter(folder).write_final(Event(JobState.CANCELLED, message="Cancelled after it had been interrupted."))
         DeviceQueue(folder.parent).leave(folder.name)
         return JobState.CANCELLED
     return JobState.CANCELLING
@@ -153,8 +153,8 @@ def remove_job(folder: Path) -> None:
 def follow_events(folder: Path, offset: int = 0, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
     """Yield a job's events as they come, from a byte offset on, until it has ended or ``stop`` says so.
 
-    A worker that ends without a word ends the iteration too: ``read_status`` then says INTERRUPTED. Raises JobError
-    when the folder is gone.
+    A worker that ends without a final event ends the iteration too: ``read_status`` then says INTERRUPTED. Raises
+    JobError when the folder is gone.
     """
     while True:
         over = read_state(folder).ended

@@ -1,7 +1,7 @@
-"""The job that trains a base model, and goes on from its checkpoint when it is resumed.
+"""The job that trains a base model, and continues from its checkpoint when it is resumed.
 
 Run and model are in the output folder, or in the job's own folder where none is named; so is ``checkpoint.pt``, and
-``transferseg train-base --resume`` can go on with it as well.
+``transferseg train-base --resume`` can continue it as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OUTPUT_IS_OURS = "output-is-ours"
 class TrainBaseParameters:
     """What is trained, on what; the job's request carries ``to_json()`` as its parameters.
 
-    ``output`` None: the job's own folder. With ``resume`` the job goes on from a checkpoint that is in the output
+    ``output`` None: the job's own folder. With ``resume`` the job continues from a checkpoint that is in the output
     folder before it begins. ``command`` is what the model's description says it was made by.
     """
 
@@ -66,7 +66,7 @@ class TrainBaseParameters:
 def run_train_base(
     request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken
 ) -> dict[str, Any]:
-    """Train, or go on training; the result is ``{"model": folder, "validation": metrics}``."""
+    """Train, or continue training; the result is ``{"model": folder, "validation": metrics}``."""
     from TransferSegLib.datasets.dataset import read_dataset
     from TransferSegLib.models.store import load_description
     from TransferSegLib.training.base import BaseModelPlan, train_base

@@ -34,7 +34,9 @@ REASON_GONE = "The folder of the job is gone."
 
 
 class Watcher:
-    """Sets a cancel token when the job is to stop; ``on_stopping`` is told why, ``on_giving_up`` before a hard end.
+    """Sets a cancel token when the job is to stop.
+
+    ``on_stopping`` gets the reason; ``on_giving_up`` is called before the process is killed.
 
     Both are called in the watcher's thread. ``grace_s`` is how long the work may take to stop by itself.
     """
@@ -68,7 +70,7 @@ class Watcher:
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
             if hasattr(signal, name):
-                signal.signal(getattr(signal, name), _leave_it_to_the_watcher)
+                signal.signal(getattr(signal, name), _left_to_watcher)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of the terminal is not the end of the job
         if end_with_parent:
@@ -76,7 +78,7 @@ class Watcher:
         self._thread.start()
 
     def finish(self) -> None:
-        """Stop watching: the job has said its last word."""
+        """Stop watching: the job has ended."""
         self._finished.set()
         signal.set_wakeup_fd(-1)
         if threading.current_thread() is not self._thread:
@@ -119,7 +121,7 @@ class Watcher:
             self._missing += 1
         except OSError:
             # A network drive that refuses for a while says nothing of the folder: neither that it is there nor that it
-            # is gone. So the count stays; the job's own writing fails in words if it needs the folder meanwhile.
+            # is gone. So the count stays; the job's own writing reports it if it needs the folder meanwhile.
             pass
         else:
             self._missing = 0
@@ -133,8 +135,8 @@ class Watcher:
         self._parent_ended.set()
 
 
-def _leave_it_to_the_watcher(number: int, frame: FrameType | None) -> None:
-    """Do nothing: the wake-up byte has told the watcher."""
+def _left_to_watcher(number: int, frame: FrameType | None) -> None:
+    """Do nothing: the wake-up byte has reached the watcher."""
 
 
 def own_process_group() -> None:

@@ -77,7 +77,7 @@ def device_name(wanted: str) -> str:
 
 
 class _Worker:
-    """One attempt at a job, from the queue to the last word."""
+    """One attempt at a job, from the queue to its final event."""
 
     def __init__(self, folder: Path, kinds: Mapping[str, str]) -> None:
         self._folder = folder
@@ -94,7 +94,7 @@ class _Worker:
         before = last_event(self._folder)
         if before is not None and before.state == JobState.DONE:
             return EXIT_DONE
-        self._writer.set_aside()
+        self._writer.reserve()
         self._watcher.start(end_with_parent)
         try:
             with suppress(OSError):  # only a help for telling later what happened
@@ -107,22 +107,22 @@ class _Worker:
         except BaseException as error:
             with suppress(OSError, ValueError):  # the log's disk may be what is full
                 traceback.print_exc()
-            # The frames of what failed hold its arrays; the last word may need some of their memory.
+            # The frames of what failed hold its arrays; the final event may need some of their memory.
             message = describe_failure(error.with_traceback(None))
             last, code = Event(JobState.FAILED, device=self._device, error=message), EXIT_FAILED
         return self._end(last, code)
 
     def _end(self, last: Event, code: int) -> int:
-        """Say the last word; nothing more can be done where even that is refused."""
+        """Write the final event; nothing more can be done if even that fails."""
         self._watcher.finish()
         try:
-            self._writer.last_words(last)
+            self._writer.write_final(last)
         except JobError as error:
             with suppress(OSError, ValueError):
-                print(f"worker: {error} The last word was: {last.to_line().decode()}", file=sys.stderr)
+                print(f"worker: {error} The final event was: {last.to_line().decode()}", file=sys.stderr)
             return EXIT_FAILED
         finally:
-            self._writer.give_back()
+            self._writer.free_reserve()
             DeviceQueue(self._folder.parent).leave(self._folder.name)
         return code
 
@@ -194,16 +194,16 @@ class _Worker:
         )
 
     def _stopping(self, reason: str) -> None:
-        """Say that the job is about to stop (in the watcher's thread)."""
+        """Report that the job is about to stop (in the watcher's thread)."""
         with suppress(JobError):
             self._writer.write(Event(JobState.CANCELLING, device=self._device, message=reason))
 
     def _giving_up(self, reason: str) -> None:
-        """Say that the work did not react and its process is ended (in the watcher's thread)."""
-        message = f"{reason} It did not react within {self._watcher.grace_s:g} s and was ended hard."
+        """Report that the work did not react and its process is killed (in the watcher's thread)."""
+        message = f"{reason} It did not react within {self._watcher.grace_s:g} s and was killed."
         with suppress(JobError):
-            self._writer.last_words(Event(JobState.CANCELLED, device=self._device, message=message))
-        self._writer.give_back()
+            self._writer.write_final(Event(JobState.CANCELLED, device=self._device, message=message))
+        self._writer.free_reserve()
         DeviceQueue(self._folder.parent).leave(self._folder.name)
 
 
