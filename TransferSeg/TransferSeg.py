@@ -219,8 +219,8 @@ class TransferSegTest(ScriptedLoadableModuleTest):
 
     def test_wholeLoop(self):
         """Segment, correct, save, fine-tune for a few steps, verdict, promote, roll back, with the bundled model."""
+        from TransferSegGui.package_install import torchIsInstalled
         from TransferSegGui.self_test import runWholeLoop
-        from TransferSegGui.torch_install import torchIsInstalled
 
         if not torchIsInstalled() and not os.environ.get("CI"):
             self.delayDisplay("PyTorch is not installed: the whole loop was NOT tested")

@@ -159,10 +159,10 @@ def test_out_to_a_file_and_in_from_a_file(host, ui, models: Path, tmp_path: Path
 
 def test_keras_weights_ask_for_h5py_first(host, ui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import slicer
-    from TransferSegGui import h5py_install, model_files
+    from TransferSegGui import model_files, package_install
 
     there: list[str] = []
-    for module in (h5py_install, model_files):
+    for module in (package_install, model_files):
         monkeypatch.setattr(module, "h5pyIsInstalled", lambda: bool(there))
     host.widget.enter()
     panel = host.widget.modelPanel

@@ -55,8 +55,7 @@ class AttachedJob(JobFollower):
         self.worker = CommandProcess(args, "TransferSegLib.jobs.worker", environment)
         self.worker.onEnd = self._onWorkerEnded
         self.worker.start()
-        if not self.ended:  # else it could not be started
-            self.followEvents()
+        self.followEvents()
 
     def cancel(self) -> None:
         """End the worker with all it started; ``onEnd`` is called when it has ended."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from TransferSegGui.button_state import enable
 from TransferSegGui.case_opening import openCase
 from TransferSegGui.case_table import CaseTable
 from TransferSegGui.next_scan import loadScan, nextFile, nextVolume, remainingFiles
@@ -118,9 +119,3 @@ class CaseButtons:
         enable(self.ui.restoreCaseButton, none or there, _("Take the case into use again."))
         noScene = _("There is no scene.") if self._parameterNode is None else ""
         enable(self.ui.nextScanButton, noScene, _("Show the next scan that is not yet in the project."))
-
-
-def enable(button, obstacle: str, toolTip: str) -> None:
-    """Enable a button unless there is an obstacle, which is then its tooltip."""
-    button.enabled = not obstacle
-    button.toolTip = obstacle or toolTip

@@ -99,7 +99,8 @@ class CommandProcess:
         """End a call whose program could not be started; all other errors are followed by ``finished``."""
         if int(error) == int(qt.QProcess.FailedToStart):
             text = _("{program} cannot be started: {reason}")
-            self._end(text.format(program=pythonExecutable(), reason=self._process.errorString()))
+            text = text.format(program=pythonExecutable(), reason=self._process.errorString())
+            qt.QTimer.singleShot(0, lambda: self._end(text))  # Windows reports it before ``start`` returns
 
     def _onFinished(self, exitCode: int, exitStatus: int) -> None:
         """Decide by the exit code, after what was still queued was read."""
@@ -116,6 +117,14 @@ class CommandProcess:
         self.ended, self.error = True, error
         self._running.discard(self)
         self.onEnd(self)
+
+
+def runCommand(args: Sequence[str], onEnd: Callable[[CommandProcess], None]) -> CommandProcess:
+    """Start ``transferseg`` with arguments and return the process; this returns at once."""
+    command = CommandProcess(args)
+    command.onEnd = onEnd
+    command.start()
+    return command
 
 
 def pythonExecutable() -> str:

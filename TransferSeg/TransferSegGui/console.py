@@ -14,7 +14,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.correction_process import Correction, CorrectionProcess
 from TransferSegGui.job_process import JobProcess
 from TransferSegGui.model_choices import modelChoices
@@ -157,9 +157,7 @@ def rollback(model: str, wait: bool = True, onEnd: Callable[[CommandProcess], No
 
 def _command(args: Sequence[str], wait: bool, onEnd: Callable[[CommandProcess], None] | None) -> CommandProcess:
     """Run a command of the library, which verifies the weights before it changes anything."""
-    command = CommandProcess(args)
-    command.onEnd = onEnd or command.onEnd
-    command.start()
+    command = runCommand(args, onEnd or (lambda command: None))
     if wait:
         command.wait()
         if command.error:

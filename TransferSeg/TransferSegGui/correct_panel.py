@@ -11,7 +11,8 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from TransferSegGui.annotated_region import regionOf
-from TransferSegGui.case_buttons import SCAN_FOLDER, CaseButtons, enable
+from TransferSegGui.button_state import enable
+from TransferSegGui.case_buttons import SCAN_FOLDER, CaseButtons
 from TransferSegGui.case_opening import caseOf, markAsCase
 from TransferSegGui.correction_process import Correction, CorrectionProcess
 from TransferSegGui.label_map import labelSetOf

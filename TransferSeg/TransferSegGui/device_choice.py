@@ -9,7 +9,7 @@ import json
 
 from slicer.i18n import tr as _
 
-from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.command_process import CommandProcess, runCommand
 
 #: Its name in the parameter node, and thereby in saved scenes.
 DEVICE = "Device"
@@ -35,9 +35,7 @@ class DeviceChoice:
         """Ask a child process what there is, unless it was asked before; this returns at once."""
         if self._question is not None or (self._found and not again):
             return
-        self._question = CommandProcess(["devices", "--json"])
-        self._question.onEnd = self._onAnswer
-        self._question.start()
+        self._question = runCommand(["devices", "--json"], self._onAnswer)
         self._fill()
 
     def stop(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
+from TransferSegGui.button_state import enable
 from TransferSegGui.curves import TrainingCurves
 from TransferSegGui.device_choice import DEVICE
 from TransferSegGui.duration import durationText
@@ -16,10 +17,9 @@ from TransferSegGui.finetune_plan import FineTunePlan
 from TransferSegGui.finetune_request import JOB, FineTuneWishes, jobRequest
 from TransferSegGui.job_process import JobProcess, jobsOf
 from TransferSegGui.learning_cases import LearningCases
-from TransferSegGui.model_choices import ModelChoice, modelChoices
-from TransferSegGui.model_panel import MODEL
+from TransferSegGui.model_choices import ModelChoice, chosenModel, modelChoices
+from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.project_choice import projectFolder
-from TransferSegGui.torch_install import torchIsInstalled
 from TransferSegGui.verdict_decision import VerdictDecision
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.finetuning.plan import model_name
@@ -138,8 +138,7 @@ class FineTunePanel:
 
     def _choice(self) -> ModelChoice | None:
         """Return the model that the section "Model" chose."""
-        key = "" if self._parameterNode is None else self._parameterNode.GetParameter(MODEL)
-        return next((choice for choice in self._choices if choice.key == key), None)
+        return chosenModel(self._choices, self._parameterNode)
 
     def _request(self):
         """Return what to fine-tune, and the name of the model that gets the version; raises TransferSegError."""
@@ -181,22 +180,16 @@ class FineTunePanel:
         ui.fineTuneModelLabel.text = choice.text if choice is not None else _("no model selected")
         if choice is not None and not obstacle:
             ui.fineTuneModelLabel.text += _("; makes a new version of '{name}'").format(name=self._request()[1])
-        ui.fineTuneButton.enabled = not obstacle
-        ui.fineTuneButton.toolTip = obstacle or _("Make a better model from the ticked cases, in the background")
-        ui.cancelFineTuneButton.enabled = self.isRunning
-        ui.cancelFineTuneButton.toolTip = (
-            _("Stop. The progress is kept, and can be resumed.") if self.isRunning else _("Nothing is running.")
-        )
+        enable(ui.fineTuneButton, obstacle, _("Make a better model from the ticked cases, in the background"))
+        idle = "" if self.isRunning else _("Nothing is running.")
+        enable(ui.cancelFineTuneButton, idle, _("Stop. The progress is kept, and can be resumed."))
         canResume = self.job is not None and not self.isRunning and self.job.state != JobState.DONE
-        ui.resumeFineTuneButton.enabled = canResume
-        ui.resumeFineTuneButton.toolTip = (
-            _("Resume what was interrupted: {title}").format(title=self.job.request.title)
-            if canResume
-            else _("There is no interrupted job.")
-        )
+        title = self.job.request.title if canResume else ""
+        none = "" if canResume else _("There is no interrupted job.")
+        enable(ui.resumeFineTuneButton, none, _("Resume what was interrupted: {title}").format(title=title))
         hasCurves = self.curves is not None and not self.curves.isEmpty
-        ui.showCurvesButton.enabled = hasCurves
-        ui.showCurvesButton.toolTip = _("Show loss and Dice in a plot view") if hasCurves else _("There are no curves.")
+        noCurves = "" if hasCurves else _("There are no curves.")
+        enable(ui.showCurvesButton, noCurves, _("Show loss and Dice in a plot view"))
         ui.fineTuneProgressBar.setVisible(self.isRunning)
         ui.fineTuneLogButton.setVisible(self.job is not None)
         self._showPlan()

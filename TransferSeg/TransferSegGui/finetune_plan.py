@@ -11,7 +11,7 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
-from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.time_plan import MOST_FOLDS, Amount, Speeds, TooLittleTime, plan_time
 
@@ -81,10 +81,9 @@ class FineTunePlan:
         with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False, encoding="utf-8") as stream:
             json.dump(request.configuration.to_json(), stream)
         settings, key = Path(stream.name), self._key
-        command = CommandProcess(planArgs(request, device, settings))
-        command.onEnd = lambda ended: self._onEnd(ended, key, settings)
-        self._command, self._commandKey = command, key
-        command.start()
+        args = planArgs(request, device, settings)
+        self._commandKey = key
+        self._command = runCommand(args, lambda ended: self._onEnd(ended, key, settings))
 
     def _onEnd(self, command: CommandProcess, key: str, settings: Path) -> None:
         """Take what was measured; a plan that is refused (exit code 2) comes with its reasons, too."""

@@ -214,9 +214,9 @@ class JobProcess(JobFollower):
     def _launch(self, verb: str) -> None:
         """Let ``transferseg jobs`` start the worker: as no child of Slicer's, it does not end with Slicer."""
         self.state, self.error, self.result, self._cancelledAt = JobState.QUEUED, "", None, None
-        self._launcher = CommandProcess(["jobs", verb, str(self.folder)])
-        self._launcher.onEnd = self._onLaunched
-        self._launcher.start()
+        self._launcher = launcher = CommandProcess(["jobs", verb, str(self.folder)])
+        launcher.onEnd = self._onLaunched
+        launcher.start()
 
     def _onLaunched(self, launcher: CommandProcess) -> None:
         """Follow the worker, or tell why there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from TransferSegLib.models.store import load_description
 from TransferSegLib.models.versions.record import VersionRecord, load_record
 from TransferSegLib.models.versions.state import version_name
 
+#: The key of the chosen model in the parameter node, and thereby in saved scenes.
+MODEL = "Model"
 #: How keys of models begin: those that came with TransferSeg, and those of the user's library.
 BUNDLED, LIBRARY = "bundled", "library"
 
@@ -38,6 +41,12 @@ def modelChoices() -> list[ModelChoice]:
     """Return the bundled models, then those of the library; a damaged one is listed with its problem."""
     bundled = [_choice(BUNDLED, path) for path in bundled_models()]
     return bundled + [_choice(LIBRARY, path) for path in library_models()]
+
+
+def chosenModel(choices: Sequence[ModelChoice], parameterNode) -> ModelChoice | None:
+    """Return the choice that a parameter node (None: there is none) names, None when it is not here."""
+    key = "" if parameterNode is None else parameterNode.GetParameter(MODEL)
+    return next((choice for choice in choices if choice.key == key), None)
 
 
 def libraryKey(path: Path) -> str:

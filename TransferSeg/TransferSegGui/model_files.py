@@ -8,11 +8,12 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
-from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.button_state import enable
+from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.duration import durationText
-from TransferSegGui.h5py_install import h5pyIsInstalled, installH5py
 from TransferSegGui.job_process import JobProcess, runningJobs
 from TransferSegGui.model_choices import ModelChoice, libraryKey
+from TransferSegGui.package_install import h5pyIsInstalled, installH5py
 from TransferSegLib.errors import JobError, ModelError
 from TransferSegLib.jobs.fetch_job import FetchParameters
 from TransferSegLib.jobs.request import JobRequest
@@ -136,16 +137,11 @@ class ModelFiles:
                 _("Write the selected model to the file, to use it on another computer"),
             ),
         ):
-            button.enabled = not obstacle
-            button.toolTip = obstacle or text
+            enable(button, obstacle, text)
         isFetching = self._job is not None
         self.ui.fetchModelComboBox.enabled = not isFetching
-        self.ui.cancelFetchButton.enabled = isFetching
-        self.ui.cancelFetchButton.toolTip = (
-            _("Stop the download; the part received so far is kept for the next attempt")
-            if isFetching
-            else _("Nothing is being fetched.")
-        )
+        stop = _("Stop the download; the part received so far is kept for the next attempt")
+        enable(self.ui.cancelFetchButton, "" if isFetching else _("Nothing is being fetched."), stop)
         self.ui.fetchProgressBar.setVisible(isFetching or self._command is not None)
         self.ui.h5pyLabel.setVisible(not self._h5pyInstalled)
         self.ui.installH5pyButton.setVisible(not self._h5pyInstalled)
@@ -222,12 +218,10 @@ class ModelFiles:
         self._run(args, _("Writing ..."), lambda command: self._finish(command, _("Not written: {reason}")))
 
     def _run(self, args: list[str], text: str, onEnd: Callable[[CommandProcess], None]) -> None:
-        self._command = CommandProcess(args)
-        self._command.onEnd = onEnd
         self.ui.fetchProgressBar.setRange(0, 0)
         self.onStatus(text)
+        self._command = runCommand(args, onEnd)
         self._updateButtons()
-        self._command.start()
 
     def _finish(self, command: CommandProcess, failed: str) -> None:
         self._command = None

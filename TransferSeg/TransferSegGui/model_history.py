@@ -7,7 +7,8 @@ from collections.abc import Callable
 import qt
 from slicer.i18n import tr as _
 
-from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.button_state import enable
+from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.model_choices import ModelChoice
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.versions.history import History, Version, read_history
@@ -118,21 +119,18 @@ class ModelHistory:
         record = None if version is None or version.number == 0 else version.record
         isWorse = record is not None and record.is_worse
         warning = "" if record is None else record.warning
-        self.ui.useVersionButton.enabled = not use
         self.ui.useVersionButton.text = _("Use this version")
         if isWorse:
             self.ui.useVersionButton.text = _("Use it although it is worse")
         elif warning:
             self.ui.useVersionButton.text = _("Use it against the warning")
         against = record.reasons if isWorse else warning
-        self.ui.useVersionButton.toolTip = use or against or _("Use the selected version of the model")
+        enable(self.ui.useVersionButton, use, against or _("Use the selected version of the model"))
         back = obstacle
         if not back and len(self._history.state.trail) < 2:
             back = _("There is nothing to go back to.")
-        self.ui.rollbackButton.enabled = not back
-        self.ui.rollbackButton.toolTip = back or _("Use version {number} again, which was used before").format(
-            number=self._history.state.trail[-2]
-        )
+        before = "" if back else str(self._history.state.trail[-2])
+        enable(self.ui.rollbackButton, back, _("Go back to version {number}, used before").format(number=before))
 
     def _onUse(self) -> None:
         """Use the selected version; one that is worse, or warned of, only because the button says so."""
@@ -145,11 +143,9 @@ class ModelHistory:
 
     def _start(self, args: list[str], text: str) -> None:
         """Let a process in the background switch versions: verifying one takes torch, which has no place in Slicer."""
-        self._switch = CommandProcess(args)
-        self._switch.onEnd = self._onEnd
         self.onStatus(text)
+        self._switch = runCommand(args, self._onEnd)
         self._updateButtons()
-        self._switch.start()
 
     def _onEnd(self, command: CommandProcess) -> None:
         self._switch = None

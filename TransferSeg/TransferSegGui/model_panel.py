@@ -8,14 +8,11 @@ import qt
 from slicer.i18n import tr as _
 
 from TransferSegGui.device_choice import DeviceChoice
-from TransferSegGui.model_choices import ModelChoice, modelChoices, noModelsMessage
+from TransferSegGui.model_choices import MODEL, ModelChoice, chosenModel, modelChoices, noModelsMessage
 from TransferSegGui.model_files import ModelFiles
 from TransferSegGui.model_history import ModelHistory
-from TransferSegGui.torch_install import installTorch, torchIsInstalled
+from TransferSegGui.package_install import installTorch, torchIsInstalled
 from TransferSegLib.errors import ModelError
-
-#: Its name in the parameter node, and thereby in saved scenes.
-MODEL = "Model"
 
 
 class ModelPanel:
@@ -101,8 +98,7 @@ class ModelPanel:
     @property
     def choice(self) -> ModelChoice | None:
         """The model that the parameter node names, None when it is not here."""
-        key = "" if self._parameterNode is None else self._parameterNode.GetParameter(MODEL)
-        return next((choice for choice in self._choices if choice.key == key), None)
+        return chosenModel(self._choices, self._parameterNode)
 
     def _obstacle(self) -> str:
         """Return why there is no model to describe."""

@@ -8,15 +8,15 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from TransferSegGui.button_state import enable
 from TransferSegGui.command_process import LAST_LINES, lastLines
 from TransferSegGui.device_choice import AUTO, DEVICE
 from TransferSegGui.duration import durationText
 from TransferSegGui.modality_check import modalityWarning
-from TransferSegGui.model_choices import ModelChoice, modelChoices, noModelsMessage
-from TransferSegGui.model_panel import MODEL
+from TransferSegGui.model_choices import MODEL, ModelChoice, chosenModel, modelChoices, noModelsMessage
 from TransferSegGui.nodes import hideOthers, segmentedBy, showIn3D
+from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.segment_process import SegmentProcess
-from TransferSegGui.torch_install import torchIsInstalled
 from TransferSegGui.untouched import UntouchedSegmentations
 from TransferSegLib.errors import ModelError
 from TransferSegLib.fit.reasons import Fit
@@ -132,8 +132,7 @@ class SegmentPanel:
 
     def _choice(self) -> ModelChoice | None:
         """Return the chosen model, None when there is none."""
-        key = "" if self._parameterNode is None else self._parameterNode.GetParameter(MODEL)
-        return next((choice for choice in self._choices if choice.key == key), None)
+        return chosenModel(self._choices, self._parameterNode)
 
     def _describeModel(self) -> ModelDescription | None:
         """Return what the chosen model's files say, None when there is none that can be used."""
@@ -234,14 +233,10 @@ class SegmentPanel:
         """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         running = self.run is not None
         obstacle = self._obstacle()
-        self.ui.segmentButton.enabled = not running and not obstacle
-        self.ui.segmentButton.toolTip = obstacle or (
-            _("Segmenting is under way.") if running else _("Segment the volume in the background, on this computer.")
-        )
-        self.ui.cancelSegmentButton.enabled = running
-        self.ui.cancelSegmentButton.toolTip = (
-            _("Stop segmenting. The scene is not changed..") if running else _("Nothing is being segmented.")
-        )
+        busy = _("Segmenting is under way.") if running else ""
+        enable(self.ui.segmentButton, obstacle or busy, _("Segment the volume in the background, on this computer."))
+        idle = "" if running else _("Nothing is being segmented.")
+        enable(self.ui.cancelSegmentButton, idle, _("Stop segmenting. The scene is not changed."))
         self.ui.inputVolumeSelector.enabled = self.ui.outputSegmentationSelector.enabled = not running
         self.ui.segmentProgressBar.setVisible(running)
 

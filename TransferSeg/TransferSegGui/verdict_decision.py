@@ -8,7 +8,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from TransferSegGui.command_process import CommandProcess
+from TransferSegGui.button_state import enable
+from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.model_choices import libraryKey
 from TransferSegGui.verdict_card import isWarnedOf, obstacles, verdictStyle, verdictTableNode, verdictText
 from TransferSegLib.errors import ModelError
@@ -58,7 +59,6 @@ class VerdictDecision:
         """Enable what can be decided now; a disabled button gives the reason in its tooltip."""
         isWarned = self._result is not None and isWarnedOf(self._result)
         promote, keep = self._obstacles()
-        self.ui.promoteButton.enabled, self.ui.keepOldButton.enabled = not promote, not keep
         self.ui.promoteButton.text = _("Promote")
         use = _("Use the new version from now on. You can roll back to the old one.")
         if isWarned:
@@ -70,8 +70,8 @@ class VerdictDecision:
                 else _("Promote although: {verdict}").format(verdict=verdict)
             )
             use = _("Not advised. {why}").format(why=obstacles(self._result)) if obstacles(self._result) else use
-        self.ui.promoteButton.toolTip = promote or use
-        self.ui.keepOldButton.toolTip = keep or _("Keep using the old version. The new one stays in the history.")
+        enable(self.ui.promoteButton, promote, use)
+        enable(self.ui.keepOldButton, keep, _("Keep using the old version. The new one stays in the history."))
 
     def _obstacles(self) -> tuple[str, str]:
         """Return why the new version cannot be promoted, and why the old one cannot be kept."""
@@ -99,10 +99,8 @@ class VerdictDecision:
         """Let a process in the background verify the new version and make it the current one."""
         args = ["models", "promote", self._result["model"], str(self._result["version"])]
         args += ["--force"] if isWarnedOf(self._result) else []
-        self._command = CommandProcess(args)
-        self._command.onEnd = self._onPromoted
+        self._command = runCommand(args, self._onPromoted)
         self.update()
-        self._command.start()
 
     def _onPromoted(self, command: CommandProcess) -> None:
         self._command = None

@@ -35,10 +35,7 @@ def worker_command(python: Path | str | None = None) -> list[str]:
     ``python`` None: this interpreter; inside 3D Slicer, whose program is no Python, its PythonSlicer. Raises JobError
     when there is none.
     """
-    if python is None and "python" in Path(sys.executable or "").name.lower():
-        python = sys.executable
-    if python is None:
-        python = find_interpreter()
+    python = python or find_interpreter()
     if python is None:
         raise JobError("No Python was found to run the job in: name one.")
     # -P: a file called like a module, in the folder the worker runs in, is not taken for it.
