@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.own_files import new_file
@@ -18,6 +16,8 @@ CHECKPOINT_VERSION = 1
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a state of tensors, numbers, strings, lists and dictionaries; raises TrainingError if the disk refuses."""
+    import torch
+
     part = path.with_name(path.name + ".part")
     try:
         with new_file(part) as stream:
@@ -34,6 +34,8 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a state written by ``write_checkpoint``; raises TrainingError when it is damaged or of another version."""
+    import torch
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file
