@@ -50,7 +50,6 @@ class CaseButtons:
         self.table.show(project)
 
     def _onOpen(self) -> None:
-        """Load the selected case to work on it."""
         selected = self.table.selected()
         if selected is None or selected.removed:
             return
@@ -70,7 +69,6 @@ class CaseButtons:
         self._change(lambda project, case: project.restore_case(case), _("{case} is restored."))
 
     def _change(self, change: Callable, text: str) -> None:
-        """Change the selected case in the project."""
         selected = self.table.selected()
         if selected is None:
             return
@@ -83,7 +81,6 @@ class CaseButtons:
         self.showStatus(text.format(case=selected.case.id))
 
     def _onNextScan(self) -> None:
-        """Show the next scan that is not yet in the project."""
         project, folder = projectFolder(self._parameterNode), self._parameterNode.GetParameter(SCAN_FOLDER)
         volume = None
         try:

@@ -59,7 +59,6 @@ def caseOf(volumeNode, project: Path | None) -> str:
 
 
 def _readVolume(path: Path, name: str):
-    """Return a new volume node with the voxels of a file."""
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()  # not in the scene: the project's file is not the scene's
     storage.SetFileName(str(path))

@@ -91,7 +91,6 @@ class CommandProcess:
             self._process.waitForFinished(longest_ms)
 
     def _read(self) -> None:
-        """Take what has come on both channels."""
         self.output += self._process.readAllStandardOutput().data().decode("utf-8", errors="replace")
         self.log += self._process.readAllStandardError().data().decode("utf-8", errors="replace")
 

@@ -183,7 +183,6 @@ def _installed(path: Path) -> InstalledModel:
 
 
 def _segmentIds(segmentationNode, names: Sequence[str]) -> list[str]:
-    """Return the IDs of segments by their names; raises RuntimeError for one that is not there."""
     ids = [segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name) for name in names]
     missing = [name for name, segmentId in zip(names, ids, strict=True) if not segmentId]
     if missing:

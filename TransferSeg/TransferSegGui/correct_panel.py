@@ -161,7 +161,6 @@ class CorrectPanel(VTKObservationMixin):
             self._parameterNode.SetParameter(SCAN_FOLDER, path.strip())
 
     def _readProject(self) -> None:
-        """Read the project's cases; a problem is shown and changes nothing."""
         self._project, self._projectProblem = readProject(projectFolder(self._parameterNode))
         self.cases.show(self._parameterNode, self._project)
         self.reviewed.show(self._segmentation, self._project)
@@ -282,7 +281,6 @@ class CorrectPanel(VTKObservationMixin):
         self._showStatus(" ".join([saved, *case["remarks"]]))
 
     def _choose(self, volume, segmentation) -> None:
-        """Make a volume and a segmentation those of the panel, and show the volume."""
         node = self._parameterNode
         wasModifying = node.StartModify()
         node.SetNodeReferenceID(INPUT_VOLUME, volume.GetID())
@@ -292,7 +290,6 @@ class CorrectPanel(VTKObservationMixin):
         self.updateFromParameterNode()
 
     def _updateButtons(self) -> None:
-        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         saving, obstacle = self.saving is not None, self.obstacle()
         case = caseOf(self._volume, projectFolder(self._parameterNode))
         ready = _("Keep the scan and the segmentation as a case of the project.")

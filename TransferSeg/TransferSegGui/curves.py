@@ -91,7 +91,6 @@ class TrainingCurves:
 
     @staticmethod
     def _fill(tableNode, title: str, points: list[tuple[float, float]]) -> None:
-        """Put the points into a table of two columns."""
         table = vtk.vtkTable()
         for column, label in enumerate((_("Step"), title)):
             values = vtk.vtkDoubleArray()
@@ -119,7 +118,6 @@ class TrainingCurves:
 
 
 def _hasSeriesOf(chart, table) -> bool:
-    """Tell whether a chart shows a table."""
     series = (chart.GetNthPlotSeriesNode(index) for index in range(chart.GetNumberOfPlotSeriesNodes()))
     return any(each is not None and each.GetTableNodeID() == table.GetID() for each in series)
 

@@ -16,6 +16,11 @@ DEVICE = "Device"
 AUTO, CPU = "auto", "cpu"
 
 
+def chosenDevice(parameterNode) -> str:
+    """Return the device that a parameter node (None: there is none) names."""
+    return (parameterNode.GetParameter(DEVICE) if parameterNode is not None else "") or AUTO
+
+
 class DeviceChoice:
     """Wires ``deviceComboBox`` to the parameter node."""
 
@@ -67,7 +72,7 @@ class DeviceChoice:
     def _fill(self) -> None:
         """List the choices and show the one of the parameter node, also one that is not here."""
         self._filling = True
-        box, wanted = self.ui.deviceComboBox, self._wanted()
+        box, wanted = self.ui.deviceComboBox, chosenDevice(self._parameterNode)
         found = self._found or [(CPU, _("CPU"))]
         texts = {AUTO: _("Automatic: {name}").format(name=found[0][1]) if self._found else _("Automatic")}
         texts |= {device: name if device == CPU else f"{name} ({device})" for device, name in found}
@@ -80,9 +85,6 @@ class DeviceChoice:
         box.setCurrentIndex(self._names.index(wanted))
         box.toolTip = self._explanation()
         self._filling = False
-
-    def _wanted(self) -> str:
-        return (self._parameterNode.GetParameter(DEVICE) if self._parameterNode is not None else "") or AUTO
 
     def _explanation(self) -> str:
         """Return what the user should know of the devices."""
@@ -97,6 +99,5 @@ class DeviceChoice:
         return _("Device to compute on. Automatic uses {name}.").format(name=self._found[0][1])
 
     def _onChosen(self, index: int) -> None:
-        """Write what the user chose to the parameter node."""
         if not self._filling and self._parameterNode is not None and 0 <= index < len(self._names):
             self._parameterNode.SetParameter(DEVICE, self._names[index])

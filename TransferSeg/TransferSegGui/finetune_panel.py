@@ -11,10 +11,10 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
 from TransferSegGui.curves import TrainingCurves
-from TransferSegGui.device_choice import DEVICE
+from TransferSegGui.device_choice import chosenDevice
 from TransferSegGui.duration import durationText
 from TransferSegGui.finetune_plan import FineTunePlan
-from TransferSegGui.finetune_request import JOB, FineTuneWishes, jobRequest
+from TransferSegGui.finetune_request import JOB, FineTuneWishes
 from TransferSegGui.job_process import JobProcess, jobsOf
 from TransferSegGui.learning_cases import LearningCases
 from TransferSegGui.model_choices import ModelChoice, chosenModel, modelChoices
@@ -25,6 +25,7 @@ from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.finetuning.plan import model_name
 from TransferSegLib.finetuning.strategies import AUTO, STRATEGIES
 from TransferSegLib.jobs.events import JobState
+from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.models.locate import library_folder
 
 #: Milliseconds between two drawings of the curves.
@@ -127,7 +128,6 @@ class FineTunePanel:
     # The wishes
 
     def _save(self, **changes) -> None:
-        """Write what the user changed to the parameter node."""
         if self._parameterNode is not None and not self._updating:
             replace(FineTuneWishes.of(self._parameterNode), **changes).writeTo(self._parameterNode)
             self.updateFromParameterNode()
@@ -137,7 +137,6 @@ class FineTunePanel:
             self._save(strategy=_STRATEGIES[index])
 
     def _choice(self) -> ModelChoice | None:
-        """Return the model that the section "Model" chose."""
         return chosenModel(self._choices, self._parameterNode)
 
     def _request(self):
@@ -147,7 +146,6 @@ class FineTunePanel:
         return request, model_name(request, choice.path, library_folder())
 
     def _obstacle(self) -> str:
-        """Return why fine-tuning cannot start now, empty when it can."""
         if self._parameterNode is None:
             return _("There is no scene.")
         if not self._torchInstalled:
@@ -175,7 +173,6 @@ class FineTunePanel:
         return self.job is not None and self.job.isFollowed
 
     def _updateButtons(self) -> None:
-        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         obstacle, choice, ui = self._obstacle(), self._choice(), self.ui
         ui.fineTuneModelLabel.text = choice.text if choice is not None else _("no model selected")
         if choice is not None and not obstacle:
@@ -199,8 +196,7 @@ class FineTunePanel:
         if self.ui.fineTuneCollapsibleButton.collapsed or self._obstacle():
             self.plan.show(None)
             return
-        device = self._parameterNode.GetParameter(DEVICE) or "auto"
-        self.plan.show(self._request()[0], device, self.cases.state)
+        self.plan.show(self._request()[0], chosenDevice(self._parameterNode), self.cases.state)
 
     # The job
 
@@ -240,7 +236,6 @@ class FineTunePanel:
         self._drawTimer.start()
 
     def _leave(self) -> None:
-        """Follow no job any more."""
         self._drawTimer.stop()
         if self.job is not None:
             self.job.leave()
@@ -249,12 +244,11 @@ class FineTunePanel:
         self.ui.fineTuneStatusLabel.text = ""
 
     def _onStart(self) -> None:
-        """Start a new job."""
         try:
             request, name = self._request()
             title = _("fine-tune {name} on {project}").format(name=name, project=request.project.name)
-            device = self._parameterNode.GetParameter(DEVICE) or "auto"
-            job = JobProcess.create(jobRequest(request, device, title))
+            device = chosenDevice(self._parameterNode)
+            job = JobProcess.create(JobRequest("finetune", request.to_json(), device, title))
         except TransferSegError as error:
             self.ui.fineTuneStatusLabel.text = str(error)
             return
@@ -265,7 +259,6 @@ class FineTunePanel:
         self._begin(job.start)
 
     def _onResume(self) -> None:
-        """Resume the job that was interrupted."""
         self._drawTimer.start()
         self.ui.fineTuneProgressBar.setRange(0, 0)
         self._begin(self.job.resume)
@@ -280,7 +273,6 @@ class FineTunePanel:
         self.job.cancel()
 
     def _onProgress(self, fraction: float | None, secondsLeft: float | None, message: str) -> None:
-        """Show how far the whole is."""
         self.ui.fineTuneStatusLabel.text = progressText(fraction, secondsLeft, message)
         self.ui.fineTuneProgressBar.setRange(0, 0 if fraction is None else 1000)
         self.ui.fineTuneProgressBar.setValue(0 if fraction is None else round(1000 * fraction))
@@ -300,12 +292,10 @@ class FineTunePanel:
         self.curves.show()
 
     def _onLogOpened(self, collapsed: bool) -> None:
-        """Show the whole log when it is asked for."""
         if not collapsed and self.job is not None:
             self.ui.fineTuneLogText.setPlainText(self.job.log() or _("The process wrote no log."))
 
     def _onEnd(self, job: JobProcess) -> None:
-        """Show how the job ended."""
         self._drawTimer.stop()
         self.curves.draw()
         self.ui.fineTuneStatusLabel.text = endText(job)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from TransferSegGui.model_choices import ModelChoice
+from TransferSegGui.nodes import namesFrom, namesText
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.strategies import FINETUNE
-from TransferSegLib.jobs.request import JobRequest
 
 #: Names in the parameter node, and thereby in saved scenes. SETTINGS, for scripts, holds further settings of
 #: ``FineTuningConfiguration`` as JSON; LEFT_OUT the ids of the cases without a tick.
@@ -43,7 +43,7 @@ class FineTuneWishes:
             node.GetParameter(NAME),
             _whole(node.GetParameter(FOLDS), DEFAULT_FOLDS),
             _whole(node.GetParameter(SEED), DEFAULT_SEED),
-            _names(node.GetParameter(LEFT_OUT)),
+            namesFrom(node.GetParameter(LEFT_OUT)),
             node.GetParameter(SETTINGS),
         )
 
@@ -56,7 +56,7 @@ class FineTuneWishes:
             (NAME, self.name),
             (FOLDS, str(self.folds)),
             (SEED, str(self.seed)),
-            (LEFT_OUT, json.dumps(list(self.leftOut), ensure_ascii=False) if self.leftOut else ""),
+            (LEFT_OUT, namesText(self.leftOut)),
         )
         for key, text in texts:
             if node.GetParameter(key) != text:
@@ -88,21 +88,8 @@ class FineTuneWishes:
         )
 
 
-def jobRequest(request: FineTuneRequest, device: str, title: str) -> JobRequest:
-    """Return the job that does a fine-tuning; raises JobError for a device that cannot be one."""
-    return JobRequest("finetune", request.to_json(), device, title)
-
-
 def _whole(text: str, otherwise: int) -> int:
     try:
         return int(text)
     except ValueError:
         return otherwise
-
-
-def _names(text: str) -> tuple[str, ...]:
-    try:
-        names = json.loads(text or "[]")
-    except ValueError:
-        return ()
-    return tuple(map(str, names)) if isinstance(names, list) else ()

@@ -85,7 +85,6 @@ def onGridOf(volumeNode, voxels_zyx: np.ndarray) -> sitk.Image:
 
 
 def _shapeOf(volumeNode) -> tuple[int, int, int]:
-    """Return a volume's number of voxels along z, y and x."""
     along_x, along_y, along_z = volumeNode.GetImageData().GetDimensions()
     return along_z, along_y, along_x
 

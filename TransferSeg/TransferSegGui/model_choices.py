@@ -60,7 +60,6 @@ def noModelsMessage() -> str:
 
 
 def _choice(place: str, path: Path) -> ModelChoice:
-    """Return the choice for a model's folder or zip file."""
     key = f"{place}/{path.name}"
     try:
         model, record = load_description(path), load_record(path)

@@ -86,7 +86,6 @@ class ModelFiles:
     # What can be done now
 
     def _entry(self) -> CatalogueEntry | None:
-        """Return the model of the catalogue that is chosen, None when there is none."""
         index = self.ui.fetchModelComboBox.currentIndex
         return self._entries[index] if 0 <= index < len(self._entries) else None
 
@@ -123,7 +122,6 @@ class ModelFiles:
         return _("A model is being imported or written.") if self._command is not None else ""
 
     def _updateButtons(self) -> None:
-        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         for button, obstacle, text in (
             (self.ui.fetchModelButton, self._fetchObstacle(), _("Download the model into your library and verify it")),
             (
@@ -149,7 +147,6 @@ class ModelFiles:
     # Fetching
 
     def _onFetch(self) -> None:
-        """Fetch the chosen model as a job."""
         entry = self._entry()
         title = _("fetch {name}").format(name=entry.name)
         try:
@@ -211,7 +208,6 @@ class ModelFiles:
         self._run(["models", "import", path], _("Importing ..."), onEnd)
 
     def _onExport(self) -> None:
-        """Write the chosen model in a process in the background."""
         path = self.ui.exportModelPathLineEdit.currentPath
         path = path if path.lower().endswith(".zip") else f"{path}.zip"
         args = ["models", "export", str(self._choice.path), path]

@@ -77,7 +77,6 @@ class ModelHistory:
         self._updateButtons()
 
     def _cells(self, version: Version) -> list[str]:
-        """Return the texts of a version's row."""
         number = _("{number} (used)").format(number=version.number) if version.current else str(version.number)
         record = version.record
         if record is None or version.number == 0:
@@ -91,7 +90,6 @@ class ModelHistory:
         return [number, record.created[:10], str(record.parent), str(len(record.cases)), *dice, record.verdict]
 
     def _selected(self) -> Version | None:
-        """Return the version whose row is selected."""
         row = self.ui.historyTable.currentRow()
         isSelected = bool(self.ui.historyTable.selectedItems())
         return self._shown[row] if isSelected and 0 <= row < len(self._shown) else None
@@ -109,7 +107,6 @@ class ModelHistory:
         return ""
 
     def _updateButtons(self) -> None:
-        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         obstacle, version = self._obstacle(), self._selected()
         use = obstacle
         if not use and version is None:

@@ -101,7 +101,6 @@ class ModelPanel:
         return chosenModel(self._choices, self._parameterNode)
 
     def _obstacle(self) -> str:
-        """Return why there is no model to describe."""
         if self._problem:
             return self._problem
         if not self._choices:
@@ -115,7 +114,6 @@ class ModelPanel:
         self.ui.modelStatusLabel.text = text
 
     def _onChosen(self, index: int) -> None:
-        """Write what the user chose to the parameter node."""
         if not self._updating and self._parameterNode is not None and 0 <= index < len(self._choices):
             self._parameterNode.SetParameter(MODEL, self._choices[index].key)
             self.updateFromParameterNode()

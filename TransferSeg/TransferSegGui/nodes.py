@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class SegmentedBy:
         """Store it in the node's attributes."""
         segmentationNode.SetAttribute(MODEL_ATTRIBUTE, self.model)
         segmentationNode.SetAttribute(VERSION_ATTRIBUTE, self.version)
-        segmentationNode.SetAttribute(STRUCTURES_ATTRIBUTE, json.dumps(list(self.structures), ensure_ascii=False))
+        segmentationNode.SetAttribute(STRUCTURES_ATTRIBUTE, namesText(self.structures))
 
 
 def segmentedBy(segmentationNode) -> SegmentedBy | None:
@@ -37,17 +37,23 @@ def segmentedBy(segmentationNode) -> SegmentedBy | None:
     model = segmentationNode.GetAttribute(MODEL_ATTRIBUTE)
     if not model:
         return None
+    version, structures = map(segmentationNode.GetAttribute, (VERSION_ATTRIBUTE, STRUCTURES_ATTRIBUTE))
+    return SegmentedBy(model, version or "", namesFrom(structures))
+
+
+def namesText(names: Iterable[str]) -> str:
+    """Return names as nodes keep them, a JSON list; no names are an empty text."""
+    listed = list(names)
+    return json.dumps(listed, ensure_ascii=False) if listed else ""
+
+
+def namesFrom(text: str | None) -> tuple[str, ...]:
+    """Return the names in a node's text; none where it is damaged."""
     try:
-        structures = json.loads(segmentationNode.GetAttribute(STRUCTURES_ATTRIBUTE) or "[]")
+        names = json.loads(text or "[]")
     except ValueError:
-        structures = []
-    return SegmentedBy(
-        model, segmentationNode.GetAttribute(VERSION_ATTRIBUTE) or "", tuple(map(str, _asSequence(structures)))
-    )
-
-
-def _asSequence(value) -> Sequence:
-    return value if isinstance(value, list) else []
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def hasVoxels(volumeNode) -> bool:
@@ -163,7 +169,6 @@ def _keepNames(segmentation) -> None:
 
 
 def _remove(segmentationNode) -> None:
-    """Remove a node with its display node from the scene."""
     if segmentationNode.GetDisplayNode() is not None:
         slicer.mrmlScene.RemoveNode(segmentationNode.GetDisplayNode())
     slicer.mrmlScene.RemoveNode(segmentationNode)

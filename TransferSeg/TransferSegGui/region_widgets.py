@@ -66,7 +66,6 @@ class RegionWidgets:
         return ""
 
     def _update(self) -> None:
-        """Show what the node says."""
         node, kind = self._segmentation, regionKind(self._segmentation)
         slices, box = kind == REGION_SLICES, kind == REGION_BOX
         self._updating = True
@@ -126,7 +125,6 @@ class RegionWidgets:
             self._set(REGION_SLICES, "")
 
     def _onMark(self) -> None:
-        """Mark the slice that a view shows, or put a box around the segments."""
         if self._volume is None:
             return
         if regionKind(self._segmentation) == REGION_BOX:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
 from TransferSegGui.command_process import LAST_LINES, lastLines
-from TransferSegGui.device_choice import AUTO, DEVICE
+from TransferSegGui.device_choice import chosenDevice
 from TransferSegGui.duration import durationText
 from TransferSegGui.modality_check import modalityWarning
 from TransferSegGui.model_choices import MODEL, ModelChoice, chosenModel, modelChoices, noModelsMessage
-from TransferSegGui.nodes import hideOthers, segmentedBy, showIn3D
+from TransferSegGui.nodes import hideOthers, namesFrom, namesText, segmentedBy, showIn3D
 from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.segment_process import SegmentProcess
 from TransferSegGui.untouched import UntouchedSegmentations
@@ -117,7 +115,6 @@ class SegmentPanel:
         self._saveChoices()
 
     def _saveChoices(self) -> None:
-        """Write what the user chose to the parameter node."""
         node = self._parameterNode
         if node is None or self._updating:
             return
@@ -131,7 +128,6 @@ class SegmentPanel:
         self.updateFromParameterNode()
 
     def _choice(self) -> ModelChoice | None:
-        """Return the chosen model, None when there is none."""
         return chosenModel(self._choices, self._parameterNode)
 
     def _describeModel(self) -> ModelDescription | None:
@@ -147,14 +143,9 @@ class SegmentPanel:
     def _hidden(self) -> set[str]:
         """Return the structures that the user does not want to see."""
         text = "" if self._parameterNode is None else self._parameterNode.GetParameter(HIDDEN_STRUCTURES)
-        try:
-            names = json.loads(text or "[]")
-        except ValueError:
-            return set()
-        return set(map(str, names)) if isinstance(names, list) else set()
+        return set(namesFrom(text))
 
     def _showStructures(self) -> None:
-        """List the model's structures, those to show with a tick."""
         names = [] if self._description is None else list(self._description.label_set.names)
         listed = self.ui.structureList
         if [listed.item(row).text() for row in range(listed.count)] != names:
@@ -171,7 +162,7 @@ class SegmentPanel:
             return
         hidden = self._hidden()
         (hidden.discard if int(item.checkState()) == int(qt.Qt.Checked) else hidden.add)(item.text())
-        self._parameterNode.SetParameter(HIDDEN_STRUCTURES, json.dumps(sorted(hidden), ensure_ascii=False))
+        self._parameterNode.SetParameter(HIDDEN_STRUCTURES, namesText(sorted(hidden)))
         self._applyVisibility(self.ui.outputSegmentationSelector.currentNode())
 
     def _applyVisibility(self, segmentationNode) -> None:
@@ -230,7 +221,6 @@ class SegmentPanel:
         return ""
 
     def _updateButtons(self) -> None:
-        """Enable what can be done now; a disabled button gives the reason in its tooltip."""
         running = self.run is not None
         obstacle = self._obstacle()
         busy = _("Segmenting is under way.") if running else ""
@@ -243,14 +233,13 @@ class SegmentPanel:
     # A run
 
     def _onSegment(self) -> None:
-        """Start a run with what is chosen."""
         output = self.ui.outputSegmentationSelector.currentNode()
         self._kept = output if output is not None and not self._untouched.mayBeReplaced(output) else None
         run = SegmentProcess(
             self.ui.inputVolumeSelector.currentNode(),
             None if self._kept is not None else output,
             str(self._choice().path),
-            self._parameterNode.GetParameter(DEVICE) or AUTO,
+            chosenDevice(self._parameterNode),
         )
         run.onProgress, run.onEnd = self._onProgress, self._onEnd
         self._showLog("")
@@ -276,7 +265,6 @@ class SegmentPanel:
         self.ui.segmentProgressBar.setValue(round(1000 * fraction))
 
     def _onEnd(self, run: SegmentProcess) -> None:
-        """Show how the run ended."""
         self.run = None
         self._showLog(run.log)
         if run.segmentationNode is not None:
@@ -289,7 +277,6 @@ class SegmentPanel:
         self._updateButtons()
 
     def _takeResult(self, segmentationNode) -> None:
-        """Make a result the one that is shown and corrected."""
         self._untouched.add(segmentationNode)
         volume = self.ui.inputVolumeSelector.currentNode()
         if volume is not None:

@@ -119,7 +119,6 @@ def _ofStructures(result: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _ofCases(result: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield a row for each structure of each held-out case."""
     for case in sorted(result["evidence"]["held_out_cases"], key=lambda case: case["case"]):
         for name, after in case["candidate"].items():
             before = case["parent"].get(name) or {}

@@ -193,7 +193,6 @@ class EventWriter:
 
 
 def _ends_with_line(descriptor: int) -> bool:
-    """Tell whether an open file is empty or ends with the end of a line."""
     if os.lseek(descriptor, 0, os.SEEK_END) == 0:
         return True
     os.lseek(descriptor, -1, os.SEEK_END)

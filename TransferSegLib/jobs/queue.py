@@ -119,7 +119,6 @@ class DeviceQueue:
             return False
 
     def _is_busy(self, lock: FileLock) -> bool:
-        """Return whether the device is in use."""
         if not _try(lock):
             return True
         lock.release()

@@ -93,7 +93,6 @@ def _is_starting(last: Event | None, request: JobRequest) -> bool:
 
 
 def _message(folder: Path, state: JobState, last: Event | None) -> str:
-    """Return the line for a person about a job."""
     if state == JobState.INTERRUPTED:
         has_started = last is not None and (last.state != JobState.QUEUED or last.place is not None)
         return f"Interrupted: {why_interrupted(folder, has_started)}. It can be resumed."
