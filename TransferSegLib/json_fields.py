@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from TransferSegLib import safe_json
 from TransferSegLib.errors import TransferSegError
 
 _WORDS: dict[Any, str] = {
@@ -63,6 +65,20 @@ def short(value: Any, most: int = 60) -> str:
     """Return a value, or an error, as it is shown in a message."""
     shown = str(value) if isinstance(value, Exception) else repr(value)
     return shown if len(shown) <= most else f"{shown[: most - 3]}..."
+
+
+def read_json(path: Path, error: type[TransferSegError], missing: str = "") -> Any:
+    """Return the content of a JSON file; raises an error that names the file, or says what is ``missing``."""
+    try:
+        return safe_json.read(path)
+    except OSError as problem:
+        if missing and isinstance(problem, FileNotFoundError):
+            raise error(missing) from problem
+        raise error(f"{path} cannot be read: {problem.strerror or problem}.") from problem
+    except UnicodeDecodeError as problem:
+        raise error(f"{path} is not a text file in UTF-8.") from problem
+    except ValueError as problem:
+        raise error(f"{path} is not valid JSON: {problem}.") from problem
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -146,6 +146,20 @@ class LabelSet:
             partner = self.find(swap_side(structure.name))
             mirrored.append(number if partner is None else self.structures.index(partner) + 1)
         return tuple(mirrored)
+
+    def exchanged_sides(self, centre_x_mm: Callable[[Structure], float | None]) -> list[tuple[Structure, Structure]]:
+        """Return the left structures that lie to the right of their right partner, each with that.
+
+        ``centre_x_mm`` returns the mean x in the world, growing to the patient's left, None for an absent structure.
+        """
+        found = []
+        for structure in self.structures:
+            partner = self.find(swap_side(structure.name))
+            if partner is not None and "left" in structure.key.split():
+                left, right = centre_x_mm(structure), centre_x_mm(partner)
+                if left is not None and right is not None and left <= right:
+                    found.append((structure, partner))
+        return found
 
     def with_labels_numbered(self) -> LabelSet:
         """Return the same structures with label values 1, 2, 3 in channel order."""

@@ -10,6 +10,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def listed(headline: str, problems: Sequence[str], most: int) -> str:
+    """Return a headline with a line for each problem, and a last one for those beyond ``most``."""
+    more = [f"and {len(problems) - most} more"] if len(problems) > most else []
+    return "\n".join([headline, *(f"  - {problem}" for problem in [*problems[:most], *more])])
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], ruled: bool = True) -> str:
     """Return a plain text table, the first column to the left, the others to the right; ``ruled``: with a line."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]

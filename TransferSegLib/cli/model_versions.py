@@ -168,8 +168,10 @@ def _row(found: History, version: Version) -> tuple[str, ...]:
     if record is None:
         what = "what it began with" if version.number == 0 else "-"
         return str(version.number), current, version.description.provenance.created, "-", "-", "-", "-", what
+    from TransferSegLib.models.versions.card import plain
+
     parent = found.parent_of(version)
-    before, after = (_dice(value) for value in record.mean_dice)
+    before, after = (plain(value) for value in record.mean_dice)
     came = str(record.parent) if parent is None else str(parent.number)
     verdict = record.verdict or "not measured"
     return str(version.number), current, record.created, came, str(len(record.cases)), before, after, verdict
@@ -204,13 +206,14 @@ def _history_entry(found: History) -> dict[str, Any]:
 
 def _comparison_text(name: str, compared: VersionComparison) -> str:
     """Return the comparison of two versions for a person."""
+    from TransferSegLib.models.versions.card import plain, signed
+
     one, other = f"version {compared.first.number}", f"version {compared.second.number}"
     lines = [f"{name}: {one} and {other}. {compared.note}"]
     rows = []
     for row in compared.rows:
-        interval = "-" if row.low is None or row.high is None else f"{row.low:+.3f} to {row.high:+.3f}"
-        difference = "-" if row.difference is None else f"{row.difference:+.3f}"
-        rows.append((row.structure, _dice(row.first), _dice(row.second), difference, interval))
+        interval = "-" if row.low is None or row.high is None else f"{signed(row.low)} to {signed(row.high)}"
+        rows.append((row.structure, plain(row.first), plain(row.second), signed(row.difference), interval))
     if rows:
         lines.append(table(("Dice of", one, other, "difference", "interval"), rows))
     for which, names in ((one, compared.only_first), (other, compared.only_second)):
@@ -220,11 +223,6 @@ def _comparison_text(name: str, compared: VersionComparison) -> str:
         shown = [(change.knob, _value(change.first), _value(change.second)) for change in compared.configuration]
         lines += ["what else differs:", table(("setting", one, other), shown)]
     return "\n".join(lines)
-
-
-def _dice(value: float | None) -> str:
-    """Return a Dice as it is printed."""
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _value(value: Any) -> str:

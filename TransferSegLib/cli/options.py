@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from TransferSegLib import safe_json
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.json_fields import read_json
 
 
 def add_verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -58,10 +58,7 @@ def print_json(content: Any) -> None:
 
 def read_settings(path: Path, example: str) -> dict[str, Any]:
     """Return the settings in a JSON file; raises TrainingError with an example."""
-    try:
-        content = safe_json.read(path)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"The configuration {path} cannot be read as JSON: {error}.") from error
+    content = read_json(path, TrainingError)
     if not isinstance(content, dict) or not isinstance(content.get("augmentation", {}), dict):
         raise TrainingError(f"The configuration {path} must be an object of settings, e.g. {example}.")
     return content

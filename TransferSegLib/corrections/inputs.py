@@ -18,6 +18,7 @@ from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.images.formats.segments import is_segmentation
 from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names
 from TransferSegLib.images.geometry_checks import check_intensities, check_volume
+from TransferSegLib.images.label_values import count_values, image_like, renumbered
 from TransferSegLib.images.lattice import to_scan_lattice
 from TransferSegLib.images.read import as_label_map, read_label_map, read_scan
 from TransferSegLib.progress import Task
@@ -64,7 +65,7 @@ class JudgedSlices:
             )
         mask_zyx = np.zeros(image.GetSize()[::-1], np.uint8)
         np.moveaxis(mask_zyx, 2 - axis, 0)[list(self.indices)] = 1
-        return _on_grid_of(mask_zyx, image)
+        return image_like(mask_zyx, image)
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,9 @@ class NamedLabels:
 
     def renumbered(self, label_set: LabelSet) -> sitk.Image:
         """Return the label map with the values that ``label_set`` has for the same names."""
-        old_zyx = sitk.GetArrayViewFromImage(self.image)
-        new_zyx = np.zeros(old_zyx.shape, np.uint32)
-        for structure in self.label_set:
-            if structure.label in self.present:
-                target = label_set.find(structure.name)
-                assert target is not None
-                new_zyx[old_zyx == structure.label] = target.label
-        return _on_grid_of(new_zyx, self.image)
+        present = [structure for structure in self.label_set if structure.label in self.present]
+        found = {structure.label: label_set.find(structure.name) for structure in present}
+        return renumbered(self.image, {old: 0 if new is None else new.label for old, new in found.items()})
 
 
 def read_image(source: ImageSource, series: str | None = None, task: Task | None = None) -> sitk.Image:
@@ -132,7 +128,7 @@ def read_named_labels(
             f"What the label values of {_name(source, what)} mean is not known: name the structures "
             "(--structures FILE), or give a .seg.nrrd file of 3D Slicer, which names them itself."
         )
-    voxels = count_values(sitk.GetArrayViewFromImage(labels))
+    voxels = count_values(labels)
     unknown = sorted(set(voxels) - set(label_set.label_values))
     if unknown:
         listed = ", ".join(f"{value} ({voxels[value]:,} voxels)" for value in unknown[:5])
@@ -142,17 +138,6 @@ def read_named_labels(
         )
     present = tuple(value for value in voxels if value != 0)
     return NamedLabels(labels, label_set, present)
-
-
-def count_values(labels_zyx: np.ndarray) -> dict[int, int]:
-    """Return how many voxels each value of a label map (any unsigned type) has, by value in rising order."""
-    if labels_zyx.itemsize <= 2:  # counting is many times faster than sorting
-        counts = np.zeros(2 ** (8 * labels_zyx.itemsize), np.int64)
-        for plane_yx in labels_zyx:
-            counts += np.bincount(plane_yx.ravel(), minlength=counts.size)
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    values, number = np.unique(labels_zyx, return_counts=True)
-    return dict(zip(values.tolist(), number.tolist(), strict=True))
 
 
 def read_judged(source: ImageSource | JudgedSlices | None, image: sitk.Image) -> sitk.Image | None:
@@ -170,7 +155,7 @@ def read_judged(source: ImageSource | JudgedSlices | None, image: sitk.Image) ->
     judged_zyx = sitk.GetArrayViewFromImage(mask) != 0
     if not judged_zyx.any():
         raise DatasetError("The mask of judged voxels is empty: nothing could be learned from this case.")
-    return None if judged_zyx.all() else _on_grid_of(judged_zyx.astype(np.uint8), image)
+    return None if judged_zyx.all() else image_like(judged_zyx.astype(np.uint8), image)
 
 
 def reviewed_structures(
@@ -240,10 +225,3 @@ def _read_labels(source: ImageSource, what: str, first: Sequence[str] = ()) -> s
 def _name(source: ImageSource, what: str) -> str:
     """Return what a message calls a file or an image in memory."""
     return what if isinstance(source, sitk.Image) else str(source)
-
-
-def _on_grid_of(voxels_zyx: np.ndarray, image: sitk.Image) -> sitk.Image:
-    """Return an array as an image on the grid of another one, without its metadata."""
-    result = sitk.GetImageFromArray(np.ascontiguousarray(voxels_zyx))
-    result.CopyInformation(image)
-    return result

@@ -58,15 +58,7 @@ def turned_line(
 def exchanged_sides(labels: sitk.Image, label_set: LabelSet) -> list[tuple[Structure, Structure]]:
     """Return the left structures that lie to the right of their right partner, each with that."""
     labels_zyx = sitk.GetArrayViewFromImage(labels)
-    found = []
-    for structure in label_set:
-        partner = label_set.find(swap_side(structure.name))
-        if partner is None or "left" not in structure.key.split():
-            continue
-        left, right = (_centre_x_mm(labels, labels_zyx == one.label) for one in (structure, partner))
-        if left is not None and right is not None and left <= right:
-            found.append((structure, partner))
-    return found
+    return label_set.exchanged_sides(lambda structure: _centre_x_mm(labels, labels_zyx == structure.label))
 
 
 def _centre_x_mm(labels: sitk.Image, mask_zyx: np.ndarray) -> float | None:

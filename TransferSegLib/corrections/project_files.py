@@ -34,6 +34,7 @@ from TransferSegLib.durable_writing import flush_file, flush_folder, move, unfin
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.images.isolated_reading import first_line
+from TransferSegLib.images.label_values import image_like
 from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.images.write import write_label_map
 from TransferSegLib.own_files import is_link, linked_part, make_folder_like, refuse_links
@@ -97,7 +98,7 @@ class Incoming:
         writing, comparing = (task or Task()).split(2, 1)
 
         def write() -> None:
-            sitk.WriteImage(without_metadata(image), str(target), useCompression=True, compressionLevel=1)
+            sitk.WriteImage(_without_metadata(image), str(target), useCompression=True, compressionLevel=1)
             flush_file(target)
 
         try:
@@ -118,7 +119,7 @@ class Incoming:
             write_label_map(labels, target, label_set, task=writing)
         try:
             if label_set is None:
-                plain = without_metadata(labels)
+                plain = _without_metadata(labels)
                 writing.wait(lambda: sitk.WriteImage(plain, str(target), useCompression=True), leave=False)
             flush_file(target)
         except (OSError, RuntimeError) as error:
@@ -239,11 +240,9 @@ def _dead_writers(folder: Path) -> list[Incoming]:
     return found
 
 
-def without_metadata(image: sitk.Image) -> sitk.Image:
+def _without_metadata(image: sitk.Image) -> sitk.Image:
     """Return a copy of an image that has voxels and geometry and nothing else."""
-    copy = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(image))
-    copy.CopyInformation(image)
-    return copy
+    return image_like(sitk.GetArrayViewFromImage(image), image)
 
 
 def _check_copy(path: Path, read: Callable[..., sitk.Image], original_hash: str, task: Task) -> None:

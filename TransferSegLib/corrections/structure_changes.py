@@ -17,11 +17,11 @@ import SimpleITK as sitk
 from TransferSegLib.anatomy import describe_structure
 from TransferSegLib.corrections.adding import join_structures
 from TransferSegLib.corrections.content_hash import hash_case
-from TransferSegLib.corrections.inputs import count_values
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.project_files import LABELS, PREDICTION, Incoming, incoming_folder
 from TransferSegLib.corrections.revisions import ProjectState, RetiredStructure, Revision, now_utc
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.images.label_values import count_values, image_like
 from TransferSegLib.images.read import read_label_map
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure, structure_key
@@ -151,9 +151,7 @@ class _Merge:
         going_zyx = np.isin(old_zyx, values)
         if not going_zyx.any():
             return None
-        merged = sitk.GetImageFromArray(np.where(going_zyx, np.uint32(self.whole.label), old_zyx.astype(np.uint32)))
-        merged.CopyInformation(labels)
-        return merged
+        return image_like(np.where(going_zyx, np.uint32(self.whole.label), old_zyx.astype(np.uint32)), labels)
 
 
 def _plan_merge(state: ProjectState, names: Sequence[str], into: str) -> _Merge:
@@ -184,7 +182,7 @@ def _write_merged(revision: Revision, plan: _Merge, incoming: Incoming, task: Ta
         merged = None if path is None else plan.apply(path, reading)
         if merged is not None:
             every = plan.after.every_structure
-            present = count_values(sitk.GetArrayViewFromImage(merged))
+            present = count_values(merged)
             names = [structure.name for structure in every if structure.label in present]
             incoming.write_labels(merged, name, every.select(names), writing)
             written.add(name)

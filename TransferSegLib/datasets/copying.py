@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.datasets.pairing import volume_suffix
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.images.label_values import renumbered
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.images.write import write_label_map
@@ -79,20 +79,9 @@ def copy_label_map(
     reading, writing = task.split(1, 1)
     labels = read_label_map(source, first=first, task=reading)
     if numbering is not None:
-        labels = _renumbered(labels, numbering)
+        labels = renumbered(labels, numbering)
     target = folder / f"{id}{'.seg.nrrd' if numbering is not None else '.nrrd'}"
     return _write(target, replace, lambda partial: write_label_map(labels, partial, label_set, task=writing))
-
-
-def _renumbered(labels: sitk.Image, numbering: Mapping[int, int]) -> sitk.Image:
-    """Return a label map with the new values on the same grid."""
-    old = sitk.GetArrayViewFromImage(labels)
-    new = np.zeros(old.shape, np.uint32)
-    for value, label in numbering.items():
-        new[old == value] = label
-    image = sitk.GetImageFromArray(new)
-    image.CopyInformation(labels)
-    return image
 
 
 def _copy_file(source: Path, target: Path, replace: bool, task: Task) -> Path:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError, TransferSegError
+from TransferSegLib.json_fields import read_json
 from TransferSegLib.structures import LabelSet
+from TransferSegLib.wording import listed
 
 FORMAT_VERSION = 1
 FILE_NAME = "dataset.json"
@@ -108,7 +109,12 @@ def read_dataset(folder: Path | str) -> Dataset:
     path = Path(folder)
     # A project of corrected cases keeps a backup beside the file: dataset.json.bak.
     path = path if path.name.startswith(FILE_NAME) and not path.is_dir() else path / FILE_NAME
-    content = _read_json(path)
+    content = read_json(
+        path,
+        DatasetError,
+        missing=f"There is no dataset in {path.parent}: {path.name} is missing. Make one from your images with "
+        "'transferseg dataset make'.",
+    )
     dataset, problems = _parse(content, path.parent.resolve())
     if dataset is None or problems:
         raise DatasetError(_problem_message(path, problems))
@@ -198,26 +204,9 @@ def _layout(content: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _read_json(path: Path) -> Any:
-    """Return the content of a JSON file; raises DatasetError when it is missing or is not JSON."""
-    try:
-        return safe_json.read(path)
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"There is no dataset in {path.parent}: {path.name} is missing. "
-            "Make one from your images with 'transferseg dataset make'."
-        ) from error
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not a text file in UTF-8.") from error
-    except ValueError as error:
-        raise DatasetError(f"{path} is not valid JSON: {error}.") from error
-
-
 def _problem_message(path: Path, problems: list[str]) -> str:
     """Return one message that lists the problems of a file."""
-    return "\n".join([f"{path} is not a dataset this version can use:", *(f"  - {problem}" for problem in problems)])
+    return listed(f"{path} is not a dataset this version can use:", problems, len(problems))
 
 
 def _parse(content: Any, folder: Path) -> tuple[Dataset | None, list[str]]:

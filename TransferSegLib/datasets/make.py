@@ -9,9 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import SimpleITK as sitk
-
 from TransferSegLib.datasets.annotated_table import read_annotated_table
 from TransferSegLib.datasets.copying import copy_image, copy_label_map
 from TransferSegLib.datasets.dataset import FILE_NAME, Case, Dataset, write_dataset
@@ -25,11 +22,13 @@ from TransferSegLib.datasets.structure_names import (
 )
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.images.formats.slicer_segmentation import has_layers
+from TransferSegLib.images.label_values import count_values
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map
 from TransferSegLib.own_files import refuse_links
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
+from TransferSegLib.wording import listed
 
 _PROBLEMS_SHOWN = 20
 
@@ -132,12 +131,8 @@ def dataset_from_folders(
 
 def _raise_all(headline: str, problems: list[str]) -> None:
     """Raise DatasetError with the problems, when there are any."""
-    if not problems:
-        return
-    lines = [headline, *(f"  - {problem}" for problem in problems[:_PROBLEMS_SHOWN])]
-    if len(problems) > _PROBLEMS_SHOWN:
-        lines.append(f"  - and {len(problems) - _PROBLEMS_SHOWN} more")
-    raise DatasetError("\n".join(lines))
+    if problems:
+        raise DatasetError(listed(headline, problems, _PROBLEMS_SHOWN))
 
 
 def _segment_names(pairs: tuple[Pair, ...]) -> dict[Path, dict[int, str]]:
@@ -270,7 +265,7 @@ def _present(
             reading, looking = part.split(3, 1)
             label_map = read_label_map(pair.labels, first=source.overlap_priority, task=reading)
             notes += notices_of(label_map)
-            values = looking.wait(partial(_values, label_map))
+            values = looking.wait(partial(count_values, label_map))
             numbering = numberings.get(pair.labels, {})
             labels = {numbering.get(value, value) for value in values}
             nameless = sorted(labels - set(label_set.label_values))
@@ -281,8 +276,3 @@ def _present(
             problems.append(str(error))
     _raise_all("Some label maps cannot be used:", problems)
     return present
-
-
-def _values(label_map: sitk.Image) -> list[int]:
-    """Return the values that occur; the view of an image does not keep it alive, so this takes the image."""
-    return list(np.unique(sitk.GetArrayViewFromImage(label_map)).tolist())

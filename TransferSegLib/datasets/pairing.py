@@ -14,6 +14,7 @@ from pathlib import Path
 
 from TransferSegLib.datasets.dataset import is_safe_id
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.wording import listed
 
 #: Endings of the formats that hold a volume in one file or behind one header; the longest that fits is taken off.
 VOLUME_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -23,6 +24,7 @@ _LABEL_ROLE = re.compile(
     r"[_.-](labels?|label_?map|segs?|segmentations?|masks?|gt|ground_?truth|annotations?)([_-]manual)?$", re.IGNORECASE
 )
 _EXAMPLES = 5
+_ADVICE = "Say how the files are named, e.g. with the image pattern '{case}_ct' and the label pattern '{case}_seg'."
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def pair_files(
     if not pairs and not problems:
         problems.append(f"no label map was found in {labels}" if found_images else f"no image was found in {images}")
     if problems:
-        raise DatasetError(_message(problems))
+        headline = "Images and label maps cannot be paired by their names:"
+        raise DatasetError(f"{listed(headline, problems, _EXAMPLES)}\n{_ADVICE}")
     used = {pair.image for pair in pairs}
     without = tuple(path for path in found_images if path not in used)
     return Pairing(tuple(sorted(pairs, key=lambda pair: natural_key(pair.id))), without)
@@ -191,15 +194,3 @@ def _pair_problems(pairs: list[Pair], images: set[Path], image_pattern: str | No
         if len({pair.image for pair in several}) > 1:
             problems.append(f"case {id} is there twice: {', '.join(pair.image.name for pair in several)}")
     return problems
-
-
-def _message(problems: list[str]) -> str:
-    """Return one message with the first few problems and the way out."""
-    lines = ["Images and label maps cannot be paired by their names:"]
-    lines += [f"  - {problem}" for problem in problems[:_EXAMPLES]]
-    if len(problems) > _EXAMPLES:
-        lines.append(f"  - and {len(problems) - _EXAMPLES} more")
-    lines.append(
-        "Say how the files are named, e.g. with the image pattern '{case}_ct' and the label pattern '{case}_seg'."
-    )
-    return "\n".join(lines)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from TransferSegLib import safe_json
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.errors import DatasetError, TransferSegError
 from TransferSegLib.images.formats.segments import is_segmentation
 from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names
+from TransferSegLib.json_fields import read_json
 from TransferSegLib.structures import LabelSet, structure_key
 
 _BACKGROUND = "background"
@@ -23,12 +23,7 @@ def read_label_set(source: Path, keep_names: bool = False) -> LabelSet:
     Known are {"1": "spleen"}, {"spleen": 1}, either under the key "labels" (nnU-Net), and the structures of a
     ``dataset.json`` of this project, taken as they are.
     """
-    try:
-        content = safe_json.read(source)
-    except OSError as error:
-        raise DatasetError(f"{source} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise DatasetError(f"{source} is not valid JSON: {error}.") from error
+    content = read_json(source, DatasetError)
     try:
         if isinstance(content, dict) and isinstance(content.get("structures"), list):
             return LabelSet.from_json(content["structures"])

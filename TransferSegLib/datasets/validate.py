@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from TransferSegLib.images.lattice import to_scan_lattice
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.progress import Task
-from TransferSegLib.structures import LabelSet, swap_side
+from TransferSegLib.structures import LabelSet
+from TransferSegLib.wording import counted
 
 Severity = Literal["error", "warning"]
 
@@ -67,7 +68,7 @@ def report(problems: Iterable[Problem]) -> str:
         counts[problem.severity] += 1
     if not counts:
         return "No problems found."
-    lines = [f"{_number(counts['error'], 'error')}, {_number(counts['warning'], 'warning')}"]
+    lines = [f"{counted(counts['error'], 'error')}, {counted(counts['warning'], 'warning')}"]
     for case in sorted(by_case, key=bool):
         lines.append(f"case {case}" if case else "the dataset")
         lines += [f"  {problem.severity}: {problem.what}" for problem in sorted(by_case[case], key=_errors_first)]
@@ -77,11 +78,6 @@ def report(problems: Iterable[Problem]) -> str:
 def _errors_first(problem: Problem) -> bool:
     """Sort key that puts errors before warnings and otherwise keeps the order."""
     return problem.severity != "error"
-
-
-def _number(count: int, what: str) -> str:
-    """Return e.g. '1 error', '2 errors'."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _error(case: Case, what: str) -> Problem:
@@ -192,7 +188,7 @@ def _check_labels(case: Case, labels: sitk.Image, label_set: LabelSet, retired: 
     voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
     problems = []
     for value in sorted(set(voxels) - set(label_set.label_values) - retired):
-        problems.append(_error(case, f"label value {value} ({_number(voxels[value], 'voxel')}) is no structure's"))
+        problems.append(_error(case, f"label value {value} ({counted(voxels[value], 'voxel')}) is no structure's"))
     annotated = {structure.name for name in case.annotated if (structure := label_set.find(name)) is not None}
     for structure in label_set:
         count = voxels.get(structure.label, 0)
@@ -200,33 +196,18 @@ def _check_labels(case: Case, labels: sitk.Image, label_set: LabelSet, retired: 
             problems.append(_warning(case, f"'{structure.name}' is annotated but absent: no voxel has its label"))
         if structure.name not in annotated and count > 0:
             problems.append(
-                _warning(case, f"'{structure.name}' has {_number(count, 'voxel')} but is not listed as annotated")
+                _warning(case, f"'{structure.name}' has {counted(count, 'voxel')} but is not listed as annotated")
             )
     centres_xyz = np.stack([np.bincount(index, axis, len(values)) / counts for axis in where_zyx[::-1]], axis=-1)
     centres_x_mm = {
         value: labels.TransformContinuousIndexToPhysicalPoint(centre.tolist())[0]
         for value, centre in zip(values.tolist(), centres_xyz, strict=True)
     }
-    return problems + _check_sides(case, label_set, centres_x_mm)
-
-
-def _check_sides(case: Case, label_set: LabelSet, centres_x_mm: Mapping[int, float]) -> list[Problem]:
-    """Warn where a left structure lies to the right of its partner: a flipped image, or exchanged names.
-
-    ``centres_x_mm`` holds the mean x in the world, growing to the patient's left, of each label value that is there.
-    """
-    problems = []
-    for structure in label_set:
-        partner = label_set.find(swap_side(structure.name))
-        if partner is None or "left" not in structure.key.split():
-            continue
-        left, right = centres_x_mm.get(structure.label), centres_x_mm.get(partner.label)
-        if left is not None and right is not None and left <= right:
-            problems.append(
-                _warning(
-                    case,
-                    f"'{structure.name}' lies to the right of '{partner.name}': "
-                    "the image may be flipped, or the names exchanged",
-                )
-            )
+    problems += [
+        _warning(
+            case,
+            f"'{left.name}' lies to the right of '{right.name}': the image may be flipped, or the names exchanged",
+        )
+        for left, right in label_set.exchanged_sides(lambda structure: centres_x_mm.get(structure.label))
+    ]
     return problems

@@ -1,7 +1,8 @@
-"""What a label map's values must be: whole numbers from 0 up, stored in whatever type."""
+"""A label map's values, whole numbers from 0 up in whatever type: checked, counted and renumbered."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,39 @@ def as_label_map(image: sitk.Image, path: Path) -> sitk.Image:
         raise ScanError(f"{path} is no label map: it holds the value {high:g}.")
     if voxels.dtype.kind == "f":
         largest = int(np.rint(high))
-        labels = sitk.GetImageFromArray(_rounded(voxels, largest, path))
-        labels.CopyInformation(image)
+        labels = image_like(_rounded(voxels, largest, path), image)
     else:
         labels = sitk.Cast(image, smallest_label_type(int(high)))
     copy_notices(image, labels)
     return labels
+
+
+def image_like(voxels_zyx: np.ndarray, image: sitk.Image) -> sitk.Image:
+    """Return an array as an image on the grid of another one, without its metadata."""
+    result = sitk.GetImageFromArray(np.ascontiguousarray(voxels_zyx))
+    result.CopyInformation(image)
+    return result
+
+
+def renumbered(labels: sitk.Image, numbers: Mapping[int, int]) -> sitk.Image:
+    """Return a label map with new values by old ones, 0 for those without one."""
+    old_zyx = sitk.GetArrayViewFromImage(labels)
+    new_zyx = np.zeros(old_zyx.shape, np.uint32)
+    for old, new in numbers.items():
+        new_zyx[old_zyx == old] = new
+    return image_like(new_zyx, labels)
+
+
+def count_values(labels: sitk.Image) -> dict[int, int]:
+    """Return how many voxels each value of a label map (any unsigned type) has, by value in rising order."""
+    labels_zyx = sitk.GetArrayViewFromImage(labels)
+    if labels_zyx.itemsize <= 2:  # counting is many times faster than sorting
+        counts = np.zeros(2 ** (8 * labels_zyx.itemsize), np.int64)
+        for plane_yx in labels_zyx:
+            counts += np.bincount(plane_yx.ravel(), minlength=counts.size)
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    values, number = np.unique(labels_zyx, return_counts=True)
+    return dict(zip(values.tolist(), number.tolist(), strict=True))
 
 
 def smallest_label_type(largest: int) -> int:

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.geometry_checks import SAME_GRID, same_geometry, size_text
+from TransferSegLib.images.label_values import image_like
 from TransferSegLib.images.model_grid import AxisOrder
 from TransferSegLib.images.notices import add_notice, copy_notices
 
@@ -123,8 +124,7 @@ def _pasted(values_zyx: np.ndarray, first_zyx: tuple[int, ...], shape_zyx: tuple
 
 def _on_grid(values_zyx: np.ndarray, labels: sitk.Image, scan: sitk.Image) -> sitk.Image:
     """Return an array as an image with a scan's grid and a label map's notices."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(values_zyx))
-    image.CopyInformation(scan)
+    image = image_like(values_zyx, scan)
     copy_notices(labels, image)
     return image
 

@@ -29,7 +29,7 @@ from TransferSegLib.images.geometry_checks import (
     same_geometry,
 )
 from TransferSegLib.images.isolated_reading import first_line, read_isolated
-from TransferSegLib.images.label_values import as_label_map, smallest_label_type
+from TransferSegLib.images.label_values import as_label_map, image_like, smallest_label_type
 from TransferSegLib.images.lattice import to_scan_lattice
 from TransferSegLib.images.notices import add_notice, forget_notices
 from TransferSegLib.images.right_angles import with_right_angles
@@ -140,9 +140,7 @@ def _read_layers(
     check_layers(image, path)
     layers_zyxc = sitk.GetArrayViewFromImage(image)
     labels_zyx, lines = merging.wait(lambda: merge_layers(layers_zyxc, segments, path, first))
-    merged = sitk.GetImageFromArray(labels_zyx)
-    merged.CopyInformation(image)
-    labels = with_right_angles(as_label_map(merged, path), path)
+    labels = with_right_angles(as_label_map(image_like(labels_zyx, image), path), path)
     for line in lines:
         add_notice(labels, line)
     return labels

@@ -10,6 +10,7 @@ from typing import Any
 
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.versions.record import VersionRecord, number
+from TransferSegLib.wording import counted
 
 _EVIDENCE_TEXT = (
     "Mean Dice on patients that were held out, parent and this version, the difference with its 90 % interval, and the "
@@ -19,7 +20,6 @@ _EVIDENCE_TEXT = (
 
 def card(description: ModelDescription, record: VersionRecord) -> str:
     """Return the card of a version in Markdown."""
-    count = len(record.cases)
     provenance = description.provenance
     lines = [
         f"# {description.name}, version {description.version}",
@@ -27,7 +27,7 @@ def card(description: ModelDescription, record: VersionRecord) -> str:
         f"{description.summary}",
         "",
         f"- **Made from:** {record.parent} (weights SHA-256 `{record.parent.sha256}`)",
-        f"- **Learned from:** {count} corrected {'case' if count == 1 else 'cases'}",
+        f"- **Learned from:** {counted(len(record.cases), 'corrected case')}",
         f"- **Structures:** {', '.join(description.label_set.names)} ({description.modality}, at "
         f"{description.preparation.spacing_text})",
         f"- **Verdict:** {verdict_text(record)}",
@@ -54,29 +54,42 @@ def verdict_text(record: VersionRecord) -> str:
 
 
 def evidence_rows(evidence: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (structure, its entry) of every structure that the evidence compares, then of those that are new."""
+    """Yield (structure, its entry) of every structure that the evidence compares, then of new ones, then ``mean``."""
     for part in ("structures", "new"):
         rows = evidence.get(part) if isinstance(evidence, dict) else None
         for row in rows if isinstance(rows, list) else []:
             if isinstance(row, dict) and isinstance(row.get("structure"), str):
                 yield row["structure"], row
+    if isinstance(evidence, dict) and isinstance(evidence.get("overall"), dict):
+        yield "mean", evidence["overall"]
+
+
+def reached(entry: Mapping[str, Any]) -> float | None:
+    """Return the mean Dice that the version itself reached, in an entry of the evidence."""
+    found = number(entry, "candidate")
+    return number(entry, "mean") if found is None else found
+
+
+def signed(value: float | None) -> str:
+    """Return a difference of Dice as it is printed."""
+    return "-" if value is None else f"{value:+.3f}"
+
+
+def plain(value: float | None) -> str:
+    """Return a Dice as it is printed."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _evidence(record: VersionRecord) -> list[Sequence[str]]:
     """Return the evidence as rows of a table, the header first; nothing where there is none."""
     rows: list[Sequence[str]] = []
-    overall = record.evidence.get("overall")
-    entries = list(evidence_rows(record.evidence))
-    if isinstance(overall, dict):
-        entries.append(("mean", overall))
-    for structure, entry in entries:
+    for structure, entry in evidence_rows(record.evidence):
         patients = entry.get("patients")
-        before, after = number(entry, "parent"), number(entry, "candidate")
-        after = number(entry, "mean") if after is None else after
-        interval = f"{_signed(number(entry, 'low'))} to {_signed(number(entry, 'high'))}" if before is not None else "-"
-        difference = _signed(number(entry, "difference"))
+        before, after = number(entry, "parent"), reached(entry)
+        interval = f"{signed(number(entry, 'low'))} to {signed(number(entry, 'high'))}" if before is not None else "-"
+        difference = signed(number(entry, "difference"))
         unseen, word = unseen_patients(entry), str(entry.get("word") or entry.get("answer") or "-")
-        rows.append((structure, str(patients or "-"), _dice(before), _dice(after), difference, interval, unseen, word))
+        rows.append((structure, str(patients or "-"), plain(before), plain(after), difference, interval, unseen, word))
     names = ("structure", "patients", "parent", "this version", "difference", "interval")
     header = (*names, "in unseen patients", "verdict")
     return [header, *rows] if rows else []
@@ -99,7 +112,7 @@ def _forgetting(record: VersionRecord) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = []
     for entry in record.forgetting:
         names = [" + ".join(map(str, entry.get(key) or ["-"])) for key in ("parent", "new")]
-        scores = [_dice(number(entry, key)) for key in ("dice_before", "dice_after", "agreement")]
+        scores = [plain(number(entry, key)) for key in ("dice_before", "dice_after", "agreement")]
         rows.append((*names, str(entry.get("fate", "-")), *scores))
     header = ("of the parent", "here", "fate", "before", "after", "agreement where nobody drew it")
     return [header, *rows] if rows else []
@@ -112,13 +125,3 @@ def _section(title: str, text: str, rows: Sequence[Sequence[str]]) -> list[str]:
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     table = [f"| {' | '.join(row)} |" for row in escaped]
     return [f"## {title}", "", text, "", table[0], "|---" * len(rows[0]) + "|", *table[1:], ""]
-
-
-def _dice(value: float | None) -> str:
-    """Return a Dice as it is printed."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _signed(value: float | None) -> str:
-    """Return a difference as it is printed."""
-    return "-" if value is None else f"{value:+.3f}"

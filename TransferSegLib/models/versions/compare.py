@@ -8,7 +8,7 @@ from typing import Any
 
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
-from TransferSegLib.models.versions.card import evidence_rows
+from TransferSegLib.models.versions.card import evidence_rows, reached
 from TransferSegLib.models.versions.history import History, Version
 from TransferSegLib.models.versions.record import number
 from TransferSegLib.structures import LabelSet, structure_key
@@ -109,7 +109,7 @@ def _direct_rows(found: History, one: Version, other: Version) -> list[ComparedS
             continue
         rows = []
         for structure, entry in _entries(child):
-            before, after = number(entry, "parent"), _dice(entry)
+            before, after = number(entry, "parent"), reached(entry)
             ends = [None if end is None else sign * end for end in (number(entry, "low"), number(entry, "high"))]
             low, high = ends if sign > 0 else reversed(ends)
             difference = number(entry, "difference")
@@ -125,24 +125,16 @@ def _own_rows(one: Version, other: Version) -> list[ComparedStructure]:
     """Return what each of two versions reached on its own held-out cases."""
     entries = [dict(_entries(version)) for version in (one, other)]
     names = {structure_key(name): name for found in reversed(entries) for name in found}
-    keyed = [{structure_key(name): _dice(entry) for name, entry in found.items()} for found in entries]
+    keyed = [{structure_key(name): reached(entry) for name, entry in found.items()} for found in entries]
     order = dict.fromkeys(structure_key(name) for found in entries for name in found if name != "mean")
     keys = [*order, *(["mean"] if "mean" in names else [])]
     return [ComparedStructure(names[key], keyed[0].get(key), keyed[1].get(key)) for key in keys]
 
 
 def _entries(version: Version) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the evidence of a version by structure, that of the mean last."""
+    """Return the evidence of a version by structure, that of the mean last."""
     evidence = {} if version.record is None else version.record.evidence
-    yield from evidence_rows(evidence)
-    if isinstance(evidence.get("overall"), dict):
-        yield "mean", evidence["overall"]
-
-
-def _dice(entry: dict[str, Any]) -> float | None:
-    """Return the mean Dice that a version itself reached."""
-    found = number(entry, "candidate")
-    return number(entry, "mean") if found is None else found
+    return evidence_rows(evidence)
 
 
 def _missing(of: LabelSet, elsewhere: LabelSet) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from TransferSegLib.models.archive import MODEL_FILE, file_in, parse_model_file,
 from TransferSegLib.models.description import ModelDescription, Provenance, finite, parse_json
 from TransferSegLib.models.versions.state import current_folder, version_name
 from TransferSegLib.safe_json import read_bounded
+from TransferSegLib.wording import counted
 
 RECORD_FILE = "record.json"
 #: The entry of model.json that holds the record; readers of models do not need it.
@@ -249,8 +250,7 @@ def descended(
     from random weights owes its parent nothing but the comparison.
     """
     provenance = replace(description.provenance, parent=str(record.parent))
-    count = len(record.cases)
-    cases = "1 corrected case" if count == 1 else f"{count} corrected cases"
+    cases = counted(len(record.cases), "corrected case")
     named = replace(description, name=line, version=str(record.number), provenance=provenance)
     if _from_random_weights(description.provenance):
         return replace(named, training_data=f"trained from random weights on {cases}")
