@@ -1,1 +1,1 @@
-"""Does a scan fit a model: what may make the result wrong, told from the scan, the result and the model's profile."""
+"""Whether a scan fits a model: reasons to doubt a result, from the scan, the result and the model's profile."""

@@ -1,6 +1,6 @@
 """The one check of whether a scan fits a model; every front end shows what it finds.
 
-It warns where it can tell, and promises nothing where it cannot: see ``docs/fit.md``.
+It warns only where it has evidence; no warning is no guarantee. See ``docs/fit.md``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NO_FEATURES = "how the scan looks to the network: the model's profile does not h
 def scan_reasons(image: sitk.Image, modality: str, known: str = "") -> list[Reason]:
     """Return the reasons that need no segmentation: modality and Hounsfield units.
 
-    ``modality`` is the model's, ``known`` DICOM's word for the scan's where the image itself does not hold it.
+    ``modality`` is the model's, ``known`` the scan's DICOM modality where the image does not store it.
     """
     known = known or (image.GetMetaData(MODALITY_KEY) if image.HasMetaDataKey(MODALITY_KEY) else "")
     problem = modality_problem(known, modality, sitk.GetArrayViewFromImage(image))
@@ -51,8 +51,8 @@ def check_fit(
 ) -> Fit:
     """Return the fit of a segmented scan; ``reasons`` are those of ``scan_reasons``, ``names`` the model's structures.
 
-    ``profile`` None: the model has none, and only what needs none is checked. Only what concerns the structures
-    ``wanted`` (None: all) is told.
+    ``profile`` None: the model has none, and only what needs none is checked. Only reasons about the structures
+    ``wanted`` (None: all) are kept.
     """
     found = list(reasons)
     unchecked = []
@@ -73,7 +73,7 @@ def check_fit(
 
 
 def structure_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reason]:
-    """Yield what speaks against the structures found."""
+    """Yield reasons to doubt the structures found."""
     known = [name for name in shapes.found if name in profile.structures]
     expected = [one for one in profile.structures.values() if one.cases >= 0.9 * profile.cases]
     if known and len(expected) >= _OF and len(known) < _ENOUGH_SHARE * len(expected):
@@ -87,7 +87,7 @@ def structure_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reaso
 
 
 def feature_reasons(features: ScanFeatures, profile: FitProfile) -> Iterator[Reason]:
-    """Yield that the scan looks unlike the training scans to the network, as a whole or for the most part."""
+    """Yield a reason if the scan, or most of it, looks unlike the training scans to the network."""
     known = profile.features
     if known is None or known.channels != len(features.mean):
         return

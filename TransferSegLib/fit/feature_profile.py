@@ -1,8 +1,8 @@
 """What the deepest maps of a network hold on its training scans, in a few kilobytes.
 
-A scan comes down to one vector: the logarithm of each channel's mean over the scan's tissue. Of these vectors the model
-stores mean, deviation and some principal axes. Scans of other regions excite the deepest maps *less* than those trained
-on, so distances are taken of logarithms, and of every place it is asked how much it excites the maps.
+A scan is summarised by one vector: the logarithm of each channel's mean over the scan's tissue. The model stores mean,
+deviation and some principal axes of these vectors. Scans of other regions excite the deepest maps *less* than those
+trained on, so distances are between logarithms, and the excitement of every place is measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from TransferSegLib.errors import ModelError
 
 #: Principal axes of the scans' vectors that are kept.
 _AXES = 4
-#: What is added to means before the logarithm, as a share of the mean of all channels: silent ones count for nothing.
+#: What is added to means before the logarithm, as a share of the mean of all channels: silent ones have no influence.
 _FLOOR_SHARE = 0.05
 #: A deviation is at least so much, in logarithms, and the variance beside the axes at least so much of the whole.
 _LEAST_DEVIATION, _LEAST_REST = 1e-2, 1e-3
@@ -28,7 +28,7 @@ _LEAST_DEVIATION, _LEAST_REST = 1e-2, 1e-3
 _TRIMMED, _ROUNDS = 3.0, 3
 #: The share of the training scans' places that excite the maps less than ``FeatureProfile.familiar``.
 _UNFAMILIAR_SHARE = 0.1
-#: Fewer scans tell nothing of how scans differ.
+#: Fewer scans are too few to estimate how scans differ.
 FEWEST_SCANS = 12
 _MOST_CHANNELS = 1 << 14
 

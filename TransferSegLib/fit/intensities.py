@@ -1,8 +1,8 @@
 """Whether a scan is of the modality a model is for, and whether a CT is in Hounsfield units.
 
 In Hounsfield units air is about -1000, fat -100, muscle and organs 0 to 100, and little but bone is above 300. What a
-planning system cut away has one value below all of this. Nothing here looks at single voxels: metal, padding and noise
-are in every scan.
+planning system cut away has one value below all of this. Single voxels do not matter: every scan has metal, padding and
+noise.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _TISSUE_FROM_HU = -300.0
 #: Where most of the tissue of any CT is, and where its middle is.
 _TISSUE_HU = (-200.0, 300.0)
 _MIDDLE_HU = (-150.0, 250.0)
-#: Nothing in a body is thinner than air; padding is one value below it, and so is left out.
+#: No tissue is less dense than air; padding has one value below it and is left out.
 _THINNEST_HU = -1150.0
 #: Where so large a share of the voxels is air or lung, a tenth of those is thinner than this (lung is about -850).
 _MUCH_AIR, _THICKEST_AIR_HU = 0.05, -700.0
-#: So many voxels show a distribution.
+#: The fewest voxels that show a distribution.
 _ENOUGH = 200
 
 

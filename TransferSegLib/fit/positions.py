@@ -122,7 +122,7 @@ def _excess(first: FoundStructure, second: FoundStructure, spread: Spread, profi
     """Return along x, y and z how far a pair is from its usual place, in what it may be."""
     offset, usual = np.subtract(second.centre_mm, first.centre_mm), np.array(spread.mean)
     excess = np.abs(offset - usual) / profile.reach_mm(spread, _POSITION_DEVIATIONS, _POSITION_SLACK_MM)
-    # Where one always lies above (before, to the left of) the other, the opposite cannot be, however wide the spread.
+    # If one always lies above (before, left of) the other, the opposite is wrong however wide the spread.
     certain = np.abs(usual) > _CERTAIN_DEVIATIONS * spread.widened(PRIOR_MM)
     turned = certain & (offset * np.sign(usual) < -_TURNED_MM)
     return np.where(turned, np.maximum(excess, 1.5), excess)
@@ -147,7 +147,7 @@ def _words(reference: str, name: str, shapes: ScanShapes, profile: FitProfile) -
 
 
 def _offset(mm: float, axis: int) -> str:
-    """Return an offset in words: '35 mm above'."""
+    """Return an offset as text: '35 mm above'."""
     word = _AXES[axis][int(mm > 0)]
     link = {"right": "to the right of", "left": "to the left of", "front": "in front of", "back": "behind"}
     return f"{abs(mm):.0f} mm {link.get(word, word)}"

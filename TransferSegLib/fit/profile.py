@@ -21,10 +21,10 @@ from TransferSegLib.json_fields import damage_as
 
 #: The version of the entry; a reader leaves out one it does not know.
 PROFILE_VERSION = 1
-#: What is supposed of the spread before any case is seen, worth so many cases: sizes in log ml, positions in mm.
+#: The prior of the spread, and how many cases it counts for: sizes in log ml, positions in mm.
 _PRIOR_CASES = 4.0
 _PRIOR_LOG_ML, PRIOR_MM = 0.5, 25.0
-#: The share of the cases whose parts are taken for ordinary: a network errs in some of its training cases, too.
+#: The share of the cases whose parts count as ordinary: a network makes mistakes in training cases, too.
 _NEARLY_ALL = 0.98
 
 
@@ -43,7 +43,7 @@ class Spread:
         return Spread(len(values), _numbers(values.mean(axis=0)), _numbers(values.std(axis=0)))
 
     def widened(self, prior: float) -> np.ndarray:
-        """Return the deviations with a prior of some cases: few cases tell little about a spread."""
+        """Return the deviations with a prior: a few cases are not enough to estimate a spread."""
         squares = self.cases * np.square(self.deviation) + _PRIOR_CASES * prior**2 / (1 + self.cases / 10)
         return np.sqrt(squares / self.cases * (1 + 1 / self.cases))
 

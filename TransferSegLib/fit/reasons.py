@@ -1,4 +1,4 @@
-"""What the check of a scan's fit says: reasons to doubt a result, and the structures that each makes doubtful."""
+"""The result of a fit check: reasons to doubt a segmentation, and the structures that each makes doubtful."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Whether nothing was found to doubt."""
+        """Whether there is no reason to doubt the result."""
         return not self.reasons
 
     @staticmethod
@@ -50,13 +50,12 @@ class Fit:
         return Fit(kept, tuple(name for name in self.doubtful if name in names), self.unchecked)
 
     def lines(self) -> list[str]:
-        """Return what is to be told to a person, one sentence a line; empty when all is well."""
+        """Return the reasons for a person, one sentence a line; empty when the scan fits."""
         if self.fits:
             return []
         whole = any(not reason.structures for reason in self.reasons)
-        told = [reason.text for reason in self.reasons]
-        told.append("Do not trust this result." if whole else f"Do not trust: {listed(self.doubtful)}.")
-        return told
+        advice = "Do not trust this result." if whole else f"Do not trust: {listed(self.doubtful)}."
+        return [*(reason.text for reason in self.reasons), advice]
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -69,7 +68,7 @@ class Fit:
 
     @staticmethod
     def from_json(entry: Any) -> Fit:
-        """Read what ``to_json`` wrote; what is not there or damaged says nothing."""
+        """Read what ``to_json`` wrote; what is missing or damaged is left out."""
         if not isinstance(entry, Mapping):
             return Fit()
         rows = [row for row in entry.get("reasons") or () if isinstance(row, Mapping)]
@@ -77,8 +76,8 @@ class Fit:
             Reason(str(row.get("kind", "")), str(row.get("text", "")), tuple(map(str, row.get("structures") or ())))
             for row in rows
         )
-        words = [tuple(map(str, entry.get(key) or ())) for key in ("doubtful", "unchecked")]
-        return Fit(reasons, *words)
+        names = [tuple(map(str, entry.get(key) or ())) for key in ("doubtful", "unchecked")]
+        return Fit(reasons, *names)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What of a result is compared with a model's training cases: how large each structure is, and where it lies."""
+"""Sizes and positions of the structures in a result, to be compared with those of a model's training cases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: A structure that comes so near to the edge of the scan may go on beyond it.
 _EDGE_MM = 3.0
-#: Smaller parts are specks that change nothing.
+#: Smaller parts are specks and are ignored.
 _LEAST_PART_ML = 0.1
 #: Voxels that share a face, an edge or a corner belong together.
 _NEIGHBOURS = np.ones((3, 3, 3), bool)
@@ -57,7 +57,7 @@ class ScanShapes:
 def shapes_of(label_map: sitk.Image, label_set: LabelSet, in_one_part: Collection[str] = ()) -> ScanShapes:
     """Return the structures of a label map; one without a voxel is not among them.
 
-    Those ``in_one_part`` are known to be, and parts are not looked for.
+    Structures ``in_one_part`` are known to be connected: their parts are not searched for.
     """
     import SimpleITK as sitk  # a model is described without it
 

@@ -17,9 +17,9 @@ from torch.nn import functional
 from TransferSegLib.errors import DeviceError
 from TransferSegLib.inference.probe import fastest
 
-#: What torch says when there is not enough memory on a CPU, a CUDA device, an Apple GPU; the last four are what
-#: NVIDIA's libraries make of it.
-_OUT_OF_MEMORY_WORDS = (
+#: In torch's messages when there is not enough memory on a CPU, a CUDA device, an Apple GPU; the last four come from
+#: NVIDIA's libraries.
+_OUT_OF_MEMORY_TEXTS = (
     "out of memory",
     "not enough memory",
     "can't allocate memory",
@@ -107,11 +107,11 @@ def found_devices() -> tuple[tuple[str, str], ...]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that there is not enough memory, on whatever device."""
+    """Tell whether an error means that a device has not enough memory."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY_WORDS)
+    return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY_TEXTS)
 
 
 def free_memory_bytes(device: Device) -> float | None:

@@ -45,7 +45,7 @@ class ExactTilePredictor:
         self._longest_side = longest_side
         self._tile_bytes = float("inf")
         self._runner: TileRunner | None = None
-        #: What planning had to change, in words for the progress; empty when nothing.
+        #: A message on what planning had to change, for the progress; empty if nothing.
         self.notice = ""
 
     @property
@@ -105,7 +105,7 @@ class ExactTilePredictor:
         return finite_logits(compute, piece_done)
 
     def step_back(self, failure: CannotCompute, tile_zyx: Triple) -> str:
-        """Choose what to do after a tile of this size failed, and return it in words; raises when nothing is left."""
+        """Choose how to continue after a tile of this size failed; return a message, or raise when no way is left."""
         self._runner = None
         if failure.reason == "range":
             return self._fallback.use_float32()
@@ -118,7 +118,7 @@ class ExactTilePredictor:
         return self._use_cpu(f"the smallest tile ({needed / 1e9:.1f} GB)")
 
     def _use_cpu(self, what: str) -> str:
-        """Give up a GPU for want of memory; return what happened in words."""
+        """Give up a GPU that has too little memory; return a message."""
         message = self._fallback.use_cpu(what)
         self._tile_bytes, self._runner = float("inf"), None
         return message
@@ -256,7 +256,7 @@ def _windows(
 
 
 def _with_one_more(tile: Tile, region_stop_zyx: Triple) -> tuple[slice, ...]:
-    """Return what is kept of a tile's output: what it owns and one voxel beyond, where the region goes on."""
+    """Return what is kept of a tile's output: what it owns and one voxel beyond, where the region continues."""
     return tuple(
         slice(0, min(stop + 1, end) - start)
         for start, stop, end in zip(tile.start_zyx, tile.stop_zyx, region_stop_zyx, strict=True)

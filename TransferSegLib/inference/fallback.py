@@ -15,7 +15,7 @@ _ROWS_AT_ONCE = 16
 
 
 class CannotCompute(Exception):
-    """Logits could not be computed as planned, for want of memory or because half precision overflows."""
+    """Logits could not be computed as planned: too little memory, or half precision overflows."""
 
     def __init__(self, reason: Literal["memory", "range"]) -> None:
         """Keep the reason."""
@@ -26,7 +26,7 @@ class CannotCompute(Exception):
 class FallbackDevice:
     """The device in use: a GPU that runs out of memory is given up for the CPU, half precision for float32.
 
-    The methods return what they did in words for the progress, and raise when nothing is left to try.
+    The methods return a message for the progress, and raise when no way is left.
     """
 
     def __init__(self, device: Device | None) -> None:
@@ -41,7 +41,7 @@ class FallbackDevice:
         return f"{failed} is not precise enough for this model: continuing in float32"
 
     def use_cpu(self, what: str) -> str:
-        """Give up a GPU; raises DeviceError on the CPU, saying for ``what`` there is not enough memory."""
+        """Give up a GPU; raises DeviceError on the CPU, where there is not enough memory for ``what``."""
         if self.device.kind == "cpu":
             raise DeviceError(f"There is not enough memory for {what}: close other programs.")
         failed, self.device = self.device, choose_device("cpu")

@@ -1,4 +1,4 @@
-"""How much memory segmenting may take when nobody says otherwise."""
+"""How much memory segmenting may take by default."""
 
 from __future__ import annotations
 

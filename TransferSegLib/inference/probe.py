@@ -1,4 +1,4 @@
-"""Which precision and memory format convolve fastest here: measured once per machine and remembered.
+"""Which precision and memory format convolve fastest on this computer: measured once, then remembered.
 
 The answer depends on the processor or GPU and on the version of torch; it is kept in a small file of the user's cache,
 so that a machine makes the same choice every time. A file that is damaged or cannot be written only costs a second.
@@ -43,8 +43,8 @@ def fastest(torch_name: str, label: str, half: torch.dtype | None) -> Fastest:
 
     ``label`` is the device's name for people, part of what is remembered.
     """
-    words = (torch.__version__, platform.node(), platform.machine(), label, str(half))
-    key = " | ".join(words)
+    parts = (torch.__version__, platform.node(), platform.machine(), label, str(half))
+    key = " | ".join(parts)
     known = _remembered().get(key)
     if isinstance(known, dict) and all(isinstance(known.get(name), bool) for name in ("half", "channels_last")):
         return Fastest(known["half"], known["channels_last"])

@@ -94,9 +94,9 @@ class Segmenter:
     ) -> Segmentation:
         """Segment one scan; ``structures`` names those to write (None: all), the others become background.
 
-        ``known_modality`` is DICOM's code for the scan's modality where the image does not hold it itself. Raises
-        ScanError for what is no scan, TransferSegError for an unknown structure, DeviceError for too little memory,
-        Cancelled when asked to stop.
+        ``known_modality`` is the scan's DICOM modality where the image does not store it. Raises ScanError for what is
+        no scan, TransferSegError for an unknown structure, DeviceError for too little memory, Cancelled when asked to
+        stop.
         """
         return self.segment_within(Task("Segmenting", progress, cancel), image, structures, known_modality)
 

@@ -38,7 +38,7 @@ def segment_file(
 ) -> Segmentation:
     """Read, segment and write one scan; raises ScanError naming the file, and whatever ``Segmenter.segment`` raises.
 
-    ``modality`` is DICOM's word for the scan's modality where the file does not hold it. With ``strict`` a scan that
+    ``modality`` is the scan's DICOM modality where the file does not store it. With ``strict`` a scan that
     does not fit the model is a ScanError, and nothing is written. Where the task is cancelled nothing is written
     either: all that takes long comes before the first file has its name.
     """

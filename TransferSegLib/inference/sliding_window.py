@@ -1,7 +1,8 @@
 """Predict a scan in overlapping windows whose logits are averaged with Gaussian weights, as nnU-Net does.
 
 The logits of a whole scan never exist: sums are kept for the rows along z that the current windows reach, and a slab
-of rows is handed on as soon as no later window reaches it. Sums are float32, where nnU-Net's are float16.
+of rows is handed on as soon as no later window reaches it. Sums and weights are float32; nnU-Net's are float16,
+which rounds the logits at the corners of a scan.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class WindowPredictor:
             self._layer_done(min(1.0, self._layers_done / self._layers))
 
     def step_back(self, failure: CannotCompute) -> str:
-        """Choose what to do after windows failed, and return it in words; raises when nothing is left."""
+        """Choose how to continue after windows failed; return a message, or raise when no way is left."""
         if failure.reason == "range":
             return self._fallback.use_float32()
         if self.batch > 1:
