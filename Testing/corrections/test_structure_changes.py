@@ -15,13 +15,13 @@ from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.revisions import RetiredStructure
 from TransferSegLib.corrections.structure_changes import drop_structure, merge_structures, rename_structure
 from TransferSegLib.datasets.dataset import read_dataset
+from TransferSegLib.datasets.prepared import prepare_case
 from TransferSegLib.datasets.validate import has_errors
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.images.intensity import CT_WINDOW
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure, default_color
-from TransferSegLib.training.cases import prepare_case
 
 
 def images(folder: Path) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.images.intensity import CT_WINDOW
 from TransferSegLib.images.model_grid import ModelGrid
@@ -19,7 +20,6 @@ from TransferSegLib.models.store import Model
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.structures import LabelSet, Structure
-from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration
 
 FLOAT32 = Device("cpu", "processor", torch.float32)

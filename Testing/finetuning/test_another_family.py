@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from TransferSegLib.datasets.dataset import read_dataset
+from TransferSegLib.datasets.prepared import PreparedCase, prepare_cases
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
@@ -22,7 +23,6 @@ from TransferSegLib.inference.devices import Device
 from TransferSegLib.models.store import Model
 from TransferSegLib.progress import CancelToken, Progress, Task
 from TransferSegLib.structures import LabelSet
-from TransferSegLib.training.cases import PreparedCase, prepare_cases
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 
 TESTING = Path(__file__).resolve().parents[1]

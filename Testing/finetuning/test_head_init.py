@@ -12,6 +12,7 @@ import torch
 from scipy import special
 
 from TransferSegLib.datasets.dataset import read_dataset
+from TransferSegLib.datasets.prepared import prepare_case
 from TransferSegLib.finetuning.feature_cache import CachedPatch, cache_features
 from TransferSegLib.finetuning.head_init import (
     VoxelSample,
@@ -25,7 +26,6 @@ from TransferSegLib.finetuning.label_change import adapted_state, plan_label_cha
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
 from TransferSegLib.structures import LabelSet
-from TransferSegLib.training.cases import prepare_case
 
 SAMPLE_DATA = Path(__file__).resolve().parents[1] / "Data" / "head_neck_ct"
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from TransferSegLib.datasets.dataset import Case
+from TransferSegLib.datasets.prepared import prepare_case
 from TransferSegLib.errors import ScanError
 from TransferSegLib.evaluation.predict_and_score import score_label_maps
 from TransferSegLib.images.geometry_checks import same_geometry
@@ -21,7 +22,6 @@ from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.read import read_label_map_on
 from TransferSegLib.structures import LabelSet, Structure
-from TransferSegLib.training.cases import prepare_case
 
 SPACING_MM, ORIGIN_MM = (0.9765625, 1.25, 2.5), (-123.456, 7.25, 1000.1)
 OBLIQUE = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.networks.interface import TrainingPatch
 from TransferSegLib.training.augmentation import gamma, low_resolution, vary_intensities
-from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 from TransferSegLib.training.patches import PatchSampler
 

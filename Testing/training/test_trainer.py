@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.predict_and_score import reference_on_model_grid
 from TransferSegLib.images.model_grid import ModelGrid
@@ -16,7 +17,6 @@ from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.structures import LabelSet, Structure
-from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import PatchSampler

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from TransferSegLib.datasets.prepared import PreparedCase
     from TransferSegLib.inference.devices import Device
     from TransferSegLib.networks.interface import Backbone
-    from TransferSegLib.training.cases import PreparedCase
 
 #: The row of a summary for all structures together.
 MEAN_OF_STRUCTURES = "mean of structures"

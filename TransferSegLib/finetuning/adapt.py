@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.distillation import Distillation, distillation_loss
@@ -32,7 +33,6 @@ from TransferSegLib.models.store import Model
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.progress import CancelToken, Task
-from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.loop import Hooks, train
 from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import PatchSampler

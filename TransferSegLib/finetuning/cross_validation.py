@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
@@ -20,7 +21,6 @@ from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
 from TransferSegLib.finetuning.run_folder import Run
 from TransferSegLib.models.store import Model
 from TransferSegLib.progress import Task
-from TransferSegLib.training.cases import PreparedCase
 
 Cases = dict[str, PreparedCase]
 #: Keys of the parts of a run in its progress, of which there is one each; the others have a number.

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.distillation import Distillation
@@ -27,7 +28,6 @@ from TransferSegLib.inference.devices import Device
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.interface import Backbone, SplitSizes, TrainingPatch, Triple
 from TransferSegLib.progress import CancelToken, Task
-from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.patches import Patch, PatchSampler
 

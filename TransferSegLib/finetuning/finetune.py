@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from TransferSegLib.datasets.prepared import prepare_cases
 from TransferSegLib.errors import ModelError
 from TransferSegLib.evaluation.verdict import Training
 from TransferSegLib.finetuning.cross_validation import (
@@ -56,7 +57,6 @@ from TransferSegLib.models.versions.history import Version, history
 from TransferSegLib.models.versions.record import LearnedCase, VersionRecord
 from TransferSegLib.models.versions.versions import add_version
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
-from TransferSegLib.training.cases import prepare_cases
 
 _FINAL = "final"
 #: A run that took so much longer than asked for says so.

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from TransferSegLib.datasets.dataset import Dataset
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.datasets.split import folds
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.training.cases import PreparedCase
 
 #: Slabs are a quarter of the shortest structure thick, so that every structure lies in slabs of both kinds; at most,
 #: and where nothing is drawn, so many voxels.

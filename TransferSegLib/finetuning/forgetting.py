@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid
 from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.interface import Backbone
 from TransferSegLib.progress import Task
-from TransferSegLib.training.cases import PreparedCase
 
 
 @dataclass(frozen=True)

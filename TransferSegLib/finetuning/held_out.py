@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Dataset
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.errors import naming_case
 from TransferSegLib.evaluation.predict_and_score import (
     Reference,
@@ -30,7 +31,6 @@ from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.store import Model
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
-from TransferSegLib.training.cases import PreparedCase
 
 OWN_GRID, MODEL_GRID = "the scans' own grid", "the model's grid"
 #: Beyond so many voxels in a scan, labels and surfaces on its own grid take longer than the network.

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from TransferSegLib.datasets.prepared import PreparedCase, prepare_case
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.adapt import all_layers_trainer, distillation_of, initial_network
 from TransferSegLib.finetuning.feature_cache import FeatureCache, FeatureSizes, cache_features
@@ -22,7 +23,6 @@ from TransferSegLib.finetuning.strategies import FINETUNE
 from TransferSegLib.finetuning.time_plan import Speeds
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.progress import Task
-from TransferSegLib.training.cases import PreparedCase, prepare_case
 from TransferSegLib.training.trainer import Trainer
 
 #: What takes longer than this is done once; a prediction that is likely to is not made but calculated.

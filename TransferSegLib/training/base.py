@@ -19,6 +19,7 @@ import torch
 
 from TransferSegLib import safe_json
 from TransferSegLib.datasets.dataset import Dataset
+from TransferSegLib.datasets.prepared import PreparedCase, prepare_cases
 from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import TrainingError
@@ -36,7 +37,6 @@ from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.own_files import new_file
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
-from TransferSegLib.training.cases import PreparedCase, prepare_cases
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 from TransferSegLib.training.configuration import TrainingConfiguration
 from TransferSegLib.training.loop import Hooks, train

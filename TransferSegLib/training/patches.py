@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 from scipy import ndimage
 
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.networks.interface import TrainingPatch
 from TransferSegLib.training.augmentation import vary_intensities
-from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.configuration import AugmentationConfiguration
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid, reference_on_model_grid
 from TransferSegLib.networks.interface import Backbone
 from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.structures import LabelSet
-from TransferSegLib.training.cases import PreparedCase
 
 
 def validate(

@@ -22,13 +22,13 @@ import torch
 
 from Testing.research.common.measuring import command_line
 from Testing.research.common.models import random_model
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, FeatureSizes, cache_features, frozen_features
 from TransferSegLib.finetuning.label_change import unchanged
 from TransferSegLib.finetuning.last_layers import LastLayersObjective
 from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.inference.devices import Device
-from TransferSegLib.training.cases import PreparedCase
 from TransferSegLib.training.trainer import Trainer
 
 

@@ -16,6 +16,7 @@ import torch
 from Testing.research.common.measuring import command_line
 from Testing.research.common.models import without_structure
 from TransferSegLib.datasets.dataset import read_dataset
+from TransferSegLib.datasets.prepared import prepare_case
 from TransferSegLib.evaluation.scores import dice
 from TransferSegLib.finetuning.adapt import Adapted, adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
@@ -25,7 +26,6 @@ from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
 from TransferSegLib.networks.families import backbone_of
-from TransferSegLib.training.cases import prepare_case
 
 DATA = Path(__file__).resolve().parents[2] / "Data" / "head_neck_ct"
 

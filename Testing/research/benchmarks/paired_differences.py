@@ -26,13 +26,13 @@ import torch
 from Testing.research.common.label_changes import moved, with_labels
 from Testing.research.common.measuring import command_line
 from TransferSegLib.datasets.dataset import Dataset, read_dataset
+from TransferSegLib.datasets.prepared import PreparedCase, prepare_cases
 from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid, reference_on_model_grid
 from TransferSegLib.evaluation.verdict import judge
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.networks.unet_valid.unet import UNet3D
-from TransferSegLib.training.cases import PreparedCase, prepare_cases
 from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
 from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import PatchSampler

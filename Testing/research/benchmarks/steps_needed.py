@@ -19,6 +19,7 @@ import torch
 
 from Testing.research.common.measuring import command_line
 from Testing.research.common.models import without_structure
+from TransferSegLib.datasets.prepared import prepare_cases
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import cache_features
@@ -28,7 +29,6 @@ from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model, save_model
 from TransferSegLib.networks.families import backbone_of
-from TransferSegLib.training.cases import prepare_cases
 from TransferSegLib.training.validation import validate
 
 STEPS = (0, 10, 20, 40, 80, 160, 300)

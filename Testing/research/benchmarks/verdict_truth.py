@@ -58,6 +58,7 @@ from Testing.research.common.measuring import command_line
 from Testing.research.common.verdict_experiment import fine_tuned, test_scores
 from Testing.research.study.case_selection import SelectionRule, only_structures, select_cases, training_set
 from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
+from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.evaluation.statistics import bootstrap_interval, differences_by_patient, pair_scores
 from TransferSegLib.evaluation.verdict import Answer, VerdictRule
 from TransferSegLib.finetuning import cross_validation
@@ -66,7 +67,6 @@ from TransferSegLib.images.read import read_label_map
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.structures import LabelSet
-from TransferSegLib.training.cases import PreparedCase
 
 RULE = SelectionRule(("mandible", "larynx"), test=20, reserved=50, smallest_share=0.3, seed=1)
 #: What is run, in this order: the kind, and the seed that draws the cases and trains.

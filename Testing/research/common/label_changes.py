@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from TransferSegLib.training.cases import PreparedCase
+from TransferSegLib.datasets.prepared import PreparedCase
 
 Change = Callable[[np.ndarray], np.ndarray]
 #: The voxels beside a voxel within its slice.

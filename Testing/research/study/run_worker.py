@@ -27,6 +27,7 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     from Testing.research.study.case_selection import only_structures
     from Testing.research.study.results import to_triple
     from TransferSegLib.datasets.dataset import read_dataset
+    from TransferSegLib.datasets.prepared import prepare_cases
     from TransferSegLib.evaluation.predict_and_score import evaluate
     from TransferSegLib.finetuning.adapt import adapt
     from TransferSegLib.finetuning.configuration import FineTuningConfiguration
@@ -36,7 +37,6 @@ def make_run(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     from TransferSegLib.models.store import Model, load_model
     from TransferSegLib.progress import Task
     from TransferSegLib.structures import structure_key
-    from TransferSegLib.training.cases import prepare_cases
 
     configuration = FineTuningConfiguration.from_json(request["configuration"])
     chosen = read_dataset(request["dataset"]).select([*request["training"], *request["test"]])

@@ -1,4 +1,4 @@
-"""Cases of a dataset as the trainer wants them: on the model's canonical grid, in memory.
+"""Cases of a dataset prepared for a model: on its grid, in memory.
 
 A head-and-neck CT takes about 3 MB here; 170 of them half a gigabyte.
 """
