@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Reports of a task are at least so far apart, in seconds, but for those that end a part.
 _BETWEEN_REPORTS_S = 0.2
-#: How often a task that waits for a call looks whether to stop.
+#: How often a task that waits for a call checks the cancel token.
 _LOOK_S = 0.1
 #: The remaining time comes from the pace over this share of the time so far: parts differ in pace.
 _RECENT_SHARE = 0.5
@@ -91,7 +91,7 @@ class Task:
 
     ``named`` gives a part a name of its own, ``each`` and ``counting`` count steps, ``Parts`` are parts whose seconds
     are estimated. Every report says how much of the whole is done, which never decreases, however
-    parts are nested. Reports are throttled, but for those that end a step or a part; the cancel token is looked at
+    parts are nested. Reports are throttled, but for those that end a step or a part; the cancel token is checked
     every time: call ``at`` as often as the work allows.
     """
 
@@ -177,8 +177,8 @@ class Task:
     ) -> None:
         """Report that ``count`` more steps are done, with the training's loss and Dice as in ``Progress``.
 
-        ``fraction`` is the part of this task that is done, where not the steps alone decide it. Does not look whether
-        to stop: a training does that where it can be resumed.
+        ``fraction`` is the part of this task that is done, where not the steps alone decide it. Does not check the
+        cancel token: a training does that where it can be resumed.
         """
         assert self._counter is not None
         self._counter.done = min(self._counter.steps, self._counter.done + count)
@@ -188,7 +188,7 @@ class Task:
     def each(self, items: Sequence[Item], name: Callable[[Item], str] | None = None) -> Iterator[tuple[Item, Task]]:
         """Iterate over items of like cost with the task of each, which are steps; ``name`` returns their messages.
 
-        Looks whether to stop before each item.
+        Checks the cancel token before each item.
         """
         counting = self.counting(len(items))
         for item in items:
@@ -212,7 +212,7 @@ class Task:
     def at(self, fraction: float, message: str | None = None, *, look: bool = True) -> None:
         """Report that so much of this task is done (0 to 1), with a line for a person (None: the last one).
 
-        Looks whether to stop first, but for ``look`` False.
+        Checks the cancel token first, unless ``look`` is False.
         """
         if look:
             self.check()
@@ -225,7 +225,7 @@ class Task:
     def done(self, message: str | None = None, *, dice: float | None = None, look: bool = True) -> None:
         """Report that this task is done, with a Dice as in ``Progress``; this report is always made.
 
-        Looks whether to stop afterwards, but for ``look`` False: where nothing is left to stop.
+        Checks the cancel token afterwards, unless ``look`` is False: where nothing is left to stop.
         """
         self._report(1.0, message, always=True, dice=dice)
         if look:

@@ -121,7 +121,7 @@ def compare(
     """Return the comparison of all structures together, then of each structure, in the order of first appearance.
 
     The tests of the structures are corrected by Holm's method among themselves; the one of all structures together is
-    the first question and stands alone. Returns an empty list for no pairs.
+    the main question and is not corrected. Returns an empty list for no pairs.
     """
     if not pairs:
         return []

@@ -1,4 +1,4 @@
-"""Is the candidate better than its parent? A plain verdict from paired scores, honest about few cases.
+"""Is the candidate better than its parent? A plain verdict from paired scores, which says when cases are too few.
 
 The rule (``docs/evidence.md`` tells why, the benchmark ``verdict_simulation`` how often it errs): the mean
 difference over patients gets an interval by the moderated t method (Smyth, Stat Appl Genet Mol Biol 3, 2004): the
@@ -6,8 +6,8 @@ spread seen in these patients is mixed with the spread usual between patients, w
 few more. Two or three patients who happen to agree do not pass for certainty then, and three can still show a clear
 loss. The interval is never narrower than what another training run would change by itself.
 
-Every mean Dice that is told carries the interval of ``mean_interval`` for patients nobody has seen. Each structure gets
-a word of its own; the word for all follows from them: no structure is outvoted, and what is not usable is not better.
+Every mean Dice is reported with its interval for unseen patients (``mean_interval``). Each structure gets a verdict of
+its own, from which the one for all follows: no structure is outvoted, and what is not usable is not better.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class VerdictRule:
     usual_weight: float = 3.0
     #: Standard deviation of what another training run would change by itself, the same in every case.
     training_noise: float = 0.01
-    #: Candidates that made fewer optimisation steps are not judged: the rate has hardly reached its height.
+    #: Candidates that made fewer optimisation steps are not evaluated: the learning rate has hardly reached its peak.
     fewest_steps: int = 30
     usability: UsabilityRule = field(default_factory=UsabilityRule)
 

@@ -82,7 +82,7 @@ def _verdict(result: Mapping[str, Any]) -> str:
 
 
 def _not_corrected(result: Mapping[str, Any]) -> str:
-    """Return what happened to structures that nobody corrected."""
+    """Return what happened to structures that were not corrected."""
     rows = [row for row in result["evidence"]["method"]["rows"] if row["agreement"] is not None]
     lines = [(row["structure"], str(row["unannotated_cases"]), _number(row["agreement"])) for row in rows]
     parts = []
