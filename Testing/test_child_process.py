@@ -19,6 +19,7 @@ from TransferSegLib.child_process import ProcessResult, Reading, read_in_child, 
 from TransferSegLib.errors import Cancelled, ModelError, ScanError
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
+from TransferSegLib.process_tree import descendants, end_process_tree
 from TransferSegLib.progress import CancelToken, Task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,3 +183,37 @@ def test_a_pipe_is_no_model(tmp_path: Path) -> None:
         thread.start()
         thread.join(20)
         assert said and "no file but a pipe" in said[0] and "\n" not in said[0]
+
+
+@posix
+def test_a_process_is_ended_with_what_it_started_in_sessions_of_its_own(tmp_path: Path) -> None:
+    """A worker's child that reads a scan leads a session: neither a group nor a signal to the worker reaches it."""
+    program = (
+        "import subprocess, sys, time; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); "
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(f'{{child.pid}}\\n'); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    told = tmp_path / "pid"
+    while not (told.exists() and told.read_text().endswith("\n")):
+        time.sleep(0.01)
+    child = int(told.read_text())
+    assert child in descendants(process.pid)
+    end_process_tree(process.pid)
+    assert process.wait(timeout=20) == -signal.SIGKILL
+    deadline = time.monotonic() + 20
+    while _runs(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _runs(child)
+    end_process_tree(process.pid)  # one that has ended is no error
+    end_process_tree(0)
+
+
+def _runs(process_id: int) -> bool:
+    """Return whether a process runs: one that has ended may wait for its new parent."""
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{process_id}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -36,8 +36,8 @@ def tiny_is_the_usual_model(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_the_examples_run(host, tiny_is_the_usual_model, tmp_path: Path):
     import slicer
 
-    z, y, x = np.mgrid[:40, :44, :48]
-    slicer.util.addVolumeFromArray((25 * z + 20 * y - 22 * x).astype(np.int16), name="CT head and neck")
+    z, y, x = np.mgrid[:20, :22, :24]
+    slicer.util.addVolumeFromArray((50 * z + 40 * y - 44 * x).astype(np.int16), name="CT head and neck")
     namespace: dict[str, object] = {}
     said = io.StringIO()
     with contextlib.redirect_stdout(said):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,22 @@ def test_a_crash_is_told_with_the_last_lines_of_the_log(host, ui, monkeypatch: p
         "Fatal Python error: no memory",
     ]
     assert ui.segmentLogButton.visible and "Fatal Python error" in ui.segmentLogText.toPlainText()
+
+
+def test_a_worker_that_is_killed_is_reported_with_the_likely_reason(host, ui):
+    import signal
+
+    from TransferSegLib.jobs.files import WORKER_FACTS, read_json
+
+    ui.inputVolumeSelector.setCurrentNode(add_volume())
+    choose_tiny(host)
+    ui.segmentButton.click()
+    run = host.widget.segmentPanel.run
+    host.waitFor(lambda: (run.folder / WORKER_FACTS).exists())
+    os.kill(read_json(run.folder / WORKER_FACTS)["pid"], signal.SIGKILL)
+    host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
+    assert ui.segmentStatusLabel.text.startswith("Not segmented: The worker was ended from outside, or memory ran out.")
+    assert run.crashed and not run.file("").parent.joinpath(run.folder.name).exists()
 
 
 def test_the_sample_scan_is_offered_without_any_download(host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -15,7 +15,7 @@ from TransferSegGui.job_process import JobFollower
 from TransferSegLib.errors import JobError
 from TransferSegLib.jobs.diagnosis import why_interrupted
 from TransferSegLib.jobs.events import JobState, last_event
-from TransferSegLib.jobs.files import RESULT, read_json
+from TransferSegLib.jobs.files import RESULT, WORKER_FACTS, read_json
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.store import create_job
 
@@ -97,7 +97,8 @@ class AttachedJob(JobFollower):
                 self.error = _("Cancelled.")
             elif last is None or not last.state.ended:
                 self.crashed = True
-                self.error = worker.error if last is None else self._whyInterrupted()
+                started = (self.folder / WORKER_FACTS).exists()
+                self.error = self._whyInterrupted() if started else worker.error
             elif last.state != JobState.DONE:
                 self.error = last.error or last.message or worker.error
             elif not isinstance(self.result, dict):
