@@ -20,7 +20,7 @@ from Testing.finetuning import projects
 from TransferSegLib.errors import Cancelled, DatasetError, ModelError, TrainingError
 from TransferSegLib.finetuning import cross_validation as module
 from TransferSegLib.finetuning.cross_validation import FoldComparisons
-from TransferSegLib.finetuning.finetune import FineTuned, finetune
+from TransferSegLib.finetuning.finetune import FineTuned, _has_frozen_layers_of_parent, finetune
 from TransferSegLib.finetuning.plan import plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import RUNS_NAME
@@ -320,6 +320,18 @@ def test_only_the_chosen_cases_are_learned_from(world: Any, tmp_path: Path) -> N
     every = plan_fine_tuning(request(project, library))
     assert every.dataset.ids == ("case-0001", "case-0002", "case-0003") and every.notes == ()
     assert every.identity() != chosen.identity(), "another run"
+
+
+def test_what_the_deepest_maps_hold_is_kept_where_only_the_last_layers_changed(world: Any, tmp_path: Path) -> None:
+    library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    plan = plan_fine_tuning(request(add_cases(tmp_path / "project", [1]), library))
+    for layer, kept in (("head.weight", True), ("up.2.second.weight", True), ("down.0.first.weight", False)):
+        state = dict(plan.parent.state_dict)
+        assert _has_frozen_layers_of_parent(plan, state)
+        state[layer] = state[layer] + 1
+        assert _has_frozen_layers_of_parent(plan, state) == kept
+    coarser = replace(plan, configuration=replace(plan.configuration, spacing_mm=2.0))
+    assert not _has_frozen_layers_of_parent(coarser, plan.parent.state_dict)
 
 
 def test_request_survives_json(tmp_path: Path) -> None:

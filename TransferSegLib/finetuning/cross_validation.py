@@ -63,7 +63,6 @@ class CandidateTrainer:
     """Trains the candidates of one fine-tuning; they share the features of the frozen part."""
 
     def __init__(self, run: Run) -> None:
-        """Prepare for candidates; nothing is computed yet."""
         self._run = run
         self._cache: FeatureCache | None = None
         #: Patches of each case whose features are cached; known when they were computed before.
@@ -164,7 +163,6 @@ class FoldComparisons:
     """Makes the comparisons of one fine-tuning, of all its folds and strategies, on one grid and one device."""
 
     def __init__(self, run: Run, cases: Cases, trainer: CandidateTrainer) -> None:
-        """Prepare for cases on the model's grid; nothing is predicted yet."""
         self._run, self._cases, self._trainer = run, cases, trainer
         plan = run.plan
         #: The grid that is compared on, for a person.

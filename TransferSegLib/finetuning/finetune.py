@@ -152,7 +152,6 @@ class _FineTuning:
     """The parts of one fine-tuning, in order."""
 
     def __init__(self, run: Run, tell: Callable[[str], None]) -> None:
-        """Set up a run that has not begun, or is resumed."""
         self._run, self._tell = run, tell
         self._budget = TimeBudget(run)
         self._trainer = CandidateTrainer(run)
@@ -340,7 +339,7 @@ def profile_of_version(plan: FineTuningPlan, state_dict: Mapping[str, torch.Tens
 
     Sizes and positions of structures that were kept as they are come from the parent and from the cases, those of
     other ones from the cases only: tolerances are wide where these are few. What the network's deepest maps hold is
-    the parent's where those layers, and how scans are prepared, are the parent's; a few cases cannot tell it anew.
+    the parent's where only the last layers were trained; a few cases cannot tell it anew.
     """
     change, scratch = plan.change, not plan.configuration.way.from_parent
     own = FitProfile.of([plan.survey[case.id].shapes for case in plan.dataset.cases])
@@ -355,21 +354,24 @@ def profile_of_version(plan: FineTuningPlan, state_dict: Mapping[str, torch.Tens
         {name: one for name, one in known.structures.items() if name in kept},
         {pair: spread for pair, spread in known.pairs.items() if set(pair) <= kept},
     )
-    features = known.features if _has_encoder_of_parent(plan, state_dict) else None
+    features = known.features if _has_frozen_layers_of_parent(plan, state_dict) else None
     profile = parent.derived(change.label_set.names, own, features)
     return profile if profile.structures else None
 
 
-def _has_encoder_of_parent(plan: FineTuningPlan, state_dict: Mapping[str, torch.Tensor]) -> bool:
-    """Tell whether the layers on the way down, and how scans are prepared for them, are the parent's."""
+def _has_frozen_layers_of_parent(plan: FineTuningPlan, state_dict: Mapping[str, torch.Tensor]) -> bool:
+    """Tell whether all but the last layers, and how scans are prepared for them, are the parent's."""
     parent = plan.parent
     if plan.configuration.preparation(parent.description) != parent.description.preparation:
         return False
+    backbone, network = parent.description.backbone, parent.network()
+    last = {id(weights) for weights in backbone.last_layers(network, backbone.split_points[-1]).parameters()}
+    heads = tuple(f"{name}." for name in backbone.heads)
     # Models are often stored in half precision.
     return all(
         name in state_dict
         and state_dict[name].shape == weights.shape
         and torch.equal(state_dict[name].cpu().to(torch.float16), weights.to(torch.float16))
-        for name, weights in parent.state_dict.items()
-        if name.startswith("down.")
+        for name, weights in network.named_parameters()
+        if id(weights) not in last and not name.startswith(heads)
     )

@@ -81,7 +81,6 @@ class ParentLabels:
     """What a parent's label values mean in the new label set; split and dropped structures have no meaning there."""
 
     def __init__(self, change: LabelChange) -> None:
-        """Match the structures by the change."""
         self._value_of: dict[str, int] = {}
         known = []
         for structure, fate, sources in zip(change.label_set, change.fates, change.sources, strict=True):

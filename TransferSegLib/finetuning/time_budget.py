@@ -208,7 +208,6 @@ class TimeBudget:
     """Decides on folds, strategies and times of one run; ``tried`` are the strategies still to choose from."""
 
     def __init__(self, run: Run) -> None:
-        """Prepare; nothing is measured yet."""
         run.plan, self.tried = with_strategies(run.plan)
         self._run = run
         self._saved: dict[str, Any] | None = run.folder.read_json(PLAN)

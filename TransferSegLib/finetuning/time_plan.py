@@ -38,7 +38,6 @@ class TooLittleTime(TrainingError):
     """The minutes do not suffice; ``minutes`` would."""
 
     def __init__(self, message: str, minutes: float) -> None:
-        """Say so, and what would."""
         super().__init__(message)
         self.minutes = minutes
 
