@@ -1,0 +1,81 @@
+"""The seam between networks and the rest: every family keeps the interface, and nothing else knows a family."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from Testing.tiny_family import TinyBackbone, tiny_spec
+from TransferSegLib.networks.interface import Backbone, TiledBackbone
+from TransferSegLib.networks.unet_valid.backbone import ValidUNetBackbone, unet_valid_spec
+
+LIBRARY = Path(__file__).resolve().parents[2] / "TransferSegLib"
+FAMILIES = [ValidUNetBackbone(unet_valid_spec(2, 4)), TinyBackbone(tiny_spec(4, low_head=True))]
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Yield what of the library a file imports, wherever it does so."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("TransferSegLib."):
+            yield str(node.module)
+
+
+def test_of_a_family_only_its_specs_are_known_outside() -> None:
+    for file in LIBRARY.rglob("*.py"):
+        if LIBRARY / "networks" not in file.parents:
+            known = {name for name in imports(file) if name.startswith("TransferSegLib.networks.unet_valid")}
+            assert known <= {"TransferSegLib.networks.unet_valid.backbone"}, file
+
+
+def test_families_know_nothing_of_what_uses_them() -> None:
+    for file in (LIBRARY / "networks").rglob("*.py"):
+        used = {name for name in imports(file) if not name.startswith("TransferSegLib.networks")}
+        assert used <= {"TransferSegLib.errors"}, file
+
+
+@pytest.mark.parametrize("backbone", FAMILIES, ids=lambda backbone: backbone.spec.kind)
+def test_a_family_keeps_the_interface(backbone: Backbone) -> None:
+    protocol = TiledBackbone if backbone.tiling.blend == "exact" else Backbone
+    for name in (name for name in dir(protocol) if not name.startswith("_")):
+        assert hasattr(backbone, name), name
+    backbone.check()
+    network = backbone.build()
+    assert sum(weights.numel() for weights in network.parameters()) == backbone.parameters
+    assert backbone.first_layer(network) is next(network.parameters())
+    for head in backbone.heads:
+        assert network.get_parameter(f"{head}.weight").shape[0] == len(network.get_parameter(f"{head}.bias")) == 4
+    backbone.initialise(network, 1)
+    other = backbone.build()
+    backbone.initialise(other, 1)
+    for weights, same in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(weights, same)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES, ids=lambda backbone: backbone.spec.kind)
+def test_training_logits_have_the_size_of_the_patch(backbone: Backbone) -> None:
+    patch = backbone.training_patch(32, 2)
+    sides = patch.sides_zyx
+    for side, multiple, smallest in zip(sides, backbone.tiling.multiple_zyx, backbone.tiling.smallest_zyx, strict=True):
+        assert side % multiple == 0 and side >= smallest
+    logits = backbone.training_logits(backbone.build(), torch.zeros(2, backbone.spec.channels, *sides))
+    assert logits.shape == (2, 4, *sides)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES, ids=lambda backbone: backbone.spec.kind)
+def test_frozen_and_last_layers_are_the_network(backbone: Backbone) -> None:
+    network, patch = backbone.build().eval(), backbone.feature_patch(20)
+    for point in backbone.split_points:
+        sizes = backbone.split_sizes(point)
+        seen = tuple(side + 2 * context for side, context in zip(patch, sizes.context_zyx, strict=True))
+        scan = torch.randn(1, backbone.spec.channels, *seen)
+        features = backbone.frozen_layers(network, point)(scan)
+        expected = tuple(side + 2 * halo for side, halo in zip(patch, sizes.halo_zyx, strict=True))
+        assert features.shape == (1, sizes.channels, *expected)
+        with torch.no_grad():
+            logits = backbone.last_layers(network, point)(features)
+            assert logits.shape == (1, 4, *patch)
+            torch.testing.assert_close(logits, network(scan), atol=1e-5, rtol=0)
