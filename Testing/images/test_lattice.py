@@ -164,7 +164,7 @@ def test_training_and_scores_see_the_same_labels(tmp_path: Path, what: str) -> N
     ]
     one, other = (prepare_case(case, organs, organs, Preparation.isotropic(2.0, CT_WINDOW)) for case in cases)
     assert np.array_equal(one.labels, other.labels) and one.labels.max() == 2
-    assert np.array_equal(one.judged, other.judged) and one.judged.any() and not one.judged.all()
+    assert np.array_equal(one.region, other.region) and one.region.any() and not one.region.all()
     reference = read_label_map_on(filled, cases[1].labels)
     scores = score_label_maps(reference, organs, read_label_map_on(filled, cases[0].labels), organs, cases[1])
     assert {name: score.dice for name, score in scores.items()} == {"liver": 1.0, "spleen": 1.0}
