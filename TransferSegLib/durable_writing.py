@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-#: On Windows a file that somebody reads cannot be replaced, nor its folder renamed: try again for so many seconds.
+#: On Windows a file that is being read cannot be replaced, nor its folder renamed: try again for so many seconds.
 _PATIENCE_S = 3.0
 
 
@@ -58,7 +58,7 @@ def _patiently(rename: Callable[[], object]) -> None:
 
 
 def flush_file(path: Path) -> None:
-    """Wait until the content of a file that somebody else wrote is on the disk; raises OSError."""
+    """Wait until the content of a file written by other code is on the disk; raises OSError."""
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
 

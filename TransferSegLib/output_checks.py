@@ -1,4 +1,4 @@
-"""Whether results can be written where they are asked for, before long work: a place that refuses is known at once.
+"""Whether results can be written to a place, checked before long work.
 
 Trying is the only sure way: permissions, read-only disks and other rules differ by system. What is tried is removed.
 """

@@ -1,7 +1,7 @@
 """Names of files and folders that are being written, from which it can be told whether their writer still lives.
 
 ``.model.zip.1a2b3c4d-4711-0123456789abcdef.part``: what it becomes, the computer, the process, a random number. What a
-killed process left is found by the next one and removed; a file that somebody called alike is not.
+killed process left is found by the next one and removed; a file of a similar name is not.
 """
 
 from __future__ import annotations

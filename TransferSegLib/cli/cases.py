@@ -64,7 +64,6 @@ def _folder(text: str) -> Path:
 
 
 def _add_add(verbs: Any) -> None:
-    """Add the verb that adds a case."""
     add = _verb(verbs, "add", run_add, "add a corrected case, or a new revision of the case with the same scan")
     add.add_argument("image", type=Path, metavar="IMAGE", help="scan: a file, or a DICOM folder")
     add.add_argument("labels", type=Path, metavar="LABELS", help="corrected label map on the scan's voxel grid")
@@ -110,7 +109,6 @@ def _add_add(verbs: Any) -> None:
 
 
 def _add_reading(add: argparse.ArgumentParser) -> None:
-    """Add the options that say how the files are read."""
     add.add_argument("--series", metavar="UID", help="DICOM series to read where a folder holds several")
     add.add_argument(
         "--modality", default="", metavar="WORD", help="the scan's, e.g. CT or MR (default: as DICOM says, or it looks)"
@@ -294,7 +292,6 @@ def run_structures(arguments: argparse.Namespace) -> int:
 
 
 def _state(arguments: argparse.Namespace) -> ProjectState:
-    """Return what the project holds."""
     from TransferSegLib.corrections.project import Project
 
     return Project(arguments.project).state()
@@ -323,10 +320,8 @@ def _model(name: str | None, version: str | None) -> ModelReference | None:
 
 
 def _status(revision: Revision) -> str:
-    """Return whether a case is in use."""
     return f"removed {revision.removed}" if revision.removed else "in use"
 
 
 def _model_text(revision: Revision) -> str:
-    """Return the model a correction started from, for a table."""
     return "-" if revision.corrected_from is None else str(revision.corrected_from)

@@ -33,14 +33,12 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    """Add the options of everything that writes a dataset."""
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where dataset.json is written")
     parser.add_argument("--copy", action="store_true", help="copy the files there (default: point at them)")
     parser.add_argument("--replace", action="store_true", help="replace a dataset.json that is there already")
 
 
 def _add_make(verbs: Any) -> None:
-    """Add the verb that makes a dataset from folders."""
     make = verbs.add_parser(
         "make",
         help="make a dataset from folders of images and label maps",
@@ -75,7 +73,7 @@ def _add_make(verbs: Any) -> None:
         "training and validation (default: every case is its own patient)",
     )
     add_overlap_option(make)
-    make.add_argument("--keep-names", action="store_true", help="do not replace names by the words of the catalogue")
+    make.add_argument("--keep-names", action="store_true", help="do not replace names by those of the catalogue")
     make.add_argument("--name", default="", help="name of the dataset (default: the output folder's)")
     make.add_argument("--description", default="", help="a line about it")
     make.add_argument("--license", default="", help="licence of the images and labels")
@@ -89,7 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> int:
-    """Make a dataset from folders."""
     from TransferSegLib.datasets.make import DatasetFacts, FolderSource, dataset_from_folders
 
     check_output_folder(arguments.output, DatasetError)
@@ -120,7 +117,6 @@ def _make(arguments: argparse.Namespace) -> int:
 
 
 def _make_head_neck(arguments: argparse.Namespace) -> int:
-    """Make the dataset of the Open-KBP head and neck CT."""
     from TransferSegLib.datasets.openkbp import dataset_from_head_neck_ct
 
     check_output_folder(arguments.output, DatasetError)
@@ -137,7 +133,6 @@ def _make_head_neck(arguments: argparse.Namespace) -> int:
 
 
 def _print_made(made: Any) -> None:
-    """Print a new dataset, what was left out, and the next step."""
     for note in made.notes:
         print(note)
     print(_description(made.dataset))
@@ -157,7 +152,6 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    """Print what a dataset holds."""
     from TransferSegLib.datasets.dataset import read_dataset
 
     print(_description(read_dataset(arguments.folder)))

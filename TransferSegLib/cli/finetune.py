@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
         help="make a better model from corrected cases, with evidence",
         description="Fine-tune a model on a project of corrected cases, compare the result with it on cases that were "
         "held out, and keep it as a version in your library. It is used from then on only if it is better.",
-        epilog="Interrupted (Ctrl-C, a crash, a power cut), it goes on when the same command is given again. "
+        epilog="Interrupted (Ctrl-C, a crash, a power cut), it continues when the same command is given again. "
         'Every setting of training can stand in a JSON file given with --configuration, e.g. {"steps": 200}; they are '
         "described in TransferSegLib/finetuning/configuration.py.",
     )
@@ -153,7 +152,7 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
             settings[name] = getattr(arguments, name)
     if arguments.strategy == FINETUNE:  # asked for by name, it is meant for another modality, too
         settings.setdefault("head_start", "data")
-    merged = {words[0]: tuple(words[1:]) for words in arguments.merged or ()}
+    merged = {new: tuple(old) for new, *old in arguments.merged or ()}
     return FineTuneRequest(
         project=arguments.project,
         model=arguments.model,
@@ -162,9 +161,9 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
         configuration=FineTuningConfiguration.from_json(settings),
         cases=None if arguments.cases is None else tuple(arguments.cases),
         structures=None if arguments.structures is None else tuple(arguments.structures),
-        renamed=_pairs(arguments.renamed),
+        renamed=dict(arguments.renamed or ()),
         merged=merged,
-        split=_pairs(arguments.split),
+        split=dict(arguments.split or ()),
         dropped=tuple(arguments.drop or ()),
         modality=arguments.modality,
         device=arguments.device,
@@ -175,11 +174,6 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
         tolerance_mm=arguments.tolerance_mm,
         command=_command(arguments),
     )
-
-
-def _pairs(words: Sequence[Sequence[str]] | None) -> dict[str, str]:
-    """Return new names with their old ones."""
-    return {pair[0]: pair[1] for pair in words or ()}
 
 
 def _command(arguments: argparse.Namespace) -> str:

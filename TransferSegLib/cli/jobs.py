@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
         ("follow", run_follow, "show a job's progress until it ends; Ctrl-C stops following, not the job"),
         ("cancel", run_cancel, "stop a job; it can be resumed"),
         ("start", run_start, "start a job that was made and has not been started yet"),
-        ("resume", run_resume, "go on with a job that was cancelled, failed or was interrupted"),
+        ("resume", run_resume, "continue a job that was cancelled, failed or was interrupted"),
         ("remove", run_remove, "remove a job's folder; what it wrote elsewhere stays"),
     ):
         verb = verbs.add_parser(name, help=text)
@@ -125,7 +125,7 @@ def run_follow(arguments: argparse.Namespace) -> int:
                     progress(_as_progress(event))
     except KeyboardInterrupt:
         raise Cancelled(
-            f"Following stopped; the job goes on. Stop it with: {_call('cancel', folder, arguments)}"
+            f"Following stopped; the job continues. Stop it with: {_call('cancel', folder, arguments)}"
         ) from None
     status = read_status(folder)
     print(_state_text(status) + (f": {status.message}" if status.message else ""))
@@ -185,13 +185,11 @@ def _print_started(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def _call(verb: str, folder: Path, arguments: argparse.Namespace) -> str:
-    """Return the command for a job, as it is to be typed."""
     place = f" --jobs-folder {arguments.jobs_folder}" if arguments.jobs_folder else ""
     return f"transferseg jobs {verb} {folder.name}{place}"
 
 
 def _as_progress(event: Event) -> Progress:
-    """Return an event as a report of progress."""
     stage = event.stage or str(event.state)
     return Progress(stage, event.fraction or 0.0, event.message or "", event.seconds_left)
 

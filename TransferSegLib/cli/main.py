@@ -87,7 +87,7 @@ def _run(argv: Sequence[str] | None) -> int:
         _say(str(error))
         return 2
     except BrokenPipeError:
-        # The reader of our output went away (as `head` does): nothing to say, and nobody to say it to.
+        # The reader of our output has ended, as `head` does: there is no one to report to.
         _forget(sys.stdout)
         return 0
     except _OF_THE_COMPUTER as error:

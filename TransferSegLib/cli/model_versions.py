@@ -157,12 +157,10 @@ def _pair(found: History, first: int | None, second: int | None) -> tuple[int, i
 
 
 def _print_current(name: str, version: Version) -> None:
-    """Print which version is the current one now."""
     print(f"'{name}' is version {version.number} now: {len(version.description.label_set)} structures, {version.path}")
 
 
 def _row(found: History, version: Version) -> tuple[str, ...]:
-    """Return a version as a line of the history."""
     current = "current" if version.current else ""
     record = None if version.number == 0 else version.record
     if record is None:
@@ -178,7 +176,6 @@ def _row(found: History, version: Version) -> tuple[str, ...]:
 
 
 def _history_entry(found: History) -> dict[str, Any]:
-    """Return the history as JSON."""
     entries = []
     for version in found.versions:
         parent = found.parent_of(version)
@@ -205,7 +202,6 @@ def _history_entry(found: History) -> dict[str, Any]:
 
 
 def _comparison_text(name: str, compared: VersionComparison) -> str:
-    """Return the comparison of two versions for a person."""
     from TransferSegLib.models.versions.card import plain, signed
 
     one, other = f"version {compared.first.number}", f"version {compared.second.number}"

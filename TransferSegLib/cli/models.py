@@ -273,7 +273,6 @@ def _catalogue() -> Catalogue:
 
 
 def _entry_text(entry: CatalogueEntry) -> str:
-    """Return what the catalogue says of a model that is not on this computer."""
     from TransferSegLib.models.catalogue import megabytes
 
     lines = [
@@ -314,7 +313,6 @@ def _recognised(added: Added, file: Path, options: KerasOptions) -> list[str]:
 
 
 def _report(added: Added, arguments: argparse.Namespace) -> None:
-    """Print what came into the library and how to use it."""
     model = added.description
     spacing = _spacing(model.preparation.spacing_mm, model.spacing_inferred)
     print(f"'{model.name}' is in your library: {len(model.label_set)} structures, works at {spacing}, in {added.path}")
@@ -346,12 +344,10 @@ def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
 
 
 def _add_replace(parser: argparse.ArgumentParser) -> None:
-    """Add the option that lets a model of that name be replaced."""
     parser.add_argument("--replace", action="store_true", help="replace the model of that name in your library")
 
 
 def _spacing(spacing_mm: float | tuple[float, float, float], inferred: bool) -> str:
-    """Return a spacing for a person."""
     sides = spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm,)
     return f"{' x '.join(f'{side:g}' for side in sides)} mm{' (inferred)' if inferred else ''}"
 

@@ -1,4 +1,4 @@
-"""What a terminal shows while work goes on: a bar with the remaining time, and Ctrl-C as a polite request.
+"""What a terminal shows during work: a bar with the remaining time, and Ctrl-C as a polite request.
 
 A program that follows along (the Slicer module) gets the same as JSON lines: see ``JsonLines``.
 """

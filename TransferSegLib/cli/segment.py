@@ -136,7 +136,6 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
 
 
 def _start_in_background(arguments: argparse.Namespace, every: list[ScanToSegment], model: Path) -> int:
-    """Start the same as a job."""
     from TransferSegLib.jobs.request import JobRequest
     from TransferSegLib.jobs.segment_job import SegmentParameters
 

@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with a dataset.json")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where run and model are written")
     parser.add_argument("--name", help="name of the model (default: the output folder's name)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in the output folder")
     add_device_option(parser)
     parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with training settings")
     add_background_options(parser)

@@ -40,7 +40,7 @@ def project_modality(state: ProjectState | None) -> str:
         try:
             scan = read_scan(revision.case.image)
         except ScanError:
-            continue  # a damaged case is told by ``check``, and keeps nobody from adding another one
+            continue  # ``check`` reports a damaged case, and another one can be added all the same
         looks.add(scan_modality(scan))
     return looks.pop() if len(looks) == 1 else ""
 

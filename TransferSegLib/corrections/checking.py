@@ -47,7 +47,6 @@ def check_project(project: Project, task: Task | None = None) -> list[Problem]:
 
 
 def _check_revision(revision: Revision, state: ProjectState, task: Task) -> list[Problem]:
-    """Return what is wrong with the files of one revision."""
     case = revision.case
     what = f"revision {revision.number}"
     try:

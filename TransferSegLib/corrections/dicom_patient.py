@@ -34,9 +34,9 @@ def read_patient_id(path: Path, series: str | None = None) -> str:
     try:
         if python is None or not (path.is_dir() or is_dicom_file(path)):
             return ""
-        words = [str(path.absolute()), *([series] if series else [])]
+        args = [str(path.absolute()), *([series] if series else [])]
         limits = Limits.for_input(path, with_folder=path.is_file())
-        end = run_module(python, "TransferSegLib.corrections.dicom_patient", words, _LONGEST_S, None, limits)
+        end = run_module(python, "TransferSegLib.corrections.dicom_patient", args, _LONGEST_S, None, limits)
         return str(json.loads(end.output.splitlines()[-1])) if end.exit_code == 0 else ""
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
         return ""

@@ -34,7 +34,7 @@ _AXES = ("x", "y", "z")
 
 @dataclass(frozen=True)
 class JudgedSlices:
-    """The slices somebody judged: voxel indices from 0 along one axis of the image's own grid (x, y or z)."""
+    """The annotated slices: voxel indices from 0 along one axis of the image's own grid (x, y or z)."""
 
     axis: Literal["x", "y", "z"]
     indices: tuple[int, ...]
@@ -75,11 +75,6 @@ class NamedLabels:
     image: sitk.Image
     label_set: LabelSet
     present: tuple[int, ...]
-
-    @property
-    def present_names(self) -> tuple[str, ...]:
-        """The names of the structures with voxels."""
-        return tuple(structure.name for structure in self.label_set if structure.label in self.present)
 
     def renumbered(self, label_set: LabelSet) -> sitk.Image:
         """Return the label map with the values that ``label_set`` has for the same names."""
@@ -173,8 +168,10 @@ def reviewed_structures(
     sets = [own] if known is None else [own, known]
     found: dict[str, Structure] = {}
     for name in wanted:
-        words = (name, readable_name(name))
-        structure = next((one for names_ in sets for word in words if (one := names_.find(word)) is not None), None)
+        spellings = (name, readable_name(name))
+        structure = next(
+            (one for names_ in sets for spelling in spellings if (one := names_.find(spelling)) is not None), None
+        )
         if structure is None:
             every = {one.key: one.name for names_ in sets for one in names_}
             raise DatasetError(

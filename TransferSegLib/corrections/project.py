@@ -310,7 +310,6 @@ class Project:
 
 
 def _no_project(folder: Path) -> DatasetError:
-    """Return the error for a folder without a project."""
     why = f"it has no {FILE_NAME}" if folder.is_dir() else "the folder is not there"
     return DatasetError(
         f"There is no project of corrected cases in {folder}: {why}. Check the folder, or make a project by adding a "

@@ -1,4 +1,4 @@
-"""The files of a project: written where nobody looks, moved into place, named by ``dataset.json`` only then.
+"""The files of a project: written to a hidden folder, moved into place, and only then named in ``dataset.json``.
 
 ::
 

@@ -31,8 +31,8 @@ _CASE_KEYS = {"id", "image", "labels", "annotated", "judged", "group"}
 class Case:
     """One scan with its label map; the paths are absolute.
 
-    ``annotated`` names the structures somebody drew wherever they are in this scan: label 0 means 'not this structure'
-    only for these. ``judged`` is a mask on the scan's grid of the voxels somebody looked at (None: all of them).
+    ``annotated`` names the structures that are drawn wherever they are in this scan: label 0 means 'not this structure'
+    only for these. ``judged`` is a mask on the scan's grid of the annotated region (None: everywhere).
     ``group`` is the patient: cases of one group are never separated. ``extra`` holds keys this version does not know.
     """
 
@@ -205,7 +205,6 @@ def _layout(content: dict[str, Any]) -> str:
 
 
 def _problem_message(path: Path, problems: list[str]) -> str:
-    """Return one message that lists the problems of a file."""
     return listed(f"{path} is not a dataset this version can use:", problems, len(problems))
 
 

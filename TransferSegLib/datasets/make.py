@@ -42,7 +42,7 @@ class FolderSource:
     ``annotated``: 'present' (the structures with voxels in a case: sparse labels), 'all' (every structure in every
     case), or a CSV table (see ``annotated_table``). ``image_pattern``, ``label_pattern``: see ``pairing``.
     ``group_pattern``: a regular expression found in the case id; its first bracket, else all it matches, is the
-    patient. ``keep_names``: do not replace names by the words of the catalogue of anatomy. ``overlap_priority``: the
+    patient. ``keep_names``: do not replace names by those of the catalogue of anatomy. ``overlap_priority``: the
     segments that win where segments of a .seg.nrrd file overlap, the first before the others (default: the later one in
     the file); such files must be copied then.
     """

@@ -135,7 +135,6 @@ def _fill_empty(groups: list[_Group], parts: list[_Part]) -> None:
 
 
 def _split(dataset: Dataset, validation_groups: set[str]) -> Split:
-    """Return the split whose validation cases are those of the groups."""
     return Split(
         tuple(case.id for case in dataset.cases if case.group not in validation_groups),
         tuple(case.id for case in dataset.cases if case.group in validation_groups),

@@ -76,17 +76,14 @@ def report(problems: Iterable[Problem]) -> str:
 
 
 def _errors_first(problem: Problem) -> bool:
-    """Sort key that puts errors before warnings and otherwise keeps the order."""
     return problem.severity != "error"
 
 
 def _error(case: Case, what: str) -> Problem:
-    """Return an error of a case."""
     return Problem(case.id, what, "error")
 
 
 def _warning(case: Case, what: str) -> Problem:
-    """Return a warning about a case."""
     return Problem(case.id, what, "warning")
 
 
@@ -148,7 +145,6 @@ def _check_case(case: Case, label_set: LabelSet, retired: frozenset[int], task: 
 
 
 def _digest(image: sitk.Image, task: Task) -> str:
-    """Return a digest of an image's voxels."""
     digest = hashlib.blake2b()
     for plane_yx in task.over(list(sitk.GetArrayViewFromImage(image))):
         digest.update(np.ascontiguousarray(plane_yx).data)
@@ -168,7 +164,6 @@ def _on_grid(
 
 
 def _check_judged(case: Case, reference: sitk.Image | None, task: Task) -> list[Problem]:
-    """Return the problems of the mask of judged voxels."""
     assert case.judged is not None
     try:
         judged = read_label_map(case.judged, task=task)

@@ -324,5 +324,4 @@ def _is_card(name: str) -> bool:
 
 
 def _largest(name: str) -> int:
-    """Return the largest accepted size in bytes of a model's file."""
     return {MODEL_FILE: LARGEST_MODEL_FILE, WEIGHTS_FILE: LARGEST_WEIGHTS_FILE}.get(name, LARGEST_CARD_FILE)

@@ -40,7 +40,7 @@ class Download:
     r"""Where a model's file lies and how it is recognised.
 
     ``git_blob`` is the SHA-1 of ``"blob <size>\0"`` and the content, in hexadecimal; ``bytes`` the exact size, None
-    where nobody could check it, and ``about_bytes`` what to expect.
+    where it is not known, and ``about_bytes`` what to expect.
     """
 
     kind: FileKind
@@ -197,7 +197,7 @@ def git_blob_id(file: Path, task: Task | None = None) -> str:
         raise ModelError(f"{file} cannot be read: it is no file but a pipe or a device.")
     try:
         with file.open("rb") as stream:
-            # SHA-1 is what git gives; nobody can make another file for an id that is given (a second preimage).
+            # SHA-1 is what git gives; a second file with a given id (a second preimage) cannot be made.
             digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
             while block := stream.read(_HASHED_AT_ONCE):
                 if task is not None:

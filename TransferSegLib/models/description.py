@@ -91,8 +91,8 @@ class ModelDescription:
     ``preparation`` is the grid and the intensities that the network works on, ``spacing_inferred`` tells that the
     spacing was concluded from other things than the model's makers' word. ``single_part`` names the structures
     of which only the largest connected part is kept. ``metrics`` holds results by data set, e.g.
-    ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``; a Dice that nobody could measure is null. ``fit`` is
-    what a scan's fit is judged by, None of a model that does not say.
+    ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``; a Dice that was not measured is null. ``fit`` is
+    what a scan's fit is checked against, None for a model without it.
     """
 
     name: str
@@ -257,7 +257,6 @@ def _preparation_of_format_1(entry: Mapping[str, Any]) -> Preparation:
 
 
 def _network_to_json(network: NetworkSpec) -> dict[str, Any]:
-    """Return a JSON-ready description of a network."""
     return {
         "kind": network.kind,
         "channels": network.channels,

@@ -1,4 +1,4 @@
-"""One request for a file, or for its rest, over HTTPS: redirects, refusals and broken connections in plain words.
+"""One request for a file, or for its rest, over HTTPS: redirects, refusals and broken connections as plain messages.
 
 Nothing here writes a file; ``TransferSegLib.models.fetch`` does, and tries again. The network is read in a thread of
 its own, so that a request to stop need not wait for a server that does not answer.
@@ -128,7 +128,7 @@ def _opened(session: requests.Session, address: str, headers: dict[str, str]) ->
     for _ in range(_MOST_REDIRECTS + 1):
         if urlsplit(at).scheme != "https":
             raise ModelError(
-                f"{host(address)} leads to {at}, which is not HTTPS: nothing is fetched from there. {_SIGN_IN}"
+                f"{host(address)} redirects to {at}, which is not HTTPS: nothing is fetched from there. {_SIGN_IN}"
             )
         try:
             response = session.get(at, headers=headers, stream=True, timeout=_TIMEOUTS_S, allow_redirects=False)
@@ -141,8 +141,8 @@ def _opened(session: requests.Session, address: str, headers: dict[str, str]) ->
             at = urljoin(at, response.headers["Location"])
             urlsplit(at)
         except ValueError as error:
-            raise ModelError(f"{host(address)} leads to an address that is none. Try again later.") from error
-    raise ModelError(f"{host(address)} leads from one address to the next without end. Try again later.")
+            raise ModelError(f"{host(address)} redirects to an address that is not valid. Try again later.") from error
+    raise ModelError(f"{host(address)} redirects too many times. Try again later.")
 
 
 def _head(response: requests.Response, at: str, start: int) -> Head:

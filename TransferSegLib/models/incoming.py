@@ -1,4 +1,4 @@
-"""A file that somebody wants in the library: recognised, read, checked, and turned into the files of a model.
+"""A file for the library: recognised, read, checked, and turned into the files of a model.
 
 Everything happens in memory; ``TransferSegLib.models.library`` writes.
 """
@@ -53,7 +53,7 @@ class Incoming:
     """The files of a model by name, complete and checked, and what kind of file they were made of.
 
     ``entry`` is what the catalogue knows of the file, if it is one of the catalogue's. ``claimed`` is the entry whose
-    file an exported model says it was made of: its words, which nothing proves.
+    file an exported model says it was made of: a claim that nothing proves.
     """
 
     description: ModelDescription

@@ -1,7 +1,7 @@
 """What of a model's description leaves this computer: no folders, no file names, no ids of cases.
 
-Folders are often called after a patient, and older versions wrote whole command lines down. So a command is told by
-what is known to name nobody (numbers and fixed words), and whatever else looks like a path, or names a case that the
+Folders are often named after a patient, and older versions recorded whole command lines. So of a command only what
+identifies no one (numbers and fixed words) is recorded, and whatever else looks like a path, or names a case that the
 model learned from, is left out when the model is exported.
 """
 
@@ -72,14 +72,14 @@ def plain_command(command: str) -> str:
     if command[len(beginning) :].startswith(_PANEL):
         beginning += _PANEL
     try:
-        words = shlex.split(command[len(beginning) :])
+        args = shlex.split(command[len(beginning) :])
     except ValueError:
-        words = []
+        args = []
     told = [beginning]
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
+    for place, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
         option = name.removeprefix("--")
-        value = value if equals else " ".join(words[place + 1 : place + 2])
+        value = value if equals else " ".join(args[place + 1 : place + 2])
         if option == name:
             continue
         if option in _FLAGS and not equals:
@@ -91,12 +91,12 @@ def plain_command(command: str) -> str:
 
 def told_command(verb: str, options: Mapping[str, Any]) -> str:
     """Return the command of a verb with these options by name (``tolerance_mm``); None and False are left out."""
-    words = [f"transferseg {verb}"]
+    args = [f"transferseg {verb}"]
     for name, value in options.items():
         if value is not None and value is not False:
-            words.append(f"--{name.replace('_', '-')}")
-            words += [] if value is True else [f"{value:g}" if isinstance(value, float) else str(value)]
-    return plain_command(" ".join(words))
+            args.append(f"--{name.replace('_', '-')}")
+            args += [] if value is True else [f"{value:g}" if isinstance(value, float) else str(value)]
+    return plain_command(" ".join(args))
 
 
 def without_identifiers(

@@ -97,8 +97,8 @@ def fetch_model(
 ) -> Added:
     """Fetch a model of the catalogue and add it to the library; a model that is there already is left as it is.
 
-    Of two processes that fetch the same model one waits for the other. What a break leaves is gone on with by the next
-    call. ``session`` None is a new one that sends no credentials; ``spacing_mm`` is another spacing than the inferred
+    Of two processes that fetch the same model one waits for the other. The next call continues what an interrupted one
+    left. ``session`` None is a new one that sends no credentials; ``spacing_mm`` is another spacing than the inferred
     one of Keras weights. Raises ModelError in a line for a person, Cancelled.
     """
     entry = _fetchable(name)
@@ -173,7 +173,7 @@ def _fetchable(name: str) -> CatalogueEntry:
 def _verified(path: Path, entry: CatalogueEntry) -> ModelDescription:
     """Return the description of a model that is in the library already.
 
-    Raises ModelError when it is damaged, or is another model that somebody gave the catalogue's name.
+    Raises ModelError when it is damaged, or is another model of the catalogue's name.
     """
     try:
         description = load_model(path).description
@@ -283,7 +283,6 @@ def refuse_linked_line(line: Path, library: Path, *numbers: int) -> None:
 
 
 def _not_writable(library: Path, error: OSError) -> ModelError:
-    """Return the error for a library that cannot be changed."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ModelError(f"The disk is full: free some space for the model library {library} and try again.")
     if isinstance(error, PermissionError) and os.name == "nt":

@@ -138,7 +138,7 @@ def find_model(name_or_path: str | Path | None = None, library: Path | None = No
         recover_saved(path.parent)
     if name_or_path is not None and (isinstance(name_or_path, Path) or not _is_bare_word(wanted)) and path.exists():
         return _model_of(path)
-    # First, so that no model that somebody called 'liver@3' is taken for version 3 of 'liver'.
+    # First, so that a model that is called 'liver@3' is not taken for version 3 of 'liver'.
     version = find_version(wanted, library)
     if version is not None:
         return version
@@ -237,5 +237,4 @@ def _not_found(wanted: str, library: Path | None) -> str:
 
 
 def _listed(folders: list[Path]) -> str:
-    """Return folders as a message lists them."""
     return ", ".join(str(folder) for folder in folders)

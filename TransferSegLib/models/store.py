@@ -169,7 +169,6 @@ def write_files(folder: Path, files: Mapping[str, bytes], cancel: CancelToken | 
 
 
 def _write(path: Path, content: bytes, cancel: CancelToken | None) -> None:
-    """Write one new file and wait until it is on the disk."""
     with path.open("xb") as stream:
         for block in blocks_of(content, cancel):
             stream.write(block)

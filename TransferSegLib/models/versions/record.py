@@ -288,7 +288,6 @@ def _rows(evidence: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
 
 
 def _from_random_weights(provenance: Provenance) -> bool:
-    """Tell whether a candidate was trained from scratch, as the configuration of fine-tuning says."""
     return provenance.configuration.get("strategy") == "scratch"
 
 
@@ -305,5 +304,4 @@ def _scrubbed(value: Any, named: re.Pattern[str] | None, depth: int = 0) -> Any:
 
 
 def _names(value: Any, named: re.Pattern[str]) -> bool:
-    """Tell whether a value is a text in which a case is named."""
     return isinstance(value, str) and named.search(value) is not None

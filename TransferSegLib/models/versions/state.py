@@ -31,7 +31,7 @@ PROMOTED, ROLLED_BACK, REMOVED = "promoted", "rolled back", "removed"
 
 
 class DamagedState(ModelError):
-    """Neither current.json nor its backup can be read: somebody must say which version is the current one."""
+    """Neither current.json nor its backup can be read: the user must choose the current version."""
 
 
 @dataclass(frozen=True)
@@ -245,5 +245,4 @@ def _event(entry: Any) -> VersionEvent:
 
 
 def _quoted(name: str) -> str:
-    """Return a name as it is typed on a command line."""
     return f'"{name}"' if " " in name else name

@@ -304,7 +304,7 @@ def _chosen(model: Path, record: VersionRecord, promotion: Promotion) -> bool:
     try:
         current = version_folder(model, read_state(model).current) if has_versions(model) else model
     except DamagedState:
-        return False  # somebody has to say which version is the current one, and is told so
+        return False  # the user has to choose the current version, and is asked to
     # Better than its parent says nothing of another version that is in use.
     return promotion == "unless worse" or (record.is_promoted_by_itself and _has_weights(current, record.parent.sha256))
 
@@ -326,7 +326,6 @@ def _put(written: Path, line: Path, number: int, chosen: bool) -> None:
 
 
 def _check_there(line: Path, number: int) -> None:
-    """Raise ModelError unless a line has this version."""
     if not has_versions(line) or number not in version_numbers(line):
         raise unknown_version(line, number)
 

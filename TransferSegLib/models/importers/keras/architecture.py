@@ -144,6 +144,5 @@ def _input_names(node: Any) -> Iterator[str]:
 
 
 def _other_network(source: str, settings: dict[str, Any], what: str) -> ModelError:
-    """Return the error for a network that is not the paper's."""
     name = str(settings.get("name", "?"))[:60]
     return ModelError(f"{source} holds another network than the 3D U-Net of the paper: its layer '{name}' {what}.")

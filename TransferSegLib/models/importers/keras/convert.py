@@ -175,7 +175,6 @@ def _check_names(names: tuple[str, ...], path: Path) -> None:
 
 
 def _summary(options: KerasImport, label_set: LabelSet) -> str:
-    """Return what the model segments, in a line."""
     return options.summary or f"{', '.join(label_set.names)} ({options.modality})"
 
 

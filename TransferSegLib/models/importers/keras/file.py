@@ -141,7 +141,7 @@ def _import_h5py() -> Any:
 
 
 def _what_it_is(path: Path) -> str:
-    """Return how a message goes on after the name of a file that is not HDF5; raises OSError."""
+    """Return how a message continues after the name of a file that is not HDF5; raises OSError."""
     if not path.exists():
         return "does not exist: give the .h5 file with the weights."
     if path.is_dir():
@@ -229,7 +229,6 @@ def _piece(group: Any, attribute: str) -> list[str]:
 
 
 def _text(group: Any, attribute: str) -> str | None:
-    """Return a text attribute, None when there is none."""
     return _decoded(group.attrs[attribute]) if attribute in group.attrs else None
 
 

@@ -40,7 +40,6 @@ def read_arrays_isolated(path: Path, interpreter: Path | None = None, task: Task
 
 
 def _result(folder: Path, result: dict[str, Any]) -> KerasArrays:
-    """Return what the child left in the folder."""
     try:
         with np.load(folder / _ARRAYS, allow_pickle=False) as stored:
             arrays = tuple(stored[f"arr_{number}"] for number in range(len(stored.files)))
