@@ -96,20 +96,6 @@ def test_output_is_that_of_an_independent_implementation() -> None:
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-def test_features_lead_to_the_output() -> None:
-    sides_zyx = (116, 108, 124)
-    network = narrow_network()
-    scan = random_scan(*sides_zyx)
-    with torch.no_grad():
-        logits = network(scan)
-        features = network.features(scan)
-        before = network.features_before_last_pair(scan)
-        assert torch.equal(network.head(features), logits)
-        assert torch.equal(network.up[-1](before), features)
-    assert features.shape == (1, 4, *(side - 88 for side in sides_zyx))
-    assert before.shape == (1, 12, *(side - 84 for side in sides_zyx))
-
-
 def test_cases_of_a_batch_do_not_mix() -> None:
     network = narrow_network()
     scans = torch.cat([random_scan(108, 108, 108, seed=seed) for seed in (1, 2)])
