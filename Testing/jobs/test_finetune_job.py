@@ -139,7 +139,7 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path, capsys: pytest.
         (["--structures", "liver"], "have no structure liver"),
         (["--merged", "pair", "left parotid gland"], "'pair' is to be merged"),
         (["--folds", "1"], "at least 2 folds"),
-        (["--configuration", str(tmp_path / "none.json")], "cannot be read as JSON"),
+        (["--configuration", str(tmp_path / "none.json")], "none.json cannot be read: "),
     ):
         assert main([*words, *more]) == 2
         captured = capsys.readouterr()
