@@ -24,9 +24,10 @@ from Testing.research.common.plain_cost import multiply_adds
 from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.inference.exact_tiles import ExactTilePredictor
 from TransferSegLib.inference.predict import label_volume
+from TransferSegLib.networks.unet_valid import tile_cost
 from TransferSegLib.networks.unet_valid.backbone import ValidUNetBackbone, unet_valid_spec
 from TransferSegLib.networks.unet_valid.geometry import MARGIN
-from TransferSegLib.networks.unet_valid.tile_plan import TilePlan, planned_multiply_adds
+from TransferSegLib.networks.unet_valid.tile_plan import TilePlan, computed_lengths
 
 CLASSES = 23
 OUTSIDE = -500.0
@@ -84,7 +85,9 @@ def ours(volume: np.ndarray, options: argparse.Namespace) -> Result:
     seconds = time.perf_counter() - started
     z, y, x = plan.input_zyx
     setting = f"{len(plan)} tiles of {z} x {y} x {x}, {options.memory:g} GB"
-    done = planned_multiply_adds(plan, network.width, network.classes, content)
+    sides = [np.array([side]) for side in plan.input_zyx]
+    computed = computed_lengths(sides, plan.region_start_zyx, plan.region_stop_zyx, content)
+    done = float(tile_cost.multiply_adds(computed, network.width, network.classes).item())
     return Result(seconds, done, str(device.dtype).removeprefix("torch."), setting, device.name)
 
 

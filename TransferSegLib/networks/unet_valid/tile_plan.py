@@ -102,7 +102,7 @@ def plan_tiles(
     grids = np.meshgrid(*choices, indexing="ij", sparse=True)
     sides = (TileSides(grids[0]), TileSides(grids[1]), TileSides(grids[2]))
     contents = content_zyx if content_zyx is not None else [(0, size) for size in size_zyx]
-    cost = multiply_adds(_computed(choices, start, stop, contents), width, classes)
+    cost = multiply_adds(computed_lengths(choices, start, stop, contents), width, classes)
     needed = memory_bytes(sides, width, classes, itemsize)
     if float(needed.min()) > tile_bytes:
         raise DeviceError(
@@ -122,7 +122,7 @@ def _contents(side: int, start: int, stop: int, content: Span) -> list[Span]:
     return [(first, end) for first, end in spans if first < end]
 
 
-def _computed(
+def computed_lengths(
     choices: Sequence[np.ndarray], start: Triple, stop: Triple, contents: Sequence[Span]
 ) -> tuple[ComputedLengths, ...]:
     """Return what is computed along each axis for each choice of its side; they broadcast over all three."""
@@ -148,13 +148,6 @@ def candidate_sides(length: int, longest_side: int | None = None) -> np.ndarray:
         count += 1
     cap = max(SMALLEST_INPUT_SIDE, longest_side or max(sides))
     return np.array(sorted(side for side in sides | {SMALLEST_INPUT_SIDE} if side <= cap), dtype=np.int64)
-
-
-def planned_multiply_adds(plan: TilePlan, width: int, classes: int, content_zyx: Sequence[Span]) -> float:
-    """Return the multiply-adds of all tiles of a plan for a volume whose content lies in a box."""
-    sides = [np.array([side]) for side in plan.input_zyx]
-    computed = _computed(sides, plan.region_start_zyx, plan.region_stop_zyx, content_zyx)
-    return float(multiply_adds(computed, width, classes).item())
 
 
 def tile_memory_bytes(input_zyx: Triple, width: int, classes: int, itemsize: int = 4) -> float:
