@@ -14,9 +14,9 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.library import import_model
 from TransferSegLib.models.locate import find_library_model, find_model, library_models
+from TransferSegLib.models.part_names import abandoned, abandoned_in, part_of
 from TransferSegLib.models.recovery import recover
 from TransferSegLib.models.store import load_description, load_model, save_model
-from TransferSegLib.part_names import abandoned, abandoned_in, part_of
 
 
 def ended_process() -> int:

@@ -169,11 +169,10 @@ def reviewed_structures(
     found: dict[str, Structure] = {}
     for name in wanted:
         spellings = (name, readable_name(name))
-        structure = next(
-            (one for names_ in sets for spelling in spellings if (one := names_.find(spelling)) is not None), None
-        )
+        candidates = (label_set.find(spelling) for label_set in sets for spelling in spellings)
+        structure = next((one for one in candidates if one is not None), None)
         if structure is None:
-            every = {one.key: one.name for names_ in sets for one in names_}
+            every = {one.key: one.name for label_set in sets for one in label_set}
             raise DatasetError(
                 f"'{name}' was reviewed, but neither the label map nor the project has such a structure. Known are: "
                 f"{', '.join(every.values())}."

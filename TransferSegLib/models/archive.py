@@ -21,7 +21,7 @@ from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.description import ModelDescription, parse_json
 from TransferSegLib.models.leaving import without_identifiers
-from TransferSegLib.part_names import abandoned, part_of
+from TransferSegLib.models.part_names import abandoned, part_of
 from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.safe_json import read_bounded
 

@@ -15,8 +15,8 @@ from TransferSegLib.durable_writing import move
 from TransferSegLib.errors import ModelError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.models.archive import MODEL_FILE, is_model_file
+from TransferSegLib.models.part_names import abandoned_in
 from TransferSegLib.own_files import is_link, refuse_links
-from TransferSegLib.part_names import abandoned_in
 
 LOCK_FILE = ".lock"
 WORK_FOLDER = ".work"

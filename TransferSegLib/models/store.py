@@ -32,13 +32,13 @@ from TransferSegLib.models.archive import (
     read_model_entry,
 )
 from TransferSegLib.models.description import ModelDescription, parse_json
+from TransferSegLib.models.part_names import abandoned, part_of
 from TransferSegLib.models.recovery import RETIRED, recover_saved
 from TransferSegLib.models.versions.state import current_folder
 from TransferSegLib.models.weights_pickle import check_weights_file
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.own_files import is_link
-from TransferSegLib.part_names import abandoned, part_of
 from TransferSegLib.progress import CancelToken
 
 if TYPE_CHECKING:
