@@ -1,4 +1,4 @@
-"""The walk-through of docs/fine-tuning.md: correct six scans, fine-tune, use the new version, and roll back.
+"""The whole loop of docs/measurements.md: correct six scans, fine-tune, use the new version, and roll back.
 
 Segments six scans with the bundled base model, takes the reference labels as the corrections, fine-tunes, shows the
 verdict, makes the new version the current one, segments a seventh scan with both, and goes back:
