@@ -74,9 +74,9 @@ def test_killed_as_a_job_it_goes_on(
 ) -> None:
     project = projects.add_cases(tmp_path / "Fälle", [1, 2])
     library = projects.put_parent(tmp_path / "library", tiny_parent())
-    knobs = replace(projects.KNOBS, tail_steps=2, steps=16, patches_per_case=1, report_cases=0, checkpoint_every=5)
-    file = tmp_path / "knobs.json"
-    file.write_text(json.dumps(knobs.to_json()), encoding="utf-8")
+    settings = replace(projects.KNOBS, tail_steps=2, steps=16, patches_per_case=1, report_cases=0, checkpoint_every=5)
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(settings.to_json()), encoding="utf-8")
     words = ["finetune", "--project", str(project), "--model", "tiny", "--library", str(library), "--device", "cpu"]
     words += ["--minutes", "0", "--configuration", str(file), "--name", "Klinik"]
     assert main([*words, "--background"]) == 0
@@ -107,9 +107,9 @@ def test_the_command_on_real_scans(
     content = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
     content["cases"] = content["cases"][:2]
     (data / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
-    file = tmp_path / "knobs.json"
-    knobs = {"tail_steps": 2, "steps": 1, "patches_per_case": 1, "report_cases": 0, "tail_patch": 20, "patch": 32}
-    file.write_text(json.dumps(knobs), encoding="utf-8")
+    file = tmp_path / "settings.json"
+    settings = {"tail_steps": 2, "steps": 1, "patches_per_case": 1, "report_cases": 0, "tail_patch": 20, "patch": 32}
+    file.write_text(json.dumps(settings), encoding="utf-8")
     words = ["finetune", "--project", str(data), "--library", str(tmp_path / "library"), "--device", "cpu"]
     assert main([*words, "--minutes", "0", "--configuration", str(file)]) == 0
     text = capsys.readouterr().out

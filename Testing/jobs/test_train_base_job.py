@@ -105,8 +105,8 @@ def test_killed_and_cancelled_it_ends_as_if_it_had_not_been(
 
 
 def test_without_an_output_folder_the_run_is_in_the_jobs_own(jobs: Path, data: Path) -> None:
-    knobs = TrainingConfiguration(width=2, spacing_mm=8.0, steps=3, patch=32, frame=2, validation_share=0.0)
-    request = JobRequest("train-base", TrainBaseParameters(data, "tiny", configuration=knobs).to_json(), "cpu")
+    settings = TrainingConfiguration(width=2, spacing_mm=8.0, steps=3, patch=32, frame=2, validation_share=0.0)
+    request = JobRequest("train-base", TrainBaseParameters(data, "tiny", configuration=settings).to_json(), "cpu")
     folder = create_job(request)
     cancel = CancelToken()
 
@@ -123,10 +123,10 @@ def test_without_an_output_folder_the_run_is_in_the_jobs_own(jobs: Path, data: P
 
 
 def test_a_run_that_is_not_the_jobs_own_is_not_touched(jobs: Path, data: Path, tmp_path: Path) -> None:
-    knobs = TrainingConfiguration(width=2, spacing_mm=8.0, steps=1, patch=32, frame=2, validation_share=0.0)
-    plan = BaseModelPlan(read_dataset(data), tmp_path / "run", knobs, "first", "cpu")
+    settings = TrainingConfiguration(width=2, spacing_mm=8.0, steps=1, patch=32, frame=2, validation_share=0.0)
+    plan = BaseModelPlan(read_dataset(data), tmp_path / "run", settings, "first", "cpu")
     train_base(plan)
-    parameters = TrainBaseParameters(data, "second", tmp_path / "run", knobs)
+    parameters = TrainBaseParameters(data, "second", tmp_path / "run", settings)
     folder = create_job(JobRequest("train-base", parameters.to_json(), "cpu"))
     for _ in range(2):  # resuming the job that failed does not take the run for its own either
         with pytest.raises(TrainingError, match="holds a training run already"):

@@ -20,8 +20,8 @@ def load(file: Path) -> ModuleType:
     return module
 
 
-def knobs(**changes: Any) -> str:
-    """Return the further knobs of a quick fine-tuning, as the parameter node keeps them."""
+def settings(**changes: Any) -> str:
+    """Return the further settings of a quick fine-tuning, as the parameter node keeps them."""
     quick = load(TESTING / "finetuning" / "projects.py").KNOBS.to_json()
     for key in ("strategy", "seed", "minutes", "intensity"):
         quick.pop(key)

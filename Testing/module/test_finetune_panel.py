@@ -43,13 +43,13 @@ def balls(host, ui, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     host.widget.enter()
 
 
-def choose(host, project: Path, knobs: str | None = None) -> None:
-    """Choose project, parent, processor and quick knobs in the parameter node, as the other sections do."""
+def choose(host, project: Path, settings: str | None = None) -> None:
+    """Choose project, parent, processor and quick settings in the parameter node, as the other sections do."""
     node = host.widget._parameterNode
     node.SetParameter("Project", str(project))
     node.SetParameter("Model", "library/balls")
     node.SetParameter("Device", "cpu")
-    node.SetParameter("FineTuneKnobs", knobs or world.knobs())
+    node.SetParameter("FineTuneKnobs", settings or world.settings())
 
 
 def ended(host) -> bool:
@@ -208,7 +208,7 @@ def test_cancel_close_the_scene_come_back_and_resume(host, ui, balls: Path, tmp_
     from TransferSegLib.jobs.status import worker_is_alive
 
     panel = host.widget.fineTunePanel
-    choose(host, balls, world.knobs(**LONG))
+    choose(host, balls, world.settings(**LONG))
     ui.fineTuneButton.click()
     host.waitFor(lambda: panel.curves is not None and not panel.curves.isEmpty)
     folder, job = panel.job.folder, panel.job.id
@@ -243,7 +243,7 @@ def test_cancel_close_the_scene_come_back_and_resume(host, ui, balls: Path, tmp_
 
 def test_a_worse_version_is_promoted_only_by_a_button_that_says_so(host, ui, balls: Path, tmp_path: Path):
     project = world.add_cases(tmp_path / "dark ones", [21, 22], ("dark",))
-    choose(host, project, world.knobs(steps=1))
+    choose(host, project, world.settings(steps=1))
     ui.strategyComboBox.setCurrentIndex(
         [ui.strategyComboBox.itemText(index) for index in range(3)].index("From random weights")
     )

@@ -25,7 +25,7 @@ def test_from_a_scan_to_a_better_model_and_back(host, monkeypatch: pytest.Monkey
     host.widget.enter()
     host.widget._parameterNode.SetParameter("Model", whole_loop.BUNDLED)
     scans = whole_loop.parts_of_scans(tmp_path)
-    loop = whole_loop.WholeLoop(host, tmp_path / "cases", knobs=FEW_STEPS, scans=scans)
+    loop = whole_loop.WholeLoop(host, tmp_path / "cases", settings=FEW_STEPS, scans=scans)
     ui, seen = loop.ui, []
     for step in loop.steps():
         seen.append(step)

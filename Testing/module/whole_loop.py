@@ -85,16 +85,16 @@ class WholeLoop:
         host,
         project: Path,
         minutes: int = 30,
-        knobs: dict[str, int] | None = None,
+        settings: dict[str, int] | None = None,
         scans: Sequence[Path] | None = None,
     ) -> None:
-        """``knobs`` of few steps end a fine-tuning before its minutes are up, on a computer of any speed.
+        """Prepare: ``settings`` of few steps end a fine-tuning before its minutes are up, on a computer of any speed.
 
         ``scans``: three to correct (None: whole ones), of which the first is the sample or a part of it.
         """
         self.scans = real_scans() if scans is None else list(scans)
         self.host, self.ui, self.project = host, host.widget.ui, project
-        self.minutes, self.knobs = minutes, knobs or {}
+        self.minutes, self.settings = minutes, settings or {}
         self.watch = WindowWatch()
         self.volumes: list = []
         self.result = None
@@ -202,7 +202,9 @@ class WholeLoop:
         """Start, cancel, resume, see curves and the verdict."""
         ui, panel = self.ui, self.host.widget.fineTunePanel
         ui.minutesSpinBox.setValue(self.minutes)
-        self.host.widget._parameterNode.SetParameter("FineTuneKnobs", json.dumps(self.knobs) if self.knobs else "")
+        self.host.widget._parameterNode.SetParameter(
+            "FineTuneKnobs", json.dumps(self.settings) if self.settings else ""
+        )
         assert ui.fineTuneButton.enabled, ui.fineTuneButton.toolTip
         yield "ready to fine-tune"
         with self.watch:

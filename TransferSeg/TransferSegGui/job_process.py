@@ -132,7 +132,7 @@ class JobProcess(JobFollower):
 
     ``onEnd`` gets the job, exactly once for each ``start``, ``resume`` or ``follow``: its ``state`` is done,
     ``cancelled``, ``failed`` or ``interrupted``. When done, ``result`` is set; otherwise ``error`` says in one line
-    why, ``lastLines()`` and ``log()`` tell more, and ``resume`` continues it.
+    why, ``lastLines()`` and ``log()`` tell more, and ``resume`` continues it. Callbacks are those of ``JobFollower``.
     """
 
     def __init__(self, folder: Path) -> None:
