@@ -115,7 +115,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.correctPanel.enter()
 
     def exit(self):
-        """Put the painting tools down: another module is opened."""
+        """Deactivate the painting tools: another module is opened."""
         self.correctPanel.leave()
 
     def refreshPanels(self):

@@ -133,7 +133,7 @@ def allow_memory(memory_bytes: int) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error of Python, ITK or GDCM is about memory."""
+    """Return whether an error of Python, ITK or GDCM is about memory."""
     words = ("bad_alloc", "bad alloc", "allocate memory", "memory allocation", "out of memory", "length_error")
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
@@ -172,7 +172,7 @@ class LimitedChild:
             self._job = limited_job(process, limits.memory_bytes + _MODULES_BYTES, limits.processor_s)
 
     def takes_too_much(self) -> bool:
-        """Tell whether the child takes more memory than it may; asks the system twice a second at most."""
+        """Return whether the child takes more memory than it may; asks the system twice a second at most."""
         if not self._watch or time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + self._EVERY_S

@@ -143,7 +143,7 @@ def boxAround(segmentationNode):
 
 
 def _boxIn(box, volumeNode) -> Box:
-    """Return a box (a markups ROI node) as it lies among the voxels of a volume; raises RuntimeError."""
+    """Return a box (a markups ROI node) in the voxel coordinates of a volume; raises RuntimeError."""
     objectToWorld = slicer.util.arrayFromVTKMatrix(box.GetObjectToWorldMatrix())
     try:
         ijk_to_object = np.linalg.inv(worldToIjkOf(volumeNode) @ objectToWorld)

@@ -115,7 +115,7 @@ class AttachedJob(JobFollower):
         return f"{reason[:1].upper()}{reason[1:]}."
 
     def _finish(self) -> None:
-        """Remove the temporary files and tell that the job is over."""
+        """Remove the temporary files and report that the job is over."""
         self.ended = True
         self.removeFiles()
         self.onEnd(self)
@@ -124,7 +124,7 @@ class AttachedJob(JobFollower):
         self.letGo()
 
     def _end(self, state: JobState, error: str) -> None:
-        """Read no more of a stream that cannot be read; the end of the worker tells more."""
+        """Stop reading a stream that cannot be read; the end of the worker shows the outcome."""
         self.stopFollowing()
 
     def removeFiles(self) -> None:

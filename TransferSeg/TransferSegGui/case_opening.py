@@ -70,7 +70,7 @@ def _readVolume(path: Path, name: str):
 
 
 def _useNamesOfProject(segmentationNode, project: ProjectState) -> None:
-    """Give segments the names that their label values have today: a structure may have been renamed since."""
+    """Give segments the current names of their label values: a structure may have been renamed since."""
     segmentation = segmentationNode.GetSegmentation()
     names = {structure.label: structure.name for structure in project.every_structure}
     for each in segmentation.GetSegmentIDs():

@@ -106,16 +106,16 @@ class CorrectPanel(VTKObservationMixin):
         self._show(node.GetNodeReference(OUTPUT_SEGMENTATION), node.GetNodeReference(INPUT_VOLUME))
 
     def stop(self) -> None:
-        """Let go of the scene's nodes; a case that is being saved was copied, and is not affected."""
+        """Release the scene's nodes; a case that is being saved was copied, and is not affected."""
         self._show(None, None)
 
     def enter(self) -> None:
-        """Let the editor follow the mouse in views, and take its keys: the module is opened."""
+        """Let the editor react to the mouse in views and to its shortcuts: the module is opened."""
         self.ui.segmentEditorWidget.setupViewObservations()
         self.ui.segmentEditorWidget.installKeyboardShortcuts()
 
     def leave(self) -> None:
-        """Put the tool down: another module is opened, and clicks in views shall not paint there."""
+        """Deactivate the tool: another module is opened, where clicks in views must not paint."""
         self.ui.segmentEditorWidget.setActiveEffectByName("")
         self.ui.segmentEditorWidget.uninstallKeyboardShortcuts()
         self.ui.segmentEditorWidget.removeViewObservations()

@@ -340,5 +340,5 @@ def endText(job: JobProcess) -> str:
 
 
 def _isOf(job: JobProcess, project: Path | None) -> bool:
-    """Tell whether a job learns from this project's cases."""
+    """Return whether a job learns from this project's cases."""
     return project is not None and job.request.parameters.get("project") == str(project.absolute())

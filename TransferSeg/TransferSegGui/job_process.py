@@ -194,7 +194,7 @@ class JobProcess(JobFollower):
             self._requestCancel()
 
     def _requestCancel(self) -> None:
-        with suppress(JobError):  # it is over already: the next look tells how
+        with suppress(JobError):  # it is over already: the next look shows how
             request_cancel(self.folder)
 
     def wait(self) -> None:
@@ -219,7 +219,7 @@ class JobProcess(JobFollower):
         launcher.start()
 
     def _onLaunched(self, launcher: CommandProcess) -> None:
-        """Follow the worker, or tell why there is none."""
+        """Follow the worker, or report why there is none."""
         self._launcher = None
         if not launcher.error:
             if self._cancelledAt is not None:
@@ -249,7 +249,7 @@ class JobProcess(JobFollower):
             return
         self._cancelledAt = time.monotonic()
         facts = read_json(self.folder / WORKER_FACTS)
-        # The lock tells that the worker lives: its process id cannot be that of another program.
+        # The lock shows that the worker is alive: its process id cannot be that of another program.
         if facts.get("host") == platform.node() and worker_is_alive(self.folder):
             end_process_tree(int(facts["pid"]))
 

@@ -44,7 +44,7 @@ class ModelHistory:
         return self._switch is not None
 
     def show(self, choice: ModelChoice | None) -> None:
-        """List the versions of a model, anew also if it is the same."""
+        """List the versions of a model; the same model is read again."""
         self._choice, self._history, self._problem = choice, None, ""
         if choice is not None and choice.isOfLibrary and choice.path.is_dir():
             try:
@@ -55,7 +55,7 @@ class ModelHistory:
         self._fill()
 
     def promote(self, choice: ModelChoice, number: int, force: bool = False) -> None:
-        """Make a version the one that is used; ``onSwitched`` or ``onStatus`` tell what became of it."""
+        """Make a version the one that is used; ``onSwitched`` or ``onStatus`` report the outcome."""
         args = ["models", "promote", choice.path.name, str(number), *(["--force"] if force else [])]
         self._start(args, _("Version {number} is read and verified ...").format(number=number))
 
@@ -139,7 +139,7 @@ class ModelHistory:
         self._start(["models", "rollback", self._choice.path.name], _("The version before is read and verified ..."))
 
     def _start(self, args: list[str], text: str) -> None:
-        """Let a process in the background switch versions: verifying one takes torch, which has no place in Slicer."""
+        """Switch versions in a background process: verifying one needs torch, which is not imported in Slicer."""
         self.onStatus(text)
         self._switch = runCommand(args, self._onEnd)
         self._updateButtons()

@@ -57,7 +57,7 @@ def namesFrom(text: str | None) -> tuple[str, ...]:
 
 
 def hasVoxels(volumeNode) -> bool:
-    """Tell whether a volume has values: a node may have no image, and an image no voxels."""
+    """Return whether a volume has values: a node may have no image, and an image no voxels."""
     image = volumeNode.GetImageData()
     return image is not None and image.GetPointData().GetScalars() is not None and image.GetNumberOfPoints() > 0
 

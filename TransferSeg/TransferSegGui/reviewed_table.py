@@ -128,7 +128,7 @@ def keyOf(name: str) -> str:
 
 
 def isReviewed(segment) -> bool:
-    """Tell whether a segment is ticked."""
+    """Return whether a segment is ticked."""
     return segment.HasTag(REVIEWED_TAG)
 
 

@@ -20,7 +20,7 @@ class UntouchedSegmentations:
         self._seen[segmentationNode.GetID()] = _appearance(segmentationNode)
 
     def mayBeReplaced(self, segmentationNode) -> bool:
-        """Tell whether nothing is lost by replacing the segments: there are none, or they are as they were made."""
+        """Return whether nothing is lost by replacing the segments: there are none, or they are as they were made."""
         if segmentationNode.GetSegmentation().GetNumberOfSegments() == 0:
             return True
         return self._seen.get(segmentationNode.GetID()) == _appearance(segmentationNode)

@@ -68,7 +68,7 @@ def obstacles(result: Mapping[str, Any]) -> str:
 
 
 def verdictTableNode(parameterNode, result: Mapping[str, Any]):
-    """Return the table node with before and after by structure and case, filled anew; made when it is not there."""
+    """Return the table node with before and after by structure and case, refilled; created when missing."""
     node = parameterNode.GetNodeReference(VERDICT_TABLE)
     if node is None:
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", _("Fine-tuning verdict"))

@@ -96,7 +96,7 @@ class VerdictDecision:
         return f"{self._result['model']}@{self._result['version']}"
 
     def _onPromote(self) -> None:
-        """Let a process in the background verify the new version and make it the current one."""
+        """Verify the new version in a background process and make it the current one."""
         args = ["models", "promote", self._result["model"], str(self._result["version"])]
         args += ["--force"] if isWarnedOf(self._result) else []
         self._command = runCommand(args, self._onPromoted)

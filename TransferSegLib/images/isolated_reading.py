@@ -162,22 +162,22 @@ def _check_claims(reader: sitk.ImageFileReader, path: Path) -> None:
 
 
 def _takes_its_folder(path: Path) -> bool:
-    """Tell whether the files beside a file are read with it: the slices of a series, or the data of a header."""
+    """Return whether the files beside a file are read with it: the slices of a series, or the data of a header."""
     try:
         return path.is_file() and (path.suffix.lower() in _HEADER_SUFFIXES or is_dicom_file(path))
     except OSError:
-        return False  # what is wrong is told by whoever reads it
+        return False  # the reader reports what is wrong
 
 
 def _begins_as_hdf5(path: Path) -> bool:
-    """Tell whether a file is read by the HDF5 library."""
+    """Return whether a file is read by the HDF5 library."""
     with path.open("rb") as stream:
         head = stream.read(1 << 16)
     return any(head[start : start + 4] == _HDF5_BEGIN for start in (0, 512, 1024, 2048, 4096, 8192, 16384, 32768))
 
 
 def _never_compressed(path: Path) -> bool:
-    """Tell whether a file's format stores its voxels as they are."""
+    """Return whether a file's format stores its voxels as they are."""
     if path.suffix.lower() == ".vtk":
         return b"BINARY" in path.open("rb").read(512)
     return path.suffix.lower() in _UNCOMPRESSED_SUFFIXES

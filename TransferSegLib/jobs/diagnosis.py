@@ -94,7 +94,7 @@ def _crash_in_log(folder: Path, offset: int) -> str | None:
 
 
 def _reason_in_log(folder: Path, offset: int) -> str:
-    """Return the log's last line, which is what an interpreter that cannot start says."""
+    """Return the log's last line, which is the error of an interpreter that cannot start."""
     tail = log_tail(folder, 1, offset)
     return f" ({tail[0].strip()[:200]}); see {LOG}" if tail else ""
 

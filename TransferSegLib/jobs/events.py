@@ -116,7 +116,7 @@ def _known(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_in_bounds(name: str, value: Any) -> bool:
-    """Tell whether a number of an event can be one: a fraction is one, and nothing lasts for a million years."""
+    """Return whether a number of an event can be one: fractions are 0 to 1, and no number is absurdly large."""
     if name == "fraction":
         return 0 <= value <= 1
     return isinstance(value, str) or abs(value) < _LARGEST_NUMBER

@@ -30,7 +30,7 @@ def describe_failure(error: BaseException) -> str:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out, on whatever device; torch is asked only where it is loaded already."""
+    """Return whether memory ran out, on whatever device; torch is asked only where it is loaded already."""
     if isinstance(error, MemoryError):
         return True
     if "torch" not in sys.modules:

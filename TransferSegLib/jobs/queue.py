@@ -112,7 +112,7 @@ class DeviceQueue:
         return before
 
     def _is_waiting(self, ticket: _Ticket) -> bool:
-        """Tell whether the job of a ticket has a worker, or is about to have one."""
+        """Return whether the job of a ticket has a worker, or is about to have one."""
         try:
             return not read_state(self._jobs / ticket.job_id).ended
         except JobError:

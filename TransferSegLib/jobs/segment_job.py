@@ -134,8 +134,8 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
     result = {"scans": done, "failed": failed}
     if failed:
         others = "" if len(failed) == 1 else f" (and {len(failed) - 1} more)"
-        told = "" if count == 1 else f"{len(done)} of {count} scans segmented. "
-        raise PartlyDone(f"{told}{failed[0]['error']}{others}", result)
+        summary = "" if count == 1 else f"{len(done)} of {count} scans segmented. "
+        raise PartlyDone(f"{summary}{failed[0]['error']}{others}", result)
     return result
 
 

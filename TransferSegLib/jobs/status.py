@@ -51,7 +51,7 @@ def state_without_worker(folder: Path) -> JobState:
 
 
 def worker_is_alive(folder: Path) -> bool:
-    """Tell whether a worker holds the job's lock; raises JobError when the lock cannot be tried."""
+    """Return whether a worker holds the job's lock; raises JobError when the lock cannot be tried."""
     path = folder / WORKER_LOCK
     if not path.exists():
         return False
@@ -86,7 +86,7 @@ def _without_worker(last: Event | None, request: JobRequest) -> JobState:
 
 
 def _is_starting(last: Event | None, request: JobRequest) -> bool:
-    """Tell whether the job was just made, or its worker just started and has not come as far as its lock."""
+    """Return whether the job was just made, or its worker just started and has not come as far as its lock."""
     if last is None:
         return Event(JobState.QUEUED, request.created).age_s() < STARTING_S
     return last.state == JobState.QUEUED and last.place is None and last.age_s() < STARTING_S

@@ -82,7 +82,7 @@ def list_jobs(jobs: Path | None = None) -> list[Path]:
 
 
 def _is_job(folder: Path) -> bool:
-    """Tell whether a folder is that of a job, or cannot be read, which is then reported for it alone."""
+    """Return whether a folder is that of a job, or cannot be read, which is then reported for it alone."""
     try:
         return (folder / REQUEST).is_file()
     except OSError:
@@ -151,7 +151,7 @@ def remove_job(folder: Path) -> None:
 
 
 def follow_events(folder: Path, offset: int = 0, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """Yield a job's events as they come, from a byte offset on, until it has ended or ``stop`` says so.
+    """Yield a job's events as they come, from a byte offset on, until it has ended or ``stop`` returns True.
 
     A worker that ends without a final event ends the iteration too: ``read_status`` then says INTERRUPTED. Raises
     JobError when the folder is gone.
