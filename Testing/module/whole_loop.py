@@ -64,7 +64,7 @@ class WindowWatch:
 
     def __enter__(self) -> WindowWatch:
         self._before = time.thread_time()
-        self._timer.start(0)
+        self._timer.start(5)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,7 +124,7 @@ class Host:
         timer = qt.QElapsedTimer()
         timer.start()
         while timer.elapsed() < milliseconds:
-            self._qt.processEvents(qt.QEventLoop.AllEvents, 20)
+            self._processEvents()
 
     def waitFor(self, condition: Callable[[], bool], seconds: float = 240.0) -> None:
         """Let Qt work until a condition holds; fails when it does not within a time that is ample."""
@@ -131,7 +132,11 @@ class Host:
         timer.start()
         while not condition():
             assert timer.elapsed() < 1000 * seconds, f"waited {seconds:g} s in vain"
-            self._qt.processEvents(qt.QEventLoop.AllEvents, 20)
+            self._processEvents()
+
+    def _processEvents(self) -> None:
+        self._qt.processEvents(qt.QEventLoop.AllEvents, 20)
+        time.sleep(0.002)  # it returns at once when there are none: the processor is for the child processes
 
     def showSection(self, section) -> None:
         """Scroll the panel to one of its sections."""
