@@ -1,13 +1,13 @@
-"""Reading scans and label maps: what comes back is a scalar 3D image on a sane grid, all else is one clear line.
+"""Reading scans and label maps: returns a scalar 3D image on a rectangular grid, or raises one clear error.
 
-NIfTI, NRRD and MetaImage headers are checked in Python first and read here; DICOM and all other formats are read in
-a child process. ``docs/scan-formats.md`` lists what is accepted and refused.
+Files of the formats in ``formats/registry.py`` have their headers checked in Python and are read in this process; DICOM
+and all other formats are read in a child process. ``docs/scan-formats.md`` lists what is accepted and refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.header_facts import HeaderFacts, check_facts
-from TransferSegLib.images.formats.metaimage_header import read_metaimage_header
-from TransferSegLib.images.formats.nifti_header import read_nifti_header
-from TransferSegLib.images.formats.nrrd_header import read_nrrd_header
-from TransferSegLib.images.formats.nrrd_single_axes import without_single_axes
+from TransferSegLib.images.formats.registry import read_checked_header, read_header
 from TransferSegLib.images.formats.segments import is_segmentation, merge_layers
 from TransferSegLib.images.formats.slicer_segmentation import read_segments
 from TransferSegLib.images.geometry_checks import (
@@ -48,12 +45,6 @@ __all__ = [
 
 #: Bytes of compressed files that are read in a second, roughly.
 _READ_PER_SECOND = 5e7
-
-_HEADER_READERS = {
-    (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz"): read_nifti_header,
-    (".nrrd", ".nhdr"): read_nrrd_header,
-    (".mha", ".mhd"): read_metaimage_header,
-}
 
 
 def read_scan(
@@ -95,8 +86,8 @@ def read_label_map(
     reading, checking = (task or Task()).split(3, 1)
     if is_segmentation(path) and path.is_file():
         try:
-            facts = read_nrrd_header(path)
-            if facts.components > 1:
+            facts = read_header(path)
+            if facts is not None and facts.components > 1:
                 return _read_layers(path, facts, first, interpreter, reading)
         except OSError as error:
             raise ScanError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -156,7 +147,7 @@ def _read_volume(path: Path, series: str | None, interpreter: Path | None, task:
             return read_isolated(path, series, interpreter, task=task)
         if path.stat().st_size == 0:
             raise ScanError(f"{path} is empty (0 bytes). Copy or export it again.")
-        facts = looking.wait(lambda: read_header(path), path.stat().st_size / _READ_PER_SECOND / 2)
+        facts = looking.wait(lambda: read_checked_header(path), path.stat().st_size / _READ_PER_SECOND / 2)
     except OSError as error:
         raise ScanError(f"{path} cannot be read: {error.strerror or error}.") from error
     image = _read_checked(path, facts, series, interpreter, reading)
@@ -195,24 +186,12 @@ class _NotOrthonormal(Exception):
     """ITK does not read a file because its axes are not at right angles to the last digit."""
 
 
-def read_header(path: Path) -> HeaderFacts | None:
-    """Return the checked claims of a file's header, None for the formats without a header check."""
-    name = path.name.lower()
-    for suffixes, read_header in _HEADER_READERS.items():
-        if name.endswith(suffixes):
-            facts = read_header(path)
-            check_facts(facts, path)
-            return facts
-    return None
-
-
 def _read_vouched(path: Path, facts: HeaderFacts) -> sitk.Image:
     """Read a file whose header was checked, in this process."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO(facts.image_io)
-    plain = without_single_axes(path) if facts.image_io == "NrrdImageIO" else nullcontext(path)
     try:
-        with plain as readable, _itk_warnings_silenced():
+        with facts.readable(path) as readable, _itk_warnings_silenced():
             reader.SetFileName(str(readable))
             image = reader.Execute()
     except OSError as error:

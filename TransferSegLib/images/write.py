@@ -11,9 +11,10 @@ from scipy import ndimage
 
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ScanError
+from TransferSegLib.images.formats.registry import read_checked_header
 from TransferSegLib.images.formats.slicer_segmentation import segmentation_fields
 from TransferSegLib.images.isolated_reading import first_line
-from TransferSegLib.images.read import read_header, smallest_label_type
+from TransferSegLib.images.label_values import smallest_label_type
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
 
@@ -68,7 +69,7 @@ def write_label_map(
             leave=False,
         )
         # ITK's NIfTI writer does not notice a full disk: look at what arrived.
-        checking.wait(lambda: read_header(partial), expected_s, leave=False)
+        checking.wait(lambda: read_checked_header(partial), expected_s, leave=False)
         checking.check()
         replace_file(partial, path)
     except (OSError, RuntimeError) as error:

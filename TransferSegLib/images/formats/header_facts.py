@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,7 @@ from TransferSegLib.images.geometry_checks import (
 NumberKind = Literal["number", "complex", "colour"]
 
 _CHUNK_BYTES = 1 << 20
+_GZIP = b"\x1f\x8b"
 #: Deflate shrinks 1032-fold at most. Beyond so many bytes a stream must not shrink more than anything but a blank
 #: volume does: a few megabytes could keep this program busy for minutes otherwise.
 _STRONGEST_PACKING = 1032
@@ -49,7 +51,8 @@ class HeaderFacts:
     compressed data begin in ``data_path`` (None: not compressed), ``data_offset`` how many (uncompressed) bytes come
     before the voxels; ``bytes_per_number`` is 0 where all that is not known. ``vouched`` is False where the header
     uses something unusual, so that the file must be read in a child process. ``check_floats`` is the type of the
-    voxels (e.g. "<f4") where ITK would turn NaN into 0 without a word, as it does for NIfTI.
+    voxels (e.g. "<f4") where ITK would silently turn NaN into 0, as it does for NIfTI. ``readable`` gives the file that
+    ITK reads, in place of this one, for as long as its context is open.
     """
 
     image_io: str
@@ -63,11 +66,24 @@ class HeaderFacts:
     vouched: bool
     affines_lps: tuple[np.ndarray, ...] = ()
     check_floats: str | None = None
+    readable: Callable[[Path], AbstractContextManager[Path]] = nullcontext
 
     @property
     def data_bytes(self) -> int:
         """Bytes of voxel data the header claims, uncompressed."""
         return math.prod(self.size) * self.components * self.bytes_per_number
+
+
+def damaged_header(path: Path, name: str, problem: object) -> ScanError:
+    """Return the error for a header of the format ``name`` that makes no sense."""
+    return ScanError(f"{path} has a damaged {name} header: {problem}. Copy or export it again.")
+
+
+def without_trailing_axes(size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a size without axes of length 1 after the third."""
+    while len(size) > 3 and size[-1] == 1:
+        size = size[:-1]
+    return size
 
 
 def check_facts(facts: HeaderFacts, path: Path, layers: bool = False) -> None:
@@ -185,7 +201,7 @@ def inflate(path: Path, offset: int = 0) -> Iterator[bytes]:
                     # The rest is read again in portions that begin small: with a copy of a whole chunk for each of
                     # many tiny members the time would grow with the square of the file.
                     stream.seek(-len(decoder.unused_data), 1)
-                    if stream.read(2) != b"\x1f\x8b":
+                    if stream.read(2) != _GZIP:
                         return  # bytes after the last member are ignored, as gzip does
                     stream.seek(-2, 1)
                     members += 1
@@ -198,11 +214,17 @@ def inflate(path: Path, offset: int = 0) -> Iterator[bytes]:
                     decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
 
 
+def is_gzip(path: Path) -> bool:
+    """Tell whether a file begins as gzip files do."""
+    with path.open("rb") as stream:
+        return stream.read(2) == _GZIP
+
+
 def first_bytes(path: Path, count: int) -> bytes:
     """Return the first bytes of a file, uncompressed when it is a gzip file; fewer when there are no more."""
     with path.open("rb") as stream:
         head = stream.read(count)
-    if not head.startswith(b"\x1f\x8b"):
+    if not head.startswith(_GZIP):
         return head
     found = b""
     for block in inflate(path):

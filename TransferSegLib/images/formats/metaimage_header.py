@@ -11,7 +11,7 @@ from pathlib import Path
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.data_files import check_data_files
-from TransferSegLib.images.formats.header_facts import HeaderFacts
+from TransferSegLib.images.formats.header_facts import HeaderFacts, damaged_header, without_trailing_axes
 from TransferSegLib.images.geometry_checks import check_spacing
 
 _TYPES = {
@@ -46,15 +46,13 @@ def read_metaimage_header(path: Path) -> HeaderFacts:
         matrix = [float(number) for number in tags.get("TransformMatrix", "").split()]
         origin = [float(number) for number in tags.get("Offset", "").split()]
     except (KeyError, ValueError) as error:
-        raise ScanError(f"{path} has a damaged MetaImage header ({error}). Copy or export it again.") from error
+        raise damaged_header(path, "MetaImage", error) from error
     lengths = ((size, axes), (spacing, axes), (matrix, axes * axes), (origin, axes))
     finite = all(math.isfinite(value) for value in (*matrix, *origin))
     if channels < 1 or not size or not finite or any(values and len(values) != count for values, count in lengths):
-        raise ScanError(f"{path} has a damaged MetaImage header: its values do not fit {axes} axes. Export it again.")
+        raise damaged_header(path, "MetaImage", f"its values do not fit {axes} axes")
     if axes == 3:
         check_spacing(spacing, path)
-    while len(size) > 3 and size[-1] == 1:
-        size = size[:-1]
     local = data_name.upper() == "LOCAL"
     if not local:
         check_data_files(path, data_name, _rest(path, offset) if data_name.upper().startswith("LIST") else ())
@@ -80,7 +78,7 @@ def read_metaimage_header(path: Path) -> HeaderFacts:
             )
     return HeaderFacts(
         image_io="MetaImageIO",
-        size=size,
+        size=without_trailing_axes(size),
         components=channels,
         kind="number",
         bytes_per_number=_TYPES[element] if vouched else 0,

@@ -14,7 +14,14 @@ import numpy as np
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.data_files import check_data_files
-from TransferSegLib.images.formats.header_facts import HeaderFacts, NumberKind, first_bytes
+from TransferSegLib.images.formats.header_facts import (
+    HeaderFacts,
+    NumberKind,
+    damaged_header,
+    first_bytes,
+    is_gzip,
+    without_trailing_axes,
+)
 from TransferSegLib.images.geometry_checks import check_spacing, is_sheared, sheared_error, size_text
 
 #: NIfTI data types: code -> (kind, bytes per number, numbers per voxel).
@@ -76,10 +83,8 @@ def read_nifti_header(path: Path) -> HeaderFacts:
         raise ScanError(f"{path} stores an unknown type of voxels (NIfTI code {fields.datatype}). Save them as float.")
     kind, bytes_per_number, components = _TYPES[fields.datatype]
     if not 1 <= fields.dim[0] <= 7:
-        raise ScanError(f"{path} has a damaged NIfTI header: it claims {fields.dim[0]} axes. Copy or export it again.")
-    size = fields.dim[1 : fields.dim[0] + 1]
-    while len(size) > 3 and size[-1] == 1:
-        size = size[:-1]
+        raise damaged_header(path, "NIfTI", f"it claims {fields.dim[0]} axes")
+    size = without_trailing_axes(fields.dim[1 : fields.dim[0] + 1])
     if len(size) == 5 and size[3] == 1:  # the fifth axis holds vectors
         components, size = size[4], size[:3]
     offset = int(fields.vox_offset) if 0 <= fields.vox_offset < 2**31 else 0
@@ -91,7 +96,7 @@ def read_nifti_header(path: Path) -> HeaderFacts:
         and fields.bitpix == 8 * bytes_per_number * _TYPES[fields.datatype][2]
         and bool(np.all(np.isfinite(fields.scaling)))
     )
-    compressed = data_path.is_file() and _is_gzip(data_path)
+    compressed = data_path.is_file() and is_gzip(data_path)
     return HeaderFacts(
         image_io="NiftiImageIO",
         size=size,
@@ -124,16 +129,10 @@ def _pair_of(path: Path) -> tuple[Path, Path]:
     return path, path
 
 
-def _is_gzip(path: Path) -> bool:
-    """Tell whether a file begins as gzip files do."""
-    with path.open("rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
-
-
 def _check_suffix(header_path: Path, path: Path) -> None:
     """Raise ScanError when the name says compressed and the content does not, or the other way round."""
     named = header_path.name.lower().endswith(".gz")
-    if named != _is_gzip(header_path):
+    if named != is_gzip(header_path):
         what, correct = ("not compressed", "without '.gz'") if named else ("compressed", "with '.gz' at the end")
         raise ScanError(f"{path} is {what} although its name says otherwise, or no NIfTI file: rename it {correct}.")
 

@@ -6,6 +6,10 @@ Source: the NRRD format definition of Teem (https://teem.sourceforge.net/nrrd/fo
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import numpy as np
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.data_files import check_data_files
-from TransferSegLib.images.formats.header_facts import HeaderFacts, NumberKind
+from TransferSegLib.images.formats.header_facts import HeaderFacts, NumberKind, damaged_header, without_trailing_axes
 from TransferSegLib.images.geometry_checks import check_spacing, is_sheared, sheared_error
 
 #: Names of the voxel types (all spellings of the format definition) -> bytes.
@@ -57,6 +61,11 @@ _KNOWN_FIELDS = frozenset(
 )
 _DATA_FILE = ("data file", "datafile")
 _LARGEST_HEADER = 16 << 20
+#: Fields with one value for each axis; those that are left out of a header written without its axes of length 1.
+_PER_AXIS = ("sizes", "kinds", "space directions")
+_LEFT_OUT = ("dimension", "centerings", "centers", "thicknesses", "units", "labels", "spacings")
+#: Kinds that ITK takes for numbers of one voxel.
+_KNOWN_LISTS = ("list", "vector")
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ def parse_nrrd(path: Path) -> NrrdHeader:
                 complete = True
                 break
             if "\r" in text or "\0" in text:  # ITK may see the end of a line there
-                raise ScanError(f"{path} has a damaged NRRD header: a line holds control characters. Export it again.")
+                raise damaged_header(path, "NRRD", "a line holds control characters")
             if any(name.upper().startswith("LIST") for name in data_names):
                 listed.append(text)
             if text.startswith("#"):
@@ -129,17 +138,15 @@ def read_nrrd_header(path: Path) -> HeaderFacts:
         voxel_type = fields["type"].lower()
         encoding = fields["encoding"].lower()
     except (KeyError, ValueError) as error:
-        raise ScanError(f"{path} has a damaged NRRD header ({error}). Copy or export it again.") from error
+        raise damaged_header(path, "NRRD", error) from error
     if len(sizes) != dimension:
-        raise ScanError(f"{path} has a damaged NRRD header: {len(sizes)} sizes for {dimension} axes. Export it again.")
+        raise damaged_header(path, "NRRD", f"{len(sizes)} sizes for {dimension} axes")
     if len(header.data_names) > 1:
-        raise ScanError(f"{path} has a damaged NRRD header: it names its data file twice. Export it again.")
+        raise damaged_header(path, "NRRD", "it names its data file twice")
     data_name = header.data_names[0] if header.data_names else None
     if data_name is not None:
         check_data_files(path, data_name, header.listed)
     spatial, components, kind = _axes(fields, sizes, path)
-    while len(spatial) > 3 and spatial[-1] == 1:
-        spatial = spatial[:-1]
     bytes_per_number = _TYPES.get(voxel_type, 0)
     gzip = encoding in ("gzip", "gz")
     offset = header.data_offset if data_name is None else 0
@@ -153,7 +160,7 @@ def read_nrrd_header(path: Path) -> HeaderFacts:
     )
     return HeaderFacts(
         image_io="NrrdImageIO",
-        size=spatial,
+        size=without_trailing_axes(spatial),
         components=components,
         kind=kind,
         bytes_per_number=bytes_per_number if vouched else 0,
@@ -161,6 +168,7 @@ def read_nrrd_header(path: Path) -> HeaderFacts:
         data_offset=0 if gzip else offset,
         stream_offset=offset if gzip else None,
         vouched=vouched,
+        readable=without_single_axes,
     )
 
 
@@ -178,9 +186,7 @@ def _axes(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tuple[t
     kinds = [kind.lower() for kind in fields.get("kinds", "").split()] or [""] * len(sizes)
     vectors = _vectors(fields["space directions"], path) if "space directions" in fields else [()] * len(sizes)
     if len(kinds) != len(sizes) or len(vectors) != len(sizes):
-        raise ScanError(
-            f"{path} has a damaged NRRD header: not one kind and direction for every axis. Export it again."
-        )
+        raise damaged_header(path, "NRRD", "not one kind and direction for every axis")
     in_space = [
         kind in _SPACE_KINDS and ("space directions" not in fields or vector is not None)
         for kind, vector in zip(kinds, vectors, strict=True)
@@ -193,12 +199,12 @@ def _axes(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tuple[t
     if any("color" in name for name in kinds):
         kind = "colour"
     if not all(np.all(np.isfinite(vector)) for vector in _vectors(fields.get("space origin", ""), path) if vector):
-        raise ScanError(f"{path} has a damaged NRRD header: its origin is not a number. Export it again.")
+        raise damaged_header(path, "NRRD", "its origin is not a number")
     axes = [vector for vector in vectors if vector]
     if len(axes) == 3 and len(spatial) == 3:
         matrix = np.array(axes, dtype=float).T if all(len(axis) == 3 for axis in axes) else np.zeros((3, 3))
         if not np.all(np.isfinite(matrix)):
-            raise ScanError(f"{path} has a damaged NRRD header: its space directions are not numbers. Export it again.")
+            raise damaged_header(path, "NRRD", "its space directions are not numbers")
         check_spacing(np.linalg.norm(matrix, axis=0).tolist(), path)
         if is_sheared(matrix):
             raise sheared_error(path)
@@ -212,7 +218,52 @@ def _vectors(text: str, path: Path) -> list[tuple[float, ...] | None]:
         try:
             vectors.append(None if part == "none" else tuple(float(number) for number in part[1:-1].split(",")))
         except ValueError as error:
-            raise ScanError(
-                f"{path} has a damaged NRRD header: the direction {part} is no vector. Export it again."
-            ) from error
+            raise damaged_header(path, "NRRD", f"the direction {part} is no vector") from error
     return vectors
+
+
+def _single_axes(header: NrrdHeader) -> tuple[int, ...]:
+    """Return the axes of length 1 outside space that ITK would refuse, none for files that it reads as they are."""
+    sizes = header.fields.get("sizes", "").split()
+    vectors = _per_axis("space directions", header.fields.get("space directions", ""))
+    kinds = header.fields.get("kinds", "").lower().split() or [""] * len(sizes)
+    if len(sizes) != len(vectors) or len(kinds) != len(sizes) or header.data_names or not header.complete:
+        return ()
+    found = [axis for axis, vector in enumerate(vectors) if vector == "none"]
+    if len(sizes) - len(found) != 3 or any(sizes[axis] != "1" for axis in found):
+        return ()
+    return () if all(kinds[axis] in _KNOWN_LISTS for axis in found) and len(found) == 1 else tuple(found)
+
+
+def _per_axis(name: str, value: str) -> list[str]:
+    """Return a field's values axis by axis; vectors may contain spaces."""
+    return re.findall(r"none|\([^)]*\)", value) if name == "space directions" else value.split()
+
+
+@contextmanager
+def without_single_axes(path: Path) -> Iterator[Path]:
+    """Give a file that ITK reads: this one, or a temporary copy without its axes of length 1; raises OSError.
+
+    ITK takes a fourth axis for one in space, and refuses it, where a program leaves out the kind of a list axis or
+    calls it time or domain. As its length is 1, the voxels are the same without it: only the header is rewritten.
+    """
+    header = parse_nrrd(path)
+    left_out = _single_axes(header)
+    if not left_out:
+        yield path
+        return
+    lines = ["NRRD0005", f"dimension: {len(header.fields['sizes'].split()) - len(left_out)}"]
+    for name, value in header.fields.items():
+        if name in _PER_AXIS:
+            value = " ".join(one for axis, one in enumerate(_per_axis(name, value)) if axis not in left_out)
+        if name not in _LEFT_OUT:
+            lines.append(f"{name}: {value}")
+    order = ("NRRD0005", "type", "dimension", "space", "sizes")  # what ITK must read first
+    lines.sort(key=lambda line: order.index(line.split(":")[0]) if line.split(":")[0] in order else len(order))
+    with tempfile.TemporaryDirectory(prefix="transferseg-") as folder:
+        copy = Path(folder) / "volume.nrrd"
+        with path.open("rb") as source, copy.open("xb") as target:
+            target.write(("\n".join(lines) + "\n\n").encode("utf-8"))
+            source.seek(header.data_offset)
+            shutil.copyfileobj(source, target, 1 << 20)
+        yield copy
