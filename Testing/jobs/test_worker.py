@@ -95,7 +95,7 @@ def test_work_that_does_not_react_is_ended_with_its_children(start: Start, ended
     assert is_running(worker) and is_running(child)
     request_cancel(folder)
     assert ended(folder) == "cancelled"
-    assert "ended hard" in read_status(folder).message
+    assert "was killed" in read_status(folder).message
     wait_until(lambda: not is_running(worker) and not is_running(child))
 
 

@@ -1,7 +1,7 @@
 """The process that does a job: ``python -m TransferSegLib.jobs.worker FOLDER [--end-with-parent]``.
 
 Exit codes: 0 done, 2 failed, 130 cancelled, 3 another worker is at the job. A worker that did not stop in time when
-asked to was ended hard and has the exit code of that. Its output and all tracebacks are in the folder's ``log.txt``.
+asked to was killed and has the exit code of that. Its output and all tracebacks are in the folder's ``log.txt``.
 """
 
 from __future__ import annotations
