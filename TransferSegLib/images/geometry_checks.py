@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,21 @@ MOST_VOXELS = 2_000_000_000
 _SHEAR = 1e-3
 #: Grids count as the same when no corner differs by more than this part of the smallest voxel side.
 SAME_GRID = 0.05
+
+
+def directions_of(image: sitk.Image) -> np.ndarray:
+    """Return the directions of a 3D image's axes as columns (LPS)."""
+    return np.array(image.GetDirection()).reshape(3, 3)
+
+
+def voxel_steps_mm(image: sitk.Image) -> np.ndarray:
+    """Return the steps in mm (columns, LPS) from voxel to voxel along x, y, z."""
+    return np.asarray(directions_of(image) * np.array(image.GetSpacing()))
+
+
+def corners_of(last_xyz: Sequence[float]) -> np.ndarray:
+    """Return the eight corners (8, 3) of a box from 0 to the last voxel."""
+    return np.array(list(product(*((0.0, float(last)) for last in last_xyz))))
 
 
 def size_text(size: Sequence[object]) -> str:
@@ -95,7 +111,7 @@ def _check_grid(image: sitk.Image, path: Path) -> None:
     check_dimensions(image.GetSize(), path)
     check_size(image.GetSize(), path)
     check_spacing(image.GetSpacing(), path)
-    if not np.all(np.isfinite(image.GetOrigin())) or is_sheared(np.array(image.GetDirection()).reshape(3, 3)):
+    if not np.all(np.isfinite(image.GetOrigin())) or is_sheared(directions_of(image)):
         raise sheared_error(path)
 
 
@@ -163,7 +179,7 @@ def same_geometry(first: sitk.Image, second: sitk.Image, tolerance_mm: float | N
     if np.any(np.abs(spacings[0] - spacings[1]) * np.maximum(last, 1) > tolerance):
         texts = [size_text([f"{side:.4g}" for side in spacing]) for spacing in spacings]
         return f"the voxel sizes differ: {texts[0]} and {texts[1]} mm"
-    directions = [np.array(image.GetDirection()).reshape(3, 3) for image in (first, second)]
+    directions = [directions_of(image) for image in (first, second)]
     reach = np.linalg.norm((directions[0] - directions[1]) * spacings[0] * np.maximum(last, 1), axis=0)
     if np.any(reach > tolerance):
         return f"the axes point in different directions ({_axes_text(directions[0])} and {_axes_text(directions[1])})"

@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
-from TransferSegLib.images.geometry_checks import SAME_GRID, same_geometry, size_text
+from TransferSegLib.images.geometry_checks import SAME_GRID, corners_of, same_geometry, size_text, voxel_steps_mm
 from TransferSegLib.images.label_values import image_like
 from TransferSegLib.images.model_grid import AxisOrder
 from TransferSegLib.images.notices import add_notice, copy_notices
@@ -41,7 +41,7 @@ def placement(image: sitk.Image, scan: sitk.Image) -> Placement | None:
 
     No corner voxel of the image may be off by more than 5 % of the smallest voxel side.
     """
-    to_world, scan_to_world = _axes_mm(image), _axes_mm(scan)
+    to_world, scan_to_world = voxel_steps_mm(image), voxel_steps_mm(scan)
     try:
         steps = np.linalg.solve(scan_to_world, to_world)
         start = np.linalg.solve(scan_to_world, np.array(image.GetOrigin()) - np.array(scan.GetOrigin()))
@@ -53,8 +53,7 @@ def placement(image: sitk.Image, scan: sitk.Image) -> Placement | None:
     if not np.array_equal(np.abs(whole) @ np.abs(whole).T, np.eye(3)):
         return None  # not one axis of the image, in steps of one voxel, along each axis of the scan
     # One step at least along every axis, so that the thickness of a single slice counts as well.
-    last = np.maximum(np.array(image.GetSize()) - 1, 1)
-    corners = np.array([[x, y, z] for x in (0, last[0]) for y in (0, last[1]) for z in (0, last[2])], dtype=float)
+    corners = corners_of(np.maximum(np.array(image.GetSize()) - 1, 1))
     off_mm = scan_to_world @ ((steps - whole) @ corners.T + (start - first)[:, None])
     tolerance_mm = SAME_GRID * min(image.GetSpacing() + scan.GetSpacing())
     if np.linalg.norm(off_mm, axis=0).max() > tolerance_mm:
@@ -101,11 +100,6 @@ def to_scan_lattice(labels: sitk.Image, scan: sitk.Image, name: str, *, may_drop
             "without labels.",
         )
     return result
-
-
-def _axes_mm(image: sitk.Image) -> np.ndarray:
-    """Return the steps in mm (columns, LPS) from voxel to voxel along x, y, z."""
-    return np.asarray(np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing()))
 
 
 def _pasted(values_zyx: np.ndarray, first_zyx: tuple[int, ...], shape_zyx: tuple[int, ...]) -> tuple[np.ndarray, int]:

@@ -23,6 +23,7 @@ from TransferSegLib.images.geometry_checks import (
     check_layers,
     check_volume,
     components_error,
+    corners_of,
     same_geometry,
 )
 from TransferSegLib.images.isolated_reading import first_line, read_isolated
@@ -231,9 +232,8 @@ def _check_affine(image: sitk.Image, facts: HeaderFacts, path: Path) -> None:
     """Raise ScanError unless ITK placed the voxels where one of the header's own orientations puts them."""
     if not facts.affines_lps:
         return
-    size = np.array(image.GetSize())
-    corners = np.array([[x, y, z] for x in (0, size[0] - 1) for y in (0, size[1] - 1) for z in (0, size[2] - 1)])
-    placed = np.array([image.TransformIndexToPhysicalPoint(tuple(int(i) for i in corner)) for corner in corners])
+    corners = corners_of([count - 1 for count in image.GetSize()])
+    placed = np.array([image.TransformContinuousIndexToPhysicalPoint(corner.tolist()) for corner in corners])
     tolerance = 0.1 * min(image.GetSpacing())
     for affine in facts.affines_lps:
         stated = corners @ affine[:3, :3].T + affine[:3, 3]

@@ -7,14 +7,13 @@ than is told.
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
-from TransferSegLib.images.geometry_checks import is_sheared, shear
+from TransferSegLib.images.geometry_checks import corners_of, directions_of, is_sheared, shear
 from TransferSegLib.images.notices import add_notice
 
 #: Cosine of the angle between two axes up to which nothing is done: rounding, which ITK takes for right angles too.
@@ -29,13 +28,13 @@ def with_right_angles(image: sitk.Image, path: Path) -> sitk.Image:
     Its voxels stay; a notice tells how far the outermost one has moved. Raises ScanError where that is too far. A
     sheared image is returned as it is.
     """
-    direction = np.array(image.GetDirection()).reshape(3, 3)
+    direction = directions_of(image)
     if shear(direction) <= _ROUNDING or is_sheared(direction):
         return image
     left, _, right = np.linalg.svd(direction)
     nearest = left @ right
     spacing_mm, last = np.array(image.GetSpacing()), np.array(image.GetSize()) - 1.0
-    from_middle_mm = spacing_mm * (np.array(list(product((0.0, 1.0), repeat=3))) - 0.5) * last
+    from_middle_mm = spacing_mm * (corners_of((1, 1, 1)) - 0.5) * last
     shift_mm = float(np.linalg.norm(from_middle_mm @ (nearest - direction).T, axis=1).max())
     if shift_mm > _LARGEST_SHIFT_MM:
         raise ScanError(

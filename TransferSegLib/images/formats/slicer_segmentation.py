@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.nrrd_header import layer_count, parse_nrrd
 from TransferSegLib.images.formats.segments import Segment, segments_of
+from TransferSegLib.images.geometry_checks import voxel_steps_mm
 from TransferSegLib.structures import LabelSet, Structure, structure_key
 
 #: The extent of a segment without voxels, as Slicer writes it.
@@ -115,7 +116,7 @@ def _code(code: tuple[str, str]) -> str:
 def _serialized_geometry(label_map: sitk.Image) -> str:
     """Return the scan's grid in Slicer's form: the 4x4 map from voxel index to RAS mm by rows, then the extent."""
     affine = np.eye(4)
-    affine[:3, :3] = np.array(label_map.GetDirection()).reshape(3, 3) * label_map.GetSpacing()
+    affine[:3, :3] = voxel_steps_mm(label_map)
     affine[:3, 3] = label_map.GetOrigin()
     affine[:2] *= -1.0
     extent = [bound for count in label_map.GetSize() for bound in (0, count - 1)]

@@ -101,6 +101,11 @@ class DataSet:
         values = tuple(float(part) for part in parts)
         return values if all(abs(value) < 1e30 for value in values) else ()
 
+    def number(self, tag: int) -> float | None:
+        """Return the first of an element's ``numbers``, None when there is none."""
+        numbers = self.numbers(tag)
+        return numbers[0] if numbers else None
+
     def whole(self, tag: int, signed: bool = False) -> int | None:
         """Return the first binary whole number of two or four bytes, None when it is missing."""
         value = self.value(tag)

@@ -54,6 +54,11 @@ class PixelStorage:
     padding: tuple[int, int] | None
 
     @property
+    def shape_zyx(self) -> tuple[int, int, int]:
+        """Frames, rows and columns."""
+        return self.frames, self.rows, self.columns
+
+    @property
     def is_grey(self) -> bool:
         """Whether a pixel is one number and no index of a colour."""
         return self.samples == 1 and self.photometric in ("MONOCHROME1", "MONOCHROME2")
@@ -72,6 +77,11 @@ class Frame:
     thickness_mm: float
     rescale: Rescale
     attributes: tuple[tuple[str, str], ...]
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the file states where the frame lies and in which directions."""
+        return self.position_mm is not None and self.orientation is not None
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,11 @@ class DicomFile:
     damaged: bool = False
 
     @property
+    def frame_count(self) -> int:
+        """How many frames the pixels make, 1 where there are none."""
+        return 1 if self.pixels is None else self.pixels.frames
+
+    @property
     def size_text(self) -> str:
         """Columns and rows, e.g. '512 x 512'."""
         return "no pixels" if self.pixels is None else f"{self.pixels.columns} x {self.pixels.rows}"
@@ -106,8 +121,26 @@ class Slice:
 
     @property
     def frame(self) -> Frame:
-        """What is said of the frame."""
+        """What the file states about the frame."""
         return self.file.frames[self.number]
+
+    @property
+    def position_mm(self) -> np.ndarray:
+        """Where its first pixel lies; for slices that are placed only."""
+        assert self.frame.position_mm is not None
+        return self.frame.position_mm
+
+    @property
+    def directions(self) -> np.ndarray:
+        """The directions of a row and of a column (2, 3); for slices that are placed only."""
+        assert self.frame.orientation is not None
+        return self.frame.orientation.reshape(2, 3)
+
+    @property
+    def normal(self) -> np.ndarray:
+        """The direction at right angles to both; for slices that are placed only."""
+        row, column = self.directions
+        return np.cross(row, column)
 
     @property
     def storage(self) -> PixelStorage:
@@ -150,8 +183,9 @@ def _pixel_storage(header: DicomHeader) -> PixelStorage | None:
     element = data.elements.get(PIXEL_DATA)
     numbers = [data.whole(tag) for tag in (0x00280010, 0x00280011, 0x00280100, 0x00280101)]
     rows, columns, allocated, stored = (0 if number is None else number for number in numbers)
-    frames = data.numbers(0x00280008) or (1.0,)
-    if element is None or not (rows and columns and allocated) or not 1 <= frames[0] <= _MOST_FRAMES:
+    frames = data.number(0x00280008)
+    frames = 1.0 if frames is None else frames
+    if element is None or not (rows and columns and allocated) or not 1 <= frames <= _MOST_FRAMES:
         return None
     signed = data.whole(0x00280103) == 1
     stored = stored or allocated
@@ -159,7 +193,7 @@ def _pixel_storage(header: DicomHeader) -> PixelStorage | None:
     return PixelStorage(
         rows=rows,
         columns=columns,
-        frames=int(frames[0]),
+        frames=int(frames),
         samples=1 if (samples := data.whole(0x00280002)) is None else samples,
         bits_allocated=allocated,
         bits_stored=stored,
@@ -184,28 +218,27 @@ def _padding(data: DataSet, signed: bool) -> tuple[int, int] | None:
 
 def _read_frames(data: DataSet, count: int) -> tuple[Frame, ...]:
     """Return every frame of a file; none when the functional groups are not those of so many frames."""
-    shared, own = data.items(_SHARED), data.items(_PER_FRAME)
+    shared, own, nothing = data.items(_SHARED), data.items(_PER_FRAME), DataSet(b"", data.order)
     if not shared and not own:
         # Several frames without functional groups have no place of their own.
         return (_classic_frame(data),) if count == 1 else ()
     if count == 1 and not own:
-        own = (DataSet(b"", data.order),)
+        own = (nothing,)
     if len(own) != count or len(shared) > 1:
         return ()
-    first = shared[0] if shared else DataSet(b"", data.order)
-    return tuple(_grouped_frame(each, first, data) for each in own)
+    return tuple(_grouped_frame(each, shared[0] if shared else nothing, data) for each in own)
 
 
 def _classic_frame(data: DataSet) -> Frame:
     """Return the frame of a file without functional groups."""
     attributes = [
         ("image type", "\\".join(data.texts(0x00080008)[:4])),
-        ("echo time", _number_text(data.numbers(0x00180081))),
+        ("echo time", _number_text(data.number(0x00180081))),
         ("echo number", data.text(0x00180086)),
         ("temporal position", data.text(0x00200100)),
         ("acquisition number", data.text(0x00200012)),
-        ("b-value", "" if (b_value := data.double(0x00189087)) is None else f"{b_value:g}"),
-        ("trigger time", _number_text(data.numbers(0x00181060))),
+        ("b-value", _number_text(data.double(0x00189087))),
+        ("trigger time", _number_text(data.number(0x00181060))),
         ("acquisition time", data.text(0x00080032)),
     ]
     return _frame(data, data, data, read_rescale(data), attributes)
@@ -217,15 +250,14 @@ def _grouped_frame(own: DataSet, shared: DataSet, data: DataSet) -> Frame:
     def group(tag: int) -> DataSet:
         return (own.items(tag) or shared.items(tag) or (DataSet(b"", data.order),))[0]
 
-    content, echo, diffusion = group(_CONTENT), group(_ECHO), group(_DIFFUSION)
+    content = group(_CONTENT)
     kind = group(_CT_TYPE).texts(0x00089007) or group(_MR_TYPE).texts(0x00089007)
     time = content.whole(0x00209128)
-    echo_ms, b_value = echo.double(0x00189082), diffusion.double(0x00189087)
     attributes = [
         ("frame type", "\\".join(kind[:4])),
-        ("echo time", "" if echo_ms is None else f"{echo_ms:g}"),
+        ("echo time", _number_text(group(_ECHO).double(0x00189082))),
         ("temporal position", "" if time is None else str(time)),
-        ("b-value", "" if b_value is None else f"{b_value:g}"),
+        ("b-value", _number_text(group(_DIFFUSION).double(0x00189087))),
         ("stack", content.text(0x00209056)),
     ]
     # Some converters leave the rescale in the data set, where classic files have it.
@@ -239,13 +271,13 @@ def _frame(
 ) -> Frame:
     """Return a frame from the data sets that hold its place, its directions and its voxel size."""
     spacing = _vector(measures.numbers(0x00280030), 2)
-    thickness = measures.numbers(0x00180050)
+    thickness = measures.number(0x00180050) or 0.0
     return Frame(
         position_mm=_vector(position.numbers(0x00200032), 3),
         orientation=_vector(orientation.numbers(0x00200037), 6),
         # PixelSpacing states the distance between rows first, which is the spacing along y.
         spacing_xy_mm=(0.0, 0.0) if spacing is None else (float(spacing[1]), float(spacing[0])),
-        thickness_mm=thickness[0] if thickness and thickness[0] > 0 else 0.0,
+        thickness_mm=max(thickness, 0.0),
         rescale=rescale,
         attributes=tuple((name, value) for name, value in attributes if value),
     )
@@ -256,6 +288,6 @@ def _vector(numbers: Sequence[float], count: int) -> np.ndarray | None:
     return np.array(numbers) if len(numbers) == count else None
 
 
-def _number_text(numbers: Sequence[float]) -> str:
-    """Return the first number for a person, '' when there is none."""
-    return f"{numbers[0]:g}" if numbers else ""
+def _number_text(number: float | None) -> str:
+    """Return a number for a person, '' when there is none."""
+    return "" if number is None else f"{number:g}"

@@ -7,6 +7,7 @@ rescale mean is decided here (PS3.5, 8.1).
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import struct
 import tempfile
@@ -58,7 +59,7 @@ def check_storage(file: DicomFile) -> PixelStorage:
             f"{file.path} stores its pixels in an unusual way ({storage.bits_stored} of {storage.bits_allocated} "
             "bits). Convert it, e.g. with dcm2niix."
         )
-    if storage.frames * storage.rows * storage.columns > MOST_VOXELS:
+    if math.prod(storage.shape_zyx) > MOST_VOXELS:
         raise ScanError(f"{file.path} claims more pixels than any scan this program reads: its header is damaged.")
     if storage.syntax in _PLAIN and (storage.length == UNDEFINED or storage.length < _plain_bytes(storage)):
         raise ScanError(f"{file.path} is cut off: it is shorter than its pixels. Copy it again.")
@@ -67,7 +68,7 @@ def check_storage(file: DicomFile) -> PixelStorage:
 
 def _plain_bytes(storage: PixelStorage) -> int:
     """Return how many bytes uncompressed pixels take."""
-    return storage.frames * storage.rows * storage.columns * storage.bits_allocated // 8
+    return math.prod(storage.shape_zyx) * storage.bits_allocated // 8
 
 
 def stored_range(storage: PixelStorage) -> tuple[int, int]:
@@ -112,8 +113,7 @@ def _read_plain(file: DicomFile, storage: PixelStorage) -> np.ndarray:
             content = stream.read(needed)
     if len(content) < needed:
         raise ScanError(f"{file.path} is cut off: it is shorter than its pixels. Copy it again.")
-    words = np.frombuffer(content, f"{order}u{storage.bits_allocated // 8}")
-    return words.reshape(storage.frames, storage.rows, storage.columns)
+    return np.frombuffer(content, f"{order}u{storage.bits_allocated // 8}").reshape(storage.shape_zyx)
 
 
 def _unpack(file: DicomFile, storage: PixelStorage) -> np.ndarray:
@@ -127,7 +127,7 @@ def _unpack(file: DicomFile, storage: PixelStorage) -> np.ndarray:
         except DamagedDicom as error:
             raise ScanError(f"{file.path} is cut off: its pixels have no end. Copy it again.") from error
         packed = sum(length for _, length in places)
-        count = storage.frames * storage.rows * storage.columns
+        count = math.prod(storage.shape_zyx)
         if count > _STRONGEST_COMPRESSION * packed:
             raise ScanError(f"{file.path} claims more pixels than it can hold: it is damaged.")
         end = places[-1][0] + places[-1][1] if places else storage.start
@@ -140,10 +140,9 @@ def _unpack(file: DicomFile, storage: PixelStorage) -> np.ndarray:
         except RuntimeError as error:
             raise problem from error
     values = sitk.GetArrayFromImage(image)
-    shape = (storage.frames, storage.rows, storage.columns)
     if image.GetNumberOfComponentsPerPixel() != 1 or values.size != count or values.dtype.kind not in "iu":
         raise problem
-    return values.reshape(shape)
+    return values.reshape(storage.shape_zyx)
 
 
 def _pixels_alone(storage: PixelStorage, pixels: bytes) -> bytes:

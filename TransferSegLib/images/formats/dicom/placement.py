@@ -8,7 +8,7 @@ exactly and are resampled; whatever else does not fit is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +49,23 @@ class _Stack:
     name: str
     slices: Sequence[Slice]
     axes: np.ndarray
-    origin_mm: np.ndarray
     heights_mm: np.ndarray
     sideways_mm: np.ndarray
-    spacing_xy_mm: tuple[float, float]
-    size_xy: tuple[int, int]
+
+    @property
+    def origin_mm(self) -> np.ndarray:
+        """The first pixel of the first slice."""
+        return self.slices[0].position_mm
+
+    @property
+    def spacing_xy_mm(self) -> tuple[float, float]:
+        """The pixel size of the first slice."""
+        return self.slices[0].frame.spacing_xy_mm
+
+    @property
+    def size_xy(self) -> tuple[int, int]:
+        """Columns and rows, the same for all slices."""
+        return self.slices[0].storage.columns, self.slices[0].storage.rows
 
     @property
     def distance_mm(self) -> float:
@@ -71,9 +83,7 @@ class _Stack:
         corners = np.array([[x, y] for x in (0, last[0]) for y in (0, last[1])], float)
         shifts = []
         for one, height, sideways in zip(self.slices, heights_mm, sideways_mm, strict=True):
-            frame = one.frame
-            assert frame.orientation is not None and frame.position_mm is not None
-            stated = frame.position_mm + (corners * frame.spacing_xy_mm) @ frame.orientation.reshape(2, 3)
+            stated = one.position_mm + (corners * one.frame.spacing_xy_mm) @ one.directions
             flat = corners * self.spacing_xy_mm + sideways
             used = self.origin_mm + np.column_stack([flat, np.full(4, height)]) @ self.axes.T
             shifts.append(float(np.linalg.norm(stated - used, axis=1).max()))
@@ -82,10 +92,8 @@ class _Stack:
 
 def sort_by_height(slices: Sequence[Slice]) -> list[Slice]:
     """Return slices in rising order along the normal of the first one."""
-    orientation = slices[0].frame.orientation
-    assert orientation is not None
-    normal = np.cross(orientation[:3], orientation[3:])
-    return sorted(slices, key=lambda one: float(one.frame.position_mm @ normal))
+    normal = slices[0].normal
+    return sorted(slices, key=lambda one: float(one.position_mm @ normal))
 
 
 def place(slices: Sequence[Slice], name: str) -> Placement:
@@ -127,29 +135,20 @@ def place(slices: Sequence[Slice], name: str) -> Placement:
 
 def _stack(slices: Sequence[Slice], name: str) -> _Stack:
     """Return the positions of slices along the axes of the first one; raises ScanError for axes that are skew."""
-    first = slices[0].frame
-    assert first.orientation is not None and first.position_mm is not None
-    row, column = first.orientation[:3], first.orientation[3:]
+    row, column = slices[0].directions
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if abs(lengths[0] - 1) > 0.01 or abs(lengths[1] - 1) > 0.01 or abs(row @ column) > 1e-3:
         raise sheared_error(Path(name))
     row = row / lengths[0]
     column = column - (column @ row) * row
     column = column / np.linalg.norm(column)
-    axes = np.column_stack([row, column, np.cross(row, column)])
-    places = np.array([one.frame.position_mm for one in slices]) - first.position_mm
-    along = places @ axes
-    storage = slices[0].storage
-    return _Stack(
-        name=name,
-        slices=slices,
-        axes=axes,
-        origin_mm=first.position_mm,
-        heights_mm=along[:, 2],
-        sideways_mm=along[:, :2],
-        spacing_xy_mm=first.spacing_xy_mm,
-        size_xy=(storage.columns, storage.rows),
-    )
+    return _on_axes(slices, np.column_stack([row, column, np.cross(row, column)]), name)
+
+
+def _on_axes(slices: Sequence[Slice], axes: np.ndarray, name: str) -> _Stack:
+    """Return the positions of slices along three axes (columns)."""
+    along = (np.array([one.position_mm for one in slices]) - slices[0].position_mm) @ axes
+    return _Stack(name, slices, axes, heights_mm=along[:, 2], sideways_mm=along[:, :2])
 
 
 def _along_positions(stack: _Stack) -> _Stack:
@@ -157,14 +156,11 @@ def _along_positions(stack: _Stack) -> _Stack:
 
     Directions that were written with few decimals point a millimetre beside the last slice of a long scan.
     """
-    first, last = stack.slices[0].frame.position_mm, stack.slices[-1].frame.position_mm
-    assert first is not None and last is not None
+    first, last = stack.slices[0].position_mm, stack.slices[-1].position_mm
     line = (last - first) / np.linalg.norm(last - first)
     row = stack.axes[:, 0] - (stack.axes[:, 0] @ line) * line
     row = row / np.linalg.norm(row)
-    axes = np.column_stack([row, np.cross(line, row), line])
-    along = np.array([one.frame.position_mm - first for one in stack.slices]) @ axes
-    return replace(stack, axes=axes, heights_mm=along[:, 2], sideways_mm=along[:, :2])
+    return _on_axes(stack.slices, np.column_stack([row, np.cross(line, row), line]), stack.name)
 
 
 def _check_nothing_is_missing(stack: _Stack) -> None:

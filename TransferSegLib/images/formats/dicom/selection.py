@@ -50,7 +50,7 @@ def choose_series(place: Path, files: Sequence[DicomFile], wanted: str | None) -
 
 def _series_text(uid: str, group: Sequence[DicomFile]) -> str:
     """Return one series for the list to choose from: end of UID, description, number of slices, size."""
-    slices = sum(1 if one.pixels is None else one.pixels.frames for one in group)
+    slices = sum(one.frame_count for one in group)
     return f"...{uid[-12:]} '{group[0].description}' {slices} slices of {group[0].size_text}"
 
 
@@ -102,14 +102,9 @@ def slices_of_volume(files: Sequence[DicomFile], name: str) -> tuple[list[Slice]
     others = [one for stack in stacks[1:] for one in stack]
     if others and not _are_left_out(main, stacks[1:]):
         raise _mixed_error(main, others, name)
-    first = main[0]
-    if not first.storage.is_grey:
-        raise ScanError(f"{name} holds colour images, which are no scan. Choose the original series.")
-    if first.frame.position_mm is None or first.frame.orientation is None:
-        raise ScanError(
-            f"{name}: some slices do not say where they lie (ImagePositionPatient), so they make no volume."
-        )
-    if min(first.frame.spacing_xy_mm) <= 0:
+    if unusable := _unusable_error(main[:1], name):
+        raise unusable
+    if min(main[0].frame.spacing_xy_mm) <= 0:
         raise ScanError(f"{name}: its slices have no pixel size. Export the scan again.")
     if len(main) < 2:
         raise ScanError(f"{name} has only one slice, which is no 3D scan. Give the folder with all its slices.")
@@ -142,13 +137,10 @@ def _fits(first: Slice, other: Slice) -> bool:
         return False
     if first.storage.is_grey != other.storage.is_grey or _is_localiser([first]) != _is_localiser([other]):
         return False
-    one, two = first.frame, other.frame
-    placed = [frame.position_mm is not None and frame.orientation is not None for frame in (one, two)]
-    if not all(placed):
-        return not any(placed)
-    assert one.orientation is not None and two.orientation is not None
-    turned = min(one.orientation[:3] @ two.orientation[:3], one.orientation[3:] @ two.orientation[3:])
-    return bool(turned > _OTHER_STACK) and np.allclose(one.spacing_xy_mm, two.spacing_xy_mm, rtol=0.01)
+    if not (first.frame.is_placed and other.frame.is_placed):
+        return first.frame.is_placed == other.frame.is_placed
+    turned = min(one @ two for one, two in zip(first.directions, other.directions, strict=True))
+    return bool(turned > _OTHER_STACK) and np.allclose(first.frame.spacing_xy_mm, other.frame.spacing_xy_mm, rtol=0.01)
 
 
 def _is_localiser(stack: Sequence[Slice]) -> bool:
@@ -164,16 +156,23 @@ def _are_left_out(main: Sequence[Slice], others: Sequence[Sequence[Slice]]) -> b
     return few and placed and len(main) >= _TIMES_MORE * sum(len(stack) for stack in unnamed)
 
 
-def _mixed_error(main: Sequence[Slice], others: Sequence[Slice], name: str) -> ScanError:
-    """Return the error for a series of several stacks."""
-    every = [*main, *others]
-    sizes = sorted({one.file.size_text for one in every})
-    if any(not one.storage.is_grey for one in every):
+def _unusable_error(slices: Sequence[Slice], name: str) -> ScanError | None:
+    """Return the error for slices in colour or without a place, None when there are none of these."""
+    if any(not one.storage.is_grey for one in slices):
         return ScanError(f"{name} holds colour images, which are no scan. Choose the original series.")
-    if any(one.frame.position_mm is None or one.frame.orientation is None for one in every):
+    if any(not one.frame.is_placed for one in slices):
         return ScanError(
             f"{name}: some slices do not say where they lie (ImagePositionPatient), so they make no volume."
         )
+    return None
+
+
+def _mixed_error(main: Sequence[Slice], others: Sequence[Slice], name: str) -> ScanError:
+    """Return the error for a series of several stacks."""
+    every = [*main, *others]
+    if unusable := _unusable_error(every, name):
+        return unusable
+    sizes = sorted({one.file.size_text for one in every})
     if len(sizes) > 1:
         return ScanError(f"{name} mixes slices of different sizes ({', '.join(sizes)}). Separate them first.")
     spacings = {tuple(round(side, 3) for side in one.frame.spacing_xy_mm) for one in every}
@@ -184,10 +183,7 @@ def _mixed_error(main: Sequence[Slice], others: Sequence[Slice], name: str) -> S
 
 def _check_one_volume(ordered: Sequence[Slice], name: str) -> None:
     """Raise ScanError when slices lie at the same place, or belong to volumes that take turns."""
-    orientation = ordered[0].frame.orientation
-    assert orientation is not None
-    normal = np.cross(orientation[:3], orientation[3:])
-    gaps = np.diff([float(_position(one) @ normal) for one in ordered])
+    gaps = np.diff([float(one.position_mm @ ordered[0].normal) for one in ordered])
     same = int(np.count_nonzero(gaps < max(_SAME_PLACE * float(np.median(gaps)), _SAME_PLACE_MM)))
     if same:
         raise ScanError(
@@ -211,15 +207,9 @@ def _told_apart(ordered: Sequence[Slice]) -> str:
         values = [dict(one.frame.attributes).get(name, "none") for one in ordered]
         kinds = list(dict.fromkeys(values))
         places = Counter(
-            (value, np.round(_position(one), 2).tobytes()) for value, one in zip(values, ordered, strict=True)
+            (value, np.round(one.position_mm, 2).tobytes()) for value, one in zip(values, ordered, strict=True)
         )
         if 1 < len(kinds) < len(ordered) and max(places.values()) == 1:
             shown = ", ".join(kinds[:4]) + (" ..." if len(kinds) > 4 else "")
             return f"{len(kinds)} volumes in one series, of different {name} ({shown})"
     return "several phases, echoes or copies in one series"
-
-
-def _position(one: Slice) -> np.ndarray:
-    """Return where the first pixel of a slice lies, in mm."""
-    assert one.frame.position_mm is not None
-    return one.frame.position_mm

@@ -3,10 +3,6 @@
 Every file is looked at on its own first: which series it belongs to, where its slices lie, how its numbers become
 intensities. A reader that takes what it is given in some order distorts the volume silently when a slice is missing,
 the gantry was tilted, or two phases share a series. Runs in the child process of ``isolated_reading``.
-
-The parts: ``dicom_elements`` (bytes), ``dicom_frames`` (one file), ``dicom_files`` (folder, DICOMDIR),
-``dicom_selection`` (which slices), ``dicom_placement`` and ``dicom_resampling`` (the grid), ``dicom_pixels`` and
-``dicom_intensities`` (the voxels).
 """
 
 from __future__ import annotations
@@ -47,7 +43,7 @@ def read_dicom(path: Path, series: str | None = None) -> sitk.Image:
     when there is no or no single series, and when its slices do not make a regular volume.
     """
     files, notices, place_name = chosen_files(path, series)
-    if any(len(one.frames) > 1 or (one.pixels is not None and one.pixels.frames > 1) for one in files):
+    if any(max(len(one.frames), one.frame_count) > 1 for one in files):
         return _read_multi_frame(files, notices, place_name)
     name = f"{place_name} (series ...{files[0].series[-12:]})"
     kept, told = without_copies(files, name)
@@ -68,7 +64,7 @@ def chosen_files(path: Path, series: str | None = None) -> tuple[list[DicomFile]
             )
         if own.damaged:
             check_storage(own)
-        if own.pixels is not None and own.pixels.frames > 1:
+        if own.frame_count > 1:
             return [own], [], path
         found, place_name, series = files_in_folder(path.parent), path.parent, own.series
     if not found.images:
