@@ -1,4 +1,4 @@
-"""What a usable 3D image is: sane voxel sizes, right angles, finite intensities; and whether two share a grid."""
+"""Checks of a 3D image: voxel size, right angles, finite intensities; and whether two images share a grid."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def corners_of(last_xyz: Sequence[float]) -> np.ndarray:
 
 
 def size_text(size: Sequence[object]) -> str:
-    """Return a size for a person, e.g. '512 x 512 x 120'."""
+    """Return a size as text, e.g. '512 x 512 x 120'."""
     return " x ".join(str(number) for number in size)
 
 
 def is_sheared(axes: np.ndarray) -> bool:
-    """Tell whether the columns of a 3x3 matrix (the image axes in the world, any length) are not at right angles."""
+    """Return whether the columns of a 3x3 matrix (the image axes in the world, any length) are not at right angles."""
     lengths = np.linalg.norm(axes, axis=0)
     if not np.all(np.isfinite(lengths)) or np.any(lengths == 0):
         return True
@@ -79,7 +79,7 @@ def check_spacing(spacing_mm: Sequence[float], path: Path) -> None:
 def check_size(size: Sequence[int], path: Path) -> None:
     """Raise ScanError for an empty axis or more voxels than any scan has."""
     if any(number < 1 for number in size):
-        raise ScanError(f"{path} is empty: its header says {size_text(size)} voxels. Export the scan again.")
+        raise ScanError(f"{path} is empty: its header states {size_text(size)} voxels. Export the scan again.")
     if math.prod(size) > MOST_VOXELS:
         raise ScanError(
             f"{path} claims {size_text(size)} voxels, more than any scan this program reads "
@@ -154,8 +154,8 @@ def check_intensities(image: sitk.Image, path: Path) -> None:
 def not_numbers_error(path: Path, count: int, voxels: int) -> ScanError:
     """Return the error for an image with so many voxels that are NaN or infinite.
 
-    They are refused rather than replaced: whether they stand for air, for a mask or for a failed computation is not
-    known here, and a silent guess would change the segmentation.
+    They are refused, not replaced: they may mean air, a mask or a failed computation, and a wrong guess would silently
+    change the segmentation.
     """
     if count == voxels:
         return ScanError(f"{path} has no intensities: every voxel is NaN or infinite. Export the scan again.")

@@ -19,10 +19,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.child_process import RESULT_FILE, Reading, read_in_child
-from TransferSegLib.computer_memory import available_memory_bytes
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.data_files import check_partners
 from TransferSegLib.images.formats.dicom.series import is_dicom_file, read_dicom
+from TransferSegLib.images.formats.header_facts import check_memory
 from TransferSegLib.images.geometry_checks import check_layers, check_volume
 from TransferSegLib.images.notices import MODALITY, add_notice, forget_notices, modality_of, notices_of
 from TransferSegLib.process_limits import (
@@ -34,7 +34,7 @@ from TransferSegLib.process_limits import (
     one_open_file,
     own_limits,
 )
-from TransferSegLib.progress import CancelToken, Task
+from TransferSegLib.progress import Task
 
 #: A scan that takes longer than this, in seconds, hangs.
 _LONGEST = 3600
@@ -56,7 +56,6 @@ def read_isolated(
     path: Path,
     series: str | None,
     interpreter: Path | None = None,
-    cancel: CancelToken | None = None,
     task: Task | None = None,
     *,
     layers: bool = False,
@@ -66,7 +65,7 @@ def read_isolated(
 
     With ``layers`` a voxel may hold several numbers; ``permissive`` reads NIfTI files whose axes are not quite at right
     angles, which ITK refuses otherwise. Raises ScanError for whatever is wrong with the file, and when reading it
-    crashes or hangs; Cancelled, from the token or the task, when the child was ended.
+    crashes or hangs; Cancelled from the task, once the child has ended.
     """
     reading = Reading(
         "TransferSegLib.images.isolated_reading",
@@ -74,11 +73,11 @@ def read_isolated(
         ScanError,
         "Copy or export it again.",
         _LONGEST,
-        args=(series or "", *(word for word, wanted in ((_LAYERS, layers), (_PERMISSIVE, permissive)) if wanted)),
+        args=(series or "", *(option for option, wanted in ((_LAYERS, layers), (_PERMISSIVE, permissive)) if wanted)),
         with_folder=_takes_its_folder(path),
         without_python="Save it as NIfTI or NRRD.",
     )
-    with read_in_child(reading, interpreter, cancel, task) as (folder, result):
+    with read_in_child(reading, interpreter, task=task) as (folder, result):
         try:
             voxels = np.load(folder / _VOXELS, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as problem:  # numpy does not notice every full disk when it writes
@@ -98,10 +97,10 @@ def read_isolated(
 
 
 def first_line(error: Exception) -> str:
-    """Return what ITK says is wrong, without the places in its sources and addresses in memory."""
+    """Return the problem from an ITK error, without source locations and memory addresses."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception thrown", "in file", "/"))]
-    text = (told or lines or ["unknown error"])[0]
+    problems = [line for line in lines if not line.startswith(("Exception thrown", "in file", "/"))]
+    text = (problems or lines or ["unknown error"])[0]
     return text.removeprefix("sitk::ERROR: ").removeprefix("ITK ERROR: ").split("): ", 1)[-1].rstrip(".")[:300]
 
 
@@ -150,12 +149,7 @@ def _check_claims(reader: sitk.ImageFileReader, path: Path) -> None:
     if voxels > _STRONGEST_PACKING * held_bytes(path, path.suffix.lower() in _HEADER_SUFFIXES):
         raise ScanError(f"{path} claims {voxels:,.0f} voxels, far more than it can hold: its header is damaged.")
     claimed = voxels * sitk.Image([1, 1], reader.GetPixelIDValue()).GetSizeOfPixelComponent()
-    free = available_memory_bytes()
-    if free is not None and claimed * 2 > free:
-        raise ScanError(
-            f"{path} claims {claimed / 1e9:.1f} GB of voxels, and {free / 1e9:.1f} GB of memory are free, of which "
-            "reading takes twice as much. Close other programs, or crop or down-sample the scan first."
-        )
+    check_memory(int(claimed), path)
     limits = own_limits()
     if limits is not None:
         allow_memory(max(limits.memory_bytes, int(_COPIES * claimed) + (256 << 20)))

@@ -1,13 +1,13 @@
-"""The way back: from class probabilities on a canonical grid to labels of the scan's own voxels.
+"""From class probabilities on the model's grid back to labels of the scan's own voxels.
 
 Every voxel of the scan takes the class whose *linearly interpolated* probability at its centre is the largest. That
-keeps a boundary where the network saw it, between two voxels of its grid; taking the label of the nearest voxel of the
-grid makes steps of its spacing (on head and neck CT at 3 mm the best Dice a perfect network could reach is
-0.98 to 0.99 one way, 0.97 the other).
+keeps a boundary where the network predicts it, between two voxels of its grid; the label of the nearest voxel would
+make steps as large as the grid's spacing (on head and neck CT at 3 mm a perfect network could reach a Dice of 0.98 to
+0.99 one way, 0.97 the other).
 
-Answers come tile by tile, so that those of a whole scan never exist. Where all eight voxels around a point agree on
-their class, the interpolated probabilities do too (each difference of two classes is a weighted mean of differences of
-one sign): probabilities are asked for only in the rest, the neighbourhood of boundaries.
+Predictions arrive tile by tile, so that those of a whole scan are never in memory. Where all eight voxels around a
+point agree on their class, the interpolated probabilities do too (each difference of two classes is a weighted mean of
+differences of one sign): probabilities are needed only near boundaries.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class TilePrediction(Protocol):
-    """What a network says of a box of voxels, wherever it keeps it."""
+    """A network's prediction for a box of voxels, in whatever memory it is."""
 
     @property
     def classes(self) -> int:
@@ -47,7 +47,7 @@ class TilePrediction(Protocol):
 
 @dataclass(frozen=True)
 class Probabilities:
-    """Answers as an array of probabilities (z, y, x, classes; float32)."""
+    """A prediction as an array of probabilities (z, y, x, classes; float32)."""
 
     values: np.ndarray
 
@@ -66,7 +66,7 @@ class Probabilities:
 
 
 class LabelResampler:
-    """Writes a network's answers for tiles of a canonical grid into a label map of the scan's own voxels.
+    """Writes a network's predictions for tiles of the model's grid into a label map of the scan's own voxels.
 
     >>> decoder = LabelResampler(grid, label_set.label_values)
     >>> for start_zyx, answers in tiles:

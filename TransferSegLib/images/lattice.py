@@ -1,8 +1,8 @@
 """Label maps on their scan's own voxels: padded, cropped, flipped and turned where the voxel centres coincide.
 
 Programs store a label map cropped to what is drawn (3D Slicer), with rows from bottom to top (dcm2niix), or with its
-axes in another order. As long as its voxel centres are those of the scan, all of that is undone exactly, voxel by
-voxel. What lies on any other lattice would have to be interpolated, and is refused.
+axes in another order. Where the voxel centres are those of the scan, this is undone exactly; a label map on another
+lattice would have to be interpolated, and is refused.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def to_scan_lattice(labels: sitk.Image, scan: sitk.Image, name: str, *, may_drop
         add_notice(
             result,
             f"{name} covers only a part of the image ({covered:,} of {result_zyx.size:,} voxels): the rest counts as "
-            "without labels.",
+            "unlabelled.",
         )
     return result
 

@@ -1,21 +1,21 @@
-"""What kind of scan it is, told from its intensities where nothing names it: a CT has air and bone."""
+"""The modality of a scan, guessed from its intensities where nothing names it: a CT has air and bone."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Voxels looked at, at most: enough to see the range of a scan, few enough not to be noticed.
+#: At most so many voxels are sampled: enough to see the range of a scan, few enough to take no time.
 _SAMPLED_VOXELS = 200_000
 #: In Hounsfield units, air and lung are below the first and bone is above the second.
 AIR_HU, BONE_HU = -200.0, 200.0
-#: Other words for DICOM's.
+#: Other spellings of DICOM's codes.
 _SAME = {"MRI": "MR", "PET": "PT"}
 
 
 def modality_word(modality: str) -> str:
-    """Return DICOM's word for a modality: 'CT', 'MR', 'PT'; others in capital letters, empty for none."""
-    word = modality.strip().upper()
-    return _SAME.get(word, word)
+    """Return DICOM's code of a modality: 'CT', 'MR', 'PT'; others in capital letters, '' for none."""
+    code = modality.strip().upper()
+    return _SAME.get(code, code)
 
 
 def sampled_range(voxels_zyx: np.ndarray) -> tuple[float, float]:
@@ -35,7 +35,7 @@ def guess_modality(voxels_zyx: np.ndarray) -> str:
     """Return 'CT', 'MR' for a scan without any negative value (which no CT in Hounsfield units is), or '' in doubt.
 
     An MR with negative values, or a CT cropped so closely that air or bone is missing, is in doubt. PET and ultrasound
-    cannot be told from MR.
+    cannot be distinguished from MR.
     """
     lowest, highest = sampled_range(voxels_zyx)
     if looks_like_ct(lowest, highest):

@@ -1,4 +1,4 @@
-"""What reading a scan has to say about it: lines for a person, kept in the image's metadata.
+"""Notices about how a scan was read: lines for the user, kept in the image's metadata.
 
 >>> image = read_scan("tilted_ct")
 >>> notices_of(image)

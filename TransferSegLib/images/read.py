@@ -60,10 +60,10 @@ def read_scan(
 
     ``path`` is a file in any format SimpleITK reads, a folder with one DICOM series, or one file of it; ``series``
     chooses among several by its UID or the end of it. ``interpreter`` runs the child process for formats whose
-    readers may crash (None: this one, or PythonSlicer). ``cancel``, or that of the ``task`` that this reading is, ends
-    it. Raises ScanError saying what is wrong and what to do; Cancelled.
+    readers may crash (None: this one, or PythonSlicer). ``cancel`` is used without a ``task`` only. Raises ScanError
+    with what is wrong and what to do; Cancelled.
 
-    ``notices_of(image)`` holds what a person should know of how it was read, ``modality_of(image)`` DICOM's modality.
+    ``notices_of(image)`` are the notices about how it was read, ``modality_of(image)`` DICOM's modality.
     """
     path = Path(path)
     task = task or Task("Reading the scan", None, cancel)
@@ -80,7 +80,7 @@ def read_label_map(
     """Return a label map as a 3D image of the smallest unsigned type that holds its values (it may be all zero).
 
     Floating-point numbers that are whole but for rounding are accepted. Of a Slicer segmentation with overlapping
-    segments the later one wins, those named in ``first`` before all others, and a notice says so. Raises ScanError for
+    segments the later one wins, those named in ``first`` before all others, with a notice. Raises ScanError for
     negative or fractional values, Cancelled from the task.
     """
     path = Path(path)
@@ -163,7 +163,7 @@ def _read_checked(
     interpreter: Path | None,
     task: Task,
 ) -> sitk.Image:
-    """Return the image of a file whose header was checked (None: a format without that), axes in its own words."""
+    """Return the image of a file whose header was checked (None: a format without such a check)."""
     if facts is None:
         return read_isolated(path, series, interpreter, task=task)
     if facts.vouched:
@@ -184,7 +184,7 @@ def _read_checked(
 
 
 class _NotOrthonormal(Exception):
-    """ITK does not read a file because its axes are not at right angles to the last digit."""
+    """ITK refuses a file because its axes are not at right angles to the last digit."""
 
 
 def _read_vouched(path: Path, facts: HeaderFacts) -> sitk.Image:
@@ -206,7 +206,7 @@ def _read_vouched(path: Path, facts: HeaderFacts) -> sitk.Image:
 
 
 def _three_axes(image: sitk.Image, facts: HeaderFacts) -> sitk.Image:
-    """Return an image without what its header counts as no axis in space and has one value only: a list of length 1."""
+    """Return an image without axes of length 1 that its header counts as no axis in space."""
     if image.GetDimension() > 3 and len(facts.size) == 3:
         if image.GetSize()[0] == 1 and image.GetSize()[3] != 1:
             image = image[0]
@@ -219,7 +219,7 @@ def _three_axes(image: sitk.Image, facts: HeaderFacts) -> sitk.Image:
 
 @contextmanager
 def _itk_warnings_silenced() -> Iterator[None]:
-    """Keep ITK's warnings off stderr for a while; the switch is global in ITK, so it is put back."""
+    """Keep ITK's warnings off stderr; the switch is global in ITK, so it is restored."""
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

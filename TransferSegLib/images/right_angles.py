@@ -1,8 +1,7 @@
-"""Axes that are not quite at right angles: turned to the nearest ones that are, with the largest shift told in mm.
+"""Axes that are not quite at right angles are turned to the nearest ones that are.
 
-Headers round their directions, and registrations leave a trace of shear. Up to the limit beyond which a grid counts as
-sheared (``geometry_checks.is_sheared``) the voxels are taken as boxes: no value changes, and no voxel moves further
-than is told.
+Headers round their directions, and registrations leave a trace of shear. Within the limit of
+``geometry_checks.is_sheared`` only the axes change, not the voxels' values; a notice gives the largest shift in mm.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ _LARGEST_SHIFT_MM = 0.5
 def with_right_angles(image: sitk.Image, path: Path) -> sitk.Image:
     """Return a 3D image with orthonormal axes: itself, or with the nearest rotation (or mirrored one) about its middle.
 
-    Its voxels stay; a notice tells how far the outermost one has moved. Raises ScanError where that is too far. A
-    sheared image is returned as it is.
+    A notice gives the shift of the outermost voxel. Raises ScanError where that is too far. A sheared image is
+    returned as it is.
     """
     direction = directions_of(image)
     if shear(direction) <= _ROUNDING or is_sheared(direction):

@@ -1,4 +1,4 @@
-"""Writing label maps: complete or not at all, in the format that the file's name asks for."""
+"""Writing label maps: completely or not at all, in the format given by the file's suffix."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def write_label_map(
     partial = path.with_name(f".{uuid.uuid4().hex}.partial{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Waited for whatever happens: a writer that is left behind would leave its part of a file behind, too.
+        # Never abandoned: the thread of an abandoned writer would leave a partial file behind.
         writing.wait(
             lambda: sitk.WriteImage(image, str(partial), useCompression=compress and suffix != ".nii"),
             expected_s,
             leave=False,
         )
-        # ITK's NIfTI writer does not notice a full disk: look at what arrived.
+        # ITK's NIfTI writer does not notice a full disk: check what was written.
         checking.wait(lambda: read_checked_header(partial), expected_s, leave=False)
         checking.check()
         replace_file(partial, path)

@@ -1,8 +1,8 @@
-"""Data files that a header names: they lie beside the header, or nothing is read.
+"""Data files that a header names must lie in the header's own folder.
 
-A header from a stranger could otherwise name any file of this computer, whose bytes would be taken for voxels and
-copied into a project. Headers of NRRD and MetaImage name one file, a pattern for several ("slice%03d.raw 1 40 1"), or
-a list, one name a line.
+Otherwise a header from elsewhere could name any file of this computer, whose bytes would be copied into a project as
+voxels. Headers of NRRD and MetaImage name one file, a pattern for several ("slice%03d.raw 1 40 1"), or a list, one name
+per line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_FILES = 20_000
 def check_data_files(header: Path, named: str, listed: Sequence[str] = ()) -> None:
     """Raise ScanError unless every data file lies in the header's own folder, no link leading out of it.
 
-    ``named`` is what the header says: a name, or a pattern; ``listed`` are the names of a list.
+    ``named`` is the name or pattern in the header, ``listed`` the names of a list.
     """
     if len(listed) > _MOST_FILES:
         raise ScanError(f"{header} names more than {_MOST_FILES:,} data files: its header is damaged.")
@@ -34,12 +34,12 @@ def check_data_files(header: Path, named: str, listed: Sequence[str] = ()) -> No
 
 
 def leads_away(header: Path, name: str) -> bool:
-    """Tell whether a name in the header's folder is a link to a place outside it (or a circle of links)."""
+    """Return whether a name in the header's folder is a link to a place outside it (or a circle of links)."""
     file = header.parent / name
     try:
         return file.is_symlink() and file.resolve(strict=True).parent != header.parent.resolve()
     except FileNotFoundError:
-        return False  # that it is missing is told by whoever opens it
+        return False  # opening it reports that it is missing
     except (OSError, RuntimeError):
         return True
 
@@ -57,7 +57,7 @@ def check_partners(path: Path) -> None:
 
 
 def _expanded(header: Path, text: str) -> Iterator[str]:
-    """Yield a name, or the names that a pattern with its numbers stands for, after the text as it is."""
+    """Yield the text itself, then the names that it generates if it is a pattern with numbers."""
     yield text
     found = re.fullmatch(r"(\S*%0?\d{0,3}[dif]\S*)((?:\s+-?\d{1,9}){2,4})", text)
     if not found:

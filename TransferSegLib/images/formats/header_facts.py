@@ -1,7 +1,7 @@
-"""What the header of a scan file claims, and whether the file holds what it claims.
+"""The claims of a scan file's header, and whether the file holds what it claims.
 
-ITK believes headers: SimpleITK 2.5 reads a NIfTI file cut off in the middle without a word, and one kind of
-5D NIfTI file ends the process. So headers are read here first, in Python, without touching the voxels.
+ITK does not check headers: SimpleITK 2.5 reads a truncated NIfTI file without an error, and one kind of 5D NIfTI file
+crashes the process. So headers are first read in Python, without touching the voxels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from TransferSegLib.images.geometry_checks import (
     size_text,
 )
 
-#: What the numbers of a voxel are: a scalar (or vector) of real numbers, complex numbers, or colour channels.
+#: What a voxel holds: real numbers (one or a vector), complex numbers, or colour channels.
 NumberKind = Literal["number", "complex", "colour"]
 
 _CHUNK_BYTES = 1 << 20
@@ -36,9 +36,9 @@ _GZIP = b"\x1f\x8b"
 #: volume does: a few megabytes could keep this program busy for minutes otherwise.
 _STRONGEST_PACKING = 1032
 _LARGE_BYTES, _LARGE_PACKING = 4_000_000_000, 150
-#: While it is read, a compressed file is held twice: unpacked, and as the image.
+#: A file is held twice while it is read: unpacked, and as the image.
 _COPIES = 2
-#: Pieces (members) of a gzip file hold 64 kB and more; some may be empty. A file of nothing but tiny ones is an attack.
+#: Members of a gzip file hold 64 kB and more; some may be empty. A file that consists of tiny ones is an attack.
 _FREE_MEMBERS, _LEAST_MEMBER_BYTES = 1000, 256
 
 
@@ -98,14 +98,12 @@ def check_facts(facts: HeaderFacts, path: Path, layers: bool = False) -> None:
     check_dimensions(facts.size, path)
     check_size((*facts.size, facts.components), path)
     if not facts.data_path.is_file():
-        raise ScanError(
-            f"{path} says that its voxels are in {facts.data_path}, which does not exist. Keep both together."
-        )
+        raise ScanError(f"{path} has its voxels in {facts.data_path}, which does not exist. Keep both together.")
     wanted, size = facts.data_bytes, facts.data_path.stat().st_size
     if facts.stream_offset is not None:
         _check_packing(facts, size, path)
     elif size - facts.data_offset >= wanted:
-        _check_memory(wanted, path)
+        check_memory(wanted, path)
     if facts.stream_offset is None and (facts.check_floats is None or size - facts.data_offset < wanted):
         held, not_numbers = size - facts.data_offset, 0
     else:
@@ -127,7 +125,7 @@ def _check_packing(facts: HeaderFacts, packed: int, path: Path) -> None:
             f"{path} is cut off or damaged: its header claims {wanted:,} bytes for {size_text(facts.size)} voxels, "
             f"which {packed:,} compressed bytes cannot hold. Copy or export it again."
         )
-    _check_memory(wanted, path)
+    check_memory(wanted, path)
     if wanted > _LARGE_BYTES and wanted > packed * _LARGE_PACKING:
         raise ScanError(
             f"{path} claims {wanted / 1e9:.1f} GB of voxels in {packed / 1e6:.1f} MB: no scan can be compressed like "
@@ -135,7 +133,7 @@ def _check_packing(facts: HeaderFacts, packed: int, path: Path) -> None:
         )
 
 
-def _check_memory(wanted: int, path: Path) -> None:
+def check_memory(wanted: int, path: Path) -> None:
     """Raise ScanError when an image of so many bytes cannot be held in the memory that is free."""
     free = available_memory_bytes()
     if free is not None and wanted * _COPIES > free:
@@ -198,8 +196,8 @@ def inflate(path: Path, offset: int = 0) -> Iterator[bytes]:
                     yield block
                 chunk = decoder.unconsumed_tail
                 if decoder.eof:
-                    # The rest is read again in portions that begin small: with a copy of a whole chunk for each of
-                    # many tiny members the time would grow with the square of the file.
+                    # Continue with a small portion: copying a whole chunk for each of many tiny members would take
+                    # time quadratic in the file's length.
                     stream.seek(-len(decoder.unused_data), 1)
                     if stream.read(2) != _GZIP:
                         return  # bytes after the last member are ignored, as gzip does
@@ -215,7 +213,7 @@ def inflate(path: Path, offset: int = 0) -> Iterator[bytes]:
 
 
 def is_gzip(path: Path) -> bool:
-    """Tell whether a file begins as gzip files do."""
+    """Return whether a file begins as gzip files do."""
     with path.open("rb") as stream:
         return stream.read(2) == _GZIP
 

@@ -130,11 +130,11 @@ def _pair_of(path: Path) -> tuple[Path, Path]:
 
 
 def _check_suffix(header_path: Path, path: Path) -> None:
-    """Raise ScanError when the name says compressed and the content does not, or the other way round."""
+    """Raise ScanError unless the name ends in .gz exactly when the content is compressed."""
     named = header_path.name.lower().endswith(".gz")
     if named != is_gzip(header_path):
         what, correct = ("not compressed", "without '.gz'") if named else ("compressed", "with '.gz' at the end")
-        raise ScanError(f"{path} is {what} although its name says otherwise, or no NIfTI file: rename it {correct}.")
+        raise ScanError(f"{path} is {what} although its name differs, or no NIfTI file: rename it {correct}.")
 
 
 def _parse(head: bytes, path: Path) -> _Fields:
@@ -152,7 +152,7 @@ def _parse_version_1(head: bytes, order: str, path: Path) -> _Fields:
     magic = head[344:348]
     if magic not in (b"n+1\0", b"ni1\0"):
         raise ScanError(
-            f"{path} is in the old Analyze format (or damaged): it does not say where left and right are. "
+            f"{path} is in the old Analyze format (or damaged): it does not record where left and right are. "
             "Convert it to NIfTI with a program that knows its orientation."
         )
     codes = struct.unpack_from(order + "2h", head, 252)
@@ -211,7 +211,7 @@ def _affines(fields: _Fields, path: Path) -> tuple[np.ndarray, ...]:
 
 
 def _same_scale(sform: np.ndarray, fields: _Fields) -> bool:
-    """Tell whether the sform's axes are as long as the voxel size says."""
+    """Return whether the sform's axes are as long as the voxel sides."""
     sides = np.linalg.norm(sform[:3, :3], axis=0)
     return bool(np.allclose(sides, fields.pixdim[1:4], rtol=_SCALE_TOLERANCE, atol=0))
 

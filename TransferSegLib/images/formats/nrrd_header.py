@@ -72,8 +72,8 @@ _KNOWN_LISTS = ("list", "vector")
 class NrrdHeader:
     """The text of a header: ``fields`` ("name: value", names in lower case), ``pairs`` ("key:=value"), and its end.
 
-    ``listed`` are the lines after "data file: LIST", each the name of a file; ``data_names`` what "data file" says, of
-    which there should be one at most.
+    ``listed`` are the file names after "data file: LIST"; ``data_names`` the values of "data file", of which there
+    should be one at most.
     """
 
     fields: dict[str, str]
@@ -121,7 +121,7 @@ def parse_nrrd(path: Path) -> NrrdHeader:
 
 
 def _decoded(line: bytes) -> str:
-    """Return a line of a header: UTF-8, or what programs that know no UTF-8 write in Western Europe."""
+    """Return a line of a header: UTF-8, or the encoding of older programs in Western Europe."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:
@@ -173,12 +173,12 @@ def read_nrrd_header(path: Path) -> HeaderFacts:
 
 
 def layer_count(header: NrrdHeader, path: Path) -> int:
-    """Return how many numbers a voxel has: the layers of a segmentation; 1 for a header that does not say."""
+    """Return how many numbers a voxel has: the layers of a segmentation; 1 for a header that does not state it."""
     try:
         sizes = tuple(int(number) for number in header.fields["sizes"].split())
         return _axes(header.fields, sizes, path)[1]
     except (KeyError, ValueError, ScanError):
-        return 1  # reading the voxels tells what is wrong
+        return 1  # reading the voxels reports the problem
 
 
 def _axes(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tuple[tuple[int, ...], int, NumberKind]:
@@ -242,7 +242,7 @@ def _per_axis(name: str, value: str) -> list[str]:
 
 @contextmanager
 def without_single_axes(path: Path) -> Iterator[Path]:
-    """Give a file that ITK reads: this one, or a temporary copy without its axes of length 1; raises OSError.
+    """Yield a file that ITK reads: this one, or a temporary copy without its axes of length 1; raises OSError.
 
     ITK takes a fourth axis for one in space, and refuses it, where a program leaves out the kind of a list axis or
     calls it time or domain. As its length is 1, the voxels are the same without it: only the header is rewritten.

@@ -30,7 +30,7 @@ def read_header(path: Path) -> HeaderFacts | None:
 
 
 def read_checked_header(path: Path) -> HeaderFacts | None:
-    """Return the claims of a file's header once the file is known to hold what they say; see ``read_header``."""
+    """Return the claims of a file's header after checking that the file holds them; see ``read_header``."""
     facts = read_header(path)
     if facts is not None:
         check_facts(facts, path)

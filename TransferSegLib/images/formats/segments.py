@@ -2,7 +2,7 @@
 
 3D Slicer stores segments that share voxels in several layers, each a label map of its own with values of its own; it
 keeps the layers when the overlaps are gone. One voxel of a label map belongs to one structure, so layers are merged by
-a rule that a person can choose and is told about.
+a rule that the user can choose, and a notice reports it.
 
 Source: Slicer's developer guide, "Segmentation labelmap file format (.seg.nrrd)", and vtkMRMLSegmentationStorageNode.
 """
@@ -29,7 +29,7 @@ _OLD_REPRESENTATION = "Segmentation_SourceRepresentation"
 class Segment:
     """A segment of a file: its name, its layer (from 0), its value there, and its value in the merged label map.
 
-    ``empty`` tells that it has no voxels, by the header.
+    ``empty``: by the header it has no voxels.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Segment:
 
 
 def is_segmentation(path: Path) -> bool:
-    """Tell whether a file's name is that of a segmentation of 3D Slicer."""
+    """Return whether a file's name is that of a segmentation of 3D Slicer."""
     return path.name.lower().endswith((".seg.nrrd", ".seg.nhdr"))
 
 
@@ -139,10 +139,9 @@ def _whole(pairs: Mapping[str, str], number: int, key: str, default: str, name: 
 
 
 def _is_empty(pairs: Mapping[str, str], number: int) -> bool:
-    """Tell whether the header says that a segment has no voxels."""
-    words = pairs.get(f"Segment{number}_Extent", "").split()
+    """Return whether the header states that a segment has no voxels."""
     try:
-        bounds = [int(word) for word in words]
+        bounds = [int(bound) for bound in pairs.get(f"Segment{number}_Extent", "").split()]
     except ValueError:
         return False
     return len(bounds) == 6 and any(bounds[axis] > bounds[axis + 1] for axis in (0, 2, 4))

@@ -1,4 +1,4 @@
-"""The header fields by which 3D Slicer knows a label map as a segmentation (.seg.nrrd): names, colours, terminology.
+"""The header fields that make a label map a segmentation of 3D Slicer (.seg.nrrd): names, colours, terminology.
 
 Sources: Slicer's vtkMRMLSegmentationStorageNode.cxx (fields and separators), vtkSegmentationConverter.cxx (reference
 geometry) and vtkSlicerTerminologiesModuleLogic.cxx (SerializeTerminologyEntry).
@@ -103,7 +103,7 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
 
 
 def has_layers(path: Path) -> bool:
-    """Tell whether the segments of a file are in several layers, so that they may overlap; raises ScanError."""
+    """Return whether the segments of a file are in several layers, so that they may overlap; raises ScanError."""
     return layer_count(parse_nrrd(path), path) > 1
 
 

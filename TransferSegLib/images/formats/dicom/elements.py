@@ -1,8 +1,8 @@
-"""The elements of a DICOM file, read without believing it: bounded depth, bounded work, no value outside the file.
+"""The elements of a DICOM file that may be malformed: bounded depth, bounded work, no value outside the file.
 
-Only the data set itself and the few sequences that place and scale frames (or list files, in a DICOMDIR) are looked
-into. The same tag in a private element, in the icon of an image or in the description of another image says nothing
-about this one. Encoding: DICOM PS3.5, chapter 7 and annex A.
+Only the data set itself and the few sequences that place and scale frames (or list files, in a DICOMDIR) are read: the
+same tag in a private element, in an icon or in the description of another image does not describe this one.
+Encoding: DICOM PS3.5, chapter 7 and annex A.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class DicomHeader:
 
 @contextmanager
 def open_dicom(path: Path) -> Iterator[DicomHeader | None]:
-    """Give what a DICOM file holds, None for another file; values can be asked for while it is open.
+    """Yield what a DICOM file holds, None for another file; its values can be read while it is open.
 
     A file that ends early or makes no sense gives the elements before that, marked as ``damaged``. Raises OSError.
     """
@@ -176,7 +176,7 @@ def inflated(content: Buffer, start: int) -> bytes:
 
 
 def fragments(content: Buffer, start: int) -> Iterator[tuple[int, int]]:
-    """Give start and length of every item of encapsulated pixels, the offset table first; raises DamagedDicom."""
+    """Yield start and length of every item of encapsulated pixels, the offset table first; raises DamagedDicom."""
     position = start
     while True:
         tag, length = _tag_and_length(content, "<", position)
@@ -205,7 +205,7 @@ def _read_meta(content: Buffer, position: int) -> tuple[DataSet, int]:
 
 
 def _is_explicit(content: Buffer, position: int) -> bool:
-    """Tell from the first element whether value representations are written; transfer syntaxes are sometimes wrong."""
+    """Return whether the first element has a value representation; the transfer syntax may be wrong about it."""
     return re.fullmatch(rb"[A-Z]{2}", bytes(content[position + 4 : position + 6])) is not None
 
 

@@ -51,19 +51,19 @@ def class_name(uid: str) -> str:
 
 
 def sop_class_of(path: Path) -> str:
-    """Return what kind of object (class UID) a DICOM file holds, '' when it does not say so or is none."""
+    """Return what kind of object (class UID) a DICOM file holds, '' when that is not stated or it is no DICOM file."""
     with open_dicom(path) as header:
         return "" if header is None else header.sop_class
 
 
 def read_image_file(path: Path) -> DicomFile | None:
-    """Return what a DICOM image file says of itself, None when it holds something else."""
+    """Return the description of a DICOM image file, None when it holds something else."""
     found = read_dicom_file(path)
     return None if found is None or found.sop_class in _OTHER_CLASSES else found
 
 
 def is_dicomdir(path: Path) -> bool:
-    """Tell whether a file is the index of a DICOM medium."""
+    """Return whether a file is the index of a DICOM medium."""
     return sop_class_of(path) == _DICOMDIR_CLASS
 
 
@@ -94,8 +94,8 @@ def files_of_dicomdir(index: Path) -> FoundFiles:
     if all(file is None for file, _ in found) and not any(one.instance in missing for one in beside.images):
         if not beside.images:
             raise ScanError(f"{index} lists {len(found)} files, and none is there. Copy the whole medium.")
-        told = f"{index} lists {len(found)} files, and none is there: the DICOM files beside it were read instead."
-        return FoundFiles(beside.images, beside.others, (told,))
+        notice = f"{index} lists {len(found)} files, and none is there: the DICOM files beside it were read instead."
+        return FoundFiles(beside.images, beside.others, (notice,))
     moved = [one for one in beside.images if one.instance and one.instance in missing]
     lost = sum(file is None for file, _ in found) - len({one.instance for one in moved})
     notices = sorted_out.notices
@@ -128,12 +128,12 @@ def _sorted_out(place: Path, files: Iterable[Path]) -> FoundFiles:
         elif path.stat().st_size == 0 and not path.name.startswith("."):
             empty.append(path.name)
     names = ", ".join(empty[:3]) + (" ..." if len(empty) > 3 else "")
-    told = (f"{place} holds {len(empty)} empty files ({names}): if they were slices, the scan lacks them.",)
-    return FoundFiles(images, others, told if empty and images else ())
+    notice = f"{place} holds {len(empty)} empty files ({names}): if they were slices, the scan lacks them."
+    return FoundFiles(images, others, (notice,) if empty and images else ())
 
 
 def _some(place: Path, files: Iterable[Path]) -> Iterator[Path]:
-    """Give the ordinary files in order of their names; raises ScanError when there are too many."""
+    """Yield the ordinary files in order of their names; raises ScanError when there are too many."""
     ordinary = []
     for path in files:
         if path.is_file():
@@ -144,7 +144,7 @@ def _some(place: Path, files: Iterable[Path]) -> Iterator[Path]:
 
 
 def _files_inside(root: Path) -> Iterator[Path]:
-    """Give the files below a folder, none to which a link leads from outside it."""
+    """Yield the files below a folder, none to which a link leads from outside it."""
     for path in root.rglob("*"):
         if path.is_file() and path.resolve().is_relative_to(root):
             yield path
@@ -168,7 +168,7 @@ def _listed_file(root: Path, parts: tuple[str, ...]) -> Path | None:
 
 
 def _alike(folder: Path, name: str) -> Path:
-    """Return the entry of a folder that is called so but for capital letters, else the name as it is."""
+    """Return the entry of a folder with this name in whatever case, else the name as it is."""
     try:
         entries = {entry.name.upper(): entry for entry in folder.iterdir()}
     except OSError:

@@ -1,7 +1,7 @@
-"""What one DICOM image file says of itself: its series, how its pixels are stored, where every frame lies.
+"""The description of one DICOM image file: its series, how its pixels are stored, where every frame lies.
 
-A file of a classic series has one frame and says all of it in its data set; an enhanced multi-frame file says what
-belongs to a frame in functional groups: those of the frame itself, else those shared by all (PS3.3, C.7.6.16).
+A file of a classic series has one frame, described in its data set; an enhanced multi-frame file describes frames in
+functional groups: those of the frame itself, else those shared by all (PS3.3, C.7.6.16).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _POSITION, _ORIENTATION, _MEASURES, _INTENSITIES = 0x00209113, 0x00209116, 0x00289110, 0x00289145
 _CONTENT, _ECHO, _DIFFUSION, _CT_TYPE, _MR_TYPE = 0x00209111, 0x00189114, 0x00189117, 0x00189329, 0x00189226
 _MOST_FRAMES = 100_000
-#: Classes of objects that hold many slices in one file and say where each lies.
+#: Classes of objects that hold many slices in one file and state where each lies.
 VOLUME_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2.1": "Enhanced CT",
     "1.2.840.10008.5.1.4.1.1.2.2": "Legacy Converted Enhanced CT",
@@ -68,7 +68,7 @@ class PixelStorage:
 class Frame:
     """Where a frame lies, in mm; ``orientation`` holds the directions of a row and of a column.
 
-    ``attributes`` are what tells the volumes of a series apart: echo, point in time, kind of image ...
+    ``attributes`` distinguish the volumes of a series: echo, point in time, kind of image ...
     """
 
     position_mm: np.ndarray | None
@@ -150,7 +150,7 @@ class Slice:
 
 
 def read_dicom_file(path: Path) -> DicomFile | None:
-    """Return what a DICOM file says of itself, None when it is no image. Raises OSError."""
+    """Return the description of a DICOM image file, None for anything else. Raises OSError."""
     with open_dicom(path) as header:
         if header is None:
             return None
@@ -289,5 +289,5 @@ def _vector(numbers: Sequence[float], count: int) -> np.ndarray | None:
 
 
 def _number_text(number: float | None) -> str:
-    """Return a number for a person, '' when there is none."""
+    """Return a number as text, '' when there is none."""
     return "" if number is None else f"{number:g}"

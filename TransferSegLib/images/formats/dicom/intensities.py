@@ -1,7 +1,7 @@
 """From the numbers stored in DICOM files to intensities: rescale slope and intercept of every slice, lookup tables.
 
-What a reader does on its own with intensities is not trusted: the ITK reader takes the first frame's slope for all, and
-real-world values for MR. Here the modality transformation alone counts (PS3.3, C.11.1; per frame C.7.6.16.2.9):
+ITK's conversion is not used: it takes the first frame's slope for all, and real-world values for MR. Here only the
+modality transformation counts (PS3.3, C.11.1; per frame C.7.6.16.2.9):
 Hounsfield units in CT, arbitrary units in MR. Real-world value mappings, windows and private scales are left aside.
 """
 
@@ -29,7 +29,7 @@ class Rescale:
 
     @property
     def is_missing(self) -> bool:
-        """Whether the file says nothing of how stored values become intensities."""
+        """Whether the file states neither slope nor intercept."""
         return self.slope is None and self.intercept is None
 
     def factors(self) -> tuple[float, float]:
@@ -99,7 +99,7 @@ def check_rescales(rescales: Sequence[Rescale], modality: str, name: str) -> lis
 
 
 def _notices_on(rescale: Rescale, kind: str, modality: str, name: str) -> list[str]:
-    """Return what a person should know of the kind of rescale that all slices have."""
+    """Return notices about a rescale that all slices share."""
     if modality == "CT" and rescale.is_missing:
         return [f"{name} states no rescale intercept and slope: its intensities may not be Hounsfield units."]
     notices = []

@@ -1,7 +1,7 @@
 """The stored values of a DICOM file: plain ones are read here, compressed ones are unpacked by ITK's reader (GDCM).
 
-GDCM gets a file that holds the pixels and nothing else, so that all it can do is unpack them: what bits, sign and
-rescale mean is decided here (PS3.5, 8.1).
+GDCM gets a file with nothing but the pixels, so that it only unpacks them: bits, sign and rescale are interpreted here
+(PS3.5, 8.1).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def content_digest(file: DicomFile) -> str:
 
 
 def _read_plain(file: DicomFile, storage: PixelStorage) -> np.ndarray:
-    """Return the words of uncompressed pixels (unsigned)."""
+    """Return uncompressed pixels as unsigned numbers of all allocated bits."""
     order = ">" if storage.syntax == EXPLICIT_BIG_ENDIAN else "<"
     needed = _plain_bytes(storage)
     if order == ">" and storage.bits_allocated == 8:
@@ -172,7 +172,7 @@ def _pixels_alone(storage: PixelStorage, pixels: bytes) -> bytes:
 
 
 def _meaning_of_bits(raw: np.ndarray, storage: PixelStorage) -> np.ndarray:
-    """Return numbers from words: the bits in use (others may hold an overlay), with their sign."""
+    """Return the values in the bits in use (others may hold an overlay), with their sign."""
     size = storage.bits_allocated
     words = raw.astype(f"u{size // 8}", copy=False)
     if storage.bits_stored < size:

@@ -1,7 +1,7 @@
 """Where the slices of a series lie, and the rectangular grid on which the scan is given.
 
-The grid that is used and what every slice says of its own four corners may differ by ``LARGEST_SHIFT_MM``: what vendors
-round away, not what a reader averages away. Slices at uneven distances, or shifted evenly by a tilted gantry, are known
+The four corners that every slice states may differ from the grid by ``LARGEST_SHIFT_MM``, the rounding of vendors.
+Slices at uneven distances, or shifted evenly by a tilted gantry, are known
 exactly and are resampled; whatever else does not fit is refused.
 """
 
@@ -97,7 +97,7 @@ def sort_by_height(slices: Sequence[Slice]) -> list[Slice]:
 
 
 def place(slices: Sequence[Slice], name: str) -> Placement:
-    """Return the grid for slices of one size, sorted by height, all of which say where they lie.
+    """Return the grid for slices of one size, sorted by height, all of which state where they lie.
 
     Raises ScanError for slices that are missing, turned against each other, shifted without a rule, or not at right
     angles.

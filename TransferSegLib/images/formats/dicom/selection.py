@@ -132,7 +132,7 @@ def _stacks(slices: Sequence[Slice]) -> list[list[Slice]]:
 
 
 def _fits(first: Slice, other: Slice) -> bool:
-    """Tell whether two slices may belong to one stack."""
+    """Return whether two slices may belong to one stack."""
     if (first.storage.rows, first.storage.columns) != (other.storage.rows, other.storage.columns):
         return False
     if first.storage.is_grey != other.storage.is_grey or _is_localiser([first]) != _is_localiser([other]):
@@ -144,12 +144,12 @@ def _fits(first: Slice, other: Slice) -> bool:
 
 
 def _is_localiser(stack: Sequence[Slice]) -> bool:
-    """Tell whether a stack calls itself a localiser."""
+    """Return whether a stack calls itself a localiser."""
     return all("LOCALIZER" in one.file.image_type for one in stack)
 
 
 def _are_left_out(main: Sequence[Slice], others: Sequence[Sequence[Slice]]) -> bool:
-    """Tell whether the other stacks clearly are not what the series is about."""
+    """Return whether the other stacks clearly are not what the series is about."""
     placed = main[0].storage.is_grey and main[0].frame.position_mm is not None
     unnamed = [stack for stack in others if not _is_localiser(stack) or _is_localiser(main)]
     few = all(len(stack) <= _FEW for stack in unnamed)
@@ -162,7 +162,7 @@ def _unusable_error(slices: Sequence[Slice], name: str) -> ScanError | None:
         return ScanError(f"{name} holds colour images, which are no scan. Choose the original series.")
     if any(not one.frame.is_placed for one in slices):
         return ScanError(
-            f"{name}: some slices do not say where they lie (ImagePositionPatient), so they make no volume."
+            f"{name}: some slices do not state where they lie (ImagePositionPatient), so they make no volume."
         )
     return None
 
@@ -187,7 +187,7 @@ def _check_one_volume(ordered: Sequence[Slice], name: str) -> None:
     same = int(np.count_nonzero(gaps < max(_SAME_PLACE * float(np.median(gaps)), _SAME_PLACE_MM)))
     if same:
         raise ScanError(
-            f"{name} has {same} slices at the place of another one: {_told_apart(ordered)}. Separate them first, e.g. "
+            f"{name} has {same} slices at the place of another one: {_difference(ordered)}. Separate them first, e.g. "
             "with dcm2niix."
         )
     for what in ("image type", "frame type", "echo time", "b-value"):
@@ -200,8 +200,8 @@ def _check_one_volume(ordered: Sequence[Slice], name: str) -> None:
             )
 
 
-def _told_apart(ordered: Sequence[Slice]) -> str:
-    """Return what tells slices at the same place apart, e.g. 'echo time 2.46 and 4.92'."""
+def _difference(ordered: Sequence[Slice]) -> str:
+    """Return what distinguishes slices at the same place, e.g. 'echo time 2.46 and 4.92'."""
     names = dict.fromkeys(name for one in ordered for name, _ in one.frame.attributes)
     for name in names:
         values = [dict(one.frame.attributes).get(name, "none") for one in ordered]

@@ -1,8 +1,8 @@
 """Reading one DICOM series as a volume, after checking that its slices make one.
 
-Every file is looked at on its own first: which series it belongs to, where its slices lie, how its numbers become
-intensities. A reader that takes what it is given in some order distorts the volume silently when a slice is missing,
-the gantry was tilted, or two phases share a series. Runs in the child process of ``isolated_reading``.
+Every file is examined on its own first: its series, where its slices lie, how its numbers become intensities. A reader
+that stacks files in some order silently distorts the volume when a slice is missing, the gantry was tilted, or two
+phases share a series. Runs in the child process of ``isolated_reading``.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _OLD_BEGINNINGS = (b"\x08\0\0\0", b"\x08\0\5\0", b"\x08\0\x08\0", b"\x08\0\x16\0
 def read_dicom(path: Path, series: str | None = None) -> sitk.Image:
     """Return the volume of one series in a folder or DICOMDIR, or of the series that one file belongs to.
 
-    Its voxels are intensities (rescale applied); what a person should know of it is in its notices. Raises ScanError
+    Its voxels are intensities (rescale applied); its notices report what the user should know. Raises ScanError
     when there is no or no single series, and when its slices do not make a regular volume.
     """
     files, notices, place_name = chosen_files(path, series)
     if any(max(len(one.frames), one.frame_count) > 1 for one in files):
         return _read_multi_frame(files, notices, place_name)
     name = f"{place_name} (series ...{files[0].series[-12:]})"
-    kept, told = without_copies(files, name)
-    return _read_volume(kept, [*notices, *told], name)
+    kept, more = without_copies(files, name)
+    return _read_volume(kept, [*notices, *more], name)
 
 
 def chosen_files(path: Path, series: str | None = None) -> tuple[list[DicomFile], list[str], Path]:
@@ -73,7 +73,7 @@ def chosen_files(path: Path, series: str | None = None) -> tuple[list[DicomFile]
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Tell whether a file begins as DICOM files do: 128 bytes, then DICM; old ones with group 8 at once."""
+    """Return whether a file begins as DICOM files do: 128 bytes, then DICM; old ones with group 8 at once."""
     with path.open("rb") as stream:
         head = stream.read(132)
     return head[128:] == b"DICM" or head[:4] in _OLD_BEGINNINGS or path.suffix.lower() == ".dcm"
@@ -81,7 +81,7 @@ def is_dicom_file(path: Path) -> bool:
 
 def _read_multi_frame(files: Sequence[DicomFile], notices: list[str], folder: Path) -> sitk.Image:
     """Return the volume of one multi-frame file after checking where its frames lie."""
-    kept, told = without_copies(files, str(folder))
+    kept, more = without_copies(files, str(folder))
     if len(kept) > 1:
         raise ScanError(
             f"{folder}: the series holds several multi-frame files. Give one of them, e.g. {kept[0].path.name}."
@@ -97,19 +97,19 @@ def _read_multi_frame(files: Sequence[DicomFile], notices: list[str], folder: Pa
         )
     if len(one.frames) != one.pixels.frames or any(frame.position_mm is None for frame in one.frames):
         raise ScanError(
-            f"{one.path} does not say clearly where its frames lie. Convert it to NIfTI, e.g. with dcm2niix."
+            f"{one.path} does not state clearly where its frames lie. Convert it to NIfTI, e.g. with dcm2niix."
         )
-    return _read_volume([one], [*notices, *told], str(one.path))
+    return _read_volume([one], [*notices, *more], str(one.path))
 
 
 def _read_volume(files: Sequence[DicomFile], notices: list[str], name: str) -> sitk.Image:
     """Return the volume of the slices in files that belong to one series."""
-    slices, told = slices_of_volume(files, name)
-    notices += told
+    slices, left_out = slices_of_volume(files, name)
+    notices += left_out
     try:
         placement = place(slices, name)
     except ScanError as error:  # what was left out may be the slice that is missing now
-        raise ScanError(" ".join([str(error), *told])) from error
+        raise ScanError(" ".join([str(error), *left_out])) from error
     check_size(placement.size_xyz, Path(name))
     notices += placement.notices
     voxels_zyx = _read_voxels(slices, notices, name)
@@ -153,7 +153,7 @@ def _read_voxels(slices: Sequence[Slice], notices: list[str], name: str) -> np.n
 
 
 class _Padding:
-    """Pixels that stand for 'nothing was measured here', kept as they are unless they are the brightest of all.
+    """Pixels that mean 'nothing was measured here', kept as they are unless they are the brightest of all.
 
     Padding below every intensity looks like air, and a value within the range is often a mistake in the header (0 is
     water in a CT).
