@@ -17,7 +17,8 @@ from TransferSegLib.finetuning.cases import read_corrected_cases, survey_cases
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.plan import plan_fine_tuning
 from TransferSegLib.finetuning.run_folder import RunFolder, runs_of
-from TransferSegLib.finetuning.time_budget import foresee
+from TransferSegLib.finetuning.strategies import STRATEGIES, Strategy
+from TransferSegLib.finetuning.time_budget import amount_of, foresee
 from TransferSegLib.models.store import load_description
 from TransferSegLib.progress import Progress
 
@@ -132,3 +133,16 @@ def test_a_plan_is_refused_only_where_the_run_would_be(library: Path, tmp_path: 
     again = foresee(wanted)
     assert again.time_plan is not None and again.time_plan.folds == 2 and again.minutes_needed is None
     assert again.text.startswith("This fine-tuning was interrupted after 0.5 min.")
+
+
+def test_a_strategy_without_all_layers_plans_no_steps_of_them(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last layers have all of the time, and the plan says what is done."""
+    monkeypatch.setitem(STRATEGIES, "probe", Strategy("probe", "", last_layers_first=True, all_layers=False))
+    settings = replace(QUICK, strategy="probe", tail_steps=5, steps=7)
+    wanted = projects.request(project_of(tmp_path / "project", [(1,), (1,)]), library, configuration=settings)
+    amount = amount_of(plan_fine_tuning(wanted), ("probe",))
+    assert (amount.tail_steps, amount.steps, amount.tail_share) == (5, 0, 1.0)
+    text = foresee(wanted).text
+    assert "5 steps of the last layers each" in text and "all layers" not in text

@@ -209,7 +209,7 @@ class _Run:
     def _features(self) -> FeatureCache:
         """Return the features of the training cases, as many as there were when a resumed run began."""
         settings = self._configuration
-        limit = settings.tail_minutes_share * settings.cache_minutes_share
+        limit = settings.tail_share * settings.cache_minutes_share
         resumed = int(self._state["rounds"]) or None
         cache = cache_features(
             self._parent,
@@ -256,7 +256,7 @@ class _Run:
         else:
             self._state |= {"stage": "tail", "since_s": self._budget.spent_s}
             self._state["network"] = {name: v.detach().cpu().clone() for name, v in network.state_dict().items()}
-        until, since_s = settings.tail_minutes_share, float(self._state["since_s"])
+        until, since_s = settings.tail_share, float(self._state["since_s"])
         schedule = Schedule(settings.tail_steps, settings.tail_rate, settings.warm_up, self._budget, until, since_s)
         whole = self._tasks[0] if self._lent_cache is not None else self._tasks[0].share(1, 2)
         hooks = Hooks(lambda: self._checkpoint(trainer), settings.checkpoint_every, partial(self._add_history, "tail"))
@@ -272,8 +272,7 @@ class _Run:
         )
         if self._state["trainer"]:
             trainer.restore(self._state["trainer"])
-        steps = settings.steps if settings.way.all_layers else 0
-        schedule = Schedule(steps, settings.rate, settings.warm_up, self._budget, since_s=since_s)
+        schedule = Schedule(settings.full_steps, settings.rate, settings.warm_up, self._budget, since_s=since_s)
         hooks = Hooks(
             lambda: self._checkpoint(trainer),
             settings.checkpoint_every,

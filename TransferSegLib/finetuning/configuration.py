@@ -142,6 +142,16 @@ class FineTuningConfiguration:
         return self.way.last_layers_first and self.tail_steps > 0
 
     @property
+    def full_steps(self) -> int:
+        """Steps of all layers: none where the strategy ends with the last ones."""
+        return self.steps if self.way.all_layers else 0
+
+    @property
+    def tail_share(self) -> float:
+        """Share of the minutes after which stage 1 ends: all of them where nothing follows it."""
+        return self.tail_minutes_share if self.way.all_layers else 1.0
+
+    @property
     def inits_from_data(self) -> bool:
         """Whether channels without a predecessor start from a fit to the data."""
         from_data = self.way.inits_from_data if self.head_start == "auto" else self.head_start == "data"

@@ -50,7 +50,7 @@ def measure_speeds(
         with cache:
             tail_step_s = measuring.last_layers_step(cache)
     last_layers.done()
-    full_step_s = measuring.all_layers_step(all_layers) if settings.steps else 0.0
+    full_step_s = measuring.all_layers_step(all_layers) if settings.full_steps else 0.0
     all_layers.done()
     predict_s, score_s = measuring.prediction(case, feature_s or full_step_s, predicting)
     predicting.done(look=False)
