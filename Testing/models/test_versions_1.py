@@ -38,7 +38,7 @@ def test_line() -> None:
 def test_record() -> None:
     record = history("clinic", DATA).versions[1].record
     assert record is not None
-    assert (record.line, record.number, record.created) == ("clinic", 1, "2026-11-23T10:01:00+00:00")
+    assert (record.model_name, record.number, record.created) == ("clinic", 1, "2026-11-23T10:01:00+00:00")
     assert (record.parent.name, record.parent.version) == ("base", "1.0")
     weights = (DATA / "clinic" / "versions" / "0" / "weights.pt").read_bytes()
     assert record.parent.sha256 == sha256(weights).hexdigest()

@@ -113,7 +113,7 @@ def test_exported_version_names_no_case_and_keeps_its_record(library: Path, tmp_
     added = import_model(zipped, tmp_path / "elsewhere")
     record = load_record(added.path)
     assert record is not None and load_record(zipped) == record
-    assert (record.line, record.number, record.parent) == ("ours", 2, ModelReference.of(find_model("ours@1")))
+    assert (record.model_name, record.number, record.parent) == ("ours", 2, ModelReference.of(find_model("ours@1")))
     assert [case.content_hash for case in record.cases] == ["a" * 64, "b" * 64]
     assert record.verdict == BETTER and record.mean_dice == (0.5, 0.7)
     assert added.description == version.description

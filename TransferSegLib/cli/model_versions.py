@@ -121,7 +121,7 @@ def record_lines(path: Path) -> list[str]:
     record = load_record(path)
     if record is None:
         return []
-    lines = [f"version {record.number} of {record.line}, made {record.created} from {record.parent}"]
+    lines = [f"version {record.number} of {record.model_name}, made {record.created} from {record.parent}"]
     warnings = record.evidence.get("warnings", [])  # of a model made elsewhere they stayed there
     looks = [f"look: {warning}" for warning in warnings if isinstance(warnings, list)]
     return [*lines, f"verdict: {verdict_text(record).replace('**', '')}", *looks]

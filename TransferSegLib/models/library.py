@@ -275,10 +275,10 @@ def changing(library: Path, cancel: CancelToken | None = None) -> Iterator[Path]
             raise _not_writable(library, error) from error
 
 
-def refuse_linked_line(line: Path, library: Path, *numbers: int) -> None:
+def refuse_linked_versions(model: Path, library: Path, *numbers: int) -> None:
     """Raise ModelError when a model with versions, or one of these versions, is a link: it is read, never changed."""
-    folders = [line / VERSIONS_FOLDER / str(number) for number in numbers] or [line / VERSIONS_FOLDER]
-    if line.is_relative_to(library):
+    folders = [model / VERSIONS_FOLDER / str(number) for number in numbers] or [model / VERSIONS_FOLDER]
+    if model.is_relative_to(library):
         refuse_links(library, *folders, error_type=ModelError)
 
 

@@ -72,42 +72,42 @@ class History:
 
 def history(name: str, library: Path) -> History:
     """Return the versions of a model in the library; a plain model has itself as version 0. Raises ModelError."""
-    return read_history(name, find_line(name, library))
+    return read_history(name, find_model_with_versions(name, library))
 
 
-def read_history(name: str, line: Path) -> History:
-    """Return the versions in a line's folder; what is damaged hides nothing else."""
-    if not has_versions(line):
-        return History(name, line, (_read_folder(line, 0, current=True),), VersionState(), 0)
+def read_history(name: str, model: Path) -> History:
+    """Return the versions in a model's folder; what is damaged hides nothing else."""
+    if not has_versions(model):
+        return History(name, model, (_read_folder(model, 0, current=True),), VersionState(), 0)
     damaged: list[str] = []
     state, current = VersionState(), None
     try:
-        state = read_state(line)
+        state = read_state(model)
         current = state.current
     except ModelError as error:
         damaged.append(str(error))
     versions = []
-    for number in version_numbers(line):
+    for number in version_numbers(model):
         try:
-            versions.append(read_version(line, number, current))
+            versions.append(read_version(model, number, current))
         except ModelError as error:
             damaged.append(f"Version {number} is damaged. {error}")
-    return History(name, line, tuple(versions), state, current, tuple(damaged))
+    return History(name, model, tuple(versions), state, current, tuple(damaged))
 
 
-def find_line(name: str, library: Path) -> Path:
+def find_model_with_versions(name: str, library: Path) -> Path:
     """Return the library's model of that name; raises ModelError when there is none."""
-    line = find_library_model(name, library)
-    if line is None:
+    model = find_library_model(name, library)
+    if model is None:
         if find_bundled_model(name) is not None:
             raise ModelError(f"The model '{name}' comes with TransferSeg: only models of your library have versions.")
         raise ModelError(f"There is no model '{name}' in the library {library}.")
-    return line
+    return model
 
 
-def read_version(line: Path, number: int, current: int | None) -> Version:
-    """Return a version of a line; raises ModelError."""
-    return _read_folder(version_folder(line, number), number, number == current)
+def read_version(model: Path, number: int, current: int | None) -> Version:
+    """Return a version of a model; raises ModelError."""
+    return _read_folder(version_folder(model, number), number, number == current)
 
 
 def _read_folder(path: Path, number: int, current: bool) -> Version:

@@ -72,7 +72,7 @@ class ModelReference:
 
     @staticmethod
     def of(path: Path) -> ModelReference:
-        """Return the reference of a model's folder or zip file (of a line: its current version); raises ModelError.
+        """Return the reference of a model's folder or zip file; with versions, of the current one. Raises ModelError.
 
         The version is the number that it has in the library, for other models what their description says.
         """
@@ -103,7 +103,7 @@ class VersionRecord:
     """Where a version comes from and what is known of it.
 
     ``evidence`` is what ``Verdict.to_json`` gives, with whatever else was found; empty when nothing was measured.
-    ``forgetting`` holds an entry per structure that the parent knew. ``line`` and ``number`` say which version of
+    ``forgetting`` holds an entry per structure that the parent knew. ``model_name`` and ``number`` say which version of
     which model it became; ``add_version`` fills them in.
     """
 
@@ -112,7 +112,7 @@ class VersionRecord:
     evidence: dict[str, Any] = field(default_factory=dict)
     forgetting: tuple[dict[str, Any], ...] = ()
     created: str = field(default_factory=now)
-    line: str = ""
+    model_name: str = ""
     number: int | None = None
 
     @property
@@ -188,7 +188,7 @@ class VersionRecord:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description; numbers that are not finite become null."""
         return {
-            "line": self.line,
+            "line": self.model_name,
             "number": self.number,
             "created": self.created,
             "parent": self.parent.to_json(),
@@ -209,7 +209,7 @@ class VersionRecord:
                 evidence=evidence,
                 forgetting=tuple(changes),
                 created=json_field(entry, "created", str, error=ModelError),
-                line=json_field(entry, "line", str, error=ModelError),
+                model_name=json_field(entry, "line", str, error=ModelError),
                 number=json_field(entry, "number", int, None, error=ModelError),
             )
         except (KeyError, TypeError, AttributeError, ModelError) as error:
@@ -242,16 +242,16 @@ def load_record(path: Path) -> VersionRecord | None:
 
 
 def descended(
-    description: ModelDescription, line: str, record: VersionRecord, parent: ModelDescription | None
+    description: ModelDescription, title: str, record: VersionRecord, parent: ModelDescription | None
 ) -> ModelDescription:
-    """Return a candidate's description as a version's: named after its line, and with what its parent passes on.
+    """Return a candidate's description as a version's: named after its model, and with what its parent passes on.
 
     Licence and citation are the parent's, None where the parent is not there any more to be asked. A model trained
     from random weights owes its parent nothing but the comparison.
     """
     provenance = replace(description.provenance, parent=str(record.parent))
     cases = counted(len(record.cases), "corrected case")
-    named = replace(description, name=line, version=str(record.number), provenance=provenance)
+    named = replace(description, name=title, version=str(record.number), provenance=provenance)
     if _from_random_weights(description.provenance):
         return replace(named, training_data=f"trained from random weights on {cases}")
     text = f"fine-tuned from {record.parent} on {cases}"

@@ -1,8 +1,8 @@
 """Which version of a model in the library is the current one, and which were before it.
 
-A **line** is a model with versions: its folder holds ``versions/0``, ``versions/1`` ..., each a model's folder, and
-``current.json``, which is replaced in one step. Version 0 is what the line began with. A plain model, with no
-versions, is as good as a line with nothing but a version 0. Nothing here needs torch. The format, entry by entry, is
+The folder of a model with versions holds ``versions/0``, ``versions/1`` ..., each a model's folder, and
+``current.json``, which is replaced in one step. Version 0 is what the model began with. A plain model, with no
+versions, counts as a model with nothing but a version 0. Nothing here needs torch. The format, entry by entry, is
 in ``docs/model-format.md``.
 """
 
@@ -36,7 +36,7 @@ class DamagedState(ModelError):
 
 @dataclass(frozen=True)
 class VersionEvent:
-    """A line of the history: what was done, which version it made current (or removed), and when (ISO date)."""
+    """An entry of the history: what was done, which version it made current (or removed), and when (ISO date)."""
 
     action: str
     version: int
@@ -49,7 +49,7 @@ class VersionEvent:
 
 @dataclass(frozen=True)
 class VersionState:
-    """Every switch since the line began, to which more are only ever added.
+    """Every switch since the model began, to which more are only ever added.
 
     ``problem`` tells that current.json could not be read and its backup was, empty if all is well.
     """
@@ -81,9 +81,9 @@ class VersionState:
         return self if version == self.current else self._with(VersionEvent(PROMOTED, version, date))
 
     def rolled_back(self, date: str) -> VersionState:
-        """Return the state in which what was current before is so again; raises ModelError at the line's beginning."""
+        """Return the state in which what was current before is so again; raises ModelError at the model's beginning."""
         if len(self.trail) < 2:
-            raise ModelError("There is nothing to go back to: what the line began with is the current version.")
+            raise ModelError("There is nothing to go back to: what the model began with is the current version.")
         return self._with(VersionEvent(ROLLED_BACK, self.trail[-2], date))
 
     def removed(self, version: int, date: str) -> VersionState:
@@ -120,30 +120,30 @@ def has_versions(path: Path) -> bool:
     return (path / VERSIONS_FOLDER / "0" / MODEL_FILE).is_file() or (path / CURRENT_FILE).is_file()
 
 
-def version_folder(line: Path, version: int) -> Path:
+def version_folder(model: Path, version: int) -> Path:
     """Return the folder of a version, whether it is there or not."""
-    return line / VERSIONS_FOLDER / str(version)
+    return model / VERSIONS_FOLDER / str(version)
 
 
-def version_numbers(line: Path) -> list[int]:
+def version_numbers(model: Path) -> list[int]:
     """Return the versions that are there, in order; raises ModelError when the folder cannot be read."""
-    folder = line / VERSIONS_FOLDER
+    folder = model / VERSIONS_FOLDER
     try:
         names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
         numbers = sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
-        return [number for number in numbers if (version_folder(line, number) / MODEL_FILE).is_file()]
+        return [number for number in numbers if (version_folder(model, number) / MODEL_FILE).is_file()]
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error.strerror or error}.") from error
 
 
-def read_state(line: Path) -> VersionState:
-    """Return a line's state; without a current.json nothing was switched yet.
+def read_state(model: Path) -> VersionState:
+    """Return a model's state; without a current.json nothing was switched yet.
 
     Raises DamagedState when neither it nor its backup can be read, ModelError when it is newer than this version.
     """
     damage = ""
     for name in (CURRENT_FILE, BACKUP_FILE):
-        path = line / name
+        path = model / name
         try:
             state = VersionState.from_json(safe_json.read(path), str(path))
         except FileNotFoundError:
@@ -151,38 +151,38 @@ def read_state(line: Path) -> VersionState:
         except (OSError, ValueError, DamagedState) as error:
             damage = damage or (str(error) if isinstance(error, DamagedState) else f"{path} cannot be read: {error}.")
             continue
-        lost = damage or (f"{line / CURRENT_FILE} is missing." if name == BACKUP_FILE else "")
+        lost = damage or (f"{model / CURRENT_FILE} is missing." if name == BACKUP_FILE else "")
         return replace(state, problem=f"{lost} Its backup was read instead." if lost else "")
     if damage:
         raise DamagedState(
-            f"{damage} Choose the version of '{line.name}' to use: transferseg models promote "
-            f"{_quoted(line.name)} NUMBER. There are: {', '.join(map(str, version_numbers(line)))}."
+            f"{damage} Choose the version of '{model.name}' to use: transferseg models promote "
+            f"{_quoted(model.name)} NUMBER. There are: {', '.join(map(str, version_numbers(model)))}."
         )
     return VersionState()
 
 
-def write_state(line: Path, state: VersionState) -> None:
-    """Make a state the line's, in one step; the caller holds the library's lock. Raises OSError.
+def write_state(model: Path, state: VersionState) -> None:
+    """Make a state the model's, in one step; the caller holds the library's lock. Raises OSError.
 
-    The backup goes first: it never lacks a switch that was reported done. Of a line that was never switched it comes
+    The backup goes first: it never lacks a switch that was reported done. Of a model that was never switched it comes
     second: alone it would stand for one whose current.json was lost.
     """
     text = json.dumps(state.to_json(), indent=1) + "\n"
-    names = (BACKUP_FILE, CURRENT_FILE) if (line / CURRENT_FILE).exists() else (CURRENT_FILE, BACKUP_FILE)
+    names = (BACKUP_FILE, CURRENT_FILE) if (model / CURRENT_FILE).exists() else (CURRENT_FILE, BACKUP_FILE)
     for name in names:
-        write_text_durably(line / name, text)
-    tidy_state(line)
+        write_text_durably(model / name, text)
+    tidy_state(model)
 
 
-def tidy_state(line: Path) -> None:
+def tidy_state(model: Path) -> None:
     """Remove what killed writers of the state left; the caller holds the library's lock."""
-    for leftover in (file for name in (BACKUP_FILE, CURRENT_FILE) for file in unfinished_texts(line / name)):
+    for leftover in (file for name in (BACKUP_FILE, CURRENT_FILE) for file in unfinished_texts(model / name)):
         with suppress(OSError):
             leftover.unlink()
 
 
 def current_folder(path: Path) -> Path:
-    """Return the folder of a line's current version; any other path, such as a plain model's, is returned as it is.
+    """Return the folder of a model's current version; any other path, such as a plain model's, is returned as it is.
 
     Raises ModelError when it cannot be told which version that is, or it is missing.
     """
@@ -212,12 +212,14 @@ def version_name(path: Path, described: str) -> str:
     return folder.name if in_line else described
 
 
-def unknown_version(line: Path, version: int) -> ModelError:
+def unknown_version(model: Path, version: int) -> ModelError:
     """Return the error for a version that is not there."""
-    if not has_versions(line):
-        return ModelError(f"The model '{line.stem if line.is_file() else line.name}' has no versions but itself (0).")
-    numbers = ", ".join(map(str, version_numbers(line)))
-    return ModelError(f"The model '{line.name}' has no version {version}. There are: {numbers}.")
+    if not has_versions(model):
+        return ModelError(
+            f"The model '{model.stem if model.is_file() else model.name}' has no versions but itself (0)."
+        )
+    numbers = ", ".join(map(str, version_numbers(model)))
+    return ModelError(f"The model '{model.name}' has no version {version}. There are: {numbers}.")
 
 
 def split_version(name: str) -> tuple[str, int] | None:

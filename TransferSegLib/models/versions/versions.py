@@ -21,11 +21,11 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import WEIGHTS_FILE, WeightsRecord, read_model_files
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.incoming import check_name, read_incoming
-from TransferSegLib.models.library import changing, refuse_linked_line
+from TransferSegLib.models.library import changing, refuse_linked_versions
 from TransferSegLib.models.locate import bundled_models, find_bundled_model, find_library_model, library_models
 from TransferSegLib.models.store import load_description, load_model, model_files, write_files
 from TransferSegLib.models.versions.card import card
-from TransferSegLib.models.versions.history import Version, find_line, read_history, read_version
+from TransferSegLib.models.versions.history import Version, find_model_with_versions, read_history, read_version
 from TransferSegLib.models.versions.record import (
     ModelReference,
     VersionRecord,
@@ -76,27 +76,27 @@ def add_version(
     checksum. A plain model of that name becomes version 0 and stays as it is. The name, version, parent, licence,
     citation and training data in ``description`` are filled in. A candidate that is there already (same weights, parent
     and cases: its process was killed before it could say so) is not added twice. Raises ModelError when the name is
-    that of a bundled model, the parent of a new line is not there, or something cannot be written, and Cancelled; then
+    that of a bundled model, the parent of a new model is not there, or something cannot be written, and Cancelled; then
     nothing has changed.
     """
-    _check_line_name(name, library)
+    _check_name_of_version(name, library)
     parent = _parent(record.parent, origin, library)
     with changing(library, cancel) as work:
-        line = _check_line_name(name, library)
-        if line is None and parent is None:
+        model = _check_name_of_version(name, library)
+        if model is None and parent is None:
             raise ModelError(
                 f"The model '{name}' would begin with {record.parent}, of which there is no copy with these weights "
                 "any more: say where one is, or add the candidate to another model."
             )
-        target = library / name if line is None else line
-        refuse_linked_line(target, library)
-        title = name if line is None else _line_title(line)
+        target = library / name if model is None else model
+        refuse_linked_versions(target, library)
+        title = name if model is None else _title(model)
         number = _next_number(target)
-        record = replace(record, line=title, number=number)
+        record = replace(record, model_name=title, number=number)
         described = descended(description, title, record, None if parent is None else load_description(parent))
         task = Task("", None, cancel)
         files = task.wait(lambda: model_files(described, state_dict, half_precision))
-        same = None if line is None else _same_version(line, WeightsRecord.of(files[WEIGHTS_FILE]).sha256, record)
+        same = None if model is None else _same_version(model, WeightsRecord.of(files[WEIGHTS_FILE]).sha256, record)
         if same is not None:
             if _chosen(target, record, promote):
                 write_state(target, read_state(target).promoted(same, now()))
@@ -104,7 +104,7 @@ def add_version(
         written = work / "new" / VERSIONS_FOLDER
         _write_version(written / str(number), described, record, files, log, task)
         if not has_versions(target):
-            _write_origin(written / "0", title, line, parent, task)
+            _write_origin(written / "0", title, model, parent, task)
         _put(written, target, number, _chosen(target if has_versions(target) else written / "0", record, promote))
         flush_folder(library, required=False)
     return read_version(target, number, _current(target))
@@ -118,10 +118,10 @@ def promote(name: str, library: Path, number: int, force: bool = False) -> Versi
     missing, there is no such version, it is damaged, or the library cannot be written.
     """
     with changing(library):
-        line = find_line(name, library)
-        refuse_linked_line(line, library)
-        _check_there(line, number)
-        version = read_version(line, number, None)
+        model = find_model_with_versions(name, library)
+        refuse_linked_versions(model, library)
+        _check_there(model, number)
+        version = read_version(model, number, None)
         record = version.record
         if record is not None and number and record.is_worse and not force:
             raise ModelError(
@@ -130,15 +130,15 @@ def promote(name: str, library: Path, number: int, force: bool = False) -> Versi
             )
         load_model(version.path)
         try:
-            before = read_state(line)
+            before = read_state(model)
         except DamagedState:
-            write_state(line, VersionState().promoted(number, now()))
+            write_state(model, VersionState().promoted(number, now()))
         else:
             after = before.promoted(number, now())
             if after is not before or before.problem:
-                write_state(line, after)
+                write_state(model, after)
             else:
-                tidy_state(line)
+                tidy_state(model)
     return replace(version, current=True)
 
 
@@ -148,32 +148,32 @@ def rollback(name: str, library: Path) -> Version:
     Raises ModelError when there is nothing to go back to, what there was is damaged, or the library cannot be written.
     """
     with changing(library):
-        line = find_line(name, library)
-        refuse_linked_line(line, library)
-        if not has_versions(line):
+        model = find_model_with_versions(name, library)
+        refuse_linked_versions(model, library)
+        if not has_versions(model):
             raise ModelError(f"The model '{name}' has no versions: there is nothing to go back to.")
-        after = read_state(line).rolled_back(now())
-        _check_there(line, after.current)
-        load_model(version_folder(line, after.current))
-        write_state(line, after)
-    return read_version(line, after.current, after.current)
+        after = read_state(model).rolled_back(now())
+        _check_there(model, after.current)
+        load_model(version_folder(model, after.current))
+        write_state(model, after)
+    return read_version(model, after.current, after.current)
 
 
 def remove_version(name: str, library: Path, number: int, force: bool = False) -> Path:
-    """Remove a version from a line and return where it was; its number is not given again.
+    """Remove a version from a model and return where it was; its number is not given again.
 
     The current version, and one that others were made from, need ``force``; without the current one that before it
     becomes current. Version 0 goes only with the whole model. Raises ModelError.
     """
     with changing(library) as work:
-        line = find_line(name, library)
-        refuse_linked_line(line, library, number)
-        _check_there(line, number)
+        model = find_model_with_versions(name, library)
+        refuse_linked_versions(model, library, number)
+        _check_there(model, number)
         if number == 0:
             raise ModelError(
                 f"Version 0 is what '{name}' began with and stays. The whole model goes with: transferseg models remove"
             )
-        found = read_history(name, line)
+        found = read_history(name, model)
         children = [str(child.number) for child in found.children_of(number)]
         reasons = ["is the current one"] if found.current == number else []
         reasons += [f"is what version {', '.join(children)} was made from"] if children else []
@@ -182,16 +182,16 @@ def remove_version(name: str, library: Path, number: int, force: bool = False) -
                 f"Version {number} of '{name}' {' and '.join(reasons)}. To remove it all the same: --force."
             )
         # The state first: a number that was given must not be given again, whatever happens in between.
-        state = read_state(line)
-        write_state(line, state.removed(number, now()))
-        folder = version_folder(line, number)
+        state = read_state(model)
+        write_state(model, state.removed(number, now()))
+        folder = version_folder(model, number)
         (work / "removed").mkdir()
         move(folder, work / "removed" / folder.name)
         flush_folder(folder.parent, required=False)
     return folder
 
 
-def _check_line_name(name: str, library: Path) -> Path | None:
+def _check_name_of_version(name: str, library: Path) -> Path | None:
     """Return the library's folder of a model of that name, None where there is none.
 
     Raises ModelError when no candidate can be added under that name.
@@ -202,31 +202,31 @@ def _check_line_name(name: str, library: Path) -> Path | None:
             f"'{name}' is the name of a model that comes with TransferSeg and stays as it is: give the model that is "
             "made from it another name."
         )
-    line = find_library_model(name, library)
-    if line is not None and line.is_file():
+    model = find_library_model(name, library)
+    if model is not None and model.is_file():
         raise ModelError(
-            f"The model '{name}' lies in your library as the file {line}, which can have no versions: make it a "
+            f"The model '{name}' lies in your library as the file {model}, which can have no versions: make it a "
             f"folder with: transferseg models import FILE --replace"
         )
-    if line is None and (library / name).exists():
+    if model is None and (library / name).exists():
         raise ModelError(f"{library / name} exists already, and is no model: move it away, or give another name.")
-    return line
+    return model
 
 
-def _line_title(line: Path) -> str:
-    """Return what a line's versions are called: what its current or first version is, else as its folder."""
-    for path in (line, version_folder(line, 0)):
+def _title(model: Path) -> str:
+    """Return what a model's versions are called: what its current or first version is, else as its folder."""
+    for path in (model, version_folder(model, 0)):
         with suppress(ModelError):
             return load_description(path).name
-    return line.name
+    return model.name
 
 
-def _next_number(line: Path) -> int:
-    """Return a number that no version of a line has or had."""
-    folder = line / VERSIONS_FOLDER
+def _next_number(model: Path) -> int:
+    """Return a number that no version of a model has or had."""
+    folder = model / VERSIONS_FOLDER
     taken = [int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
     with suppress(DamagedState):
-        taken += [switch.version for switch in read_state(line).switches]
+        taken += [switch.version for switch in read_state(model).switches]
     return max(taken, default=0) + 1
 
 
@@ -244,7 +244,7 @@ def _parent(reference: ModelReference, origin: Path | None, library: Path) -> Pa
 
 
 def _everywhere(library: Path) -> Iterator[Path]:
-    """Yield every model that is here, of the lines every version."""
+    """Yield every model that is here, of those with versions every one."""
     for path in (*bundled_models(), *library_models(library)):
         if has_versions(path):
             yield from (version_folder(path, number) for number in version_numbers(path))
@@ -274,7 +274,7 @@ def _write_version(
 
 
 def _write_origin(folder: Path, title: str, plain: Path | None, parent: Path | None, task: Task) -> None:
-    """Write version 0: the plain model that is there already, else the parent under the line's name."""
+    """Write version 0: the plain model that is there already, else the parent under the model's name."""
     if plain is not None:
         files = read_model_files(plain)
     else:
@@ -285,11 +285,11 @@ def _write_origin(folder: Path, title: str, plain: Path | None, parent: Path | N
     task.wait(lambda: load_model(folder))
 
 
-def _same_version(line: Path, sha256: str, record: VersionRecord) -> int | None:
-    """Return the version of a line that is this very candidate, None if there is none."""
-    for number in version_numbers(line):
+def _same_version(model: Path, sha256: str, record: VersionRecord) -> int | None:
+    """Return the version of a model that is this very candidate, None if there is none."""
+    for number in version_numbers(model):
         with suppress(ModelError):
-            other = read_version(line, number, None)
+            other = read_version(model, number, None)
             if number and other.sha256 == sha256 and other.record is not None:
                 hashes = [[case.content_hash for case in one.cases] for one in (other.record, record)]
                 if other.record.parent.sha256 == record.parent.sha256 and hashes[0] == hashes[1]:
@@ -298,7 +298,7 @@ def _same_version(line: Path, sha256: str, record: VersionRecord) -> int | None:
 
 
 def _chosen(model: Path, record: VersionRecord, promotion: Promotion) -> bool:
-    """Tell whether a candidate becomes the current version at once; ``model`` is the line, or what it begins with."""
+    """Tell whether a candidate becomes the current version at once; ``model`` is where it is or begins."""
     if promotion == "never" or record.is_worse or record.warning:
         return False
     try:
@@ -309,30 +309,31 @@ def _chosen(model: Path, record: VersionRecord, promotion: Promotion) -> bool:
     return promotion == "unless worse" or (record.is_promoted_by_itself and _has_weights(current, record.parent.sha256))
 
 
-def _put(written: Path, line: Path, number: int, chosen: bool) -> None:
-    """Give the written versions (and with them a new line) their place, then make the new one current if chosen."""
-    if not line.exists():
+def _put(written: Path, model: Path, number: int, chosen: bool) -> None:
+    """Give the written versions (and with them a new model) their place, then make the new one current if chosen."""
+    if not model.exists():
         if chosen:
             write_state(written.parent, VersionState().promoted(number, now()))
-        move(written.parent, line)
+        move(written.parent, model)
         return
-    places = line / VERSIONS_FOLDER
+    places = model / VERSIONS_FOLDER
     places.mkdir(exist_ok=True)
-    for folder in sorted(written.iterdir(), key=lambda path: int(path.name)):  # version 0 makes it a line
+    # Version 0, which makes it a model with versions, goes first.
+    for folder in sorted(written.iterdir(), key=lambda path: int(path.name)):
         move(folder, places / folder.name)
     flush_folder(places, required=False)
     if chosen:
-        write_state(line, read_state(line).promoted(number, now()))
+        write_state(model, read_state(model).promoted(number, now()))
 
 
-def _check_there(line: Path, number: int) -> None:
-    if not has_versions(line) or number not in version_numbers(line):
-        raise unknown_version(line, number)
+def _check_there(model: Path, number: int) -> None:
+    if not has_versions(model) or number not in version_numbers(model):
+        raise unknown_version(model, number)
 
 
-def _current(line: Path) -> int | None:
+def _current(model: Path) -> int | None:
     """Return the current version's number, None where the state is damaged."""
     try:
-        return read_state(line).current
+        return read_state(model).current
     except ModelError:
         return None
