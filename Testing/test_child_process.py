@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from TransferSegLib.child_process import ProcessResult, Reading, read_in_child, run_module
+from TransferSegLib.child_process import ProcessResult, IsolatedRead, read_in_child, run_module
 from TransferSegLib.errors import Cancelled, ModelError, ScanError
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated
@@ -88,7 +88,7 @@ def test_a_cancelled_child_is_gone(tmp_path: Path) -> None:
 @posix
 def test_a_child_that_hangs_is_ended_and_told(tmp_path: Path) -> None:
     told = tmp_path / "pid"
-    reading = Reading("nothing", tmp_path / "x.h5", ModelError, "", 1.0)
+    reading = IsolatedRead("nothing", tmp_path / "x.h5", ModelError, "", 1.0)
     python = stand_in(tmp_path, SLOW.format(told))
     with pytest.raises(ModelError, match=r"x\.h5 cannot be read: .* timed out"), read_in_child(reading, python):
         pass

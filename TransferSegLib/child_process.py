@@ -54,7 +54,7 @@ class ProcessResult:
 
 
 @dataclass(frozen=True)
-class Reading:
+class IsolatedRead:
     """A file that a module of this library reads in a child, and what its error messages say.
 
     The module is run with a folder for its results, the file and ``args``; it writes ``RESULT_FILE``, which has an
@@ -74,7 +74,7 @@ class Reading:
 
 @contextmanager
 def read_in_child(
-    reading: Reading,
+    reading: IsolatedRead,
     interpreter: Path | None = None,
     cancel: CancelToken | None = None,
     task: Task | None = None,
@@ -112,7 +112,7 @@ def read_in_child(
         yield Path(folder), result
 
 
-def _bad_end(reading: Reading, end: ProcessResult, limits: Limits) -> str:
+def _bad_end(reading: IsolatedRead, end: ProcessResult, limits: Limits) -> str:
     """Return the error message for a child that left no result."""
     if end.over_memory:
         return limits.memory_text(reading.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from Testing.images import refusals
 from TransferSegLib.corrections.dicom_patient import read_patient_id
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.dicom.series import read_dicom
@@ -36,11 +38,7 @@ def assert_is_series(image: sitk.Image, count: int = 12) -> None:
     assert image.GetOrigin() == (10, -20, 30) and image.GetSpacing() == (0.5, 0.75, 2.5)
 
 
-def refusal(path: Path, series: str | None = None) -> str:
-    with pytest.raises(ScanError) as caught:
-        read_dicom(path, series)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+refusal = partial(refusals.refusal, read_dicom)
 
 
 def test_copies_are_left_out(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from Testing.images import refusals
 from TransferSegLib import process_limits
-from TransferSegLib.child_process import ProcessResult, Reading, read_in_child, run_module
+from TransferSegLib.child_process import IsolatedRead, ProcessResult, read_in_child, run_module
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats import header_facts
@@ -33,11 +34,7 @@ MHD = "ObjectType = Image\nNDims = 3\nBinaryData = True\nDimSize = 5 4 3\nElemen
 
 
 def refusal(path: Path, read=read_scan) -> str:
-    """Return the one line with which a file is refused."""
-    with pytest.raises(ScanError) as caught:
-        read(path)
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
-    return str(caught.value)
+    return refusals.refusal(read, path)
 
 
 def nrrd_header(size: tuple[int, int, int], kind: str = "double") -> bytes:
@@ -146,7 +143,7 @@ def test_the_limits_end_a_child_in_one_line(tmp_path: Path, monkeypatch, what: s
     (tmp_path / "scan.x").write_bytes(b"123")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(process_limits, "_LEAST_PROCESSOR_S", 1)
-    reading = Reading("hungry", tmp_path / "scan.x", ScanError, "", 60, args=(what,))
+    reading = IsolatedRead("hungry", tmp_path / "scan.x", ScanError, "", 60, args=(what,))
     with pytest.raises(ScanError, match=words), read_in_child(reading):
         pass
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from Testing.images import refusals
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.dicom.series import read_dicom
 from TransferSegLib.images.notices import notices_of
@@ -63,12 +65,7 @@ def write_series(
     return voxels
 
 
-def refusal(path: Path, series: str | None = None) -> str:
-    with pytest.raises(ScanError) as caught:
-        read_dicom(path, series)
-    message = str(caught.value)
-    assert str(path.name) in message and "\n" not in message
-    return message
+refusal = partial(refusals.refusal, read_dicom)
 
 
 def test_a_series_in_any_order_of_files(tmp_path: Path) -> None:

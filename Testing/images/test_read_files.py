@@ -1,10 +1,12 @@
-"""Files in the formats with a header check: what is read exactly, and what is refused with which words."""
+"""Files in the formats with a header check: what is read exactly, and with which message others are refused."""
 
 from __future__ import annotations
 
 import gzip
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,10 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from TransferSegLib.errors import ScanError
+from Testing.images.refusals import refusal
+from TransferSegLib.images.formats.header_facts import HeaderFacts
+from TransferSegLib.images.formats.nifti_header import read_nifti_header
+from TransferSegLib.images.formats.registry import HEADER_READERS
 from TransferSegLib.images.read import read_label_map, read_scan, same_geometry
 
 ALL_NAMES = ["a.nii", "a.nii.gz", "a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.hdr", "a.img", "a.img.gz", "a.vtk", "a.gipl"]
@@ -43,14 +48,6 @@ def write_nifti(path: Path, **changes: tuple) -> Path:
         struct.pack_into("<" + form, content, offset, *values)
     path.write_bytes(content)
     return path
-
-
-def refusal(read: Callable[[Path], object], path: Path) -> str:
-    with pytest.raises(ScanError) as caught:
-        read(path)
-    message = str(caught.value)
-    assert path.name.split(".")[0] in message and "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
@@ -394,3 +391,23 @@ def test_same_geometry_tolerates_rounding_only() -> None:
     second.SetOrigin(np.add(second.GetOrigin(), 0.01).tolist())
     assert same_geometry(first, second) is None
     assert same_geometry(first, second, tolerance_mm=0.005) == "the origins differ by 0.01 x 0.01 x 0.01 mm"
+
+
+def test_a_new_format_is_one_line_in_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sitk.WriteImage(scan(), str(tmp_path / "plain.nii"))
+    (tmp_path / "plain.nii").rename(tmp_path / "scan.newformat")
+    opened = []
+
+    @contextmanager
+    def without_ending(path: Path) -> Iterator[Path]:
+        copy = tmp_path / "copy.nii"
+        opened.append(copy.write_bytes(path.read_bytes()))
+        yield copy
+
+    def read_new_header(path: Path) -> HeaderFacts:
+        return replace(read_nifti_header(path), readable=without_ending)
+
+    monkeypatch.setitem(HEADER_READERS, (".newformat",), read_new_header)
+    assert same_geometry(read_scan(tmp_path / "scan.newformat"), scan()) is None and opened
+    (tmp_path / "scan.newformat").write_bytes((tmp_path / "scan.newformat").read_bytes()[:-10])
+    assert "cut off" in refusal(read_scan, tmp_path / "scan.newformat")

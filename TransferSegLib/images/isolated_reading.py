@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from TransferSegLib.child_process import RESULT_FILE, Reading, read_in_child
+from TransferSegLib.child_process import RESULT_FILE, IsolatedRead, read_in_child
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.data_files import check_partners
 from TransferSegLib.images.formats.dicom.series import is_dicom_file, read_dicom
@@ -67,7 +67,7 @@ def read_isolated(
     angles, which ITK refuses otherwise. Raises ScanError for whatever is wrong with the file, and when reading it
     crashes or hangs; Cancelled from the task, once the child has ended.
     """
-    reading = Reading(
+    reading = IsolatedRead(
         "TransferSegLib.images.isolated_reading",
         path,
         ScanError,

@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from TransferSegLib.child_process import RESULT_FILE, Reading, read_in_child
+from TransferSegLib.child_process import RESULT_FILE, IsolatedRead, read_in_child
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.importers.keras.network import KerasArrays, read_arrays
 from TransferSegLib.networks.interface import NetworkSpec
@@ -34,7 +34,7 @@ def read_arrays_isolated(path: Path, interpreter: Path | None = None, task: Task
 
     Raises ModelError for whatever is wrong with the file, and when reading it crashes or hangs; Cancelled.
     """
-    reading = Reading("TransferSegLib.models.importers.keras.isolated", path, ModelError, "Get it again.", _LONGEST)
+    reading = IsolatedRead("TransferSegLib.models.importers.keras.isolated", path, ModelError, "Get it again.", _LONGEST)
     with read_in_child(reading, interpreter, task=task) as (folder, result):
         return _result(folder, result)
 
