@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from TransferSegLib.child_process import ProcessResult, IsolatedRead, read_in_child, run_module
+from TransferSegLib.child_process import IsolatedRead, ProcessResult, read_in_child, run_module
 from TransferSegLib.errors import Cancelled, ModelError, ScanError
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.models.importers.keras.isolated import read_arrays_isolated

@@ -56,7 +56,7 @@ def damage(content: bytes, chance: random.Random) -> bytes:
 def main(folder: Path, rounds: int, seed: int) -> None:
     """Damage every sample so many times, read each, and print how many were read and refused."""
 
-    def refuse(path: Path, *rest: object, **words: object) -> sitk.Image:
+    def refuse(path: Path, *rest: object, **options: object) -> sitk.Image:
         raise ScanError(f"{path} goes to a child process")
 
     reading.read_isolated = refuse

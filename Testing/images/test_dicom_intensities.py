@@ -84,7 +84,7 @@ def test_some_frames_without_a_slope_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "words"),
+    ("second", "message"),
     [
         (rescale("0", "-1024"), "a rescale slope of 0"),
         (rescale("one", "-1024"), "is no number"),
@@ -93,9 +93,9 @@ def test_some_frames_without_a_slope_are_refused(tmp_path: Path) -> None:
         (rescale("1", "-1024") | {0x00281054: ("LO", "OD")}, "HU and OD"),
     ],
 )
-def test_rescales_that_make_no_sense(tmp_path: Path, second: dict[int, Any], words: str) -> None:
+def test_rescales_that_make_no_sense(tmp_path: Path, second: dict[int, Any], message: str) -> None:
     folder = series(tmp_path, [{0x00281054: ("LO", "HU")}, second])
-    with pytest.raises(ScanError, match=words):
+    with pytest.raises(ScanError, match=message):
         read_dicom(folder)
 
 

@@ -245,7 +245,7 @@ def test_whatever_is_read_lies_where_the_slices_lie(
     try:
         image = read_dicom(folder)
     except ScanError as error:
-        assert any(words in str(error) for words in ("shifted sideways", "misses", "at the place of another"))
+        assert any(message in str(error) for message in ("shifted sideways", "misses", "at the place of another"))
         return
     difference, _ = error_of(image, ramp)
     rows, columns = slice(8, ROWS - 4), slice(8, COLUMNS - 4)

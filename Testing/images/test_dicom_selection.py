@@ -106,7 +106,7 @@ def test_a_localiser_in_the_direction_of_the_slices_and_several_of_a_small_serie
     assert few.GetSize()[2] == 5 and "3 of 8 slices" in notices_of(few)[0]
 
 
-def test_what_was_left_out_is_told_with_the_slice_that_is_missing_then(tmp_path: Path) -> None:
+def test_slices_left_out_are_reported_with_the_slice_that_is_then_missing(tmp_path: Path) -> None:
     turned = ct_series()
     turned[5] = turned[5] | {0x00200037: make.decimal((-1, 0, 0, 0, -1, 0))}
     with pytest.raises(ScanError, match=r"misses 1 slice: .* 1 of 12 slices have another.*left out: IM0005"):
@@ -135,7 +135,7 @@ def test_two_stacks_of_which_neither_is_few_are_refused(tmp_path: Path) -> None:
         (r"image type (ORIGINAL\PRIMARY\M, ORIGINAL\PRIMARY\P)", 0x00080008, [("CS", r"ORIGINAL\PRIMARY\M")] * 2),
     ],
 )
-def test_several_volumes_in_one_series_are_told_apart(
+def test_several_volumes_in_one_series_are_distinguished(
     tmp_path: Path, what: str, tag: int, values: Sequence[tuple[str, str]]
 ) -> None:
     second = values[1] if values[1] != values[0] else ("CS", r"ORIGINAL\PRIMARY\P")

@@ -137,14 +137,14 @@ else:
 
 
 @linux
-@pytest.mark.parametrize(("what", "words"), [("memory", "than 0.8 GB of memory, far more"), ("time", "1 s of comp")])
-def test_the_limits_end_a_child_in_one_line(tmp_path: Path, monkeypatch, what: str, words: str) -> None:
+@pytest.mark.parametrize(("what", "message"), [("memory", "than 0.8 GB of memory, far more"), ("time", "1 s of comp")])
+def test_the_limits_end_a_child_in_one_line(tmp_path: Path, monkeypatch, what: str, message: str) -> None:
     (tmp_path / "hungry.py").write_text(HUNGRY)
     (tmp_path / "scan.x").write_bytes(b"123")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(process_limits, "_LEAST_PROCESSOR_S", 1)
     reading = IsolatedRead("hungry", tmp_path / "scan.x", ScanError, "", 60, args=(what,))
-    with pytest.raises(ScanError, match=words), read_in_child(reading):
+    with pytest.raises(ScanError, match=message), read_in_child(reading):
         pass
 
 

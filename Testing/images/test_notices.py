@@ -1,4 +1,4 @@
-"""Notices: what reading has to say about a scan reaches a person, and no file can say it by itself."""
+"""Notices about reading a scan reach the user, and a file cannot bring notices of its own."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_several_series_are_listed_and_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("heights", "words"),
+    ("heights", "message"),
     [
         ([0.0, 2.5, 5.0, 10.0, 12.5], "misses 1 slice:"),
         ([0.0, 2.5, 5.0, 12.5, 15.0, 17.5], "misses 2 slices"),
@@ -112,9 +112,9 @@ def test_several_series_are_listed_and_chosen(tmp_path: Path) -> None:
         ([4.0], "only one slice"),
     ],
 )
-def test_slices_that_make_no_volume(tmp_path: Path, heights: list[float], words: str) -> None:
+def test_slices_that_make_no_volume(tmp_path: Path, heights: list[float], message: str) -> None:
     write_series(tmp_path / "ct", heights)
-    assert words in refusal(tmp_path / "ct")
+    assert message in refusal(tmp_path / "ct")
 
 
 def test_rounded_positions_are_even_enough(tmp_path: Path) -> None:

@@ -93,10 +93,10 @@ def test_refused_kinds_of_images(tmp_path: Path, suffix: str) -> None:
     }
     if suffix != ".mha":
         kinds["complex"] = (sitk.RealAndImaginaryToComplex(scan("float32"), scan("float32")), "complex numbers")
-    for name, (image, words) in kinds.items():
+    for name, (image, message) in kinds.items():
         path = tmp_path / (name + suffix)
         sitk.WriteImage(image, str(path))
-        assert words in refusal(read_scan, path)
+        assert message in refusal(read_scan, path)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".vtk", ".gipl"])
@@ -107,7 +107,7 @@ def test_cut_off_files(tmp_path: Path, suffix: str, compressed: bool) -> None:
     content = path.read_bytes()
     for part in (0.9, 0.3):
         path.write_bytes(content[: int(part * len(content))])
-        assert any(words in refusal(read_scan, path) for words in ("cut off", "damaged", "cannot be read"))
+        assert any(message in refusal(read_scan, path) for message in ("cut off", "damaged", "cannot be read"))
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:
@@ -259,11 +259,11 @@ def test_label_maps_take_the_smallest_type(tmp_path: Path, largest: int, pixel: 
 
 def test_what_is_no_label_map(tmp_path: Path) -> None:
     path = tmp_path / "labels.nrrd"
-    for value, words in ((-1.0, "the value -1"), (0.25, "such as 0.25"), (np.nan, "NaN"), (1e10, "the value 1e+10")):
+    for value, message in ((-1.0, "the value -1"), (0.25, "such as 0.25"), (np.nan, "NaN"), (1e10, "the value 1e+10")):
         voxels = np.zeros((3, 4, 5), np.float32)
         voxels[1, 2, 3] = value
         sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path))
-        assert words in refusal(read_label_map, path)
+        assert message in refusal(read_label_map, path)
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.uint8)), str(path))
     assert sitk.GetArrayFromImage(read_label_map(path)).max() == 0  # empty, but a label map
 
@@ -349,13 +349,13 @@ def test_all_orientations_of_one_volume_are_read(shared_data: Path) -> None:
 
 def test_hostile_files(shared_data: Path) -> None:
     folder = shared_data / "odd_volumes" / "hostile"
-    words = {
+    messages = {
         "5D_small.nii": "3 numbers in each voxel",
         "complex.nii.gz": "complex numbers",
         "not-nifti.nii": "not a NIfTI file",
         "shear.nii.gz": "sheared",
     }
-    for name, expected in words.items():
+    for name, expected in messages.items():
         assert expected in refusal(read_scan, folder / name)
     assert read_scan(folder / "low_res.nii.gz").GetSize() == (7, 5, 3)
     assert read_scan(folder / "minimal.nii.gz").GetSize() == (64, 64, 10)  # big-endian
@@ -380,10 +380,10 @@ def test_same_geometry_names_what_differs(moved: str, amount: float, axis: int) 
         second.SetDirection(matrix.ravel().tolist())
     elif moved == "size":
         second = second[: 5 - axis, :, :]
-    told = same_geometry(first, second)
-    words = {"origin": "origins", "spacing": "voxel sizes", "direction": "directions", "size": "sizes"}
-    assert told is None if moved == "nothing" else told is not None and words[moved] in told
-    assert (same_geometry(second, first) is None) == (told is None)
+    difference = same_geometry(first, second)
+    names = {"origin": "origins", "spacing": "voxel sizes", "direction": "directions", "size": "sizes"}
+    assert difference is None if moved == "nothing" else difference is not None and names[moved] in difference
+    assert (same_geometry(second, first) is None) == (difference is None)
 
 
 def test_same_geometry_tolerates_rounding_only() -> None:

@@ -1,4 +1,4 @@
-"""Axes that are not quite at right angles: straightened up to the limit, with the shift told; beyond it refused."""
+"""Axes not quite at right angles: straightened up to the limit, with a notice of the shift; refused beyond it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def image_with(axes: np.ndarray, spacing_mm=(1.0, 1.0, 2.5), size=SIZE) -> sitk.
 
 
 def write(path: Path, axes: np.ndarray) -> Path:
-    """Write a file whose header has these axes (unit columns, LPS), whatever ITK thinks of it."""
+    """Write a file whose header has these axes (unit columns, LPS), even ones that ITK refuses."""
     image = image_with(np.eye(3))
     sitk.WriteImage(image, str(path))
     content = path.read_bytes()
@@ -76,7 +76,7 @@ def test_up_to_the_limit_files_are_read_and_told(tmp_path: Path, suffix: str, am
         told_mm = float(re.search(r"by more than ([0-9.e-]+) mm", line).group(1))
         assert told_mm == pytest.approx(_largest_shift_mm(image, sheared(amount, along, of)), rel=0.06)
         if suffix == ".nii":
-            continue  # a child process each: the others say the same
+            continue  # a child process each: the others test the same
         labels = read_label_map_on(image, path)
         assert labels.GetDirection() == image.GetDirection() and labels.GetOrigin() == image.GetOrigin()
 

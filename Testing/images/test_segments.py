@@ -180,9 +180,9 @@ def test_a_negative_background_of_a_layer_is_no_label(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
-    def refused(layers: list[np.ndarray], pairs: list[str], words: str) -> None:
+    def refused(layers: list[np.ndarray], pairs: list[str], message: str) -> None:
         path = write_segmentation(tmp_path / "a.seg.nrrd", layers, pairs)
-        with pytest.raises(ScanError, match=words):
+        with pytest.raises(ScanError, match=message):
             read_segmentation_names(path)
             read_label_map(path)
 

@@ -132,7 +132,7 @@ def test_endings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "words"),
+    ("image", "message"),
     [
         (label_map() * 2, "from 0 to 6"),
         (label_map() - 1, "from -1"),
@@ -141,8 +141,8 @@ def test_endings() -> None:
         (sitk.Compose([label_map()] * 2), "3D image"),
     ],
 )
-def test_what_is_no_label_map(tmp_path: Path, image: sitk.Image, words: str) -> None:
-    with pytest.raises(ScanError, match=words):
+def test_what_is_no_label_map(tmp_path: Path, image: sitk.Image, message: str) -> None:
+    with pytest.raises(ScanError, match=message):
         write_label_map(image, tmp_path / "labels.nii.gz", LABELS)
     assert list(tmp_path.iterdir()) == []
 

@@ -57,11 +57,13 @@ def shear(axes: np.ndarray) -> float:
     return float(np.abs(unit.T @ unit - np.eye(3)).max())
 
 
-def sheared_error(path: Path) -> ScanError:
+def sheared_error(
+    path: Path, how: str = "its axes are not at right angles (a tilted gantry, or an affine registration)"
+) -> ScanError:
     """Return the error for an image whose axes are not at right angles."""
     return ScanError(
-        f"{path} is sheared: its axes are not at right angles (a tilted gantry, or an affine registration). "
-        "Resample it to a rectangular grid first, e.g. in 3D Slicer with 'Resample Scalar/Vector/DWI Volume'."
+        f"{path} is sheared: {how}. Resample it to a rectangular grid first, e.g. in 3D Slicer with 'Resample "
+        "Scalar/Vector/DWI Volume'."
     )
 
 

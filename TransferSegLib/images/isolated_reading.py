@@ -124,13 +124,8 @@ def _read_other_format(path: Path) -> sitk.Image:
             "Save it as NIfTI (.nii.gz), NRRD or MetaImage, or give a DICOM folder."
         ) from error
     _check_claims(reader, path)
-    try:
-        with one_open_file() if _begins_as_hdf5(path) else nullcontext():
-            image = reader.Execute()
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise ScanError(f"{path} cannot be read: {first_line(error)}.") from error
+    with one_open_file() if _begins_as_hdf5(path) else nullcontext():
+        image = reader.Execute()
     bytes_held = sitk.GetArrayViewFromImage(image).nbytes if "complex" not in image.GetPixelIDTypeAsString() else 0
     if bytes_held > path.stat().st_size and _never_compressed(path):
         raise ScanError(f"{path} is cut off: it is shorter than its {bytes_held:,} bytes of voxels. Copy it again.")

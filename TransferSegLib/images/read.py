@@ -157,11 +157,7 @@ def _read_volume(path: Path, series: str | None, interpreter: Path | None, task:
 
 
 def _read_checked(
-    path: Path,
-    facts: HeaderFacts | None,
-    series: str | None,
-    interpreter: Path | None,
-    task: Task,
+    path: Path, facts: HeaderFacts | None, series: str | None, interpreter: Path | None, task: Task
 ) -> sitk.Image:
     """Return the image of a file whose header was checked (None: a format without such a check)."""
     if facts is None:

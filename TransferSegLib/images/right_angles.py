@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from TransferSegLib.errors import ScanError
-from TransferSegLib.images.geometry_checks import corners_of, directions_of, is_sheared, shear
+from TransferSegLib.images.geometry_checks import corners_of, directions_of, is_sheared, shear, sheared_error
 from TransferSegLib.images.notices import add_notice
 
 #: Cosine of the angle between two axes up to which nothing is done: rounding, which ITK takes for right angles too.
@@ -36,11 +35,8 @@ def with_right_angles(image: sitk.Image, path: Path) -> sitk.Image:
     from_middle_mm = spacing_mm * (corners_of((1, 1, 1)) - 0.5) * last
     shift_mm = float(np.linalg.norm(from_middle_mm @ (nearest - direction).T, axis=1).max())
     if shift_mm > _LARGEST_SHIFT_MM:
-        raise ScanError(
-            f"{path} is sheared: its axes are not quite at right angles, and straightening them would move voxels by "
-            f"{shift_mm:.1f} mm. Resample it to a rectangular grid first, e.g. in 3D Slicer with 'Resample "
-            "Scalar/Vector/DWI Volume'."
-        )
+        moves = f"straightening them would move voxels by {shift_mm:.1f} mm"
+        raise sheared_error(path, f"its axes are not quite at right angles, and {moves}")
     middle = np.array(image.GetOrigin()) + direction @ (spacing_mm * last / 2)
     straight = sitk.Image(image)
     straight.SetDirection(nearest.ravel().tolist())

@@ -114,18 +114,13 @@ def read_nifti_header(path: Path) -> HeaderFacts:
 
 def _pair_of(path: Path) -> tuple[Path, Path]:
     """Return the files with the header and with the voxels (the same one for .nii)."""
-    lower = path.name.lower()
-    for header, data in ((".hdr", ".img"), (".hdr.gz", ".img.gz")):
-        for suffix, own, other in ((header, path, None), (data, None, path)):
-            if lower.endswith(suffix):
-                stem = path.name[: -len(suffix)]
-                header_path = own or path.with_name(stem + header)
-                data_path = other or path.with_name(stem + data)
-                for missing in (header_path, data_path):
-                    if not missing.is_file():
-                        raise ScanError(f"{path} belongs to a pair of files, but {missing.name} is not beside it.")
-                check_data_files(path, (data_path if own else header_path).name)
-                return header_path, data_path
+    for suffix, other in ((".hdr", ".img"), (".img", ".hdr"), (".hdr.gz", ".img.gz"), (".img.gz", ".hdr.gz")):
+        if path.name.lower().endswith(suffix):
+            partner = path.with_name(path.name[: -len(suffix)] + other)
+            if not partner.is_file():
+                raise ScanError(f"{path} belongs to a pair of files, but {partner.name} is not beside it.")
+            check_data_files(path, partner.name)
+            return (path, partner) if suffix.startswith(".hdr") else (partner, path)
     return path, path
 
 

@@ -5,6 +5,7 @@ Source: the NRRD format definition of Teem (https://teem.sourceforge.net/nrrd/fo
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import tempfile
@@ -192,12 +193,9 @@ def _axes(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tuple[t
         for kind, vector in zip(kinds, vectors, strict=True)
     ]
     spatial = tuple(size for size, inside in zip(sizes, in_space, strict=True) if inside)
-    components = 1
-    for size, inside in zip(sizes, in_space, strict=True):
-        components *= 1 if inside else size
-    kind: NumberKind = "complex" if "complex" in kinds else "number"
-    if any("color" in name for name in kinds):
-        kind = "colour"
+    components = math.prod(size for size, inside in zip(sizes, in_space, strict=True) if not inside)
+    is_colour = any("color" in name for name in kinds)
+    kind: NumberKind = "colour" if is_colour else "complex" if "complex" in kinds else "number"
     if not all(np.all(np.isfinite(vector)) for vector in _vectors(fields.get("space origin", ""), path) if vector):
         raise damaged_header(path, "NRRD", "its origin is not a number")
     axes = [vector for vector in vectors if vector]

@@ -34,7 +34,9 @@ def read_arrays_isolated(path: Path, interpreter: Path | None = None, task: Task
 
     Raises ModelError for whatever is wrong with the file, and when reading it crashes or hangs; Cancelled.
     """
-    reading = IsolatedRead("TransferSegLib.models.importers.keras.isolated", path, ModelError, "Get it again.", _LONGEST)
+    reading = IsolatedRead(
+        "TransferSegLib.models.importers.keras.isolated", path, ModelError, "Get it again.", _LONGEST
+    )
     with read_in_child(reading, interpreter, task=task) as (folder, result):
         return _result(folder, result)
 
