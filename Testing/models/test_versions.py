@@ -123,7 +123,7 @@ def test_names_of_versions(library: Path, saved: Path, add: Add) -> None:
     import_model(saved, library, name="odd")
     (library / "odd").rename(library / "odd@7")  # by hand: no model is given such a name
     (library / "odd@7" / "model.json").write_text(
-        json.dumps(json.loads((saved / "model.json").read_text()) | {"name": "x"})
+        json.dumps(json.loads((saved / "model.json").read_bytes()) | {"name": "x"})
     )
     assert find_model("tiny@0") == library / "tiny"
     assert find_model("odd@7") == library / "odd@7"  # there is no 'odd' that it could be a version of
