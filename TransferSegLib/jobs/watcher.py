@@ -81,12 +81,16 @@ class Watcher:
         """Stop watching: the job has ended."""
         self._finished.set()
         signal.set_wakeup_fd(-1)
+        with suppress(OSError):
+            self._wake.send(b"\0")  # the thread need not wait for its next look
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
 
     def _watch(self) -> None:
         while not self._finished.is_set():
             reason = self._look()
+            if self._finished.is_set():
+                return
             if reason and not self.reason:
                 self.reason, self._asked_at = reason, time.monotonic()
                 self._cancel.cancel()
