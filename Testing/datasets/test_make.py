@@ -18,7 +18,8 @@ from TransferSegLib.datasets.openkbp import dataset_from_head_neck_ct
 from TransferSegLib.datasets.validate import check_dataset
 from TransferSegLib.errors import Cancelled, DatasetError
 from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names
-from TransferSegLib.images.read import read_label_map, read_label_map_on, read_scan, same_geometry
+from TransferSegLib.images.geometry_checks import same_geometry
+from TransferSegLib.images.read import read_label_map, read_label_map_on, read_scan
 from TransferSegLib.images.write import write_label_map
 from TransferSegLib.progress import CancelToken, Progress, Task
 from TransferSegLib.structures import LabelSet, Structure

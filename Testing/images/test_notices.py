@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from TransferSegLib.images.label_values import as_label_map
 from TransferSegLib.images.notices import NOTICES, add_notice, copy_notices, modality_of, notices_of
-from TransferSegLib.images.read import as_label_map, read_scan
+from TransferSegLib.images.read import read_scan
 
 
 def small_image() -> sitk.Image:

@@ -14,8 +14,9 @@ import SimpleITK as sitk
 from Testing.images import refusals
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.dicom.series import read_dicom
+from TransferSegLib.images.geometry_checks import same_geometry
 from TransferSegLib.images.notices import notices_of
-from TransferSegLib.images.read import read_scan, same_geometry
+from TransferSegLib.images.read import read_scan
 
 ROW, COLUMN = np.array([0.8, 0.6, 0.0]), np.array([-0.6, 0.8, 0.0])
 NORMAL = np.cross(ROW, COLUMN)

@@ -19,7 +19,8 @@ from Testing.images.refusals import refusal
 from TransferSegLib.images.formats.header_facts import HeaderFacts
 from TransferSegLib.images.formats.nifti_header import read_nifti_header
 from TransferSegLib.images.formats.registry import HEADER_READERS
-from TransferSegLib.images.read import read_label_map, read_scan, same_geometry
+from TransferSegLib.images.geometry_checks import same_geometry
+from TransferSegLib.images.read import read_label_map, read_scan
 
 ALL_NAMES = ["a.nii", "a.nii.gz", "a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.hdr", "a.img", "a.img.gz", "a.vtk", "a.gipl"]
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)

@@ -14,7 +14,8 @@ import SimpleITK as sitk
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.formats.nrrd_header import parse_nrrd
 from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names, terminology_entry
-from TransferSegLib.images.read import read_label_map, same_geometry
+from TransferSegLib.images.geometry_checks import same_geometry
+from TransferSegLib.images.read import read_label_map
 from TransferSegLib.images.write import label_map_suffix, write_label_map
 from TransferSegLib.structures import LabelSet, Structure
 

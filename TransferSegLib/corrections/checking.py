@@ -8,7 +8,8 @@ from TransferSegLib.corrections.project_files import refuse_links_in, unnamed_fo
 from TransferSegLib.corrections.revisions import ProjectState, Revision
 from TransferSegLib.datasets.validate import Problem, check_dataset
 from TransferSegLib.errors import DatasetError, ScanError
-from TransferSegLib.images.read import read_label_map, read_scan, same_geometry
+from TransferSegLib.images.geometry_checks import same_geometry
+from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.own_files import others_can_read
 from TransferSegLib.progress import Task
 

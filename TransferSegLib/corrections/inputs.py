@@ -18,9 +18,9 @@ from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.images.formats.segments import is_segmentation
 from TransferSegLib.images.formats.slicer_segmentation import read_segmentation_names
 from TransferSegLib.images.geometry_checks import check_intensities, check_volume
-from TransferSegLib.images.label_values import count_values, image_like, renumbered
+from TransferSegLib.images.label_values import as_label_map, count_values, image_like, renumbered
 from TransferSegLib.images.lattice import to_scan_lattice
-from TransferSegLib.images.read import as_label_map, read_label_map, read_scan
+from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure
 

@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import naming_case
 from TransferSegLib.evaluation.scores import Score, score_case
-from TransferSegLib.images.read import read_label_map_on, read_mask, read_scan
+from TransferSegLib.images.read import read_label_map_on, read_mask_on, read_scan
 from TransferSegLib.inference.postprocessing import keep_largest_part
 from TransferSegLib.inference.predict import label_volume
 from TransferSegLib.inference.segment import Segmenter
@@ -72,7 +72,7 @@ class Reference:
 
 def reference_on_scan(label_map: sitk.Image, label_set: LabelSet, case: Case, task: Task | None = None) -> Reference:
     """Return the reference of a case whose label map was read; raises ScanError for a region that does not fit it."""
-    region = None if case.judged is None else read_mask(case.judged, label_map, task)
+    region = None if case.judged is None else sitk.GetArrayFromImage(read_mask_on(label_map, case.judged, task)) != 0
     x, y, z = label_map.GetSpacing()
     return Reference(sitk.GetArrayFromImage(label_map), label_set, case.annotated, (z, y, x), region)
 

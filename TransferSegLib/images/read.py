@@ -24,25 +24,13 @@ from TransferSegLib.images.geometry_checks import (
     check_volume,
     components_error,
     corners_of,
-    same_geometry,
 )
 from TransferSegLib.images.isolated_reading import first_line, read_isolated
-from TransferSegLib.images.label_values import as_label_map, image_like, smallest_label_type
+from TransferSegLib.images.label_values import as_label_map, image_like
 from TransferSegLib.images.lattice import to_scan_lattice
 from TransferSegLib.images.notices import add_notice, forget_notices
 from TransferSegLib.images.right_angles import with_right_angles
 from TransferSegLib.progress import CancelToken, Task
-
-__all__ = [
-    "as_label_map",
-    "read_label_map",
-    "read_label_map_on",
-    "read_mask",
-    "read_mask_on",
-    "read_scan",
-    "same_geometry",
-    "smallest_label_type",
-]
 
 #: Bytes of compressed files that are read in a second, roughly.
 _READ_PER_SECOND = 5e7
@@ -106,16 +94,11 @@ def read_label_map_on(
     return to_scan_lattice(read_label_map(path, first=first, task=task), scan, str(path))
 
 
-def read_mask(path: Path | str, image: sitk.Image, task: Task | None = None) -> np.ndarray:
-    """Return where a mask is not 0 (booleans, zyx) on an image's grid, False where it does not reach.
-
-    Raises ScanError when its voxel centres are not those of the image, Cancelled from the task.
-    """
-    return sitk.GetArrayFromImage(read_mask_on(image, path, task)) != 0
-
-
 def read_mask_on(scan: sitk.Image, path: Path | str, task: Task | None = None) -> sitk.Image:
-    """Return a mask as an image on its scan's grid; see ``read_mask``."""
+    """Return a mask (not 0: inside) as an image on a scan's grid, 0 where it does not reach.
+
+    Raises ScanError when its voxel centres are not those of the scan, Cancelled from the task.
+    """
     return to_scan_lattice(read_label_map(path, task=task), scan, str(path), may_drop=True)
 
 
