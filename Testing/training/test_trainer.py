@@ -123,6 +123,14 @@ def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
     assert all(later <= earlier for earlier, later in pairwise(rates[10:]))
 
 
+def test_the_decay_of_base_training_begins_after_the_warm_up() -> None:
+    schedule = Schedule(steps=100, highest_rate=1.0, warm_up=10, decay_from=10)
+    rates = [schedule.rate(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and rates[10] == pytest.approx(1.0)
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0)
+
+
 def test_dice_of_a_case_counts_annotated_structures_only() -> None:
     label_set = LabelSet((Structure("ball", 1, (255, 0, 0)), Structure("other", 2, (0, 255, 0))))
     case = ball(annotated=(True, True, False))

@@ -232,7 +232,7 @@ class _Run:
     def train(self, task: Task) -> None:
         """Train to the last step; whatever stops it, a checkpoint is left behind."""
         settings = self._plan.configuration
-        schedule = Schedule(settings.steps, settings.learning_rate, settings.warm_up)
+        schedule = Schedule(settings.steps, settings.learning_rate, settings.warm_up, decay_from=settings.warm_up)
         hooks = Hooks(
             self._checkpoint, settings.checkpoint_every, self._append, self._validate_when_due, self._best_dice
         )

@@ -37,7 +37,8 @@ class Budget:
 class Schedule:
     """One training: it ends after ``steps``, or at the share ``until`` of the minutes, whichever comes first.
 
-    The learning rate rises linearly to ``highest_rate`` in ``warm_up`` steps and falls as a cosine to zero at the end.
+    The learning rate rises linearly to ``highest_rate`` in ``warm_up`` steps and falls as a cosine to zero at the end:
+    from step ``decay_from`` on, by default from the first one.
     """
 
     steps: int
@@ -46,6 +47,7 @@ class Schedule:
     budget: Budget = field(default_factory=Budget)
     until: float = 1.0
     since_s: float = 0.0
+    decay_from: int = 0
 
     def done(self, step: int) -> float:
         """Return the share of the training that is done after so many steps, 0 to 1."""
@@ -55,4 +57,7 @@ class Schedule:
     def rate(self, step: int) -> float:
         """Return the learning rate of the next step."""
         warmed = min(1.0, (step + 1) / max(1, self.warm_up))
-        return self.highest_rate * warmed * 0.5 * (1 + math.cos(math.pi * self.done(step)))
+        decayed = self.done(step)
+        if self.decay_from > 0:
+            decayed = min(1.0, max(0, step - self.decay_from) / max(1, self.steps - self.decay_from))
+        return self.highest_rate * warmed * 0.5 * (1 + math.cos(math.pi * decayed))
