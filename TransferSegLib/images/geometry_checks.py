@@ -68,7 +68,7 @@ def sheared_error(
 
 
 def check_spacing(spacing_mm: Sequence[float], path: Path) -> None:
-    """Raise ScanError for a voxel size that is zero, negative, not a number or absurd."""
+    """Raise ScanError for a voxel size that is outside the accepted range or not a number."""
     for side in spacing_mm:
         if not (math.isfinite(side) and SMALLEST_SPACING_MM <= side <= LARGEST_SPACING_MM):
             sides = size_text([f"{value:g}" for value in spacing_mm])
@@ -90,14 +90,14 @@ def check_size(size: Sequence[int], path: Path) -> None:
 
 
 def check_layers(image: sitk.Image, path: Path) -> None:
-    """Raise ScanError unless an image has layers of whole numbers on one rectangular 3D grid with sane voxel sizes."""
+    """Raise ScanError unless an image has layers of whole numbers on a rectangular 3D grid of plausible voxel size."""
     if "integer" not in image.GetPixelIDTypeAsString() or "signed" not in image.GetPixelIDTypeAsString():
         raise ScanError(f"{path} holds no whole numbers, so it is no segmentation. Save it again in 3D Slicer.")
     _check_grid(image, path)
 
 
 def check_volume(image: sitk.Image, path: Path) -> None:
-    """Raise ScanError unless an image is scalar, 3D, on a rectangular grid with sane voxel sizes."""
+    """Raise ScanError unless an image is scalar, 3D, on a rectangular grid with plausible voxel sizes."""
     pixel = image.GetPixelIDTypeAsString()
     if "complex" in pixel:
         raise complex_error(path)
@@ -109,7 +109,7 @@ def check_volume(image: sitk.Image, path: Path) -> None:
 
 
 def _check_grid(image: sitk.Image, path: Path) -> None:
-    """Raise ScanError unless an image has three axes at right angles with sane voxel sizes."""
+    """Raise ScanError unless an image has three axes at right angles with plausible voxel sizes."""
     check_dimensions(image.GetSize(), path)
     check_size(image.GetSize(), path)
     check_spacing(image.GetSpacing(), path)
@@ -144,7 +144,7 @@ def complex_error(path: Path) -> ScanError:
 
 
 def check_intensities(image: sitk.Image, path: Path) -> None:
-    """Raise ScanError for a scan with voxels that are not numbers, or with nothing to see in it."""
+    """Raise ScanError for a scan with voxels that are not finite, or all of one intensity."""
     voxels = sitk.GetArrayViewFromImage(image)
     low, high = voxels.min(), voxels.max()
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -154,7 +154,7 @@ def check_intensities(image: sitk.Image, path: Path) -> None:
 
 
 def not_numbers_error(path: Path, count: int, voxels: int) -> ScanError:
-    """Return the error for an image with so many voxels that are NaN or infinite.
+    """Return the error for an image in which ``count`` voxels are NaN or infinite.
 
     They are refused, not replaced: they may mean air, a mask or a failed computation, and a wrong guess would silently
     change the segmentation.

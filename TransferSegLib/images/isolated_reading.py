@@ -48,7 +48,7 @@ _HEADER_SUFFIXES = (".nhdr", ".mhd", ".hdr", ".par", ".spr", ".sdt")
 _HDF5_BEGIN = b"\x89HDF"
 #: Deflate, the strongest packing in use, shrinks a thousandfold; a voxel takes one byte at least.
 _STRONGEST_PACKING = 1100.0
-#: Reading holds a volume so many times: as stored, as the image, converted.
+#: Reading holds so many copies of a volume: as stored, as the image, converted.
 _COPIES = 4
 
 
@@ -105,7 +105,7 @@ def first_line(error: Exception) -> str:
 
 
 def _read_other_format(path: Path) -> sitk.Image:
-    """Read a file of whatever format ITK recognises, checking its claims before its voxels."""
+    """Read a file of any format that ITK recognises, checking its claims before its voxels."""
     check_partners(path)
     if _begins_as_hdf5(path) and sys.platform == "win32":
         raise ScanError(

@@ -32,7 +32,7 @@ Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class TilePrediction(Protocol):
-    """A network's prediction for a box of voxels, in whatever memory it is."""
+    """A network's prediction for a box of voxels, in any kind of memory."""
 
     @property
     def classes(self) -> int:

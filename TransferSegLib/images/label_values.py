@@ -1,4 +1,4 @@
-"""A label map's values, whole numbers from 0 up in whatever type: checked, counted and renumbered."""
+"""The values of a label map (whole numbers from 0, in any type): checked, counted and renumbered."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def renumbered(labels: sitk.Image, numbers: Mapping[int, int]) -> sitk.Image:
 
 
 def count_values(labels: sitk.Image) -> dict[int, int]:
-    """Return how many voxels each value of a label map (any unsigned type) has, by value in rising order."""
+    """Return how many voxels each value of a label map (any unsigned type) has, sorted by value."""
     labels_zyx = sitk.GetArrayViewFromImage(labels)
     if labels_zyx.itemsize <= 2:  # counting is many times faster than sorting
         counts = np.zeros(2 ** (8 * labels_zyx.itemsize), np.int64)

@@ -122,7 +122,7 @@ def _read_layers(
 
 
 def _read_volume(path: Path, series: str | None, interpreter: Path | None, task: Task) -> sitk.Image:
-    """Return a checked scalar 3D image, its intensities not yet looked at; raises ScanError, Cancelled."""
+    """Return a checked scalar 3D image, its intensities unchecked; raises ScanError, Cancelled."""
     looking, reading = task.split(1, 2)
     try:
         if not path.exists():

@@ -75,7 +75,7 @@ class HeaderFacts:
 
 
 def damaged_header(path: Path, name: str, problem: object) -> ScanError:
-    """Return the error for a header of the format ``name`` that makes no sense."""
+    """Return the error for a header of the format ``name`` that is malformed."""
     return ScanError(f"{path} has a damaged {name} header: {problem}. Copy or export it again.")
 
 
@@ -118,7 +118,7 @@ def check_facts(facts: HeaderFacts, path: Path, layers: bool = False) -> None:
 
 
 def _check_packing(facts: HeaderFacts, packed: int, path: Path) -> None:
-    """Raise ScanError for claims that so many compressed bytes cannot hold, or that are too large to be unpacked."""
+    """Raise ScanError for claims that the compressed bytes cannot hold, or that are too large to be unpacked."""
     wanted = facts.data_bytes
     if wanted > (packed + 64) * _STRONGEST_PACKING:
         raise ScanError(
@@ -134,7 +134,7 @@ def _check_packing(facts: HeaderFacts, packed: int, path: Path) -> None:
 
 
 def check_memory(wanted: int, path: Path) -> None:
-    """Raise ScanError when an image of so many bytes cannot be held in the memory that is free."""
+    """Raise ScanError when an image of this size does not fit into the free memory."""
     free = available_memory_bytes()
     if free is not None and wanted * _COPIES > free:
         raise ScanError(

@@ -45,7 +45,7 @@ def is_segmentation(path: Path) -> bool:
 
 
 def segments_of(pairs: Mapping[str, str], layers: int, path: Path) -> tuple[Segment, ...]:
-    """Return the segments named in a header (``pairs``: its keys and values) of a file with so many layers.
+    """Return the segments named in a header (``pairs``: its keys and values) of a file with ``layers`` layers.
 
     A segment's value in the label map is the one it is stored with, as long as no segment before has it; where several
     layers use one value, the later segments get new values above all others. Raises ScanError for what is no number.

@@ -24,7 +24,7 @@ EMPTY_EXTENT = (0, -1, 0, -1, 0, -1)
 _TERMINOLOGY = "Segmentation category and type - DICOM master list"
 _REGIONS = "Anatomic codes - DICOM master list"
 _ANATOMICAL_STRUCTURE = "SCT^123037004^Anatomical Structure"
-#: Slicer's own default for a segment of which nothing is known.
+#: Slicer's default terminology for a segment without any.
 _UNKNOWN = (
     "Segmentation category and type - 3D Slicer General Anatomy list"
     f"~SCT^85756007^Tissue~SCT^85756007^Tissue~^^~{_REGIONS}~^^~^^"

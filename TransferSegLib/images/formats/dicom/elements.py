@@ -45,7 +45,7 @@ _WALKED_SEQUENCES = frozenset(
 _DEEPEST = 16
 _MOST_ELEMENTS = 1_500_000
 _LONGEST_INFLATED = 256 * 2**20
-#: Values longer than this, other than pixels and lookup tables, are not looked at.
+#: Values longer than this, other than pixels and lookup tables, are not read.
 _LONGEST_VALUE = 2**20
 
 Buffer = bytes | mmap.mmap
@@ -138,7 +138,7 @@ class DicomHeader:
 def open_dicom(path: Path) -> Iterator[DicomHeader | None]:
     """Yield what a DICOM file holds, None for another file; its values can be read while it is open.
 
-    A file that ends early or makes no sense gives the elements before that, marked as ``damaged``. Raises OSError.
+    A file that ends early or cannot be parsed gives the elements up to there, marked as ``damaged``. Raises OSError.
     """
     with path.open("rb") as stream:
         head = stream.read(132)

@@ -77,7 +77,7 @@ def files_of_dicomdir(index: Path) -> FoundFiles:
     """Return what the files hold that a DICOMDIR lists and that lie below its folder; raises ScanError.
 
     Files that were renamed or moved within the folder are found by the image they hold (SOPInstanceUID); an index that
-    fits no file at all is left aside.
+    fits no file at all is ignored.
     """
     with open_dicom(index) as header:
         records = () if header is None else header.data.items(0x00041220)

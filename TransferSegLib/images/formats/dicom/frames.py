@@ -86,7 +86,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class DicomFile:
-    """One image file; ``damaged`` when it ends before its pixels or makes no sense."""
+    """One image file; ``damaged`` when it ends before its pixels or cannot be parsed."""
 
     path: Path
     instance: str
@@ -217,10 +217,10 @@ def _padding(data: DataSet, signed: bool) -> tuple[int, int] | None:
 
 
 def _read_frames(data: DataSet, count: int) -> tuple[Frame, ...]:
-    """Return every frame of a file; none when the functional groups are not those of so many frames."""
+    """Return every frame of a file; none unless there is one functional group per frame."""
     shared, own, nothing = data.items(_SHARED), data.items(_PER_FRAME), DataSet(b"", data.order)
     if not shared and not own:
-        # Several frames without functional groups have no place of their own.
+        # The place of each of several frames is unknown without functional groups.
         return (_classic_frame(data),) if count == 1 else ()
     if count == 1 and not own:
         own = (nothing,)
@@ -284,7 +284,7 @@ def _frame(
 
 
 def _vector(numbers: Sequence[float], count: int) -> np.ndarray | None:
-    """Return numbers as an array, None unless there are so many."""
+    """Return numbers as an array, None unless there are ``count``."""
     return np.array(numbers) if len(numbers) == count else None
 
 

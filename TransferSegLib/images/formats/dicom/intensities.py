@@ -2,7 +2,7 @@
 
 ITK's conversion is not used: it takes the first frame's slope for all, and real-world values for MR. Here only the
 modality transformation counts (PS3.3, C.11.1; per frame C.7.6.16.2.9):
-Hounsfield units in CT, arbitrary units in MR. Real-world value mappings, windows and private scales are left aside.
+Hounsfield units in CT, arbitrary units in MR. Real-world value mappings, windows and private scales are ignored.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _plain_bytes(storage: PixelStorage) -> int:
 
 
 def stored_range(storage: PixelStorage) -> tuple[int, int]:
-    """Return the lowest and the highest value that so many bits can store."""
+    """Return the lowest and the highest value that the stored bits can hold."""
     if storage.signed:
         return -(2 ** (storage.bits_stored - 1)), 2 ** (storage.bits_stored - 1) - 1
     return 0, 2**storage.bits_stored - 1

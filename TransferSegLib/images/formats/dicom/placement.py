@@ -20,14 +20,14 @@ from TransferSegLib.images.geometry_checks import sheared_error
 #: A corner of a slice may lie this far from its place on the grid, and never more than half a voxel side. Positions are
 #: written with one decimal by some scanners: 0.05 mm along each axis, twice (the first slice is rounded as well).
 LARGEST_SHIFT_MM = 0.2
-#: A gap that is so many times the usual one misses a slice.
+#: A gap wider than this, as a multiple of the usual one, means that slices are missing.
 _MISSING = 1.5
 _STEEPEST_TILT_DEGREES = 45.0
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The grid of a scan, and where its slices (in rising order along the normal) lie on it.
+    """The grid of a scan, and where its slices (sorted along the normal) lie on it.
 
     ``heights_mm`` are above the first slice, ``shifts_xy`` the place of every slice's first pixel on the grid, in
     voxels; None for both when slice k simply is plane k. ``direction`` has the axes x, y, z as columns.
@@ -91,7 +91,7 @@ class _Stack:
 
 
 def sort_by_height(slices: Sequence[Slice]) -> list[Slice]:
-    """Return slices in rising order along the normal of the first one."""
+    """Return slices sorted along the normal of the first one."""
     normal = slices[0].normal
     return sorted(slices, key=lambda one: float(one.position_mm @ normal))
 

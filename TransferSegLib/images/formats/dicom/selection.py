@@ -16,7 +16,7 @@ from TransferSegLib.images.formats.dicom.placement import sort_by_height
 
 #: Directions that differ by more than this (1 degree) belong to another stack; smaller differences are measured in mm.
 _OTHER_STACK = float(np.cos(np.radians(1.0)))
-#: Slices of other stacks are left out when there are at most so many in each, and the volume has so many times more.
+#: Other stacks are left out if each has at most ``_FEW`` slices and the volume ``_TIMES_MORE`` times as many as all.
 _FEW, _TIMES_MORE = 3, 4
 #: Slices closer than this, or than this part of the usual distance, lie at the same place.
 _SAME_PLACE_MM, _SAME_PLACE = 0.002, 0.1
@@ -120,7 +120,7 @@ def slices_of_volume(files: Sequence[DicomFile], name: str) -> tuple[list[Slice]
 
 
 def _stacks(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Return slices grouped by size, pixel size and direction, localisers by themselves, the largest group first."""
+    """Return slices grouped by size, pixel size and direction, localisers separately, the largest group first."""
     stacks: list[list[Slice]] = []
     for one in slices:
         fitting = next((stack for stack in stacks if _fits(stack[0], one)), None)
@@ -182,7 +182,7 @@ def _mixed_error(main: Sequence[Slice], others: Sequence[Slice], name: str) -> S
 
 
 def _check_one_volume(ordered: Sequence[Slice], name: str) -> None:
-    """Raise ScanError when slices lie at the same place, or belong to volumes that take turns."""
+    """Raise ScanError when slices lie at the same place, or belong to interleaved volumes."""
     gaps = np.diff([float(one.position_mm @ ordered[0].normal) for one in ordered])
     same = int(np.count_nonzero(gaps < max(_SAME_PLACE * float(np.median(gaps)), _SAME_PLACE_MM)))
     if same:
