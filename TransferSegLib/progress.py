@@ -13,50 +13,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from TransferSegLib.errors import Cancelled
+from TransferSegLib.progress_reports import Progress as Progress
+from TransferSegLib.progress_reports import ProgressCallback as ProgressCallback
+from TransferSegLib.progress_reports import Reports
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-#: Reports of a task are at least so far apart, in seconds, but for those that end a part.
-_BETWEEN_REPORTS_S = 0.2
 #: How often a task that waits for a call checks the cancel token.
 _LOOK_S = 0.1
-#: The remaining time comes from the pace over this share of the time so far: parts differ in pace.
-_RECENT_SHARE = 0.5
-_MOST_REMEMBERED = 400
 #: The name of a thread whose call is not waited for any more.
 _LEFT_BEHIND = "transferseg-left-behind"
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One report: ``stage`` says what is done and ``message`` more of it, both for people; ``key`` is for programs.
-
-    ``fraction`` (0 to 1) of the work is done, ``seconds_left`` is None when not known. Work that counts says ``step``,
-    the steps done, and ``steps``, how many there are. Training may say its ``loss`` and its mean ``dice`` (0 to 1) on
-    cases it does not learn from. Recognise a stage by its key: sentences change.
-    """
-
-    stage: str
-    fraction: float
-    message: str = ""
-    seconds_left: float | None = None
-    step: int | None = None
-    steps: int | None = None
-    loss: float | None = None
-    dice: float | None = None
-    key: str = ""
-
-
-ProgressCallback = Callable[[Progress], None]
 
 
 class CancelToken:
@@ -103,16 +78,13 @@ class Task:
         key: str = "",
     ) -> None:
         """Begin a whole work, by default without reports; ``name`` and ``key`` are those of ``Progress``."""
-        self._whole = _Whole(name, progress, cancel)
+        self._reports = Reports(name, progress)
+        #: The token, for functions that take one.
+        self.cancel = cancel
         self._start, self._length = 0.0, 1.0
         self._name, self._key, self._subject = name, key, ""
         self._parts: Parts | None = None
         self._counter: _Counter | None = None
-
-    @property
-    def cancel(self) -> CancelToken | None:
-        """The token, for functions that take one."""
-        return self._whole.cancel
 
     def named(self, name: str, key: str = "") -> Task:
         """Return this task under a name of its own, after that of the work around it: 'Fold 1: training'.
@@ -146,7 +118,7 @@ class Task:
 
     def rest(self) -> Task:
         """Return what is left of this task, for work that begins anew."""
-        reached = self._whole.highest if self._parts is None else self._parts.reached
+        reached = self._reports.highest if self._parts is None else self._parts.reached
         done = (reached - self._start) / self._length if self._length > 0 else 0.0
         return self._part(min(1.0, max(0.0, done)), 1.0)
 
@@ -155,7 +127,7 @@ class Task:
         task = self._part(0.0, 1.0)
         task._counter = _Counter(max(1, steps), done)
         if done and self._parts is None:
-            self._whole.begin_at(task._start + task._length * min(1.0, done / max(1, steps)))
+            self._reports.begin_at(task._start + task._length * min(1.0, done / max(1, steps)))
         return task
 
     def next_step(self, message: str | None = None) -> Task:
@@ -206,8 +178,8 @@ class Task:
 
     def check(self) -> None:
         """Raise Cancelled when stopping was asked for."""
-        if self._whole.cancel is not None:
-            self._whole.cancel.check()
+        if self.cancel is not None:
+            self.cancel.check()
 
     def at(self, fraction: float, message: str | None = None, *, look: bool = True) -> None:
         """Report that so much of this task is done (0 to 1), with a line for a person (None: the last one).
@@ -220,7 +192,7 @@ class Task:
 
     def say(self, message: str) -> None:
         """Set the line for a person that the next report will have."""
-        self._whole.said = (self._name, message)
+        self._reports.said = (self._name, message)
 
     def done(self, message: str | None = None, *, dice: float | None = None, look: bool = True) -> None:
         """Report that this task is done, with a Dice as in ``Progress``; this report is always made.
@@ -281,17 +253,17 @@ class Task:
         loss: float | None = None,
         dice: float | None = None,
     ) -> None:
-        if self._whole.said[0] != self._name:  # a line about other work
-            self._whole.said = (self._name, "")
-        if message is not None and message != self._whole.said[1]:
-            self._whole.said, always = (self._name, message), True
+        if self._reports.said[0] != self._name:  # a line about other work
+            self._reports.said = (self._name, "")
+        if message is not None and message != self._reports.said[1]:
+            self._reports.said, always = (self._name, message), True
         position, seconds_left = self._start + self._length * min(1.0, max(0.0, fraction)), None
         if self._parts is not None:
             position, seconds_left = self._parts.place(position)
         done, steps = (None, None) if self._counter is None else (self._counter.done, self._counter.steps)
-        message = ": ".join(part for part in (self._subject, self._whole.said[1]) if part)
+        message = ": ".join(part for part in (self._subject, self._reports.said[1]) if part)
         report = Progress(self._name, position, message, seconds_left, done, steps, loss, dice, self._key)
-        self._whole.report(report, always)
+        self._reports.report(report, always)
 
 
 class Parts:
@@ -368,57 +340,6 @@ class _Counter:
 
     steps: int
     done: int
-
-
-class _Whole:
-    """What all parts of a task share: who gets the reports, when the last was made, how far it is, at what pace."""
-
-    def __init__(self, name: str, callback: ProgressCallback | None, cancel: CancelToken | None) -> None:
-        self.cancel, self.callback = cancel, callback
-        #: The last line for a person, and the name of the task that it is about.
-        self.said = ("", "")
-        self.highest = 0.0
-        self._reported_name = name
-        self._started = self._reported_at = time.monotonic()
-        #: When (seconds since the start) how much was done; the first is where the work began.
-        self._first = (0.0, 0.0)
-        self._remembered: list[tuple[float, float]] = [self._first]
-
-    def begin_at(self, fraction: float) -> None:
-        """Note that so much was done by an earlier process: it says nothing about the pace."""
-        if fraction > self.highest:
-            self.highest = fraction
-            self._first = (time.monotonic() - self._started, fraction)
-            self._remembered = [self._first]
-
-    def report(self, progress: Progress, always: bool) -> None:
-        """Report, with the highest fraction so far and the seconds left, unless that was done a moment ago."""
-        self.highest = max(self.highest, progress.fraction)
-        now = time.monotonic()
-        is_due = always or progress.stage != self._reported_name or now - self._reported_at >= _BETWEEN_REPORTS_S
-        if self.callback is None or not is_due:
-            return
-        self._reported_at, self._reported_name = now, progress.stage
-        left = progress.seconds_left
-        if left is None:
-            left = self._seconds_left(now - self._started)
-        self.callback(replace(progress, fraction=self.highest, seconds_left=left))
-
-    def _seconds_left(self, elapsed: float) -> float | None:
-        """Return the remaining seconds at the recent pace, None before anything is done."""
-        if self.highest >= 1.0:
-            return 0.0
-        since = elapsed * (1 - _RECENT_SHARE)
-        earlier = [entry for entry in self._remembered if entry[0] <= since][-1:]
-        before, done = (earlier or self._remembered)[0]
-        self._remembered = [*earlier, *(entry for entry in self._remembered if entry[0] > since)]
-        if len(self._remembered) > _MOST_REMEMBERED:
-            self._remembered = self._remembered[::2]
-        self._remembered.append((elapsed, self.highest))
-        if self.highest <= done:
-            # Nothing was done for as long as that: at the pace of the whole.
-            before, done = self._first
-        return None if self.highest <= done else (elapsed - before) / (self.highest - done) * (1 - self.highest)
 
 
 def _make(call: Callable[[], Result], outcome: Future[Result]) -> None:
