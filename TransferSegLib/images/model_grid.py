@@ -43,6 +43,14 @@ class AxisOrder:
         return oriented[tuple(slice(None, None, -1 if back else 1) for back in reversed(self.reversed))]
 
     @staticmethod
+    def of_scan(image: sitk.Image, axes: str) -> AxisOrder:
+        """Return the order that brings an image to a model's axes, as ``Preparation.axes`` names them."""
+        if axes.islower():  # stored axes
+            first, second, third = ("ijk".index(letter) for letter in axes)
+            return AxisOrder((first, second, third), (False, False, False))
+        return AxisOrder.closest(_to_axes(axes) @ np.array(image.GetDirection()).reshape(3, 3))
+
+    @staticmethod
     def closest(direction: np.ndarray) -> AxisOrder:
         """Return the order that brings direction cosines (3x3, rows model axes, columns scan axes) closest to 1."""
 
@@ -71,6 +79,8 @@ class ModelGrid:
     offset_xyz: np.ndarray
     origin_mm: tuple[float, float, float]
     aligned: bool
+    #: Where the box of the oriented scan begins that the grid covers; ``scan_size_zyx`` is the box's size.
+    scan_start_zyx: tuple[int, int, int] = (0, 0, 0)
 
     @staticmethod
     def around(image: sitk.Image, spacing_zyx_mm: tuple[float, float, float], axes: str = "LPS") -> ModelGrid:
@@ -78,9 +88,9 @@ class ModelGrid:
 
         Raises ScanError when the grid would be absurdly large.
         """
-        to_axes = np.array([_DIRECTIONS[letter] for letter in axes])
+        to_axes = _to_axes(axes)
         direction = to_axes @ np.array(image.GetDirection()).reshape(3, 3)
-        order = AxisOrder.closest(direction)
+        order = AxisOrder.of_scan(image, axes)
         size = np.array([image.GetSize()[axis] for axis in order.axes])
         spacing = np.array([image.GetSpacing()[axis] for axis in order.axes])
         signs = np.where(order.reversed, -1.0, 1.0)
@@ -111,6 +121,11 @@ class ModelGrid:
             (float(origin[0]), float(origin[1]), float(origin[2])),
             aligned,
         )
+
+
+def _to_axes(axes: str) -> np.ndarray:
+    """Return the matrix (3x3) from world vectors (LPS) to those along a model's axes."""
+    return np.array([_DIRECTIONS[letter] for letter in axes])
 
 
 def _times(numbers: np.ndarray) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.images.intensity import IntensityRule
@@ -22,12 +22,17 @@ class Preparation:
     """The grid of a model and the rule that makes each input channel of a scan.
 
     ``axes`` says in which directions the grid's x, y and z axes run, by the letters of L(eft), R(ight), P(osterior),
-    A(nterior), S(uperior), I(nferior).
+    A(nterior), S(uperior), I(nferior), or which stored axis of the image (i, j, k) each is: models of nnU-Net ignore
+    how a scan is oriented. ``resampling`` "average" is this product's own, "nnunet" does what nnU-Net does, in its order:
+    crop to what is not 0, normalise, resample by cubic splines. ``images`` holds the number of the input image of each
+    channel; empty: all channels are made of one scan.
     """
 
     spacing_zyx_mm: tuple[float, float, float]
     channels: tuple[IntensityRule, ...]
     axes: str = LPS
+    resampling: Literal["average", "nnunet"] = "average"
+    images: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ModelError for a grid or channels that no scan can be brought to."""
@@ -40,8 +45,19 @@ class Preparation:
         for rule in self.channels:
             if rule.output is not None and not all(math.isfinite(end) for end in rule.output):
                 raise ModelError(f"The model's intensities are mapped to {rule.output}, which is not finite.")
-        if sorted(self.axes.translate(_TO_PAIRS)) != ["0", "1", "2"]:
+        if sorted(self.axes.translate(_TO_PAIRS)) != ["0", "1", "2"] and sorted(self.axes) != ["i", "j", "k"]:
             raise ModelError(f"The model's axes are '{self.axes}'; three letters such as LPS or RAS are expected.")
+        if self.resampling not in ("average", "nnunet"):
+            raise ModelError(
+                f"The model's scans are resampled by '{self.resampling}', which this version does not know."
+            )
+        if any(rule.is_of_nnunet != (self.resampling == "nnunet") for rule in self.channels):
+            raise ModelError("The model's intensity rules do not belong to its way of resampling.")
+        if self.axes.islower() and self.resampling != "nnunet":
+            raise ModelError("Only models of nnU-Net take the axes of a scan as they are stored.")
+        wanted = set(range(self.image_count))
+        if self.images and (len(self.images) != len(self.channels) or set(self.images) != wanted):
+            raise ModelError("The model's entry 'images' must name an input image for each channel, from 0 on.")
 
     @staticmethod
     def isotropic(spacing_mm: float, *channels: IntensityRule) -> Preparation:
@@ -53,6 +69,11 @@ class Preparation:
         """The spacing as lists of models show it: one number where it is the same along all axes, else x, y, z."""
         z, y, x = self.spacing_zyx_mm
         return z if z == y == x else (x, y, z)
+
+    @property
+    def image_count(self) -> int:
+        """How many images a scan consists of."""
+        return max(self.images, default=0) + 1
 
     @property
     def voxel_mm3(self) -> float:
@@ -74,11 +95,13 @@ class Preparation:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
-        return {
+        entry: dict[str, Any] = {
             "axes": self.axes,
             "spacing_zyx_mm": list(self.spacing_zyx_mm),
             "channels": [rule.to_json() for rule in self.channels],
+            "resampling": self.resampling,
         }
+        return entry | {"images": list(self.images)} if self.images else entry
 
     @staticmethod
     def from_json(entry: Any) -> Preparation:
@@ -86,12 +109,13 @@ class Preparation:
         try:
             z, y, x = entry["spacing_zyx_mm"]
             channels = tuple(IntensityRule.from_json(rule) for rule in entry["channels"])
-            axes = entry["axes"]
+            axes, resampling = entry["axes"], entry.get("resampling", "average")
+            images = tuple(int(number) for number in entry.get("images", []))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"The model's preparation cannot be read: {entry!r:.80} ({error}).") from error
         if not isinstance(axes, str):
             raise ModelError(f"The model's axes must be three letters, not {axes!r:.60}.")
-        return Preparation((z, y, x), channels, axes)
+        return Preparation((z, y, x), channels, axes, resampling, images)
 
 
 def spacing_text(spacing_zyx_mm: tuple[float, float, float]) -> str:

@@ -7,7 +7,6 @@ that thin noisy slices and thick quiet ones look alike; going to a finer one int
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,7 +14,9 @@ from scipy import ndimage, sparse
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.images.nnunet_preprocessing import preprocess_as_nnunet
 from TransferSegLib.images.preparation import Preparation
+from TransferSegLib.images.preprocessed_scan import PreprocessedScan
 from TransferSegLib.progress import Task
 
 #: Planes of the grid that are computed at once, before looking whether to stop.
@@ -24,21 +25,14 @@ _ROWS_AT_ONCE = 16
 _TURNED_PER_SECOND = 2e7
 
 
-@dataclass(frozen=True)
-class PreprocessedScan:
-    """Prepared intensities (float32; channels, z, y, x) on a model's grid, and each channel's value for 'no scan'."""
-
-    intensities_czyx: np.ndarray
-    grid: ModelGrid
-    padding_values: tuple[float, ...]
-
-
 def preprocess(image: sitk.Image, preparation: Preparation, task: Task | None = None) -> PreprocessedScan:
     """Bring a 3D scalar image to a model's grid and apply the intensity rule of each input channel.
 
     Voxels of the grid that the scan does not cover get the padding value. Raises ScanError for a scan without
     contrast, Cancelled from the task.
     """
+    if preparation.resampling == "nnunet":
+        return preprocess_as_nnunet((image,), preparation, task)
     resampling, covering, preparing = (task or Task()).split(6, 1, 1)
     grid = ModelGrid.around(image, preparation.spacing_zyx_mm, preparation.axes)
     oriented = grid.order.apply(sitk.GetArrayViewFromImage(image))
