@@ -23,9 +23,9 @@ class Preparation:
 
     ``axes`` says in which directions the grid's x, y and z axes run, by the letters of L(eft), R(ight), P(osterior),
     A(nterior), S(uperior), I(nferior), or which stored axis of the image (i, j, k) each is: models of nnU-Net ignore
-    how a scan is oriented. ``resampling`` "average" is this product's own, "nnunet" does what nnU-Net does, in its order:
-    crop to what is not 0, normalise, resample by cubic splines. ``images`` holds the number of the input image of each
-    channel; empty: all channels are made of one scan.
+    how a scan is oriented. ``resampling`` "average" is this product's own, "nnunet" does what nnU-Net does, in its
+    order: crop to what is not 0, normalise, resample by cubic splines. ``images`` holds the number of the input image
+    of each channel; empty: all channels are made of one scan.
     """
 
     spacing_zyx_mm: tuple[float, float, float]

@@ -9,7 +9,10 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.networks.interface import Backbone, NetworkSpec
 
 #: Module and class of every family that comes with the library, imported when a model of its kind is used.
-_BUNDLED = {"unet3d-valid": ("TransferSegLib.networks.unet_valid.backbone", "ValidUNetBackbone")}
+_BUNDLED = {
+    "unet3d-valid": ("TransferSegLib.networks.unet_valid.backbone", "ValidUNetBackbone"),
+    "nnunet": ("TransferSegLib.networks.nnunet.backbone", "NnUNetBackbone"),
+}
 #: Families that were added by ``register_family``.
 _REGISTERED: dict[str, Callable[[NetworkSpec], Backbone]] = {}
 
