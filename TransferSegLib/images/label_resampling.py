@@ -80,10 +80,10 @@ class LabelResampler:
         self._values = np.array(label_values, dtype=smallest_label_type(label_values))
         own_size = [0, 0, 0]
         for world, axis in enumerate(grid.order.axes):
-            own_size[axis] = grid.scan_size_zyx[2 - world]
+            own_size[axis] = grid.whole_zyx[2 - world]
         #: Labels in the scan's own axis order (zyx of its array).
         self.labels_zyx = np.full(own_size[::-1], self._values[elsewhere], self._values.dtype)
-        self._oriented = grid.order.apply(self.labels_zyx)
+        self._oriented = grid.oriented(self.labels_zyx)
 
     def write(self, answers: TilePrediction, start_zyx: Triple, task: Task | None = None) -> None:
         """Label the scan's voxels that lie among the voxels of one tile, which begins at ``start_zyx`` of the grid.
@@ -119,6 +119,8 @@ class LabelResampler:
             index = np.arange(self.grid.scan_size_zyx[axis])
             position = self.grid.matrix[world, world] * index + self.grid.offset_xyz[world]
             base, fraction = _base_and_fraction(position, self.grid.size_zyx[axis])
+            if axis == self.grid.nearest_axis:
+                fraction = (fraction >= 0.5).astype(np.float32)
             base -= start_zyx[axis]
             mine = np.flatnonzero((base >= 0) & (base < cells.shape[axis]))
             if not mine.size:

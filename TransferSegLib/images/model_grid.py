@@ -79,8 +79,24 @@ class ModelGrid:
     offset_xyz: np.ndarray
     origin_mm: tuple[float, float, float]
     aligned: bool
-    #: Where the box of the oriented scan begins that the grid covers; ``scan_size_zyx`` is the box's size.
+    #: Where the box of the oriented scan begins that the grid covers, ``scan_size_zyx`` being the box's size; and the
+    #: size of the whole oriented scan, None where the grid covers all of it.
     scan_start_zyx: tuple[int, int, int] = (0, 0, 0)
+    whole_scan_zyx: tuple[int, int, int] | None = None
+    #: The axis (0 z, 1 y, 2 x) along which answers are not interpolated but taken from the nearest voxel.
+    nearest_axis: int | None = None
+
+    @property
+    def whole_zyx(self) -> tuple[int, int, int]:
+        """The size of the whole oriented scan."""
+        return self.whole_scan_zyx or self.scan_size_zyx
+
+    def oriented(self, array_zyx: np.ndarray) -> np.ndarray:
+        """Return a view of the part of a scan's array that the grid covers, axes in the grid's order and directions."""
+        z, y, x = (
+            slice(start, start + size) for start, size in zip(self.scan_start_zyx, self.scan_size_zyx, strict=True)
+        )
+        return self.order.apply(array_zyx)[z, y, x]
 
     @staticmethod
     def around(image: sitk.Image, spacing_zyx_mm: tuple[float, float, float], axes: str = "LPS") -> ModelGrid:

@@ -7,6 +7,7 @@ fixtures. Splines are scipy's: ``ndimage.zoom`` with ``grid_mode`` does what nnU
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -62,6 +63,7 @@ def preprocess_as_nnunet(
             )
         )
     grid = _grid(images[0], order, box, size, preparation.spacing_zyx_mm)
+    grid = replace(grid, nearest_axis=coarse_axis(preparation.spacing_zyx_mm, spacing))
     return PreprocessedScan(np.stack(channels), grid, (0.0,) * len(channels))
 
 
@@ -133,6 +135,7 @@ def _grid(
         _first_centre(image, order, start, scale),
         True,
         (start[0], start[1], start[2]),
+        order.apply(sitk.GetArrayViewFromImage(image)).shape,
     )
 
 

@@ -62,9 +62,10 @@ def labels_on_grid(
     ``label_values`` are the values of channels 1, 2, 3 ...; other values count as background. Each structure is
     resampled as a smooth mask and every voxel takes the largest, which keeps thin structures connected.
     """
-    oriented = grid.order.apply(sitk.GetArrayViewFromImage(label_map))
-    if oriented.shape != grid.scan_size_zyx:
-        raise ScanError(f"The label map has size {oriented.shape}, its scan {grid.scan_size_zyx} (zyx).")
+    whole = grid.order.apply(sitk.GetArrayViewFromImage(label_map))
+    if whole.shape != grid.whole_zyx:
+        raise ScanError(f"The label map has size {whole.shape}, its scan {grid.whole_zyx} (zyx).")
+    oriented = grid.oriented(sitk.GetArrayViewFromImage(label_map))
     labels = np.zeros(grid.size_zyx, np.uint8)
     best = np.full(grid.size_zyx, 0.5, np.float32)
     task = task or Task()

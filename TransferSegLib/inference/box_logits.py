@@ -27,6 +27,8 @@ class BoxLogits:
     stop_zyx: Triple
     values: torch.Tensor
     task: Task = field(default_factory=Task)
+    #: Whether logits are interpolated, and not probabilities.
+    as_logits: bool = False
 
     @property
     def classes(self) -> int:
@@ -45,10 +47,11 @@ class BoxLogits:
         return channels
 
     def probabilities_at(self, positions_zyx: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-        """Return the probabilities (n, classes; float32) at n voxels given by their positions."""
+        """Return the probabilities, or what is interpolated instead (n, classes; float32), at n voxels."""
         z, y, x = (torch.from_numpy(along).to(self.values.device) for along in positions_zyx)
         logits = self.values.permute(1, 2, 3, 0)[z, y, x]
-        return torch.softmax(logits.to(torch.float32), dim=1).cpu().numpy()
+        logits = logits.to(torch.float32)
+        return (logits if self.as_logits else torch.softmax(logits, dim=1)).cpu().numpy()
 
     @property
     def window(self) -> tuple[slice, slice, slice]:

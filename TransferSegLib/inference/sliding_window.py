@@ -50,7 +50,7 @@ class WindowPredictor:
         """Take a network that gives logits of a window's size; ``device`` None: the best."""
         assert tiling.patch_zyx is not None
         self.patch_zyx: Triple = tiling.patch_zyx
-        self.overlap, self.classes = tiling.overlap, classes
+        self.overlap, self.classes, self.as_logits = tiling.overlap, classes, tiling.interpolate == "logits"
         self._network = network
         self._fallback = FallbackDevice(device)
         self._fallback.device = in_window_precision(self._fallback.device)
@@ -168,7 +168,7 @@ class WindowPrediction:
                 del logits
             stop = along_z[number + 1] if number + 1 < len(along_z) else depth
             start, values = sums.finished(stop)
-            yield BoxLogits((start, 0, 0), (stop, height, width), values, using)
+            yield BoxLogits((start, 0, 0), (stop, height, width), values, using, self._predictor.as_logits)
             del values
             sums.move_to(stop)
             using.done()

@@ -6,8 +6,15 @@ import math
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-from TransferSegLib.errors import ModelError
-from TransferSegLib.networks.interface import NetworkSpec, Split, Tiling
+from TransferSegLib.errors import ModelError, TrainingError
+from TransferSegLib.networks.interface import (
+    ExactTiles,
+    NetworkSpec,
+    SplitSizes,
+    Tiling,
+    TrainingPatch,
+    Triple,
+)
 from TransferSegLib.networks.nnunet.plan import UNetPlan
 
 if TYPE_CHECKING:
@@ -15,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from TransferSegLib.networks.nnunet.architecture import NnUNet
+    from TransferSegLib.networks.nnunet.last_layers import LastStage
 
 KIND = "nnunet"
 HEAD, LAST_STAGE = "head", "last stage"
@@ -82,7 +90,7 @@ class NnUNetBackbone:
     def tiling(self) -> Tiling:
         """Windows of the patch that the network was trained on, blended with Gaussian weights."""
         plan = self.plan
-        return Tiling("gaussian", plan.multiple_zyx, plan.multiple_zyx, plan.patch_zyx, plan.overlap)
+        return Tiling("gaussian", plan.multiple_zyx, plan.multiple_zyx, plan.patch_zyx, plan.overlap, "logits")
 
     @property
     def split_points(self) -> tuple[str, ...]:
@@ -123,13 +131,42 @@ class NnUNetBackbone:
         """Return the weights of the first convolution."""
         return next(network.parameters())
 
-    def split(self, network: nn.Module, point: str) -> Split:
-        """Cut the network before its head or before the decoder's last stage; features keep a patch's size."""
-        from TransferSegLib.networks.nnunet.last_layers import FrozenLayers, LastStage
+    def training_patch(self, side: int, frame: int) -> TrainingPatch:
+        """Return the network's own patch, or a smaller one whose longest side is nearest to the one asked for.
 
-        if point not in self.split_points:
-            raise ModelError(f"'{point}' is no place to cut the network: choose {' or '.join(self.split_points)}.")
-        unet, with_stage = cast("NnUNet", network), point == LAST_STAGE
-        channels = self.plan.features[0] * (2 if with_stage else 1)
-        none = (0, 0, 0)
-        return Split(FrozenLayers(unet, with_stage), LastStage(unet, with_stage), none, none, channels)
+        All voxels count: windows are predicted with the same zeros beyond their border.
+        """
+        plan = self.plan
+        if side < 1:
+            raise TrainingError(f"patch must be 1 or more, not {side}.")
+        shrunk = min(1.0, side / max(plan.patch_zyx))
+        z, y, x = (
+            max(2 * step, round(shrunk * length / step) * step)
+            for length, step in zip(plan.patch_zyx, plan.multiple_zyx, strict=True)
+        )
+        return TrainingPatch((z, y, x), (0, 0, 0))
+
+    def feature_patch(self, side: int) -> Triple:
+        """Return the size of cached patches: as for training, because normalisation sees the patch as a whole."""
+        return self.training_patch(side, 0).sides_zyx
+
+    def split_sizes(self, point: str) -> SplitSizes:
+        """Return the sizes at a split point; features keep a patch's size."""
+        channels = self.plan.features[0] * (2 if point == LAST_STAGE else 1)
+        return SplitSizes((0, 0, 0), (0, 0, 0), channels)
+
+    def frozen_layers(self, network: nn.Module, point: str) -> nn.Module:
+        """Return a copy of the layers before the head, or before the decoder's last stage."""
+        from TransferSegLib.networks.nnunet.last_layers import FrozenLayers
+
+        return FrozenLayers(cast("NnUNet", network), point == LAST_STAGE)
+
+    def last_layers(self, network: nn.Module, point: str) -> LastStage:
+        """Return the head, or the decoder's last stage and the head."""
+        from TransferSegLib.networks.nnunet.last_layers import LastStage
+
+        return LastStage(cast("NnUNet", network), point == LAST_STAGE)
+
+    def exact_tiles(self, network: nn.Module) -> ExactTiles:
+        """Raise ModelError: normalised over a window, tiles do not agree where they overlap."""
+        raise ModelError("Networks of nnU-Net are computed in blended windows.")
