@@ -40,7 +40,11 @@ def add_parser(subparsers: Any) -> None:
     _add_replace(fetch)
 
     imported = _verb(verbs, "import", run_import, "add a model from a file to your library")
-    imported.add_argument("file", type=Path, help="exported .zip, model folder, or .h5 file of a Keras network")
+    imported.add_argument(
+        "file",
+        type=Path,
+        help="exported .zip, model folder, .h5 file of a Keras network, or results of nnU-Net v2 (folder or .zip)",
+    )
     imported.add_argument("--name", help="another name for the model")
     _add_replace(imported)
     keras = imported.add_argument_group("Keras files", "what a .h5 file does not say, unless it is the published one")
@@ -48,6 +52,8 @@ def add_parser(subparsers: Any) -> None:
     keras.add_argument("--background", choices=("first", "last"), help="the background's channel (default: last)")
     keras.add_argument("--spacing-mm", type=float, metavar="MM", help="spacing it was trained at (default: 1)")
     keras.add_argument("--modality", help="CT, MR ... (default: CT)")
+    nnunet = imported.add_argument_group("nnU-Net", "which of the trained networks")
+    nnunet.add_argument("--fold", metavar="N", help="the fold to import (default: the first one)")
 
     export = _verb(verbs, "export", run_export, "write a model as one .zip file")
     export.add_argument("model", help="model name or folder; NAME@3 is version 3")
@@ -152,6 +158,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         background=arguments.background,
         spacing_mm=arguments.spacing_mm,
         modality=arguments.modality,
+        fold=arguments.fold,
     )
     _check_can_grow(library_of(arguments))
     with interruptible() as cancel:
@@ -301,6 +308,8 @@ def _recognised(added: Added, file: Path, options: KerasOptions) -> list[str]:
             f"{file} says that it was made from the published file of '{added.claimed.name}'; only that file itself "
             "can be verified."
         ]
+    if added.kind == "nnunet":
+        return _of_nnunet(added)
     if added.kind != "keras":
         return []
     how = "imported as the options say" if options.said else "imported as a CT network that works at 1 mm"
@@ -308,6 +317,20 @@ def _recognised(added: Added, file: Path, options: KerasOptions) -> list[str]:
     if added.description.provenance.configuration.get("structure_names_assumed"):
         lines.append(
             "The file does not name its structures, they are assumed: give them with --structures if they are others."
+        )
+    return lines
+
+
+def _of_nnunet(added: Added) -> list[str]:
+    """Return in lines what to know of a model of nnU-Net."""
+    imported = added.description.provenance.configuration["imported_from"]
+    lines = [f"A model of nnU-Net v2, fold {imported['fold']} of {imported['folds']}."]
+    if imported["folds"] > 1:
+        lines.append("nnU-Net averages the predictions of all folds; this one alone may be a little worse (--fold N).")
+    if added.description.preparation.axes.islower():
+        lines.append(
+            "nnU-Net ignores how scans are oriented: give this model scans whose axes are stored as those of its "
+            "training data were."
         )
     return lines
 

@@ -90,7 +90,12 @@ class Preparation:
         return replace(self, spacing_zyx_mm=(spacing_mm, spacing_mm, spacing_mm))
 
     def with_rule(self, rule: IntensityRule) -> Preparation:
-        """Return the same preparation with one rule for the intensities of every channel."""
+        """Return the same preparation with one rule for the intensities of every channel.
+
+        As nnU-Net prepares scans, another modality than a model's is normalised by each scan's own mean and deviation.
+        """
+        if self.resampling == "nnunet" and not rule.is_of_nnunet:
+            rule = IntensityRule("zscore", output=None)
         return replace(self, channels=(rule,) * len(self.channels))
 
     def to_json(self) -> dict[str, Any]:

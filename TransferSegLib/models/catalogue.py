@@ -27,7 +27,7 @@ FORMAT = "transferseg-catalogue"
 FORMAT_VERSION = 1
 
 #: What a fetched file is: Keras weights in HDF5, or a model as ``transferseg models export`` writes it.
-FileKind = Literal["keras", "transferseg"]
+FileKind = Literal["keras", "transferseg", "nnunet"]
 
 _GIT_BLOB = re.compile(r"[0-9a-f]{40}")
 _HASHED_AT_ONCE = 2**20

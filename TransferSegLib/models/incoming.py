@@ -14,6 +14,7 @@ from TransferSegLib.json_fields import json_bytes
 from TransferSegLib.models.archive import MODEL_FILE, parse_model_file, read_model_files
 from TransferSegLib.models.catalogue import CatalogueEntry, Download, FileKind, git_blob_id
 from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
+from TransferSegLib.models.importers.nnunet.source import NnUNetSource, find_source
 from TransferSegLib.models.locate import catalogue
 from TransferSegLib.models.versions.state import current_folder, split_version
 from TransferSegLib.progress import Task
@@ -31,16 +32,18 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", 
 
 @dataclass(frozen=True)
 class KerasOptions:
-    """What a user says of a Keras file, which holds numbers only; None where nothing is said.
+    """What a user says of a file that does not say it; None where nothing is said.
 
-    ``structures`` are the names in channel order without the background, ``background`` tells whether it is the first
-    or the last channel. A file of the catalogue needs none of it, and takes none but another spacing.
+    ``fold`` is for models of nnU-Net, the others for Keras files, which hold numbers only. ``structures`` are the names
+    in channel order without the background, ``background`` tells whether it is the first or the last channel. A file of
+    the catalogue needs none of it, and takes none but another spacing.
     """
 
     structures: tuple[str, ...] | None = None
     background: Background | None = None
     spacing_mm: float | None = None
     modality: str | None = None
+    fold: str | None = None
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -66,7 +69,7 @@ class Incoming:
 def read_incoming(
     path: Path, name: str | None = None, options: KerasOptions | None = None, task: Task | None = None
 ) -> Incoming:
-    """Return the model of a TransferSeg zip file, a model's folder, or a Keras weights file.
+    """Return the model of a TransferSeg zip file, a model's folder, a Keras weights file, or nnU-Net's results.
 
     ``name`` is the name it gets, None the one it has: that of the catalogue for a file of the catalogue, else what the
     description says or, for other Keras files, the file's own. Raises ModelError when it is none of these, cannot be
@@ -76,11 +79,14 @@ def read_incoming(
     path = current_folder(path.parent if path.name == MODEL_FILE and path.is_file() else path)
     entry = catalogue().recognise(git_blob_id(path, task)) if path.is_file() else None
     is_keras = _is_keras(path)
-    if options is not None and options.said and not is_keras:
+    nnunet = None if is_keras else _nnunet_source(path)
+    if nnunet is not None and not (set(options.said) - {"fold"} if options is not None else ()):
+        incoming = _from_nnunet(nnunet, name, options, task)
+    elif options is not None and options.said and not is_keras:
         raise ModelError(
             f"{path} describes itself: leave out what is meant for Keras files ({_options(options.said)})."
         )
-    if is_keras:
+    elif is_keras:
         incoming = _from_keras(path, name, options or KerasOptions(), entry, task)
     else:
         incoming = task.wait(lambda: _from_model(path, name, entry))
@@ -124,10 +130,28 @@ def _is_keras(path: Path) -> bool:
     if not first.startswith(_ZIP_SIGNATURE):
         hint = " (an ONNX file is not read: give the .h5 file)" if path.suffix.lower() == ".onnx" else ""
         raise ModelError(
-            f"{path} is no model{hint}: give a .zip that 'transferseg models export' wrote, a model's folder, or the "
-            ".h5 file of a Keras network."
+            f"{path} is no model{hint}: give a .zip that 'transferseg models export' wrote, a model's folder, the .h5 "
+            "file of a Keras network, or the results folder or .zip of nnU-Net v2."
         )
     return False
+
+
+def _nnunet_source(path: Path) -> NnUNetSource | None:
+    """Return nnU-Net's model in a folder or zip file that is not this library's."""
+    if path.is_dir() and (path / MODEL_FILE).exists():
+        return None
+    return find_source(path)
+
+
+def _from_nnunet(source: NnUNetSource, name: str | None, options: KerasOptions | None, task: Task) -> Incoming:
+    """Turn a model of nnU-Net into one of this library; its name is that of its data set where none is given."""
+    from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
+    from TransferSegLib.models.store import model_files
+
+    chosen = name or source.name
+    check_name(chosen)
+    description, state_dict = model_from_nnunet(source, chosen, None if options is None else options.fold, task)
+    return Incoming(description, task.wait(lambda: model_files(description, state_dict)), None, "nnunet")
 
 
 def _from_model(path: Path, name: str | None, entry: CatalogueEntry | None) -> Incoming:

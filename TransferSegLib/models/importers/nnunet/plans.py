@@ -53,8 +53,12 @@ def read_plans(plans: Mapping[str, Any], dataset: Mapping[str, Any], configurati
         rules = _rules(plans, chosen, len(channel_names))
         axes, known = _axes(plans)
         z, y, x = (float(side) for side in chosen["spacing"])
-        images = tuple(range(len(rules))) if len(rules) > 1 else ()
-        preparation = Preparation((z, y, x), rules, axes, "nnunet", images)
+        if len(rules) > 1:
+            raise ModelError(
+                f"The model takes {len(rules)} images of each scan ({', '.join(channel_names)}): only models of one "
+                "image can be used yet."
+            )
+        preparation = Preparation((z, y, x), rules, axes, "nnunet")
         return NnUNetModel(network, preparation, _labels(dataset), _modality(channel_names), known)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ModelError(f"The model's plans.json or dataset.json cannot be read: {error!r:.200}.") from error
