@@ -6,9 +6,8 @@ import math
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-from TransferSegLib.errors import ModelError, TrainingError
+from TransferSegLib.errors import TrainingError
 from TransferSegLib.networks.interface import (
-    ExactTiles,
     NetworkSpec,
     SplitSizes,
     Tiling,
@@ -166,7 +165,3 @@ class NnUNetBackbone:
         from TransferSegLib.networks.nnunet.last_layers import LastStage
 
         return LastStage(cast("NnUNet", network), point == LAST_STAGE)
-
-    def exact_tiles(self, network: nn.Module) -> ExactTiles:
-        """Raise ModelError: normalised over a window, tiles do not agree where they overlap."""
-        raise ModelError("Networks of nnU-Net are computed in blended windows.")
