@@ -142,4 +142,4 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except (OSError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} is a damaged zip file ({error}). Get it again.") from error
+        raise ModelError(f"{path} is not a zip file or is damaged ({error}): get it again.") from error
