@@ -47,7 +47,7 @@ from TransferSegLib.training.trainer import Trainer
 from TransferSegLib.training.validation import validate
 from TransferSegLib.version import code_version
 
-#: Knobs that a resumed run may change: they move its end and its reports, not what it learns from.
+#: Settings that a resumed run may change: they move its end and its reports, not what it learns from.
 _CHANGEABLE = ("steps", "validate_every", "checkpoint_every")
 
 

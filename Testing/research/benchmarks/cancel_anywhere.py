@@ -5,7 +5,7 @@
 The scan is the bundled sample CT, repeated and interpolated to 512 x 512 voxels and ``--slices`` slices, with noise. A
 complete run gives the duration and the longest gap between two reports; each trial then presses Ctrl-C at a random
 moment. Printed are the seconds from Ctrl-C to the end, the exit code, and the files left in the output folder. These
-are seconds of the clock: run it on an idle machine.
+are wall-clock seconds: run it on an idle machine.
 """
 
 from __future__ import annotations

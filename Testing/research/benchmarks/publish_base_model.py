@@ -77,7 +77,6 @@ def table(summary: dict[str, Summary]) -> str:
 
 def card(description: ModelDescription, summary: dict[str, Summary], history: list[dict], note: str) -> str:
     """Return the model's card as Markdown."""
-    knobs = description.provenance.configuration
     validations = [line for line in history if "validation_dice" in line]
     curve = "\n".join(f"| {line['step']} | {line['mean']:.3f} |" for line in validations)
     return f"""# {description.name}
@@ -87,33 +86,32 @@ def card(description: ModelDescription, summary: dict[str, Summary], history: li
 
 - **Training data:** {description.training_data}
 - **Licence of the model:** Apache-2.0; of its training data: MIT (Open-KBP)
-- **Made by:** `{description.provenance.command}` (code {description.provenance.code_version},
-  {description.provenance.created[:10]}, seed {description.provenance.seed})
-- **Knobs:** `{json.dumps(knobs)}`
 
-{note}
+## Accuracy
 
-## Dice on the validation cases
-
-{len(description.metrics["validation"]["ids"])} cases that were not trained on, each structure where it is annotated,
-on each scan's own grid. The checkpoint was chosen by the mean Dice of these cases, so the numbers lean slightly to the
-bright side. Measured by `Testing/research/benchmarks/publish_base_model.py`; `transferseg evaluate --data DATASET
---validation` prints the same table.
+Dice on {len(description.metrics["validation"]["ids"])} validation cases that were not trained on, each structure where
+it is annotated, on each scan's own grid. The checkpoint with the best mean Dice on these cases was chosen, so the
+numbers are slightly optimistic. `transferseg evaluate --data DATASET --validation` prints this table.
 
 {table(summary)}
 
-## Learning curve
+## Limits
+
+Planning CTs with voxels of about 4 x 4 x 2.5 mm, in which tissue outside the source's region of interest is missing
+(-1024 HU). Labels are clinical contours by many hands. Not a medical device.
+
+## How it was trained
+
+`{description.provenance.command}` (code {description.provenance.code_version},
+{description.provenance.created[:10]}, seed {description.provenance.seed}). `model.json` holds all settings.
+
+{note}
 
 ![learning curve](learning-curve.png)
 
 | step | mean validation Dice of the averaged weights (canonical grid) |
 |---|---|
 {curve}
-
-## Limits
-
-Planning CTs with voxels of about 4 x 4 x 2.5 mm, in which tissue outside the source's region of interest is missing
-(-1024 HU). Labels are clinical contours by many hands. Not a medical device.
 """
 
 

@@ -21,9 +21,9 @@ from TransferSegLib.models.store import load_description
 from TransferSegLib.structures import structure_key
 from TransferSegLib.training.configuration import TrainingConfiguration
 
-#: Knobs that decide how often something is written, not what is learned.
+#: Settings that decide how often something is written, not what is learned.
 _WITHOUT_EFFECT = ("checkpoint_every", "validate_every")
-#: Knobs that models of earlier versions do not name, and what those versions did.
+#: Settings that models of earlier versions do not name, and what those versions did.
 _LATER_KNOBS = {"size_share": 0.0}
 _READY_FILE = "ready.json"
 

@@ -1,4 +1,4 @@
-"""Choosing the knobs of every strategy on validation cases: the same runs, on none of the test cases.
+"""Choosing the settings of every strategy on validation cases: the same runs, on none of the test cases.
 
 The validation cases of a task are taken from its pool, by patient, and are not learned from while choosing. A study's
 own runs may learn from them afterwards; what was chosen is written into its configuration by a person.

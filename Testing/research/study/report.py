@@ -94,8 +94,8 @@ def _extent(statistics: StudyStatistics) -> str:
     devices = sorted({f"{result.device}, {result.threads} thread(s) a run" for result in results})
     made = sum(result.wall_s + result.test_s for result in results)
     lines = [
-        f"{len(results)} of {len(statistics.runs)} runs are done, on {'; '.join(devices)}: {made / 3600:.1f} hours of "
-        f"the clock if made one after another. Code: {', '.join(versions)}. Test cases are measured on the scans' own "
+        f"{len(results)} of {len(statistics.runs)} runs are done, on {'; '.join(devices)}: {made / 3600:.1f} hours "
+        f"of wall-clock time one after another. Code: {', '.join(versions)}. Test cases are measured on the scans' own "
         "grid.",
     ]
     waiting = len(results) - len(_all_results(statistics))
@@ -305,7 +305,7 @@ def _comparison(title: str, gains: Sequence[Gain], statistics: StudyStatistics) 
 
 
 def choice_text(study: Study) -> str:
-    """Return how the knobs that were tried on validation cases did; empty where nothing was tried."""
+    """Return how the settings that were tried on validation cases did; empty where nothing was tried."""
     if study.choose is None:
         return ""
     tried = choice_study(study)
@@ -320,9 +320,9 @@ def choice_text(study: Study) -> str:
     sizes = " and ".join(size_word(size) for size in study.choose.sizes)
     words = (
         f"Mean Dice on {study.choose.validation} cases of each task's pool, none of them a test case, with {sizes} "
-        f"case(s) to learn from, {len(study.choose.seeds)} seed(s), the best of each strategy first."
+        f"training case(s), {len(study.choose.seeds)} seed(s), the best of each strategy first."
     )
-    title = "### Knobs tried on validation cases"
+    title = "### Settings tried on validation cases"
     return f"{title}\n\n{words}\n\n{table(('setting', *names, 'mean', 'runs'), rows)}"
 
 
@@ -337,7 +337,7 @@ def _bases(statistics: StudyStatistics) -> str:
         drawn = ", ".join(f"{name} {count}" for name, count in one.drawn.items())
         dice = "-" if one.dice is None else f"{one.dice:.3f}"
         rows.append((one.base, str(one.cases or "-"), str(one.validation), dice, drawn or "-", one.weights))
-    header = ("base", "cases", "of them validation", "Dice on these", "drawn in so many cases", "weights (hash)")
+    header = ("base", "cases", "of them validation", "Dice on these", "annotated cases per structure", "weights (hash)")
     return f"### Bases\n\n{table(header, rows)}"
 
 
@@ -368,7 +368,7 @@ def _cost(statistics: StudyStatistics) -> str:
 
 
 def _knobs(statistics: StudyStatistics) -> str:
-    """Return the knobs of every strategy and base that differ from the defaults, as the configuration has them."""
+    """Return the settings of every strategy and base that differ from the defaults, as the configuration has them."""
     study = statistics.study
     rows = [(f"strategy {name}", _knob_text(dict(knobs))) for name, knobs in study.strategies.items()]
     rows += [(f"task {name}", _knob_text(dict(task.knobs))) for name, task in study.tasks.items() if task.knobs]
@@ -376,7 +376,7 @@ def _knobs(statistics: StudyStatistics) -> str:
         rows += [(f"{strategy} on {name}", _knob_text(dict(knobs))) for strategy, knobs in task.strategy_knobs.items()]
     rows += [(f"base {name}", _knob_text(dict(base.knobs))) for name, base in study.bases.items() if base.knobs]
     common = _knob_text(dict(study.knobs))
-    return f"### Knobs that are not the defaults\n\n{table(('of', 'knobs'), [('all runs', common), *rows])}"
+    return f"### Settings that differ from the defaults\n\n{table(('of', 'settings'), [('all runs', common), *rows])}"
 
 
 def _knob_text(knobs: dict[str, object]) -> str:

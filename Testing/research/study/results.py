@@ -23,7 +23,8 @@ class Result:
     """What came of one run. ``scores``: test case -> structure -> (Dice, NSD, HD95 in mm; infinite: missed).
 
     ``patients`` gives the patient of a test case. Seconds are those of making the model: of the processor (all threads)
-    and of the clock; ``test_s`` of segmenting and measuring the test cases. ``base_weights`` is the hash of the base.
+    and of wall-clock time; ``test_s`` of segmenting and measuring the test cases. ``base_weights`` is the hash of the
+    base.
     """
 
     key: str
