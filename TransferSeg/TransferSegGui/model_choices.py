@@ -8,12 +8,12 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from TransferSegGui.model_words import inputObstacle, modelDetails, modelToolTip
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.locate import bundled_models, library_folder, library_models
 from TransferSegLib.models.store import load_description
-from TransferSegLib.models.versions.record import VersionRecord, load_record
-from TransferSegLib.models.versions.state import version_name
+from TransferSegLib.models.versions.record import load_record
+from TransferSegLib.models.versions.state import current_folder, version_name
 
 #: The key of the chosen model in the parameter node, and thereby in saved scenes.
 MODEL = "Model"
@@ -23,13 +23,18 @@ BUNDLED, LIBRARY = "bundled", "library"
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """One model: ``key`` names it in a saved scene, ``problem`` tells why it cannot be used (empty: it can)."""
+    """One model: ``key`` names it in a saved scene, ``problem`` tells why it cannot be used here (empty: it can).
+
+    One that is whole can be written to a file, even if the panel cannot run it.
+    """
 
     key: str
     path: Path
     text: str
     details: str
     problem: str = ""
+    toolTip: str = ""
+    isWhole: bool = False
 
     @property
     def isOfLibrary(self) -> bool:
@@ -62,33 +67,14 @@ def noModelsMessage() -> str:
 def _choice(place: str, path: Path) -> ModelChoice:
     key = f"{place}/{path.name}"
     try:
-        model, record = load_description(path), load_record(path)
+        found = current_folder(path)
+        model, record = load_description(found), load_record(found)
         version = version_name(path, model.version)
-    except ModelError as error:
+        details = modelDetails(model, record, found)
+    except (ModelError, OSError) as error:
         return ModelChoice(key, path, _("{name} (damaged)").format(name=path.name), str(error), str(error))
-    text = _("{name}, version {version}").format(name=model.name, version=version)
-    spacing = model.preparation.spacing_text + (_(" (inferred)") if model.spacing_inferred else "")
-    details = _("{modality}, works at {spacing}, {count} structures: {structures}").format(
-        modality=model.modality,
-        spacing=spacing,
-        count=len(model.label_set),
-        structures=", ".join(model.label_set.names),
-    )
-    return ModelChoice(key, path, text, f"{details}\n{evidenceText(model, record)}")
-
-
-def evidenceText(model: ModelDescription, record: VersionRecord | None) -> str:
-    """Return in a sentence what is known of how good a model is."""
-    if record is not None and record.verdict:
-        before, after = record.mean_dice
-        text = _("Evidence: {verdict}, against {parent}").format(verdict=record.verdict, parent=record.parent)
-        if before is not None and after is not None:
-            text += ", " + _("mean Dice {before} to {after} on held-out cases").format(
-                before=f"{before:.3f}", after=f"{after:.3f}"
-            )
-        return text + "."
-    measured = model.metrics.get("validation") or model.metrics.get("held out") or {}
-    mean, cases = measured.get("mean_dice"), measured.get("cases")
-    if isinstance(mean, int | float) and isinstance(cases, int):
-        return _("Evidence: mean Dice {mean} on {cases} unseen cases").format(mean=f"{mean:.3f}", cases=cases)
-    return _("Evidence: none is recorded.")
+    text, obstacle = _("{name}, version {version}").format(name=model.name, version=version), inputObstacle(model)
+    if obstacle:
+        text = _("{model} (needs several images)").format(model=text)
+        details = f"{obstacle}\n{details}"
+    return ModelChoice(key, path, text, details, obstacle, modelToolTip(model), isWhole=True)

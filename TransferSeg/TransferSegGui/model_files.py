@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import ctk
 import qt
 from slicer.i18n import tr as _
 
@@ -44,8 +45,11 @@ class ModelFiles:
         ui.fetchModelComboBox.connect("currentIndexChanged(int)", self._updateButtons)
         ui.fetchModelButton.connect("clicked(bool)", self._onFetch)
         ui.cancelFetchButton.connect("clicked(bool)", self._onCancelFetch)
+        ui.importFolderPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs  # or its button would ask for a file
         ui.importModelPathLineEdit.connect("currentPathChanged(QString)", self._updateButtons)
-        ui.importModelButton.connect("clicked(bool)", self._onImport)
+        ui.importModelButton.connect("clicked(bool)", lambda: self._import(ui.importModelPathLineEdit))
+        ui.importFolderPathLineEdit.connect("currentPathChanged(QString)", self._updateButtons)
+        ui.importFolderButton.connect("clicked(bool)", lambda: self._import(ui.importFolderPathLineEdit))
         ui.exportModelPathLineEdit.connect("currentPathChanged(QString)", self._updateButtons)
         ui.exportModelButton.connect("clicked(bool)", self._onExport)
         ui.installH5pyButton.connect("clicked(bool)", self._onInstallH5py)
@@ -97,16 +101,15 @@ class ModelFiles:
             return _("All models of the catalogue are in your library.")
         return self._kerasObstacle(entry.download.kind == "keras")
 
-    def _importObstacle(self) -> str:
-        path = self.ui.importModelPathLineEdit.currentPath
+    def _importObstacle(self, path: str, missing: str) -> str:
         if not path:
-            return _("Choose a file or folder first.")
+            return missing
         return self._commandObstacle() or self._kerasObstacle(Path(path).suffix.lower() in _KERAS_SUFFIXES)
 
     def _exportObstacle(self) -> str:
         path = self.ui.exportModelPathLineEdit.currentPath
-        if self._choice is None or self._choice.problem:
-            return _("Choose a model that can be used.")
+        if self._choice is None or not self._choice.isWhole:
+            return _("Choose a model that is not damaged.")
         if not path:
             return _("Choose the file to write.")
         if Path(path).exists():
@@ -126,7 +129,12 @@ class ModelFiles:
             (self.ui.fetchModelButton, self._fetchObstacle(), _("Download the model into your library and verify it")),
             (
                 self.ui.importModelButton,
-                self._importObstacle(),
+                self._importObstacle(self.ui.importModelPathLineEdit.currentPath, _("Choose a file first.")),
+                _("Copy the model into your library and verify it"),
+            ),
+            (
+                self.ui.importFolderButton,
+                self._importObstacle(self.ui.importFolderPathLineEdit.currentPath, _("Choose a folder first.")),
                 _("Copy the model into your library and verify it"),
             ),
             (
@@ -191,17 +199,17 @@ class ModelFiles:
 
     # Files
 
-    def _onImport(self) -> None:
-        """Read the file in a process in the background and put what it holds into the library."""
-        self.ui.importModelPathLineEdit.addCurrentPathToHistory()
+    def _import(self, pathLineEdit) -> None:
+        """Read a file or folder in a process in the background and put what it holds into the library."""
+        pathLineEdit.addCurrentPathToHistory()
         before = self._libraryNames()
-        path = self.ui.importModelPathLineEdit.currentPath
+        path = pathLineEdit.currentPath
 
         def onEnd(command: CommandProcess) -> None:
             self._finish(command, _("Not imported: {reason}"))
             if not command.error:
                 new = sorted(self._libraryNames() - before)
-                self.ui.importModelPathLineEdit.setCurrentPath("")
+                pathLineEdit.setCurrentPath("")
                 self.refresh()
                 self.onAdded(libraryKey(Path(new[0])) if new else "")
 

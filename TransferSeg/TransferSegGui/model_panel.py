@@ -51,6 +51,7 @@ class ModelPanel:
         self.ui.modelComboBox.clear()
         for choice in choices:
             self.ui.modelComboBox.addItem(choice.text)
+            self.ui.modelComboBox.setItemData(self.ui.modelComboBox.count - 1, choice.details, qt.Qt.ToolTipRole)
         self._updating = False
         self._torchInstalled = torchIsInstalled()
         self.ui.torchLabel.setVisible(not self._torchInstalled)
@@ -83,6 +84,7 @@ class ModelPanel:
         self.ui.modelComboBox.setCurrentIndex(-1 if choice is None else self._choices.index(choice))
         self.ui.modelComboBox.enabled = bool(self._choices)
         self.ui.modelDetailsLabel.text = choice.details if choice is not None else self._obstacle()
+        self.ui.modelDetailsLabel.toolTip = choice.toolTip if choice is not None else ""
         self._updating = False
         self.devices.updateFromParameterNode()
         if choice is not self._shown:  # choices are made anew when the library may have changed

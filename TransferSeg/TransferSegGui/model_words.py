@@ -1,0 +1,102 @@
+"""What a model is, in the user's words: the lines below the choice of a model, and the tooltip with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from TransferSegLib.models.catalogue import megabytes
+from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.models.versions.record import VersionRecord
+
+#: So many structures are named below the choice; the tooltip names all.
+_FIRST = 7
+
+
+def modelDetails(model: ModelDescription, record: VersionRecord | None, path: Path) -> str:
+    """Return in lines what a model segments, how it works, where it comes from and how good it is."""
+    working = _("{modality}, works at {spacing}, {size}, licence {licence}").format(
+        modality=model.modality,
+        spacing=model.preparation.spacing_text + (_(" (inferred)") if model.spacing_inferred else ""),
+        size=megabytes(_bytesOf(path)),
+        licence=model.license,
+    )
+    lines = [structuresText(model.label_set.names), working, originText(model)]
+    return "\n".join([*lines, evidenceText(model, record)])
+
+
+def modelToolTip(model: ModelDescription) -> str:
+    """Return what does not fit below the choice: all structures, the training data and what to cite."""
+    return "\n".join(
+        (
+            _("Structures: {names}").format(names=", ".join(model.label_set.names)),
+            _("Trained on: {data}").format(data=model.training_data),
+            _("Cite: {citation}").format(citation=model.citation),
+        )
+    )
+
+
+def structuresText(names: Sequence[str]) -> str:
+    """Return how many structures a model segments, and the first ones."""
+    shown = ", ".join(names[:_FIRST])
+    if len(names) > _FIRST:
+        text = _("{count} structures: {names} and {more} more")
+        return text.format(count=len(names), names=shown, more=len(names) - _FIRST)
+    text = _("1 structure: {names}") if len(names) == 1 else _("{count} structures: {names}")
+    return text.format(count=len(names), names=shown)
+
+
+def originText(model: ModelDescription) -> str:
+    """Return in a sentence where a model comes from."""
+    made = model.provenance.configuration
+    if model.provenance.parent:
+        return _("Fine-tuned from {parent}.").format(parent=model.provenance.parent)
+    trained = made.get("trained_by")
+    if isinstance(trained, dict) and trained.get("trainer"):
+        return _("Trained by nnU-Net ({trainer}, {configuration}).").format(
+            trainer=trained["trainer"], configuration=trained.get("configuration", "?")
+        )
+    if "imported_from" in made:
+        return _("Imported from Keras weights.")
+    return _("Trained by TransferSeg from scratch.")
+
+
+def inputObstacle(model: ModelDescription) -> str:
+    """Return why the panel cannot run a model, empty when it can: it gives a model one volume."""
+    count = model.preparation.image_count
+    if count == 1:
+        return ""
+    return _(
+        "This model needs {count} images of each patient, and the panel gives a model one volume. Use the command "
+        "line: transferseg segment"
+    ).format(count=count)
+
+
+def evidenceText(model: ModelDescription, record: VersionRecord | None) -> str:
+    """Return in a sentence what is known of how good a model is."""
+    if record is not None and record.verdict:
+        before, after = record.mean_dice
+        text = _("Evidence: {verdict}, against {parent}").format(verdict=record.verdict, parent=record.parent)
+        if before is not None and after is not None:
+            text += ", " + _("mean Dice {before} to {after} on held-out cases").format(
+                before=f"{before:.3f}", after=f"{after:.3f}"
+            )
+        return text + "."
+    measured = model.metrics.get("validation") or model.metrics.get("held out") or {}
+    mean, cases = measured.get("mean_dice"), measured.get("cases")
+    if isinstance(mean, int | float) and isinstance(cases, int):
+        return _("Evidence: mean Dice {mean} on {cases} unseen cases").format(mean=f"{mean:.3f}", cases=cases)
+    return _("Evidence: none is recorded.")
+
+
+def _bytesOf(path: Path) -> int:
+    """Return the size of a model's folder or zip file; what vanishes meanwhile counts nothing."""
+    total = 0
+    for file in [path] if path.is_file() else path.iterdir():
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except OSError:
+            continue
+    return total
