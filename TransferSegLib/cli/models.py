@@ -14,6 +14,7 @@ from TransferSegLib.cli.options import add_json_option, add_verb, print_json
 from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.output_checks import check_output_folder
+from TransferSegLib.progress import Task
 from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
@@ -55,10 +56,17 @@ def add_parser(subparsers: Any) -> None:
     nnunet = imported.add_argument_group("nnU-Net", "which of the trained networks")
     nnunet.add_argument("--fold", metavar="N", help="the fold to import (default: the first one)")
 
-    export = _verb(verbs, "export", run_export, "write a model as one .zip file")
+    export = _verb(verbs, "export", run_export, "write a model as one .zip file, or as a folder for nnU-Net v2")
     export.add_argument("model", help="model name or folder; NAME@3 is version 3")
-    export.add_argument("file", type=Path, help="the .zip file to write")
-    export.add_argument("--replace", action="store_true", help="overwrite a file of that name")
+    export.add_argument("file", type=Path, help="the .zip file to write; for nnU-Net, its folder of results")
+    export.add_argument(
+        "--format",
+        choices=("zip", "nnunet"),
+        default="zip",
+        help="nnunet: as nnU-Net v2 itself writes a model, for nnUNetv2_predict_from_modelfolder (default: zip)",
+    )
+    export.add_argument("--dataset-id", type=int, metavar="N", help="nnU-Net's number of the data set (default: free)")
+    export.add_argument("--replace", action="store_true", help="overwrite a file or an earlier export of that name")
 
     remove = _verb(verbs, "remove", run_remove, "remove a model from your library")
     remove.add_argument("model", help="model name; NAME@3 is version 3 only")
@@ -177,12 +185,32 @@ def run_export(arguments: argparse.Namespace) -> int:
     from TransferSegLib.models.locate import find_model
 
     path = find_model(arguments.model, library_of(arguments))
+    if arguments.format == "nnunet":
+        return _export_nnunet(path, arguments)
+    if arguments.dataset_id is not None:
+        raise ModelError("--dataset-id is for --format nnunet.")
     left_out: list[str] = []
     with interruptible() as cancel:
         written = export_model(path, arguments.file, arguments.replace, left_out.append, cancel)
     print(f"written to {written}")
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
+    return 0
+
+
+def _export_nnunet(path: Path, arguments: argparse.Namespace) -> int:
+    """Write a model for nnU-Net."""
+    from TransferSegLib.models.exporters.nnunet.export import export_nnunet
+
+    with progress_shown() as progress, interruptible() as cancel:
+        task = Task("Exporting", progress, cancel)
+        exported = export_nnunet(path, arguments.file, arguments.replace, arguments.dataset_id, task)
+    print(f"written to {exported.folder}")
+    print(
+        f"use it with: nnUNetv2_predict_from_modelfolder -m {shlex.quote(str(exported.folder))} -i SCANS -o LABELS -f 0"
+    )
+    for line in exported.notes:
+        print(line)
     return 0
 
 
