@@ -22,6 +22,7 @@ from TransferSegLib.errors import Cancelled
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.inference.segment import Segmenter
+from TransferSegLib.models.folds import joined_folds
 from TransferSegLib.models.store import load_model
 from TransferSegLib.models.versions.history import history
 from TransferSegLib.models.versions.versions import promote, rollback
@@ -97,9 +98,13 @@ def test_a_trained_base_segments_a_real_scan(base: Path, tmp_path: Path, capsys:
     assert "works at 6 x 6 x 12 mm" in capsys.readouterr().out
 
 
-def test_fine_tuning_makes_a_version_and_goes_back(projects: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folds", [1, 2])
+def test_fine_tuning_makes_a_version_and_goes_back(projects: Any, tmp_path: Path, folds: int) -> None:
     structures = projects.LabelSet((projects.BRIGHT,))
     parent = tiny_family.tiny_model(structures, spacing_zyx_mm=(2.0, 1.0, 1.0))
+    others = [tiny_family.tiny_network(parent.description.network, 9).state_dict() for _ in range(folds - 1)]
+    state = joined_folds([parent.state_dict, *others])
+    parent = replace(parent, description=replace(parent.description, folds=folds), state_dict=state)
     library = projects.put_parent(tmp_path / "library", parent)
     project = projects.add_cases(tmp_path / "project", [1, 2, 3])
     settings = replace(
@@ -108,6 +113,7 @@ def test_fine_tuning_makes_a_version_and_goes_back(projects: Any, tmp_path: Path
     result = finetune(projects.request(project, library, configuration=settings, promote=False))
     assert result.version.description.network == parent.description.network
     assert result.version.description.preparation == parent.description.preparation
+    assert result.version.description.folds == 1, "a new version goes on from the first fold"
     assert {row.structure for row in result.evidence.rows} >= {"bright"} and result.evidence.cases
     promote("tiny", library, 1)
     image, truth = projects.ball_scan(7)

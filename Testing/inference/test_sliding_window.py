@@ -202,7 +202,7 @@ def test_short_memory_takes_fewer_windows_then_the_cpu(
 ) -> None:
     monkeypatch.setattr(sliding_window, "free_memory_bytes", lambda device: 1e3 if device.kind == "cuda" else None)
     monkeypatch.setattr(fallback, "choose_device", lambda wanted: CPU)
-    predictor = Failing(network, 4, BACKBONE.tiling, Device("cuda:0", "GPU", torch.bfloat16))
+    predictor = Failing((network,), 4, BACKBONE.tiling, Device("cuda:0", "GPU", torch.bfloat16))
     assert predictor.device.dtype == torch.float16, "of which logits keep more digits"
     tried: list[tuple[int, str]] = []
 
@@ -222,7 +222,7 @@ def test_short_memory_takes_fewer_windows_then_the_cpu(
 
 def test_half_precision_that_overflows_is_given_up(network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sliding_window, "free_memory_bytes", lambda device: 1e3)
-    predictor = Failing(network, 4, BACKBONE.tiling, Device("cuda:0", "GPU", torch.float16))
+    predictor = Failing((network,), 4, BACKBONE.tiling, Device("cuda:0", "GPU", torch.float16))
     predictor.fails = lambda batch, device: float("inf") if device.dtype == torch.float16 else None
     volume = noise(8, 20, 20)
     assert np.abs(assembled(predictor, volume) - whole_logits(network, volume)).max() < 1e-4
@@ -233,7 +233,7 @@ def test_half_precision_that_overflows_is_given_up(network: torch.nn.Module, mon
 
 
 def test_too_little_memory_is_told(network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor = Failing(network, 4, BACKBONE.tiling, CPU)
+    predictor = Failing((network,), 4, BACKBONE.tiling, CPU)
     with pytest.raises(DeviceError, match="raise the limit"):
         predictor.predict(noise(8, 20, 20), PADDING, 1e4)
     predictor.fails = lambda batch, device: MemoryError()

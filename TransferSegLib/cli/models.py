@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
     keras.add_argument("--spacing-mm", type=float, metavar="MM", help="spacing it was trained at (default: 1)")
     keras.add_argument("--modality", help="CT, MR ... (default: CT)")
     nnunet = imported.add_argument_group("nnU-Net", "which of the trained networks")
-    nnunet.add_argument("--fold", metavar="N", help="the fold to import (default: the first one)")
+    nnunet.add_argument("--fold", metavar="N", help="import only this fold (default: all of them, averaged)")
 
     export = _verb(verbs, "export", run_export, "write a model as one .zip file, or as a folder for nnU-Net v2")
     export.add_argument("model", help="model name or folder; NAME@3 is version 3")
@@ -352,9 +352,10 @@ def _recognised(added: Added, file: Path, options: KerasOptions) -> list[str]:
 def _of_nnunet(added: Added) -> list[str]:
     """Return in lines what to know of a model of nnU-Net."""
     imported = added.description.provenance.configuration["imported_from"]
-    lines = [f"A model of nnU-Net v2, fold {imported['fold']} of {imported['folds']}."]
-    if imported["folds"] > 1:
-        lines.append("nnU-Net averages the predictions of all folds; this one alone may be a little worse (--fold N).")
+    folds = [file["fold"] for file in imported["checkpoints"]]
+    lines = [f"A model of nnU-Net v2, fold {folds[0]}."]
+    if len(folds) > 1:
+        lines = [f"A model of nnU-Net v2; the results of its {len(folds)} folds are averaged (--fold N: one of them)."]
     if added.description.preparation.axes.islower():
         lines.append(
             "nnU-Net ignores how scans are oriented: give this model scans whose axes are stored as those of its "

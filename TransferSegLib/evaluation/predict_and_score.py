@@ -91,7 +91,7 @@ def reference_on_model_grid(prepared: PreparedCase, label_set: LabelSet) -> Refe
 
 
 def predict_on_model_grid(
-    network: nn.Module,
+    network: nn.Module | Sequence[nn.Module],
     backbone: Backbone,
     prepared: PreparedCase,
     label_set: LabelSet,
@@ -100,7 +100,7 @@ def predict_on_model_grid(
     dtype: torch.dtype | None = None,
     task: Task | None = None,
 ) -> np.ndarray:
-    """Return the channels (zyx) that a network finds in a prepared case.
+    """Return the channels (zyx) that a network, or the mean of several, finds in a prepared case.
 
     Of the structures in ``single_part`` only the largest component is kept. ``device`` and ``dtype`` default to those
     of the network's weights. Raises DeviceError for too little memory, and Cancelled.

@@ -232,7 +232,7 @@ class _Run:
             last_layers = backbone.last_layers(self._parent.network(), settings.tail)
             starts = init_fresh_channels(
                 state,
-                self._parent.state_dict,
+                self._parent.fold_weights(),
                 self._change,
                 cache,
                 last_layers,
@@ -325,7 +325,7 @@ def initial_network(parent: Model, change: LabelChange, settings: FineTuningConf
     network = backbone.build()
     backbone.initialise(network, settings.seed)
     if settings.way.from_parent:
-        state, fresh = adapted_state(parent.state_dict, backbone.heads, change)
+        state, fresh = adapted_state(parent.fold_weights(), backbone.heads, change)
         init_at_random(state, backbone.heads, fresh, settings.seed)
         network.load_state_dict(state)
     return network

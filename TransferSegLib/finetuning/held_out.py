@@ -183,7 +183,7 @@ class HeldOutScorer:
         """Return label values (own grid) or channels (model's grid) of a case, zyx."""
         description = model.description
         if self._grid == MODEL_GRID:
-            network, backbone, rule = model.network(), description.backbone, description.single_part
+            network, backbone, rule = model.networks(), description.backbone, description.single_part
             known, device = description.label_set, self._device
             return predict_on_model_grid(network, backbone, prepared, known, rule, device, task=task)
         if self._segmenters is None or self._segmenters[0] is not model:

@@ -223,7 +223,7 @@ def check_outputs(plan: FineTuningPlan) -> None:
     """Raise ModelError or TrainingError where the version, or what is kept until then, cannot be written."""
     from TransferSegLib.finetuning.feature_cache import FeatureSizes, bytes_of_patch  # loads torch
 
-    weights = sum(tensor.numel() * 4.0 for tensor in plan.parent.state_dict.values())
+    weights = sum(tensor.numel() * 4.0 for tensor in plan.parent.fold_weights().values())
     runs, settings = runs_of(plan.request), plan.configuration
     check_output_folder(plan.library, ModelError)
     check_output_folder(runs, TrainingError)

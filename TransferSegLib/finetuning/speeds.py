@@ -56,7 +56,7 @@ def measure_speeds(
     predicting.done(look=False)
     mean_volume_mm3 = float(np.mean([plan.survey[id].volume_mm3 for id in plan.dataset.ids]))
     larger = mean_volume_mm3 / plan.survey[case].volume_mm3
-    weights = sum(tensor.numel() * 4 for tensor in plan.parent.state_dict.values())
+    weights = sum(tensor.numel() * 4 for tensor in plan.parent.fold_weights().values())
     return Speeds(
         read_s=read_s * larger,
         predict_s=predict_s * larger,

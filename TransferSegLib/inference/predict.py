@@ -72,16 +72,23 @@ class Predictor(Protocol):
 
 
 def predictor_of(
-    network: nn.Module, backbone: Backbone, device: Device | None = None, longest_side: int | None = None
+    network: nn.Module | Sequence[nn.Module],
+    backbone: Backbone,
+    device: Device | None = None,
+    longest_side: int | None = None,
 ) -> Predictor:
-    """Return the predictor for a network; ``device`` None: the best; ``longest_side`` caps exact tiles, in voxels."""
+    """Return the predictor for a network, or for several of which the mean counts.
+
+    ``device`` None: the best; ``longest_side`` caps exact tiles, in voxels.
+    """
+    networks = (network,) if isinstance(network, nn.Module) else tuple(network)
     if backbone.tiling.blend == "exact":
-        return ExactTilePredictor(cast(TiledBackbone, backbone).exact_tiles(network), device, longest_side)
-    return WindowPredictor(network, backbone.spec.classes, backbone.tiling, device)
+        return ExactTilePredictor(cast(TiledBackbone, backbone).exact_tiles(networks[0]), device, longest_side)
+    return WindowPredictor(networks, backbone.spec.classes, backbone.tiling, device)
 
 
 def label_volume(
-    network: nn.Module,
+    network: nn.Module | Sequence[nn.Module],
     backbone: Backbone,
     intensities_czyx: np.ndarray,
     padding_values: Sequence[float],
@@ -95,10 +102,10 @@ def label_volume(
     """Return the most probable channel of every voxel (uint8 or uint16, zyx) of prepared intensities (float32).
 
     ``padding_values`` fill what lies beyond the scan, ``tile`` caps the input side of an exact tile in voxels.
-    ``device`` and ``dtype`` default to those of the network's weights; the network itself stays as it is. Raises
-    DeviceError for too little memory and Cancelled from the task.
+    ``device`` and ``dtype`` default to those of the network's weights; the network itself stays as it is. Of several
+    networks the mean counts. Raises DeviceError for too little memory and Cancelled from the task.
     """
-    weights = next(network.parameters())
+    weights = next((network if isinstance(network, nn.Module) else network[0]).parameters())
     if not isinstance(device, Device):
         device = choose_device(str(device or weights.device), dtype or weights.dtype)
     predictor = predictor_of(network, backbone, device, tile)

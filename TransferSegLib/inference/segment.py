@@ -79,10 +79,10 @@ class Segmenter:
         """
         self.model = model
         self._memory_bytes = (default_memory_gb() if memory_gb is None else memory_gb) * 1e9
-        self._network = model.network()
+        self._networks = model.networks()
         self._backbone = model.description.backbone
         device = choose_device(device) if isinstance(device, str) else device
-        self._predictor = predictor_of(self._network, self._backbone, device)
+        self._predictor = predictor_of(self._networks, self._backbone, device)
 
     def segment(
         self,
@@ -184,12 +184,13 @@ class Segmenter:
         """Return roughly the seconds of preparing, predicting, filtering and the fit, in proportion to each other."""
         voxels = float(image.GetNumberOfPixels())
         on_grid = voxels * float(np.prod(image.GetSpacing())) / self.model.description.preparation.voxel_mm3
-        network_s = on_grid * self._backbone.parameters * _NETWORK_S[self._predictor.device.kind]
+        weights = self._backbone.parameters * len(self._networks)
+        network_s = on_grid * weights * _NETWORK_S[self._predictor.device.kind]
         return voxels / _PREPARED_PER_SECOND, network_s, voxels / _KEPT_PER_SECOND, voxels / _KEPT_PER_SECOND
 
     def _bytes_besides_tiles(self, image: sitk.Image, scan: PreprocessedScan) -> float:
         """Return the memory that the process, the network, the scan and its labels take."""
-        weights = sum(values.nbytes for values in self._network.state_dict().values())
+        weights = sum(values.nbytes for each in self._networks for values in each.state_dict().values())
         voxels = image.GetNumberOfPixels()
         own = voxels * (image.GetSizeOfPixelComponent() + 2)  # the scan, its labels and their copy in the image
         return _PROCESS_BYTES + 3.0 * weights + own + 1.5 * scan.intensities_czyx.nbytes

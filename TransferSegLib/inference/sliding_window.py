@@ -46,15 +46,17 @@ class WindowPredictor:
 
     deepest_lattice = None
 
-    def __init__(self, network: nn.Module, classes: int, tiling: Tiling, device: Device | None = None) -> None:
-        """Take a network that gives logits of a window's size; ``device`` None: the best."""
+    def __init__(
+        self, networks: Sequence[nn.Module], classes: int, tiling: Tiling, device: Device | None = None
+    ) -> None:
+        """Take networks, of which the mean counts, that give logits of a window's size; ``device`` None: the best."""
         assert tiling.patch_zyx is not None
         self.patch_zyx: Triple = tiling.patch_zyx
         self.overlap, self.classes, self.as_logits = tiling.overlap, classes, tiling.interpolate == "logits"
-        self._network = network
+        self._networks = tuple(networks)
         self._fallback = FallbackDevice(device)
         self._fallback.device = in_window_precision(self._fallback.device)
-        self._runner: nn.Module | None = None
+        self._runners: list[nn.Module] = []
         self._layers, self._layers_done = 1, 0
         self._layer_done: PieceDone | None = None
         #: How many windows are computed together.
@@ -86,24 +88,26 @@ class WindowPredictor:
         self._layer_done, self._layers_done = layer_done, 0
 
         def compute() -> torch.Tensor:
-            if self._runner is None:
-                self._runner = self._copy_on(device)
+            if not self._runners:
+                self._runners = self._copies_on(device)
             scans = torch.from_numpy(windows).to(device).contiguous(memory_format=self.device.memory_format)
             is_half = self.device.dtype != torch.float32
             with torch.inference_mode(), torch.autocast(device.type, self.device.dtype, enabled=is_half):
-                logits: torch.Tensor = self._runner(scans)
-                return logits.float()
+                logits: torch.Tensor = self._runners[0](scans).float()
+                for runner in self._runners[1:]:
+                    logits += runner(scans)
+                return logits if len(self._runners) == 1 else logits.div_(len(self._runners))
 
         return finite_logits(compute)
 
-    def _copy_on(self, device: torch.device) -> nn.Module:
-        """Return a copy of the network that reports after each layer: a window may take half a minute on a CPU."""
-        runner = copy.deepcopy(self._network).float().eval().to(device)
-        layers = [module for module in runner.modules() if not any(True for _ in module.children())]
+    def _copies_on(self, device: torch.device) -> list[nn.Module]:
+        """Return copies of the networks that report after each layer: a window may take half a minute on a CPU."""
+        runners = [copy.deepcopy(network).float().eval().to(device) for network in self._networks]
+        layers = [part for each in runners for part in each.modules() if not any(True for _ in part.children())]
         self._layers = len(layers)
         for layer in layers:
             layer.register_forward_hook(self._after_layer)
-        return runner
+        return runners
 
     def _after_layer(self, *_: Any) -> None:
         self._layers_done += 1
@@ -119,7 +123,7 @@ class WindowPredictor:
             return f"Not enough memory on {self.device.name}: continuing with fewer windows at once"
         message = self._fallback.use_cpu(f"a window of {_times(self.patch_zyx)} voxels")
         self._fallback.device = in_window_precision(self.device)
-        self._runner = None
+        self._runners = []
         return message
 
 

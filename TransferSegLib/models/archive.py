@@ -98,7 +98,7 @@ def parse_model_file(text: bytes, source: str) -> tuple[ModelDescription, Weight
     entry = parse_json(text, source)
     try:
         description, record = ModelDescription.from_json(entry), WeightsRecord.from_json(entry.get("weights"))
-        largest = 4 * description.backbone.parameters + _WEIGHTS_OVERHEAD
+        largest = 4 * description.folds * description.backbone.parameters + _WEIGHTS_OVERHEAD
         if record.size > largest:
             raise ModelError(f"Its weights would have {record.size:,} bytes; the network needs {largest:,} at most.")
         return description, record

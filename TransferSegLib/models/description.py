@@ -27,6 +27,7 @@ from TransferSegLib.structures import LabelSet
 FORMAT = "transferseg-model"
 #: The version written here; older ones are read, newer ones refused.
 FORMAT_VERSION = 2
+_MOST_FOLDS = 20
 _NAME = re.compile(r"[^\W_][^/\\:*?\"<>|\x00-\x1f\x7f]{0,99}")
 
 
@@ -92,7 +93,8 @@ class ModelDescription:
     spacing was concluded from other things than the model's makers' word. ``single_part`` names the structures
     of which only the largest connected part is kept. ``metrics`` holds results by data set, e.g.
     ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``; a Dice that was not measured is null. ``fit`` is
-    what a scan's fit is checked against, None for a model without it.
+    what a scan's fit is checked against, None for a model without it. ``folds`` counts the networks, alike but for
+    their weights, whose logits are averaged.
     """
 
     name: str
@@ -110,6 +112,7 @@ class ModelDescription:
     spacing_inferred: bool = False
     single_part: tuple[str, ...] = ()
     fit: FitProfile | None = None
+    folds: int = 1
 
     def __post_init__(self) -> None:
         """Raise ModelError for a field that is out of range or contradicts another."""
@@ -127,7 +130,10 @@ class ModelDescription:
         if unknown:
             raise ModelError(f"The model's entry 'single_part' names unknown structures: {', '.join(unknown)}.")
         _check_metrics(self.metrics)
-        backbone_of(self.network)  # raises for a network that cannot be built
+        whole(self.folds, "The model's number of folds", 1, _MOST_FOLDS, error=ModelError)
+        tiling = backbone_of(self.network).tiling  # raises for a network that cannot be built
+        if self.folds > 1 and tiling.blend == "exact":
+            raise ModelError(f"A network of the kind '{self.network.kind}' cannot have several folds.")
         if self.network.channels != len(self.preparation.channels):
             raise ModelError(
                 f"The model's network has {self.network.channels} input channels, its preparation makes "
@@ -164,6 +170,8 @@ class ModelDescription:
             "metrics": finite(self.metrics),
             "provenance": self.provenance.to_json(),
         }
+        if self.folds > 1:
+            entry["folds"] = self.folds
         return entry if self.fit is None else entry | {"fit": self.fit.to_json()}
 
     @staticmethod
@@ -202,6 +210,7 @@ class ModelDescription:
             provenance=Provenance.from_json(_required(entry, "provenance")),
             spacing_inferred=entry.get("spacing_inferred", False),
             fit=FitProfile.from_json(entry.get("fit")),
+            folds=entry.get("folds", 1),
         )
 
 

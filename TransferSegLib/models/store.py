@@ -32,6 +32,7 @@ from TransferSegLib.models.archive import (
     read_model_entry,
 )
 from TransferSegLib.models.description import ModelDescription, parse_json
+from TransferSegLib.models.folds import fold_of, joined_folds
 from TransferSegLib.models.part_names import abandoned, part_of
 from TransferSegLib.models.recovery import RETIRED, recover_saved
 from TransferSegLib.models.versions.state import current_folder
@@ -63,16 +64,30 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A loaded model: its description, its float32 weights on the CPU by layer name, and where it came from."""
+    """A loaded model: its description, its float32 weights on the CPU by layer name, and where it came from.
+
+    Weights of several folds are joined as in ``models.folds``.
+    """
 
     description: ModelDescription
     state_dict: dict[str, torch.Tensor]
     path: Path
 
+    def fold_weights(self, number: int = 0) -> dict[str, torch.Tensor]:
+        """Return the weights of one fold by plain layer name; fine-tuning begins with those of the first."""
+        return fold_of(self.state_dict, number, self.description.folds)
+
     def network(self) -> Any:
-        """Return a new network with a copy of these weights on the CPU, in evaluation mode."""
+        """Return a new network with a copy of the first fold's weights on the CPU, in evaluation mode."""
+        return self._network_of(0)
+
+    def networks(self) -> tuple[Any, ...]:
+        """Return a new network for each fold; the mean of their logits is the model's answer."""
+        return tuple(self._network_of(fold) for fold in range(self.description.folds))
+
+    def _network_of(self, fold: int) -> Any:
         network = _without_weights(self.description.network)
-        copies = {name: values.clone() for name, values in self.state_dict.items()}
+        copies = {name: values.clone() for name, values in self.fold_weights(fold).items()}
         network.load_state_dict(copies, assign=True)
         return network.eval()
 
@@ -104,7 +119,7 @@ def load_model(path: Path | str) -> Model:
     description, record = parse_model_file(read_model_entry(path, MODEL_FILE), file_in(path, MODEL_FILE))
     weights = read_model_entry(path, WEIGHTS_FILE, record)
     record.check(weights, file_in(path, WEIGHTS_FILE))
-    state_dict = _parse_weights(weights, description.network, file_in(path, WEIGHTS_FILE))
+    state_dict = _parse_weights(weights, description, file_in(path, WEIGHTS_FILE))
     return Model(description, state_dict, path)
 
 
@@ -117,7 +132,8 @@ def save_model(
 ) -> Path:
     """Write a model's folder and return it; a folder of that name is complete or not there at any moment.
 
-    ``state_dict`` is that of the network described, on any device. ``half_precision`` halves the size on disk; the
+    ``state_dict`` is that of the network described, on any device; that of several folds as ``joined_folds`` returns
+    it. ``half_precision`` halves the size on disk; the
     weights are rounded to about three digits. With ``overwrite`` a model that is there is replaced; other files in
     its folder stay. Raises ModelError when the weights do not fit the description, are not finite, or cannot be
     written.
@@ -191,7 +207,7 @@ def _weights_as_bytes(
     import torch
 
     dtype = torch.float16 if half_precision else torch.float32
-    shapes = expected_shapes(description.network)
+    shapes = expected_shapes(description.network, description.folds)
     _check_shapes(state_dict, shapes, f"The weights of '{description.name}'")
     # torch stores a view with its whole storage: only a fresh copy writes no more than the weights.
     stored = {
@@ -207,9 +223,10 @@ def _weights_as_bytes(
     return buffer.getvalue()
 
 
-def expected_shapes(network: NetworkSpec) -> dict[str, tuple[int, ...]]:
+def expected_shapes(network: NetworkSpec, folds: int = 1) -> dict[str, tuple[int, ...]]:
     """Return, per layer name in the network's order, the shape of its weights; nothing is allocated."""
-    return {name: tuple(values.shape) for name, values in _without_weights(network).state_dict().items()}
+    shapes = {name: tuple(values.shape) for name, values in _without_weights(network).state_dict().items()}
+    return joined_folds([shapes] * folds)
 
 
 def _without_weights(network: NetworkSpec) -> nn.Module:
@@ -242,11 +259,11 @@ def _check_shapes(state_dict: Mapping[str, Any], shapes: dict[str, tuple[int, ..
             )
 
 
-def _parse_weights(weights: bytes, network: NetworkSpec, source: str) -> dict[str, torch.Tensor]:
+def _parse_weights(weights: bytes, description: ModelDescription, source: str) -> dict[str, torch.Tensor]:
     """Return the float32 state dict of a weights file; raises ModelError unless it is exactly the network's."""
     import torch
 
-    shapes = expected_shapes(network)
+    shapes = expected_shapes(description.network, description.folds)
     try:
         check_weights_file(weights, len(shapes))
         state_dict = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)

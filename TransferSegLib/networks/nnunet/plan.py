@@ -18,7 +18,8 @@ class UNetPlan:
     """The arguments of one network; lists have one entry a level, the finest first.
 
     ``encoder_blocks`` counts convolutions (plain) or residual blocks, ``decoder_convolutions`` those of the decoder's
-    levels, the coarsest first. ``overlap`` is the share by which windows of ``patch_zyx`` voxels overlap.
+    levels, the coarsest first. ``overlap`` is the share by which windows of ``patch_zyx`` voxels overlap. Along
+    ``mirror_axes_zyx`` (0 z, 1 y, 2 x) the network was trained on mirrored patches: predictions may be mirrored, too.
     """
 
     is_residual: bool
@@ -31,6 +32,7 @@ class UNetPlan:
     bias: bool = True
     norm_eps: float = 1e-5
     overlap: float = 0.5
+    mirror_axes_zyx: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ModelError for what is no network of nnU-Net."""
@@ -51,6 +53,10 @@ class UNetPlan:
             raise ModelError(f"A patch of {self.patch_zyx} voxels does not halve evenly by {self.multiple_zyx}.")
         if not (0 < self.norm_eps < 1 and 0 <= self.overlap < 1):
             raise ModelError("The network's norm_eps or overlap is not a share.")
+        if any(axis not in (0, 1, 2) for axis in self.mirror_axes_zyx) or len(set(self.mirror_axes_zyx)) < len(
+            self.mirror_axes_zyx
+        ):
+            raise ModelError(f"The network's mirror_axes_zyx must be some of 0, 1 and 2, not {self.mirror_axes_zyx}.")
 
     @staticmethod
     def _check(what: str, values: Any, largest: int) -> None:
@@ -87,6 +93,7 @@ class UNetPlan:
                 bias=bool(entry["bias"]),
                 norm_eps=float(entry["norm_eps"]),
                 overlap=float(entry["overlap"]),
+                mirror_axes_zyx=tuple(entry.get("mirror_axes_zyx", ())),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"The network's arguments cannot be read: {error!r:.120}.") from error

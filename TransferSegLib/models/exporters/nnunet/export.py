@@ -70,7 +70,11 @@ def export_nnunet(
     def content() -> dict[str, bytes]:
         from TransferSegLib.models.exporters.nnunet.checkpoint import checkpoint_bytes
 
-        return {"fold_0": checkpoint_bytes(model.state_dict, files, 0, ())}
+        mirror = model.description.network.arguments.get("mirror_axes_zyx", ())
+        return {
+            f"fold_{fold}": checkpoint_bytes(model.fold_weights(fold), files, fold, mirror)
+            for fold in range(model.description.folds)
+        }
 
     folds = making.wait(content)
     try:
@@ -145,7 +149,7 @@ def _check_target(target: Path, replace: bool) -> None:
 
 def _is_own(file: Path) -> bool:
     """Tell whether a file, relative to its model's folder, is one that is written here."""
-    known = re.fullmatch(r"dataset\.json|plans\.json|fold_\d/checkpoint_final\.pth", file.as_posix())
+    known = re.fullmatch(r"dataset\.json|plans\.json|fold_\d+/checkpoint_final\.pth", file.as_posix())
     return known is not None
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.models.description import ModelDescription, Provenance
+from TransferSegLib.models.folds import joined_folds
 from TransferSegLib.models.importers.nnunet.plans import read_plans
 from TransferSegLib.models.importers.nnunet.source import NnUNetSource
 from TransferSegLib.models.leaving import told_command
@@ -25,6 +27,8 @@ from TransferSegLib.version import code_version
 if TYPE_CHECKING:
     import torch
 
+    from TransferSegLib.models.importers.nnunet.checkpoint import NnUNetCheckpoint
+
 _NOT_STATED = "not stated"
 _CITATION = (
     "Isensee et al., nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation, "
@@ -35,19 +39,24 @@ _CITATION = (
 def model_from_nnunet(
     source: NnUNetSource, name: str, fold: str | None = None, task: Task | None = None
 ) -> tuple[ModelDescription, dict[str, torch.Tensor]]:
-    """Return the description and the float32 weights of one fold (None: the first one), ready for ``save_model``.
+    """Return the description and the float32 weights of one fold (None: of all folds), ready for ``save_model``.
 
     Raises ModelError for what cannot be used here, naming the file and the reason; Cancelled from the task.
     """
-    from TransferSegLib.models.importers.nnunet.checkpoint import read_checkpoint, state_of
+    from TransferSegLib.models.importers.nnunet.checkpoint import state_of
 
-    chosen = _fold(source, fold)
-    reading, converting = (task or Task()).split(3, 1)
-    content = reading.wait(lambda: source.checkpoint(chosen))
-    where = f"{source.path}: {source.folds[chosen]}"
-    checkpoint = converting.wait(lambda: read_checkpoint(io.BytesIO(content), where))
-    model = read_plans(source.json(source.plans), source.json(source.dataset), checkpoint.configuration)
-    spec = nnunet_spec(model.plan, len(model.preparation.channels), len(model.labels) + 1)
+    chosen = _folds(source, fold)
+    states: list[dict[str, torch.Tensor]] = []
+    files: list[dict[str, Any]] = []
+    for part, name_of_fold in zip((task or Task()).split(*(1.0 for _ in chosen)), chosen, strict=True):
+        checkpoint, file = _read(source, name_of_fold, part)
+        if not states:
+            first = checkpoint
+            model = read_plans(source.json(source.plans), source.json(source.dataset), first.configuration)
+            plan = replace(model.plan, mirror_axes_zyx=first.mirror_axes_zyx)
+            spec = nnunet_spec(plan, len(model.preparation.channels), len(model.labels) + 1)
+        states.append(state_of(checkpoint, spec, f"{source.path}: {source.folds[name_of_fold]}"))
+        files.append(file)
     names = [readable_name(label.replace("_", " ")) for label in model.labels]
     try:
         label_set = LabelSet(tuple(describe_structure(label, number) for number, label in enumerate(names, start=1)))
@@ -65,30 +74,41 @@ def model_from_nnunet(
         training_data=_NOT_STATED,
         citation=_CITATION,
         metrics={},
-        provenance=_provenance(content, chosen, len(source.folds), checkpoint.trainer, checkpoint.configuration),
+        provenance=_provenance(files, first),
+        folds=len(states),
     )
-    return description, state_of(checkpoint, spec, where)
+    return description, joined_folds(states)
 
 
-def _fold(source: NnUNetSource, fold: str | None) -> str:
-    """Return the fold that is imported."""
+def _folds(source: NnUNetSource, fold: str | None) -> tuple[str, ...]:
+    """Return the folds that are imported."""
     if fold is None:
-        return next(iter(source.folds))
+        return tuple(source.folds)
     if fold not in source.folds:
         raise ModelError(f"{source.path} has no fold {fold}, only {', '.join(source.folds)}.")
-    return fold
+    return (fold,)
 
 
-def _provenance(content: bytes, fold: str, folds: int, trainer: str, configuration: str) -> Provenance:
+def _read(source: NnUNetSource, fold: str, task: Task) -> tuple[NnUNetCheckpoint, dict[str, Any]]:
+    """Return the checkpoint of a fold, and what the model's provenance says of its file."""
+    from TransferSegLib.models.importers.nnunet.checkpoint import read_checkpoint
+
+    reading, converting = task.split(3, 1)
+    content = reading.wait(lambda: source.checkpoint(fold))
+    where = f"{source.path}: {source.folds[fold]}"
+    checkpoint = converting.wait(lambda: read_checkpoint(io.BytesIO(content), where))
+    return checkpoint, {"fold": fold, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def _provenance(files: list[dict[str, Any]], first: NnUNetCheckpoint) -> Provenance:
     """Return where the weights come from."""
-    imported: dict[str, Any] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     return Provenance(
         command=told_command("models import", {}),
         seed=None,
         code_version=code_version(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         configuration={
-            "imported_from": imported | {"fold": fold, "folds": folds},
-            "trained_by": {"trainer": trainer, "configuration": configuration},
+            "imported_from": {"checkpoints": files},
+            "trained_by": {"trainer": first.trainer, "configuration": first.configuration},
         },
     )
