@@ -160,10 +160,18 @@ class TransferSegLogic(ScriptedLoadableModuleLogic):
 
         return console.models()
 
-    def segment(self, volumeNode, model=None, device="auto", structures=None, **more):
-        """Segment a volume: see ``TransferSegGui.console.segment``."""
+    def structureGroups(self, model=None):
+        """Return a model's structures by group: see ``TransferSegGui.console.structureGroups``."""
         from TransferSegGui import console
 
+        return console.structureGroups(model)
+
+    def segment(self, volumeNode, model=None, device="auto", structures=None, **more):
+        """Segment a volume: ``TransferSegGui.console.segment`` tells how; ``structures`` None: those ticked."""
+        from TransferSegGui import console
+
+        if structures is None:
+            structures = console.panelStructures(self.getParameterNode(), model)
         return console.segment(volumeNode, model, device, structures, **more)
 
     def saveCorrection(self, volumeNode, segmentationNode, reviewed, project=None, **more):

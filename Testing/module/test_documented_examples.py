@@ -46,6 +46,7 @@ def test_the_examples_run(host, tiny_is_the_usual_model, tmp_path: Path):
             exec(compile(text, f"{PAGE.name}, example {number}", "exec"), namespace)
     output = said.getvalue()
     assert "tiny 1.0 CT" in output and "There is no structure 'spleen' here" in output
+    assert namespace["organs"].GetAttribute("TransferSeg.Structures").count("parotid") == 2, "a group"
     assert namespace["case"]["reviewed"] == ["brainstem", "left parotid gland"]
     assert namespace["run"].cancelled and namespace["run"].segmentationNode is None
     assert f"Verdict: {namespace['verdict']}." in output

@@ -17,9 +17,10 @@ from slicer.i18n import tr as _
 from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.correction_process import Correction, CorrectionProcess
 from TransferSegGui.job_process import JobProcess
-from TransferSegGui.model_choices import modelChoices
+from TransferSegGui.model_choices import ModelChoice, modelChoices
 from TransferSegGui.project_choice import defaultProject, projectFolder
 from TransferSegGui.segment_process import SegmentProcess
+from TransferSegGui.structure_choice import LEFT_OUT, leftOutStructures
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
@@ -28,7 +29,8 @@ from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.models.locate import find_model, library_folder
 from TransferSegLib.models.store import load_description
 from TransferSegLib.models.versions.history import history
-from TransferSegLib.models.versions.state import version_name
+from TransferSegLib.models.versions.state import current_folder, version_name
+from TransferSegLib.structure_groups import groups_of_set, named_structures
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def segment(
     volumeNode,
     model: str | Path | None = None,
     device: str = "auto",
-    structures: Sequence[str] | None = None,
+    structures: Sequence[str] | str | None = None,
     wait: bool = True,
     onProgress: Callable[[float, float | None, str], None] | None = None,
     onEnd: Callable[[SegmentProcess], None] | None = None,
@@ -61,11 +63,12 @@ def segment(
     """Return a new segmentation node for a volume or, with ``wait=False``, the run that will make it.
 
     ``model`` is a model's name, ``name@version`` or path (None: the bundled one), ``device`` auto, cpu, cuda or mps,
-    ``structures`` names those wanted (None: all that the model knows). ``onProgress`` gets the fraction done, the
-    seconds left (None: not known yet) and where it is computed; ``onEnd`` gets the run, see ``SegmentProcess``.
+    ``structures`` names those wanted, or groups as in ``structureGroups`` (None: all). ``onProgress`` gets the fraction
+    done, the seconds left (None: not known yet) and where it is computed; ``onEnd`` gets the run, see
+    ``SegmentProcess``.
     """
     run = SegmentProcess(
-        volumeNode, model="" if model is None else str(model), device=device, structures=structures or ()
+        volumeNode, model="" if model is None else str(model), device=device, structures=_named(model, structures)
     )
     run.onProgress, run.onEnd = onProgress or run.onProgress, onEnd or run.onEnd
     run.start()
@@ -75,6 +78,27 @@ def segment(
     if run.segmentationNode is None:
         raise RuntimeError(run.error or _("Cancelled."))
     return run.segmentationNode
+
+
+def structureGroups(model: str | Path | None = None) -> dict[str, tuple[str, ...]]:
+    """Return a model's structures by group: organs, vertebrae, ribs, muscles, bones, vessels, heart, brain."""
+    return _asRuntimeError(lambda: groups_of_set(load_description(find_model(model)).label_set))
+
+
+def panelStructures(parameterNode, model: str | Path | None = None) -> tuple[str, ...] | None:
+    """Return the structures of a model that are ticked in the panel, None where all are."""
+    if not parameterNode.GetParameter(LEFT_OUT):
+        return None
+    path = _asRuntimeError(lambda: find_model(model))
+    choice = next((each for each in _asRuntimeError(modelChoices) if _isAt(each, path)), None)
+    leftOut = frozenset() if choice is None else leftOutStructures(parameterNode, choice.key)
+    if not leftOut:
+        return None
+    names = _asRuntimeError(lambda: load_description(path)).label_set.names
+    chosen = tuple(name for name in names if name not in leftOut)
+    if not chosen:
+        raise RuntimeError(_("No structure is ticked in the panel: name some with structures=, or 'all'."))
+    return chosen if len(chosen) < len(names) else None
 
 
 def saveCorrection(
@@ -180,6 +204,19 @@ def _installed(path: Path) -> InstalledModel:
         versions,
         path,
     )
+
+
+def _isAt(choice: ModelChoice, path: Path) -> bool:
+    """Return whether a choice is the model of a path, which is a version's for a model with versions."""
+    return choice.path == path or (choice.path.is_dir() and not choice.problem and current_folder(choice.path) == path)
+
+
+def _named(model: str | Path | None, structures: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Return the names of structures that are given by name or group; none for None: all."""
+    if structures is None:
+        return ()
+    words = [structures] if isinstance(structures, str) else structures
+    return _asRuntimeError(lambda: named_structures(load_description(find_model(model)).label_set, words))
 
 
 def _segmentIds(segmentationNode, names: Sequence[str]) -> list[str]:

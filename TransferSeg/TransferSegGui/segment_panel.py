@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -12,9 +11,10 @@ from TransferSegGui.device_choice import chosenDevice
 from TransferSegGui.duration import durationText
 from TransferSegGui.modality_check import modalityWarning
 from TransferSegGui.model_choices import MODEL, ModelChoice, chosenModel, modelChoices, noModelsMessage
-from TransferSegGui.nodes import hideOthers, namesFrom, namesText, segmentedBy, showIn3D
+from TransferSegGui.nodes import hideOthers, segmentedBy, showIn3D
 from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.segment_process import SegmentProcess
+from TransferSegGui.structure_choice import StructureChoice
 from TransferSegGui.untouched import UntouchedSegmentations
 from TransferSegLib.errors import ModelError
 from TransferSegLib.fit.reasons import Fit
@@ -23,7 +23,9 @@ from TransferSegLib.models.store import load_description
 
 #: Names in the parameter node, and thereby in saved scenes.
 INPUT_VOLUME, OUTPUT_SEGMENTATION = "InputVolume", "OutputSegmentation"
-HIDDEN_STRUCTURES, SHOW_3D = "HiddenStructures", "ShowIn3D"
+SHOW_3D = "ShowIn3D"
+#: A line names so many structures, and counts the others.
+_NAMED = 8
 
 
 class SegmentPanel:
@@ -46,9 +48,10 @@ class SegmentPanel:
         #: An output that the present run does not replace, because it was changed by hand.
         self._kept = None
         self._warned: tuple | None = None
+        self.structures = StructureChoice(ui)
+        self.structures.onChanged = self._onStructuresChosen
         self.ui.inputVolumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChosen)
         self.ui.outputSegmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._saveChoices)
-        self.ui.structureList.connect("itemChanged(QListWidgetItem*)", self._onStructureToggled)
         self.ui.showIn3DCheckBox.connect("toggled(bool)", self._onShow3DToggled)
         self.ui.segmentButton.connect("clicked(bool)", self._onSegment)
         self.ui.cancelSegmentButton.connect("clicked(bool)", self._onCancel)
@@ -85,7 +88,8 @@ class SegmentPanel:
                 self.ui.outputSegmentationSelector.setCurrentNode(node.GetNodeReference(OUTPUT_SEGMENTATION))
                 self.ui.showIn3DCheckBox.checked = node.GetParameter(SHOW_3D) == "true"
             self._description = self._describeModel()
-            self._showStructures()
+            labelSet = None if self._description is None else self._description.label_set
+            self.structures.show(node, "" if node is None else node.GetParameter(MODEL), labelSet)
             self._showWarning()
         finally:
             self._updating = False
@@ -138,32 +142,19 @@ class SegmentPanel:
         except ModelError:
             return None
 
-    # The structures to show
+    # The structures
 
-    def _hidden(self) -> set[str]:
-        """Return the structures that the user does not want to see."""
-        text = "" if self._parameterNode is None else self._parameterNode.GetParameter(HIDDEN_STRUCTURES)
-        return set(namesFrom(text))
-
-    def _showStructures(self) -> None:
-        names = [] if self._description is None else list(self._description.label_set.names)
-        listed = self.ui.structureList
-        if [listed.item(row).text() for row in range(listed.count)] != names:
-            listed.clear()
-            for name in names:
-                listed.addItem(name)
-        hidden = self._hidden()
-        for row, name in enumerate(names):
-            listed.item(row).setCheckState(qt.Qt.Unchecked if name in hidden else qt.Qt.Checked)
-
-    def _onStructureToggled(self, item) -> None:
-        """Show or hide a structure, in the result that is there as in those to come."""
-        if self._updating or self._parameterNode is None:
-            return
-        hidden = self._hidden()
-        (hidden.discard if int(item.checkState()) == int(qt.Qt.Checked) else hidden.add)(item.text())
-        self._parameterNode.SetParameter(HIDDEN_STRUCTURES, namesText(sorted(hidden)))
-        self._applyVisibility(self.ui.outputSegmentationSelector.currentNode())
+    def _onStructuresChosen(self, names: list[str]) -> None:
+        """Show or hide structures in the result that is there; tell which ones it has not."""
+        output = self.ui.outputSegmentationSelector.currentNode()
+        self._applyVisibility(output)
+        by = None if output is None else segmentedBy(output)
+        missing = [] if by is None else [name for name in names if name not in by.structures]
+        missing = [name for name in missing if name in self.structures.names]
+        if missing:
+            text = _("Not in the result yet: {names}. Segment again.")
+            self.ui.segmentStatusLabel.text = text.format(names=_firstOf(missing))
+        self._updateButtons()
 
     def _applyVisibility(self, segmentationNode) -> None:
         """Show in a result of ours the structures with a tick, hide the others."""
@@ -171,11 +162,11 @@ class SegmentPanel:
             return
         segmentation, display = segmentationNode.GetSegmentation(), segmentationNode.GetDisplayNode()
         listed = [] if self._description is None else self._description.label_set.names
-        hidden = self._hidden()
+        ticked = self.structures.names
         for index in range(segmentation.GetNumberOfSegments() if display is not None else 0):
             name = segmentation.GetNthSegment(index).GetName()
             if name in listed:
-                display.SetSegmentVisibility(segmentation.GetNthSegmentID(index), name not in hidden)
+                display.SetSegmentVisibility(segmentation.GetNthSegmentID(index), name in ticked)
 
     def _onShow3DToggled(self, checked: bool) -> None:
         """Show the result that is there in 3D, or not, and those to come alike."""
@@ -218,7 +209,7 @@ class SegmentPanel:
             return choice.problem
         if self.ui.inputVolumeSelector.currentNode() is None:
             return _("Choose an input volume.")
-        return ""
+        return self.structures.obstacle()
 
     def _updateButtons(self) -> None:
         running = self.run is not None
@@ -240,6 +231,7 @@ class SegmentPanel:
             None if self._kept is not None else output,
             str(self._choice().path),
             chosenDevice(self._parameterNode),
+            self.structures.wanted,
         )
         run.onProgress, run.onEnd = self._onProgress, self._onEnd
         self._showLog("")
@@ -320,7 +312,7 @@ def resultText(run: SegmentProcess, kept=None) -> str:
         device=run.result["device"],
     )
     if missing:
-        text += " " + _("Not found: {names}.").format(names=", ".join(missing))
+        text += " " + _("Not found: {names}.").format(names=_firstOf(missing))
     for line in Fit.from_json(run.result.get("fit")).lines():
         text += " " + _("Warning: {line}").format(line=line)
     for notice in run.result.get("notices", []):
@@ -330,6 +322,13 @@ def resultText(run: SegmentProcess, kept=None) -> str:
     if run.volumeIsGone:
         text += " " + _("Its volume was removed meanwhile.")
     return text
+
+
+def _firstOf(names: list[str]) -> str:
+    """Return names for a line: all of a few, else the first ones and how many more there are."""
+    if len(names) <= _NAMED:
+        return ", ".join(names)
+    return _("{names} and {count} more").format(names=", ".join(names[:_NAMED]), count=len(names) - _NAMED)
 
 
 def errorText(run: SegmentProcess) -> str:
