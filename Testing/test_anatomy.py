@@ -95,7 +95,7 @@ def test_an_unknown_structure_gets_a_colour_and_no_code():
     assert structure.name == "GTVp" and structure.terminology is None and structure.modifier is None
     assert structure.color == default_color(4)
     assert readable_name("GTVp") == "GTVp"
-    assert readable_name(" vertebrae_C1 ") == "vertebrae_C1"
+    assert readable_name(" pancreas_tail ") == "pancreas_tail"
     assert readable_name("LeftFemur") == "left femur", "so that the side is seen when left and right change places"
 
 

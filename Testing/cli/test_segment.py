@@ -54,6 +54,9 @@ def test_only_some_structures(tmp_path: Path) -> None:
     one = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "one.nii.gz")))
     value = load_description(Path(MODEL)).label_set.structures[0].label
     assert np.array_equal(one, np.where(every == value, value, 0))
+    assert segment(SCANS[0], "--output", tmp_path / "group.nii.gz", "--structures", "brain") == 0
+    group = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "group.nii.gz")))
+    assert names[0] == "brainstem" and np.array_equal(group, one)
 
 
 def test_a_scan_that_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

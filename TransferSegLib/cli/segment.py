@@ -14,6 +14,7 @@ from TransferSegLib.cli.reporting import JsonLines, duration, task_shown
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, segmented_entry
 from TransferSegLib.output_checks import check_output_file
+from TransferSegLib.structure_groups import GROUPS, named_structures
 from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--model", help="model name, folder or .zip (default: the bundled head and neck CT model)")
     add_device_option(parser)
     parser.add_argument(
-        "--structures", nargs="+", metavar="NAME", help="only these structures (default: all the model knows)"
+        "--structures", nargs="+", metavar="NAME", help=f"only these structures, or groups: {', '.join(GROUPS)}"
     )
     parser.add_argument(
         "--memory",
@@ -93,7 +94,8 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
 
     model = find_model(arguments.model)
     if arguments.structures:
-        load_description(model).label_set.select(arguments.structures)  # an unknown name is told before any work
+        # An unknown name is told before any work.
+        arguments.structures = list(named_structures(load_description(model).label_set, arguments.structures))
     for file in [*outputs, *(preview for preview in previews if preview is not None)]:
         check_output_file(file, makes_folders=True)
     every = [ScanToSegment(*files) for files in zip(scans, outputs, previews, strict=True)]
