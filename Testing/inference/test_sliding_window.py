@@ -155,7 +155,10 @@ def test_segmenting_a_scan_and_the_command(model: Model, tmp_path: Path, size: t
     folder = save_model(tmp_path / "model", model.description, model.state_dict)
     output = tmp_path / "labels.nrrd"
     assert main(["segment", str(file), "--model", str(folder), "--device", "cpu", "--output", str(output)]) == 0
-    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(output))), found)
+    # The command computes in the precision that is fastest on this computer.
+    by_command = sitk.GetArrayFromImage(sitk.ReadImage(str(output)))
+    in_library = sitk.GetArrayFromImage(Segmenter(model, "cpu").segment(image).label_map)
+    assert np.array_equal(by_command, in_library) and np.mean(by_command == found) > 0.95
 
 
 def test_a_family_that_shows_no_maps_has_a_profile_without_them(model: Model, tmp_path: Path) -> None:

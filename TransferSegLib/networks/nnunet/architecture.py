@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from TransferSegLib.networks.interface import Triple
+from TransferSegLib.networks.nnunet.fused_norm import can_fuse, normalise_
 from TransferSegLib.networks.nnunet.plan import UNetPlan
 
 _SLOPE = 0.01
@@ -42,7 +43,10 @@ class ConvolutionNorm(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Map (N, C, z, y, x) to (N, C', z / stride, ...)."""
-        maps = self.norm(self.conv(maps))
+        maps = self.conv(maps)
+        if can_fuse(maps):
+            return normalise_(maps, self.norm, _SLOPE if self._activated else None)
+        maps = self.norm(maps)
         return functional.leaky_relu(maps, _SLOPE, inplace=True) if self._activated else maps
 
 
@@ -182,8 +186,19 @@ class Decoder(nn.Module):
 
     def forward(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the logits at full resolution."""
-        logits: torch.Tensor = self.seg_layers[-1](self.stages[-1](self.before_last_stage(levels)))
+        return logits_of(self.seg_layers[-1], self.stages[-1](self.before_last_stage(levels)))
+
+
+def logits_of(head: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+    """Return a head's logits; of bfloat16 maps in float32, since two digits do not tell classes apart."""
+    if maps.dtype is not torch.bfloat16 or not isinstance(head, nn.Conv3d) or head.bias is None:
+        logits: torch.Tensor = head(maps)
         return logits
+    with torch.autocast(maps.device.type, enabled=False):
+        # A product of matrices: torch has no fast convolution of 1 voxel for float32 maps that lie channels last.
+        columns = maps.permute(0, 2, 3, 4, 1).flatten(1, 3).float().transpose(1, 2)
+        weight = head.weight.flatten(1).expand(len(maps), -1, -1)
+        return torch.baddbmm(head.bias[:, None], weight, columns).unflatten(2, maps.shape[2:])
 
 
 class NnUNet(nn.Module):

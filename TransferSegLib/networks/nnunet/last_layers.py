@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from TransferSegLib.networks.nnunet.architecture import NnUNet
+from TransferSegLib.networks.nnunet.architecture import NnUNet, logits_of
 
 
 class LastStage(nn.Module):
@@ -21,8 +21,7 @@ class LastStage(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits (N, classes, z, y, x) of features (N, C, z, y, x)."""
-        logits: torch.Tensor = self.head(self.features(features))
-        return logits
+        return logits_of(self.head, self.features(features))
 
     def features(self, features: torch.Tensor) -> torch.Tensor:
         """Return the maps (N, features, z, y, x) that the head classifies."""
