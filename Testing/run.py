@@ -4,6 +4,7 @@
     python3 Testing/run.py setup           make the developers' environment, and print how to run one test
     python3 Testing/run.py check           ruff and mypy
     python3 Testing/run.py tests           ruff, mypy and the whole test suite
+    python3 Testing/run.py nnunet          compare with the real nnU-Net: its models here, models fine-tuned here there
     python3 Testing/run.py torture         kills, damaged files, full disks, many scans, for --minutes N (Linux, macOS)
     python3 Testing/run.py study ACTION    run, list, choose or report a study (Testing/research/README.md)
     python3 Testing/run.py benchmark NAME  one of the slow measurements in Testing/research/benchmarks
@@ -22,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +52,27 @@ TESTS = [
 #: What draws the study's and the base model's curves, and reads Keras files.
 RESEARCH = ["matplotlib>=3.8,<4", "h5py>=3.11,<4"]
 
+#: The real nnU-Net. It asks for timm, only for one kind of network; timm brings a torchvision that does not fit a torch
+#: without CUDA, so that nnU-Net would find no trainer. So both packages come alone, what else they ask for by name.
+NNUNET_ALONE = ["nnunetv2==2.8.1", "dynamic-network-architectures==0.4.4"]
+NNUNET = [
+    "acvl-utils>=0.2.6,<0.3",
+    "batchgenerators>=0.25.1",
+    "batchgeneratorsv2>=0.3.2",
+    "blosc2>=3.3.2",
+    "einops",
+    "graphviz",
+    "imagecodecs",
+    "matplotlib>=3.8,<4",
+    "nibabel",
+    "pandas",
+    "scikit-image>=0.19.3",
+    "scikit-learn",
+    "seaborn",
+    "tifffile",
+    "yacs",
+]
+
 #: What is checked without running anything, by name.
 CHECKS = {"ruff": ["ruff", "check", "."], "format": ["ruff", "format", "--check", "."], "mypy": ["mypy"]}
 
@@ -67,6 +90,7 @@ def main() -> int:
         "setup": setup,
         "check": check,
         "tests": tests,
+        "nnunet": nnunet,
         "torture": torture,
         "study": study,
         "benchmark": benchmark,
@@ -131,6 +155,15 @@ def tests(args: list[str]) -> int:
     return subprocess.call(command, cwd=ROOT, env=one_thread)
 
 
+def nnunet(args: list[str]) -> int:
+    """Compare with the real nnU-Net."""
+    python = environment(RUNTIME + NNUNET, "nnunet", NNUNET_ALONE)
+    # nnU-Net imports every trainer to find one; those of this folder need timm.
+    for folder in Path(python).parents[1].glob("[Ll]ib/**/nnunetv2/training/nnUNetTrainer/primus"):
+        shutil.rmtree(folder)
+    return run_module(python, "Testing.nnunet_chain", args)
+
+
 def torture(args: list[str]) -> int:
     """Run the torture command."""
     python = environment(RUNTIME + TESTS, "tests")
@@ -153,26 +186,33 @@ def benchmark(args: list[str]) -> int:
 
 def run_research(module: str, args: list[str]) -> int:
     """Run a module of Testing/research in the environment that it needs, in the current folder."""
-    python = environment(RUNTIME + RESEARCH, "research")
+    return run_module(environment(RUNTIME + RESEARCH, "research"), f"Testing.research.{module}", args)
+
+
+def run_module(python: str, module: str, args: list[str]) -> int:
+    """Run a module of the checkout with an environment's Python, in the current folder."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.call([python, "-P", "-m", f"Testing.research.{module}", *args], env=env)
+    return subprocess.call([python, "-P", "-m", module, *args], env=env)
 
 
-def environment(packages: list[str], name: str) -> str:
+def environment(packages: list[str], name: str, alone: Sequence[str] = ()) -> str:
     """Make (or reuse) the virtual environment for these packages; returns its Python.
 
-    It lies in the checkout, e.g. in ``.venv-tests``, or below TRANSFERSEG_VENV where that is set.
+    Of the packages ``alone`` the dependencies are not installed. The environment lies in the checkout, e.g. in
+    ``.venv-tests``, or below TRANSFERSEG_VENV where that is set.
     """
     folder = Path(os.environ.get("TRANSFERSEG_VENV", ROOT)) / f".venv-{name}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = hashlib.sha256("\n".join([sys.version, *packages]).encode()).hexdigest()
+    wanted = hashlib.sha256("\n".join([sys.version, *packages, *alone]).encode()).hexdigest()
     stamp = folder / "installed"
     if not (python.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == wanted):
         print(f"Setting up {folder} ...", file=sys.stderr, flush=True)
         venv.create(folder, with_pip=True, clear=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.check_call([*pip, *packages])
+        if alone:
+            subprocess.check_call([*pip, "--no-deps", *alone])
         # The project itself, in place: its dependencies are there already.
         subprocess.check_call([*pip, "--no-deps", "--editable", str(ROOT)])
         stamp.write_text(wanted, encoding="ascii")

@@ -1,0 +1,39 @@
+"""From nnU-Net and back by the commands that a user gives, without nnunetv2; with it: ``run.py nnunet``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from Testing.nnunet_chain import STRUCTURES, chain, exported, make_cases
+from TransferSegLib.cli.main import main
+from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
+from TransferSegLib.models.importers.nnunet.source import find_source
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import load_model
+
+
+def test_a_model_of_nnunet_is_corrected_fine_tuned_and_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRANSFERSEG_MODELS", str(tmp_path / "library"))
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"tail_steps": 2, "steps": 2, "patches_per_case": 1, "report_cases": 0}))
+    make_cases(tmp_path)
+    for command in chain(tmp_path, 0, settings):
+        assert main(command) == 0, capsys.readouterr().err
+    source = find_source(exported(tmp_path))
+    assert source is not None
+    description, state = model_from_nnunet(source, "again")
+    ours, parent = load_model(find_model("tiny@1")), load_model(find_model("tiny@0"))
+    assert description.label_set.names == tuple(STRUCTURES.values())
+    assert (description.preparation, description.network) == (ours.description.preparation, ours.description.network)
+    assert all(torch.equal(state[name], ours.state_dict[name]) for name in ours.state_dict)
+    assert not torch.equal(
+        state["encoder.stages.0.0.convs.0.conv.weight"], parent.state_dict["encoder.stages.0.0.convs.0.conv.weight"]
+    )
+    heads = [name for name in state if ".seg_layers." in name and name.endswith("weight")]
+    assert [len(state[name]) for name in heads] == [4] * len(heads), "the heads of all resolutions have the new class"
