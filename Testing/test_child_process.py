@@ -165,7 +165,7 @@ def test_models_do_not_need_simpleitk() -> None:
 
 @posix
 def test_a_pipe_is_no_model(tmp_path: Path) -> None:
-    from TransferSegLib.models.catalogue import git_blob_id
+    from TransferSegLib.models.download import git_blob_id
     from TransferSegLib.models.incoming import read_incoming
 
     os.mkfifo(tmp_path / "model.h5")

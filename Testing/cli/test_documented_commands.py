@@ -43,5 +43,5 @@ def test_every_option_on_the_page_exists() -> None:
     known = {
         option for parser in commands(make_parser()) for action in parser._actions for option in action.option_strings
     }
-    named = set(re.findall(r"--[a-z][a-z-]*[a-z]", PAGE.read_text(encoding="utf-8")))
+    named = set(re.findall(r"--[a-z][a-z0-9-]*[a-z0-9]", PAGE.read_text(encoding="utf-8")))
     assert named - known == set()

@@ -8,7 +8,7 @@ import pytest
 from misbehaving_server import Server, some_content
 
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.catalogue import Download
+from TransferSegLib.models.download import Download
 from TransferSegLib.models.fetch import Part, fetch_file
 from TransferSegLib.progress import CancelToken, Task
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from fetching import blob_of
 
-from TransferSegLib.models.catalogue import CatalogueEntry, Download
+from TransferSegLib.models.catalogue import CatalogueEntry
+from TransferSegLib.models.download import Download
 
 #: Begins programs that need no weights: the import of torch takes seconds in each process.
 WITHOUT_TORCH = """

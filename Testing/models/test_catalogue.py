@@ -12,7 +12,8 @@ import pytest
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import WEIGHTS_FILE
-from TransferSegLib.models.catalogue import Catalogue, CatalogueEntry, git_blob_id, read_catalogue
+from TransferSegLib.models.catalogue import Catalogue, CatalogueEntry, read_catalogue
+from TransferSegLib.models.download import git_blob_id
 from TransferSegLib.models.locate import bundled_models, catalogue
 from TransferSegLib.models.store import load_description
 
@@ -53,7 +54,7 @@ def test_every_bundled_model_is_in_it_and_described_as_it_is() -> None:
 def test_the_published_model() -> None:
     entry = catalogue().find("Thorax-Abdomen-CT")
     assert entry is not None and entry.download is not None
-    assert catalogue().to_fetch == (entry,)
+    assert catalogue().to_fetch[0] == entry
     assert len(entry.structures) == 22 and entry.spacing_inferred and entry.width == 32
     # 16,317,015 float32 weights, and the file's own tables.
     assert 16_317_015 * 4 < entry.about_bytes < 16_317_015 * 4 + 200_000
@@ -133,7 +134,7 @@ def test_files_that_are_no_catalogue(content: dict[str, Any], tmp_path: Path) ->
     twice = content | {"models": [content["models"][1]] * 2}
     assert "share the name thorax-abdomen-ct" in refusal(twice, tmp_path)
     twice["models"] = [content["models"][1], content["models"][1] | {"name": "b"}]
-    assert "share the checksum 5d98f9" in refusal(twice, tmp_path)
+    assert "share the file 5d98f9" in refusal(twice, tmp_path)
     (tmp_path / "damaged.json").write_bytes(b"\xff{")
     with pytest.raises(ModelError, match="not valid JSON"):
         read_catalogue(tmp_path / "damaged.json")

@@ -43,7 +43,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from misbehaving_server import session_to
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.catalogue import Download
+from TransferSegLib.models.download import Download
 from TransferSegLib.models.fetch import Part, fetch_file
 download = Download("keras", "https://models.example/a.h5", sys.argv[4], 290000)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200000, 200000))
@@ -80,7 +80,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from misbehaving_server import session_to
-from TransferSegLib.models.catalogue import Download
+from TransferSegLib.models.download import Download
 from TransferSegLib.models.fetch import Part, alone, fetch_file
 from TransferSegLib.progress import Task
 download = Download("keras", "https://models.example/a.h5", sys.argv[4], 290000)

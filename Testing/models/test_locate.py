@@ -128,7 +128,7 @@ def test_a_model_that_can_be_fetched_is_said_to_be(installation: Path) -> None:
     shutil.copyfile(TOP / "Resources" / "Models" / "catalogue.json", models / "catalogue.json")
     with pytest.raises(ModelError, match=r"not on this computer yet.* transferseg models fetch thorax-abdomen-ct$"):
         find_model("Thorax-Abdomen-CT")
-    with pytest.raises(ModelError, match=r"Known are: .*mine\. To fetch .*: thorax-abdomen-ct\.$"):
+    with pytest.raises(ModelError, match=r"Known are: .*mine\. To fetch .*NAME\): \S+, .* others \(.*shows them\)\.$"):
         find_model("lungs")
     (models / "catalogue.json").write_text("{")
     with pytest.raises(ModelError, match=r"Known are: abdomen, head-neck-ct, colleague, mine\.$"):
@@ -140,7 +140,7 @@ def test_the_catalogue_is_no_model(installation: Path) -> None:
     models = installation / "site" / "Resources" / "Models"
     shutil.copyfile(TOP / "Resources" / "Models" / "catalogue.json", models / "catalogue.json")
     assert names(bundled_models()) == ["abdomen", "head-neck-ct"]
-    assert [entry.name for entry in catalogue().entries] == ["head-neck-ct", "thorax-abdomen-ct"]
+    assert [entry.name for entry in catalogue().entries][:2] == ["head-neck-ct", "thorax-abdomen-ct"]
 
 
 def test_another_library_can_be_named(installation: Path) -> None:

@@ -11,7 +11,7 @@ from Testing.impatient import Impatient
 from TransferSegLib.errors import Cancelled
 from TransferSegLib.models import archive, catalogue
 from TransferSegLib.models.archive import export_model
-from TransferSegLib.models.catalogue import git_blob_id
+from TransferSegLib.models.download import git_blob_id
 from TransferSegLib.models.library import import_model
 from TransferSegLib.progress import Task
 

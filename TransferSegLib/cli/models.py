@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from TransferSegLib.cli.model_listing import entry_text, known_catalogue, listed, spacing_words
 from TransferSegLib.cli.model_versions import add_verbs, library_of, record_lines, run_remove_version
 from TransferSegLib.cli.options import add_json_option, add_verb, print_json
 from TransferSegLib.cli.reporting import interruptible, progress_shown
@@ -18,7 +18,6 @@ from TransferSegLib.progress import Task
 from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
-    from TransferSegLib.models.catalogue import Catalogue, CatalogueEntry
     from TransferSegLib.models.incoming import KerasOptions
     from TransferSegLib.models.library import Added
 
@@ -38,6 +37,11 @@ def add_parser(subparsers: Any) -> None:
     fetch = _verb(verbs, "fetch", run_fetch, "fetch a model of the catalogue into your library")
     fetch.add_argument("model", help="a name that 'transferseg models list' shows as 'to fetch'")
     fetch.add_argument("--spacing-mm", type=float, metavar="MM", help="another spacing than the inferred one")
+    fetch.add_argument(
+        "--sha256",
+        metavar="HEX",
+        help="refuse the file unless it has this SHA-256, such as another computer printed when it fetched the model",
+    )
     _add_replace(fetch)
 
     imported = _verb(verbs, "import", run_import, "add a model from a file to your library")
@@ -78,7 +82,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print a line per model; one that cannot be read is listed with the reason."""
-    models = _listed(library_of(arguments))
+    models = listed(library_of(arguments))
     if arguments.json:
         print_json([model.to_json() for model in models])
         return 0
@@ -96,13 +100,13 @@ def run_show(arguments: argparse.Namespace) -> int:
     try:
         path = find_model(arguments.model, library_of(arguments))
     except ModelError:
-        entry = _catalogue().find(arguments.model or "")
-        if entry is None or entry.download is None:
+        entry = known_catalogue().find(arguments.model or "")
+        if entry is None or entry.is_bundled:
             raise
         if arguments.json:
             print_json(entry.to_json())
         else:
-            print(_entry_text(entry))
+            print(entry_text(entry))
         return 0
     model = load_model(path).description  # the weights too: a damaged model is not shown as if it were whole
     if arguments.json:
@@ -118,7 +122,7 @@ def run_show(arguments: argparse.Namespace) -> int:
         score = "-" if dice.get(structure.name) is None else f"{dice[structure.name]:.3f}"
         rows.append((structure.name, str(structure.label), code, score))
     print(f"{model.name}, version {model.version}: {model.summary}")
-    spacing = _spacing(model.preparation.spacing_mm, model.spacing_inferred)
+    spacing = spacing_words(model.preparation.spacing_mm, model.spacing_inferred)
     print(f"{model.modality}, works at {spacing}, network {model.backbone.summary}, licence {model.license}")
     print(table(("structure", "label", "SNOMED CT", "validation Dice"), rows))
     print("\n".join([*record_lines(path), f"trained on: {model.training_data}"]))
@@ -148,10 +152,18 @@ def run_fetch(arguments: argparse.Namespace) -> int:
             progress,
             cancel,
             spacing_mm=arguments.spacing_mm,
+            sha256=arguments.sha256,
         )
     if added.was_there:
         print(f"'{added.description.name}' is in your library already, and whole: {added.path}")
         return 0
+    if added.recorded_sha256 is not None:
+        name = shlex.quote(added.description.name)
+        print(
+            f"Its makers publish no checksum: this file was trusted as the first one seen. Its SHA-256 is recorded in "
+            f"your library, which refuses another file from now on:\n{added.recorded_sha256}\n"
+            f"On another computer: transferseg models fetch {name} --sha256 {added.recorded_sha256}"
+        )
     _report(added, arguments)
     return 0
 
@@ -231,106 +243,16 @@ def run_remove(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class _Listed:
-    """A model as ``list`` shows it; ``problem`` tells why it cannot be used."""
-
-    name: str
-    where: str
-    bytes: int
-    version: str | None = None
-    modality: str | None = None
-    structures: tuple[str, ...] = ()
-    spacing_mm: float | tuple[float, float, float] | None = None
-    spacing_inferred: bool = False
-    path: Path | None = None
-    problem: str | None = None
-
-    def row(self) -> tuple[str, ...]:
-        from TransferSegLib.models.catalogue import megabytes
-
-        count = str(len(self.structures)) if self.structures else "-"
-        spacing = "-" if self.spacing_mm is None else _spacing(self.spacing_mm, self.spacing_inferred)
-        size = f"{'about ' if self.path is None else ''}{megabytes(self.bytes)}"
-        where = self.where if self.problem is None else f"damaged: {self.problem}"
-        return self.name, self.version or "-", self.modality or "-", count, spacing, size, where
-
-    def to_json(self) -> dict[str, Any]:
-        return vars(self) | {"structures": list(self.structures), "path": None if self.path is None else str(self.path)}
-
-
-def _listed(library: Path) -> list[_Listed]:
-    """Return the bundled models, those of the library, and those of the catalogue that are not there yet."""
-    from TransferSegLib.models.locate import bundled_models, library_models
-    from TransferSegLib.models.store import load_description
-    from TransferSegLib.models.versions.state import version_name
-
-    models = []
-    for where, paths in (("bundled", bundled_models()), ("library", library_models(library))):
-        for path in paths:
-            try:
-                found = load_description(path)
-            except ModelError as error:
-                models.append(_Listed(path.name, where, _size(path), path=path, problem=str(error)))
-                continue
-            models.append(
-                _Listed(
-                    found.name,
-                    where,
-                    _size(path),
-                    version_name(path, found.version),
-                    found.modality,
-                    found.label_set.names,
-                    found.preparation.spacing_mm,
-                    found.spacing_inferred,
-                    path,
-                )
-            )
-    there = {name.casefold() for model in models for name in (model.name, model.path.name if model.path else "")}
-    for entry in _catalogue().to_fetch:
-        if entry.name.casefold() not in there:
-            spacing = (entry.spacing_mm, entry.spacing_inferred)
-            details = (None, entry.modality, entry.structures, *spacing)
-            models.append(_Listed(entry.name, "to fetch", entry.about_bytes, *details))
-    return models
-
-
-def _catalogue() -> Catalogue:
-    """Return the catalogue; a damaged one is reported and is no reason not to speak of the models that are there."""
-    from TransferSegLib.models.catalogue import Catalogue
-    from TransferSegLib.models.locate import catalogue
-
-    try:
-        return catalogue()
-    except ModelError as error:
-        print(f"transferseg: {error}", file=sys.stderr)
-        return Catalogue()
-
-
-def _entry_text(entry: CatalogueEntry) -> str:
-    from TransferSegLib.models.catalogue import megabytes
-
-    lines = [
-        f"{entry.name}: {entry.summary}",
-        f"{entry.modality}, works at {_spacing(entry.spacing_mm, entry.spacing_inferred)}, "
-        f"network width {entry.width}, licence {entry.license}",
-        f"structures: {', '.join(entry.structures)}",
-        f"homepage: {entry.homepage}",
-        f"cite: {entry.citation}",
-    ]
-    if entry.download is not None:
-        lines += [
-            f"file: {entry.download.address}\n      git blob id {entry.download.git_blob}",
-            f"not on this computer yet; fetch about {megabytes(entry.about_bytes)} with: "
-            f"transferseg models fetch {entry.name}",
-        ]
-    return "\n".join(lines)
-
-
 def _recognised(added: Added, file: Path, options: KerasOptions) -> list[str]:
     """Return in lines what a file was taken for; nothing for a model that describes itself."""
     if added.entry is not None:
         return [f"{file} is the published file of '{added.entry.name}'."]
+    if added.claimed is not None and added.kind == "nnunet":
+        return [
+            f"{file} has the name of '{added.claimed.name}' and is imported as that model. The name proves nothing: "
+            "its makers publish no checksum.",
+            *_of_nnunet(added),
+        ]
     if added.claimed is not None:
         return [
             f"{file} says that it was made from the published file of '{added.claimed.name}'; only that file itself "
@@ -366,7 +288,7 @@ def _of_nnunet(added: Added) -> list[str]:
 
 def _report(added: Added, arguments: argparse.Namespace) -> None:
     model = added.description
-    spacing = _spacing(model.preparation.spacing_mm, model.spacing_inferred)
+    spacing = spacing_words(model.preparation.spacing_mm, model.spacing_inferred)
     print(f"'{model.name}' is in your library: {len(model.label_set)} structures, works at {spacing}, in {added.path}")
     use = model.name if arguments.library is None else str(added.path)
     print(f"use it with: transferseg segment SCAN --output FILE --model {shlex.quote(use)}")
@@ -397,20 +319,3 @@ def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
 
 def _add_replace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="replace the model of that name in your library")
-
-
-def _spacing(spacing_mm: float | tuple[float, float, float], inferred: bool) -> str:
-    sides = spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm,)
-    return f"{' x '.join(f'{side:g}' for side in sides)} mm{' (inferred)' if inferred else ''}"
-
-
-def _size(path: Path) -> int:
-    """Return the bytes on disk of a model's folder or file; what vanishes meanwhile counts nothing."""
-    files = [path] if path.is_file() else list(path.rglob("*"))
-    total = 0
-    for file in files:
-        try:
-            total += file.stat().st_size if file.is_file() else 0
-        except OSError:
-            continue
-    return total

@@ -1,90 +1,82 @@
 """The catalogue of base models: what each one segments, and where one that is not bundled can be fetched.
 
-It is one readable file, ``Resources/Models/catalogue.json``; ``TransferSegLib.models.locate.catalogue`` finds it. An
-address is used only together with a checksum: the git blob id, which the git repository that holds the file shows.
+It is one readable file, ``Resources/Models/catalogue.json``; ``TransferSegLib.models.locate.catalogue`` finds it. A
+file is verified by a checksum: the git blob id, which the git repository that holds the file shows, or the SHA-256.
+Where the makers publish neither, the first fetch records the SHA-256 (``TransferSegLib.models.known_files``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Any
 
 from TransferSegLib.errors import ModelError
-from TransferSegLib.json_fields import json_field, names
+from TransferSegLib.json_fields import checked, json_field, names
 from TransferSegLib.models.description import is_model_name, parse_json
+from TransferSegLib.models.download import Download, check_https
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
-from TransferSegLib.progress import Task
 
 #: The file's name in the folder of the bundled models.
 CATALOGUE_FILE = "catalogue.json"
 FORMAT = "transferseg-catalogue"
 FORMAT_VERSION = 1
-
-#: What a fetched file is: Keras weights in HDF5, or a model as ``transferseg models export`` writes it.
-FileKind = Literal["keras", "transferseg", "nnunet"]
-
-_GIT_BLOB = re.compile(r"[0-9a-f]{40}")
-_HASHED_AT_ONCE = 2**20
-#: A file whose exact size is not known may be this many times as large as the catalogue says.
-_SIZE_ALLOWANCE = 2
+#: A message names no more models than these.
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Download:
-    r"""Where a model's file lies and how it is recognised.
+class NnUNetProfile:
+    """How a published model of nnU-Net is used, which its file does not say.
 
-    ``git_blob`` is the SHA-1 of ``"blob <size>\0"`` and the content, in hexadecimal; ``bytes`` the exact size, None
-    where it is not known, and ``about_bytes`` what to expect.
+    ``axes`` and ``resampling`` are as in ``Preparation``, ``overlap`` is the share by which windows overlap.
     """
 
-    kind: FileKind
-    address: str
-    git_blob: str
-    about_bytes: int
-    bytes: int | None = None
+    axes: str
+    resampling: str
+    overlap: float
 
-    def __post_init__(self) -> None:
-        """Raise ModelError for a file that could not be fetched safely."""
-        if self.kind not in get_args(FileKind):
-            raise ModelError(f"The kind of file '{self.kind}' is none of {', '.join(get_args(FileKind))}.")
-        _check_https(self.address)
-        if not _GIT_BLOB.fullmatch(self.git_blob):
-            raise ModelError(f"The checksum '{self.git_blob}' is no git blob id: 40 hexadecimal digits.")
-        if self.bytes is not None and self.bytes < 1:
-            raise ModelError("The size must be larger than 0.")
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {"axes": self.axes, "resampling": self.resampling, "overlap": self.overlap}
 
-    @property
-    def largest_bytes(self) -> int:
-        """The size at which fetching stops, because this cannot be the file any more."""
-        return self.bytes if self.bytes is not None else _SIZE_ALLOWANCE * self.about_bytes
+    @staticmethod
+    def from_json(entry: Any) -> NnUNetProfile:
+        """Read a description written by ``to_json``; raises ModelError."""
+        axes, resampling = (json_field(entry, name, str, error=ModelError) for name in ("axes", "resampling"))
+        overlap = json_field(entry, "overlap", float, error=ModelError)
+        if not 0 <= overlap < 1:
+            raise ModelError(f"The overlap {overlap} is not a share from 0 to below 1.")
+        return NnUNetProfile(axes, resampling, float(overlap))
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A base model; ``download`` is None for one that comes with TransferSeg.
+    """A base model; ``download`` is None for one that comes with TransferSeg or cannot be fetched.
 
-    ``spacing_mm`` is the spacing the network works at, ``spacing_inferred`` that it was concluded and not stated by
-    the makers; ``about_bytes`` is the size of what is fetched, or of the bundled files.
+    ``spacing_mm`` is the spacing the network works at (x, y, z where they differ; None where only the file says it),
+    ``spacing_inferred`` that it was concluded and not stated by the makers; ``about_bytes`` is the size of what is
+    fetched, or of the bundled files, 0 for what is not fetched. ``width`` is for networks of the paper, ``profile`` for
+    those of nnU-Net. ``restriction`` says why a model is named but never fetched, empty for all others.
     """
 
     name: str
     summary: str
     modality: str
     structures: tuple[str, ...]
-    spacing_mm: float
+    spacing_mm: float | tuple[float, float, float] | None
     spacing_inferred: bool
-    width: int
+    width: int | None
     about_bytes: int
     license: str
     citation: str
     homepage: str
     download: Download | None
+    profile: NnUNetProfile | None = None
+    restriction: str = ""
 
     def __post_init__(self) -> None:
         """Raise ModelError for an entry that describes no usable model."""
@@ -92,25 +84,42 @@ class CatalogueEntry:
             raise ModelError(f"'{self.name}' cannot be a model's name.")
         if not self.structures or len(set(self.structures)) != len(self.structures):
             raise ModelError("The structures must be different names, at least one.")
-        if not self.spacing_mm > 0 or self.width < 1 or self.about_bytes < 1:
+        width = 1 if self.width is None else self.width
+        smallest = 0 if self.restriction else 1
+        if not all(side > 0 for side in self._sides_mm) or width < 1 or self.about_bytes < smallest:
             raise ModelError("Spacing, width and size must be larger than 0.")
-        _check_https(self.homepage)
+        if self.restriction and self.download is not None:
+            raise ModelError("A model with a restriction has no download.")
+        is_nnunet = self.download is not None and self.download.kind == "nnunet"
+        if is_nnunet != (self.profile is not None) or (self.width is None) != bool(is_nnunet or self.restriction):
+            raise ModelError("A model of nnU-Net needs a profile and has no width; others need a width.")
+        check_https(self.homepage)
 
     @property
-    def network(self) -> NetworkSpec:
-        """The network that the model's weights belong to."""
-        return unet_valid_spec(self.width, len(self.structures) + 1)
+    def _sides_mm(self) -> tuple[float, ...]:
+        if self.spacing_mm is None:
+            return ()
+        return self.spacing_mm if isinstance(self.spacing_mm, tuple) else (self.spacing_mm,)
+
+    @property
+    def network(self) -> NetworkSpec | None:
+        """The network that the model's weights belong to, None where only the file says it."""
+        return None if self.width is None else unet_valid_spec(self.width, len(self.structures) + 1)
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the model comes with TransferSeg."""
+        return self.download is None and not self.restriction
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description, as in the catalogue's file."""
-        download = self.download and {
-            "kind": self.download.kind,
-            "address": self.download.address,
-            "git_blob": self.download.git_blob,
-            "bytes": self.download.bytes,
-        }
-        plain = {name: getattr(self, name) for name in _FIELDS}
-        return plain | {"structures": list(self.structures), "download": download}
+        plain: dict[str, Any] = {name: getattr(self, name) for name in (*_FIELDS, "width")}
+        spacing = list(self.spacing_mm) if isinstance(self.spacing_mm, tuple) else self.spacing_mm
+        entry = plain | {"spacing_mm": spacing, "structures": list(self.structures)}
+        entry["download"] = None if self.download is None else self.download.to_json()
+        if self.profile is not None:
+            entry["profile"] = self.profile.to_json()
+        return entry | {"restriction": self.restriction} if self.restriction else entry
 
     @staticmethod
     def from_json(entry: Any) -> CatalogueEntry:
@@ -119,24 +128,30 @@ class CatalogueEntry:
         structures = names(
             json_field(entry, "structures", list, error=ModelError), "The entry 'structures'", error=ModelError
         )
+        spacing = json_field(entry, "spacing_mm", float, list, None, error=ModelError)
+        if isinstance(spacing, list):
+            sides = [checked(side, "A side of 'spacing_mm'", float, error=ModelError) for side in spacing]
+            if len(sides) != 3:
+                raise ModelError("The entry 'spacing_mm' must be one number or three: x, y and z.")
+            spacing = (sides[0], sides[1], sides[2])
         file = json_field(entry, "download", dict, None, error=ModelError)
-        if file is None:
-            return CatalogueEntry(**plain, structures=structures, download=None)
-        kind, address, blob = (
-            json_field(file, name, str, error=ModelError) for name in ("kind", "address", "git_blob")
+        profile = json_field(entry, "profile", dict, error=ModelError) if "profile" in entry else None
+        return CatalogueEntry(
+            **plain,
+            spacing_mm=spacing,
+            width=json_field(entry, "width", int, None, error=ModelError),
+            structures=structures,
+            download=None if file is None else Download.from_json(file, plain["about_bytes"]),
+            profile=None if profile is None else NnUNetProfile.from_json(profile),
+            restriction=json_field(entry, "restriction", str, error=ModelError) if "restriction" in entry else "",
         )
-        size = json_field(file, "bytes", int, None, error=ModelError)
-        download = Download(kind, address, blob, plain["about_bytes"], size)
-        return CatalogueEntry(**plain, structures=structures, download=download)
 
 
 _FIELDS = {
     "name": str,
     "summary": str,
     "modality": str,
-    "spacing_mm": float,
     "spacing_inferred": bool,
-    "width": int,
     "about_bytes": int,
     "license": str,
     "citation": str,
@@ -153,8 +168,8 @@ class Catalogue:
     def __post_init__(self) -> None:
         """Raise ModelError when two entries share a name or a file."""
         names = [entry.name.casefold() for entry in self.entries]
-        blobs = [entry.download.git_blob for entry in self.entries if entry.download is not None]
-        for what, values in (("name", names), ("checksum", blobs)):
+        keys = [entry.download.key for entry in self.entries if entry.download is not None]
+        for what, values in (("name", names), ("file", keys)):
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 raise ModelError(f"Two models of the catalogue share the {what} {', '.join(twice)}.")
@@ -165,13 +180,30 @@ class Catalogue:
 
     def recognise(self, git_blob: str) -> CatalogueEntry | None:
         """Return the entry whose file has this git blob id, or None."""
-        known = (entry for entry in self.entries if entry.download is not None)
-        return next((entry for entry in known if entry.download and entry.download.git_blob == git_blob), None)
+        return next((entry for entry in self.to_fetch if entry.download and entry.download.git_blob == git_blob), None)
+
+    def of_dataset(self, folder: str) -> CatalogueEntry | None:
+        """Return the entry of a published model of nnU-Net by its folder, such as ``Dataset297_...``, or None."""
+        of_nnunet = (entry for entry in self.to_fetch if entry.download and entry.download.kind == "nnunet")
+        return next((e for e in of_nnunet if e.download and e.download.file_name == f"{folder}.zip"), None)
 
     @property
     def to_fetch(self) -> tuple[CatalogueEntry, ...]:
-        """The entries that do not come with TransferSeg."""
+        """The entries that can be fetched."""
         return tuple(entry for entry in self.entries if entry.download is not None)
+
+    def names_to_fetch(self, wanted: str) -> str:
+        """Return for a message which models can be fetched, of many those whose names are most like ``wanted``."""
+        names = [entry.name for entry in self.to_fetch]
+        if len(names) <= _MOST_NAMED:
+            return ", ".join(names)
+        near = difflib.get_close_matches(wanted.casefold(), names, _MOST_NAMED, 0.0)
+        return f"{', '.join(near)} and {len(names) - len(near)} others ('transferseg models list' shows them)"
+
+    @property
+    def restricted(self) -> tuple[CatalogueEntry, ...]:
+        """The entries that are named, but never fetched."""
+        return tuple(entry for entry in self.entries if entry.restriction)
 
 
 def read_catalogue(file: Path) -> Catalogue:
@@ -191,23 +223,6 @@ def read_catalogue(file: Path) -> Catalogue:
         raise ModelError(f"The catalogue of models {file} cannot be used. {error}") from error
 
 
-def git_blob_id(file: Path, task: Task | None = None) -> str:
-    """Return the git blob id of a file; raises ModelError when it cannot be read or is a pipe, and Cancelled."""
-    if file.exists() and not (file.is_file() or file.is_dir()):
-        raise ModelError(f"{file} cannot be read: it is no file but a pipe or a device.")
-    try:
-        with file.open("rb") as stream:
-            # SHA-1 is what git gives; a second file with a given id (a second preimage) cannot be made.
-            digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
-            while block := stream.read(_HASHED_AT_ONCE):
-                if task is not None:
-                    task.check()
-                digest.update(block)
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest()
-
-
 def megabytes(size: int) -> str:
     """Return a size for a person, in units of 10^6 bytes: '65.3 MB'."""
     return f"{size / 1e6:.1f} MB"
@@ -220,14 +235,3 @@ def _entry(entry: Any) -> CatalogueEntry:
     except ModelError as error:
         name = entry.get("name") if isinstance(entry, Mapping) else None
         raise ModelError(f"The model {name!r}: {error}") from error
-
-
-def _check_https(address: str) -> None:
-    """Raise ModelError unless an address is HTTPS, names a host and carries no password."""
-    try:
-        parts = urlsplit(address)
-        usable = parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ModelError(f"The address {address!r} is not an HTTPS address without a password.")

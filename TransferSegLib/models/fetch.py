@@ -1,7 +1,8 @@
 """Fetching one file of the catalogue: resumed after a break, verified by its checksum before anything is used.
 
-What was fetched so far lies in a part file named by the checksum; whatever goes wrong, it is the only thing left
-behind, and the next try continues it. Nothing here runs unless the user asked for it.
+What was fetched so far lies in a part file named by the checksum, or by the address where none is published; whatever
+goes wrong, it is the only thing left behind, and the next try continues it. Nothing here runs unless the user asked for
+it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import errno
 import os
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,7 +21,8 @@ from typing import TYPE_CHECKING
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import Cancelled, ModelError
 from TransferSegLib.file_lock import FileLock
-from TransferSegLib.models.catalogue import Download, git_blob_id, megabytes
+from TransferSegLib.models.catalogue import megabytes
+from TransferSegLib.models.download import Download, git_blob_id, sha256_of
 from TransferSegLib.models.http_source import (
     Head,
     RangeRefusedError,
@@ -38,8 +42,10 @@ if TYPE_CHECKING:
 #: Seconds before each new try after a failure that may pass; a try that got further begins the count anew.
 PAUSES_S = (1.0, 4.0, 10.0)
 #: How the files of each kind end, and begin.
-_SUFFIXES = {"keras": ".h5", "transferseg": ".zip"}
-_SIGNATURES = {"keras": b"\x89HDF\r\n\x1a\n", "transferseg": b"PK\x03\x04"}
+_SUFFIXES = {"keras": ".h5", "transferseg": ".zip", "nnunet": ".zip"}
+_SIGNATURES = {"keras": b"\x89HDF\r\n\x1a\n", "transferseg": b"PK\x03\x04", "nnunet": b"PK\x03\x04"}
+_READ_AT_ONCE = 2**20
+_LARGEST_RATIO = 50
 _LONGEST_WAIT_S = 3600.0
 _SECONDS_BETWEEN_REPORTS = 0.2
 
@@ -49,9 +55,9 @@ class Part:
 
     def __init__(self, folder: Path, download: Download) -> None:
         """Name the files; nothing is touched."""
-        self.path = folder / f"{download.git_blob}.part"
-        self.complete = folder / f"{download.git_blob}{_SUFFIXES[download.kind]}"
-        self.lock = folder / f"{download.git_blob}.lock"
+        self.path = folder / f"{download.key}.part"
+        self.complete = folder / f"{download.key}{_SUFFIXES[download.kind]}"
+        self.lock = folder / f"{download.key}.lock"
 
     @property
     def size(self) -> int:
@@ -103,6 +109,7 @@ def fetch_file(
 ) -> Path:
     """Return the complete file, verified by its checksum; the caller is ``alone`` with the part and deletes the file.
 
+    Where no checksum is known, an archive is verified by the checksums in it, which tell damage but not another file.
     What an earlier try left is continued, and a complete file that was left is verified and used. ``session`` None
     is a new one that sends no credentials. Raises ModelError in one line for a person, Cancelled; then nothing but a
     part that can be continued is left.
@@ -110,7 +117,7 @@ def fetch_file(
     fetching = _Fetching(download, part, name, task or Task())
     try:
         if part.complete.is_file():
-            if git_blob_id(part.complete, fetching.task) == download.git_blob:
+            if is_the_one(part.complete, download, fetching.task):
                 return part.complete
             part.discard()
         with session or new_session() as used:
@@ -132,6 +139,30 @@ def fetch_file(
     return part.complete
 
 
+def is_the_one(file: Path, download: Download, task: Task) -> bool:
+    """Tell whether a file has the known checksums, or where none is known, whether it is a whole archive."""
+    if download.git_blob is not None and git_blob_id(file, task) != download.git_blob:
+        return False
+    if download.sha256 is not None and sha256_of(file, task) != download.sha256:
+        return False
+    return download.is_verifiable or is_whole_archive(file, task)
+
+
+def is_whole_archive(file: Path, task: Task) -> bool:
+    """Tell whether every entry of a zip file has the checksum that the file itself gives; raises Cancelled."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if sum(info.file_size for info in archive.infolist()) > _LARGEST_RATIO * file.stat().st_size:
+                return False  # made to fill a memory: weights do not shrink much when they are packed
+            for info in archive.infolist():
+                with archive.open(info) as stream:
+                    while stream.read(_READ_AT_ONCE):
+                        task.check()
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, NotImplementedError):
+        return False
+    return True
+
+
 class _Fetching:
     """One call of ``fetch_file``: tries until the file is complete and right."""
 
@@ -141,6 +172,8 @@ class _Fetching:
         self._total = download.bytes
         #: Whether the part was put together from several tries, so that a wrong checksum may be their fault.
         self._resumed = False
+        #: The SHA-256 of what came, where another one was asked for.
+        self._found: str | None = None
 
     def run(self, session: requests.Session, pauses_s: tuple[float, ...]) -> None:
         """Fetch and verify; the part is complete and right afterwards, or an error is raised."""
@@ -151,10 +184,23 @@ class _Fetching:
             self._fetch_all(session, pauses_s)
             if self._is_right():
                 return
+        if self._download.git_blob is None and self._found is not None:
+            raise ModelError(
+                f"What {self._at} sent has the SHA-256 {self._found} instead of {self._download.sha256}: it was "
+                "changed or damaged on the way, or its makers published another file. It is deleted. Only if they did, "
+                f"fetch with --sha256 {self._found}"
+            )
         raise ModelError(
-            f"What {self._at} sent is not the file in the catalogue (its checksum differs): it was changed or damaged "
-            "on the way, and is deleted. Try again, or on another network."
+            f"What {self._at} sent is {self._wrong}: it was changed or damaged on the way, and is deleted. Try again, "
+            "or on another network."
         )
+
+    @property
+    def _wrong(self) -> str:
+        if not self._download.is_verifiable:
+            return "no whole archive"
+        which = "in the catalogue" if self._download.git_blob is not None else "asked for"
+        return f"not the file {which} (its checksum differs)"
 
     def kept(self) -> str:
         """Return a sentence about what the next try will continue, empty when there is nothing."""
@@ -255,8 +301,10 @@ class _Fetching:
 
     def _is_right(self) -> bool:
         """Verify the checksum; a part that is wrong is deleted."""
-        if git_blob_id(self._part.path, self.task) == self._download.git_blob:
+        if is_the_one(self._part.path, self._download, self.task):
             return True
+        if self._download.sha256 is not None:
+            self._found = sha256_of(self._part.path, self.task)
         self._part.discard()
         return False
 

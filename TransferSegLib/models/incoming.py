@@ -6,16 +6,18 @@ Everything happens in memory; ``TransferSegLib.models.library`` writes.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.json_fields import json_bytes
 from TransferSegLib.models.archive import MODEL_FILE, parse_model_file, read_model_files
-from TransferSegLib.models.catalogue import CatalogueEntry, Download, FileKind, git_blob_id
+from TransferSegLib.models.catalogue import CatalogueEntry
 from TransferSegLib.models.description import ModelDescription, is_model_name, parse_json
+from TransferSegLib.models.download import Download, FileKind, git_blob_id, sha256_of
 from TransferSegLib.models.importers.nnunet.source import NnUNetSource, find_source
 from TransferSegLib.models.locate import catalogue
+from TransferSegLib.models.published_nnunet import as_published
 from TransferSegLib.models.versions.state import current_folder, split_version
 from TransferSegLib.progress import Task
 
@@ -67,21 +69,27 @@ class Incoming:
 
 
 def read_incoming(
-    path: Path, name: str | None = None, options: KerasOptions | None = None, task: Task | None = None
+    path: Path,
+    name: str | None = None,
+    options: KerasOptions | None = None,
+    task: Task | None = None,
+    entry: CatalogueEntry | None = None,
 ) -> Incoming:
     """Return the model of a TransferSeg zip file, a model's folder, a Keras weights file, or nnU-Net's results.
 
     ``name`` is the name it gets, None the one it has: that of the catalogue for a file of the catalogue, else what the
-    description says or, for other Keras files, the file's own. Raises ModelError when it is none of these, cannot be
-    trusted, or the options do not fit; Cancelled.
+    description says or, for other Keras files, the file's own. ``entry`` is the catalogue's entry whose file
+    this is, where that was verified already. Raises ModelError when it is none of these, cannot be trusted, or the
+    options do not fit; Cancelled.
     """
     task = task or Task()
     path = current_folder(path.parent if path.name == MODEL_FILE and path.is_file() else path)
-    entry = catalogue().recognise(git_blob_id(path, task)) if path.is_file() else None
+    if entry is None and path.is_file():
+        entry = catalogue().recognise(git_blob_id(path, task))
     is_keras = _is_keras(path)
     nnunet = None if is_keras else _nnunet_source(path)
     if nnunet is not None and not (set(options.said) - {"fold"} if options is not None else ()):
-        incoming = _from_nnunet(nnunet, name, options, task)
+        incoming = _from_nnunet(nnunet, name, options, task, entry)
     elif options is not None and options.said and not is_keras:
         raise ModelError(
             f"{path} describes itself: leave out what is meant for Keras files ({_options(options.said)})."
@@ -143,15 +151,32 @@ def _nnunet_source(path: Path) -> NnUNetSource | None:
     return find_source(path)
 
 
-def _from_nnunet(source: NnUNetSource, name: str | None, options: KerasOptions | None, task: Task) -> Incoming:
-    """Turn a model of nnU-Net into one of this library; its name is that of its data set where none is given."""
+def _from_nnunet(
+    source: NnUNetSource, name: str | None, options: KerasOptions | None, task: Task, entry: CatalogueEntry | None
+) -> Incoming:
+    """Turn a model of nnU-Net into one of this library; its name is that of its data set where none is given.
+
+    A published model is known by the folder in its file, which proves nothing: without ``entry`` it is a claim.
+    """
     from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
     from TransferSegLib.models.store import model_files
 
-    chosen = name or source.name
+    known = entry or _published(source)
+    chosen = name or (known.name if known is not None else source.name)
     check_name(chosen)
     description, state_dict = model_from_nnunet(source, chosen, None if options is None else options.fold, task)
-    return Incoming(description, task.wait(lambda: model_files(description, state_dict)), None, "nnunet")
+    if known is not None:
+        verified = None if entry is None else sha256_of(source.path, task)
+        description = as_published(description, known, str(source.path), verified)
+    files = task.wait(lambda: model_files(description, state_dict))
+    return Incoming(description, files, entry, "nnunet", None if entry is not None else known)
+
+
+def _published(source: NnUNetSource) -> CatalogueEntry | None:
+    """Return the catalogue's entry that a model of nnU-Net looks like, by the name of its data set's folder."""
+    folders = PurePosixPath(source.plans).parts[:-1] if source.path.is_file() else (source.path / source.plans).parts
+    found = (catalogue().of_dataset(folder) for folder in folders[-3:])
+    return next((entry for entry in found if entry is not None), None)
 
 
 def _from_model(path: Path, name: str | None, entry: CatalogueEntry | None) -> Incoming:
@@ -172,13 +197,15 @@ def _claimed(description: ModelDescription) -> CatalogueEntry | None:
     source = imported.get("source") if isinstance(imported, dict) else None
     if not isinstance(source, str):
         return None
-    made_of = (e for e in catalogue().to_fetch if e.download is not None and source.endswith(_blob_of(e.download)))
+    known = (e for e in catalogue().to_fetch if e.download is not None and e.download.git_blob is not None)
+    made_of = (e for e in known if e.download is not None and source.endswith(_blob_of(e.download)))
     return next((entry for entry in made_of if is_like(description, entry)), None)
 
 
 def is_like(description: ModelDescription, entry: CatalogueEntry) -> bool:
     """Tell whether a model has the network and the structures of an entry of the catalogue."""
-    return (description.network, description.label_set.names) == (entry.network, entry.structures)
+    known = entry.network in (None, description.network)
+    return known and description.label_set.names == entry.structures
 
 
 def _blob_of(download: Download) -> str:
@@ -208,6 +235,7 @@ def _from_keras(
                 f"out {_options(refused)}."
             )
         check_name(name or entry.name)
+        assert isinstance(entry.spacing_mm, float | int)  # a network of the paper has one
         asked = replace(
             PUBLISHED,
             name=name or entry.name,

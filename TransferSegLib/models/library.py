@@ -7,6 +7,7 @@ change under way has not finished) and ``.downloads`` (what is being fetched).
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import importlib.util
 import os
@@ -21,9 +22,11 @@ from TransferSegLib.durable_writing import flush_folder, move
 from TransferSegLib.errors import ModelError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.images.preparation import check_spacing
-from TransferSegLib.models.catalogue import CatalogueEntry, FileKind
+from TransferSegLib.models.catalogue import CatalogueEntry
 from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.models.download import Download, FileKind, check_sha256, sha256_of
 from TransferSegLib.models.incoming import Incoming, KerasOptions, check_name, is_like, read_incoming
+from TransferSegLib.models.known_files import known_file, record_file
 from TransferSegLib.models.locate import (
     ANOTHER_LIBRARY,
     catalogue,
@@ -50,7 +53,8 @@ class Added:
     """A model in the library: its folder, its description, and the entry of the catalogue it is, if it is one.
 
     ``kind`` is what kind of file it was made of, ``claimed`` as in ``Incoming``. ``was_there`` tells that nothing was
-    done because the model was in the library already.
+    done because the model was in the library already. ``recorded_sha256`` is the checksum of a fetched file that was
+    seen for the first time and whose makers publish none.
     """
 
     path: Path
@@ -59,6 +63,7 @@ class Added:
     kind: FileKind
     claimed: CatalogueEntry | None = None
     was_there: bool = False
+    recorded_sha256: str | None = None
 
 
 def import_model(
@@ -69,19 +74,20 @@ def import_model(
     replace: bool = False,
     cancel: CancelToken | None = None,
     task: Task | None = None,
+    entry: CatalogueEntry | None = None,
 ) -> Added:
-    """Add a model to the library from a TransferSeg zip file, a model's folder, or a Keras weights file.
+    """Add a model to the library from a TransferSeg zip file, a model's folder, a Keras file, or nnU-Net's results.
 
-    A file of the catalogue is recognised by its checksum and gets the catalogue's name and description; for other
-    Keras files ``options`` say what the file does not. ``name`` is another name. With ``replace`` a model of that name
-    is replaced. Raises ModelError when the file cannot be used, the name is taken, or the library cannot be written;
-    then the library is as it was. So it is after Cancelled.
+    A file of the catalogue is recognised by its checksum and gets the catalogue's name and description (``entry`` is
+    the one whose address the file came from); for other Keras files ``options`` say what the file does not. ``name`` is
+    another name. With ``replace`` a model of that name is replaced. Raises ModelError when the file cannot be used, the
+    name is taken, or the library cannot be written; then the library is as it was. So it is after Cancelled.
     """
     task = task or Task("", None, cancel)
     if name is not None:
         check_name(name)
         _check_free(name, library, replace)
-    incoming = read_incoming(Path(file), name, options, task)
+    incoming = read_incoming(Path(file), name, options, task, entry)
     task.check()
     return _add(incoming, library, replace, task)
 
@@ -94,16 +100,19 @@ def fetch_model(
     cancel: CancelToken | None = None,
     session: requests.Session | None = None,
     spacing_mm: float | None = None,
+    sha256: str | None = None,
 ) -> Added:
     """Fetch a model of the catalogue and add it to the library; a model that is there already is left as it is.
 
     Of two processes that fetch the same model one waits for the other. The next call continues what an interrupted one
     left. ``session`` None is a new one that sends no credentials; ``spacing_mm`` is another spacing than the inferred
-    one of Keras weights. Raises ModelError in a line for a person, Cancelled.
+    one of Keras weights. ``sha256`` is what the file must have, beside the published checksum; where none is published
+    and none is given, the file must be the one that this library saw first. Raises ModelError in a line for a person,
+    Cancelled.
     """
     entry = _fetchable(name)
-    download = entry.download
-    assert download is not None
+    assert entry.download is not None
+    download = _held_to(entry.download, sha256, library)
     if spacing_mm is not None and download.kind != "keras":
         raise ModelError(f"The spacing of '{entry.name}' is its makers' word: leave out --spacing-mm.")
     if spacing_mm is not None:
@@ -123,17 +132,39 @@ def fetch_model(
     with alone(part, entry.name, fetching):
         existing = None if replace else find_library_model(entry.name, library)
         if existing is not None:
-            verified = importing.wait(lambda: _verified(existing, entry))
+            verified = importing.wait(lambda: _verified(existing, entry, sha256))
             return Added(existing, verified, entry, download.kind, was_there=True)
         file = fetch_file(download, part, entry.name, fetching, session)
         importing = importing.named(f"Importing {entry.name}")
         importing.at(0.0)
         options = None if spacing_mm is None else KerasOptions(spacing_mm=spacing_mm)
-        added = import_model(file, library, options=options, replace=replace, task=importing)
+        added = import_model(file, library, options=options, replace=replace, task=importing, entry=entry)
+        if entry.download.git_blob is None:
+            added = _recorded(added, entry.download, file, library, sha256)
         with suppress(OSError):  # a leftover is found and used again, and no reason to call this a failure
             part.discard()
         importing.done(look=False)
     return added
+
+
+def _held_to(download: Download, sha256: str | None, library: Path) -> Download:
+    """Return a download with the checksum that the file must have: the one given, or the one that was seen first."""
+    if sha256 is not None:
+        check_sha256(sha256.lower())
+        return dataclasses.replace(download, sha256=sha256.lower())
+    known = None if download.is_verifiable else known_file(library, download.address)
+    return download if known is None else dataclasses.replace(download, sha256=known.sha256)
+
+
+def _recorded(added: Added, download: Download, file: Path, library: Path, sha256: str | None) -> Added:
+    """Write down the checksum of a file that was seen for the first time, or that was asked for by its checksum."""
+    known = known_file(library, download.address)
+    if known is not None and sha256 is None:
+        return added
+    digest = sha256.lower() if sha256 is not None else sha256_of(file)
+    with changing(library):
+        record_file(library, download.address, digest, file.stat().st_size)
+    return added if sha256 is not None else dataclasses.replace(added, recorded_sha256=digest)
 
 
 def remove_model(name: str, library: Path) -> Path:
@@ -161,19 +192,22 @@ def _fetchable(name: str) -> CatalogueEntry:
     entry = known.find(name)
     if entry is not None and entry.download is not None:
         return entry
+    if entry is not None and entry.restriction:
+        raise ModelError(f"The model '{entry.name}' is not fetched: {entry.restriction} See {entry.homepage}")
     if entry is not None:
         raise ModelError(f"The model '{entry.name}' comes with TransferSeg: there is nothing to fetch.")
-    names = ", ".join(entry.name for entry in known.to_fetch)
+    names = known.names_to_fetch(name)
     raise ModelError(
         f"There is no model '{name}' in the catalogue. {f'To fetch: {names}.' if names else 'Nothing can be fetched.'} "
         "A file that you have is added with: transferseg models import FILE"
     )
 
 
-def _verified(path: Path, entry: CatalogueEntry) -> ModelDescription:
+def _verified(path: Path, entry: CatalogueEntry, sha256: str | None = None) -> ModelDescription:
     """Return the description of a model that is in the library already.
 
-    Raises ModelError when it is damaged, or is another model of the catalogue's name.
+    Raises ModelError when it is damaged, is another model of the catalogue's name, or was made of a file with another
+    checksum than ``sha256``.
     """
     try:
         description = load_model(path).description
@@ -185,6 +219,13 @@ def _verified(path: Path, entry: CatalogueEntry) -> ModelDescription:
         raise ModelError(
             f"The model in {path} has the name '{entry.name}', but is another one than the catalogue's: remove it, or "
             "fetch with --replace."
+        )
+    made_of = description.provenance.configuration.get("imported_from")
+    known = made_of.get("file_sha256") if isinstance(made_of, dict) else None
+    if sha256 is not None and known is not None and known != sha256.lower():
+        raise ModelError(
+            f"The model in {path} was made of a file with another SHA-256 ({known}): remove it, or fetch with "
+            "--replace."
         )
     return description
 

@@ -223,16 +223,18 @@ def _model_of(path: Path) -> Path:
 def _not_found(wanted: str, library: Path | None) -> str:
     """Return the message for a model that is not there: what is, and how to get it if it is in the catalogue."""
     try:
-        to_fetch = [entry.name for entry in catalogue().to_fetch]
+        offered = catalogue()
     except ModelError:
-        to_fetch = []  # a damaged catalogue is no reason to say less about the models that are there
-    for name in to_fetch:
-        if name.casefold() == wanted.casefold():
-            return f"The model '{name}' is not on this computer yet. Fetch it with: transferseg models fetch {name}"
+        offered = Catalogue()  # a damaged catalogue is no reason to say less about the models that are there
+    entry = offered.find(wanted)
+    if entry is not None and entry.download is not None:
+        name = entry.name
+        return f"The model '{name}' is not on this computer yet. Fetch it with: transferseg models fetch {name}"
     models = [*bundled_models(), *library_models(library)]
     names = [model.stem if model.is_file() else model.name for model in models]
     known = f"Known are: {', '.join(names)}" if names else "No models are installed"
-    fetchable = f" To fetch (transferseg models fetch NAME): {', '.join(to_fetch)}." if to_fetch else ""
+    to_fetch = offered.names_to_fetch(wanted)
+    fetchable = f" To fetch (transferseg models fetch NAME): {to_fetch}." if to_fetch else ""
     return f"There is no model '{wanted}', neither as a name nor as a path. {known}.{fetchable}"
 
 
