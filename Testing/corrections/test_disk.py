@@ -200,7 +200,7 @@ def test_changed_and_missing_files_are_found(make) -> None:
     sitk.WriteImage(make.scan(7), str(make.project.revisions("case-0002")[0].case.image))
     make.project.revisions("case-0003")[0].case.image.unlink()
     errors = {problem.case: problem.what for problem in check_project(make.project) if problem.severity == "error"}
-    assert "revision 1: its label map, judged voxels or reviewed structures are not those" in errors["case-0001"]
+    assert "revision 1: its label map, annotated region or reviewed structures are not those" in errors["case-0001"]
     assert "revision 1: its image is not the one that was saved" in errors["case-0002"]
     assert "does not exist" in errors["case-0003"]
     assert len(errors) == 3

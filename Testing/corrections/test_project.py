@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(make, tmp_path:
     refused(make, "What the label values of the label map mean is not known", 1, structures=None)
     refused(make, "'lung' was reviewed, but neither", 1, reviewed=["lung"])
     refused(make, "Say which structures were reviewed", 1, reviewed=[])
-    refused(make, "judged voxels is empty", 1, judged=make.labels(0))
+    refused(make, "annotated region is empty", 1, judged=make.labels(0))
     refused(make, "nowhere.nii does not exist", 1, prediction=tmp_path / "nowhere.nii", error=ScanError)
     for case_id in ("../x", "a/b", "CON", "lpt1.txt", "x.", " x", "", "a" * 65, "ä"):
         refused(make, "cannot be a case's id", 1, case_id=case_id)

@@ -64,12 +64,12 @@ def test_mask_of_judged_voxels(builder, volume):
     assert checked(builder, case) == []
     volume(case.judged, np.zeros((4, 5, 6), np.uint8))
     problem = only(checked(builder, case))
-    assert problem.severity == "error" and "judged voxels is empty" in problem.what
+    assert problem.severity == "error" and "annotated region is empty" in problem.what
     volume(case.judged, np.ones((3, 5, 6), np.uint8))
     assert checked(builder, case) == [], "a mask of a part of the scan's own voxels"
     volume(case.judged, np.ones((4, 5, 6), np.uint8), (1.0, 1.5, 3.2))
     problem = only(checked(builder, case))
-    assert problem.severity == "error" and "mask of judged voxels do not fit" in problem.what
+    assert problem.severity == "error" and "mask of the annotated region do not fit" in problem.what
 
 
 def test_label_values_that_are_no_structures(builder):

@@ -63,8 +63,8 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), scan_zyx())
     np.testing.assert_allclose(image.GetDirection(), sitk_grid(volume).GetDirection(), atol=1e-6)
     np.testing.assert_allclose(image.GetOrigin(), sitk_grid(volume).GetOrigin(), atol=1e-5)
-    case_row = ["case-0001", "in use", "1", "right parotid gland", "format-one 1.0"]
-    assert [texts[:5] for texts in rows(ui.caseTable)] == [case_row]
+    case_row = ["case-0001", "1", "in use", "1", "right parotid gland", "format-one 1.0"]
+    assert [texts[:6] for texts in rows(ui.caseTable)] == [case_row]
     assert rows(ui.reviewedTable)[1][2] == "1", "the structure is reviewed in one case"
 
     tick(ui, "brainstem")
@@ -122,10 +122,10 @@ def test_opening_a_case_gives_its_ticks_its_region_and_todays_names(host, ui, fo
 
     assert not ui.restoreCaseButton.enabled
     ui.removeCaseButton.click()
-    assert rows(ui.caseTable)[0][1] == "removed" and Project(folder).state().current == ()
+    assert rows(ui.caseTable)[0][2] == "removed" and Project(folder).state().current == ()
     assert not ui.openCaseButton.enabled and "removed" in ui.openCaseButton.toolTip
     ui.restoreCaseButton.click()
-    assert rows(ui.caseTable)[0][1] == "in use" and len(Project(folder).state().current) == 1
+    assert rows(ui.caseTable)[0][2] == "in use" and len(Project(folder).state().current) == 1
 
 
 def test_new_structures_and_structures_that_are_absent(host, ui, folder: Path):

@@ -1,4 +1,4 @@
-"""The table of a project's cases: state, revision, reviewed structures, the model they started from."""
+"""The table of a project's cases: patient, state, revision, reviewed structures, the model they started from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ class CaseTable:
         self.changed = lambda: None
         self._table = table
         self._revisions: list[Revision] = []
-        header = [_("Case"), _("State"), _("Revision"), _("Reviewed"), _("Started from"), _("Saved (UTC)")]
+        header = [
+            _("Case"),
+            _("Patient"),
+            _("State"),
+            _("Revision"),
+            _("Reviewed"),
+            _("Started from"),
+            _("Saved (UTC)"),
+        ]
         table.setColumnCount(len(header))
         table.setHorizontalHeaderLabels(header)
         table.connect("itemSelectionChanged()", lambda: self.changed())
@@ -28,8 +36,10 @@ class CaseTable:
         self._table.blockSignals(True)
         self._table.clearSelection()
         self._table.setRowCount(len(self._revisions))
+        groups = list(dict.fromkeys(revision.case.group for revision in self._revisions))
         for row, revision in enumerate(self._revisions):
-            for column, text in enumerate(rowOf(revision)):
+            patient = groups.index(revision.case.group) + 1
+            for column, text in enumerate(rowOf(revision, patient)):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(revision.notes or text)
                 self._table.setItem(row, column, item)
@@ -51,10 +61,11 @@ class CaseTable:
                 self._table.selectRow(row)
 
 
-def rowOf(revision: Revision) -> list[str]:
-    """Return the texts of a case's row."""
+def rowOf(revision: Revision, patient: int) -> list[str]:
+    """Return the texts of a case's row; cases of one patient have the same number."""
     return [
         revision.case.id,
+        str(patient),
         _("removed") if revision.removed else _("in use"),
         str(revision.number),
         ", ".join(revision.case.annotated),

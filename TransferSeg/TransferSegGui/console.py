@@ -109,15 +109,18 @@ def saveCorrection(
     notes: str = "",
     wait: bool = True,
     onEnd: Callable[[CorrectionProcess], None] | None = None,
+    patient: str = "",
 ):
     """Save a corrected segmentation of a volume as a case, and return what ``cases list --json`` says of it.
 
     ``reviewed`` names the segments that are right wherever they are in this volume; of the others nothing is learned.
-    ``project`` is the folder of corrected cases. With ``wait=False`` the process that saves it is
-    returned, see ``CorrectionProcess``; the nodes may change or go away then.
+    ``project`` is the folder of corrected cases. Scans with the same ``patient``, any text, are never split between
+    training and test; a pseudonym of it is kept (empty: as DICOM says). With ``wait=False`` the process that saves the
+    case is returned, see ``CorrectionProcess``; the nodes may change or go away then.
     """
     ids = _segmentIds(segmentationNode, reviewed)
-    saving = CorrectionProcess(Correction(volumeNode, segmentationNode, ids, Path(project).absolute(), notes=notes))
+    folder = Path(project).absolute()
+    saving = CorrectionProcess(Correction(volumeNode, segmentationNode, ids, folder, notes=notes, patient=patient))
     saving.onEnd = onEnd or saving.onEnd
     saving.start()
     if not wait:

@@ -14,7 +14,7 @@ from TransferSegGui.annotated_region import regionOf
 from TransferSegGui.button_state import enable
 from TransferSegGui.case_buttons import SCAN_FOLDER, CaseButtons
 from TransferSegGui.case_opening import caseOf, markAsCase
-from TransferSegGui.correction_process import Correction, CorrectionProcess
+from TransferSegGui.correction_process import Correction, CorrectionProcess, patientId
 from TransferSegGui.label_map import labelSetOf
 from TransferSegGui.next_scan import rememberSaved
 from TransferSegGui.nodes import hasVoxels, takeBack
@@ -127,6 +127,8 @@ class CorrectPanel(VTKObservationMixin):
 
     def _show(self, segmentation, volume) -> None:
         """Follow a segmentation and a volume, None for none."""
+        if volume is not self._volume:
+            self.ui.patientLineEdit.text = ""  # the next scan is of another patient until the user says otherwise
         if segmentation is not self._segmentation or volume is not self._volume:
             self.removeObservers()
             self._segmentation, self._volume = segmentation, volume
@@ -219,7 +221,14 @@ class CorrectPanel(VTKObservationMixin):
             region = regionOf(segmentation, volume)
             saving = CorrectionProcess(
                 Correction(
-                    volume, segmentation, self.reviewed.reviewedIds(), folder, region, notes.strip(), anyModality
+                    volume,
+                    segmentation,
+                    self.reviewed.reviewedIds(),
+                    folder,
+                    region,
+                    notes.strip(),
+                    anyModality,
+                    self.ui.patientLineEdit.text.strip(),
                 )
             )
             saving.onProgress = self._onProgress
@@ -292,6 +301,7 @@ class CorrectPanel(VTKObservationMixin):
     def _updateButtons(self) -> None:
         saving, obstacle = self.saving is not None, self.obstacle()
         case = caseOf(self._volume, projectFolder(self._parameterNode))
+        self.ui.patientLineEdit.placeholderText = self._patientMeaning(case)
         ready = _("Keep the scan and the segmentation as a case of the project.")
         again = _("Keep the segmentation as a new revision of {case}.").format(case=case)
         enable(self.ui.saveCorrectionButton, obstacle, again if case else ready)
@@ -302,6 +312,14 @@ class CorrectPanel(VTKObservationMixin):
         there = self._segmentation is not None and named
         enable(self.ui.addStructureButton, "" if there else missing, _("Add the structure, to be drawn in the editor."))
         self.cases.updateButtons()
+
+    def _patientMeaning(self, case: str) -> str:
+        """Return what an empty field for the patient means."""
+        if case:
+            return _("as saved with {case}").format(case=case)
+        if self._volume is not None and patientId(self._volume):
+            return _("as in DICOM")
+        return _("this scan counts as a patient of its own")
 
     def _showStatus(self, text: str) -> None:
         self.ui.correctionStatusLabel.text = text

@@ -42,7 +42,8 @@ _PATIENCE_MS = 300_000
 class Correction:
     """What is saved: the reviewed segments of a segmentation of a volume, into a project's folder.
 
-    ``anyModality``: also if the scan is of another modality than the project's cases.
+    ``anyModality``: also if the scan is of another modality than the project's cases. ``patient`` is any text for the
+    patient, empty: as DICOM says. Only a pseudonym of it is kept.
     """
 
     volumeNode: object
@@ -52,6 +53,7 @@ class Correction:
     region: AnnotatedRegion = field(default_factory=AnnotatedRegion)
     notes: str = ""
     anyModality: bool = False
+    patient: str = ""
 
 
 class CorrectionProcess(AttachedJob):
@@ -138,7 +140,7 @@ class CorrectionProcess(AttachedJob):
         if not hasVoxels(volume):
             raise RuntimeError(_("The volume '{name}' has no voxels.").format(name=volume.GetName()))
         labelSet = labelSetOf(segmentation)
-        self._patientId = patientId(volume)
+        self._patientId = self.correction.patient.strip() or patientId(volume)
         layers = layersOf(segmentation, volume, self.correction.reviewedIds)
         return Snapshot(voxelsOf(volume), gridOf(volume), labelSet, layers, self.correction.region.box)
 

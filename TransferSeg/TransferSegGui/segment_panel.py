@@ -180,7 +180,7 @@ class SegmentPanel:
     # What can be done now
 
     def _showWarning(self) -> None:
-        """Warn when the volume may not be what the model is for; looked at once for each volume and model."""
+        """Warn when the volume may not be what the model is for; checked once for each volume and model."""
         volume = self.ui.inputVolumeSelector.currentNode()
         if volume is None or self._description is None:
             self._warned, text = None, ""

@@ -84,9 +84,14 @@ def _add_add(verbs: Any) -> None:
         ".seg.nrrd file, else the project's values)",
     )
     judged = add.add_mutually_exclusive_group()
-    judged.add_argument("--judged", type=Path, metavar="FILE", help="mask of the voxels that were looked at")
     judged.add_argument(
-        "--judged-slices", metavar="SLICES", help="slices that were looked at, e.g. z:10-20,25 (they count from 0)"
+        "--judged",
+        type=Path,
+        metavar="FILE",
+        help="mask of the annotated region (default: the whole scan)",
+    )
+    judged.add_argument(
+        "--judged-slices", metavar="SLICES", help="the annotated region as slices, e.g. z:10-20,25 (they count from 0)"
     )
     add.add_argument("--prediction", type=Path, metavar="FILE", help="label map the correction started from")
     add.add_argument(

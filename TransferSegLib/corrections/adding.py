@@ -58,11 +58,11 @@ class AddedCase:
 class CorrectedCase:
     """A corrected case as it is handed in.
 
-    ``reviewed`` names the structures that are right wherever they are in the (judged part of the) scan, or is 'all'
+    ``reviewed`` names the structures that are right in the whole scan or annotated region, or is 'all'
     for those of the label map; one without voxels is absent. ``structures`` says what the label values mean (default:
     the names in a .seg.nrrd, else the project's values), ``prediction_structures`` the same for the prediction
-    (default: the names in a .seg.nrrd, else ``structures``). ``judged`` is a mask or slices, None when everything was
-    looked at. ``series`` chooses among several in a DICOM folder.
+    (default: the names in a .seg.nrrd, else ``structures``). ``judged`` is the annotated region, a mask or
+    slices (None: the whole scan). ``series`` chooses among several in a DICOM folder.
 
     ``patient`` is hashed like a DICOM PatientID to make the case's group, ``group`` is kept as it is; without both the
     group is that of the DICOM patient, else the case's id.

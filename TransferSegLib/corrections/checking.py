@@ -59,7 +59,7 @@ def _check_revision(revision: Revision, state: ProjectState, task: Task) -> list
             return [
                 Problem(
                     case.id,
-                    f"{what}: its label map, judged voxels or reviewed structures are not those that were saved: "
+                    f"{what}: its label map, annotated region or reviewed structures are not those that were saved: "
                     f"{case.labels}",
                     "error",
                 )

@@ -36,7 +36,7 @@ def hash_volume(image: sitk.Image, task: Task | None = None) -> str:
 
 
 def hash_content(image_hash: str, labels_hash: str, judged_hash: str, reviewed: Iterable[int]) -> str:
-    """Return the hash of what a case teaches: scan, label map, judged voxels ('' for all), reviewed label values.
+    """Return the hash of what a case teaches: scan, label map, annotated region ('' for all), reviewed label values.
 
     The structures' names are not part of it: a structure that is renamed is the same structure.
     """

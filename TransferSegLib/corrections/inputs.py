@@ -55,7 +55,7 @@ class JudgedSlices:
         return JudgedSlices(axis, tuple(sorted(indices)))
 
     def mask(self, image: sitk.Image) -> sitk.Image:
-        """Return the mask (1 where judged) on the grid of an image; raises DatasetError for slices it has not."""
+        """Return the mask (1 where reviewed) on the grid of an image; raises DatasetError for slices it has not."""
         axis = _AXES.index(self.axis)
         count = image.GetSize()[axis]
         outside = [index for index in self.indices if not 0 <= index < count]
@@ -136,7 +136,7 @@ def read_named_labels(
 
 
 def read_judged(source: ImageSource | JudgedSlices | None, image: sitk.Image) -> sitk.Image | None:
-    """Return the mask (0 or 1) of judged voxels on the image's grid, None when all were.
+    """Return the mask (0 or 1) of the annotated region on the image's grid, None for the whole image.
 
     Raises ScanError when it cannot be read, DatasetError when it is empty or on another grid.
     """
@@ -145,11 +145,11 @@ def read_judged(source: ImageSource | JudgedSlices | None, image: sitk.Image) ->
     if isinstance(source, JudgedSlices):
         mask = source.mask(image)
     else:
-        mask = _read_labels(source, "the mask of judged voxels")
-        mask = _on_scan(mask, image, _name(source, "the mask of judged voxels"), may_drop=True)
+        mask = _read_labels(source, "the mask of the annotated region")
+        mask = _on_scan(mask, image, _name(source, "the mask of the annotated region"), may_drop=True)
     judged_zyx = sitk.GetArrayViewFromImage(mask) != 0
     if not judged_zyx.any():
-        raise DatasetError("The mask of judged voxels is empty: nothing could be learned from this case.")
+        raise DatasetError("The mask of the annotated region is empty: nothing could be learned from this case.")
     return None if judged_zyx.all() else image_like(judged_zyx.astype(np.uint8), image)
 
 

@@ -75,7 +75,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Copies of all that a case is made of: scan, segments and, if only a box of the scan was looked at, that box."""
+    """Copies of all that a case is made of: scan, segments and, if only a box of the scan was reviewed, that box."""
 
     voxels_zyx: np.ndarray
     grid: Grid

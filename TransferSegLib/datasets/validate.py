@@ -168,10 +168,10 @@ def _check_judged(case: Case, reference: sitk.Image | None, task: Task) -> list[
     try:
         judged = read_label_map(case.judged, task=task)
     except ScanError as error:
-        return [_error(case, f"mask of judged voxels: {error}")]
-    judged, problems = _on_grid(case, "mask of judged voxels", reference, judged, may_drop=True)
+        return [_error(case, f"mask of the annotated region: {error}")]
+    judged, problems = _on_grid(case, "mask of the annotated region", reference, judged, may_drop=True)
     if not sitk.GetArrayViewFromImage(judged).any():
-        problems.append(_error(case, "the mask of judged voxels is empty: nothing can be learned from this case"))
+        problems.append(_error(case, "the mask of the annotated region is empty: nothing can be learned"))
     return problems
 
 

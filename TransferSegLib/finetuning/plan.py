@@ -120,7 +120,7 @@ class FineTuningPlan:
             return ()
         return (
             f"Nothing can be said of {', '.join(names)} in patients who are held out, because one patient alone has it "
-            "drawn: it is learned, but not judged. Draw it in a second patient.",
+            "drawn: it is learned, but not tested. Draw it in a second patient.",
         )
 
     def identity(self) -> dict[str, Any]:
