@@ -73,6 +73,9 @@ NNUNET = [
     "yacs",
 ]
 
+#: Benchmarks that run in the environment with the real nnU-Net.
+WITH_NNUNET = {"compare_nnunet"}
+
 #: What is checked without running anything, by name.
 CHECKS = {"ruff": ["ruff", "check", "."], "format": ["ruff", "format", "--check", "."], "mypy": ["mypy"]}
 
@@ -157,11 +160,16 @@ def tests(args: list[str]) -> int:
 
 def nnunet(args: list[str]) -> int:
     """Compare with the real nnU-Net."""
+    return run_module(nnunet_environment(), "Testing.nnunet_chain", args)
+
+
+def nnunet_environment() -> str:
+    """Make (or reuse) the environment with the real nnU-Net; returns its Python."""
     python = environment(RUNTIME + NNUNET, "nnunet", NNUNET_ALONE)
     # nnU-Net imports every trainer to find one; those of this folder need timm.
     for folder in Path(python).parents[1].glob("[Ll]ib/**/nnunetv2/training/nnUNetTrainer/primus"):
         shutil.rmtree(folder)
-    return run_module(python, "Testing.nnunet_chain", args)
+    return python
 
 
 def torture(args: list[str]) -> int:
@@ -181,6 +189,8 @@ def benchmark(args: list[str]) -> int:
     if not args or args[0] not in names:
         print("python3 Testing/run.py benchmark NAME [--help | arguments], where NAME is one of", *names, sep="\n    ")
         return 2
+    if args[0] in WITH_NNUNET:
+        return run_module(nnunet_environment(), f"Testing.research.benchmarks.{args[0]}", args[1:])
     return run_research(f"benchmarks.{args[0]}", args[1:])
 
 
