@@ -20,12 +20,13 @@ from TransferSegLib.errors import Cancelled, DeviceError, ModelError
 from TransferSegLib.fit.check import NO_FEATURES, NO_PROFILE
 from TransferSegLib.images.label_resampling import LabelResampler, Probabilities
 from TransferSegLib.images.preprocess import preprocess
-from TransferSegLib.inference import fallback, sliding_window
+from TransferSegLib.inference import fallback, window_sums
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.predict import label_volume, predictor_of
 from TransferSegLib.inference.profiling import profile_of_scans
 from TransferSegLib.inference.segment import Segmenter
-from TransferSegLib.inference.sliding_window import WindowPredictor, gaussian_weights, window_starts
+from TransferSegLib.inference.sliding_window import WindowPredictor
+from TransferSegLib.inference.window_sums import bell, nnunet_weights, shares_along, window_starts
 from TransferSegLib.models.store import Model, save_model
 from TransferSegLib.progress import Task
 
@@ -108,7 +109,7 @@ def test_no_slab_holds_more_rows_than_a_window(network: torch.nn.Module) -> None
 def test_windows_begin_where_nnunets_do() -> None:
     assert window_starts(20, 8, 0.5) == [0, 4, 8, 12]
     assert window_starts(21, 8, 0.5) == [0, 3, 6, 10, 13]
-    assert window_starts(100, 64, 0.2) == [0, 36]
+    assert window_starts(100, 64, 0.8) == [0, 36]
     assert window_starts(8, 8, 0.5) == [0]
     assert window_starts(5, 8, 0.5) == [-1], "one voxel of padding before, two behind"
 
@@ -117,10 +118,23 @@ def test_weights_are_nnunets() -> None:
     impulse = np.zeros((8, 20, 6))
     impulse[4, 10, 3] = 1
     expected = ndimage.gaussian_filter(impulse, (1.0, 2.5, 0.75), mode="constant")
-    found = gaussian_weights((8, 20, 6)).numpy()
-    np.testing.assert_allclose(found, expected / expected.max(), atol=1e-6)
-    assert found.min() > 0 and found.max() == 1
-    assert gaussian_weights((1, 3, 3)).min() > 0
+    found = nnunet_weights((8, 20, 6)).numpy()
+    assert found.dtype == np.float16 and found.max() == 10
+    np.testing.assert_allclose(found, 10 * expected / expected.max(), atol=4e-3)
+    assert nnunet_weights((64, 64, 64)).min() > 0, "the smallest would round to 0"
+    ours = bell(8)[:, None, None] * bell(20)[:, None] * bell(6)
+    np.testing.assert_allclose(ours, expected / expected.max(), atol=1e-12)
+    assert min(bell(side).min() for side in (1, 2, 3, 5, 8, 64, 255)) > 0
+
+
+@pytest.mark.parametrize(("size", "side", "step"), [(50, 16, 0.5), (31, 8, 0.8), (5, 8, 0.5), (16, 16, 0.5)])
+def test_shares_of_a_voxel_add_up_to_one(size: int, side: int, step: float) -> None:
+    starts = window_starts(size, side, step)
+    total = np.zeros(size + 2 * side)
+    for start, share in shares_along(side, starts, size).items():
+        total[start + side : start + 2 * side] += share
+    np.testing.assert_allclose(total[side : side + size], 1, atol=1e-6)
+    assert total[:side].max() == total[side + size :].max() == 0, "none lies beyond the scan"
 
 
 def scan_file(folder: Path, size_xyz: tuple[int, int, int] = (30, 26, 18)) -> Path:
@@ -203,7 +217,7 @@ class Failing(WindowPredictor):
 def test_short_memory_takes_fewer_windows_then_the_cpu(
     network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sliding_window, "free_memory_bytes", lambda device: 1e3 if device.kind == "cuda" else None)
+    monkeypatch.setattr(window_sums, "free_memory_bytes", lambda device: 1e3 if device.kind == "cuda" else None)
     monkeypatch.setattr(fallback, "choose_device", lambda wanted: CPU)
     predictor = Failing((network,), 4, BACKBONE.tiling, Device("cuda:0", "GPU", torch.bfloat16))
     assert predictor.device.dtype == torch.float16, "of which logits keep more digits"
@@ -224,7 +238,7 @@ def test_short_memory_takes_fewer_windows_then_the_cpu(
 
 
 def test_half_precision_that_overflows_is_given_up(network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sliding_window, "free_memory_bytes", lambda device: 1e3)
+    monkeypatch.setattr(window_sums, "free_memory_bytes", lambda device: 1e3)
     predictor = Failing((network,), 4, BACKBONE.tiling, Device("cuda:0", "GPU", torch.float16))
     predictor.fails = lambda batch, device: float("inf") if device.dtype == torch.float16 else None
     volume = noise(8, 20, 20)

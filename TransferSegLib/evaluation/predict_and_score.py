@@ -120,6 +120,7 @@ def evaluate(
     Surfaces are compared only when a tolerance is given. Raises DatasetError naming a case whose files cannot be used,
     and Cancelled.
     """
+    segmenter.model.description.check_single_structures("Scoring")
     results = {}
     for case, part in (task or Task()).named("evaluating").each(dataset.cases, lambda case: case.id):
         reading, reading_reference, segmenting, scoring = part.split(1, 1, 10, 4)

@@ -187,6 +187,7 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
     whole = read_corrected_cases(request.project)
     dataset, notes = chosen_cases(whole, request)
     dataset = with_modality(dataset, request, task)
+    load_description(parent_path).check_single_structures("Fine-tuning")
     parent = load_model(parent_path)
     survey = survey_cases(dataset, task)
     renewed = {*request.renamed, *request.merged, *request.split}

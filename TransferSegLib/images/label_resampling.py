@@ -26,9 +26,42 @@ from TransferSegLib.progress import Task
 
 #: So many interpolated probabilities are held at once (float32).
 _AT_ONCE = 4_000_000
+#: Positions closer than this, in voxels, are the same.
+_ROUNDING = 1e-9
 
 Triple = tuple[int, int, int]
 Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How the interpolated outputs of a network become a channel number.
+
+    That is the number of the largest one; with ``regions``, which overlap, that of the last one above 0, from 1 on, or
+    0 for the background, which has no output. ``as_nnunet`` interpolates at every voxel and rounds to float16, as
+    nnU-Net does.
+    """
+
+    regions: bool = False
+    as_nnunet: bool = False
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The precision of interpolating."""
+        return np.dtype(np.float64 if self.as_nnunet else np.float32)
+
+    def channels(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the channel of n points with interpolated outputs (n, outputs)."""
+        rounded = outputs.astype(np.float16) if self.as_nnunet else outputs
+        if not self.regions:
+            return rounded.argmax(axis=1)
+        # The last region is the first one from behind.
+        above = rounded[:, ::-1] > 0
+        return np.where(above.any(axis=1), above.shape[1] - above.argmax(axis=1), 0)
+
+
+#: The rule of classes that exclude each other.
+MOST_PROBABLE = LabelRule()
 
 
 class TilePrediction(Protocol):
@@ -38,11 +71,19 @@ class TilePrediction(Protocol):
     def classes(self) -> int:
         """How many classes there are, the background included."""
 
+    @property
+    def outputs(self) -> int:
+        """How many probabilities, or what is interpolated instead, a voxel has."""
+
+    @property
+    def rule(self) -> LabelRule:
+        """How they become a channel."""
+
     def most_probable(self) -> np.ndarray:
-        """Return the most probable channel of every voxel (zyx; an unsigned type that also holds ``classes``)."""
+        """Return the channel of every voxel by the rule (zyx; an unsigned type that also holds ``classes``)."""
 
     def probabilities_at(self, positions_zyx: Positions) -> np.ndarray:
-        """Return the probabilities (n, classes; float32) at n voxels given by their positions in the box."""
+        """Return what is interpolated (n, outputs; float32) at n voxels given by their positions in the box."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +91,22 @@ class Probabilities:
     """A prediction as an array of probabilities (z, y, x, classes; float32)."""
 
     values: np.ndarray
+    rule: LabelRule = MOST_PROBABLE
 
     @property
     def classes(self) -> int:
         """How many classes there are, the background included."""
+        return self.outputs + self.rule.regions
+
+    @property
+    def outputs(self) -> int:
+        """How many probabilities a voxel has."""
         return self.values.shape[3]
 
     def most_probable(self) -> np.ndarray:
         """Return the most probable channel of every voxel (zyx)."""
-        return self.values.argmax(axis=3).astype(np.min_scalar_type(self.classes))
+        channels = self.rule.channels(self.values.reshape(-1, self.outputs))
+        return channels.reshape(self.values.shape[:3]).astype(np.min_scalar_type(self.classes))
 
     def probabilities_at(self, positions_zyx: Positions) -> np.ndarray:
         """Return the probabilities (n, classes) at n voxels."""
@@ -98,6 +146,9 @@ class LabelResampler:
             if length == size == 1:
                 channels = np.repeat(channels, 2, axis=axis)  # so that there is a cell between two voxels
         cells = agreeing_cells(channels, answers.classes)
+        if answers.rule.as_nnunet:
+            # Rounded after interpolation, two classes may be equal even where the voxels around agree.
+            cells[:] = answers.classes
         if self.grid.aligned:
             self._write_aligned(answers, cells, start_zyx, task)
         else:
@@ -117,10 +168,10 @@ class LabelResampler:
         for axis in range(3):
             world = 2 - axis
             index = np.arange(self.grid.scan_size_zyx[axis])
-            position = self.grid.matrix[world, world] * index + self.grid.offset_xyz[world]
-            base, fraction = _base_and_fraction(position, self.grid.size_zyx[axis])
+            position = _positions(index, float(self.grid.matrix[world, world]), float(self.grid.offset_xyz[world]))
+            base, fraction = _base_and_fraction(position, self.grid.size_zyx[axis], answers.rule.dtype)
             if axis == self.grid.nearest_axis:
-                fraction = (fraction >= 0.5).astype(np.float32)
+                fraction = (fraction >= 0.5).astype(answers.rule.dtype)
             base -= start_zyx[axis]
             mine = np.flatnonzero((base >= 0) & (base < cells.shape[axis]))
             if not mine.size:
@@ -156,7 +207,7 @@ class LabelResampler:
                 along_x, along_y, along_z = self.grid.matrix[2 - axis]
                 rest = along_z * z + self.grid.offset_xyz[2 - axis]
                 position = (along_y * y_range + rest)[:, None] + (along_x * x_range)[None, :]
-                base, fraction = _base_and_fraction(position, self.grid.size_zyx[axis])
+                base, fraction = _base_and_fraction(position, self.grid.size_zyx[axis], answers.rule.dtype)
                 base -= start_zyx[axis]
                 mine &= (base >= 0) & (base < cells.shape[axis])
                 bases.append(base)
@@ -174,15 +225,15 @@ class LabelResampler:
             window[z][mine] = self._values[channels]
 
     def _most_probable(self, answers: TilePrediction, bases: Positions, fractions: Positions, task: Task) -> np.ndarray:
-        """Return the channel with the largest interpolated probability at points given by base voxel and fraction."""
+        """Return the channel by the interpolated probabilities at points given by base voxel and fraction."""
         found = np.empty(len(bases[0]), np.min_scalar_type(answers.classes))
-        chunk = max(1, _AT_ONCE // answers.classes)
+        chunk = max(1, _AT_ONCE // answers.outputs)
         for first in range(0, len(found), chunk):
             task.check()
             part = slice(first, first + chunk)
-            interpolated = np.zeros((len(found[part]), answers.classes), np.float32)
+            interpolated = np.zeros((len(found[part]), answers.outputs), answers.rule.dtype)
             for corner in product((0, 1), repeat=3):
-                weight = np.ones(len(interpolated), np.float32)
+                weight = np.ones(len(interpolated), answers.rule.dtype)
                 voxel = []
                 for base, fraction, step, size in zip(bases, fractions, corner, self.grid.size_zyx, strict=True):
                     weight *= fraction[part] if step else 1 - fraction[part]
@@ -190,7 +241,7 @@ class LabelResampler:
                 reached = np.flatnonzero(weight)
                 values = answers.probabilities_at((voxel[0][reached], voxel[1][reached], voxel[2][reached]))
                 interpolated[reached] += values * weight[reached, None]
-            found[part] = interpolated.argmax(axis=1)
+            found[part] = answers.rule.channels(interpolated)
         return found
 
     def _scan_box(self, cells_zyx: tuple[int, ...], start_zyx: Triple) -> list[tuple[int, int]]:
@@ -228,8 +279,17 @@ def smallest_label_type(label_values: Sequence[int]) -> np.dtype:
     return np.min_scalar_type(max(label_values))
 
 
-def _base_and_fraction(position: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower of the two voxels around positions along one axis, and how far on they lie (0 to 1, float32)."""
+def _positions(index: np.ndarray, step: float, offset: float) -> np.ndarray:
+    """Return where voxels of the scan lie along an axis of the grid.
+
+    Grids that begin at the scan's edge are computed as scipy's zoom does, because rounding decides at half a voxel.
+    """
+    at_edge = offset - 0.5 * step
+    return step * (index + 0.5) + (-0.5 if abs(at_edge + 0.5) < _ROUNDING else at_edge)
+
+
+def _base_and_fraction(position: np.ndarray, size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower of the two voxels around positions along one axis, and how far on they lie (0 to 1)."""
     inside = np.clip(position, 0, size - 1)
     base = np.minimum(inside.astype(np.int64), max(0, size - 2))
-    return base, (inside - base).astype(np.float32)
+    return base, (inside - base).astype(dtype)

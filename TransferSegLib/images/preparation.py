@@ -25,7 +25,8 @@ class Preparation:
     A(nterior), S(uperior), I(nferior), or which stored axis of the image (i, j, k) each is: models of nnU-Net ignore
     how a scan is oriented. ``resampling`` "average" is this product's own, "nnunet" does what nnU-Net does, in its
     order: crop to what is not 0, normalise, resample by cubic splines. ``images`` holds the number of the input image
-    of each channel; empty: all channels are made of one scan.
+    of each channel; empty: all channels are made of one scan. ``image_names`` are what several input images are called,
+    in their order.
     """
 
     spacing_zyx_mm: tuple[float, float, float]
@@ -33,6 +34,7 @@ class Preparation:
     axes: str = LPS
     resampling: Literal["average", "nnunet"] = "average"
     images: tuple[int, ...] = ()
+    image_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ModelError for a grid or channels that no scan can be brought to."""
@@ -58,6 +60,20 @@ class Preparation:
         wanted = set(range(self.image_count))
         if self.images and (len(self.images) != len(self.channels) or set(self.images) != wanted):
             raise ModelError("The model's entry 'images' must name an input image for each channel, from 0 on.")
+        if self.image_count > 1 or self.image_names:
+            self._check_image_names()
+
+    def _check_image_names(self) -> None:
+        """Raise ModelError unless every input image has a name of its own."""
+        if self.image_count > 1 and self.resampling != "nnunet":
+            raise ModelError("Only models that prepare scans as nnU-Net does can take several images of each scan.")
+        different = {name.casefold() for name in self.image_names}
+        proper = all(name == name.strip() and name and "=" not in name and name.isprintable() for name in different)
+        if len(self.image_names) != self.image_count or len(different) != self.image_count or not proper:
+            raise ModelError(
+                f"The model takes {self.image_count} images of each scan; its entry 'image_names' must give each a "
+                f"name of its own, without '=': {self.image_names!r:.100}."
+            )
 
     @staticmethod
     def isotropic(spacing_mm: float, *channels: IntensityRule) -> Preparation:
@@ -106,7 +122,9 @@ class Preparation:
             "channels": [rule.to_json() for rule in self.channels],
             "resampling": self.resampling,
         }
-        return entry | {"images": list(self.images)} if self.images else entry
+        if self.images:
+            entry["images"] = list(self.images)
+        return entry | {"image_names": list(self.image_names)} if self.image_names else entry
 
     @staticmethod
     def from_json(entry: Any) -> Preparation:
@@ -116,11 +134,12 @@ class Preparation:
             channels = tuple(IntensityRule.from_json(rule) for rule in entry["channels"])
             axes, resampling = entry["axes"], entry.get("resampling", "average")
             images = tuple(int(number) for number in entry.get("images", []))
+            names = tuple(str(name) for name in entry.get("image_names", []))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"The model's preparation cannot be read: {entry!r:.80} ({error}).") from error
         if not isinstance(axes, str):
             raise ModelError(f"The model's axes must be three letters, not {axes!r:.60}.")
-        return Preparation((z, y, x), channels, axes, resampling, images)
+        return Preparation((z, y, x), channels, axes, resampling, images, names)
 
 
 def spacing_text(spacing_zyx_mm: tuple[float, float, float]) -> str:

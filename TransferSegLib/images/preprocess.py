@@ -25,14 +25,20 @@ _ROWS_AT_ONCE = 16
 _TURNED_PER_SECOND = 2e7
 
 
-def preprocess(image: sitk.Image, preparation: Preparation, task: Task | None = None) -> PreprocessedScan:
+def preprocess(
+    images: sitk.Image | Sequence[sitk.Image], preparation: Preparation, task: Task | None = None
+) -> PreprocessedScan:
     """Bring a 3D scalar image to a model's grid and apply the intensity rule of each input channel.
 
-    Voxels of the grid that the scan does not cover get the padding value. Raises ScanError for a scan without
-    contrast, Cancelled from the task.
+    Several images of one scan, in the model's order, must share a grid. Voxels of the grid that the scan does not cover
+    get the padding value. Raises ScanError for a scan without contrast or with too few images, Cancelled from the task.
     """
+    images = (images,) if isinstance(images, sitk.Image) else tuple(images)
+    if len(images) != preparation.image_count:
+        raise ScanError(f"The model takes {preparation.image_count} images of each scan, not {len(images)}.")
     if preparation.resampling == "nnunet":
-        return preprocess_as_nnunet((image,), preparation, task)
+        return preprocess_as_nnunet(images, preparation, task)
+    (image,) = images
     resampling, covering, preparing = (task or Task()).split(6, 1, 1)
     grid = ModelGrid.around(image, preparation.spacing_zyx_mm, preparation.axes)
     oriented = grid.order.apply(sitk.GetArrayViewFromImage(image))

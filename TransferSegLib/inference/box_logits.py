@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from TransferSegLib.images.label_resampling import MOST_PROBABLE, LabelRule
 from TransferSegLib.networks.interface import Triple
 from TransferSegLib.progress import Task
 
@@ -29,25 +30,35 @@ class BoxLogits:
     task: Task = field(default_factory=Task)
     #: Whether logits are interpolated, and not probabilities.
     as_logits: bool = False
+    rule: LabelRule = MOST_PROBABLE
 
     @property
     def classes(self) -> int:
         """How many classes there are, the background included."""
+        return self.outputs + self.rule.regions
+
+    @property
+    def outputs(self) -> int:
+        """How many logits a voxel has."""
         return self.values.shape[0]
 
     def most_probable(self) -> np.ndarray:
-        """Return the most probable channel of every voxel (zyx; uint8, or uint16 for many classes)."""
+        """Return the channel of every voxel (zyx; uint8, or uint16 for many classes): the most probable one.
+
+        With regions it is the last one, from 1 on, whose logit is above 0.
+        """
         channels = np.empty(self.values.shape[1:], np.min_scalar_type(self.classes))
         # In slabs, because torch's indices take eight bytes each; and max is faster than argmax.
         for first in range(0, len(channels), _ROWS_AT_ONCE):
             self.task.at(0.0)
             rows = slice(first, first + _ROWS_AT_ONCE)
-            most = self.values[:, rows].max(dim=0).indices
+            logits = self.values[:, rows]
+            most = _last_region(logits) if self.rule.regions else logits.max(dim=0).indices
             channels[rows] = most.to(torch.uint8 if self.classes < 256 else torch.int32).cpu().numpy()
         return channels
 
     def probabilities_at(self, positions_zyx: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-        """Return the probabilities, or what is interpolated instead (n, classes; float32), at n voxels."""
+        """Return the probabilities, or what is interpolated instead (n, outputs; float32), at n voxels."""
         z, y, x = (torch.from_numpy(along).to(self.values.device) for along in positions_zyx)
         logits = self.values.permute(1, 2, 3, 0)[z, y, x]
         logits = logits.to(torch.float32)
@@ -64,3 +75,11 @@ class BoxLogits:
         """The voxels of the box that it owns."""
         z, y, x = (slice(0, stop - start) for start, stop in zip(self.start_zyx, self.stop_zyx, strict=True))
         return z, y, x
+
+
+def _last_region(logits: torch.Tensor) -> torch.Tensor:
+    """Return the number, from 1 on, of the last region (axis 0) whose logit is above 0; 0 where there is none."""
+    last = torch.zeros(logits.shape[1:], dtype=torch.int32, device=logits.device)
+    for number, region in enumerate(logits, start=1):
+        last[region > 0] = number
+    return last

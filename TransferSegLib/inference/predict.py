@@ -17,6 +17,7 @@ from torch import nn
 from TransferSegLib.inference.box_logits import BoxLogits
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.exact_tiles import ExactTilePredictor
+from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.sliding_window import WindowPredictor
 from TransferSegLib.networks.interface import Backbone, DeepestLattice, DeepestMapsObserver, TiledBackbone
 from TransferSegLib.progress import Task
@@ -76,15 +77,19 @@ def predictor_of(
     backbone: Backbone,
     device: Device | None = None,
     longest_side: int | None = None,
+    options: PredictionOptions = USUAL,
+    regions: bool = False,
 ) -> Predictor:
     """Return the predictor for a network, or for several of which the mean counts.
 
-    ``device`` None: the best; ``longest_side`` caps exact tiles, in voxels.
+    ``device`` None: the best; ``longest_side`` caps exact tiles, in voxels. With ``regions`` each output of the network
+    is a region, and the background has none. Raises TransferSegError for options that the network has no use for.
     """
+    options.check(backbone.tiling)
     networks = (network,) if isinstance(network, nn.Module) else tuple(network)
     if backbone.tiling.blend == "exact":
         return ExactTilePredictor(cast(TiledBackbone, backbone).exact_tiles(networks[0]), device, longest_side)
-    return WindowPredictor(networks, backbone.spec.classes, backbone.tiling, device)
+    return WindowPredictor(networks, backbone.spec.classes, backbone.tiling, device, options, regions)
 
 
 def label_volume(

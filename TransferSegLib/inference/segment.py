@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,10 +24,13 @@ from TransferSegLib.images.label_resampling import LabelResampler
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.preprocess import PreprocessedScan, preprocess
 from TransferSegLib.images.read import read_scan
+from TransferSegLib.images.several_images import check_one_grid, in_order
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.memory import default_memory_gb
+from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.postprocessing import keep_largest_part
 from TransferSegLib.inference.predict import predictor_of
+from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
@@ -48,6 +51,7 @@ class Segmentation:
     """A label map on the scan's own grid, the structures in it, what computed it and in how many seconds.
 
     ``notices`` are lines for a person about how the scan was read, ``fit`` tells whether the result can be trusted.
+    ``own_labels`` holds the values that a structure consists of where that is not its label alone.
     """
 
     label_map: sitk.Image
@@ -56,37 +60,49 @@ class Segmentation:
     seconds: float
     notices: tuple[str, ...] = ()
     fit: Fit = field(default_factory=Fit)
+    own_labels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def volumes_ml(self) -> dict[str, float]:
         """Return the volume of every structure in millilitres, in the order of the label set; 0 for one not found."""
         voxel_ml = float(np.prod(self.label_map.GetSpacing())) / 1000
         labels = sitk.GetArrayViewFromImage(self.label_map)
-        counts = np.zeros(max(self.label_set.label_values) + 1, np.int64)
+        consists_of = {s.name: self.own_labels.get(s.name, (s.label,)) for s in self.label_set}
+        largest = max(value for values in consists_of.values() for value in values)
+        counts = np.zeros(max(largest, *self.label_set.label_values) + 1, np.int64)
         for plane in labels:
             counts += np.bincount(plane.ravel(), minlength=len(counts))
-        return {structure.name: float(counts[structure.label] * voxel_ml) for structure in self.label_set}
+        return {name: float(counts[list(set(values))].sum() * voxel_ml) for name, values in consists_of.items()}
 
 
 class Segmenter:
     """A model on a device, loaded once for many scans."""
 
-    def __init__(self, model: Model, device: str | Device = "auto", memory_gb: float | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: str | Device = "auto",
+        memory_gb: float | None = None,
+        options: PredictionOptions = USUAL,
+    ) -> None:
         """Load the network; ``device`` as in ``choose_device``, or one that was chosen already.
 
         ``memory_gb`` is for the whole process on a CPU; None: 6, or half of the computer's memory where that is less.
 
-        Raises DeviceError when the device asked for is not there.
+        Raises DeviceError when the device asked for is not there, TransferSegError for options that are not for the
+        model.
         """
+        options.check(model.description.backbone.tiling)
         self.model = model
         self._memory_bytes = (default_memory_gb() if memory_gb is None else memory_gb) * 1e9
         self._networks = model.networks()
         self._backbone = model.description.backbone
         device = choose_device(device) if isinstance(device, str) else device
-        self._predictor = predictor_of(self._networks, self._backbone, device)
+        regions = bool(model.description.regions)
+        self._predictor = predictor_of(self._networks, self._backbone, device, options=options, regions=regions)
 
     def segment(
         self,
-        image: sitk.Image,
+        image: sitk.Image | Mapping[str, sitk.Image],
         structures: Iterable[str] | None = None,
         progress: ProgressCallback | None = None,
         cancel: CancelToken | None = None,
@@ -94,24 +110,32 @@ class Segmenter:
     ) -> Segmentation:
         """Segment one scan; ``structures`` names those to write (None: all), the others become background.
 
-        ``known_modality`` is the scan's DICOM modality where the image does not store it. Raises ScanError for what is
-        no scan, TransferSegError for an unknown structure, DeviceError for too little memory, Cancelled when asked to
-        stop.
+        ``image`` is by name, ``{"T1": ..., "T2": ...}``, for a model of several images. ``known_modality`` is the
+        scan's DICOM modality where the image does not store it. Raises ScanError for what is no scan, TransferSegError
+        for an unknown structure, DeviceError for too little memory, Cancelled when asked to stop.
         """
         return self.segment_within(Task("Segmenting", progress, cancel), image, structures, known_modality)
 
     def segment_within(
-        self, task: Task, image: sitk.Image, structures: Iterable[str] | None = None, known_modality: str = ""
+        self,
+        task: Task,
+        image: sitk.Image | Mapping[str, sitk.Image],
+        structures: Iterable[str] | None = None,
+        known_modality: str = "",
     ) -> Segmentation:
         """Segment one scan as a part of a larger task; see ``segment``."""
         started = time.monotonic()
         description = self.model.description
         selected = description.label_set if structures is None else description.label_set.select(structures)
-        _check_is_scan(image)
+        images = in_order(image, description.preparation)
+        for each in images:
+            _check_is_scan(each)
+        check_one_grid(images, description.preparation.image_names or ("",))
+        image = images[0]
         task.at(0.0, f"on {self._predictor.device}")
         expected_s = self._expected_s(image)
         preparing, predicting, keeping, checking = task.split(*expected_s)
-        scan = preprocess(image, description.preparation, preparing)
+        scan = preprocess(images, description.preparation, preparing)
         if not all(np.isfinite(plane).all() for channel in scan.intensities_czyx for plane in channel):
             raise ScanError(
                 "The scan has intensities that are not numbers (NaN or infinite): repair or export it again."
@@ -131,10 +155,11 @@ class Segmenter:
             ),
             expected_s[-1],
         )
-        label_map = _with_only(label_map, description.label_set, selected)
+        label_map = _with_only(label_map, description, selected)
         task.done()
         seconds = time.monotonic() - started
-        return Segmentation(label_map, selected, str(self._predictor.device), seconds, notices_of(image), fit)
+        device, own_labels = str(self._predictor.device), description.own_labels if description.regions else {}
+        return Segmentation(label_map, selected, device, seconds, notices_of(image), fit, own_labels)
 
     def look_at(
         self, image: sitk.Image, cancel: CancelToken | None = None
@@ -197,32 +222,44 @@ class Segmenter:
 
 
 def segment(
-    scan: Path | str | sitk.Image,
+    scan: Path | str | sitk.Image | Mapping[str, Path | str | sitk.Image],
     model: Model | Path | str | None = None,
     structures: Iterable[str] | None = None,
     *,
     device: str = "auto",
     memory_gb: float | None = None,
+    options: PredictionOptions = USUAL,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Segmentation:
     """Segment one scan, a file, a DICOM folder or an image, with a model, its folder, its name, or the bundled one.
 
-    For several scans make one ``Segmenter``. Raises TransferSegError saying what is wrong and what to do.
+    For a model of several images give them by name, ``{"T1": "t1.nii.gz", "T2": "t2.nii.gz"}``. For several scans make
+    one ``Segmenter``. Raises TransferSegError saying what is wrong and what to do.
     """
-    image = scan if isinstance(scan, sitk.Image) else read_scan(scan, cancel=cancel)
+
+    def image_of(given: Path | str | sitk.Image) -> sitk.Image:
+        return given if isinstance(given, sitk.Image) else read_scan(given, cancel=cancel)
+
+    image = {name: image_of(given) for name, given in scan.items()} if isinstance(scan, Mapping) else image_of(scan)
     loaded = model if isinstance(model, Model) else load_model(find_model(model))
-    return Segmenter(loaded, device, memory_gb).segment(image, structures, progress, cancel)
+    return Segmenter(loaded, device, memory_gb, options).segment(image, structures, progress, cancel)
 
 
-def _with_only(label_map: sitk.Image, every: LabelSet, selected: LabelSet) -> sitk.Image:
-    """Return a label map without the structures that were not selected."""
-    others = [structure.label for structure in every if selected.find(structure.name) is None]
-    if not others:
+def _with_only(label_map: sitk.Image, description: ModelDescription, selected: LabelSet) -> sitk.Image:
+    """Return a label map without the structures that were not selected.
+
+    Of regions that overlap a voxel gets the label of the last selected one that its value belongs to.
+    """
+    every = description.label_set
+    if all(selected.find(structure.name) is not None for structure in every):
         return label_map
     labels = sitk.GetArrayFromImage(label_map)
-    labels[np.isin(labels, others)] = 0
-    kept = sitk.GetImageFromArray(labels)
+    becomes = np.zeros(max(every.label_values) + 1, labels.dtype)
+    for structure in selected:
+        values = [value for value in description.own_labels[structure.name] if value < len(becomes)]
+        becomes[values] = structure.label
+    kept = sitk.GetImageFromArray(becomes[labels])
     kept.CopyInformation(label_map)
     return kept
 

@@ -148,10 +148,12 @@ def _make_segmenter(parameters: SegmentParameters, device: str, task: Task) -> S
     """Load the model; an unknown structure is reported before any work."""
     from TransferSegLib.inference.segment import Segmenter
     from TransferSegLib.models.locate import find_model
-    from TransferSegLib.models.store import load_model
+    from TransferSegLib.models.store import load_description, load_model
 
     task.named("Loading the model", "loading").at(0.0)
-    segmenter = Segmenter(load_model(find_model(parameters.model)), device, parameters.memory_gb)
+    model = find_model(parameters.model)
+    load_description(model).check_one_image("Segmenting in the background")
+    segmenter = Segmenter(load_model(model), device, parameters.memory_gb)
     if parameters.structures is not None:
         segmenter.model.description.label_set.select(parameters.structures)
     return segmenter

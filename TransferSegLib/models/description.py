@@ -21,7 +21,7 @@ from TransferSegLib.images.preparation import LPS, Preparation
 from TransferSegLib.json_fields import checked, names, whole
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import Backbone, NetworkSpec
-from TransferSegLib.structures import LabelSet
+from TransferSegLib.structures import LARGEST_LABEL, LabelSet
 
 #: The entry ``format`` of every model.json.
 FORMAT = "transferseg-model"
@@ -94,7 +94,9 @@ class ModelDescription:
     of which only the largest connected part is kept. ``metrics`` holds results by data set, e.g.
     ``{"validation": {"cases": 20, "dice": {"brainstem": 0.81}}}``; a Dice that was not measured is null. ``fit`` is
     what a scan's fit is checked against, None for a model without it. ``folds`` counts the networks, alike but for
-    their weights, whose logits are averaged.
+    their weights, whose logits are averaged. ``regions`` holds, for structures that overlap (as in BraTS), the label
+    values that each consists of: each then has an output of the network, the background has none, and a voxel gets the
+    label of the last structure that it belongs to.
     """
 
     name: str
@@ -113,6 +115,7 @@ class ModelDescription:
     single_part: tuple[str, ...] = ()
     fit: FitProfile | None = None
     folds: int = 1
+    regions: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ModelError for a field that is out of range or contradicts another."""
@@ -139,11 +142,46 @@ class ModelDescription:
                 f"The model's network has {self.network.channels} input channels, its preparation makes "
                 f"{len(self.preparation.channels)}."
             )
-        if self.network.classes != self.label_set.classes:
+        if self.regions:
+            self._check_regions()
+        elif self.network.classes != self.label_set.classes:
             raise ModelError(
                 f"The model's network has {self.network.classes} classes, but {len(self.label_set)} structures and "
                 f"the background make {self.label_set.classes}."
             )
+
+    def _check_regions(self) -> None:
+        """Raise ModelError unless there are regions for all structures and outputs for all regions."""
+        if self.backbone.tiling.blend == "exact":
+            raise ModelError(f"A network of the kind '{self.network.kind}' cannot have regions.")
+        if len(self.regions) != len(self.label_set) or self.network.classes != len(self.regions):
+            raise ModelError(
+                f"The model has {len(self.label_set)} structures, {len(self.regions)} regions and "
+                f"{self.network.classes} outputs; the numbers must be the same."
+            )
+        for structure, values in zip(self.label_set, self.regions, strict=True):
+            if not values:
+                raise ModelError(f"The model's region '{structure.name}' has no label values.")
+            for value in values:
+                whole(value, f"A label value of the region '{structure.name}'", 1, LARGEST_LABEL, error=ModelError)
+
+    @property
+    def own_labels(self) -> dict[str, tuple[int, ...]]:
+        """The values in label maps that each structure consists of."""
+        values = self.regions or tuple((structure.label,) for structure in self.label_set)
+        return dict(zip(self.label_set.names, values, strict=True))
+
+    def check_single_structures(self, what: str) -> None:
+        """Raise ModelError, saying what cannot be done, for a model of regions or of several images of a scan."""
+        if self.regions:
+            raise ModelError(f"{what} is not possible yet with '{self.name}', whose structures overlap (regions).")
+        self.check_one_image(what)
+
+    def check_one_image(self, what: str) -> None:
+        """Raise ModelError, saying what cannot be done, for a model of several images of a scan."""
+        if self.preparation.image_count > 1:
+            images = ", ".join(self.preparation.image_names)
+            raise ModelError(f"{what} is not possible yet with '{self.name}', which takes several images: {images}.")
 
     @property
     def backbone(self) -> Backbone:
@@ -172,6 +210,8 @@ class ModelDescription:
         }
         if self.folds > 1:
             entry["folds"] = self.folds
+        if self.regions:
+            entry["regions"] = [list(values) for values in self.regions]
         return entry if self.fit is None else entry | {"fit": self.fit.to_json()}
 
     @staticmethod
@@ -211,6 +251,7 @@ class ModelDescription:
             spacing_inferred=entry.get("spacing_inferred", False),
             fit=FitProfile.from_json(entry.get("fit")),
             folds=entry.get("folds", 1),
+            regions=_regions(entry.get("regions", [])),
         )
 
 
@@ -282,6 +323,13 @@ def _network_from_json(entry: Any, version: int) -> NetworkSpec:
         return NetworkSpec(kind=kind, classes=classes, arguments={"width": _required(entry, "width")})
     arguments = _object("network arguments", _required(entry, "arguments"))
     return NetworkSpec(kind=kind, classes=classes, channels=_required(entry, "channels"), arguments=arguments)
+
+
+def _regions(entry: Any) -> tuple[tuple[int, ...], ...]:
+    """Return the label values of every region; raises ModelError for what is no list of lists."""
+    if not isinstance(entry, list) or not all(isinstance(values, list) for values in entry):
+        raise ModelError("The model's entry 'regions' must hold a list of label values for each structure.")
+    return tuple(tuple(values) for values in entry)
 
 
 def _required(entry: Mapping[str, Any], key: str) -> Any:

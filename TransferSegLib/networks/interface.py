@@ -56,6 +56,7 @@ class Tiling:
     so each voxel is taken from one tile, and ``TiledBackbone.exact_tiles`` plans them. ``blend`` "gaussian": calling
     the network on windows of ``patch_zyx`` voxels gives logits of their size; they overlap by the share ``overlap`` and
     are averaged with Gaussian weights, as nnU-Net does.
+    They may be mirrored along ``mirror_axes_zyx`` (0 z, 1 y, 2 x), because the network was trained so.
     ``interpolate`` tells what is interpolated between voxels of the model's grid when labels are made of it.
     Sides of training patches and windows are multiples of ``multiple_zyx`` and at least ``smallest_zyx``.
     """
@@ -66,6 +67,7 @@ class Tiling:
     patch_zyx: Triple | None = None
     overlap: float = 0.5
     interpolate: Literal["probabilities", "logits"] = "probabilities"
+    mirror_axes_zyx: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,9 @@ class NnUNetBackbone:
     def tiling(self) -> Tiling:
         """Windows of the patch that the network was trained on, blended with Gaussian weights."""
         plan = self.plan
-        return Tiling("gaussian", plan.multiple_zyx, plan.multiple_zyx, plan.patch_zyx, plan.overlap, "logits")
+        smallest = plan.multiple_zyx
+        mirror = plan.mirror_axes_zyx
+        return Tiling("gaussian", smallest, smallest, plan.patch_zyx, plan.overlap, "logits", mirror)
 
     @property
     def split_points(self) -> tuple[str, ...]:

@@ -45,18 +45,9 @@ def nnunet_files(description: ModelDescription, dataset_name: str) -> NnUNetFile
     plan = _plan_of(description)
     preparation = description.preparation
     reader, transpose = _reader(description)
-    # nnU-Net numbers classes by their order: sorted by label value they keep their values where these have no gaps.
-    structures = list(description.label_set)
-    order = sorted(range(len(structures)), key=lambda number: structures[number].label)
-    labels = {"background": 0}
-    for value, number in enumerate(order, start=1):
-        name = structures[number].name
-        if name.casefold() in _RESERVED:
-            raise ModelError(f"nnU-Net cannot have a structure called '{name}': the name means something else to it.")
-        labels[name] = value
-    channels = (0, *(number + 1 for number in order))
+    labels, channels = _labels(description)
     count = len(preparation.channels)
-    suffix = [""] if count == 1 else [f" {number}" for number in range(1, count + 1)]
+    names = preparation.image_names or (description.modality,)
     plans = {
         "dataset_name": dataset_name,
         "plans_name": PLANS,
@@ -71,13 +62,15 @@ def nnunet_files(description: ModelDescription, dataset_name: str) -> NnUNetFile
         },
     }
     dataset = {
-        "channel_names": {str(number): f"{description.modality}{suffix[number]}" for number in range(count)},
+        "channel_names": {str(number): names[number] for number in range(count)},
         "labels": labels,
         "numTraining": 0,
         "file_ending": ".nii.gz",
         "licence": description.license,
         WRITTEN_BY: f"TransferSeg {code_version()}",
     }
+    if description.regions:
+        dataset["regions_class_order"] = [structure.label for structure in description.label_set]
     return NnUNetFiles(plans, dataset, channels)
 
 
@@ -87,7 +80,7 @@ def notes(description: ModelDescription, files: NnUNetFiles) -> tuple[str, ...]:
     moved = [
         f"{structure.name} {structure.label} -> {files.dataset['labels'][structure.name]}"
         for structure in description.label_set
-        if structure.label != files.dataset["labels"][structure.name]
+        if not description.regions and structure.label != files.dataset["labels"][structure.name]
     ]
     if moved:
         lines.append(f"nnU-Net numbers labels from 1 on without gaps: {', '.join(moved)}")
@@ -100,6 +93,23 @@ def notes(description: ModelDescription, files: NnUNetFiles) -> tuple[str, ...]:
             f"{', '.join(description.single_part)}"
         )
     return tuple(lines)
+
+
+def _labels(description: ModelDescription) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Return what nnU-Net calls the labels, or regions, and the network's channel of each of its classes."""
+    structures = list(description.label_set)
+    for structure in structures:
+        if structure.name.casefold() in _RESERVED:
+            raise ModelError(
+                f"nnU-Net cannot have a structure called '{structure.name}': the name means something else to it."
+            )
+    if description.regions:
+        regions = {name: list(values) for name, values in description.own_labels.items()}
+        return {"background": 0} | regions, tuple(range(len(structures)))
+    # nnU-Net numbers classes by their order: sorted by label value they keep their values where these have no gaps.
+    order = sorted(range(len(structures)), key=lambda number: structures[number].label)
+    labels = {"background": 0} | {structures[number].name: value for value, number in enumerate(order, start=1)}
+    return labels, (0, *(number + 1 for number in order))
 
 
 def _plan_of(description: ModelDescription) -> UNetPlan:

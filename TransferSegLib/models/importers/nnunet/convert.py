@@ -54,12 +54,12 @@ def model_from_nnunet(
             first = checkpoint
             model = read_plans(source.json(source.plans), source.json(source.dataset), first.configuration)
             plan = replace(model.plan, mirror_axes_zyx=first.mirror_axes_zyx)
-            spec = nnunet_spec(plan, len(model.preparation.channels), len(model.labels) + 1)
+            spec = nnunet_spec(plan, len(model.preparation.channels), model.outputs)
         states.append(state_of(checkpoint, spec, f"{source.path}: {source.folds[name_of_fold]}"))
         files.append(file)
     names = [readable_name(label.replace("_", " ")) for label in model.labels]
     try:
-        label_set = LabelSet(tuple(describe_structure(label, number) for number, label in enumerate(names, start=1)))
+        label_set = LabelSet(tuple(map(describe_structure, names, model.values)))
     except TransferSegError as error:
         raise ModelError(f"The structures of {source.path} cannot be used. {error}") from error
     description = ModelDescription(
@@ -76,6 +76,7 @@ def model_from_nnunet(
         metrics={},
         provenance=_provenance(files, first),
         folds=len(states),
+        regions=model.regions,
     )
     return description, joined_folds(states)
 

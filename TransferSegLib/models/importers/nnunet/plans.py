@@ -32,7 +32,8 @@ _MOST_PARENTS = 10
 class NnUNetModel:
     """One configuration of a model: its network, how scans are prepared for it, and what its classes mean.
 
-    ``labels`` are the names of the classes without the background, in the order of the network's channels.
+    ``labels`` are the names of the classes without the background, in the order of the network's channels, ``values``
+    what they are in label maps. ``regions`` holds, for classes that overlap, the values that each consists of.
     ``axes_are_known`` is false where the model takes scans as they were stored.
     """
 
@@ -41,6 +42,13 @@ class NnUNetModel:
     labels: tuple[str, ...]
     modality: str
     axes_are_known: bool
+    values: tuple[int, ...]
+    regions: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """The number of the network's channels: regions have none for the background."""
+        return len(self.labels) + (0 if self.regions else 1)
 
 
 def read_plans(plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: str) -> NnUNetModel:
@@ -53,13 +61,10 @@ def read_plans(plans: Mapping[str, Any], dataset: Mapping[str, Any], configurati
         rules = _rules(plans, chosen, len(channel_names))
         axes, known = _axes(plans)
         z, y, x = (float(side) for side in chosen["spacing"])
-        if len(rules) > 1:
-            raise ModelError(
-                f"The model takes {len(rules)} images of each scan ({', '.join(channel_names)}): only models of one "
-                "image can be used yet."
-            )
-        preparation = Preparation((z, y, x), rules, axes, "nnunet")
-        return NnUNetModel(network, preparation, _labels(dataset), _modality(channel_names), known)
+        several = (tuple(range(len(rules))), _different(channel_names)) if len(rules) > 1 else ((), ())
+        preparation = Preparation((z, y, x), rules, axes, "nnunet", *several)
+        labels, values, regions = _labels(dataset)
+        return NnUNetModel(network, preparation, labels, _modality(channel_names), known, values, regions)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ModelError(f"The model's plans.json or dataset.json cannot be read: {error!r:.200}.") from error
 
@@ -198,15 +203,37 @@ def _axes(plans: Mapping[str, Any]) -> tuple[str, bool]:
     return "".join(stored_zyx[axis] for axis in reversed(plans["transpose_forward"])), known
 
 
-def _labels(dataset: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the classes without the background; raises ModelError for regions."""
-    labels = {name: value for name, value in dataset["labels"].items() if name != "ignore"}
-    if any(isinstance(value, list) and len(value) > 1 for value in labels.values()):
-        raise ModelError(
-            "The model's labels are regions that overlap (as in BraTS), which cannot be used yet: only models whose "
-            "labels are single structures."
-        )
-    numbers = {int(value[0] if isinstance(value, list) else value): name for name, value in labels.items()}
-    if sorted(numbers) != list(range(len(labels))):
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of images that all differ, those that come again with a number."""
+    plain = [" ".join(name.replace("=", " ").split()) or "image" for name in names]
+    keys = [name.casefold() for name in plain]
+    return tuple(
+        f"{name} {number}" if keys.count(key) > 1 else name
+        for number, (name, key) in enumerate(zip(plain, keys, strict=True), start=1)
+    )
+
+
+def _labels(dataset: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """Return the names of the classes without the background, their values, and of regions what they consist of.
+
+    The label to ignore, if there is one, has no channel.
+    """
+    given = {
+        str(name): tuple(int(part) for part in value) if isinstance(value, list) else (int(value),)
+        for name, value in dataset["labels"].items()
+        if name != "ignore"
+    }
+    if any(len(parts) > 1 for parts in given.values()):
+        regions = {name: parts for name, parts in given.items() if set(parts) != {0}}
+        order = [int(value) for value in dataset["regions_class_order"]]
+        if len(order) != len(regions) or len(set(order)) != len(order):
+            raise ModelError(
+                f"The model has {len(regions)} regions; its regions_class_order must give each a value of its own, not "
+                f"{order}."
+            )
+        return tuple(regions), tuple(order), tuple(regions.values())
+    numbers = {value: name for name, (value,) in given.items()}
+    if sorted(numbers) != list(range(len(given))):
         raise ModelError(f"The model's labels are not numbered from 0 on without gaps: {sorted(numbers)}.")
-    return tuple(str(numbers[number]) for number in range(1, len(numbers)))
+    values = tuple(range(1, len(numbers)))
+    return tuple(numbers[value] for value in values), values, ()

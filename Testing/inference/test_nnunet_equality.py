@@ -1,0 +1,82 @@
+"""Labels and logits of nnU-Net's models against what nnunetv2 itself made of the same images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from Testing.nnunet_fixtures import NAMES, TRAINED, NnUNetFixture, every_second
+from TransferSegLib.images.label_resampling import LabelResampler
+from TransferSegLib.images.read import read_scan
+from TransferSegLib.inference import segment
+from TransferSegLib.inference.options import PredictionOptions
+from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
+from TransferSegLib.models.importers.nnunet.source import find_source
+from TransferSegLib.models.store import Model
+from TransferSegLib.networks.interface import Triple
+from TransferSegLib.progress import Task
+
+#: What two kinds of processors may make of one convolution, as seen in float16; and in how many voxels it may show.
+ROUNDING, MOST_BY_ROUNDING = 2e-3, 5
+
+
+def model_of(fixture: NnUNetFixture) -> Model:
+    source = find_source(fixture.model)
+    assert source is not None
+    description, state = model_from_nnunet(source, "model")
+    return Model(description, state, Path("model"))
+
+
+def options_of(fixture: NnUNetFixture, exact: bool) -> PredictionOptions:
+    return PredictionOptions(exact, fixture.mirror, fixture.step)
+
+
+def images_of(fixture: NnUNetFixture, model: Model) -> sitk.Image | dict[str, sitk.Image]:
+    images = [read_scan(file) for file in fixture.images]
+    names = model.description.preparation.image_names
+    return dict(zip(names, images, strict=True)) if names else images[0]
+
+
+class RecordingResampler(LabelResampler):
+    """Keeps the logits that it makes labels of, on the model's grid."""
+
+    logits: np.ndarray | None = None
+
+    def write(self, answers: Any, start_zyx: Triple, task: Task | None = None) -> None:
+        cls = RecordingResampler
+        if cls.logits is None:
+            cls.logits = np.full((answers.outputs, *self.grid.size_zyx), np.nan, np.float32)
+        rows = slice(start_zyx[0], start_zyx[0] + answers.values.shape[1])
+        if start_zyx[0]:
+            shared = answers.values[:, 0].float().numpy()
+            np.testing.assert_array_equal(cls.logits[:, rows.start], shared, "slabs agree on the row they share")
+        cls.logits[:, rows] = answers.values.float().numpy()
+        super().write(answers, start_zyx, task)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_voxel_has_nnunets_label(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixture = NnUNetFixture(name)
+    model = model_of(fixture)
+    monkeypatch.setattr(segment, "LabelResampler", RecordingResampler)
+    monkeypatch.setattr(RecordingResampler, "logits", None)
+    found = segment.Segmenter(model, "cpu", options=options_of(fixture, exact=True)).segment(images_of(fixture, model))
+    assert RecordingResampler.logits is not None
+    logits, expected = every_second(RecordingResampler.logits), fixture.logits.astype(np.float32)
+    np.testing.assert_allclose(logits, expected, rtol=ROUNDING, atol=ROUNDING)
+    labels = sitk.GetArrayFromImage(found.label_map)
+    allowed = 0 if np.array_equal(logits, expected) else MOST_BY_ROUNDING
+    assert np.count_nonzero(labels != fixture.labels) <= allowed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_precise_sums_give_nearly_the_same_labels(name: str) -> None:
+    fixture = NnUNetFixture(name)
+    model = model_of(fixture)
+    found = segment.Segmenter(model, "cpu", options=options_of(fixture, exact=False)).segment(images_of(fixture, model))
+    labels = sitk.GetArrayFromImage(found.label_map)
+    assert np.mean(labels != fixture.labels) <= (0 if name == TRAINED else 0.006)
