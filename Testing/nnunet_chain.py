@@ -124,12 +124,12 @@ def main() -> int:
 def _of_originals(folder: Path) -> list[Comparison]:
     """Compare predictions of nnU-Net's own models, as they are and as we import them."""
     found = []
-    for name, fold, random in ((TRAINED, "0", False), (RESIDUAL, "0", True), (OLD, "all", True)):
+    for name, folds, random in ((TRAINED, "0", False), (RESIDUAL, "0 1", True), (OLD, "all", True)):
         fixture = NnUNetFixture(name)
         place = folder / name
         unpacked = fixture.unpacked(place / "model")
-        theirs = predict(unpacked, fixture.images, place, fold)
-        _transferseg(["models", "import", str(fixture.model), "--name", name, "--fold", fold])
+        theirs = predict(unpacked, fixture.images, place, folds)
+        _transferseg(["models", "import", str(fixture.model), "--name", name])
         ours = place / "ours.nii.gz"
         _transferseg(["segment", str(fixture.images[0]), "--model", name, "--output", str(ours), "--device", "cpu"])
         allowed = _MOST_DIFFERENT_RANDOM if random else _MOST_DIFFERENT
@@ -151,7 +151,7 @@ def _of_chain(folder: Path, minutes: float) -> list[Comparison]:
     return found
 
 
-def predict(model: Path, images: Sequence[Path], place: Path, fold: str, mirror: bool = False) -> Path:
+def predict(model: Path, images: Sequence[Path], place: Path, folds: str, mirror: bool = False) -> Path:
     """Predict a scan with nnU-Net's own command and return the label map's file."""
     scans, labels = place / "images", place / "labels"
     scans.mkdir(parents=True)
@@ -159,7 +159,7 @@ def predict(model: Path, images: Sequence[Path], place: Path, fold: str, mirror:
         shutil.copyfile(image, scans / f"case_{channel:04d}.nii.gz")
     program = Path(sys.executable).parent / "nnUNetv2_predict_from_modelfolder"
     few = ["-device", "cpu", "-npp", "1", "-nps", "1", *([] if mirror else ["--disable_tta"])]
-    _run([str(program), "-m", str(model), "-i", str(scans), "-o", str(labels), "-f", fold, *few], quiet=True)
+    _run([str(program), "-m", str(model), "-i", str(scans), "-o", str(labels), "-f", *folds.split(), *few], quiet=True)
     return labels / "case.nii.gz"
 
 

@@ -51,26 +51,55 @@ def reread(folder: Path) -> Model:
     return Model(description, state, folder)
 
 
-def checkpoint(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
+def checkpoint(folder: Path, fold: int = 0) -> dict[str, Any]:
+    return torch.load(folder / f"fold_{fold}" / "checkpoint_final.pth", weights_only=True)
 
 
-def original_weights(name: str) -> dict[str, torch.Tensor]:
+def original(name: str) -> dict[str, Any]:
     with zipfile.ZipFile(NnUNetFixture(name).model) as archive:
         file = min(entry for entry in archive.namelist() if entry.endswith("checkpoint_final.pth"))
-        return torch.load(io.BytesIO(archive.read(file)), weights_only=False)["network_weights"]
+        return torch.load(io.BytesIO(archive.read(file)), weights_only=False)
 
 
 @pytest.mark.parametrize("name", [RESIDUAL, OLD, TRAINED])
 def test_the_checkpoint_has_exactly_the_names_and_weights_of_nnunets(name: str, tmp_path: Path) -> None:
     exported = export_nnunet(imported(name, tmp_path / "model"), tmp_path / "results")
-    original, written = original_weights(name), checkpoint(exported.folder)["network_weights"]
-    assert set(written) == set(original)
-    assert all(torch.equal(written[key], original[key].float()) for key in original)
+    theirs, written = original(name)["network_weights"], checkpoint(exported.folder)["network_weights"]
+    assert set(written) == set(theirs)
+    assert all(torch.equal(written[key], theirs[key].float()) for key in theirs)
     storages = {values.untyped_storage().data_ptr(): values.untyped_storage().nbytes() for values in written.values()}
     assert sum(storages.values()) == 4 * sum(
-        values.numel() for key, values in original.items() if "all_modules" not in key and "decoder.encoder" not in key
+        values.numel() for key, values in theirs.items() if "all_modules" not in key and "decoder.encoder" not in key
     ), "every array is stored once"
+
+
+def test_every_fold_is_written(tmp_path: Path) -> None:
+    path = imported(RESIDUAL, tmp_path / "model")
+    exported = export_nnunet(path, tmp_path / "results")
+    assert exported.folds == 2 and exported.command.endswith("-f 0 1")
+    model, again = load_model(path), reread(exported.folder)
+    assert [checkpoint(exported.folder, fold)["init_args"]["fold"] for fold in (0, 1)] == [0, 1]
+    head = "decoder.seg_layers.1.weight"
+    for fold in (0, 1):
+        assert torch.equal(checkpoint(exported.folder, fold)["network_weights"][head], model.fold_weights(fold)[head])
+        assert torch.equal(again.fold_weights(fold)[head], model.fold_weights(fold)[head])
+    assert not torch.equal(model.fold_weights(0)[head], model.fold_weights(1)[head])
+
+
+@pytest.mark.parametrize("name", [OLD, TRAINED])
+def test_the_axes_of_mirroring_are_handed_on(name: str, tmp_path: Path) -> None:
+    entry = "inference_allowed_mirroring_axes"
+    exported = export_nnunet(imported(name, tmp_path / "model"), tmp_path / "results")
+    assert checkpoint(exported.folder)[entry] == original(name)[entry]
+    assert len(exported.notes) == 1 and "--disable_tta" in exported.notes[0]
+
+    def unmirrored(description: ModelDescription) -> ModelDescription:
+        network = replace(description.network, arguments=description.network.arguments | {"mirror_axes_zyx": []})
+        return replace(description, network=network)
+
+    other = export_nnunet(imported(name, tmp_path / "other", unmirrored), tmp_path / "other_results")
+    assert checkpoint(other.folder)[entry] is None
+    assert other.notes == ()
 
 
 @pytest.mark.parametrize("name", [RESIDUAL, OLD, TRAINED])
@@ -136,7 +165,7 @@ def test_classes_are_sorted_by_label_in_the_heads_of_all_resolutions(tmp_path: P
     for key in before:
         expected = before[key][[0, 2, 1]] if key in heads else before[key]
         assert torch.equal(after.state_dict[key], expected)
-    assert exported.notes == ()
+    assert not any("numbers labels" in line for line in exported.notes)
 
 
 def test_labels_with_gaps_are_numbered_anew_and_told(tmp_path: Path) -> None:
@@ -148,7 +177,7 @@ def test_labels_with_gaps_are_numbered_anew_and_told(tmp_path: Path) -> None:
         "larynx": 1,
         "mandible": 2,
     }
-    assert exported.notes == ("nnU-Net numbers labels from 1 on without gaps: mandible 7 -> 2",)
+    assert exported.notes[0] == "nnU-Net numbers labels from 1 on without gaps: mandible 7 -> 2"
 
 
 def test_what_nnunet_would_do_otherwise_is_told() -> None:
@@ -157,7 +186,7 @@ def test_what_nnunet_would_do_otherwise_is_told() -> None:
     description, _ = model_from_nnunet(source, "my model")
     network = replace(description.network, arguments=description.network.arguments | {"overlap": 0.2})
     changed = replace(description, network=network, single_part=("anterior",))
-    step, part = notes(changed, nnunet_files(changed, "Dataset900_x"))
+    step, _, part = notes(changed, nnunet_files(changed, "Dataset900_x"))
     assert "-step_size 0.8" in step
     assert part.endswith("nnU-Net does not: anterior")
 

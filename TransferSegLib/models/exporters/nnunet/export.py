@@ -1,7 +1,7 @@
 """A model written as a folder that nnU-Net v2 predicts with: ``DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION``.
 
 >>> exported = export_nnunet(find_model("hippocampus"), Path("nnUNet_results"))
->>> print(f"nnUNetv2_predict_from_modelfolder -m {exported.folder} -i SCANS -o LABELS -f 0")
+>>> print(exported.command)
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,10 +42,17 @@ _RETIRED = "old"
 
 @dataclass(frozen=True)
 class Exported:
-    """The folder for ``-m``, and in lines what to know when nnU-Net predicts with it."""
+    """The folder for ``-m``, how many folds it has, and in lines what to know when nnU-Net predicts with it."""
 
     folder: Path
+    folds: int
     notes: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """The command by which nnU-Net predicts with it."""
+        folds = " ".join(str(fold) for fold in range(self.folds))
+        return f"nnUNetv2_predict_from_modelfolder -m {shlex.quote(str(self.folder))} -i SCANS -o LABELS -f {folds}"
 
 
 def export_nnunet(
@@ -81,7 +89,7 @@ def export_nnunet(
         _write(target, files, folds, writing)
     except OSError as error:
         raise ModelError(f"The model cannot be written to {target}: {error.strerror or error}.") from error
-    return Exported(target, notes(model.description, files))
+    return Exported(target, len(folds), notes(model.description, files))
 
 
 def _dataset_name(name: str) -> str:

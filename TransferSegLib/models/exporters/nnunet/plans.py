@@ -84,9 +84,14 @@ def notes(description: ModelDescription, files: NnUNetFiles) -> tuple[str, ...]:
     ]
     if moved:
         lines.append(f"nnU-Net numbers labels from 1 on without gaps: {', '.join(moved)}")
-    overlap = UNetPlan.from_json(description.network.arguments).overlap
-    if overlap != 0.5:
-        lines.append(f"predict with -step_size {1 - overlap:g}, as TransferSeg does")
+    plan = UNetPlan.from_json(description.network.arguments)
+    if plan.overlap != 0.5:
+        lines.append(f"predict with -step_size {1 - plan.overlap:g}, as TransferSeg does")
+    if plan.mirror_axes_zyx:
+        lines.append(
+            "nnU-Net also predicts mirrored scans and averages, TransferSeg only with --mirror: for the same labels "
+            "predict with --disable_tta"
+        )
     if description.single_part:
         lines.append(
             "TransferSeg keeps only the largest part of some structures, nnU-Net does not: "
