@@ -64,7 +64,7 @@ def test_list_and_show_before_anything_is_fetched(transferseg: Transferseg, libr
     assert code == 0
     assert lines[0] == ["model", "version", "modality", "structures", "spacing", "size", "where"]
     assert lines[2] == ["head-neck-ct", "3", "CT", "7", "3", "mm", "8.2", "MB", "bundled"]
-    assert " ".join(lines[3]) == "thorax-abdomen-ct - CT 22 1 mm (inferred) about 65.3 MB to fetch"
+    assert " ".join(lines[3]) == "thorax-abdomen-ct - CT 22 1 mm (inferred) about 65 MB to fetch"
     code, out, _ = transferseg("list", "--json")
     bundled, published, *others = json.loads(out)
     assert (bundled["name"], bundled["where"], bundled["spacing_mm"]) == ("head-neck-ct", "bundled", 3.0)

@@ -35,10 +35,8 @@ class Listed:
 
         count = str(len(self.structures)) if self.structures else "-"
         spacing = "-" if self.spacing_mm is None else spacing_words(self.spacing_mm, self.spacing_inferred)
-        size = (
-            f"{'about ' if self.path is None else ''}{megabytes(self.bytes)}{' (a guess)' if self.is_guessed else ''}"
-        )
-        size = size if self.bytes else "-"
+        size = megabytes(self.bytes) if self.path is not None else f"about {self.bytes / 1e6:.0f} MB"
+        size = "unknown" if self.is_guessed else size if self.bytes else "-"
         where = self.where if self.problem is None else f"damaged: {self.problem}"
         return self.name, self.version or "-", self.modality or "-", count, spacing, size, where
 
