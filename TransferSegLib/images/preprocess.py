@@ -101,15 +101,18 @@ def mask_on_grid(mask: sitk.Image, grid: ModelGrid, task: Task | None = None) ->
 def resample_to_grid(oriented_zyx: np.ndarray, grid: ModelGrid, task: Task | None = None) -> np.ndarray:
     """Resample an oriented scan's array (zyx) to the grid as float32; edges are repeated outwards.
 
-    Raises Cancelled from the task.
+    Along the grid's nearest axis, where a scan's own planes are repeated or left out, so are the array's. Raises
+    Cancelled from the task.
     """
     averaging, turning = (task or Task()).split(1, 0 if grid.aligned else 2)
     steps_xyz = np.linalg.norm(grid.matrix, axis=0)
     if grid.aligned:
         matrices = [
-            averaging_weights(length, size, step, offset)
-            for length, size, step, offset in zip(
-                oriented_zyx.shape, grid.size_zyx, steps_xyz[::-1], grid.offset_xyz[::-1], strict=True
+            nearest_weights(length, size)
+            if axis == grid.nearest_axis
+            else averaging_weights(length, size, step, offset)
+            for axis, (length, size, step, offset) in enumerate(
+                zip(oriented_zyx.shape, grid.size_zyx, steps_xyz[::-1], grid.offset_xyz[::-1], strict=True)
             )
         ]
         return _separable(oriented_zyx, matrices, averaging)
@@ -148,6 +151,14 @@ def averaging_weights(length: int, size: int, step: float, offset: float) -> np.
     distance = np.abs(np.arange(length, dtype=np.float64)[None, :] - np.clip(centres, 0, length - 1)[:, None])
     weights = np.maximum(0.0, 1.0 - distance / reach)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def nearest_weights(length: int, size: int) -> np.ndarray:
+    """Return weights (size, length) that give each of ``size`` voxels over the same box the one it lies in."""
+    chosen = np.floor((np.arange(size) + 0.5) * (length / size)).astype(np.int64)
+    weights = np.zeros((size, length), np.float32)
+    weights[np.arange(size), np.minimum(chosen, length - 1)] = 1.0
+    return weights
 
 
 def coverage(grid: ModelGrid, task: Task | None = None) -> np.ndarray | None:
