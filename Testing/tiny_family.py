@@ -153,6 +153,9 @@ class TinyBackbone:
     def training_logits(self, network: nn.Module, scans: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, network(scans))
 
+    def supervised_logits(self, network: nn.Module, scans: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.training_logits(network, scans),)
+
     def training_patch(self, side: int, frame: int) -> TrainingPatch:
         return TrainingPatch(_flat(side), (frame // 2, frame, frame))
 

@@ -11,10 +11,25 @@ import torch
 
 from Testing.tiny_family import TinyBackbone, tiny_spec
 from TransferSegLib.networks.interface import Backbone, TiledBackbone
+from TransferSegLib.networks.nnunet.backbone import NnUNetBackbone, nnunet_spec
+from TransferSegLib.networks.nnunet.plan import UNetPlan
 from TransferSegLib.networks.unet_valid.backbone import ValidUNetBackbone, unet_valid_spec
 
 LIBRARY = Path(__file__).resolve().parents[2] / "TransferSegLib"
-FAMILIES = [ValidUNetBackbone(unet_valid_spec(2, 4)), TinyBackbone(tiny_spec(4, low_head=True))]
+PLAN = UNetPlan(
+    is_residual=True,
+    features=(4, 6, 8),
+    kernels_zyx=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+    strides_zyx=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+    encoder_blocks=(1, 2, 1),
+    decoder_convolutions=(1, 2),
+    patch_zyx=(8, 24, 16),
+)
+FAMILIES = [
+    ValidUNetBackbone(unet_valid_spec(2, 4)),
+    TinyBackbone(tiny_spec(4, low_head=True)),
+    NnUNetBackbone(nnunet_spec(PLAN, channels=2, classes=4)),
+]
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -63,6 +78,16 @@ def test_training_logits_have_the_size_of_the_patch(backbone: Backbone) -> None:
         assert side % multiple == 0 and side >= smallest
     logits = backbone.training_logits(backbone.build(), torch.zeros(2, backbone.spec.channels, *sides))
     assert logits.shape == (2, 4, *sides)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES, ids=lambda backbone: backbone.spec.kind)
+def test_the_finest_supervised_logits_are_those_that_predict(backbone: Backbone) -> None:
+    network, sides = backbone.build(), backbone.training_patch(32, 2).sides_zyx
+    scans = torch.randn(2, backbone.spec.channels, *sides)
+    finest, *coarser = backbone.supervised_logits(network, scans)
+    torch.testing.assert_close(finest, backbone.training_logits(network, scans), atol=1e-5, rtol=0)
+    for logits in coarser:
+        assert all(side % small == 0 for side, small in zip(sides, logits.shape[2:], strict=True))
 
 
 @pytest.mark.parametrize("backbone", FAMILIES, ids=lambda backbone: backbone.spec.kind)

@@ -349,7 +349,7 @@ def all_layers_trainer(
         further = distillation_loss(parent.network(), of_parent, distillation, settings, device, cancel)
     patch = backbone.training_patch(settings.patch, settings.frame)
     sampler = PatchSampler(training, change.label_set.mirrored_channels(), patch, settings)
-    objective = PatchObjective(network, backbone, sampler, device, settings.batch, further)
+    objective = PatchObjective(network, backbone, sampler, device, settings.batch, further, settings.deep_supervision)
     if not settings.way.from_parent:
         settings = replace(settings, size_share=0.0)
     return Trainer(objective, settings, device)

@@ -67,6 +67,9 @@ class FineTuningConfiguration:
     #: Side of a patch of stage 2 in voxels, a multiple of 8, and the frame in which its loss is not counted.
     patch: int = 64
     frame: int = 4
+    #: Stage 2 learns at the coarser resolutions of networks with several heads, too: each weighs so much of the next
+    #: finer one (nnU-Net: 0.5). 0: at full resolution only.
+    deep_supervision: float = 0.0
     #: Share of patches drawn anywhere; the others hold a voxel of an annotated structure.
     background_share: float = 0.1
     #: Steps until the highest rate is reached; afterwards it falls as a cosine to zero.
@@ -127,7 +130,7 @@ class FineTuningConfiguration:
         rates = ("tail_rate", "full_rate", "new_rate", "new_tail_rate", "vanilla_rate", "scratch_rate")
         for name in (*rates, "gradient_norm", "cache_bytes"):
             rules.append((name, "above 0", getattr(self, name) > 0))
-        for name in ("tail_minutes_share", "cache_minutes_share", "size_share"):
+        for name in ("tail_minutes_share", "cache_minutes_share", "size_share", "deep_supervision"):
             rules.append((name, "between 0 and 1", 0 <= getattr(self, name) <= 1))
         return rules
 

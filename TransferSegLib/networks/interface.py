@@ -235,6 +235,12 @@ class Backbone(Protocol):
     def training_logits(self, network: nn.Module, scans: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, classes, z, y, x) of training patches (N, channels, z, y, x), same size."""
 
+    def supervised_logits(self, network: nn.Module, scans: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the logits of every head for deep supervision, as ``training_logits`` and then ever coarser.
+
+        A coarser head's voxels cover whole voxels of the patch; families with one head return its logits alone.
+        """
+
     def training_patch(self, side: int, frame: int) -> TrainingPatch:
         """Return the training patch for a side and a frame that were asked for; raises TrainingError."""
 

@@ -123,7 +123,10 @@ def train_base(
     backbone.initialise(network, settings.seed)
     patch = backbone.training_patch(settings.patch, settings.frame)
     sampler = PatchSampler(training, plan.dataset.label_set.mirrored_channels(), patch, settings)
-    trainer = Trainer(PatchObjective(network, backbone, sampler, device, settings.batch), settings, device)
+    objective = PatchObjective(
+        network, backbone, sampler, device, settings.batch, deep_supervision=settings.deep_supervision
+    )
+    trainer = Trainer(objective, settings, device)
     run = _Run(plan, trainer, training_ids, validation, device, cancel)
     if saved is not None:
         trainer.restore(saved["trainer"])
@@ -163,8 +166,9 @@ def _saved_run(checkpoint_file: Path, plan: BaseModelPlan, resume: bool) -> dict
             f"The run in {plan.output} was started with other structures ({', '.join(saved['structures'])}): "
             "choose another output folder."
         )
-    before, now = saved["configuration"], plan.configuration.to_json()
-    changed = [setting for setting in now if setting not in _CHANGEABLE and before.get(setting) != now[setting]]
+    # A run of an older version has the defaults where settings have been added since.
+    before, now = TrainingConfiguration().to_json() | saved["configuration"], plan.configuration.to_json()
+    changed = [setting for setting in now if setting not in _CHANGEABLE and before[setting] != now[setting]]
     if changed:
         raise TrainingError(
             f"The run in {plan.output} was started with another {', '.join(changed)}: only "

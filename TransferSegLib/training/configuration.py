@@ -62,6 +62,9 @@ class TrainingConfiguration:
     patch: int = 64
     #: Frame of every patch, in voxels, in which the loss is not counted: there the network sees zeros for context.
     frame: int = 4
+    #: Networks with several heads learn at coarser resolutions, too: each weighs so much of the next finer one
+    #: (nnU-Net: 0.5). 0: at full resolution only.
+    deep_supervision: float = 0.0
     #: Share of patches drawn anywhere; the others hold a voxel of a structure, every structure equally often.
     background_share: float = 0.1
     #: Highest learning rate (Muon's; AdamW has a twentieth), reached after ``warm_up`` steps, then a cosine to zero.
@@ -98,6 +101,7 @@ class TrainingConfiguration:
                 ("background_share", "between 0 and 1", 0 <= self.background_share <= 1),
                 ("learning_rate", "above 0", self.learning_rate > 0),
                 ("size_share", "between 0 and 1", 0 <= self.size_share <= 1),
+                ("deep_supervision", "between 0 and 1", 0 <= self.deep_supervision <= 1),
                 ("average", "between 0 and 1", 0 <= self.average < 1),
                 ("validation_share", "between 0 and 0.9", 0 <= self.validation_share <= 0.9),
                 ("validate_every", "1 or more", self.validate_every >= 1),

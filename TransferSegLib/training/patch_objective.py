@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,12 +51,14 @@ class PatchObjective:
         device: Device,
         batch: int = 1,
         further_loss: FurtherLoss | None = None,
+        deep_supervision: float = 0.0,
     ) -> None:
-        """Learn from ``batch`` patches in a step."""
+        """Learn from ``batch`` patches in a step; ``deep_supervision`` as in ``supervision_weights``."""
         self.module = network
         self.hidden = hidden_weights(network, backbone)
         self._backbone, self._sampler, self._batch = backbone, sampler, batch
         self._device, self._further_loss = device, further_loss
+        self._deep_supervision = deep_supervision
 
     def losses(self, random: np.random.Generator) -> Losses:
         """Draw patches and return their losses."""
@@ -70,10 +72,46 @@ class PatchObjective:
         )
         with torch.autocast(device.type, self._device.dtype, enabled=self._device.dtype != torch.float32):
             scans = batch.scans.to(memory_format=torch.channels_last_3d)
-            logits = self._backbone.training_logits(self.module, scans)
-        cross_entropy, dice = marginal_loss(logits, batch.labels, batch.annotated, batch.weights)
+            if self._deep_supervision > 0:
+                resolutions = self._backbone.supervised_logits(self.module, scans)
+            else:
+                resolutions = (self._backbone.training_logits(self.module, scans),)
+        logits = resolutions[0]
+        cross_entropy, dice = _supervised_loss(resolutions, batch, self._deep_supervision)
         further = self._further_loss(logits, batch) if self._further_loss is not None else logits.new_zeros(())
         return Losses(cross_entropy, dice, further)
+
+
+def supervision_weights(resolutions: int, share: float) -> list[float]:
+    """Return the weights (sum 1) of the losses at so many resolutions, the finest first.
+
+    Each weighs ``share`` times as much as the next finer one, and the coarsest nothing: with a share of 0.5 as in
+    nnU-Net. With 0, or a single resolution, the finest counts alone.
+    """
+    weights = [share**number for number in range(resolutions)]
+    if resolutions > 1:
+        weights[-1] = 0.0
+    return [weight / sum(weights) for weight in weights]
+
+
+def _supervised_loss(
+    resolutions: Sequence[torch.Tensor], batch: Batch, share: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (cross-entropy, Dice loss), the weighted sums over the resolutions of the logits."""
+    losses = []
+    for logits, weight in zip(resolutions, supervision_weights(len(resolutions), share), strict=True):
+        if weight > 0:
+            labels, counted = (_reduced(maps, logits.shape[2:]) for maps in (batch.labels, batch.weights))
+            losses.append([weight * loss for loss in marginal_loss(logits, labels, batch.annotated, counted)])
+    cross_entropies, dices = zip(*losses, strict=True)
+    return torch.stack(cross_entropies).sum(), torch.stack(dices).sum()
+
+
+def _reduced(maps: torch.Tensor, size_zyx: Sequence[int]) -> torch.Tensor:
+    """Return every n-th voxel of maps (N, z, y, x), the middle one, so that a size remains that divides theirs."""
+    steps = [side // small for side, small in zip(maps.shape[1:], size_zyx, strict=True)]
+    z, y, x = (slice(step // 2, None, step) for step in steps)
+    return maps[:, z, y, x]
 
 
 def hidden_weights(network: nn.Module, backbone: Backbone) -> list[nn.Parameter]:

@@ -184,6 +184,14 @@ class Decoder(nn.Module):
                 maps = self.stages[step](maps)
         return maps
 
+    def all_logits(self, levels: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Return the logits at every resolution, the finest first."""
+        maps, logits = levels[-1], []
+        for step, (stage, head) in enumerate(zip(self.stages, self.seg_layers, strict=True)):
+            maps = stage(torch.cat((self.transpconvs[step](maps), levels[-step - 2]), dim=1))
+            logits.append(head(maps))
+        return tuple(reversed(logits))
+
     def forward(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the logits at full resolution."""
         return logits_of(self.seg_layers[-1], self.stages[-1](self.before_last_stage(levels)))
@@ -213,4 +221,9 @@ class NnUNet(nn.Module):
     def forward(self, scans: torch.Tensor) -> torch.Tensor:
         """Return the logits at full resolution."""
         logits: torch.Tensor = self.decoder(self.encoder(scans))
+        return logits
+
+    def all_logits(self, scans: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the logits at every resolution of the decoder, the finest first."""
+        logits: tuple[torch.Tensor, ...] = self.decoder.all_logits(self.encoder(scans))
         return logits

@@ -128,6 +128,10 @@ class NnUNetBackbone:
         """Return logits of the patches' size."""
         return cast("torch.Tensor", network(scans))
 
+    def supervised_logits(self, network: nn.Module, scans: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the logits of all resolutions of the decoder, the finest first."""
+        return cast("NnUNet", network).all_logits(scans)
+
     def first_layer(self, network: nn.Module) -> nn.Parameter:
         """Return the weights of the first convolution."""
         return next(network.parameters())

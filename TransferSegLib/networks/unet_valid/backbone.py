@@ -103,6 +103,10 @@ class ValidUNetBackbone:
         """Return logits of the patches' size: every convolution sees zeros beyond a patch."""
         return cast("torch.Tensor", network(scans, padded=True))
 
+    def supervised_logits(self, network: nn.Module, scans: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the logits of the only head."""
+        return (self.training_logits(network, scans),)
+
     def training_patch(self, side: int, frame: int) -> TrainingPatch:
         """Return a cube: near its border, in the frame, the network sees zeros for context."""
         if side < SMALLEST_PATCH or side % ALIGNMENT:
