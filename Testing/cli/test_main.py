@@ -41,7 +41,7 @@ def test_no_verb_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "transferseg: the following arguments are required: SCAN, --output (see: transferseg segment --help)\n"),
+        ([], "transferseg: the following arguments are required: --output (see: transferseg segment --help)\n"),
         (["a", "--output", "b", "--nope"], "transferseg: unrecognized arguments: --nope (see: transferseg --help)\n"),
     ],
 )

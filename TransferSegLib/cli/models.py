@@ -124,6 +124,10 @@ def run_show(arguments: argparse.Namespace) -> int:
     print(f"{model.name}, version {model.version}: {model.summary}")
     spacing = spacing_words(model.preparation.spacing_mm, model.spacing_inferred)
     print(f"{model.modality}, works at {spacing}, network {model.backbone.summary}, licence {model.license}")
+    if model.preparation.image_names:
+        print(f"takes {len(model.preparation.image_names)} images: {', '.join(model.preparation.image_names)}")
+    if model.folds > 1:
+        print(f"the mean of {model.folds} networks, each trained on other cases")
     print(table(("structure", "label", "SNOMED CT", "validation Dice"), rows))
     print("\n".join([*record_lines(path), f"trained on: {model.training_data}"]))
     print(f"made by: {model.provenance.command} ({model.provenance.code_version}, {model.provenance.created})")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.options import add_device_option, add_progress_option
 from TransferSegLib.cli.reporting import JsonLines, duration, task_shown
+from TransferSegLib.cli.segment_options import add_window_options, check_images, files_given, window_options
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, segmented_entry
 from TransferSegLib.output_checks import check_output_file
@@ -18,6 +19,7 @@ from TransferSegLib.structure_groups import GROUPS, named_structures
 from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
+    from TransferSegLib.inference.options import PredictionOptions
     from TransferSegLib.inference.segment import Segmentation
 
 _FORMATS = (".nii.gz", ".nrrd", ".seg.nrrd")
@@ -31,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         description="Outline a model's structures in CT or MR scans; the result lies on each scan's own voxel grid.",
     )
     parser.add_argument(
-        "scans", nargs="+", metavar="SCAN", help="scan file (NIfTI, NRRD, MetaImage ...) or DICOM folder"
+        "scans", nargs="*", metavar="SCAN", help="scan file (NIfTI, NRRD, MetaImage ...) or DICOM folder"
     )
     parser.add_argument(
         "--output",
@@ -69,6 +71,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="WORD",
         help="modality of the scans, e.g. CT or MR, where their files do not name it (DICOM files do)",
     )
+    add_window_options(parser)
     add_progress_option(parser)
     add_background_options(parser)
     parser.set_defaults(run=run)
@@ -83,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     """Segment scan by scan, with text for a person, or with JSON ``lines`` for a program."""
-    scans = [Path(scan) for scan in arguments.scans]
-    outputs = _output_files(scans, arguments.output, arguments.format)
+    scans, images = files_given(arguments)
+    outputs = _output_files(scans, arguments.output, arguments.format, list(images.values()))
     previews = _preview_files(scans, arguments.preview)
     if arguments.memory is not None and not 0 < arguments.memory < float("inf"):
         raise TransferSegError(f"--memory {arguments.memory:g} is no amount of memory: give gigabytes, e.g. 4.")
@@ -93,18 +96,21 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     from TransferSegLib.models.store import load_description, load_model
 
     model = find_model(arguments.model)
+    # What does not fit the model is told before any work.
+    description = load_description(model)
+    check_images(images, description)
+    options = window_options(arguments, description)
     if arguments.structures:
-        # An unknown name is told before any work.
-        arguments.structures = list(named_structures(load_description(model).label_set, arguments.structures))
+        arguments.structures = list(named_structures(description.label_set, arguments.structures))
     for file in [*outputs, *(preview for preview in previews if preview is not None)]:
         check_output_file(file, makes_folders=True)
-    every = [ScanToSegment(*files) for files in zip(scans, outputs, previews, strict=True)]
+    every = [ScanToSegment(*files, images) for files in zip(scans, outputs, previews, strict=True)]
     if arguments.background:
-        return _start_in_background(arguments, every, model)
+        return _start_in_background(arguments, every, model, options)
 
     from TransferSegLib.inference.segment import Segmenter
 
-    segmenter = Segmenter(load_model(model), arguments.device, arguments.memory)
+    segmenter = Segmenter(load_model(model), arguments.device, arguments.memory, options)
     failed = 0
     with task_shown("Segmenting", lines) as task:
         for number, each in enumerate(every):
@@ -137,7 +143,9 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     return 2 if failed else 0
 
 
-def _start_in_background(arguments: argparse.Namespace, every: list[ScanToSegment], model: Path) -> int:
+def _start_in_background(
+    arguments: argparse.Namespace, every: list[ScanToSegment], model: Path, options: PredictionOptions
+) -> int:
     from TransferSegLib.jobs.request import JobRequest
     from TransferSegLib.jobs.segment_job import SegmentParameters
 
@@ -149,6 +157,7 @@ def _start_in_background(arguments: argparse.Namespace, every: list[ScanToSegmen
         arguments.series,
         arguments.strict,
         arguments.modality,
+        options,
     )
     title = f"segment {every[0].scan.name if len(every) == 1 else f'{len(every)} scans'}"
     return start_in_background(JobRequest("segment", parameters.to_json(), arguments.device, title), arguments)
@@ -188,8 +197,11 @@ def _written_extension(path: Path) -> str | None:
     return next((suffix for suffix in LABEL_MAP_SUFFIXES if path.name.lower().endswith(suffix)), None)
 
 
-def _output_files(scans: list[Path], output: Path, extension: str) -> list[Path]:
-    """Return one output file per scan; raises TransferSegError when two would be one, or one is an input."""
+def _output_files(scans: list[Path], output: Path, extension: str, others: list[Path]) -> list[Path]:
+    """Return one output file per scan; raises TransferSegError when two would be one, or one is an input.
+
+    ``others`` are further inputs.
+    """
     if len(scans) == 1 and not output.is_dir() and _written_extension(output) is not None:
         files = [output]
     else:
@@ -206,7 +218,7 @@ def _output_files(scans: list[Path], output: Path, extension: str) -> list[Path]
         raise TransferSegError(
             f"Several scans would be written to {', '.join(twice)}: rename them, or use several folders."
         )
-    inputs = {scan.resolve() for scan in scans}
+    inputs = {scan.resolve() for scan in (*scans, *others)}
     for file in files:
         if file.resolve() in inputs:
             raise TransferSegError(

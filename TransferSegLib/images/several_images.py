@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any
 
 import SimpleITK as sitk
 
@@ -11,10 +11,8 @@ from TransferSegLib.errors import ScanError
 from TransferSegLib.images.geometry_checks import same_geometry
 from TransferSegLib.images.preparation import Preparation
 
-Given = TypeVar("Given")
 
-
-def in_order(given: Mapping[str, Given] | Given, preparation: Preparation) -> tuple[Given, ...]:
+def in_order(given: Mapping[str, Any] | Any, preparation: Preparation) -> tuple[Any, ...]:
     """Return the images of a scan, or whatever stands for them, in the model's order.
 
     ``given`` has one for each name (upper or lower case), or is the only one. Raises ScanError naming those that are

@@ -127,13 +127,13 @@ class Segmenter:
         started = time.monotonic()
         description = self.model.description
         selected = description.label_set if structures is None else description.label_set.select(structures)
-        images = in_order(image, description.preparation)
+        images: tuple[sitk.Image, ...] = in_order(image, description.preparation)
         for each in images:
             _check_is_scan(each)
         check_one_grid(images, description.preparation.image_names or ("",))
-        image = images[0]
+        first = images[0]
         task.at(0.0, f"on {self._predictor.device}")
-        expected_s = self._expected_s(image)
+        expected_s = self._expected_s(first)
         preparing, predicting, keeping, checking = task.split(*expected_s)
         scan = preprocess(images, description.preparation, preparing)
         if not all(np.isfinite(plane).all() for channel in scan.intensities_czyx for plane in channel):
@@ -143,10 +143,10 @@ class Segmenter:
         known = description.fit.features if description.fit is not None else None
         collector = None if known is None else self._collector(scan, known.usual)
         # Every structure, be it asked for or not, tells whether the others lie where they should.
-        label_map = self._label_map(image, scan, predicting, keeping, collector)
+        label_map = self._label_map(first, scan, predicting, keeping, collector)
         fit = checking.wait(
             lambda: check_fit(
-                scan_reasons(image, description.modality, known_modality),
+                scan_reasons(first, description.modality, known_modality),
                 shapes_of(label_map, description.label_set, description.single_part),
                 description.fit,
                 description.label_set.names,
@@ -159,7 +159,7 @@ class Segmenter:
         task.done()
         seconds = time.monotonic() - started
         device, own_labels = str(self._predictor.device), description.own_labels if description.regions else {}
-        return Segmentation(label_map, selected, device, seconds, notices_of(image), fit, own_labels)
+        return Segmentation(label_map, selected, device, seconds, notices_of(first), fit, own_labels)
 
     def look_at(
         self, image: sitk.Image, cancel: CancelToken | None = None

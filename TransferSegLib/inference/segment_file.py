@@ -5,8 +5,8 @@ Nothing here imports torch: front ends check what they were asked before anythin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,22 @@ from TransferSegLib.errors import ScanError
 from TransferSegLib.progress import Task
 
 if TYPE_CHECKING:
+    from SimpleITK import Image
+
     from TransferSegLib.inference.segment import Segmentation, Segmenter
 
 
 @dataclass(frozen=True)
 class ScanToSegment:
-    """A scan, the file its label map goes to, and the picture that is drawn of it (None: no picture)."""
+    """A scan, the file its label map goes to, and the picture that is drawn of it (None: no picture).
+
+    ``images`` holds the files of a scan that consists of several images by the model's names; ``scan`` is one of them.
+    """
 
     scan: Path
     output: Path
     preview: Path | None = None
+    images: Mapping[str, Path] = field(default_factory=dict)
 
 
 def segment_file(
@@ -42,7 +48,6 @@ def segment_file(
     does not fit the model is a ScanError, and nothing is written. Where the task is cancelled nothing is written
     either: all that takes long comes before the first file has its name.
     """
-    from TransferSegLib.images.read import read_scan
     from TransferSegLib.images.write import write_label_map
     from TransferSegLib.pictures.drawing import check_png_path, write_png
     from TransferSegLib.pictures.preview import preview
@@ -50,9 +55,9 @@ def segment_file(
     task = task or Task()
     reading, segmenting, drawing, writing = task.split(*(8, 82, 5 if each.preview is not None else 0, 5))
     task.say("(reading the scan)")
-    image = read_scan(each.scan, series, task=reading)
+    images, image = _read(each, series, reading)
     try:
-        segmentation = segmenter.segment_within(segmenting, image, structures, modality)
+        segmentation = segmenter.segment_within(segmenting, images, structures, modality)
     except ScanError as error:
         raise ScanError(f"{each.scan}: {error}") from error
     if strict and not segmentation.fit.fits:
@@ -69,10 +74,23 @@ def segment_file(
     return segmentation
 
 
+def _read(each: ScanToSegment, series: str | None, task: Task) -> tuple[Mapping[str, Image] | Image, Image]:
+    """Return the scan, its images by name if there are several, and the one that a picture is drawn of."""
+    from TransferSegLib.images.read import read_scan
+
+    if not each.images:
+        image = read_scan(each.scan, series, task=task)
+        return image, image
+    images = {name: read_scan(each.images[name], series, task=part) for name, part in task.each(list(each.images))}
+    return images, next(iter(images.values()))
+
+
 def segmented_entry(each: ScanToSegment, segmentation: Segmentation) -> dict[str, Any]:
     """Return JSON values of a segmented scan: files, device, seconds, volumes in ml by structure, notices, fit."""
+    several = {"images": {name: str(file) for name, file in each.images.items()}} if each.images else {}
     return {
         "scan": str(each.scan),
+        **several,
         "output": str(each.output),
         "device": segmentation.device,
         "seconds": round(segmentation.seconds, 2),

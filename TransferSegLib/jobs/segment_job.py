@@ -6,11 +6,12 @@ After each scan ``finished.json`` in the job's folder says which are done, so th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.errors import JobError, ScanError
+from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, segmented_entry
 from TransferSegLib.jobs.files import read_json, write_json
 from TransferSegLib.jobs.kinds import Kind, PartlyDone
@@ -31,7 +32,7 @@ class SegmentParameters:
     ``model`` is a name, folder or zip file (None: the bundled one), ``structures`` those to write (None: all),
     ``memory_gb`` the memory to stay within on a CPU (None: as ``Segmenter``), ``series`` the DICOM series where a
     folder holds several. With ``strict`` nothing is written of a scan that does not fit the model;
-    ``modality`` is DICOM's word for the scans' where their files do not hold it.
+    ``modality`` is DICOM's word for the scans' where their files do not hold it, ``options`` how windows are computed.
     """
 
     scans: tuple[ScanToSegment, ...]
@@ -41,11 +42,14 @@ class SegmentParameters:
     series: str | None = None
     strict: bool = False
     modality: str = ""
+    options: PredictionOptions = USUAL
 
     def __post_init__(self) -> None:
         """Raise JobError for parameters that cannot work."""
         if not self.scans:
             raise JobError("There is no scan to segment.")
+        if any(each.images for each in self.scans):
+            raise JobError("Scans of several images cannot be segmented in the background yet.")
         if self.memory_gb is not None and not 0 < self.memory_gb < float("inf"):
             raise JobError(f"{self.memory_gb:g} GB is no amount of memory.")
 
@@ -67,6 +71,7 @@ class SegmentParameters:
             "series": self.series,
             "strict": self.strict,
             "modality": self.modality,
+            "options": asdict(self.options),
         }
 
     @staticmethod
@@ -88,7 +93,15 @@ class SegmentParameters:
                 entry.get("series"),
                 bool(entry.get("strict", False)),
                 str(entry.get("modality") or ""),
+                _options(entry.get("options") or {}),
             )
+
+
+def _options(entry: Mapping[str, Any]) -> PredictionOptions:
+    """Read options that ``to_json`` wrote."""
+    step = entry.get("step")
+    exact, mirror = bool(entry.get("exact", False)), bool(entry.get("mirror", False))
+    return PredictionOptions(exact, mirror, None if step is None else float(step))
 
 
 def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
@@ -153,7 +166,7 @@ def _make_segmenter(parameters: SegmentParameters, device: str, task: Task) -> S
     task.named("Loading the model", "loading").at(0.0)
     model = find_model(parameters.model)
     load_description(model).check_one_image("Segmenting in the background")
-    segmenter = Segmenter(load_model(model), device, parameters.memory_gb)
+    segmenter = Segmenter(load_model(model), device, parameters.memory_gb, parameters.options)
     if parameters.structures is not None:
         segmenter.model.description.label_set.select(parameters.structures)
     return segmenter
