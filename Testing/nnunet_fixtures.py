@@ -1,16 +1,31 @@
-"""Models of nnU-Net v2 with the real package's predictions, from ``Testing/Data/nnunet``."""
+"""Models of nnU-Net v2 with the real package's predictions, from ``Testing/Data/nnunet``.
+
+``imported`` reads them in this process: a child for each, which loads torch, would take the tests minutes.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import zipfile
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import SimpleITK as sitk
+
+from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.models.importers.nnunet import convert
+from TransferSegLib.models.importers.nnunet.isolated import ReadCheckpoint
+from TransferSegLib.models.importers.nnunet.source import NnUNetSource, find_source
+from TransferSegLib.progress import Task
+
+if TYPE_CHECKING:
+    import torch
 
 FOLDER = Path(__file__).parent / "Data" / "nnunet"
 RESIDUAL, REGIONS, OLD, TRAINED = (
@@ -83,3 +98,26 @@ class NnUNetFixture:
 def every_second(array: np.ndarray) -> np.ndarray:
     """Return the voxels (..., z, y, x) that the references hold."""
     return array[..., ::2, ::2, ::2]
+
+
+def read_here(source: NnUNetSource, fold: str, task: Task | None = None) -> ReadCheckpoint:
+    """Read a checkpoint as the child process does, in this one."""
+    from TransferSegLib.models.importers.nnunet.checkpoint import read_checkpoint
+
+    content = source.checkpoint(fold)
+    found = read_checkpoint(io.BytesIO(content), f"{source.path}: {source.folds[fold]}")
+    return ReadCheckpoint(found, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def model_in(path: Path, fold: str | None = None) -> tuple[ModelDescription, dict[str, torch.Tensor]]:
+    """Return the model of nnU-Net in a folder or zip file, read in this process."""
+    source = find_source(path)
+    assert source is not None
+    with patch.object(convert, "read_checkpoint_isolated", read_here):
+        return convert.model_from_nnunet(source, "model", fold)
+
+
+@cache
+def imported(name: str, fold: str | None = None) -> tuple[ModelDescription, dict[str, torch.Tensor]]:
+    """Return the description and the weights of one of the models; who changes the weights copies them first."""
+    return model_in(NnUNetFixture(name).model, fold)

@@ -6,21 +6,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from Testing.nnunet_fixtures import OLD, RESIDUAL, TRAINED, NnUNetFixture, every_second
+from Testing.nnunet_fixtures import OLD, RESIDUAL, TRAINED, NnUNetFixture, every_second, imported
 from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.preprocess import labels_on_grid, preprocess
 from TransferSegLib.images.read import read_scan
-from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
-from TransferSegLib.models.importers.nnunet.source import find_source
 
 
 @pytest.mark.parametrize("name", [RESIDUAL, OLD, TRAINED])
 def test_arrays_are_nnunets(name: str) -> None:
     fixture = NnUNetFixture(name)
-    source = find_source(fixture.model)
-    assert source is not None
-    description, _ = model_from_nnunet(source, "model")
+    description, _ = imported(name)
     scan = preprocess(read_scan(fixture.images[0]), description.preparation)
     assert scan.intensities_czyx.shape == fixture.preprocessed_shape
     np.testing.assert_array_equal(every_second(scan.intensities_czyx), fixture.preprocessed)

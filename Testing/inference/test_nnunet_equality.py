@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from Testing.nnunet_fixtures import NAMES, TRAINED, NnUNetFixture, every_second
+from Testing.nnunet_fixtures import NAMES, TRAINED, NnUNetFixture, every_second, imported
 from TransferSegLib.images.label_resampling import LabelResampler
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference import segment
 from TransferSegLib.inference.options import PredictionOptions
-from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
-from TransferSegLib.models.importers.nnunet.source import find_source
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.interface import Triple
 from TransferSegLib.progress import Task
@@ -25,9 +23,7 @@ ROUNDING, MOST_BY_ROUNDING = 2e-3, 5
 
 
 def model_of(fixture: NnUNetFixture) -> Model:
-    source = find_source(fixture.model)
-    assert source is not None
-    description, state = model_from_nnunet(source, "model")
+    description, state = imported(fixture.name)
     return Model(description, state, Path("model"))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from Testing.nnunet_fixtures import RESIDUAL, NnUNetFixture
+from Testing.nnunet_fixtures import RESIDUAL, NnUNetFixture, imported
 from Testing.tiny_family import tiny_model
 from TransferSegLib.errors import ModelError
 from TransferSegLib.images.preprocess import preprocess
@@ -18,8 +18,6 @@ from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference.predict import label_volume
 from TransferSegLib.models.archive import MODEL_FILE, export_model
 from TransferSegLib.models.folds import fold_of, joined_folds
-from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
-from TransferSegLib.models.importers.nnunet.source import find_source
 from TransferSegLib.models.library import import_model
 from TransferSegLib.models.store import Model, load_description, load_model, save_model, set_profile
 
@@ -117,24 +115,20 @@ def test_the_mean_of_the_logits_counts(parts: list[Model], joined: Model) -> Non
 
 
 def test_all_folds_of_nnunet_are_imported_or_one() -> None:
-    source = find_source(NnUNetFixture(RESIDUAL).model)
-    assert source is not None
-    description, state = model_from_nnunet(source, "both")
+    description, state = imported(RESIDUAL)
     assert description.folds == 2
     for fold in (0, 1):
-        alone, weights = model_from_nnunet(source, "one", str(fold))
+        alone, weights = imported(RESIDUAL, str(fold))
         assert alone.folds == 1 and equal(weights, fold_of(state, fold, 2))
     assert description.network.arguments["mirror_axes_zyx"] == [0, 1, 2]
     with pytest.raises(ModelError, match="no fold 7"):
-        model_from_nnunet(source, "none", "7")
+        imported(RESIDUAL, "7")
 
 
 def test_a_parent_of_two_folds_is_compared_as_a_whole(tmp_path: Path) -> None:
     """What a user gets of a parent is the mean of its folds: held-out cases are predicted so, too."""
     fixture = NnUNetFixture(RESIDUAL)
-    source = find_source(fixture.model)
-    assert source is not None
-    description, state = model_from_nnunet(source, "both")
+    description, state = imported(RESIDUAL)
     model = Model(description, state, tmp_path)
     scan = preprocess(read_scan(fixture.images[0]), description.preparation)
     prepared = scan.intensities_czyx[:, :, :64, :64]

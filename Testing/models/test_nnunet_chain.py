@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from Testing.nnunet_chain import STRUCTURES, chain, exported, make_cases
+from Testing.nnunet_fixtures import model_in
 from TransferSegLib.cli.main import main
-from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
-from TransferSegLib.models.importers.nnunet.source import find_source
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_model
 
@@ -25,9 +24,7 @@ def test_a_model_of_nnunet_is_corrected_fine_tuned_and_given_back(
     make_cases(tmp_path)
     for command in chain(tmp_path, 0, settings):
         assert main(command) == 0, capsys.readouterr().err
-    source = find_source(exported(tmp_path))
-    assert source is not None
-    description, state = model_from_nnunet(source, "again")
+    description, state = model_in(exported(tmp_path))
     ours, parent = load_model(find_model("tiny@1")), load_model(find_model("tiny@0"))
     assert description.label_set.names == tuple(STRUCTURES.values())
     assert (description.preparation, description.network) == (ours.description.preparation, ours.description.network)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from random_models import random_model
 
-from Testing.nnunet_fixtures import OLD, RESIDUAL, TRAINED, NnUNetFixture
+from Testing.nnunet_fixtures import NAMES, OLD, RESIDUAL, TRAINED, NnUNetFixture, imported, model_in
 from TransferSegLib.cli.main import main
 from TransferSegLib.errors import Cancelled, ModelError
 from TransferSegLib.models.description import ModelDescription
@@ -25,8 +25,6 @@ from TransferSegLib.models.exporters.nnunet import export
 from TransferSegLib.models.exporters.nnunet.checkpoint import with_all_names
 from TransferSegLib.models.exporters.nnunet.export import export_nnunet
 from TransferSegLib.models.exporters.nnunet.plans import nnunet_files, notes
-from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
-from TransferSegLib.models.importers.nnunet.source import find_source
 from TransferSegLib.models.part_names import part_of
 from TransferSegLib.models.store import Model, load_model, save_model
 from TransferSegLib.progress import CancelToken, Task
@@ -35,20 +33,16 @@ from TransferSegLib.structures import LabelSet, Structure
 INNER = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
 
-def imported(name: str, folder: Path, change: Callable[[ModelDescription], ModelDescription] | None = None) -> Path:
+def saved(name: str, folder: Path, change: Callable[[ModelDescription], ModelDescription] | None = None) -> Path:
     """Save a fixture's model in a folder as this library does, with another description if asked for."""
-    source = find_source(NnUNetFixture(name).model)
-    assert source is not None
-    description, state = model_from_nnunet(source, "my model")
+    description, state = imported(name)
+    description = replace(description, name="my model")
     return save_model(folder, description if change is None else change(description), state)
 
 
 def reread(folder: Path) -> Model:
     """Return the exported model as our own importer reads it."""
-    source = find_source(folder)
-    assert source is not None
-    description, state = model_from_nnunet(source, "again")
-    return Model(description, state, folder)
+    return Model(*model_in(folder), folder)
 
 
 def checkpoint(folder: Path, fold: int = 0) -> dict[str, Any]:
@@ -61,9 +55,9 @@ def original(name: str) -> dict[str, Any]:
         return torch.load(io.BytesIO(archive.read(file)), weights_only=False)
 
 
-@pytest.mark.parametrize("name", [RESIDUAL, OLD, TRAINED])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_checkpoint_has_exactly_the_names_and_weights_of_nnunets(name: str, tmp_path: Path) -> None:
-    exported = export_nnunet(imported(name, tmp_path / "model"), tmp_path / "results")
+    exported = export_nnunet(saved(name, tmp_path / "model"), tmp_path / "results")
     theirs, written = original(name)["network_weights"], checkpoint(exported.folder)["network_weights"]
     assert set(written) == set(theirs)
     assert all(torch.equal(written[key], theirs[key].float()) for key in theirs)
@@ -74,7 +68,7 @@ def test_the_checkpoint_has_exactly_the_names_and_weights_of_nnunets(name: str, 
 
 
 def test_every_fold_is_written(tmp_path: Path) -> None:
-    path = imported(RESIDUAL, tmp_path / "model")
+    path = saved(RESIDUAL, tmp_path / "model")
     exported = export_nnunet(path, tmp_path / "results")
     assert exported.folds == 2 and exported.command.endswith("-f 0 1")
     model, again = load_model(path), reread(exported.folder)
@@ -89,7 +83,7 @@ def test_every_fold_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [OLD, TRAINED])
 def test_the_axes_of_mirroring_are_handed_on(name: str, tmp_path: Path) -> None:
     entry = "inference_allowed_mirroring_axes"
-    exported = export_nnunet(imported(name, tmp_path / "model"), tmp_path / "results")
+    exported = export_nnunet(saved(name, tmp_path / "model"), tmp_path / "results")
     assert checkpoint(exported.folder)[entry] == original(name)[entry]
     assert len(exported.notes) == 1 and "--disable_tta" in exported.notes[0]
 
@@ -97,23 +91,23 @@ def test_the_axes_of_mirroring_are_handed_on(name: str, tmp_path: Path) -> None:
         network = replace(description.network, arguments=description.network.arguments | {"mirror_axes_zyx": []})
         return replace(description, network=network)
 
-    other = export_nnunet(imported(name, tmp_path / "other", unmirrored), tmp_path / "other_results")
+    other = export_nnunet(saved(name, tmp_path / "other", unmirrored), tmp_path / "other_results")
     assert checkpoint(other.folder)[entry] is None
     assert other.notes == ()
 
 
-@pytest.mark.parametrize("name", [RESIDUAL, OLD, TRAINED])
+@pytest.mark.parametrize("name", NAMES)
 def test_read_back_it_is_the_same_model(name: str, tmp_path: Path) -> None:
-    path = imported(name, tmp_path / "model")
+    path = saved(name, tmp_path / "model")
     before, after = load_model(path), reread(export_nnunet(path, tmp_path / "results").folder)
-    for entry in ("preparation", "network", "label_set", "modality"):
+    for entry in ("preparation", "network", "label_set", "regions", "folds", "modality"):
         assert getattr(after.description, entry) == getattr(before.description, entry)
     assert list(after.state_dict) == list(before.state_dict)
     assert all(torch.equal(after.state_dict[key], before.state_dict[key]) for key in before.state_dict)
 
 
 def test_the_folder_and_its_files_are_what_nnunet_looks_for(tmp_path: Path) -> None:
-    folder = export_nnunet(imported(TRAINED, tmp_path / "model"), tmp_path / "results").folder
+    folder = export_nnunet(saved(TRAINED, tmp_path / "model"), tmp_path / "results").folder
     assert folder == tmp_path / "results" / "Dataset900_my-model" / INNER
     assert sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()) == [
         "dataset.json",
@@ -156,7 +150,7 @@ def test_names_of_both_kinds_of_layers() -> None:
 
 def test_classes_are_sorted_by_label_in_the_heads_of_all_resolutions(tmp_path: Path) -> None:
     other = LabelSet((Structure("b", 2, (1, 1, 1)), Structure("a", 1, (2, 2, 2))))
-    path = imported(TRAINED, tmp_path / "model", lambda description: replace(description, label_set=other))
+    path = saved(TRAINED, tmp_path / "model", lambda description: replace(description, label_set=other))
     exported = export_nnunet(path, tmp_path / "results")
     before, after = load_model(path).state_dict, reread(exported.folder)
     assert after.description.label_set.names == ("a", "b")
@@ -170,7 +164,7 @@ def test_classes_are_sorted_by_label_in_the_heads_of_all_resolutions(tmp_path: P
 
 def test_labels_with_gaps_are_numbered_anew_and_told(tmp_path: Path) -> None:
     other = LabelSet((Structure("mandible", 7, (1, 1, 1)), Structure("larynx", 1, (2, 2, 2))))
-    path = imported(TRAINED, tmp_path / "model", lambda description: replace(description, label_set=other))
+    path = saved(TRAINED, tmp_path / "model", lambda description: replace(description, label_set=other))
     exported = export_nnunet(path, tmp_path / "results")
     assert json.loads((exported.folder / "dataset.json").read_text())["labels"] == {
         "background": 0,
@@ -181,9 +175,7 @@ def test_labels_with_gaps_are_numbered_anew_and_told(tmp_path: Path) -> None:
 
 
 def test_what_nnunet_would_do_otherwise_is_told() -> None:
-    source = find_source(NnUNetFixture(TRAINED).model)
-    assert source is not None
-    description, _ = model_from_nnunet(source, "my model")
+    description, _ = imported(TRAINED)
     network = replace(description.network, arguments=description.network.arguments | {"overlap": 0.2})
     changed = replace(description, network=network, single_part=("anterior",))
     step, _, part = notes(changed, nnunet_files(changed, "Dataset900_x"))
@@ -202,7 +194,7 @@ def test_what_nnunet_would_do_otherwise_is_told() -> None:
     ],
 )
 def test_axes_become_a_reader_and_a_transposition(axes: str, reader: str, transpose: list[int], tmp_path: Path) -> None:
-    path = imported(
+    path = saved(
         TRAINED,
         tmp_path / "model",
         lambda description: replace(description, preparation=replace(description.preparation, axes=axes)),
@@ -231,7 +223,7 @@ def _with(description: ModelDescription, **changes: Any) -> ModelDescription:
 def test_what_nnunet_cannot_do_is_refused(
     change: Callable[[ModelDescription], ModelDescription], reason: str, tmp_path: Path
 ) -> None:
-    path = imported(TRAINED, tmp_path / "model", change)
+    path = saved(TRAINED, tmp_path / "model", change)
     with pytest.raises(ModelError, match=reason):
         export_nnunet(path, tmp_path / "results")
     assert not (tmp_path / "results").exists()
@@ -255,7 +247,7 @@ def test_nothing_but_what_nnunet_needs_is_written(tmp_path: Path) -> None:
             description, provenance=provenance, training_data="JANEDOE", summary="JANEDOE", metrics={"JANEDOE": {}}
         )
 
-    exported = export_nnunet(imported(TRAINED, tmp_path / "model", identified), tmp_path / "results")
+    exported = export_nnunet(saved(TRAINED, tmp_path / "model", identified), tmp_path / "results")
     for file in exported.folder.rglob("*"):
         if file.is_file():
             assert b"JANEDOE" not in file.read_bytes()
@@ -263,7 +255,7 @@ def test_nothing_but_what_nnunet_needs_is_written(tmp_path: Path) -> None:
 
 
 def test_an_earlier_export_is_replaced_only_when_asked(tmp_path: Path) -> None:
-    path, results = imported(TRAINED, tmp_path / "model"), tmp_path / "results"
+    path, results = saved(TRAINED, tmp_path / "model"), tmp_path / "results"
     folder = export_nnunet(path, results).folder
     before = (folder / "fold_0" / "checkpoint_final.pth").stat().st_mtime_ns
     with pytest.raises(ModelError, match="--replace"):
@@ -276,7 +268,7 @@ def test_an_earlier_export_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 
 def test_what_others_wrote_is_not_replaced(tmp_path: Path) -> None:
-    path, results = imported(TRAINED, tmp_path / "model"), tmp_path / "results"
+    path, results = saved(TRAINED, tmp_path / "model"), tmp_path / "results"
     folder = export_nnunet(path, results).folder
     predictions = folder / "my_predictions" / "case.nii.gz"
     predictions.parent.mkdir()
@@ -292,7 +284,7 @@ def test_what_others_wrote_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_numbers_of_data_sets(tmp_path: Path) -> None:
-    path, results = imported(TRAINED, tmp_path / "model"), tmp_path / "results"
+    path, results = saved(TRAINED, tmp_path / "model"), tmp_path / "results"
     (results / "Dataset900_Other").mkdir(parents=True)
     assert export_nnunet(path, results).folder.parent.name == "Dataset901_my-model"
     assert export_nnunet(path, results, dataset_id=7).folder.parent.name == "Dataset007_my-model"
@@ -303,7 +295,7 @@ def test_numbers_of_data_sets(tmp_path: Path) -> None:
 
 
 def test_another_configuration_of_the_same_data_set_stays(tmp_path: Path) -> None:
-    path, results = imported(TRAINED, tmp_path / "model"), tmp_path / "results"
+    path, results = saved(TRAINED, tmp_path / "model"), tmp_path / "results"
     other = results / "Dataset012_my-model" / "nnUNetTrainer__nnUNetPlans__2d"
     other.mkdir(parents=True)
     (other / "plans.json").write_text("theirs")
@@ -313,7 +305,7 @@ def test_another_configuration_of_the_same_data_set_stays(tmp_path: Path) -> Non
 
 
 def test_stopped_or_failing_it_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, results = imported(TRAINED, tmp_path / "model"), tmp_path / "results"
+    path, results = saved(TRAINED, tmp_path / "model"), tmp_path / "results"
     cancel = CancelToken()
     write = export.write_files
 
@@ -336,7 +328,7 @@ def test_stopped_or_failing_it_leaves_nothing(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_failed_replacement_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, results = imported(TRAINED, tmp_path / "model"), tmp_path / "results"
+    path, results = saved(TRAINED, tmp_path / "model"), tmp_path / "results"
     folder = export_nnunet(path, results).folder
     move, calls = export.move, []
 
@@ -354,7 +346,7 @@ def test_a_failed_replacement_keeps_the_old_one(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_killed_exports_left_is_tidied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, results = imported(TRAINED, tmp_path / "model"), tmp_path / "results"
+    path, results = saved(TRAINED, tmp_path / "model"), tmp_path / "results"
     folder = export_nnunet(path, results).folder
     dead = 2**22 + 1  # no system has a process of this number
     with monkeypatch.context() as patch:
@@ -369,7 +361,7 @@ def test_what_killed_exports_left_is_tidied(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_command_writes_it_and_says_how_to_use_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = imported(TRAINED, tmp_path / "model")
+    path = saved(TRAINED, tmp_path / "model")
     args = ["models", "export", str(path), str(tmp_path / "results"), "--format", "nnunet"]
     assert main([*args, "--dataset-id", "5"]) == 0
     folder = tmp_path / "results" / "Dataset005_my-model" / INNER

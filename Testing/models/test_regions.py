@@ -9,20 +9,17 @@ from typing import Any
 
 import pytest
 
-from Testing.nnunet_fixtures import REGIONS, TRAINED, NnUNetFixture
+from Testing.nnunet_fixtures import REGIONS, TRAINED, NnUNetFixture, imported
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.exporters.nnunet.plans import nnunet_files
-from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
 from TransferSegLib.models.importers.nnunet.plans import read_plans
 from TransferSegLib.models.importers.nnunet.source import find_source
 
 
 def described(name: str) -> ModelDescription:
-    source = find_source(NnUNetFixture(name).model)
-    assert source is not None
-    return model_from_nnunet(source, "model")[0]
+    return imported(name)[0]
 
 
 def plans_of(name: str) -> tuple[Any, Any]:

@@ -279,7 +279,8 @@ def _checked_entries(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipf
     if packed > path.stat().st_size:
         raise ModelError(f"{path} is refused: its entries lie over each other.")
     for info in infos:
-        _check_entry(path, info)
+        check_place(path, info)
+        check_size(path, info)
     top = {PurePosixPath(info.filename).parts[0] for info in infos}
     prefix = f"{top.pop()}/" if len(top) == 1 and all("/" in info.filename for info in infos) else ""
     entries: dict[str, zipfile.ZipInfo] = {}
@@ -300,8 +301,8 @@ def _checked_entries(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipf
     return entries
 
 
-def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
-    """Raise ModelError for an entry whose name leads elsewhere, or that is a link, encrypted or oddly packed."""
+def check_place(path: Path, info: zipfile.ZipInfo) -> None:
+    """Raise ModelError for an entry of an archive whose name leads elsewhere, or that is a link or encrypted."""
     name = info.filename
     steps = PurePosixPath(name).parts
     unsafe = not steps or name != info.orig_filename or "\\" in name or ":" in name or name.startswith("/")
@@ -312,10 +313,14 @@ def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
         raise ModelError(f"{path} is refused: '{name}' in it is a link or a device, not a file.")
     if info.flag_bits & _ENCRYPTED:
         raise ModelError(f"{path} is encrypted: unpack it and give the folder.")
+
+
+def check_size(path: Path, info: zipfile.ZipInfo) -> None:
+    """Raise ModelError for an entry of an archive that unpacks to far more than weights or texts do."""
     if info.file_size > _NOT_LOOKED_AT + _LARGEST_RATIO * info.compress_size:
-        raise ModelError(f"{path} is refused: '{name}' in it would unpack to {info.file_size:,} bytes.")
+        raise ModelError(f"{path} is refused: '{info.filename}' in it would unpack to {info.file_size:,} bytes.")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ModelError(f"{path} is refused: '{name}' in it is packed in a way that models do not use.")
+        raise ModelError(f"{path} is refused: '{info.filename}' in it is packed in a way that models do not use.")
 
 
 def _is_card(name: str) -> bool:

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.folds import joined_folds
+from TransferSegLib.models.importers.nnunet.isolated import read_checkpoint_isolated
 from TransferSegLib.models.importers.nnunet.plans import read_plans
 from TransferSegLib.models.importers.nnunet.source import NnUNetSource
 from TransferSegLib.models.leaving import told_command
@@ -49,14 +48,14 @@ def model_from_nnunet(
     states: list[dict[str, torch.Tensor]] = []
     files: list[dict[str, Any]] = []
     for part, name_of_fold in zip((task or Task()).split(*(1.0 for _ in chosen)), chosen, strict=True):
-        checkpoint, file = _read(source, name_of_fold, part)
+        read = read_checkpoint_isolated(source, name_of_fold, part)
         if not states:
-            first = checkpoint
+            first = read.content
             model = read_plans(source.json(source.plans), source.json(source.dataset), first.configuration)
             plan = replace(model.plan, mirror_axes_zyx=first.mirror_axes_zyx)
             spec = nnunet_spec(plan, len(model.preparation.channels), model.outputs)
-        states.append(state_of(checkpoint, spec, f"{source.path}: {source.folds[name_of_fold]}"))
-        files.append(file)
+        states.append(state_of(read.content, spec, f"{source.path}: {source.folds[name_of_fold]}"))
+        files.append({"fold": name_of_fold, "sha256": read.sha256, "bytes": read.size})
     names = [readable_name(label.replace("_", " ")) for label in model.labels]
     try:
         label_set = LabelSet(tuple(map(describe_structure, names, model.values)))
@@ -84,21 +83,10 @@ def model_from_nnunet(
 def _folds(source: NnUNetSource, fold: str | None) -> tuple[str, ...]:
     """Return the folds that are imported."""
     if fold is None:
-        return tuple(source.folds)
+        return source.usual_folds
     if fold not in source.folds:
         raise ModelError(f"{source.path} has no fold {fold}, only {', '.join(source.folds)}.")
     return (fold,)
-
-
-def _read(source: NnUNetSource, fold: str, task: Task) -> tuple[NnUNetCheckpoint, dict[str, Any]]:
-    """Return the checkpoint of a fold, and what the model's provenance says of its file."""
-    from TransferSegLib.models.importers.nnunet.checkpoint import read_checkpoint
-
-    reading, converting = task.split(3, 1)
-    content = reading.wait(lambda: source.checkpoint(fold))
-    where = f"{source.path}: {source.folds[fold]}"
-    checkpoint = converting.wait(lambda: read_checkpoint(io.BytesIO(content), where))
-    return checkpoint, {"fold": fold, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
 def _provenance(files: list[dict[str, Any]], first: NnUNetCheckpoint) -> Provenance:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from TransferSegLib import safe_json
 from TransferSegLib.errors import ModelError
+from TransferSegLib.models.archive import check_place, check_size
 from TransferSegLib.own_files import is_link
 
 _PLANS, _DATASET = ("plans.json", "nnUNetPlans.json"), "dataset.json"
@@ -33,6 +35,12 @@ class NnUNetSource:
     plans: str
     dataset: str
     folds: dict[str, str]
+
+    @property
+    def usual_folds(self) -> tuple[str, ...]:
+        """The folds that are used where none is chosen: ``all`` only where no other is there, as nnU-Net does."""
+        numbered = tuple(fold for fold in self.folds if fold != "all")
+        return numbered or tuple(self.folds)
 
     @property
     def name(self) -> str:
@@ -62,9 +70,11 @@ class NnUNetSource:
                 if file.stat().st_size > largest:
                     raise ModelError(f"{file} is refused: it has {file.stat().st_size:,} bytes.")
                 return file.read_bytes()
-            with zipfile.ZipFile(self.path) as archive, archive.open(name) as stream:
-                content = stream.read(largest + 1)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+            with zipfile.ZipFile(self.path) as archive:
+                check_size(self.path, archive.getinfo(name))
+                with archive.open(name) as stream:
+                    content = stream.read(largest + 1)
+        except (OSError, zipfile.BadZipFile, zlib.error, LookupError, RuntimeError, EOFError) as error:
             raise ModelError(f"{self.path}: {name} cannot be read ({error}). Get the model again.") from error
         if len(content) > largest:
             raise ModelError(f"{self.path} is refused: {name} in it unpacks to more than {largest:,} bytes.")
@@ -95,7 +105,7 @@ def find_source(path: Path) -> NnUNetSource | None:
 
 
 def _folds(names: set[str], folder: PurePosixPath) -> dict[str, str]:
-    """Return the checkpoint of every fold; ``all`` only where no single fold is there, as nnU-Net does."""
+    """Return the checkpoint of every fold, also of ``all``."""
     found = {}
     for name in sorted(names):
         place = PurePosixPath(name)
@@ -104,8 +114,7 @@ def _folds(names: set[str], folder: PurePosixPath) -> dict[str, str]:
             fold = match.group(1)
             if fold not in found or place.name == _CHECKPOINTS[0]:
                 found[fold] = name
-    numbered = {fold: name for fold, name in found.items() if fold != "all"}
-    return numbered or found
+    return found
 
 
 def _names(path: Path) -> Iterator[str]:
@@ -118,8 +127,8 @@ def _names(path: Path) -> Iterator[str]:
         return
     with _archive(path) as archive:
         for info in archive.infolist()[:_MOST_ENTRIES]:
-            name = PurePosixPath(info.filename)
-            if not info.is_dir() and not name.is_absolute() and ".." not in name.parts:
+            check_place(path, info)
+            if not info.is_dir():
                 yield info.filename
 
 
