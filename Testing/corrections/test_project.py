@@ -51,7 +51,7 @@ def test_a_case_with_everything(make, project: Project) -> None:
     assert make.values(revision.prediction) == [1, 1, 1, 0, 0, 0]
     assert revision.corrected_from == ModelReference("abdomen", "2.1")
     assert (revision.number, revision.notes, revision.removed) == (1, "edges of the spleen", "")
-    assert added.notes == ("Has voxels but was not reviewed, so counts as unknown: liver.",)
+    assert added.notes == ("Unknown, because not reviewed: liver.",)
     assert not has_errors(check_dataset(dataset))
 
 
@@ -193,7 +193,8 @@ def test_reviewed_and_absent(make, project: Project) -> None:
     added = make.add(0, 1, 2, reviewed=["tumour", "liver"], judged=JudgedSlices("z", (0, 1)))
     assert added.revision.case.annotated == ("liver", "tumour")
     assert (
-        "'tumour' was reviewed and has no voxel: it counts as absent from the judged part of this scan." in added.notes
+        "'tumour' was reviewed and has no voxel: it counts as absent from the annotated region of this scan."
+        in added.notes
     )
     empty = make.add(1, reviewed=["liver"])
     assert empty.notes == ("'liver' was reviewed and has no voxel: it counts as absent from this scan.",)

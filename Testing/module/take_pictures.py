@@ -3,7 +3,8 @@
     QT_QPA_PLATFORM=offscreen VTK_DEFAULT_OPENGL_WINDOW=vtkEGLRenderWindow
     python Testing/module/take_pictures.py [FOLDER [LAST-STEP]]
 
-The window's title, and the line below the views, say that this is not 3D Slicer.
+The corrections are the contours of clinicians that come with the scans. The window's title, and the line below the
+views, say that this is not 3D Slicer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+
+from PIL import Image
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "Testing"), str(TOP / "Testing" / "module")]
@@ -30,6 +33,8 @@ SECTIONS = {
     "segmented with the new version": ("model segment", "modelCollapsibleButton"),
     "rolled back": ("model history", "modelCollapsibleButton"),
 }
+#: For fine-tuning: enough for a computer with two slow cores.
+MINUTES = 10
 _FOLDED = ("model", "history", "segment", "correct", "fineTune")
 
 
@@ -37,25 +42,44 @@ def main(folder: Path, last: str = "") -> None:
     """Go through the loop (to its end, or to a step) with folders of its own, and take the pictures."""
     import whole_loop
 
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(prefix="TransferSeg-", ignore_cleanup_errors=True) as temporary:
         whole_loop.use_folders(Path(temporary))
         from slicerhost.window import Host
 
         host = Host()
         host.loadModule(TOP / "TransferSeg" / "TransferSeg.py")
-        host.window.resize(1400, 1000)
+        host.window.resize(1440, 1000)
+        host._dock.setMinimumWidth(560)
         folder.mkdir(parents=True, exist_ok=True)
-        loop = whole_loop.WholeLoop(host, Path(temporary) / "my-cases", minutes=3)
+        cases = whole_loop.real_cases()
+        loop = whole_loop.WholeLoop(host, Path(temporary) / "my-cases", minutes=MINUTES, references=cases)
+        loop.zoom = 2.0
         for step in loop.steps():
             print(step, flush=True)
             if step in SECTIONS:
                 open_section(host, step)
+                wait_for_plan(host)
                 number = list(SECTIONS).index(step) + 1
-                host.screenshot(folder / f"{number:02d}-{step.replace(' ', '-')}.png")
+                picture = folder / f"{number:02d}-{step.replace(' ', '-')}.png"
+                host.screenshot(picture)
+                shrink(picture)
             if step == last:
                 break
         print(loop.result["report"] if loop.result else "")
         host.close()
+
+
+def wait_for_plan(host) -> None:
+    """Return when the plan for the given minutes is shown, at once where none is being made."""
+    label = host.widget.ui.fineTunePlanLabel
+    host.waitFor(lambda: not label.text.startswith("Planning"), 1800.0)
+
+
+def shrink(picture: Path) -> None:
+    """Write a picture with 256 colours, which makes it a quarter as large and looks the same."""
+    with Image.open(picture) as image:
+        few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+    few.save(picture, optimize=True)
 
 
 def open_section(host, step: str) -> None:

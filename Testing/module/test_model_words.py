@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from Testing.nnunet_fixtures import REGIONS, RESIDUAL, NnUNetFixture
 from TransferSegLib.anatomy import describe_structure
-from TransferSegLib.models.store import load_model, save_model
+from TransferSegLib.models.library import import_model
+from TransferSegLib.models.store import load_model
 from TransferSegLib.structures import LabelSet
 
 TESTING = Path(__file__).resolve().parents[1]
@@ -19,13 +21,8 @@ MODEL = TESTING / "Data" / "model_format_1" / "model"
 @pytest.fixture
 def several_images(host, models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Put a model that needs two images of each patient into a library of this test's."""
-    from Testing.tiny_family import tiny_model
-
     monkeypatch.setenv("TRANSFERSEG_MODELS", str(tmp_path / "models"))
-    model = tiny_model()
-    preparation = replace(model.description.preparation, images=(0, 1))
-    description = replace(model.description, preparation=preparation, license="CC BY 4.0")
-    yield save_model(tmp_path / "models" / "pet-ct", description, model.state_dict)
+    yield import_model(NnUNetFixture(REGIONS).model, tmp_path / "models", "two-images").path
     monkeypatch.undo()
     host.widget.enter()
 
@@ -85,19 +82,26 @@ def test_where_a_model_comes_from(host, parent: str | None, configuration: dict,
     assert originText(replace(description, provenance=provenance)) == expected
 
 
+def test_the_mean_of_several_folds_is_told(host, tmp_path: Path):
+    from TransferSegGui.model_words import originText
+
+    added = import_model(NnUNetFixture(RESIDUAL).model, tmp_path)
+    text = originText(added.description)
+    assert text == "Trained by nnU-Net (nnUNetTrainer, 3d_fullres); the mean of 2 folds is used."
+
+
 def test_a_model_that_needs_several_images_is_offered_with_the_reason_why_not(host, ui, several_images: Path):
     import slicer
 
     host.widget.enter()
-    host.widget._parameterNode.SetParameter("Model", "library/pet-ct")
+    host.widget._parameterNode.SetParameter("Model", "library/two-images")
     assert ui.modelComboBox.currentText.endswith("(needs several images)")
-    assert ui.modelDetailsLabel.text.startswith("This model needs 2 images of each patient")
-    assert "3 structures: part 1, part 2, part 3" in ui.modelDetailsLabel.text
-    assert "licence CC BY 4.0" in ui.modelDetailsLabel.text
+    assert ui.modelDetailsLabel.text.startswith("This model needs 2 images of each patient (T1, T2)")
+    assert "3 structures: whole, core, enh" in ui.modelDetailsLabel.text
     for button in (ui.segmentButton, ui.fineTuneButton):
         assert not button.enabled and "needs 2 images" in button.toolTip
     ui.exportModelPathLineEdit.setCurrentPath(str(several_images.parent / "out.zip"))
     assert ui.exportModelButton.enabled, "it is whole: it can be given to others"
     ui.exportModelPathLineEdit.setCurrentPath("")
     logic = slicer.util.getModuleLogic("TransferSeg")
-    assert "pet-ct" not in [model.path.name for model in logic.models()]
+    assert "two-images" not in [model.path.name for model in logic.models()]

@@ -6,9 +6,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from Testing.nnunet_fixtures import TRAINED, NnUNetFixture
+from TransferSegLib.models.locate import library_models
+from TransferSegLib.models.store import load_description
 
 FIXTURE = NnUNetFixture(TRAINED)
 
@@ -47,16 +50,35 @@ def test_a_results_folder_of_nnunet_is_imported_and_described(host, ui, library:
     assert ui.modelStatusLabel.text.startswith("Not imported: ")
 
 
-def test_a_zip_file_of_nnunet_is_imported_and_segments(host, ui, library: Path):
+def test_one_structure_of_an_nnunet_model_is_segmented_as_nnunet_does(host, ui, library: Path):
+    import qt
     import slicer
     from TransferSegGui.nodes import segmentedBy
 
     import_with(host, ui.importModelPathLineEdit, ui.importModelButton, FIXTURE.model)
     volume = slicer.modules.volumes.logic().AddArchetypeVolume(str(FIXTURE.images[0]), "MR", 0)
     ui.inputVolumeSelector.setCurrentNode(volume)
+    assert not ui.structureSearchLineEdit.visible, "two structures need no search"
+    ui.structureList.item(0).setCheckState(qt.Qt.Unchecked)
     assert ui.segmentButton.enabled, ui.segmentButton.toolTip
     ui.segmentButton.click()
     host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
     node = ui.outputSegmentationSelector.currentNode()
     assert node is not None, ui.segmentStatusLabel.text
-    assert segmentedBy(node).structures == ("anterior", "posterior")
+    assert segmentedBy(node).structures == ("posterior",) and "1 of 1 structures" in ui.segmentStatusLabel.text
+    (posterior,) = [structure for structure in described(library).label_set if structure.name == "posterior"]
+    segmentation = node.GetSegmentation()
+    assert segmentation.GetNumberOfSegments() == 1
+    segment = segmentation.GetNthSegment(0)
+    assert segment.GetName() == "posterior"
+    assert [round(255 * part) for part in segment.GetColor()] == list(posterior.color)
+    found_zyx = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentation.GetNthSegmentID(0), volume)
+    expected_zyx = posterior.label == FIXTURE.labels
+    assert np.count_nonzero(expected_zyx) > 1000
+    assert np.mean((found_zyx != 0) != expected_zyx) < 1e-4, "all but for rounding: CPUs may compute in bfloat16"
+
+
+def described(library: Path):
+    """Return the description of the one model in a library."""
+    (model,) = library_models(library)
+    return load_description(model)

@@ -87,16 +87,22 @@ class WholeLoop:
         minutes: int = 30,
         settings: dict[str, int] | None = None,
         scans: Sequence[Path] | None = None,
+        references: Sequence = (),
     ) -> None:
         """Prepare: ``settings`` of few steps end a fine-tuning before its minutes are up, on a computer of any speed.
 
-        ``scans``: three to correct (None: whole ones), of which the first is the sample or a part of it.
+        ``scans``: three to correct (None: whole ones), of which the first is the sample or a part of it. With
+        ``references``, the scans' cases of a dataset, the corrections are the contours of clinicians.
         """
+        self.references = list(references)
         self.scans = real_scans() if scans is None else list(scans)
         self.host, self.ui, self.project = host, host.widget.ui, project
         self.minutes, self.settings = minutes, settings or {}
         self.watch = WindowWatch()
         self.volumes: list = []
+        self.scan: Path | None = None
+        #: By which the views are enlarged about what they show.
+        self.zoom = 1.0
         self.result = None
         #: States of the fine-tuning's job as they were seen.
         self.job_states: list[str] = []
@@ -120,6 +126,7 @@ class WholeLoop:
         """Load a scan and choose it."""
         import slicer
 
+        self.scan = image
         volume = slicer.modules.volumes.logic().AddArchetypeVolume(str(image), name, 0)
         volume.GetDisplayNode().AutoWindowLevelOff()
         volume.GetDisplayNode().SetWindowLevel(400, 40)
@@ -164,13 +171,20 @@ class WholeLoop:
         segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(STRUCTURE)
         editor = ui.segmentEditorWidget
         editor.setCurrentSegmentID(segment_id)
-        rim = rimOf(self.node, segment_id, self.volumes[-1])
         before = self.voxels(segment_id)
-        touched = editor.userPaints([rim, rim + np.array([0.0, 0.0, 5.0])], 8.0)
+        if self.references:
+            place = self.missed_place(segment_id)
+            touched = editor.userPaints([place], 5.0)
+        else:
+            place = rimOf(self.node, segment_id, self.volumes[-1])
+            touched = editor.userPaints([place, place + np.array([0.0, 0.0, 5.0])], 8.0)
         assert touched > 0 and self.voxels(segment_id) > before
         if first:
-            self._show(self.volumes[-1], tuple(rim))
+            self._show(self.volumes[-1], tuple(place))
             yield "painted"
+        if self.references:
+            for name in (STRUCTURE, "mandible"):
+                self.take_reference(name)
         for name in (STRUCTURE, "mandible"):
             self.tick(name)
         if first:
@@ -189,6 +203,42 @@ class WholeLoop:
         table = self.ui.reviewedTable
         rows = {table.item(row, 0).text(): row for row in range(table.rowCount)}
         table.item(rows[name], 0).setCheckState(qt.Qt.Checked)
+
+    def reference_zyx(self, name: str) -> np.ndarray:
+        """Return where clinicians drew a structure in the scan that is shown."""
+        import SimpleITK as sitk
+
+        from TransferSegLib.datasets.dataset import read_dataset
+        from TransferSegLib.models.locate import bundled_sample
+
+        number = self.scans.index(self.scan)
+        label_set = read_dataset(CASES if number else bundled_sample()).label_set
+        labels = sitk.ReadImage(str(self.references[number].labels))
+        return sitk.GetArrayFromImage(labels) == label_set.find(name).label
+
+    def missed_place(self, segment_id: str) -> np.ndarray:
+        """Return the middle (RAS, mm) of the largest part of the structure that the model missed."""
+        import slicer
+        import vtk
+        from scipy import ndimage
+
+        volume = self.volumes[-1]
+        found_zyx = slicer.util.arrayFromSegmentBinaryLabelmap(self.node, segment_id, volume) != 0
+        depth_zyx = ndimage.distance_transform_edt(self.reference_zyx(STRUCTURE) & ~found_zyx)
+        k, j, i = np.unravel_index(depth_zyx.argmax(), depth_zyx.shape)
+        matrix = vtk.vtkMatrix4x4()
+        volume.GetIJKToRASMatrix(matrix)
+        return slicer.util.arrayFromVTKMatrix(matrix)[:3] @ np.array([i, j, k, 1.0])
+
+    def take_reference(self, name: str) -> None:
+        """Let a segment be what clinicians drew, as if all of it had been corrected by hand."""
+        import slicer
+
+        segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(name)
+        mask_zyx = self.reference_zyx(name).astype(np.uint8)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask_zyx, self.node, segment_id, self.volumes[-1])
+        if self.ui.showIn3DCheckBox.checked:
+            self.node.CreateClosedSurfaceRepresentation()
 
     def voxels(self, segment_id: str) -> int:
         import slicer
@@ -274,3 +324,7 @@ class WholeLoop:
         middle = tuple((bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3))
         for view in self.host.slices.values():
             view.view.show(volume, middle if fit else center_ras)
+            if not fit and self.zoom != 1.0:
+                width, height, depth = view.view.node.GetFieldOfView()
+                view.view.node.SetFieldOfView(width / self.zoom, height / self.zoom, depth)
+                view.view.node.JumpSliceByCentering(*center_ras)

@@ -55,9 +55,11 @@ def originText(model: ModelDescription) -> str:
         return _("Fine-tuned from {parent}.").format(parent=model.provenance.parent)
     trained = made.get("trained_by")
     if isinstance(trained, dict) and trained.get("trainer"):
-        return _("Trained by nnU-Net ({trainer}, {configuration}).").format(
-            trainer=trained["trainer"], configuration=trained.get("configuration", "?")
-        )
+        text = _("Trained by nnU-Net ({trainer}, {configuration})")
+        text = text.format(trainer=trained["trainer"], configuration=trained.get("configuration", "?"))
+        if model.folds > 1:
+            return _("{trained}; the mean of {count} folds is used.").format(trained=text, count=model.folds)
+        return f"{text}."
     if "imported_from" in made:
         return _("Imported from Keras weights.")
     return _("Trained by TransferSeg from scratch.")
@@ -69,9 +71,9 @@ def inputObstacle(model: ModelDescription) -> str:
     if count == 1:
         return ""
     return _(
-        "This model needs {count} images of each patient, and the panel gives a model one volume. Use the command "
-        "line: transferseg segment"
-    ).format(count=count)
+        "This model needs {count} images of each patient ({names}), and the panel gives a model one volume. Use the "
+        "command line: transferseg segment"
+    ).format(count=count, names=", ".join(model.preparation.image_names))
 
 
 def evidenceText(model: ModelDescription, record: VersionRecord | None) -> str:

@@ -354,7 +354,7 @@ def _notes_on_structures(submission: Submission, reviewed: Iterable[str]) -> lis
     present = {
         structure.key for structure in submission.labels.label_set if structure.label in submission.labels.present
     }
-    where = "this scan" if submission.judged is None else "the judged part of this scan"
+    where = "this scan" if submission.judged is None else "the annotated region of this scan"
     notes = [
         f"'{one.name}' was reviewed and has no voxel: it counts as absent from {where}."
         for one in submission.reviewed
@@ -363,5 +363,5 @@ def _notes_on_structures(submission: Submission, reviewed: Iterable[str]) -> lis
     keys = {one.key for one in submission.reviewed}
     others = [s.name for s in submission.labels.label_set if s.key in present and s.key not in keys]
     if others:
-        notes.append(f"Has voxels but was not reviewed, so counts as unknown: {', '.join(others)}.")
+        notes.append(f"Unknown, because not reviewed: {', '.join(others)}.")
     return notes
