@@ -6,6 +6,7 @@ Versions from 2.4 on describe the network under ``architecture``, earlier ones b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ _SCHEMES: dict[str, IntensityKind] = {
 }
 _READERS_AS_STORED = ("SimpleITKIO", "NibabelIO")
 _READERS_RAS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
+#: What channels of MR are called: 'MRI', 'T1', 't1ce', 'T2-FLAIR', 'ADC' ...
+_MR = re.compile(r"MR|(?<![a-z])(?:t[12]|flair|pdw?|adc|dwi|swi|dixon)(?![0-9])", re.IGNORECASE)
 _MOST_PARENTS = 10
 
 
@@ -168,8 +171,9 @@ def _channel_names(dataset: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _modality(channel_names: tuple[str, ...]) -> str:
-    """Return CT where nnU-Net treats the scans as such, else what the channels are called."""
-    return "CT" if channel_names[0].upper() == "CT" else "MR" if "MR" in channel_names[0].upper() else channel_names[0]
+    """Return CT where nnU-Net treats the scans as such, MR for the names of its sequences, else the channel's name."""
+    first = channel_names[0]
+    return "CT" if first.upper() == "CT" else "MR" if _MR.search(first) else first
 
 
 def _rules(plans: Mapping[str, Any], configuration: Mapping[str, Any], channels: int) -> tuple[IntensityRule, ...]:
