@@ -24,6 +24,14 @@ _SCHEMES: dict[str, IntensityKind] = {
     "RescaleTo01Normalization": "unit",
     "RGBTo01Normalization": "rgb",
 }
+#: Arguments of the two networks that are understood, or that matter in training only.
+_KNOWN_ARGUMENTS = {
+    *("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage"),
+    *("n_conv_per_stage_decoder", "conv_bias", "conv_op", "norm_op", "norm_op_kwargs", "nonlin", "nonlin_kwargs"),
+    *("dropout_op", "dropout_op_kwargs", "deep_supervision", "stochastic_depth_p"),
+}
+#: Of leaky ReLU, torch's own.
+_SLOPE = 0.01
 _READERS_AS_STORED = ("SimpleITKIO", "NibabelIO")
 _READERS_RAS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 #: What channels of MR are called: 'MRI', 'T1', 't1ce', 'T2-FLAIR', 'ADC' ...
@@ -68,7 +76,7 @@ def read_plans(plans: Mapping[str, Any], dataset: Mapping[str, Any], configurati
         preparation = Preparation((z, y, x), rules, axes, "nnunet", *several)
         labels, values, regions = _labels(dataset)
         return NnUNetModel(network, preparation, labels, _modality(channel_names), known, values, regions)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(f"The model's plans.json or dataset.json cannot be read: {error!r:.200}.") from error
 
 
@@ -93,6 +101,9 @@ def _check_supported(configuration: Mapping[str, Any]) -> None:
             "This is the second stage of a cascade of nnU-Net, which needs the result of the first: import 3d_fullres "
             "or 3d_lowres instead."
         )
+    preprocessor = configuration.get("preprocessor_name", "DefaultPreprocessor")
+    if preprocessor != "DefaultPreprocessor":
+        raise ModelError(f"The model prepares scans by nnU-Net's '{preprocessor}', which is not known here.")
     for what in ("resampling_fn_data", "resampling_fn_probabilities"):
         function = configuration.get(what, "resample_data_or_seg_to_shape")
         if function != "resample_data_or_seg_to_shape":
@@ -109,7 +120,7 @@ def _network(configuration: Mapping[str, Any]) -> UNetPlan:
     patch = configuration["patch_size"]
     if "architecture" in configuration:
         entry = configuration["architecture"]
-        kind, arguments = str(entry["network_class_name"]).rsplit(".", 1)[-1], entry["arch_kwargs"]
+        kind, arguments = _kind(entry["network_class_name"]), entry["arch_kwargs"]
         levels = int(arguments["n_stages"])
         features = _for_levels(arguments["features_per_stage"], levels)
         kernels, strides = arguments["kernel_sizes"], arguments["strides"]
@@ -118,18 +129,13 @@ def _network(configuration: Mapping[str, Any]) -> UNetPlan:
         _check_layers(arguments, norm)
         decoder = arguments["n_conv_per_stage_decoder"]
     else:
-        kind = str(configuration["UNet_class_name"])
+        kind = _kind(configuration["UNet_class_name"])
         blocks, decoder = configuration["n_conv_per_stage_encoder"], configuration["n_conv_per_stage_decoder"]
         levels = len(blocks)
         base, most = int(configuration["UNet_base_num_features"]), int(configuration["unet_max_num_features"])
         features = [min(base * 2**level, most) for level in range(levels)]
         kernels, strides = configuration["conv_kernel_sizes"], configuration["pool_op_kernel_sizes"]
         bias, norm = True, {}
-    if kind not in (_PLAIN, _RESIDUAL):
-        raise ModelError(
-            f"The model's network is nnU-Net's '{kind}'; only {_PLAIN} and {_RESIDUAL} can be used, which nnU-Net "
-            "plans by default."
-        )
     return UNetPlan.from_json(
         {
             "is_residual": kind == _RESIDUAL,
@@ -146,11 +152,26 @@ def _network(configuration: Mapping[str, Any]) -> UNetPlan:
     )
 
 
+def _kind(class_name: Any) -> str:
+    """Return the name of a network's class without its module; raises ModelError for other networks."""
+    kind = str(class_name).rsplit(".", 1)[-1]
+    if kind not in (_PLAIN, _RESIDUAL):
+        raise ModelError(
+            f"The model's network is nnU-Net's '{kind}'; only {_PLAIN} and {_RESIDUAL} can be used, which nnU-Net "
+            "plans by default."
+        )
+    return kind
+
+
 def _check_layers(arguments: Mapping[str, Any], norm: Mapping[str, Any]) -> None:
     """Raise ModelError for layers other than those that nnU-Net plans."""
     given = {what: str(arguments.get(what) or "").rsplit(".", 1)[-1] for what in ("conv_op", "norm_op", "nonlin")}
     usual = {"conv_op": "Conv3d", "norm_op": "InstanceNorm3d", "nonlin": "LeakyReLU"}
     other = [f"{what} {given[what]}" for what in usual if given[what] not in ("", usual[what])]
+    other += [f"{name} {value}" for name, value in arguments.items() if name not in _KNOWN_ARGUMENTS and value]
+    slope = (arguments.get("nonlin_kwargs") or {}).get("negative_slope", _SLOPE)
+    if slope != _SLOPE:
+        other.append(f"negative_slope {slope}")
     if other or not norm.get("affine", True):
         raise ModelError(f"The model's network has layers that are not known here: {', '.join(other) or norm}.")
 
