@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from Testing.nnunet_fixtures import NAMES, TRAINED, NnUNetFixture, every_second, imported
 from TransferSegLib.images.label_resampling import LabelResampler
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference import segment
+from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.inference.options import PredictionOptions
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.interface import Triple
@@ -69,10 +71,16 @@ def test_every_voxel_has_nnunets_label(name: str, monkeypatch: pytest.MonkeyPatc
     assert np.count_nonzero(labels != fixture.labels) <= allowed
 
 
+#: The largest share of voxels that may differ, for trained and for random weights, whose classes are nearly as probable.
+MOST = {torch.float32: (0.0, 0.006), torch.bfloat16: (2e-4, 0.02)}
+
+
+@pytest.mark.parametrize("dtype", MOST, ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_more_precise_sums_give_nearly_the_same_labels(name: str) -> None:
+def test_the_usual_sums_give_nearly_the_same_labels(name: str, dtype: torch.dtype) -> None:
     fixture = NnUNetFixture(name)
     model = model_of(fixture)
-    found = segment.Segmenter(model, "cpu", options=options_of(fixture, exact=False)).segment(images_of(fixture, model))
-    labels = sitk.GetArrayFromImage(found.label_map)
-    assert np.mean(labels != fixture.labels) <= (0 if name == TRAINED else 0.006)
+    segmenter = segment.Segmenter(model, choose_device("cpu", dtype), options=options_of(fixture, exact=False))
+    labels = sitk.GetArrayFromImage(segmenter.segment(images_of(fixture, model)).label_map)
+    trained, random = MOST[dtype]
+    assert np.mean(labels != fixture.labels) <= (trained if name == TRAINED else random)

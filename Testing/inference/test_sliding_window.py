@@ -25,7 +25,7 @@ from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.predict import label_volume, predictor_of
 from TransferSegLib.inference.profiling import profile_of_scans
 from TransferSegLib.inference.segment import Segmenter
-from TransferSegLib.inference.sliding_window import WindowPredictor
+from TransferSegLib.inference.sliding_window import WindowPredictor, in_window_precision
 from TransferSegLib.inference.window_sums import bell, nnunet_weights, shares_along, window_starts
 from TransferSegLib.models.store import Model, save_model
 from TransferSegLib.progress import Task
@@ -198,14 +198,14 @@ def test_stopped_at_any_layer(network: torch.nn.Module) -> None:
 class Failing(WindowPredictor):
     """A predictor on a pretended GPU; ``fails`` (batch, device) returns an error, a value to answer with, or None."""
 
-    def logits(self, windows: np.ndarray, layer_done: Any = None) -> torch.Tensor:
+    def window_outputs(self, windows: np.ndarray, layer_done: Any = None) -> torch.Tensor:
         failure = self.fails(len(windows), self.device)
         real, self._fallback.device = self.device, CPU
 
         def compute() -> torch.Tensor:
             if isinstance(failure, Exception):
                 raise failure
-            logits = WindowPredictor.logits(self, windows, layer_done)
+            logits = WindowPredictor.window_outputs(self, windows, layer_done)
             return logits if failure is None else torch.full_like(logits, failure)
 
         try:
@@ -231,7 +231,9 @@ def test_short_memory_takes_fewer_windows_then_the_cpu(
     volume, reports = noise(12, 20, 20), []
     logits = assembled(predictor, volume, Task("", reports.append))
     assert np.abs(logits - whole_logits(network, volume)).max() < 1e-4
-    assert [batch for batch, kind in tried if kind == "cuda"] == [4, 2, 1] and predictor.device == CPU
+    assert [batch for batch, kind in tried if kind == "cuda"] == [4, 2, 1] and predictor.device == in_window_precision(
+        CPU
+    )
     messages = list(dict.fromkeys(report.message for report in reports))
     assert "Not enough memory on GPU: continuing with fewer windows at once" in messages
     assert "Not enough memory on GPU: continuing on the CPU" in messages and messages[-1] == "on CPU (float32)"

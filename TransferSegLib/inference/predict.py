@@ -18,7 +18,7 @@ from TransferSegLib.inference.box_logits import BoxLogits
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.exact_tiles import ExactTilePredictor
 from TransferSegLib.inference.options import USUAL, PredictionOptions
-from TransferSegLib.inference.sliding_window import WindowPredictor
+from TransferSegLib.inference.sliding_window import LinearHead, WindowPredictor
 from TransferSegLib.networks.interface import Backbone, DeepestLattice, DeepestMapsObserver, TiledBackbone
 from TransferSegLib.progress import Task
 
@@ -89,7 +89,15 @@ def predictor_of(
     networks = (network,) if isinstance(network, nn.Module) else tuple(network)
     if backbone.tiling.blend == "exact":
         return ExactTilePredictor(cast(TiledBackbone, backbone).exact_tiles(networks[0]), device, longest_side)
-    return WindowPredictor(networks, backbone.spec.classes, backbone.tiling, device, options, regions)
+    classes, tiling = backbone.spec.classes, backbone.tiling
+    point = tiling.linear_head
+    if point is not None and not options.exact:
+        features = backbone.split_sizes(point).channels
+        if features * len(networks) < classes:
+            head = LinearHead(tuple(cast(nn.Module, backbone.last_layers(one, point)) for one in networks), features)
+            bodies = [backbone.frozen_layers(one, point) for one in networks]
+            return WindowPredictor(bodies, classes, tiling, device, options, regions, head)
+    return WindowPredictor(networks, classes, tiling, device, options, regions)
 
 
 def label_volume(

@@ -7,7 +7,7 @@ of rows is handed on as soon as no later window reaches it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -19,6 +19,7 @@ from TransferSegLib.images.label_resampling import LabelRule
 from TransferSegLib.inference.box_logits import BoxLogits
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.fallback import CannotCompute, FallbackDevice, finite_logits
+from TransferSegLib.inference.feature_sums import FeatureSums
 from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.window_networks import WindowNetworks
 from TransferSegLib.inference.window_sums import BlendedSums, NnUNetSums, WindowSums, common, window_starts
@@ -27,6 +28,14 @@ from TransferSegLib.progress import Task
 
 #: Windows that are computed together where there is enough memory.
 _BATCH = {"cuda": 4}
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """What makes logits of so many features of a voxel, one for each fold."""
+
+    folds: tuple[nn.Module, ...]
+    features: int
 
 
 class WindowPredictor:
@@ -46,10 +55,12 @@ class WindowPredictor:
         device: Device | None = None,
         options: PredictionOptions = USUAL,
         regions: bool = False,
+        head: LinearHead | None = None,
     ) -> None:
         """Take networks, of which the mean counts, that give ``outputs`` logits for each voxel of a window.
 
-        ``device`` None: the best. With ``regions`` each output is a region, and the background has none.
+        ``device`` None: the best. With ``regions`` each output is a region, and the background has none. With a
+        ``head`` the networks give features instead, are the predictor's own, and the head makes logits of them.
         """
         assert tiling.patch_zyx is not None
         self.patch_zyx: Triple = tiling.patch_zyx
@@ -57,7 +68,7 @@ class WindowPredictor:
         self.step = 1 - tiling.overlap if options.step is None else options.step
         self.rule = LabelRule(regions, as_nnunet=options.exact)
         self.as_logits = regions or tiling.interpolate == "logits"
-        self._networks = tuple(networks)
+        self._networks, self._head = tuple(networks), head
         self._mirror_axes_zyx = tiling.mirror_axes_zyx if options.mirror else ()
         self._fallback = FallbackDevice(device)
         self._fallback.device = self._in_precision(self._fallback.device)
@@ -82,17 +93,18 @@ class WindowPredictor:
         """Return the prediction of a scan; see ``Predictor.predict``. There are no deepest maps to observe."""
         return WindowPrediction(self, intensities_czyx, padding_values, tile_bytes, task or Task(), share_of_use)
 
-    def logits(self, windows: np.ndarray, layer_done: PieceDone | None = None) -> torch.Tensor:
-        """Return the logits (folds, N, classes, z, y, x; float32) of windows (N, channels, z, y, x; float32).
+    def window_outputs(self, windows: np.ndarray, layer_done: PieceDone | None = None) -> torch.Tensor:
+        """Return what sums take (folds, N, outputs, z, y, x; float32) of windows (N, channels, z, y, x; float32).
 
-        Unless they are exact, the folds' mean is returned as one. ``layer_done`` is called after each layer with the
-        share (0 to 1) that is done; what it raises ends the work.
+        Unless each fold is added up on its own, their mean is returned as one. ``layer_done`` is called after each
+        layer with the share (0 to 1) that is done; what it raises ends the work.
         """
 
         def compute() -> torch.Tensor:
             if self._runner is None:
-                self._runner = WindowNetworks(self._networks, self.device, self._mirror_axes_zyx)
-            return self._runner.logits(torch.from_numpy(windows), self.is_exact, layer_done)
+                self._runner = WindowNetworks(self._networks, self.device, self._mirror_axes_zyx, self._head is None)
+            each_fold = self.is_exact or self._head is not None
+            return self._runner.outputs(torch.from_numpy(windows), each_fold, layer_done)
 
         return finite_logits(compute)
 
@@ -100,13 +112,19 @@ class WindowPredictor:
         """Return sums for a scan; raises DeviceError when there is not enough memory."""
         if self.is_exact:
             return NnUNetSums(self.folds, self.outputs, size_zyx, self.patch_zyx, self.device)
+        starts = self.starts(size_zyx)
+        if self._head is not None:
+            head = self._head
+            return FeatureSums(head.folds, head.features, self.outputs, size_zyx, self.patch_zyx, starts, self.device)
         relative = not self.rule.regions
-        return BlendedSums(self.outputs, size_zyx, self.patch_zyx, self.starts(size_zyx), self.device, relative)
+        return BlendedSums(self.outputs, size_zyx, self.patch_zyx, starts, self.device, relative)
 
     def sums_bytes(self, size_zyx: Triple) -> float:
         """Return the memory that the sums for a scan take."""
         if self.is_exact:
             return NnUNetSums.bytes_for(self.folds, self.outputs, size_zyx, self.patch_zyx)
+        if self._head is not None:
+            return FeatureSums.bytes_for(self.folds, self._head.features, size_zyx, self.patch_zyx)
         return BlendedSums.bytes_for(1, self.outputs, size_zyx, self.patch_zyx)
 
     def starts(self, size_zyx: Triple) -> list[list[int]]:
@@ -117,7 +135,9 @@ class WindowPredictor:
         """Choose how to continue after windows failed; return a message, or raise when no way is left."""
         if failure.reason == "range":
             self._runner = None
-            return self._fallback.use_float32()
+            message = self._fallback.use_float32()
+            self._fallback.device = self._in_precision(self.device)
+            return message
         if self.batch > 1:
             self.batch //= 2
             return f"Not enough memory on {self.device.name}: continuing with fewer windows at once"
@@ -127,7 +147,7 @@ class WindowPredictor:
         return message
 
     def _in_precision(self, device: Device) -> Device:
-        return device.in_float32() if self.is_exact else in_window_precision(device)
+        return in_window_precision(device.in_float32() if self.is_exact else device)
 
 
 class WindowPrediction:
@@ -167,14 +187,14 @@ class WindowPrediction:
         for number, first in enumerate(along_z):
             computing, using = self._task.share(number, len(along_z)).split(1 - self._share_of_use, self._share_of_use)
             corners = [(first, y, x) for y, x in product(self._starts[1], self._starts[2])]
-            for corner, logits in self._computed(corners, computing):
-                sums.add(corner, logits)
-                del logits
+            for corner, outputs in self._computed(corners, computing):
+                sums.add(corner, outputs)
+                del outputs
             stop = along_z[number + 1] if number + 1 < len(along_z) else depth
-            start, values = sums.finished(stop)
-            box = (start, 0, 0), (stop, height, width)
-            yield BoxLogits(*box, values, using, predictor.as_logits, predictor.rule)
-            del values
+            for begin, end, values in sums.finished(stop):
+                part, using = using.split(end - begin, stop - end)
+                yield BoxLogits((begin, 0, 0), (end, height, width), values, part, predictor.as_logits, predictor.rule)
+                del values
             sums.move_to(stop)
             using.done()
 
@@ -186,13 +206,13 @@ class WindowPrediction:
             _, here, _ = task.split(done, len(batch), len(corners) - done - len(batch))
             here.at(0.0, message or f"on {predictor.device}")
             try:
-                logits = predictor.logits(np.stack([self._window(corner) for corner in batch]), here.at)
+                outputs = predictor.window_outputs(np.stack([self._window(corner) for corner in batch]), here.at)
             except CannotCompute as error:
                 failure = error
             else:
                 message = ""
-                yield from zip(batch, logits.unbind(dim=1), strict=True)
-                del logits
+                yield from zip(batch, outputs.unbind(dim=1), strict=True)
+                del outputs
                 done += len(batch)
                 continue
             message = predictor.step_back(failure)
@@ -209,13 +229,14 @@ class WindowPrediction:
 
 
 def in_window_precision(device: Device) -> Device:
-    """Return a device in the precision that windows are computed in: on NVIDIA GPUs nnU-Net's half precision, float16.
+    """Return a device with the precision and memory format that windows are computed in.
 
-    It has one more digit than bfloat16, which CPUs compute faster.
+    On NVIDIA GPUs that is nnU-Net's half precision, float16, which has one more digit than bfloat16. On CPUs
+    normalised networks are faster in float32 when maps are not channels last.
     """
-    if device.kind != "cuda" or device.dtype == torch.float32:
-        return device
-    return replace(device, dtype=torch.float16)
+    if device.dtype == torch.float32:
+        return replace(device, channels_last=False) if device.kind == "cpu" else device
+    return replace(device, dtype=torch.float16) if device.kind == "cuda" else device
 
 
 def _times(sides: Triple) -> str:

@@ -17,11 +17,17 @@ from TransferSegLib.networks.interface import PieceDone
 class WindowNetworks:
     """Copies of networks that report after each layer: a window may take half a minute on a CPU."""
 
-    def __init__(self, networks: Sequence[nn.Module], device: Device, mirror_axes_zyx: Sequence[int] = ()) -> None:
-        """Copy the networks, the folds of a model, to a device; windows are mirrored along all sets of the axes."""
+    def __init__(
+        self, networks: Sequence[nn.Module], device: Device, mirror_axes_zyx: Sequence[int] = (), copied: bool = True
+    ) -> None:
+        """Bring the networks, the folds of a model, to a device; windows are mirrored along all sets of the axes.
+
+        Unless they are ``copied``, the networks given are changed.
+        """
         self._device = device
         self._on = torch.device(device.torch_name)
-        self._copies = [copy.deepcopy(network).float().eval().to(self._on) for network in networks]
+        copies = [copy.deepcopy(network) if copied else network for network in networks]
+        self._copies = [network.float().eval().to(self._on) for network in copies]
         axes = [axis + 2 for axis in mirror_axes_zyx]
         self._flips = [flip for count in range(len(axes)) for flip in combinations(axes, count + 1)]
         self._layers_done = 0
@@ -31,8 +37,8 @@ class WindowNetworks:
         for layer in layers:
             layer.register_forward_hook(self._after_layer)
 
-    def logits(self, windows: torch.Tensor, each_fold: bool, layer_done: PieceDone | None = None) -> torch.Tensor:
-        """Return the logits (folds, N, classes, z, y, x; float32) of windows (N, channels, z, y, x).
+    def outputs(self, windows: torch.Tensor, each_fold: bool, layer_done: PieceDone | None = None) -> torch.Tensor:
+        """Return the networks' outputs (folds, N, outputs, z, y, x; float32) for windows (N, channels, z, y, x).
 
         Unless each fold is asked for, their mean is returned as one. ``layer_done`` is called after each layer with the
         share (0 to 1) that is done; what it raises ends the work.
@@ -49,7 +55,7 @@ class WindowNetworks:
             return (total if len(self._copies) == 1 else total.div_(len(self._copies)))[None]
 
     def _of(self, network: nn.Module, scans: torch.Tensor) -> torch.Tensor:
-        """Return the logits of one fold, the mean over mirrored inputs."""
+        """Return the outputs of one fold, the mean over mirrored inputs."""
         total: torch.Tensor = network(scans).float()
         for axes in self._flips:
             total += torch.flip(network(torch.flip(scans, axes)), axes)

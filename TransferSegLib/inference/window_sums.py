@@ -8,7 +8,7 @@ compared to the largest one, so that half precision, which a scan with many clas
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -78,10 +78,13 @@ class WindowSums(ABC):
     def values(self, rows: slice, fresh: slice) -> torch.Tensor:
         """Return the logits (classes, z, y, x) of some rows, of which the fresh ones have got all their windows."""
 
-    def finished(self, stop: int) -> tuple[int, torch.Tensor]:
-        """Return the first row and the logits (classes, z, y, x) of the slab that ends before ``stop``."""
+    def finished(self, stop: int) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Yield first row, end and logits (classes, z, y, x) of pieces of the slab that ends before ``stop``.
+
+        Pieces share a row with their neighbours.
+        """
         count, shared = stop - self._first, min(1, self._first)
-        return self._first - shared, self.values(slice(1 - shared, count + 1), slice(1, count + 1))
+        yield self._first - shared, stop, self.values(slice(1 - shared, count + 1), slice(1, count + 1))
 
     def move_to(self, stop: int) -> None:
         """Make room for the rows from ``stop`` on, which overwrites the slab that ended there."""
@@ -112,9 +115,10 @@ class BlendedSums(WindowSums):
         starts: Sequence[Starts],
         device: Device,
         relative: bool,
+        folds: int = 1,
     ) -> None:
         """Begin; ``relative``: only differences of classes count, so each voxel's largest logit is made 0."""
-        super().__init__((1, classes), size_zyx, patch_zyx, device)
+        super().__init__((folds, classes), size_zyx, patch_zyx, device)
         self._relative = relative and self._sums.dtype != torch.float32
         self._shares = [shares_along(*axis) for axis in zip(patch_zyx, starts, size_zyx, strict=True)]
 

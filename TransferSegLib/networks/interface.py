@@ -57,6 +57,7 @@ class Tiling:
     the network on windows of ``patch_zyx`` voxels gives logits of their size; they overlap by the share ``overlap`` and
     are averaged with Gaussian weights, as nnU-Net does.
     They may be mirrored along ``mirror_axes_zyx`` (0 z, 1 y, 2 x), because the network was trained so.
+    ``linear_head`` names the split point behind which each voxel's logits are a linear map of its own features.
     ``interpolate`` tells what is interpolated between voxels of the model's grid when labels are made of it.
     Sides of training patches and windows are multiples of ``multiple_zyx`` and at least ``smallest_zyx``.
     """
@@ -68,6 +69,7 @@ class Tiling:
     overlap: float = 0.5
     interpolate: Literal["probabilities", "logits"] = "probabilities"
     mirror_axes_zyx: tuple[int, ...] = ()
+    linear_head: str | None = None
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class NnUNetBackbone:
         plan = self.plan
         smallest = plan.multiple_zyx
         mirror = plan.mirror_axes_zyx
-        return Tiling("gaussian", smallest, smallest, plan.patch_zyx, plan.overlap, "logits", mirror)
+        return Tiling("gaussian", smallest, smallest, plan.patch_zyx, plan.overlap, "logits", mirror, HEAD)
 
     @property
     def split_points(self) -> tuple[str, ...]:
