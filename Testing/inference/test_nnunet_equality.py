@@ -71,7 +71,7 @@ def test_every_voxel_has_nnunets_label(name: str, monkeypatch: pytest.MonkeyPatc
     assert np.count_nonzero(labels != fixture.labels) <= allowed
 
 
-#: The largest share of voxels that may differ, for trained and for random weights, whose classes are nearly as probable.
+#: The largest share of voxels that may differ, for trained and for random weights (whose classes are close).
 MOST = {torch.float32: (0.0, 0.006), torch.bfloat16: (2e-4, 0.02)}
 
 
