@@ -93,3 +93,18 @@ def test_a_split_structure_with_one_part_drawn_is_no_longer_held(world: Any) -> 
     change = plan_label_change(world.label_set("a"), world.label_set("l", "r"), split={"l": "a", "r": "a"})
     assert Distillation(change).holds([True, False, False]) == [1]
     assert Distillation(change).holds([True, True, False]) == []
+
+
+def test_a_structure_split_in_two_is_held_as_their_sum(world: Any) -> None:
+    """The parent's "a" became two channels, and "b" stayed one; the student gives both what the parent did."""
+    change = plan_label_change(
+        world.label_set("a", "b"), world.label_set("left a", "right a", "b"), split={"left a": "a", "right a": "a"}
+    )
+    holding = Distillation(change)
+    teacher = holding.teacher(spread([0.5, 0.3, 0.2], 4).log())
+    parts = {"left a": 0.1, "right a": 0.2, "b": 0.2}
+    student = spread([0.5, *(parts[name] for name in change.label_set.names)], 4).log()
+    annotated = torch.tensor([[True, False, False, False]])
+    labels = torch.zeros((1, 4, 4, 4), dtype=torch.uint8)
+    loss = holding.loss(student, teacher, labels, annotated, ones(4), torch.ones((4, 4, 4), dtype=torch.bool))
+    assert loss.item() == pytest.approx(0, abs=1e-6)

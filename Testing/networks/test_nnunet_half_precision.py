@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.nnunet.architecture import logits_of
-from TransferSegLib.networks.nnunet.backbone import nnunet_spec
+from TransferSegLib.networks.nnunet.backbone import NnUNetBackbone, nnunet_spec
 from TransferSegLib.networks.nnunet.fused_norm import can_fuse, normalise_
 from TransferSegLib.networks.nnunet.plan import UNetPlan
 
@@ -82,3 +82,33 @@ def test_a_network_in_bfloat16_is_nearly_the_one_in_float32(is_residual: bool) -
         with torch.autocast("cpu", torch.bfloat16):
             found = network.to(memory_format=torch.channels_last_3d)(scans)
     assert (found - expected).abs().mean() < 0.02 * expected.std()
+
+
+def test_gradients_at_the_bottom_of_a_deep_network_are_right_in_bfloat16() -> None:
+    """A patch of 32 voxels has 2 at the bottom of five levels, where torch's own bfloat16 gradients are wrong."""
+    plan = UNetPlan(
+        is_residual=False,
+        features=(8,) * 5,
+        kernels_zyx=((3, 3, 3),) * 5,
+        strides_zyx=((1, 1, 1),) + ((2, 2, 2),) * 4,
+        encoder_blocks=(2,) * 5,
+        decoder_convolutions=(2,) * 4,
+        patch_zyx=(32, 32, 32),
+    )
+    backbone = NnUNetBackbone(nnunet_spec(plan, 1, 2))
+    network = backbone.build()
+    backbone.initialise(network, 1)
+    scan = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(2))
+    gradients = []
+    for is_half in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            logits = backbone.training_logits(network, scan.contiguous(memory_format=torch.channels_last_3d))
+        logits.float().square().mean().backward()
+        gradients.append(
+            [weights.grad.clone() for weights in network.encoder.stages[-1].parameters() if weights.ndim == 5]
+        )
+    for exact, half in zip(*gradients, strict=True):
+        assert (
+            exact - half
+        ).norm() < 0.6 * exact.norm()  # torch's own are off by as much as they are long, or infinite

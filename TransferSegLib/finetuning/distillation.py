@@ -6,6 +6,9 @@ never touched by it: where a label was drawn the label counts, and structures th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -73,7 +76,7 @@ class Distillation:
         """Return the loss of one case: ``held`` groups, ``free`` voxels (z, y, x) that no label speaks for."""
         log_probabilities = torch.log_softmax(logits.float(), dim=0)
         groups = [self._background(known, held), *(self._groups[number] for number in held)]
-        student = torch.stack([torch.logsumexp(log_probabilities[list(group.new)], dim=0) for group in groups])
+        student = _grouped(log_probabilities, groups)
         wanted = teacher[[0, *held]].float()
         # Where the parent sees an annotated structure it has nothing to say here: the voxel counts by what is left.
         mass = wanted.sum(dim=0)
@@ -95,6 +98,23 @@ class Distillation:
         among_held = {channel for number in held for channel in self._groups[number].new}
         rest = [channel for channel in range(1, len(known)) if not known[channel] and channel not in among_held]
         return ChannelGroup((0, *rest), self._groups[0].parent)
+
+
+def _grouped(log_probabilities: torch.Tensor, groups: Sequence[ChannelGroup]) -> torch.Tensor:
+    """Return the log-probabilities (groups, z, y, x) of groups of channels of (classes, z, y, x).
+
+    Those of one channel, nearly all, are taken at once: on the way back a slice costs a gradient of all classes.
+    """
+    single = [number for number, group in enumerate(groups) if len(group.new) == 1]
+    several = [number for number, group in enumerate(groups) if len(group.new) > 1]
+    place = log_probabilities.device
+    parts = [torch.logsumexp(log_probabilities[list(groups[number].new)], dim=0) for number in several]
+    stacked = [torch.stack(parts)] if parts else []
+    if single:
+        channels = torch.tensor([groups[number].new[0] for number in single], device=place)
+        stacked.insert(0, log_probabilities.index_select(0, channels))
+    order = np.argsort([*single, *several])
+    return torch.cat(stacked).index_select(0, torch.from_numpy(order).to(place))
 
 
 def distillation_loss(

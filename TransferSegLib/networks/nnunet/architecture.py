@@ -8,6 +8,7 @@ each resolution of the decoder (deep supervision), of which the last one predict
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -18,6 +19,9 @@ from TransferSegLib.networks.nnunet.fused_norm import can_fuse, normalise_
 from TransferSegLib.networks.nnunet.plan import UNetPlan
 
 _SLOPE = 0.01
+#: Convolutions of maps with a side shorter than this are trained in float32 on CPUs: torch 2.13's bfloat16 gradients of
+#: their weights are wrong, up to not being numbers. A deep network has such maps at its bottom.
+_SHORT_SIDE = 4
 
 
 class ConvolutionNorm(nn.Module):
@@ -43,11 +47,19 @@ class ConvolutionNorm(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Map (N, C, z, y, x) to (N, C', z / stride, ...)."""
-        maps = self.conv(maps)
+        maps = self._convolved(maps)
         if can_fuse(maps):
             return normalise_(maps, self.norm, _SLOPE if self._activated else None)
         maps = self.norm(maps)
         return functional.leaky_relu(maps, _SLOPE, inplace=True) if self._activated else maps
+
+    def _convolved(self, maps: torch.Tensor) -> torch.Tensor:
+        """Convolve, in float32 where a gradient in bfloat16 would be wrong."""
+        is_short = maps.device.type == "cpu" and min(maps.shape[2:]) < _SHORT_SIDE
+        if not (is_short and torch.is_grad_enabled() and self.conv.weight.dtype == torch.float32):
+            return cast("torch.Tensor", self.conv(maps))
+        with torch.autocast("cpu", enabled=False):
+            return cast("torch.Tensor", self.conv(maps.float()))
 
 
 class StackedConvolutions(nn.Module):
