@@ -85,6 +85,10 @@ class ModelGrid:
     whole_scan_zyx: tuple[int, int, int] | None = None
     #: The axis (0 z, 1 y, 2 x) along which answers are not interpolated but taken from the nearest voxel.
     nearest_axis: int | None = None
+    #: Where labels are copied back to the scan and not interpolated: the size of the whole grid, of which this one is a
+    #: box, and where the box begins.
+    copied_from_zyx: tuple[int, int, int] | None = None
+    copied_start_zyx: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def whole_zyx(self) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.images.intensity import IntensityRule
@@ -17,6 +17,9 @@ _LARGEST_NUMBER = 1e300
 _OPPOSITES = ("LR", "PA", "SI")
 
 
+Resampling = Literal["average", "nnunet", "totalsegmentator"]
+
+
 @dataclass(frozen=True)
 class Preparation:
     """The grid of a model and the rule that makes each input channel of a scan.
@@ -24,15 +27,16 @@ class Preparation:
     ``axes`` says in which directions the grid's x, y and z axes run, by the letters of L(eft), R(ight), P(osterior),
     A(nterior), S(uperior), I(nferior), or which stored axis of the image (i, j, k) each is: models of nnU-Net ignore
     how a scan is oriented. ``resampling`` "average" is this product's own, "nnunet" does what nnU-Net does, in its
-    order: crop to what is not 0, normalise, resample by cubic splines. ``images`` holds the number of the input image
-    of each channel; empty: all channels are made of one scan. ``image_names`` are what several input images are called,
-    in their order.
+    order: crop to what is not 0, normalise, resample by cubic splines. "totalsegmentator" does what TotalSegmentator
+    does before that: resample linearly, to whole numbers. ``images`` holds the number of the input image of each
+    channel; empty: all channels are made of one scan. ``image_names`` are what several input images are called, in
+    their order.
     """
 
     spacing_zyx_mm: tuple[float, float, float]
     channels: tuple[IntensityRule, ...]
     axes: str = LPS
-    resampling: Literal["average", "nnunet"] = "average"
+    resampling: Resampling = "average"
     images: tuple[int, ...] = ()
     image_names: tuple[str, ...] = ()
 
@@ -49,13 +53,13 @@ class Preparation:
                 raise ModelError(f"The model's intensities are mapped to {rule.output}, which is not finite.")
         if sorted(self.axes.translate(_TO_PAIRS)) != ["0", "1", "2"] and sorted(self.axes) != ["i", "j", "k"]:
             raise ModelError(f"The model's axes are '{self.axes}'; three letters such as LPS or RAS are expected.")
-        if self.resampling not in ("average", "nnunet"):
+        if self.resampling not in get_args(Resampling):
             raise ModelError(
                 f"The model's scans are resampled by '{self.resampling}', which this version does not know."
             )
-        if any(rule.is_of_nnunet != (self.resampling == "nnunet") for rule in self.channels):
+        if any(rule.is_of_nnunet != self.is_of_nnunet for rule in self.channels):
             raise ModelError("The model's intensity rules do not belong to its way of resampling.")
-        if self.axes.islower() and self.resampling != "nnunet":
+        if self.axes.islower() and not self.is_of_nnunet:
             raise ModelError("Only models of nnU-Net take the axes of a scan as they are stored.")
         wanted = set(range(self.image_count))
         if self.images and (len(self.images) != len(self.channels) or set(self.images) != wanted):
@@ -65,7 +69,7 @@ class Preparation:
 
     def _check_image_names(self) -> None:
         """Raise ModelError unless every input image has a name of its own."""
-        if self.image_count > 1 and self.resampling != "nnunet":
+        if self.image_count > 1 and not self.is_of_nnunet:
             raise ModelError("Only models that prepare scans as nnU-Net does can take several images of each scan.")
         different = {name.casefold() for name in self.image_names}
         proper = all(name == name.strip() and name and "=" not in name and name.isprintable() for name in different)
@@ -85,6 +89,11 @@ class Preparation:
         """The spacing as lists of models show it: one number where it is the same along all axes, else x, y, z."""
         z, y, x = self.spacing_zyx_mm
         return z if z == y == x else (x, y, z)
+
+    @property
+    def is_of_nnunet(self) -> bool:
+        """Whether nnU-Net's rules prepare the intensities, with its own resampling or TotalSegmentator's."""
+        return self.resampling != "average"
 
     @property
     def image_count(self) -> int:
@@ -110,7 +119,7 @@ class Preparation:
 
         As nnU-Net prepares scans, another modality than a model's is normalised by each scan's own mean and deviation.
         """
-        if self.resampling == "nnunet" and not rule.is_of_nnunet:
+        if self.is_of_nnunet and not rule.is_of_nnunet:
             rule = IntensityRule("zscore", output=None)
         return replace(self, channels=(rule,) * len(self.channels))
 

@@ -17,6 +17,7 @@ from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.images.nnunet_preprocessing import preprocess_as_nnunet
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.preprocessed_scan import PreprocessedScan
+from TransferSegLib.images.totalsegmentator_preprocessing import preprocess_as_totalsegmentator
 from TransferSegLib.progress import Task
 
 #: Planes of the grid that are computed at once, before looking whether to stop.
@@ -38,6 +39,8 @@ def preprocess(
         raise ScanError(f"The model takes {preparation.image_count} images of each scan, not {len(images)}.")
     if preparation.resampling == "nnunet":
         return preprocess_as_nnunet(images, preparation, task)
+    if preparation.resampling == "totalsegmentator":
+        return preprocess_as_totalsegmentator(images, preparation, task)
     (image,) = images
     resampling, covering, preparing = (task or Task()).split(6, 1, 1)
     grid = ModelGrid.around(image, preparation.spacing_zyx_mm, preparation.axes)

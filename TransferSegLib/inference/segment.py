@@ -20,7 +20,7 @@ from TransferSegLib.fit.check import check_fit, scan_reasons
 from TransferSegLib.fit.features import FeatureCollector
 from TransferSegLib.fit.reasons import Fit
 from TransferSegLib.fit.shapes import ScanShapes, shapes_of
-from TransferSegLib.images.label_resampling import LabelResampler
+from TransferSegLib.images.copied_labels import label_writer
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.preprocess import PreprocessedScan, preprocess
 from TransferSegLib.images.read import read_scan
@@ -197,7 +197,7 @@ class Segmenter:
         prediction = self._predictor.predict(
             scan.intensities_czyx, scan.padding_values, tile_bytes, predicting, observer, _WRITING_LABELS
         )
-        resampler = LabelResampler(scan.grid, values, prediction.background_channel)
+        resampler = label_writer(scan.grid, values, prediction.background_channel)
         for box in prediction:
             resampler.write(box, box.start_zyx, box.task)
             del box  # before the next one is computed

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from TransferSegLib.errors import ModelError
+from TransferSegLib.images.preparation import Resampling
 from TransferSegLib.json_fields import checked, json_field, names
 from TransferSegLib.models.description import is_model_name, parse_json
 from TransferSegLib.models.download import Download, check_https
@@ -36,7 +37,7 @@ class NnUNetProfile:
     """
 
     axes: str
-    resampling: str
+    resampling: Resampling
     overlap: float
 
     def to_json(self) -> dict[str, Any]:
@@ -50,6 +51,8 @@ class NnUNetProfile:
         overlap = json_field(entry, "overlap", float, error=ModelError)
         if not 0 <= overlap < 1:
             raise ModelError(f"The overlap {overlap} is not a share from 0 to below 1.")
+        if resampling not in ("nnunet", "totalsegmentator"):
+            raise ModelError(f"The resampling '{resampling}' is none of nnU-Net's.")
         return NnUNetProfile(axes, resampling, float(overlap))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from TransferSegLib.anatomy import describe_structure
 from TransferSegLib.errors import ModelError
+from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.catalogue import CatalogueEntry
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.structures import LabelSet
@@ -36,7 +37,7 @@ def as_published(
     return replace(
         description,
         label_set=LabelSet(tuple(structures)),
-        preparation=replace(description.preparation, axes=profile.axes),
+        preparation=_as_published(description.preparation, entry),
         network=replace(description.network, arguments=description.network.arguments | {"overlap": profile.overlap}),
         modality=entry.modality,
         summary=entry.summary,
@@ -44,3 +45,19 @@ def as_published(
         citation=entry.citation,
         provenance=replace(description.provenance, configuration=configuration | {"imported_from": imported}),
     )
+
+
+def _as_published(preparation: Preparation, entry: CatalogueEntry) -> Preparation:
+    """Return a preparation with the entry's axes and way of resampling.
+
+    nnU-Net may have put the axes of the stored scans, which the entry's axes name, in another order.
+    """
+    assert entry.profile is not None
+    names = dict(zip("ijk", entry.profile.axes, strict=True))
+    stored = preparation.axes.translate({ord(name): axis for axis, name in names.items()})
+    axes, spacing = "".join(names[axis] for axis in stored), preparation.spacing_zyx_mm
+    if entry.profile.resampling == "totalsegmentator" and entry.spacing_mm is not None:
+        given = entry.spacing_mm
+        sides = dict(zip("ijk", given if isinstance(given, tuple) else (given,) * 3, strict=True))
+        spacing = (sides[stored[2]], sides[stored[1]], sides[stored[0]])
+    return replace(preparation, axes=axes, resampling=entry.profile.resampling, spacing_zyx_mm=spacing)

@@ -87,6 +87,11 @@ def notes(description: ModelDescription, files: NnUNetFiles) -> tuple[str, ...]:
     plan = UNetPlan.from_json(description.network.arguments)
     if plan.overlap != 0.5:
         lines.append(f"predict with -step_size {1 - plan.overlap:g}, as TransferSeg does")
+    if description.preparation.resampling == "totalsegmentator":
+        lines.append(
+            f"nnU-Net resamples scans by splines: for the same labels resample them to "
+            f"{description.preparation.spacing_text} first, as TotalSegmentator does"
+        )
     if plan.mirror_axes_zyx:
         lines.append(
             "nnU-Net also predicts mirrored scans and averages, TransferSeg only with --mirror: for the same labels "
@@ -126,7 +131,7 @@ def _plan_of(description: ModelDescription) -> UNetPlan:
             "and those fine-tuned from them, can be exported for it."
         )
     preparation = description.preparation
-    if preparation.resampling != "nnunet":
+    if not preparation.is_of_nnunet:
         raise ModelError(f"nnU-Net cannot resample scans as '{description.name}' needs them.")
     if len(preparation.channels) > 1 and preparation.images != tuple(range(len(preparation.channels))):
         raise ModelError(
