@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from totalsegmentator_fixtures import CAVITIES, FAST, TotalSegmentatorFixture, scan
 
 from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.preparation import Preparation
+from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.inference.options import PredictionOptions
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.exporters.nnunet.plans import nnunet_files, notes
@@ -27,7 +29,8 @@ def imported(fixture: TotalSegmentatorFixture, library: Path) -> Model:
 
 
 def labels(model: Model, exact: bool) -> np.ndarray:
-    segmenter = Segmenter(model, "cpu", options=PredictionOptions(exact=exact))
+    device = choose_device("cpu", torch.float32)
+    segmenter = Segmenter(model, device, options=PredictionOptions(exact=exact))
     return sitk.GetArrayFromImage(segmenter.segment(scan()).label_map)
 
 
@@ -45,7 +48,7 @@ def test_float32_sums_differ_little(tmp_path: Path) -> None:
     """Sums in float32 are truer than those in float16; random weights make neighbouring classes nearly equal."""
     fixture = TotalSegmentatorFixture(FAST)
     found = labels(imported(fixture, tmp_path / "library"), exact=False)
-    assert (found != fixture.labels).mean() < 0.01
+    assert 0 < (found != fixture.labels).mean() < 0.003
 
 
 def test_structures_have_clinical_names(tmp_path: Path) -> None:
