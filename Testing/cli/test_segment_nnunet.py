@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from Testing.nnunet_fixtures import OLD, REGIONS, NnUNetFixture
+from Testing.nnunet_fixtures import OLD, REGIONS, NnUNetFixture, imported
 from TransferSegLib.cli.main import main
 from TransferSegLib.errors import JobError
 from TransferSegLib.inference.options import PredictionOptions
 from TransferSegLib.inference.segment import segment
 from TransferSegLib.inference.segment_file import ScanToSegment
 from TransferSegLib.jobs.segment_job import SegmentParameters
-from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
-from TransferSegLib.models.importers.nnunet.source import find_source
 from TransferSegLib.models.store import save_model
 
 TWO, ONE = NnUNetFixture(REGIONS), NnUNetFixture(OLD)
@@ -28,10 +27,8 @@ T1, T2 = TWO.images
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder, saved = tmp_path_factory.mktemp("models"), {}
     for fixture in (TWO, ONE):
-        source = find_source(fixture.model)
-        assert source is not None
-        description, state = model_from_nnunet(source, fixture.name)
-        saved[fixture.name] = save_model(folder / fixture.name, description, state)
+        description, state = imported(fixture.name)
+        saved[fixture.name] = save_model(folder / fixture.name, replace(description, name=fixture.name), state)
     return saved
 
 

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from Testing.nnunet_fixtures import RESIDUAL, TRAINED, NnUNetFixture
+from Testing.nnunet_fixtures import RESIDUAL, TRAINED, NnUNetFixture, imported
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.datasets.prepared import PreparedCase, prepare_cases
@@ -25,8 +25,6 @@ from TransferSegLib.finetuning.label_change import plan_label_change
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.segment import Segmenter
-from TransferSegLib.models.importers.nnunet.convert import model_from_nnunet
-from TransferSegLib.models.importers.nnunet.source import find_source
 from TransferSegLib.models.store import Model, load_model, save_model
 from TransferSegLib.models.versions.history import history
 from TransferSegLib.models.versions.versions import promote, rollback
@@ -50,17 +48,15 @@ QUICK = FineTuningConfiguration(
 FRONT, END = Structure("front", 1, (200, 0, 0)), Structure("end", 2, (0, 0, 200))
 
 
-def imported(name: str) -> Model:
-    source = find_source(NnUNetFixture(name).model)
-    assert source is not None
-    description, state = model_from_nnunet(source, "base")
-    return Model(description, state, source.path)
+def base(name: str) -> Model:
+    description, state = imported(name)
+    return Model(replace(description, name="base"), state, NnUNetFixture(name).model)
 
 
 @pytest.fixture(scope="module")
 def anisotropic() -> tuple[Model, list[PreparedCase], Any]:
     """Return a residual encoder with random weights and a coarse axis, two real CTs, and a change of structures."""
-    parent, data = imported(RESIDUAL), read_dataset(HEAD_NECK)
+    parent, data = base(RESIDUAL), read_dataset(HEAD_NECK)
     wanted = LabelSet(tuple(structure for structure in data.label_set if structure.name == "brainstem"))
     change = plan_label_change(parent.description.label_set, wanted)
     cases = prepare_cases(data.select(list(data.ids[:2])), change.label_set, parent.description.preparation)
@@ -132,7 +128,7 @@ def hippocampus_project(folder: Path) -> Path:
 
 
 def test_from_a_trained_model_to_a_version_and_back(tmp_path: Path) -> None:
-    parent = imported(TRAINED)
+    parent = base(TRAINED)
     names = parent.description.label_set.names
     library = tmp_path / "library"
     library.mkdir()

@@ -17,6 +17,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from fetching import CONTENT, download  # noqa: E402
 from misbehaving_server import HDF5_SIGNATURE, Server  # noqa: E402
+from nnunet_fixtures import read_here  # noqa: E402
 from version_lines import CASES, Add, Weights, evidence  # noqa: E402
 
 from TransferSegLib.images.intensity import MR_PERCENTILES  # noqa: E402
@@ -25,6 +26,7 @@ from TransferSegLib.models import locate  # noqa: E402
 from TransferSegLib.models.archive import export_model  # noqa: E402
 from TransferSegLib.models.description import ModelDescription, Provenance  # noqa: E402
 from TransferSegLib.models.fetch import Part  # noqa: E402
+from TransferSegLib.models.importers.nnunet import convert  # noqa: E402
 from TransferSegLib.models.locate import find_model  # noqa: E402
 from TransferSegLib.models.store import save_model  # noqa: E402
 from TransferSegLib.models.versions.history import Version  # noqa: E402
@@ -33,6 +35,12 @@ from TransferSegLib.models.versions.versions import add_version  # noqa: E402
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec  # noqa: E402
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise  # noqa: E402
 from TransferSegLib.structures import LabelSet, Structure  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def checkpoints_read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read nnU-Net's checkpoints in this process; test_nnunet_checkpoint.py tests the child, which takes seconds."""
+    monkeypatch.setattr(convert, "read_checkpoint_isolated", read_here)
 
 
 @pytest.fixture

@@ -26,6 +26,11 @@ from TransferSegLib.process_limits import Limits
 from TransferSegLib.progress import Task
 
 
+@pytest.fixture(autouse=True)
+def checkpoints_read_here() -> None:
+    """Read checkpoints in a child process, as everywhere but in these tests."""
+
+
 class Harmful:
     """Makes a file when it is unpickled by someone careless."""
 

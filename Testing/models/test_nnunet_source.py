@@ -18,6 +18,7 @@ from TransferSegLib.cli.main import main
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.importers.nnunet.source import NnUNetSource, find_source
 from TransferSegLib.models.library import import_model
+from TransferSegLib.models.store import load_description
 
 FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
 
@@ -234,3 +235,23 @@ def test_the_command_imports_a_folder_and_refuses_in_one_line(
     assert main([*args, "--replace"]) == 2
     shown = capsys.readouterr().err.strip().splitlines()
     assert len(shown) == 1 and "cascade" in shown[0]
+
+
+def test_the_axes_of_the_training_files_can_be_told(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["models", "import", str(results), "--library", str(tmp_path / "library"), "--replace"]
+    assert main(args) == 0
+    assert "Assumed: your scans are stored as" in capsys.readouterr().out
+    assert main([*args, "--axes", "ras"]) == 0
+    assert "Scans are turned so that their axes run RAS." in capsys.readouterr().out
+    assert load_description(tmp_path / "library" / "tiny-liver").preparation.axes == "RAS"
+    for wrong in ("RA", "RAX", "RRS", "RASL"):
+        assert main([*args, "--axes", wrong]) == 2
+        assert "letters such as" in capsys.readouterr().err
+    (inner(results) / "plans.json").write_text(json.dumps(plans_with(transpose_forward=[0, 2, 1])))
+    assert main([*args, "--axes", "LPS"]) == 0
+    assert load_description(tmp_path / "library" / "tiny-liver").preparation.axes == "PLS"
+    (inner(results) / "plans.json").write_text(json.dumps(plans_with(image_reader_writer="NibabelIOWithReorient")))
+    assert main([*args, "--axes", "LPS"]) == 2
+    assert "it takes RAS axes: leave out --axes" in capsys.readouterr().err

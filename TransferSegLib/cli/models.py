@@ -59,6 +59,11 @@ def add_parser(subparsers: Any) -> None:
     keras.add_argument("--modality", help="CT, MR ... (default: CT)")
     nnunet = imported.add_argument_group("nnU-Net", "which of the trained networks")
     nnunet.add_argument("--fold", metavar="N", help="import only this fold (default: all of them, averaged)")
+    nnunet.add_argument(
+        "--axes",
+        metavar="LETTERS",
+        help="directions in which the axes of its training files ran as stored, such as RAS (default: not known)",
+    )
 
     export = _verb(verbs, "export", run_export, "write a model as one .zip file, or as a folder for nnU-Net v2")
     export.add_argument("model", help="model name or folder; NAME@3 is version 3")
@@ -183,6 +188,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         spacing_mm=arguments.spacing_mm,
         modality=arguments.modality,
         fold=arguments.fold,
+        axes=arguments.axes,
     )
     _check_can_grow(library_of(arguments))
     with interruptible() as cancel:
@@ -282,11 +288,15 @@ def _of_nnunet(added: Added) -> list[str]:
     lines = [f"A model of nnU-Net v2, fold {folds[0]}."]
     if len(folds) > 1:
         lines = [f"A model of nnU-Net v2; the results of its {len(folds)} folds are averaged (--fold N: one of them)."]
-    if added.description.preparation.axes.islower():
+    axes = added.description.preparation.axes
+    if axes.islower():
         lines.append(
-            "nnU-Net ignores how scans are oriented: give this model scans whose axes are stored as those of its "
-            "training data were."
+            "nnU-Net ignores how scans are oriented. Assumed: your scans are stored as the files that the model was "
+            "trained on. If you know in which directions their axes ran, import it with --axes (such as --axes RAS), "
+            "and scans are turned."
         )
+    else:
+        lines.append(f"Scans are turned so that their axes run {axes}.")
     return lines
 
 

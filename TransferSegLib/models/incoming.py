@@ -36,9 +36,9 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", 
 class KerasOptions:
     """What a user says of a file that does not say it; None where nothing is said.
 
-    ``fold`` is for models of nnU-Net, the others for Keras files, which hold numbers only. ``structures`` are the names
-    in channel order without the background, ``background`` tells whether it is the first or the last channel. A file of
-    the catalogue needs none of it, and takes none but another spacing.
+    ``fold`` and ``axes`` are for models of nnU-Net, the others for Keras files, which hold numbers only.
+    ``structures`` are the names in channel order without the background, ``background`` tells whether it is the first
+    or the last channel. A file of the catalogue needs none of it, and takes none but another spacing.
     """
 
     structures: tuple[str, ...] | None = None
@@ -46,6 +46,7 @@ class KerasOptions:
     spacing_mm: float | None = None
     modality: str | None = None
     fold: str | None = None
+    axes: str | None = None
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -88,7 +89,7 @@ def read_incoming(
         entry = catalogue().recognise(git_blob_id(path, task))
     is_keras = _is_keras(path)
     nnunet = None if is_keras else _nnunet_source(path)
-    if nnunet is not None and not (set(options.said) - {"fold"} if options is not None else ()):
+    if nnunet is not None and not (set(options.said) - {"fold", "axes"} if options is not None else ()):
         incoming = _from_nnunet(nnunet, name, options, task, entry)
     elif options is not None and options.said and not is_keras:
         raise ModelError(
@@ -164,7 +165,10 @@ def _from_nnunet(
     known = entry or _published(source)
     chosen = name or (known.name if known is not None else source.name)
     check_name(chosen)
-    description, state_dict = model_from_nnunet(source, chosen, None if options is None else options.fold, task)
+    options = options or KerasOptions()
+    if known is not None and options.axes is not None:
+        raise ModelError(f"{source.path} is a published model whose axes are known: leave out --axes.")
+    description, state_dict = model_from_nnunet(source, chosen, options.fold, task, options.axes)
     if known is not None:
         verified = None if entry is None else sha256_of(source.path, task)
         description = as_published(description, known, str(source.path), verified)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.errors import ModelError, TransferSegError
+from TransferSegLib.images.preparation import Preparation
+from TransferSegLib.images.stored_axes import named_axes
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.folds import joined_folds
 from TransferSegLib.models.importers.nnunet.isolated import read_checkpoint_isolated
-from TransferSegLib.models.importers.nnunet.plans import read_plans
+from TransferSegLib.models.importers.nnunet.plans import NnUNetModel, read_plans
 from TransferSegLib.models.importers.nnunet.source import NnUNetSource
 from TransferSegLib.models.leaving import told_command
 from TransferSegLib.networks.nnunet.backbone import nnunet_spec
@@ -36,11 +38,13 @@ _CITATION = (
 
 
 def model_from_nnunet(
-    source: NnUNetSource, name: str, fold: str | None = None, task: Task | None = None
+    source: NnUNetSource, name: str, fold: str | None = None, task: Task | None = None, axes: str | None = None
 ) -> tuple[ModelDescription, dict[str, torch.Tensor]]:
     """Return the description and the float32 weights of one fold (None: of all folds), ready for ``save_model``.
 
-    Raises ModelError for what cannot be used here, naming the file and the reason; Cancelled from the task.
+    ``axes`` says in which directions the axes of the training files ran as stored ('RAS'), None: it is not known and
+    scans are taken as they are stored. Raises ModelError for what cannot be used here, naming the file and the reason;
+    Cancelled from the task.
     """
     from TransferSegLib.models.importers.nnunet.checkpoint import state_of
 
@@ -65,7 +69,7 @@ def model_from_nnunet(
         name=name,
         version="1",
         label_set=label_set,
-        preparation=model.preparation,
+        preparation=_with_axes(model, axes, source),
         network=spec,
         modality=model.modality,
         summary=f"{', '.join(names[:6])}{' ...' if len(names) > 6 else ''} ({model.modality}); trained by nnU-Net",
@@ -78,6 +82,19 @@ def model_from_nnunet(
         regions=model.regions,
     )
     return description, joined_folds(states)
+
+
+def _with_axes(model: NnUNetModel, axes: str | None, source: NnUNetSource) -> Preparation:
+    """Return how scans are prepared, with the axes of the training files where they are told."""
+    if axes is None:
+        return model.preparation
+    if model.axes_are_known:
+        raise ModelError(
+            f"The plans of {source.path} say themselves that it takes {model.preparation.axes} axes: leave out --axes."
+        )
+    if len(axes) != 3:
+        raise ModelError(f"'{axes}' does not name three axes: give letters such as RAS or LPS.")
+    return replace(model.preparation, axes=named_axes(model.preparation.axes, axes.upper()))
 
 
 def _folds(source: NnUNetSource, fold: str | None) -> tuple[str, ...]:
