@@ -8,9 +8,17 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from TransferSegLib.errors import ScanError
-from TransferSegLib.images.label_resampling import LabelResampler, Probabilities, agreeing_cells, smallest_label_type
+from TransferSegLib.images.intensity import IntensityRule
+from TransferSegLib.images.label_resampling import (
+    LabelResampler,
+    LabelRule,
+    Probabilities,
+    agreeing_cells,
+    smallest_label_type,
+)
 from TransferSegLib.images.model_grid import ModelGrid
-from TransferSegLib.images.preprocess import labels_on_grid
+from TransferSegLib.images.preparation import Preparation
+from TransferSegLib.images.preprocess import labels_on_grid, preprocess
 
 LABELS = (0, 7, 3, 200, 9)
 
@@ -66,6 +74,7 @@ SCANS = {
     "finer": blank_scan((31, 26, 22), (1.1, 0.9, 1.3)),
     "coarser": blank_scan((6, 7, 5), (7.0, 8.0, 9.0)),
     "anisotropic": blank_scan((40, 40, 4), (0.8, 0.8, 10.0)),
+    "the grid's planes": blank_scan((20, 22, 9), (1.2, 2.0, 3.0)),
     "one slice": blank_scan((30, 30, 1), (1.0, 1.0, 2.0)),
     "one column": blank_scan((1, 1, 40), (2.0, 1.0, 1.0)),
     "reordered": blank_scan((20, 31, 24), (1.2, 1.0, 1.5), np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0]])),
@@ -204,3 +213,80 @@ def test_more_classes_than_a_byte_holds():
     channels = np.array([0, 255, 299] * 4).reshape(2, 2, 3)
     labels = decoded(np.eye(300, dtype=np.float32)[channels], grid, labels=tuple(range(0, 600, 2)))
     np.testing.assert_array_equal(labels, 2 * channels)
+
+
+class Unasked(Probabilities):
+    """Fails when something is to be interpolated."""
+
+    def probabilities_at(self, positions_zyx):
+        raise AssertionError("nothing lies between voxels of the grid")
+
+
+def test_nothing_is_interpolated_on_the_scans_own_grid():
+    grid = ModelGrid.around(blank_scan((9, 8, 7), (1.0, 1.0, 1.0)), (1.0,) * 3)
+    probabilities = random_probabilities(grid.size_zyx, smooth=0.1)
+    decoder = LabelResampler(grid, LABELS)
+    decoder.write(Unasked(probabilities), (0, 0, 0))
+    expected = np.array(LABELS)[probabilities.argmax(axis=3)]
+    np.testing.assert_array_equal(grid.order.apply(decoder.labels_zyx), expected)
+
+
+@pytest.mark.parametrize("name", ["finer", "coarser", "the grid's planes", "reordered"])
+def test_the_last_region_above_0_wins(name):
+    grid = ModelGrid.around(SCANS[name], (3.0,) * 3)
+    noise = np.random.default_rng(1).normal(size=(*grid.size_zyx, 3)) - 0.3
+    logits = ndimage.gaussian_filter(noise, (0.7, 0.7, 0.7, 0)).astype(np.float32)
+    decoder = LabelResampler(grid, (0, 7, 3, 200))
+    for z in range(0, max(1, grid.size_zyx[0] - 1), 4):
+        decoder.write(Probabilities(logits[z : z + 5], LabelRule(regions=True)), (z, 0, 0))
+    z, y, x = np.indices(grid.scan_size_zyx, dtype=float)
+    position = np.tensordot(grid.matrix, np.stack([x, y, z]), axes=1) + grid.offset_xyz[:, None, None, None]
+    expected = np.zeros(grid.scan_size_zyx, int)
+    for region, value in enumerate((7, 3, 200)):
+        values = ndimage.map_coordinates(logits[..., region].astype(float), position[::-1], order=1, mode="nearest")
+        expected[values > 0] = value
+    assert len(np.unique(expected)) == 4
+    assert np.mean(grid.order.apply(decoder.labels_zyx) != expected) < 1e-3, "but for rounding"
+
+
+@pytest.mark.parametrize(
+    ("size_xyz", "spacing_xyz", "wanted_zyx"),
+    [
+        ((23, 31, 17), (1.0, 0.8, 1.3), (1.1, 1.4, 0.9)),
+        ((20, 30, 12), (1.0, 1.0, 1.0), (1.5, 1.5, 1.5)),  # 2/3: half voxels are met often
+        ((26, 26, 5), (1.0, 1.0, 6.0), (4.0, 1.2, 1.2)),  # one coarse axis
+        ((12, 13, 14), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
+        ((4, 50, 50), (9.0, 1.0, 1.0), (1.0, 1.0, 9.0)),
+    ],
+)
+def test_rounded_as_nnunet_rounds(size_xyz, spacing_xyz, wanted_zyx):
+    """Logits of few values are equal often, so that rounding and the first of equals decide."""
+    image = blank_scan(size_xyz, spacing_xyz) + 1
+    image[3, 3, 3] = 5
+    rule = IntensityRule("zscore", output=None)
+    grid = preprocess(image, Preparation(wanted_zyx, (rule,), "kji"[::-1], "nnunet")).grid
+    logits = (np.random.default_rng(2).integers(-40, 40, size=(4, *grid.size_zyx)) / 7).astype(np.float16)
+    decoder = LabelResampler(grid, (0, 1, 2, 3))
+    values = np.ascontiguousarray(np.moveaxis(logits, 0, -1))
+    for z in range(0, max(1, grid.size_zyx[0] - 1), 4):
+        decoder.write(Probabilities(values[z : z + 5], LabelRule(as_nnunet=True)), (z, 0, 0))
+    expected = np.stack([resampled_as_nnunet(one, grid.scan_size_zyx, grid.nearest_axis) for one in logits])
+    np.testing.assert_array_equal(grid.oriented(decoder.labels_zyx), expected.argmax(axis=0))
+
+
+def resampled_as_nnunet(logits, size_zyx, coarse) -> np.ndarray:
+    """Return float16 logits resampled by scipy as nnU-Net asks scikit-image to do."""
+    if logits.shape == tuple(size_zyx):
+        return logits
+
+    def resized(values, size):
+        ratios = [after / before for after, before in zip(size, values.shape, strict=True)]
+        return ndimage.zoom(values.astype(float), ratios, order=1, mode="nearest", grid_mode=True)
+
+    if coarse is None:
+        return resized(logits, size_zyx).astype(np.float16)
+    flat = [side for axis, side in enumerate(size_zyx) if axis != coarse]
+    planes = np.stack([resized(plane, flat) for plane in np.moveaxis(logits, coarse, 0)])
+    places = (np.arange(size_zyx[coarse]) + 0.5) * (len(planes) / size_zyx[coarse]) - 0.5
+    nearest = np.clip(np.floor(places + 0.5).astype(int), 0, len(planes) - 1)
+    return np.moveaxis(planes[nearest], 0, coarse).astype(np.float16)

@@ -16,12 +16,13 @@ from scipy import ndimage
 from Testing.impatient import Impatient
 from Testing.tiny_family import TinyBackbone, tiny_model, tiny_network, tiny_spec
 from TransferSegLib.cli.main import main
-from TransferSegLib.errors import Cancelled, DeviceError, ModelError
+from TransferSegLib.errors import Cancelled, DeviceError, ModelError, TransferSegError
 from TransferSegLib.fit.check import NO_FEATURES, NO_PROFILE
 from TransferSegLib.images.label_resampling import LabelResampler, Probabilities
 from TransferSegLib.images.preprocess import preprocess
 from TransferSegLib.inference import fallback, window_sums
 from TransferSegLib.inference.devices import Device
+from TransferSegLib.inference.options import PredictionOptions
 from TransferSegLib.inference.predict import label_volume, predictor_of
 from TransferSegLib.inference.profiling import profile_of_scans
 from TransferSegLib.inference.segment import Segmenter
@@ -268,3 +269,66 @@ def test_the_network_stays_as_it_is(network: torch.nn.Module) -> None:
     label_volume(network, BACKBONE, noise(8, 16, 16), PADDING)
     assert network.training
     network.eval()
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_sums_in_half_precision_keep_what_decides(
+    network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    """Two classes that are nearly equal and far from 0, as softmax allows, lie within float16's rounding."""
+    expected = whole_logits(network, noise(19, 37, 30))
+    monkeypatch.setattr(window_sums, "_MOST_IN_FLOAT32", 0.0)
+    shifted = ShiftedLogits(network, 300.0)
+    predictor = WindowPredictor((shifted,), 4, BACKBONE.tiling, CPU, regions=not relative)
+    found = assembled(predictor, noise(19, 37, 30))
+    if relative:
+        assert np.mean(found.argmax(axis=0) != expected.argmax(axis=0)) < 1e-3
+        most = found.max(axis=0, keepdims=True)
+        np.testing.assert_allclose(found - most, expected - expected.max(axis=0, keepdims=True), atol=0.01)
+    else:
+        assert np.abs(found - (expected + 300)).max() < 1, "regions need logits as they are"
+        assert np.mean(found.argmax(axis=0) != expected.argmax(axis=0)) > 0.03
+
+
+class ShiftedLogits(torch.nn.Module):
+    """A network whose classes all get the same number more."""
+
+    def __init__(self, network: torch.nn.Module, shift: float) -> None:
+        super().__init__()
+        self.network, self.shift = network, shift
+
+    def forward(self, scans: torch.Tensor) -> torch.Tensor:
+        return self.network(scans) + self.shift
+
+
+def test_mirrored_windows_are_averaged(network: torch.nn.Module) -> None:
+    tiling = replace(BACKBONE.tiling, mirror_axes_zyx=(0, 2))
+    window = noise(*PATCH)
+    with torch.inference_mode():
+        scans = torch.from_numpy(window)[None]
+        flipped = [network(scans.flip(axes)).flip(axes) if axes else network(scans) for axes in ((), 2, 4, (2, 4))]
+    expected = torch.stack(flipped).mean(dim=0)[0].numpy()
+    assert np.abs(expected - flipped[0][0].numpy()).max() > 0.01, "else the test says nothing"
+    predictor = WindowPredictor((network,), 4, tiling, CPU, PredictionOptions(mirror=True))
+    np.testing.assert_allclose(assembled(predictor, window), expected, atol=1e-5)
+    plain = WindowPredictor((network,), 4, tiling, CPU)
+    np.testing.assert_allclose(assembled(plain, window), flipped[0][0].numpy(), atol=1e-5)
+
+
+def test_mirrored_windows_report_every_layer(network: torch.nn.Module) -> None:
+    tiling, fractions = replace(BACKBONE.tiling, mirror_axes_zyx=(0, 1, 2)), []
+    predictor = WindowPredictor((network, network), 4, tiling, CPU, PredictionOptions(mirror=True))
+    predictor.window_outputs(noise(*PATCH)[None], fractions.append)
+    assert len(fractions) % 16 == 0 and fractions == sorted(fractions) and fractions[-1] == 1
+
+
+def test_the_step_decides_how_many_windows_there_are(network: torch.nn.Module) -> None:
+    for step, count in ((0.5, 4), (0.25, 7), (1.0, 3)):
+        predictor = WindowPredictor((network,), 4, BACKBONE.tiling, CPU, PredictionOptions(step=step))
+        assert [len(starts) for starts in predictor.starts((20, 16, 16))] == [count, 1, 1]
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, 1.5, float("nan")])
+def test_a_step_is_a_share_of_a_window(step: float) -> None:
+    with pytest.raises(TransferSegError, match="share of a window"):
+        PredictionOptions(step=step)

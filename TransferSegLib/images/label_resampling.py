@@ -145,14 +145,10 @@ class LabelResampler:
         for axis, (length, size) in enumerate(zip(channels.shape, self.grid.size_zyx, strict=True)):
             if length == size == 1:
                 channels = np.repeat(channels, 2, axis=axis)  # so that there is a cell between two voxels
-        cells = agreeing_cells(channels, answers.classes)
-        if answers.rule.as_nnunet:
-            # Rounded after interpolation, two classes may be equal even where the voxels around agree.
-            cells[:] = answers.classes
         if self.grid.aligned:
-            self._write_aligned(answers, cells, start_zyx, task)
+            self._write_aligned(answers, channels, start_zyx, task)
         else:
-            self._write_oblique(answers, cells, start_zyx, task)
+            self._write_oblique(answers, self._cells(answers, channels), start_zyx, task)
 
     def label_map(self, scan: sitk.Image) -> sitk.Image:
         """Return the labels as an image with the size, spacing, origin and direction of the scan."""
@@ -162,7 +158,16 @@ class LabelResampler:
         image.CopyInformation(scan)
         return image
 
-    def _write_aligned(self, answers: TilePrediction, cells: np.ndarray, start_zyx: Triple, task: Task) -> None:
+    @staticmethod
+    def _cells(answers: TilePrediction, channels: np.ndarray, axes: Sequence[int] = (0, 1, 2)) -> np.ndarray:
+        """Return ``agreeing_cells``, or that none agrees where the rule asks for interpolation everywhere."""
+        cells = agreeing_cells(channels, answers.classes, axes)
+        if answers.rule.as_nnunet:
+            # Rounded after interpolation, two classes may be equal even where the voxels around agree.
+            cells[:] = answers.classes
+        return cells
+
+    def _write_aligned(self, answers: TilePrediction, channels: np.ndarray, start_zyx: Triple, task: Task) -> None:
         """Write a tile of a grid whose axes are the scan's: positions along the three axes are independent."""
         firsts, bases, fractions = [], [], []
         for axis in range(3):
@@ -173,27 +178,34 @@ class LabelResampler:
             if axis == self.grid.nearest_axis:
                 fraction = (fraction >= 0.5).astype(answers.rule.dtype)
             base -= start_zyx[axis]
-            mine = np.flatnonzero((base >= 0) & (base < cells.shape[axis]))
+            mine = np.flatnonzero((base >= 0) & (base < channels.shape[axis] - 1))
             if not mine.size:
                 return
             firsts.append(int(mine[0]))
             bases.append(base[mine])
             fractions.append(fraction[mine])
+        # Along an axis whose positions are voxels of the grid nothing is interpolated, and one voxel decides.
+        between = [axis for axis, along in enumerate(fractions) if not np.isin(along, (0, 1)).all()]
+        cells = self._cells(answers, channels, between)
+        z_place, y_place, x_place = (
+            base if axis in between else base + (fraction == 1)
+            for axis, (base, fraction) in enumerate(zip(bases, fractions, strict=True))
+        )
         height, width = len(bases[1]), len(bases[2])
         window = self._oriented[:, firsts[1] : firsts[1] + height, firsts[2] : firsts[2] + width]
         for number in task.over(range(len(bases[0]))):
             base, fraction = bases[0][number], fractions[0][number]
-            channels = cells[base].take(bases[1], axis=0).take(bases[2], axis=1)
-            unsure = np.flatnonzero(channels == answers.classes)
+            found = cells[z_place[number]].take(y_place, axis=0).take(x_place, axis=1)
+            unsure = np.flatnonzero(found == answers.classes)
             if unsure.size:
                 row, column = np.divmod(unsure, width)
-                channels.reshape(-1)[unsure] = self._most_probable(
+                found.reshape(-1)[unsure] = self._most_probable(
                     answers,
                     (np.full_like(row, base), bases[1][row], bases[2][column]),
                     (np.full(len(row), fraction), fractions[1][row], fractions[2][column]),
                     task,
                 )
-            window[firsts[0] + number] = self._values[channels]
+            window[firsts[0] + number] = self._values[found]
 
     def _write_oblique(self, answers: TilePrediction, cells: np.ndarray, start_zyx: Triple, task: Task) -> None:
         """Write a tile of a grid that is turned against the scan, slice by slice of the scan."""
@@ -259,19 +271,19 @@ class LabelResampler:
         ]
 
 
-def agreeing_cells(channels_zyx: np.ndarray, classes: int) -> np.ndarray:
+def agreeing_cells(channels_zyx: np.ndarray, classes: int, axes: Sequence[int] = (0, 1, 2)) -> np.ndarray:
     """Return, per cell of eight neighbouring voxels, the channel that all of them have.
 
-    The result is one shorter along each axis. Where the eight do not agree it holds the number of classes.
+    Cells reach from voxel to voxel along the axes given; the result is one shorter along each of them. Where a cell's
+    voxels do not agree it holds the number of classes.
     """
     lowest = highest = channels_zyx
-    for axis in range(3):
+    for axis in axes:
         length = lowest.shape[axis]
         here, there = (np.arange(length - 1), np.arange(1, length))
         lowest = np.minimum(lowest.take(here, axis), lowest.take(there, axis))
         highest = np.maximum(highest.take(here, axis), highest.take(there, axis))
-    lowest[lowest != highest] = classes
-    return lowest
+    return np.where(lowest == highest, lowest, np.array(classes, channels_zyx.dtype))
 
 
 def smallest_label_type(label_values: Sequence[int]) -> np.dtype:
