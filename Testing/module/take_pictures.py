@@ -34,7 +34,9 @@ SECTIONS = {
     "rolled back": ("model history", "modelCollapsibleButton"),
 }
 #: For fine-tuning: enough for a computer with two slow cores.
-MINUTES = 10
+MINUTES = 12
+#: The patients whose scans are corrected beside the sample.
+OTHERS = ("pt_22", "pt_120", "pt_70", "pt_103")
 _FOLDED = ("model", "history", "segment", "correct", "fineTune")
 
 
@@ -51,7 +53,7 @@ def main(folder: Path, last: str = "") -> None:
         host.window.resize(1440, 1000)
         host._dock.setMinimumWidth(560)
         folder.mkdir(parents=True, exist_ok=True)
-        cases = whole_loop.real_cases()
+        cases = whole_loop.real_cases(OTHERS)
         loop = whole_loop.WholeLoop(host, Path(temporary) / "my-cases", minutes=MINUTES, references=cases)
         loop.zoom = 2.0
         for step in loop.steps():

@@ -24,13 +24,13 @@ def use_folders(folder: Path) -> None:
         os.environ[f"TRANSFERSEG_{name}"] = str(folder / part)
 
 
-def real_cases():
-    """Return the sample and two cases of other patients."""
+def real_cases(others: Sequence[str] = ("pt_22", "pt_120")):
+    """Return the sample and cases of other patients."""
     from TransferSegLib.datasets.dataset import read_dataset
     from TransferSegLib.models.locate import bundled_sample
 
-    others = {case.id: case for case in read_dataset(CASES).cases}
-    return [read_dataset(bundled_sample()).cases[0], others["pt_22"], others["pt_120"]]
+    every = {case.id: case for case in read_dataset(CASES).cases}
+    return [read_dataset(bundled_sample()).cases[0], *(every[each] for each in others)]
 
 
 def real_scans() -> list[Path]:
@@ -91,10 +91,11 @@ class WholeLoop:
     ) -> None:
         """Prepare: ``settings`` of few steps end a fine-tuning before its minutes are up, on a computer of any speed.
 
-        ``scans``: three to correct (None: whole ones), of which the first is the sample or a part of it. With
+        ``scans``: those to correct (None: three whole ones), of which the first is the sample or a part of it. With
         ``references``, the scans' cases of a dataset, the corrections are the contours of clinicians.
         """
         self.references = list(references)
+        scans = [case.image for case in self.references] or scans
         self.scans = real_scans() if scans is None else list(scans)
         self.host, self.ui, self.project = host, host.widget.ui, project
         self.minutes, self.settings = minutes, settings or {}
@@ -112,7 +113,7 @@ class WholeLoop:
         self.load(self.scans[0], "CT head and neck")
         yield "loaded"
         yield from self.segmented()
-        for number in range(3):
+        for number in range(len(self.scans)):
             if number:
                 self.load(self.scans[number], f"CT {number + 1}")
                 self.segment()
@@ -182,10 +183,12 @@ class WholeLoop:
         if first:
             self._show(self.volumes[-1], tuple(place))
             yield "painted"
+        names = [STRUCTURE, "mandible"]
         if self.references:
-            for name in (STRUCTURE, "mandible"):
+            names = [name for name in names if name in self.references[self.scans.index(self.scan)].annotated]
+            for name in names:
                 self.take_reference(name)
-        for name in (STRUCTURE, "mandible"):
+        for name in names:
             self.tick(name)
         if first:
             yield "reviewed"

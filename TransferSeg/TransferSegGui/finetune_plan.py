@@ -28,7 +28,7 @@ class FineTunePlan:
 
     def __init__(self, ui) -> None:
         """Wait for something to plan."""
-        self._label = ui.fineTunePlanLabel
+        self._title, self._label = ui.fineTunePlanTitleLabel, ui.fineTunePlanLabel
         self._wanted: tuple[FineTuneRequest, str] | None = None
         self._key = ""
         self._measured: tuple[str, dict] | None = None
@@ -45,15 +45,15 @@ class FineTunePlan:
         if request is None:
             self._wanted, self._key = None, ""
             self.stop()
-            self._label.text = ""
+            self._say("")
             return
         self._wanted, self._key = (request, device), _keyOf(request, device, state)
         if self._measured is not None and self._measured[0] == self._key:
-            self._label.text = planText(self._measured[1], request)
+            self._say(planText(self._measured[1], request))
         elif self._failed is not None and self._failed[0] == self._key:
-            self._label.text = self._failed[1]
+            self._say(self._failed[1])
         else:
-            self._label.text = _("Planning: measuring the speed of this computer...")
+            self._say(_("Planning: measuring the speed of this computer..."))
             if self._command is None or self._commandKey != self._key:
                 self._end()
                 self._timer.start()
@@ -99,7 +99,13 @@ class FineTunePlan:
         if self._wanted is not None and key == self._key:
             request = self._wanted[0]
             known = self._measured is not None and self._measured[0] == key
-            self._label.text = planText(self._measured[1], request) if known else self._failed[1]
+            self._say(planText(self._measured[1], request) if known else self._failed[1])
+
+    def _say(self, text: str) -> None:
+        """Show a text, or no line where there is none."""
+        self._label.text = text
+        for label in (self._title, self._label):
+            label.setVisible(bool(text))
 
 
 def planArgs(request: FineTuneRequest, device: str, settings: Path) -> list[str]:
