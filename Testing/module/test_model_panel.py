@@ -258,7 +258,9 @@ def test_fetch_cancel_and_fetch_again_from_there(host, ui, served, models: Path)
     import slicer
 
     panel = host.widget.modelPanel
-    assert ui.fetchModelComboBox.currentText.startswith("served-one, about ") and ui.fetchModelButton.enabled
+    assert ui.fetchModelComboBox.currentText == "served-one" and ui.fetchModelButton.enabled
+    assert "22 structures: aorta, " in ui.fetchDetailsLabel.text and "works at 1 mm" in ui.fetchDetailsLabel.text
+    assert "licence Apache-2.0" in ui.fetchDetailsLabel.text and "Cite: Humpire" in ui.fetchDetailsLabel.toolTip
     assert not ui.cancelFetchButton.enabled and ui.cancelFetchButton.toolTip == "Nothing is being fetched."
     served.behaviours = [misbehaving_server.stalls_after(20_000)]
     ui.fetchModelButton.click()

@@ -14,11 +14,12 @@ from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.duration import durationText
 from TransferSegGui.job_process import JobProcess, runningJobs
 from TransferSegGui.model_choices import ModelChoice, libraryKey
+from TransferSegGui.model_words import entryDetails, entryToolTip
 from TransferSegGui.package_install import h5pyIsInstalled, installH5py
 from TransferSegLib.errors import JobError, ModelError
 from TransferSegLib.jobs.fetch_job import FetchParameters
 from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.models.catalogue import CatalogueEntry, megabytes
+from TransferSegLib.models.catalogue import CatalogueEntry
 from TransferSegLib.models.locate import catalogue, find_library_model, library_models
 
 #: Files that h5py reads.
@@ -42,7 +43,7 @@ class ModelFiles:
         self._job: JobProcess | None = None
         self._command: CommandProcess | None = None
         self._h5pyInstalled = h5pyIsInstalled()
-        ui.fetchModelComboBox.connect("currentIndexChanged(int)", self._updateButtons)
+        ui.fetchModelComboBox.connect("currentIndexChanged(int)", self._onEntryChosen)
         ui.fetchModelButton.connect("clicked(bool)", self._onFetch)
         ui.cancelFetchButton.connect("clicked(bool)", self._onCancelFetch)
         ui.importFolderPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs  # or its button would ask for a file
@@ -65,9 +66,7 @@ class ModelFiles:
             self._entries = entries
             self.ui.fetchModelComboBox.clear()
             for entry in entries:
-                text = _("{name}, about {size}: {summary}")
-                size = megabytes(entry.about_bytes)
-                self.ui.fetchModelComboBox.addItem(text.format(name=entry.name, size=size, summary=entry.summary))
+                self.ui.fetchModelComboBox.addItem(entry.name)
         self._h5pyInstalled = h5pyIsInstalled()
         if self._job is None:
             running = runningJobs("fetch-model")
@@ -88,6 +87,12 @@ class ModelFiles:
             self._job = None
 
     # What can be done now
+
+    def _onEntryChosen(self) -> None:
+        entry = self._entry()
+        self.ui.fetchDetailsLabel.text = "" if entry is None else entryDetails(entry)
+        self.ui.fetchDetailsLabel.toolTip = "" if entry is None else entryToolTip(entry)
+        self._updateButtons()
 
     def _entry(self) -> CatalogueEntry | None:
         index = self.ui.fetchModelComboBox.currentIndex

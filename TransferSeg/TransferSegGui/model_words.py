@@ -7,7 +7,8 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from TransferSegLib.models.catalogue import megabytes
+from TransferSegLib.images.preparation import spacing_text
+from TransferSegLib.models.catalogue import CatalogueEntry, megabytes
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.versions.record import VersionRecord
 
@@ -34,6 +35,33 @@ def modelToolTip(model: ModelDescription) -> str:
             _("Structures: {names}").format(names=", ".join(model.label_set.names)),
             _("Trained on: {data}").format(data=model.training_data),
             _("Cite: {citation}").format(citation=model.citation),
+        )
+    )
+
+
+def entryDetails(entry: CatalogueEntry) -> str:
+    """Return in lines what a model of the catalogue segments, how it works, and how much is downloaded."""
+    download = entry.download
+    isKnown = download is not None and not download.is_guessed
+    size = _("about {count} MB").format(count=round(entry.about_bytes / 1e6)) if isKnown else _("of unknown size")
+    sides = entry.spacing_mm if isinstance(entry.spacing_mm, tuple) else (entry.spacing_mm,)
+    working = _("{modality}, works at {spacing}, download {size}, licence {licence}").format(
+        modality=entry.modality,
+        spacing=_("a spacing that only the file says") if None in sides else spacing_text(sides[::-1]),
+        size=size,
+        licence=entry.license,
+    )
+    return f"{structuresText(entry.structures)}\n{working}"
+
+
+def entryToolTip(entry: CatalogueEntry) -> str:
+    """Return what does not fit below the choice of a model to fetch."""
+    return "\n".join(
+        (
+            entry.summary,
+            _("Structures: {names}").format(names=", ".join(entry.structures)),
+            _("Cite: {citation}").format(citation=entry.citation),
+            _("More: {address}").format(address=entry.homepage),
         )
     )
 
