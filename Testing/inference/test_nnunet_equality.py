@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import torch
 
 from Testing.nnunet_fixtures import NAMES, TRAINED, NnUNetFixture, every_second, imported
+from TransferSegLib.images import copied_labels
 from TransferSegLib.images.label_resampling import LabelResampler
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.inference import segment
@@ -60,7 +61,7 @@ class RecordingResampler(LabelResampler):
 def test_every_voxel_has_nnunets_label(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fixture = NnUNetFixture(name)
     model = model_of(fixture)
-    monkeypatch.setattr(segment, "LabelResampler", RecordingResampler)
+    monkeypatch.setattr(copied_labels, "LabelResampler", RecordingResampler)
     monkeypatch.setattr(RecordingResampler, "logits", None)
     found = segment.Segmenter(model, "cpu", options=options_of(fixture, exact=True)).segment(images_of(fixture, model))
     assert RecordingResampler.logits is not None

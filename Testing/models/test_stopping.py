@@ -9,7 +9,7 @@ from libraries import contents
 
 from Testing.impatient import Impatient
 from TransferSegLib.errors import Cancelled
-from TransferSegLib.models import archive, catalogue
+from TransferSegLib.models import archive, download
 from TransferSegLib.models.archive import export_model
 from TransferSegLib.models.download import git_blob_id
 from TransferSegLib.models.library import import_model
@@ -19,7 +19,7 @@ from TransferSegLib.progress import Task
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "_WRITTEN_AT_ONCE", 5000)
-    monkeypatch.setattr(catalogue, "_HASHED_AT_ONCE", 5000)
+    monkeypatch.setattr(download, "_HASHED_AT_ONCE", 5000)
 
 
 def test_an_import_that_was_stopped_leaves_the_library(saved: Path, tmp_path: Path) -> None:

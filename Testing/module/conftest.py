@@ -78,6 +78,7 @@ def host(loaded_host):
     slicer.mrmlScene.Clear(False)
     four_up = loaded_host.layoutManager.layoutLogic().GetLayoutNode().SlicerLayoutFourUpView
     loaded_host.layoutManager.setLayout(four_up)  # another test may have shown a chart
+    loaded_host.widget.enter()  # another test may have had a library of its own
     loaded_host.process()
     yield loaded_host
     assert not pythonqt.slotErrors

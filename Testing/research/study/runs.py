@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import product
+from typing import Any
 
 from Testing.research.study.configuration import Study, size_word
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.training.configuration import TrainingConfiguration
 
 #: Part of every run's hash: raise it when runs are made or measured differently, so that old results are not mixed in.
 METHOD = 1
+#: Settings that did not exist when the committed results were made; their defaults do what was done then.
+LATER = ("deep_supervision",)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def _hash(study: Study, base_name: str, task_name: str, size: int, configuration
         "selection": asdict(task.selection),
         "size": size,
         "tolerance_mm": task.tolerance_mm,
-        "knobs": configuration.to_json(),
+        "knobs": _settings(configuration),
     }
     # Only where there is any, so that it changes no hash of a run on test cases.
     return hash_of(entry | ({"validation": task.validation} if task.validation else {}))
@@ -110,8 +114,15 @@ def base_identity(study: Study, name: str) -> object:
         # The rules, not the names of the tasks, decide which cases are left out.
         "without_cases_of": sorted(json.dumps(asdict(task.selection), sort_keys=True) for task in left_out),
         "only_fully_annotated": base.only_fully_annotated,
-        "knobs": base.training().to_json(),
+        "knobs": _settings(base.training()),
     }
+
+
+def _settings(configuration: FineTuningConfiguration | TrainingConfiguration) -> dict[str, Any]:
+    """Return every setting, with those that came later only where they are used, so that they change no earlier hash."""
+    defaults = {field.name: field.default for field in fields(configuration)}
+    entry = configuration.to_json()
+    return {name: value for name, value in entry.items() if name not in LATER or value != defaults[name]}
 
 
 def _collection(study: Study, name: str) -> dict[str, object]:
