@@ -119,7 +119,7 @@ def base_identity(study: Study, name: str) -> object:
 
 
 def _settings(configuration: FineTuningConfiguration | TrainingConfiguration) -> dict[str, Any]:
-    """Return every setting, with those that came later only where they are used, so that they change no earlier hash."""
+    """Return every setting; one that came later only where it is used, so that it changes no earlier hash."""
     defaults = {field.name: field.default for field in fields(configuration)}
     entry = configuration.to_json()
     return {name: value for name, value in entry.items() if name not in LATER or value != defaults[name]}
