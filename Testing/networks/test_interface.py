@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,16 @@ def test_training_logits_have_the_size_of_the_patch(backbone: Backbone) -> None:
         assert side % multiple == 0 and side >= smallest
     logits = backbone.training_logits(backbone.build(), torch.zeros(2, backbone.spec.channels, *sides))
     assert logits.shape == (2, 4, *sides)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, (4, 8, 8)), (12, (4, 12, 8)), (24, (8, 24, 16)), (64, (8, 24, 16))])
+def test_patches_of_nnunet_are_its_own_or_smaller_ones_of_their_shape(side: int, expected: tuple[int, ...]) -> None:
+    backbone = NnUNetBackbone(nnunet_spec(PLAN, channels=2, classes=4))
+    assert backbone.training_patch(side, 4).sides_zyx == backbone.feature_patch(side) == expected
+    assert backbone.training_patch(side, 4).frame_zyx == (0, 0, 0)
+    # Its own patch is a single voxel deep at the bottom: there is no smaller one.
+    flat = NnUNetBackbone(nnunet_spec(replace(PLAN, patch_zyx=(2, 24, 16)), channels=2, classes=4))
+    assert flat.training_patch(side, 4).sides_zyx[0] == 2
 
 
 @pytest.mark.parametrize("backbone", FAMILIES, ids=lambda backbone: backbone.spec.kind)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,11 @@ def adopt(number: int, source: int) -> None:
     from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import (
         move_plans_between_datasets,
     )
+    from nnunetv2.paths import nnUNet_raw
 
     extract_fingerprints([number], num_processes=1)
     move_plans_between_datasets(source, number, PLANS, PLANS)
+    shutil.copyfile(Path(str(nnUNet_raw)) / folder_of(number).name / "dataset.json", folder_of(number) / "dataset.json")
     preprocess_dataset(number, PLANS, ("3d_fullres",), num_processes=(1,))
 
 

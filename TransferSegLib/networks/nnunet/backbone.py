@@ -137,7 +137,7 @@ class NnUNetBackbone:
         return next(network.parameters())
 
     def training_patch(self, side: int, frame: int) -> TrainingPatch:
-        """Return the network's own patch, or a smaller one whose longest side is nearest to the one asked for.
+        """Return the network's own patch, or a smaller one whose longest side is about the one asked for.
 
         All voxels count: windows are predicted with the same zeros beyond their border.
         """
@@ -146,7 +146,7 @@ class NnUNetBackbone:
             raise TrainingError(f"patch must be 1 or more, not {side}.")
         shrunk = min(1.0, side / max(plan.patch_zyx))
         z, y, x = (
-            max(2 * step, round(shrunk * length / step) * step)
+            min(length, max(2 * step, round(shrunk * length / step) * step))
             for length, step in zip(plan.patch_zyx, plan.multiple_zyx, strict=True)
         )
         return TrainingPatch((z, y, x), (0, 0, 0))
