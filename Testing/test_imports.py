@@ -53,6 +53,18 @@ def test_packages_make_no_circle() -> None:
     assert order.index("inference") < order.index("training") < order.index("finetuning") < order.index("jobs")
 
 
+def test_the_diagram_of_the_packages_is_true() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = {pair for pair in re.findall(r"^  (\w+).* --> (\w+)", page, re.MULTILINE) if pair[0] != "panel"}
+    arrows = packages()
+    assert {(one, other) for one, other in drawn if other not in arrows[one]} == set(), "drawn, and no import"
+    reached: dict[str, set[str]] = {}
+    for name in TopologicalSorter({name: {b for a, b in drawn if a == name} for name, _ in drawn}).static_order():
+        reached[name] = {one for a, b in drawn if a == name for one in {b, *reached[b]}}
+    missing = {(one, other) for one in reached for other in arrows[one] & reached.keys() if other not in reached[one]}
+    assert missing == set(), "imports that the diagram does not have"
+
+
 def test_modules_make_no_circle() -> None:
     files = {module_of(file): file for file in LIBRARY.rglob("*.py")}
     arrows = {name: (imported(file, types_too=False) & files.keys()) - {name} for name, file in files.items()}

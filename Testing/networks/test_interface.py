@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from Testing.documented_family import documented_backbone
 from Testing.tiny_family import TinyBackbone, tiny_spec
-from TransferSegLib.networks.interface import Backbone, TiledBackbone
+from TransferSegLib.networks.interface import Backbone, NetworkSpec, TiledBackbone
 from TransferSegLib.networks.nnunet.backbone import NnUNetBackbone, nnunet_spec
 from TransferSegLib.networks.nnunet.plan import UNetPlan
 from TransferSegLib.networks.unet_valid.backbone import ValidUNetBackbone, unet_valid_spec
@@ -30,6 +31,7 @@ FAMILIES = [
     ValidUNetBackbone(unet_valid_spec(2, 4)),
     TinyBackbone(tiny_spec(4, low_head=True)),
     NnUNetBackbone(nnunet_spec(PLAN, channels=2, classes=4)),
+    documented_backbone(NetworkSpec(kind="plain", classes=4, arguments={"width": 3})),
 ]
 
 
@@ -59,6 +61,10 @@ def test_a_family_keeps_the_interface(backbone: Backbone) -> None:
     for name in (name for name in dir(protocol) if not name.startswith("_")):
         assert hasattr(backbone, name), name
     backbone.check()
+    assert backbone.split_points, "a network can be cut at one place at least"
+    assert backbone.tiling.blend == "exact" or backbone.tiling.patch_zyx, "windows have a size"
+    with torch.device("meta"):
+        backbone.build()
     network = backbone.build()
     assert sum(weights.numel() for weights in network.parameters()) == backbone.parameters
     assert backbone.first_layer(network) is next(network.parameters())
@@ -115,3 +121,40 @@ def test_frozen_and_last_layers_are_the_network(backbone: Backbone) -> None:
             logits = backbone.last_layers(network, point)(features)
             assert logits.shape == (1, 4, *patch)
             torch.testing.assert_close(logits, network(scan), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES, ids=lambda backbone: backbone.spec.kind)
+def test_last_layers_share_their_weights_and_frozen_layers_are_a_copy(backbone: Backbone) -> None:
+    network = backbone.build()
+    own = {id(weights) for weights in network.parameters()}
+    for point in backbone.split_points:
+        last = {id(weights) for weights in backbone.last_layers(network, point).parameters()}
+        assert last and last <= own, "stage 1 of fine-tuning would train a copy"
+        frozen = {id(weights) for weights in backbone.frozen_layers(network, point).parameters()}
+        assert not frozen & own, "training would change the layers whose features are cached"
+
+
+@pytest.mark.parametrize("backbone", FAMILIES, ids=lambda backbone: backbone.spec.kind)
+def test_the_head_classifies_the_features_of_the_last_layers(backbone: Backbone) -> None:
+    network, patch = backbone.build().eval(), backbone.feature_patch(20)
+    head = network.get_submodule(backbone.heads[-1])
+    for point in backbone.split_points:
+        sizes, last = backbone.split_sizes(point), backbone.last_layers(network, point)
+        maps = torch.randn(
+            1, sizes.channels, *(side + 2 * halo for side, halo in zip(patch, sizes.halo_zyx, strict=True))
+        )
+        with torch.no_grad():
+            torch.testing.assert_close(head(last.features(maps)), last(maps), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES, ids=lambda backbone: backbone.spec.kind)
+def test_a_linear_head_is_linear_in_each_voxel(backbone: Backbone) -> None:
+    point = backbone.tiling.linear_head
+    if point is None:
+        pytest.skip("the family names no linear head")
+    last = backbone.last_layers(backbone.build().eval(), point)
+    one, other = torch.randn(2, 1, backbone.split_sizes(point).channels, *backbone.feature_patch(20))
+    with torch.no_grad():
+        bias = last(torch.zeros_like(one))
+        torch.testing.assert_close(last(one + other) + bias, last(one) + last(other), atol=1e-5, rtol=0)
+        torch.testing.assert_close(last(one.flip(2, 3, 4)), last(one).flip(2, 3, 4), atol=1e-5, rtol=0)

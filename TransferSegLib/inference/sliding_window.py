@@ -62,7 +62,7 @@ class WindowPredictor:
         ``device`` None: the best. With ``regions`` each output is a region, and the background has none. With a
         ``head`` the networks give features instead, are the predictor's own, and the head makes logits of them.
         """
-        assert tiling.patch_zyx is not None
+        assert tiling.patch_zyx is not None, "a family with windows must name their size: Tiling.patch_zyx"
         self.patch_zyx: Triple = tiling.patch_zyx
         self.outputs, self.folds, self.is_exact = outputs, len(networks), options.exact
         self.step = 1 - tiling.overlap if options.step is None else options.step

@@ -1,8 +1,8 @@
 """All that the rest of the library knows of a network: what it is, how it is built, trained, cut in two and run.
 
-A family of networks is one folder beside this file with one class, a ``Backbone``. ``networks.families`` finds it by
-the ``kind`` of a ``NetworkSpec``, which is what a model's description holds. Nothing here imports torch, so that models
-can be listed without it.
+A family of networks is one folder beside this file with one class, a ``Backbone``; docs/adding-a-network-family.md
+explains how to write one. ``networks.families`` finds it by the ``kind`` of a ``NetworkSpec``, which is what a model's
+description holds. Nothing here imports torch, so that models can be listed without it.
 
 >>> backbone = backbone_of(description.network)
 >>> network = backbone.build()
@@ -57,7 +57,8 @@ class Tiling:
     the network on windows of ``patch_zyx`` voxels gives logits of their size; they overlap by the share ``overlap`` and
     are averaged with Gaussian weights, as nnU-Net does.
     They may be mirrored along ``mirror_axes_zyx`` (0 z, 1 y, 2 x), because the network was trained so.
-    ``linear_head`` names the split point behind which each voxel's logits are a linear map of its own features.
+    ``linear_head`` names the split point behind which each voxel's logits are a linear map of its own features, as a
+    single 1x1x1 convolution is.
     ``interpolate`` tells what is interpolated between voxels of the model's grid when labels are made of it.
     Sides of training patches and windows are multiples of ``multiple_zyx`` and at least ``smallest_zyx``.
     """
@@ -214,7 +215,7 @@ class Backbone(Protocol):
 
     @property
     def parameters(self) -> int:
-        """The number of weights, computed without building the network."""
+        """The exact number of weights, computed without torch; it limits the size of a model's file."""
 
     @property
     def tiling(self) -> Tiling:
@@ -222,7 +223,10 @@ class Backbone(Protocol):
 
     @property
     def split_points(self) -> tuple[str, ...]:
-        """Names of the places where the network can be cut, from the fewest last layers to the most."""
+        """Names of the places where the network can be cut (at least one), from the fewest last layers to the most.
+
+        Fine-tuning uses the first for what the parent knows, and the last for new structures or another preparation.
+        """
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -250,7 +254,7 @@ class Backbone(Protocol):
         """Return the size of the logits that cached features are computed for; raises TrainingError."""
 
     def first_layer(self, network: nn.Module) -> nn.Parameter:
-        """Return the weights that see the scan itself: optimisers treat them as they treat the head."""
+        """Return the network's first parameter, which sees the scan: optimisers treat it as they treat the head."""
 
     def split_sizes(self, point: str) -> SplitSizes:
         """Return the sizes at a split point; needs no torch."""
@@ -259,7 +263,7 @@ class Backbone(Protocol):
         """Return a copy of the layers before a split point: scans (N, channels, z, y, x) to features (N, C, ...)."""
 
     def last_layers(self, network: nn.Module, point: str) -> LastLayers:
-        """Return the layers behind a split point, which share their weights with the network."""
+        """Return the layers behind a split point; their weights must be the network's own, no copies."""
 
 
 class TiledBackbone(Backbone, Protocol):
