@@ -52,13 +52,16 @@ TRAINER = Path(__file__).with_name("nnunet_trainer.py")
 KNOWN = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus")
 NEW = "Mandible"
 BASE, TESTED, POOL = 101, 10, 15
-#: The arms: this repository's strategies, some with other settings, and nnU-Net's learning rates.
+#: The arms: this repository's strategies, some with other settings, and nnU-Net's learning rates. ``alone`` drops what
+#: the base knows, as nnU-Net's own fine-tuning does.
 OURS: dict[str, dict[str, Any]] = {
     "finetune": {},
     "vanilla": {"strategy": "vanilla"},
     "scratch": {"strategy": "scratch"},
     "finetune, deep supervision": {"deep_supervision": 0.5},
     "finetune, cut at the head": {"tail": "head"},
+    "finetune, mandible alone": {"alone": True},
+    "vanilla, mandible alone": {"alone": True, "strategy": "vanilla"},
 }
 NNUNET = {"nnU-Net, rate 0.01": 0.01, "nnU-Net, rate 0.001": 0.001}
 PRECISION = Device("cpu", "CPU", torch.bfloat16)
@@ -113,9 +116,10 @@ class Experiment:
         wanted = dataset.label_set.select([NEW])
         chosen = tuple(replace(case, annotated=wanted.names) for case in dataset.select(ids).cases)
         cases = replace(dataset, cases=chosen, label_set=wanted)
-        change = plan_label_change(parent.description.label_set, wanted)
+        known, rest = parent.description.label_set, {name: value for name, value in settings.items() if name != "alone"}
+        change = plan_label_change(known, wanted, dropped=known.names if settings.get("alone") else ())
         configuration = FineTuningConfiguration(
-            minutes=self._seconds / 60, tail_steps=100_000, steps=100_000, report_cases=0, **settings
+            minutes=self._seconds / 60, tail_steps=100_000, steps=100_000, report_cases=0, **rest
         )
         prepared = prepare_cases(cases, change.label_set, configuration.preparation(parent.description))
         began = time.process_time()
