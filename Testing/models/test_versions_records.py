@@ -50,7 +50,7 @@ def test_one_damaged_version_hides_no_other(library: Path, add: Add) -> None:
     add("ours")
     (library / "ours" / "versions" / "1" / "model.json").write_text("{")
     found = history("ours", library)
-    assert [version.number for version in found.versions] == [0, 2] and "Version 1 is damaged" in found.damaged[0]
+    assert [version.number for version in found.versions] == [0, 2] and "Version 1 cannot be read" in found.damaged[0]
     with pytest.raises(ModelError):
         rollback("ours", library)
     assert find_model("ours").name == "2"

@@ -91,7 +91,7 @@ def read_history(name: str, model: Path) -> History:
         try:
             versions.append(read_version(model, number, current))
         except ModelError as error:
-            damaged.append(f"Version {number} is damaged. {error}")
+            damaged.append(f"Version {number} cannot be read. {error}")
     return History(name, model, tuple(versions), state, current, tuple(damaged))
 
 
