@@ -81,8 +81,8 @@ def test_the_version_is_called_as_in_the_history(host, ui, models: Path):
         name = ui.modelComboBox.currentText.rpartition(", ")[0]
         assert ui.modelComboBox.currentText == f"{name}, version 0"
         used = [row for row in range(ui.historyTable.rowCount) if "used" in ui.historyTable.item(row, 0).text()]
-        assert [ui.historyTable.item(row, 0).text() for row in used] == ["0 (used)"]
-        assert ui.historyTable.item(used[0], 2).text() == "the original model (its maker's version 1.0)"
+        assert [ui.historyTable.item(row, 0).text() for row in used] == ["0 (in use)"]
+        assert ui.historyTable.item(used[0], 2).text() == "the original model (version 1.0 of its authors)"
         assert next(each.version for each in console.models() if each.path.name == "clinic") == "0"
         ui.segmentButton.click()
         host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
@@ -126,12 +126,12 @@ def test_slicers_temporary_folder_is_gone(host, ui, monkeypatch: pytest.MonkeyPa
     volume = add_volume()
     choose(host, volume)
     ui.segmentButton.click()
-    assert ui.segmentStatusLabel.text.startswith("No folder can be made in Slicer's temporary folder")
+    assert ui.segmentStatusLabel.text.startswith("No folder can be created in Slicer's temporary folder")
     choose(host, volume, add_segmentation(volume))
     ui.projectPathLineEdit.currentPath = str(tmp_path / "cases")
     assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
     ui.saveCorrectionButton.click()
-    assert ui.correctionStatusLabel.text.startswith("Not saved: No folder can be made")
+    assert ui.correctionStatusLabel.text.startswith("Not saved: No folder can be created")
     assert ui.saveCorrectionButton.enabled and not ui.cancelSaveButton.enabled
 
 

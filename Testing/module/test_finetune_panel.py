@@ -105,14 +105,14 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     import slicer
 
     assert ticks(ui) == {"case-0001": True, "case-0002": True, "case-0003": True}
-    assert ui.fineTuneModelLabel.text == "balls, version 1; makes a new version of 'balls'"
+    assert ui.fineTuneModelLabel.text == "balls, version 1; creates a new version of 'balls'"
     assert ui.fineTuneButton.enabled and not ui.cancelFineTuneButton.enabled and not ui.promoteButton.enabled
     assert ui.promoteButton.toolTip == "There is no verdict yet." and not ui.verdictLabel.visible
     said: set[str] = set()
     ui.fineTuneProgressBar.connect("valueChanged(int)", lambda value: said.add(ui.fineTuneStatusLabel.text))
     heartbeat = Heartbeat()
     ui.fineTuneButton.click()
-    assert not ui.fineTuneButton.enabled and ui.fineTuneButton.toolTip == "Fine-tuning is under way."
+    assert not ui.fineTuneButton.enabled and ui.fineTuneButton.toolTip == "Fine-tuning is running."
     assert ui.cancelFineTuneButton.enabled and not ended(host)
     host.waitFor(lambda: ui.showCurvesButton.enabled)
     ui.showCurvesButton.click()
@@ -147,14 +147,14 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     assert shown == chart.GetID()
 
     assert used_version("balls") == 0, "nothing is promoted silently, a better one neither"
-    assert [ui.historyTable.item(row, 0).text() for row in range(ui.historyTable.rowCount)] == ["1", "0 (used)"]
+    assert [ui.historyTable.item(row, 0).text() for row in range(ui.historyTable.rowCount)] == ["1", "0 (in use)"]
     assert "\nPlease check: dark was not corrected" in ui.verdictLabel.text and ".." not in ui.verdictLabel.text
     ui.promoteButton.click()
     assert not ui.promoteButton.enabled and "being read" in ui.promoteButton.toolTip
     host.waitFor(lambda: not host.widget.fineTunePanel.decision.isPromoting)
     assert used_version("balls") == 1 and ui.fineTuneStatusLabel.text.startswith("'balls' is version 1 now")
     assert ui.modelComboBox.currentText == "balls, version 1"
-    assert not ui.promoteButton.enabled and ui.promoteButton.toolTip == "Version 1 is used already."
+    assert not ui.promoteButton.enabled and ui.promoteButton.toolTip == "Version 1 is already in use."
     assert ui.rollbackButton.enabled
     ui.rollbackButton.click()
     host.waitFor(lambda: not host.widget.modelPanel.history.isSwitching)
@@ -182,7 +182,7 @@ def test_only_ticked_cases_are_learned_from(host, ui, balls: Path):
     ui.seedSpinBox.setValue(11)
     ui.foldsSpinBox.setValue(2)
     ui.candidateNameLineEdit.setText("Klinik")
-    assert ui.fineTuneModelLabel.text.endswith("makes a new version of 'Klinik'")
+    assert ui.fineTuneModelLabel.text.endswith("creates a new version of 'Klinik'")
     panel = host.widget.fineTunePanel
     ui.fineTuneButton.click()
     ui.cancelFineTuneButton.click()
@@ -252,8 +252,8 @@ def test_a_worse_version_is_promoted_only_by_a_button_that_says_so(host, ui, bal
     # One step is no result; that the candidate lost nearly everything is told, and the button asks twice.
     assert ui.verdictLabel.text.startswith("Verdict: trained too short to say.\n")
     assert "1 optimisation step," in ui.verdictLabel.text and "#ef6c00" in ui.verdictLabel.styleSheet
-    assert ui.promoteButton.text == "Promote although: trained too short to say" and ui.promoteButton.enabled
-    assert ui.promoteButton.toolTip.startswith("Not advised. ")
+    assert ui.promoteButton.text == "Promote anyway: trained too short to say" and ui.promoteButton.enabled
+    assert ui.promoteButton.toolTip.startswith("Not recommended. ")
     assert used_version("balls") == 0
     ui.promoteButton.click()
     host.waitFor(lambda: not host.widget.fineTunePanel.decision.isPromoting)

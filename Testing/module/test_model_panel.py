@@ -75,18 +75,18 @@ def test_devices_are_asked_of_a_child_and_named(host, ui):
 def test_versions_are_used_and_gone_back_on(host, ui, clinic: Path):
     choose(host, "library/clinic")
     rows = history_rows(ui)
-    assert [row[0] for row in rows] == ["2", "1 (used)", "0"] or [row[0] for row in rows][-1].startswith("0")
+    assert [row[0] for row in rows] == ["2", "1 (in use)", "0"] or [row[0] for row in rows][-1].startswith("0")
     used = next(row[0] for row in rows if "used" in row[0])
     other = next(index for index, row in enumerate(rows) if "used" not in row[0] and row[0] != "0")
     assert not ui.useVersionButton.enabled and ui.useVersionButton.toolTip == "Select a version in the table."
     ui.historyTable.selectRow([row[0] for row in rows].index(used))
-    assert ui.useVersionButton.toolTip == "This version is used already."
+    assert ui.useVersionButton.toolTip == "This version is already in use."
     ui.historyTable.selectRow(other)
     assert ui.useVersionButton.enabled
     ui.useVersionButton.click()
     assert not ui.useVersionButton.enabled and ui.useVersionButton.toolTip == "A version is being read."
     host.waitFor(lambda: not host.widget.modelPanel.history.isSwitching)
-    assert history_rows(ui)[other][0] == f"{rows[other][0]} (used)"
+    assert history_rows(ui)[other][0] == f"{rows[other][0]} (in use)"
     assert ui.modelStatusLabel.text.startswith(f"'clinic' is version {rows[other][0]} now")
     assert f"version {rows[other][0]}" in ui.modelComboBox.currentText, "the other sections see it too"
     assert ui.rollbackButton.enabled
@@ -121,14 +121,14 @@ def test_a_worse_version_is_used_only_by_a_button_that_says_so(host, ui, clinic:
     assert ui.useVersionButton.text == "Use it although it is worse" and ui.useVersionButton.toolTip == "It lost 0.2."
     ui.useVersionButton.click()
     host.waitFor(lambda: not host.widget.modelPanel.history.isSwitching)
-    assert history_rows(ui)[row][0] == f"{number} (used)"
+    assert history_rows(ui)[row][0] == f"{number} (in use)"
 
 
 def test_bundled_models_have_no_versions(host, ui):
     choose(host, "bundled/head-neck-ct")
     assert ui.historyTable.rowCount == 0
     for button in (ui.useVersionButton, ui.rollbackButton):
-        assert not button.enabled and "came with TransferSeg" in button.toolTip
+        assert not button.enabled and "included with TransferSeg" in button.toolTip
 
 
 def test_out_to_a_file_and_in_from_a_file(host, ui, models: Path, tmp_path: Path):

@@ -44,7 +44,7 @@ def test_a_model_is_described_in_the_users_words(host, ui):
     assert ui.modelDetailsLabel.text.splitlines() == [
         "7 structures: brainstem, spinal cord, right parotid gland, left parotid gland, oesophagus, larynx, mandible",
         "CT, works at 3 mm, 8.2 MB, licence Apache-2.0",
-        "Trained by TransferSeg from scratch.",
+        "Trained from scratch with TransferSeg.",
         "Evidence: mean Dice 0.708 on 20 unseen cases",
     ]
     assert "Trained on: Head and neck CT" in ui.modelDetailsLabel.toolTip
@@ -64,13 +64,13 @@ def test_many_structures_are_counted_and_only_the_tooltip_names_all(host):
 @pytest.mark.parametrize(
     ("parent", "configuration", "expected"),
     [
-        (None, {}, "Trained by TransferSeg from scratch."),
+        (None, {}, "Trained from scratch with TransferSeg."),
         ("head-neck-ct version 3", {}, "Fine-tuned from head-neck-ct version 3."),
         (None, {"imported_from": {"file": "a.h5"}}, "Imported from Keras weights."),
         (
             None,
             {"imported_from": {}, "trained_by": {"trainer": "nnUNetTrainer", "configuration": "3d_fullres"}},
-            "Trained by nnU-Net (nnUNetTrainer, 3d_fullres).",
+            "Trained with nnU-Net (nnUNetTrainer, 3d_fullres).",
         ),
     ],
 )
@@ -87,7 +87,7 @@ def test_the_mean_of_several_folds_is_told(host, tmp_path: Path):
 
     added = import_model(NnUNetFixture(RESIDUAL).model, tmp_path)
     text = originText(added.description)
-    assert text == "Trained by nnU-Net (nnUNetTrainer, 3d_fullres); the mean of 2 folds is used."
+    assert text == "Trained with nnU-Net (nnUNetTrainer, 3d_fullres); the mean of 2 folds is used."
 
 
 def test_a_model_that_needs_several_images_is_offered_with_the_reason_why_not(host, ui, several_images: Path):

@@ -109,7 +109,7 @@ def test_segmenting_by_click_gives_what_the_command_line_gives(host, ui, tmp_pat
     assert ui.segmentButton.enabled and is_idle(ui)
     ui.segmentButton.click()
     assert not ui.segmentButton.enabled and not is_idle(ui) and ui.segmentProgressBar.visible
-    assert "under way" in ui.segmentButton.toolTip
+    assert "is running" in ui.segmentButton.toolTip
     host.waitFor(lambda: is_idle(ui))
     assert seen[1000].startswith("Segmenting on CPU") and seen[1000].endswith(": 100 %, 0 s left")
     assert ui.segmentButton.enabled and not ui.segmentProgressBar.visible and temporary_folders() == []

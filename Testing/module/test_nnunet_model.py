@@ -44,7 +44,7 @@ def test_a_results_folder_of_nnunet_is_imported_and_described(host, ui, library:
     assert ui.modelComboBox.currentText.endswith(", version 1")
     assert ui.modelDetailsLabel.text.splitlines()[0] == "2 structures: anterior, posterior"
     assert "MR, works at 1 mm" in ui.modelDetailsLabel.text and "licence not stated" in ui.modelDetailsLabel.text
-    assert "Trained by nnU-Net (nnUNetTrainer" in ui.modelDetailsLabel.text
+    assert "Trained with nnU-Net (nnUNetTrainer" in ui.modelDetailsLabel.text
     (tmp_path / "empty").mkdir()
     import_with(host, ui.importFolderPathLineEdit, ui.importFolderButton, tmp_path / "empty")
     assert ui.modelStatusLabel.text.startswith("Not imported: ")

@@ -184,7 +184,7 @@ def test_a_correction_that_could_not_be_saved_comes_back_when_its_scene_was_clos
     other = slicer.util.addVolumeFromArray(np.zeros((3, 4, 5), np.int16), name="CT")
     host.waitFor(lambda: host.widget.correctPanel.saving is None)
     text = ui.correctionStatusLabel.text
-    assert text.startswith("Not saved: ") and text.endswith("'ours' was taken back into the scene."), text
+    assert text.startswith("Not saved: ") and text.endswith("'ours' was added to the scene again."), text
     (back,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     reference = back.GetNodeReference("referenceImageGeometryRef")
     assert reference is not other and slicer.mrmlScene.IsNodePresent(reference)
@@ -213,7 +213,7 @@ def test_what_was_cancelled_is_never_called_saved_because_somebody_else_saved(ho
     ui.cancelSaveButton.click()
     host.waitFor(lambda: host.widget.correctPanel.saving is None)
     text = ui.correctionStatusLabel.text
-    assert text == "Cancelled, but the project was changed meanwhile: see in the table whether the case is in it."
+    assert text == "Cancelled, but the project changed in the meantime. Check in the table whether the case was saved."
     assert [one.case.annotated for one in Project(project).state().current] == [("liver",)]
 
 

@@ -128,7 +128,7 @@ def test_what_was_changed_by_hand_is_never_replaced(host, ui, a_result: Path):
     segment(host)
     assert segments_of(node) == [*STRUCTURES, "new"], "the one of the user is as it was"
     assert ui.outputSegmentationSelector.currentNode().GetID() != node.GetID()
-    assert "'renamed' has changes of yours and was kept as it is." in ui.segmentStatusLabel.text
+    assert "'renamed' contains your edits and was kept unchanged." in ui.segmentStatusLabel.text
     made = ui.outputSegmentationSelector.currentNode()
     segment(host)
     assert ui.outputSegmentationSelector.currentNode().GetID() == made.GetID(), "one without changes is replaced"
@@ -156,7 +156,7 @@ def test_nodes_may_go_and_change_their_names_while_it_runs(host, ui):
     slicer.mrmlScene.RemoveNode(volume)
     add_volume("first")
     host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
-    assert "Its volume was removed meanwhile." in ui.segmentStatusLabel.text
+    assert "Its volume was removed in the meantime." in ui.segmentStatusLabel.text
     last = ui.outputSegmentationSelector.currentNode()
     assert segments_of(last) == STRUCTURES and last.GetNodeReference("referenceImageGeometryRef") is None
 

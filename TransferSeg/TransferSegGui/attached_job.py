@@ -102,7 +102,7 @@ class AttachedJob(JobFollower):
             elif last.state != JobState.DONE:
                 self.error = last.error or last.message or worker.error
             elif not isinstance(self.result, dict):
-                self.error = _("The job is done, but left no result.")
+                self.error = _("The job has finished but left no result.")
             else:
                 self.takeResult()
         except (JobError, RuntimeError) as error:
@@ -146,5 +146,5 @@ def _temporaryFolder() -> tempfile.TemporaryDirectory:
             prefix="TransferSeg-", dir=slicer.app.temporaryPath, ignore_cleanup_errors=True
         )
     except OSError as error:
-        text = _("No folder can be made in Slicer's temporary folder {path}: {reason}.")
+        text = _("No folder can be created in Slicer's temporary folder {path}: {reason}.")
         raise RuntimeError(text.format(path=slicer.app.temporaryPath, reason=error.strerror or error)) from error

@@ -59,7 +59,7 @@ class CaseButtons:
             self.showStatus(str(error))
             return
         self.choose(volume, segmentation)
-        text = _("{case} is open. Saving it again makes revision {number}.")
+        text = _("{case} is open. Saving it creates revision {number}.")
         self.showStatus(text.format(case=selected.case.id, number=selected.number + 1))
 
     def _onRemove(self) -> None:
@@ -94,12 +94,12 @@ class CaseButtons:
             return
         if volume is None:
             where = folder or _("the loaded volumes")
-            self.showStatus(_("There is no other scan in {place} that is not in the project yet.").format(place=where))
+            self.showStatus(_("There is no other scan in {place} to correct.").format(place=where))
             return
         self.choose(volume, None)
         text = _("'{name}' is next.").format(name=volume.GetName())
         if folder:
-            text += " " + _("{count} scans of the folder are not saved yet.").format(
+            text += " " + _("{count} scans in the folder are not saved as cases yet.").format(
                 count=len(remainingFiles(Path(folder), project))
             )
         self.showStatus(text + " " + _("Segment it in the section above."))
@@ -111,8 +111,8 @@ class CaseButtons:
         removed = selected is not None and bool(selected.removed)
         gone = _("The case is removed: restore it first.") if removed else ""
         there = "" if removed else _("The case is not removed.")
-        enable(self.ui.openCaseButton, none or gone, _("Load the scan and its correction, to correct it again."))
-        enable(self.ui.removeCaseButton, none or gone, _("Take the case out of use; its files are kept."))
-        enable(self.ui.restoreCaseButton, none or there, _("Take the case into use again."))
+        enable(self.ui.openCaseButton, none or gone, _("Load the scan and its corrections, to continue."))
+        enable(self.ui.removeCaseButton, none or gone, _("Stop using the case. Its files are kept."))
+        enable(self.ui.restoreCaseButton, none or there, _("Use the case again."))
         noScene = _("There is no scene.") if self._parameterNode is None else ""
         enable(self.ui.nextScanButton, noScene, _("Show the next scan that is not yet in the project."))

@@ -204,7 +204,7 @@ class CorrectPanel(VTKObservationMixin):
         if self._segmentation.GetSegmentation().GetNumberOfSegments() == 0:
             return _("The segmentation has no structures: add one.")
         if not self.reviewed.reviewedIds():
-            return _("Tick the structures that are correct in this scan: the model learns from these only.")
+            return _("Tick the structures that are correct in this scan. The model learns only from these.")
         try:
             labelSetOf(self._segmentation)
         except TransferSegError as error:
@@ -268,7 +268,7 @@ class CorrectPanel(VTKObservationMixin):
             self._showStatus(_("Not saved. The project is unchanged."))
         else:
             self._showStatus(
-                _("Cancelled, but the project was changed meanwhile: see in the table whether the case is in it.")
+                _("Cancelled, but the project changed in the meantime. Check in the table whether the case was saved.")
             )
         self._updateButtons()
 

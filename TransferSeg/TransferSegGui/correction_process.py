@@ -214,8 +214,8 @@ class CorrectionProcess(AttachedJob):
             found = self.result["another_modality"]
             self.anotherModality = (found["scan"], found["project"])
             self.error = _(
-                "The scan is {scan} (by DICOM, or by its intensities), and the project's cases are {project}. Choose "
-                "another project, or save again to mix them."
+                "The scan is {scan} (according to DICOM or its intensities), but the project's cases are {project}. "
+                "Choose another project, or save again to mix them."
             ).format(scan=found["scan"], project=found["project"])
         super()._finish()
 
@@ -230,7 +230,7 @@ def _makeFolder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RuntimeError(
-            _("The folder {path} cannot be made: {reason}.").format(path=folder, reason=error.strerror or error)
+            _("The folder {path} cannot be created: {reason}.").format(path=folder, reason=error.strerror or error)
         ) from error
 
 

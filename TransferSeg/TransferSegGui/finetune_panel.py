@@ -158,7 +158,7 @@ class FineTunePanel:
         if not self.cases.ids:
             return _("Save corrected cases first.")
         if self.isRunning:
-            return _("Fine-tuning is under way.")
+            return _("Fine-tuning is running.")
         if set(self.cases.ids) <= set(FineTuneWishes.of(self._parameterNode).leftOut):
             return _("Tick at least one case to learn from.")
         try:
@@ -176,17 +176,17 @@ class FineTunePanel:
         obstacle, choice, ui = self._obstacle(), self._choice(), self.ui
         ui.fineTuneModelLabel.text = choice.text if choice is not None else _("no model selected")
         if choice is not None and not obstacle:
-            ui.fineTuneModelLabel.text += _("; makes a new version of '{name}'").format(name=self._request()[1])
-        enable(ui.fineTuneButton, obstacle, _("Make a better model from the ticked cases, in the background"))
+            ui.fineTuneModelLabel.text += _("; creates a new version of '{name}'").format(name=self._request()[1])
+        enable(ui.fineTuneButton, obstacle, _("Fine-tune the model on the ticked cases, in the background"))
         idle = "" if self.isRunning else _("Nothing is running.")
-        enable(ui.cancelFineTuneButton, idle, _("Stop. The progress is kept, and can be resumed."))
+        enable(ui.cancelFineTuneButton, idle, _("Stop. The work done so far is kept and can be resumed."))
         canResume = self.job is not None and not self.isRunning and self.job.state != JobState.DONE
         title = self.job.request.title if canResume else ""
         none = "" if canResume else _("There is no interrupted job.")
         enable(ui.resumeFineTuneButton, none, _("Resume what was interrupted: {title}").format(title=title))
         hasCurves = self.curves is not None and not self.curves.isEmpty
         noCurves = "" if hasCurves else _("There are no curves.")
-        enable(ui.showCurvesButton, noCurves, _("Show loss and Dice in a plot view"))
+        enable(ui.showCurvesButton, noCurves, _("Show the loss and the Dice score in a plot view"))
         ui.fineTuneProgressBar.setVisible(self.isRunning)
         ui.fineTuneLogButton.setVisible(self.job is not None)
         self._showPlan()

@@ -241,7 +241,7 @@ class JobProcess(JobFollower):
             self._end(state, status.message or _("The job is {state}.").format(state=state))
             return
         self.result = read_json(self.folder / RESULT).get("result")
-        self._end(state, "" if isinstance(self.result, dict) else _("The job is done, but left no result."))
+        self._end(state, "" if isinstance(self.result, dict) else _("The job has finished but left no result."))
 
     def _endWhenDeaf(self) -> None:
         """End the process tree of a worker that was asked to stop long ago."""

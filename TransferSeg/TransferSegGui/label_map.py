@@ -140,7 +140,7 @@ def _layerResampled(segmentationNode, volumeNode, segmentIds: list[str]) -> _Par
     shape_zyx = _shapeOf(volumeNode)
     if tuple(reversed(merged.GetDimensions())) != shape_zyx:
         raise RuntimeError(
-            _("'{name}' cannot be brought to the voxels of '{volume}'.").format(
+            _("'{name}' cannot be resampled to the voxel grid of '{volume}'.").format(
                 name=segmentationNode.GetName(), volume=volumeNode.GetName()
             )
         )

@@ -52,7 +52,7 @@ class LearningCases:
         self._table.setRowCount(len(self._revisions))
         for row, revision in enumerate(self._revisions):
             case = revision.case
-            structures = ", ".join(case.annotated) or _("none: nothing can be learned from it")
+            structures = ", ".join(case.annotated) or _("none: the model cannot learn from it")
             for column, text in enumerate((case.id, structures, revision.created[:16].replace("T", " "))):
                 item = self._table.item(row, column)
                 if item is None:

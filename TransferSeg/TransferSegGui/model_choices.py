@@ -61,7 +61,7 @@ def libraryKey(path: Path) -> str:
 
 def noModelsMessage() -> str:
     """Return what to do when there is no model at all."""
-    return _("There is no model yet: put a model's folder or zip file into {folder}").format(folder=library_folder())
+    return _("There is no model yet. Put a model folder or zip file into {folder}").format(folder=library_folder())
 
 
 def _choice(place: str, path: Path) -> ModelChoice:

@@ -145,13 +145,13 @@ class ModelFiles:
             (
                 self.ui.exportModelButton,
                 self._exportObstacle(),
-                _("Write the selected model to the file, to use it on another computer"),
+                _("Write the selected model to the file, for example to use it on another computer"),
             ),
         ):
             enable(button, obstacle, text)
         isFetching = self._job is not None
         self.ui.fetchModelComboBox.enabled = not isFetching
-        stop = _("Stop the download; the part received so far is kept for the next attempt")
+        stop = _("Stop the download. The part that was already downloaded is kept for the next attempt.")
         enable(self.ui.cancelFetchButton, "" if isFetching else _("Nothing is being fetched."), stop)
         self.ui.fetchProgressBar.setVisible(isFetching or self._command is not None)
         self.ui.h5pyLabel.setVisible(not self._h5pyInstalled)

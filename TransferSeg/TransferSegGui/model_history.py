@@ -57,7 +57,7 @@ class ModelHistory:
     def promote(self, choice: ModelChoice, number: int, force: bool = False) -> None:
         """Make a version the one that is used; ``onSwitched`` or ``onStatus`` report the outcome."""
         args = ["models", "promote", choice.path.name, str(number), *(["--force"] if force else [])]
-        self._start(args, _("Version {number} is read and verified ...").format(number=number))
+        self._start(args, _("Reading and verifying version {number} ...").format(number=number))
 
     def _fill(self) -> None:
         """Show the newest version first; the one that is used is bold and marked."""
@@ -77,12 +77,12 @@ class ModelHistory:
         self._updateButtons()
 
     def _cells(self, version: Version) -> list[str]:
-        number = _("{number} (used)").format(number=version.number) if version.current else str(version.number)
+        number = _("{number} (in use)").format(number=version.number) if version.current else str(version.number)
         record = version.record
         if record is None or version.number == 0:
             began = _("the original model")
             if version.description.version != str(version.number):
-                began = _("the original model (its maker's version {version})").format(
+                began = _("the original model (version {version} of its authors)").format(
                     version=version.description.version
                 )
             return [number, "", began, "", "", "", ""]
@@ -99,7 +99,10 @@ class ModelHistory:
         if self._choice is None:
             return _("Choose a model.")
         if not self._choice.isOfLibrary:
-            return _("This model came with TransferSeg and has no versions: fine-tuning makes a model of your library.")
+            return _(
+                "This model is included with TransferSeg and has no versions. Fine-tuning creates a model in your "
+                "library."
+            )
         if self._switch is not None:
             return _("A version is being read.")
         if self._history is None:
@@ -112,7 +115,7 @@ class ModelHistory:
         if not use and version is None:
             use = _("Select a version in the table.")
         if not use and version.current:
-            use = _("This version is used already.")
+            use = _("This version is already in use.")
         record = None if version is None or version.number == 0 else version.record
         isWorse = record is not None and record.is_worse
         warning = "" if record is None else record.warning
@@ -120,14 +123,14 @@ class ModelHistory:
         if isWorse:
             self.ui.useVersionButton.text = _("Use it although it is worse")
         elif warning:
-            self.ui.useVersionButton.text = _("Use it against the warning")
+            self.ui.useVersionButton.text = _("Use it despite the warning")
         against = record.reasons if isWorse else warning
         enable(self.ui.useVersionButton, use, against or _("Use the selected version of the model"))
         back = obstacle
         if not back and len(self._history.state.trail) < 2:
-            back = _("There is nothing to go back to.")
+            back = _("There is no previous version to go back to.")
         before = "" if back else str(self._history.state.trail[-2])
-        enable(self.ui.rollbackButton, back, _("Go back to version {number}, used before").format(number=before))
+        enable(self.ui.rollbackButton, back, _("Go back to version {number}, in use before").format(number=before))
 
     def _onUse(self) -> None:
         """Use the selected version; one that is worse, or warned of, only because the button says so."""
@@ -136,7 +139,7 @@ class ModelHistory:
         self.promote(self._choice, version.number, record is not None and (record.is_worse or bool(record.warning)))
 
     def _onRollback(self) -> None:
-        self._start(["models", "rollback", self._choice.path.name], _("The version before is read and verified ..."))
+        self._start(["models", "rollback", self._choice.path.name], _("Reading and verifying the previous version ..."))
 
     def _start(self, args: list[str], text: str) -> None:
         """Switch versions in a background process: verifying one needs torch, which is not imported in Slicer."""

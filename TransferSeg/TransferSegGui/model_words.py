@@ -47,7 +47,7 @@ def entryDetails(entry: CatalogueEntry) -> str:
     sides = entry.spacing_mm if isinstance(entry.spacing_mm, tuple) else (entry.spacing_mm,)
     working = _("{modality}, works at {spacing}, download {size}, licence {licence}").format(
         modality=entry.modality,
-        spacing=_("a spacing that only the file says") if None in sides else spacing_text(sides[::-1]),
+        spacing=_("a spacing that is known only after the download") if None in sides else spacing_text(sides[::-1]),
         size=size,
         licence=entry.license,
     )
@@ -83,14 +83,14 @@ def originText(model: ModelDescription) -> str:
         return _("Fine-tuned from {parent}.").format(parent=model.provenance.parent)
     trained = made.get("trained_by")
     if isinstance(trained, dict) and trained.get("trainer"):
-        text = _("Trained by nnU-Net ({trainer}, {configuration})")
+        text = _("Trained with nnU-Net ({trainer}, {configuration})")
         text = text.format(trainer=trained["trainer"], configuration=trained.get("configuration", "?"))
         if model.folds > 1:
             return _("{trained}; the mean of {count} folds is used.").format(trained=text, count=model.folds)
         return f"{text}."
     if "imported_from" in made:
         return _("Imported from Keras weights.")
-    return _("Trained by TransferSeg from scratch.")
+    return _("Trained from scratch with TransferSeg.")
 
 
 def inputObstacle(model: ModelDescription) -> str:
@@ -99,7 +99,7 @@ def inputObstacle(model: ModelDescription) -> str:
     if count == 1:
         return ""
     return _(
-        "This model needs {count} images of each patient ({names}), and the panel gives a model one volume. Use the "
+        "This model needs {count} images of each patient ({names}), but the panel takes only one volume. Use the "
         "command line: transferseg segment"
     ).format(count=count, names=", ".join(model.preparation.image_names))
 

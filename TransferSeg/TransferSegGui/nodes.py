@@ -134,7 +134,7 @@ def takeBack(volumeNode, segmentationNode) -> list[str]:
             slicer.mrmlScene.AddNode(node)
             node.CreateDefaultDisplayNodes()
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
-    return [_("'{name}' was taken back into the scene.").format(name=segmentationNode.GetName())]
+    return [_("'{name}' was added to the scene again.").format(name=segmentationNode.GetName())]
 
 
 def hideOthers(volumeNode, shownNode=None) -> None:

@@ -41,7 +41,7 @@ def readProject(folder: Path | None) -> tuple[ProjectState | None, str]:
     try:
         if not (folder / FILE_NAME).exists():
             if folder.is_dir() and any(folder.glob("cases/*")):
-                return None, _("{path} has cases, but its {file} is missing.").format(path=folder, file=FILE_NAME)
+                return None, _("{path} contains cases, but its {file} is missing.").format(path=folder, file=FILE_NAME)
             return None, ""
         return Project(folder).state(), ""
     except OSError as error:  # no right to look into a folder, or a path that is too long

@@ -157,5 +157,5 @@ def newStructure(segmentation, name: str) -> str:
         raise ValueError(_("Type the structure's name first."))
     for each in segmentation.GetSegmentIDs():
         if keyOf(segmentation.GetSegment(each).GetName()) == keyOf(name):
-            raise ValueError(_("There is a structure '{name}' already.").format(name=name))
+            raise ValueError(_("There is already a structure '{name}'.").format(name=name))
     return addStructure(segmentation, describe_structure(readable_name(name), 1))

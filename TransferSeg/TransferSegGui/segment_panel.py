@@ -214,7 +214,7 @@ class SegmentPanel:
     def _updateButtons(self) -> None:
         running = self.run is not None
         obstacle = self._obstacle()
-        busy = _("Segmenting is under way.") if running else ""
+        busy = _("Segmentation is running.") if running else ""
         enable(self.ui.segmentButton, obstacle or busy, _("Segment the volume in the background, on this computer."))
         idle = "" if running else _("Nothing is being segmented.")
         enable(self.ui.cancelSegmentButton, idle, _("Stop segmenting. The scene is not changed."))
@@ -318,9 +318,9 @@ def resultText(run: SegmentProcess, kept=None) -> str:
     for notice in run.result.get("notices", []):
         text += " " + notice
     if kept is not None and kept.GetScene() is not None:
-        text += " " + _("'{name}' has changes of yours and was kept as it is.").format(name=kept.GetName())
+        text += " " + _("'{name}' contains your edits and was kept unchanged.").format(name=kept.GetName())
     if run.volumeIsGone:
-        text += " " + _("Its volume was removed meanwhile.")
+        text += " " + _("Its volume was removed in the meantime.")
     return text
 
 

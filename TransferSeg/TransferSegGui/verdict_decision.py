@@ -65,11 +65,9 @@ class VerdictDecision:
             verdict = self._result["evidence"]["verdict"]
             isWorse = verdict == WORSE
             self.ui.promoteButton.text = (
-                _("Promote although it is worse")
-                if isWorse
-                else _("Promote although: {verdict}").format(verdict=verdict)
+                _("Promote although it is worse") if isWorse else _("Promote anyway: {verdict}").format(verdict=verdict)
             )
-            use = _("Not advised. {why}").format(why=obstacles(self._result)) if obstacles(self._result) else use
+            use = _("Not recommended. {why}").format(why=obstacles(self._result)) if obstacles(self._result) else use
         enable(self.ui.promoteButton, promote, use)
         enable(self.ui.keepOldButton, keep, _("Keep using the old version. The new one stays in the history."))
 
@@ -86,8 +84,8 @@ class VerdictDecision:
         except ModelError as error:
             return (str(error),) * 2
         if found.current == number:
-            used = _("Version {number} is used already.").format(number=number)
-            return used, used + " " + _("Roll back in the section Model.")
+            used = _("Version {number} is already in use.").format(number=number)
+            return used, used + " " + _("To go back, use Roll back in the section Model.")
         if self._parameterNode is not None and self._parameterNode.GetParameter(KEPT_OLD) == self._name():
             return "", _("The old version is kept.")
         return "", ""
