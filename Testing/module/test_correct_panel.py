@@ -185,7 +185,7 @@ def test_the_next_scan_comes_from_a_folder_or_from_what_is_loaded(host, ui, fold
     ui.scanFolderPathLineEdit.currentPath = str(scans)
     ui.nextScanButton.click()
     first = ui.inputVolumeSelector.currentNode()
-    assert first.GetName().startswith("scan 1") and "3 scans of the folder" in ui.correctionStatusLabel.text
+    assert first.GetName().startswith("scan 1") and "3 scans in the folder" in ui.correctionStatusLabel.text
     assert ui.outputSegmentationSelector.currentNode() is None
     empty_segmentation(ui, first, "nodule")
     tick(ui, "nodule")

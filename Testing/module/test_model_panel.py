@@ -76,8 +76,8 @@ def test_versions_are_used_and_gone_back_on(host, ui, clinic: Path):
     choose(host, "library/clinic")
     rows = history_rows(ui)
     assert [row[0] for row in rows] == ["2", "1 (in use)", "0"] or [row[0] for row in rows][-1].startswith("0")
-    used = next(row[0] for row in rows if "used" in row[0])
-    other = next(index for index, row in enumerate(rows) if "used" not in row[0] and row[0] != "0")
+    used = next(row[0] for row in rows if "in use" in row[0])
+    other = next(index for index, row in enumerate(rows) if "in use" not in row[0] and row[0] != "0")
     assert not ui.useVersionButton.enabled and ui.useVersionButton.toolTip == "Select a version in the table."
     ui.historyTable.selectRow([row[0] for row in rows].index(used))
     assert ui.useVersionButton.toolTip == "This version is already in use."
@@ -98,7 +98,7 @@ def test_versions_are_used_and_gone_back_on(host, ui, clinic: Path):
 def test_a_damaged_version_is_not_used_and_the_reason_is_told(host, ui, clinic: Path):
     choose(host, "library/clinic")
     rows = history_rows(ui)
-    other = next(index for index, row in enumerate(rows) if "used" not in row[0] and row[0] != "0")
+    other = next(index for index, row in enumerate(rows) if "in use" not in row[0] and row[0] != "0")
     (clinic / "versions" / rows[other][0] / "weights.pt").write_bytes(b"nothing")
     ui.historyTable.selectRow(other)
     ui.useVersionButton.click()

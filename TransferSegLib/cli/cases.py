@@ -73,8 +73,8 @@ def _add_add(verbs: Any) -> None:
         action="extend",
         required=True,
         metavar="NAME",
-        help="structures that are right wherever they are in this scan, or 'all' of the label map; of all others "
-        "nothing is learned. One without voxels is absent.",
+        help="structures that are correct everywhere in this scan, or 'all' in the label map; the model learns "
+        "nothing about the others. A reviewed structure without voxels counts as absent.",
     )
     add.add_argument(
         "--structures",
@@ -93,33 +93,38 @@ def _add_add(verbs: Any) -> None:
     judged.add_argument(
         "--judged-slices", metavar="SLICES", help="the annotated region as slices, e.g. z:10-20,25 (they count from 0)"
     )
-    add.add_argument("--prediction", type=Path, metavar="FILE", help="label map the correction started from")
+    add.add_argument("--prediction", type=Path, metavar="FILE", help="label map that was corrected")
     add.add_argument(
         "--prediction-structures",
         type=Path,
         metavar="FILE",
-        help="the same for the prediction (default: the names in a .seg.nrrd file, else --structures)",
+        help="what the prediction's label values mean (default: the names in a .seg.nrrd file, else --structures)",
     )
     add.add_argument("--model", metavar="NAME", help="model that made the prediction: name, folder or .zip")
     add.add_argument("--model-version", metavar="VERSION", help="its version (default: that of the installed model)")
     add.add_argument("--id", metavar="CASE", help="id of a new case (default: case-0001 and so on); no patient's name")
     patient = add.add_mutually_exclusive_group()
     patient.add_argument(
-        "--patient", default="", metavar="ID", help="patient's id (-: from standard input); only a pseudonym is kept"
+        "--patient", default="", metavar="ID", help="patient's id (-: from standard input); only a pseudonym is stored"
     )
-    patient.add_argument("--group", metavar="NAME", help="group of cases that are never divided; kept as it is")
+    patient.add_argument(
+        "--group", metavar="NAME", help="group of cases that are never split between training and test; stored as it is"
+    )
     _add_reading(add)
     add.add_argument("--notes", default="", metavar="TEXT", help="a line that is kept with the revision")
     add_progress_option(add)
 
 
 def _add_reading(add: argparse.ArgumentParser) -> None:
-    add.add_argument("--series", metavar="UID", help="DICOM series to read where a folder holds several")
+    add.add_argument("--series", metavar="UID", help="DICOM series to read if a folder holds several")
     add.add_argument(
-        "--modality", default="", metavar="WORD", help="the scan's, e.g. CT or MR (default: as DICOM says, or it looks)"
+        "--modality",
+        default="",
+        metavar="WORD",
+        help="modality of the scan, e.g. CT or MR (default: as DICOM states, else judged by the intensities)",
     )
     add.add_argument(
-        "--any-modality", action="store_true", help="add it even if it is of another modality than the project's cases"
+        "--any-modality", action="store_true", help="add the case even if its modality differs from the project's"
     )
     add_overlap_option(add)
 

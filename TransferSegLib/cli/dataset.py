@@ -34,8 +34,8 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where dataset.json is written")
-    parser.add_argument("--copy", action="store_true", help="copy the files there (default: point at them)")
-    parser.add_argument("--replace", action="store_true", help="replace a dataset.json that is there already")
+    parser.add_argument("--copy", action="store_true", help="copy the files there (default: refer to them)")
+    parser.add_argument("--replace", action="store_true", help="replace an existing dataset.json")
 
 
 def _add_make(verbs: Any) -> None:
@@ -61,21 +61,21 @@ def _add_make(verbs: Any) -> None:
         "--annotated",
         default="present",
         metavar="present|all|FILE",
-        help="annotated are the structures with voxels in a case (present, the default), all of them in every case, or "
-        "what a CSV file says: a row a case, a column a structure, 0 or empty for not annotated",
+        help="which structures are annotated: those with voxels in a case (present, the default), all of them in every "
+        "case, or as a CSV file states: a row per case, a column per structure, 0 or empty for not annotated",
     )
     make.add_argument("--image-pattern", metavar="PATTERN", help="how images are named, e.g. {case}_ct or {case}/ct")
     make.add_argument("--label-pattern", metavar="PATTERN", help="how label maps are named, e.g. {case}_label")
     make.add_argument(
         "--group",
         metavar="REGEX",
-        help="finds the patient in a case's name, e.g. '^(.+)_ph'; cases of one patient are never divided between "
+        help="finds the patient in a case's name, e.g. '^(.+)_ph'; cases of one patient are never split between "
         "training and validation (default: every case is its own patient)",
     )
     add_overlap_option(make)
     make.add_argument("--keep-names", action="store_true", help="do not replace names by those of the catalogue")
     make.add_argument("--name", default="", help="name of the dataset (default: the output folder's)")
-    make.add_argument("--description", default="", help="a line about it")
+    make.add_argument("--description", default="", help="one line about the dataset")
     make.add_argument("--license", default="", help="licence of the images and labels")
     make.add_argument("--modality", default="", help="e.g. CT or MR")
 

@@ -13,7 +13,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb and its option."""
     parser = subparsers.add_parser(
         "devices",
-        help="list what can compute here; the first is what --device auto takes",
+        help="list the devices that can run the network; the first is what --device auto takes",
         description="List the devices that run the network on this computer; the first is what --device auto takes.",
     )
     add_json_option(parser)

@@ -35,7 +35,9 @@ def add_parser(subparsers: Any) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--cases", nargs="+", metavar="ID", help="only these cases (default: all)")
     which.add_argument(
-        "--validation", action="store_true", help="only the cases the model was validated on, by its description"
+        "--validation",
+        action="store_true",
+        help="only the cases on which the model was validated, as its description states",
     )
     add_device_option(parser)
     parser.add_argument(

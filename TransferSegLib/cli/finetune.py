@@ -24,15 +24,17 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb and its options."""
     parser = subparsers.add_parser(
         "finetune",
-        help="make a better model from corrected cases, with evidence",
-        description="Fine-tune a model on a project of corrected cases, compare the result with it on cases that were "
-        "held out, and keep it as a version in your library. It is used from then on only if it is better.",
-        epilog="Interrupted (Ctrl-C, a crash, a power cut), it continues when the same command is given again. "
-        'Every setting of training can stand in a JSON file given with --configuration, e.g. {"steps": 200}; they are '
+        help="fine-tune a model on corrected cases, and test whether it is better",
+        description="Fine-tune a model on a project of corrected cases, compare the result with the model on "
+        "held-out cases, and keep it as a version in your library. It is used from then on only if it is better.",
+        epilog="To continue after an interruption (Ctrl-C, a crash, a power cut), give the same command again. "
+        'Every training setting can be given in a JSON file with --configuration, e.g. {"steps": 200}; they are '
         "described in TransferSegLib/finetuning/configuration.py.",
     )
     parser.add_argument("--project", type=Path, required=True, metavar="FOLDER", help="folder of corrected cases")
-    parser.add_argument("--model", help="the model to start from: name, NAME@VERSION or folder (default: the bundled)")
+    parser.add_argument(
+        "--model", help="the model to start from: name, NAME@VERSION or folder (default: the bundled one)"
+    )
     parser.add_argument(
         "--name", help="model in your library that gets the new version (default: --model, or NAME-corrected)"
     )
@@ -41,23 +43,29 @@ def add_parser(subparsers: Any) -> None:
         type=float,
         default=DEFAULT_MINUTES,
         metavar="N",
-        help=f"time for everything together [{DEFAULT_MINUTES:g}]; 0: as many steps as the configuration says",
+        help=f"time for the whole run [{DEFAULT_MINUTES:g}]; 0: no limit, as many steps as configured",
     )
     parser.add_argument(
         "--strategy",
         choices=(*STRATEGIES, AUTO),
-        help="how to train [finetune; another modality: vanilla]; auto: as does best on cases that are held out",
+        help="how to train [finetune; another modality: vanilla]; auto: whichever does best on held-out cases",
     )
     parser.add_argument(
-        "--cases", nargs="+", metavar="CASE", help="learn from these only (default: all of the project)"
+        "--cases", nargs="+", metavar="CASE", help="learn only from these (default: all cases of the project)"
     )
-    parser.add_argument("--structures", nargs="+", metavar="NAME", help="learn only these (default: all reviewed)")
     parser.add_argument(
-        "--modality", metavar="WORD", help="of the cases, e.g. MR [what their folder names, else by their intensities]"
+        "--structures", nargs="+", metavar="NAME", help="learn only these (default: all that were reviewed)"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of everything random [1]")
+    parser.add_argument(
+        "--modality",
+        metavar="WORD",
+        help="modality of the cases, e.g. MR [as the project states, else judged by intensities]",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed [1]")
     parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with settings")
-    parser.add_argument("--folds", type=int, metavar="N", help="at most so many candidates to compare with [10]")
+    parser.add_argument(
+        "--folds", type=int, metavar="N", help="maximum number of folds, each with a candidate to compare [10]"
+    )
     parser.add_argument(
         "--tolerance-mm",
         type=float,
@@ -72,14 +80,18 @@ def add_parser(subparsers: Any) -> None:
         "--dry-run",
         action="store_true",
         dest="plan",
-        help="show what would be done in the time, and what cannot be, and stop (some seconds: speeds are measured)",
+        help="show what can and cannot be done in the time, and stop (takes some seconds to measure speeds)",
     )
     add_json_option(parser)
     changes = parser.add_argument_group("structures that change (those not named are kept, or added)")
-    changes.add_argument("--renamed", nargs=2, action="append", metavar=("NEW", "OLD"), help="a new name for one")
-    changes.add_argument("--merged", nargs="+", action="append", metavar="NAME", help="NEW OLD OLD ...: one of several")
+    changes.add_argument(
+        "--renamed", nargs=2, action="append", metavar=("NEW", "OLD"), help="a structure gets a new name"
+    )
+    changes.add_argument(
+        "--merged", nargs="+", action="append", metavar="NAME", help="NEW OLD OLD ...: several become one"
+    )
     changes.add_argument("--split", nargs=2, action="append", metavar=("NEW", "OLD"), help="NEW is a part of OLD")
-    changes.add_argument("--drop", nargs="+", metavar="NAME", help="structures of the model that it is to forget")
+    changes.add_argument("--drop", nargs="+", metavar="NAME", help="structures of the model that are no longer needed")
     add_background_options(parser)
     parser.set_defaults(run=run)
 
@@ -90,7 +102,9 @@ def _add_what_becomes_of_it(parser: argparse.ArgumentParser) -> None:
     promotion.add_argument(
         "--promote", action="store_true", help="use the new version unless it is worse or not usable"
     )
-    promotion.add_argument("--no-promote", action="store_true", help="keep the new version unused, also a better one")
+    promotion.add_argument(
+        "--no-promote", action="store_true", help="never use the new version automatically, even if it is better"
+    )
     parser.add_argument("--library", type=Path, metavar="FOLDER", help="another model library than your own")
 
 

@@ -30,8 +30,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "jobs",
         help="list, follow, cancel and resume work in the background",
-        description="Work started with --background runs on when the terminal is closed, one job a device at a time.",
-        epilog="A job is called by its id, or a beginning or end of it that only one job has. Exit codes of follow: "
+        description="Work started with --background continues when the terminal is closed. Each device runs one job "
+        "at a time.",
+        epilog="JOB is the id of a job, or the beginning or end of it if that is unique. Exit codes of follow: "
         "0 done, 2 failed or interrupted, 130 cancelled (also when Ctrl-C stops following).",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

@@ -29,12 +29,12 @@ def add_verbs(add: AddVerb) -> None:
     promote = add("promote", run_promote, "make a version the current one")
     promote.add_argument("model", help="model name, or NAME@NUMBER")
     promote.add_argument("version", nargs="?", type=int, metavar="NUMBER", help="the version to use from now on")
-    promote.add_argument("--force", action="store_true", help="also one that is worse than what it was made from")
+    promote.add_argument("--force", action="store_true", help="even if it is worse than its parent")
 
     rollback = add("rollback", run_rollback, "go back to the version that was current before")
     rollback.add_argument("model", help="model name")
 
-    compare = add("compare", run_compare, "show what sets two versions of a model apart")
+    compare = add("compare", run_compare, "show how two versions of a model differ")
     compare.add_argument("model", help="model name")
     compare.add_argument("first", nargs="?", type=int, metavar="NUMBER", help="(default: what the other was made from)")
     compare.add_argument("second", nargs="?", type=int, metavar="NUMBER", help="(default: the current version)")

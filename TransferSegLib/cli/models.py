@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("models", help="list, show, fetch, import, export, compare and remove models")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    listed = _verb(verbs, "list", run_list, "list the bundled models, those of your library and those to fetch")
+    listed = _verb(verbs, "list", run_list, "list the bundled models, those in your library and those you can fetch")
     add_json_option(listed)
 
     show = _verb(verbs, "show", run_show, "show what a model segments and where it comes from")
@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
     fetch.add_argument(
         "--sha256",
         metavar="HEX",
-        help="refuse the file unless it has this SHA-256, such as another computer printed when it fetched the model",
+        help="refuse the file unless it has this SHA-256, e.g. the one that was printed on another computer",
     )
     _add_replace(fetch)
 
@@ -52,17 +52,19 @@ def add_parser(subparsers: Any) -> None:
     )
     imported.add_argument("--name", help="another name for the model")
     _add_replace(imported)
-    keras = imported.add_argument_group("Keras files", "what a .h5 file does not say, unless it is the published one")
-    keras.add_argument("--structures", nargs="+", metavar="NAME", help="in the order of its channels, no background")
+    keras = imported.add_argument_group("Keras files", "what a .h5 file does not state, unless it is the published one")
+    keras.add_argument(
+        "--structures", nargs="+", metavar="NAME", help="structures in the order of the channels, without background"
+    )
     keras.add_argument("--background", choices=("first", "last"), help="the background's channel (default: last)")
     keras.add_argument("--spacing-mm", type=float, metavar="MM", help="spacing it was trained at (default: 1)")
     keras.add_argument("--modality", help="CT, MR ... (default: CT)")
-    nnunet = imported.add_argument_group("nnU-Net", "which of the trained networks")
+    nnunet = imported.add_argument_group("nnU-Net", "for results of nnU-Net v2")
     nnunet.add_argument("--fold", metavar="N", help="import only this fold (default: all of them, averaged)")
     nnunet.add_argument(
         "--axes",
         metavar="LETTERS",
-        help="directions in which the axes of its training files ran as stored, such as RAS (default: not known)",
+        help="directions of the axes as stored in its training files, such as RAS (default: not known)",
     )
 
     export = _verb(verbs, "export", run_export, "write a model as one .zip file, or as a folder for nnU-Net v2")
@@ -74,13 +76,20 @@ def add_parser(subparsers: Any) -> None:
         default="zip",
         help="nnunet: as nnU-Net v2 itself writes a model, for nnUNetv2_predict_from_modelfolder (default: zip)",
     )
-    export.add_argument("--dataset-id", type=int, metavar="N", help="nnU-Net's number of the data set (default: free)")
+    export.add_argument(
+        "--dataset-id",
+        type=int,
+        metavar="N",
+        help="nnU-Net's number of the data set (default: the first free one from 900)",
+    )
     export.add_argument("--replace", action="store_true", help="overwrite a file or an earlier export of that name")
 
     remove = _verb(verbs, "remove", run_remove, "remove a model from your library")
     remove.add_argument("model", help="model name; NAME@3 is version 3 only")
     remove.add_argument("--yes", action="store_true", help="do not ask")
-    remove.add_argument("--force", action="store_true", help="also a version that is current, or others came from")
+    remove.add_argument(
+        "--force", action="store_true", help="also remove a version that is current, or the parent of others"
+    )
 
     add_verbs(lambda name, run, text: _verb(verbs, name, run, text))
 
@@ -326,7 +335,7 @@ def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
     """Add a verb with the options they all have."""
     parser = add_verb(verbs, name, run, text)
     parser.add_argument(
-        "--library", type=Path, metavar="FOLDER", help="your model library (default: TRANSFERSEG_MODELS, or a folder)"
+        "--library", type=Path, metavar="FOLDER", help="your model library (default: TRANSFERSEG_MODELS, else your own)"
     )
     return parser
 

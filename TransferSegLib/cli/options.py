@@ -35,7 +35,7 @@ def add_progress_option(parser: argparse.ArgumentParser) -> None:
         "--progress",
         choices=("text", "json"),
         default="text",
-        help="json: progress, results and errors as one JSON object a line on standard output, for other programs",
+        help="json: progress, results and errors as one JSON object per line on standard output, for other programs",
     )
 
 

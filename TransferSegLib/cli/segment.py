@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "segment",
         help="segment scans with a model",
-        description="Outline a model's structures in CT or MR scans; the result lies on each scan's own voxel grid.",
+        description="Segment the structures of a model in CT or MR scans. Each result has its scan's own voxel grid.",
     )
     parser.add_argument(
         "scans", nargs="*", metavar="SCAN", help="scan file (NIfTI, NRRD, MetaImage ...) or DICOM folder"
@@ -54,22 +54,22 @@ def add_parser(subparsers: Any) -> None:
         "--memory",
         type=float,
         metavar="GB",
-        help="memory to stay within (default: 6, or half of the computer's where that is less)",
+        help="memory limit (default: 6, or half of the computer's memory if that is less)",
     )
-    parser.add_argument("--series", metavar="UID", help="DICOM series to read where a folder holds several")
+    parser.add_argument("--series", metavar="UID", help="DICOM series to read if a folder holds several")
     parser.add_argument(
         "--preview", type=Path, metavar="PNG", help="picture of the result over three slices (several scans: a folder)"
     )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="a scan that does not fit the model is an error: nothing is written of it, and the exit code is 2",
+        help="treat a scan that does not fit the model as an error: write nothing for it and exit with code 2",
     )
     parser.add_argument(
         "--modality",
         default="",
         metavar="WORD",
-        help="modality of the scans, e.g. CT or MR, where their files do not name it (DICOM files do)",
+        help="modality of the scans, e.g. CT or MR, if their files do not state it (DICOM files do)",
     )
     add_window_options(parser)
     add_progress_option(parser)

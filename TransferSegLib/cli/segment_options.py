@@ -18,13 +18,15 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         "--channel",
         action="append",
         metavar="NAME=FILE",
-        help="an image of the scan, for a model of several images; give one for each, in place of SCAN",
+        help="one image of the scan, for a model that takes several; give the option once for each, instead of SCAN",
     )
-    group.add_argument("--mirror", action="store_true", help="average over mirrored images (better by a little, slow)")
+    group.add_argument("--mirror", action="store_true", help="average over mirrored images (slightly better, but slow)")
     group.add_argument(
         "--step", type=float, metavar="SHARE", help="distance of windows, as a share of a window (default: the model's)"
     )
-    group.add_argument("--exact", action="store_true", help="round as nnU-Net does: its label in every voxel")
+    group.add_argument(
+        "--exact", action="store_true", help="compute with nnU-Net's precision: every voxel gets nnU-Net's label"
+    )
 
 
 def window_options(arguments: argparse.Namespace, description: ModelDescription) -> PredictionOptions:

@@ -25,12 +25,14 @@ def add_parser(subparsers: Any) -> None:
         "train-base",
         help="train a base model on sparsely annotated cases",
         description="Train a 3D U-Net on a dataset in which every case may carry labels for only some structures.",
-        epilog="Every setting of training can also stand in a JSON file given with --configuration, e.g. "
+        epilog="Every training setting can also be given in a JSON file with --configuration, e.g. "
         '{"width": 16, "steps": 4000, "augmentation": {"mirror": 0.5}}; options on the command line win over the file. '
         "The settings and what they mean: TransferSegLib/training/configuration.py.",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with a dataset.json")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where run and model are written")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="where the run and its model are written"
+    )
     parser.add_argument("--name", help="name of the model (default: the output folder's name)")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in the output folder")
     add_device_option(parser)
