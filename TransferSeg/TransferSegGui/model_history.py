@@ -82,9 +82,7 @@ class ModelHistory:
         if record is None or version.number == 0:
             began = _("the original model")
             if version.description.version != str(version.number):
-                began = _("the original model (version {version} of its authors)").format(
-                    version=version.description.version
-                )
+                began = _("the original model (version {version})").format(version=version.description.version)
             return [number, "", began, "", "", "", ""]
         dice = ["" if value is None else f"{value:.3f}" for value in record.mean_dice]
         return [number, record.created[:10], str(record.parent), str(len(record.cases)), *dice, record.verdict]
