@@ -293,7 +293,7 @@ class _Run:
         }
         return ModelDescription(
             name=self._plan.name,
-            version="1",
+            version="0",  # as it is called once versions made from it are there
             label_set=dataset.label_set.with_labels_numbered(),
             preparation=self._plan.preparation,
             network=self._plan.spec,

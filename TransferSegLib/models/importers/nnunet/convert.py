@@ -67,7 +67,7 @@ def model_from_nnunet(
         raise ModelError(f"The structures of {source.path} cannot be used. {error}") from error
     description = ModelDescription(
         name=name,
-        version="1",
+        version="0",  # as it is called once versions made from it are there
         label_set=label_set,
         preparation=_with_axes(model, axes, source),
         network=spec,
