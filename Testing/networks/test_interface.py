@@ -107,6 +107,15 @@ def test_the_finest_supervised_logits_are_those_that_predict(backbone: Backbone)
         assert all(side % small == 0 for side, small in zip(sides, logits.shape[2:], strict=True))
 
 
+def test_supervised_logits_have_all_digits_in_half_precision() -> None:
+    backbone = NnUNetBackbone(nnunet_spec(PLAN, channels=2, classes=4))
+    network, scans = backbone.build(), torch.randn(1, 2, 8, 24, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = backbone.supervised_logits(network, scans)
+        torch.testing.assert_close(logits[0], backbone.training_logits(network, scans), atol=1e-5, rtol=0)
+    assert all(one.dtype == torch.float32 for one in logits)
+
+
 @pytest.mark.parametrize("backbone", FAMILIES, ids=lambda backbone: backbone.spec.kind)
 def test_frozen_and_last_layers_are_the_network(backbone: Backbone) -> None:
     network, patch = backbone.build().eval(), backbone.feature_patch(20)

@@ -201,7 +201,7 @@ class Decoder(nn.Module):
         maps, logits = levels[-1], []
         for step, (stage, head) in enumerate(zip(self.stages, self.seg_layers, strict=True)):
             maps = stage(torch.cat((self.transpconvs[step](maps), levels[-step - 2]), dim=1))
-            logits.append(head(maps))
+            logits.append(logits_of(head, maps))
         return tuple(reversed(logits))
 
     def forward(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
