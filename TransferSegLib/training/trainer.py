@@ -18,6 +18,7 @@ from torch import nn
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.progress import CancelToken
+from TransferSegLib.training.allocator import keep_freed_memory
 from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.optimiser import MuonWithAdamW
 
@@ -95,6 +96,8 @@ class Trainer:
     def __init__(self, objective: Objective, settings: OptimiserSettings, device: Device) -> None:
         """Put what is trained on the device and set up the optimiser."""
         self._torch_device = torch.device(device.torch_name)
+        if device.kind == "cpu":
+            keep_freed_memory()
         self.module = objective.module.to(self._torch_device)
         for parameter in self.module.parameters():
             if parameter.ndim == 5:
