@@ -200,29 +200,50 @@ def report(file: Path) -> None:
     """Print the mean Dice of the mandible by arm and number of cases, and what became of the other structures."""
     lines = read_lines(file)
     counts = sorted({line["cases"] for line in lines if line["cases"]})
+    reference = {_cases_of(run): _mean_new(run) for run in lines if run["arm"] == "finetune"}
     rows = []
-    for arm in dict.fromkeys(line["arm"] for line in lines):
-        cells = []
-        for count in counts:
-            runs = [line for line in lines if line["arm"] == arm and line["cases"] == count]
-            means = [float(np.mean(list(run["dice"][_new(run)].values()))) for run in runs if _new(run)]
-            cells.append(f"{np.mean(means):.3f} ({len(means)})" if means else "")
-        known = [
-            value
-            for line in lines
-            if line["arm"] == arm
-            for name, scores in line["dice"].items()
-            if name != _new(line)
-            for value in scores.values()
-        ]
-        steps = [line["steps"] + line.get("tail_steps", 0) for line in lines if line["arm"] == arm]
-        rows.append((arm, *cells, f"{np.mean(known):.3f}" if known else "lost", f"{np.mean(steps):.0f}"))
-    heads = (f"{count} case{'s' if count > 1 else ''} (runs)" for count in counts)
-    print(table(("mean Dice", *heads, "known before", "steps"), rows))
+    for arm in dict.fromkeys(("the base itself", *OURS, *NNUNET)):
+        runs = [line for line in lines if line["arm"] == arm]
+        if not runs:
+            continue
+        cells = [_mean_and_count([_mean_new(run) for run in runs if run["cases"] == count]) for count in counts]
+        shared = [_mean_new(run) - reference[_cases_of(run)] for run in runs if _cases_of(run) in reference]
+        others = [mean for run in runs for name, mean in _means(run).items() if name != NEW.lower()]
+        rows.append(
+            (
+                arm,
+                *cells,
+                "" if arm == "finetune" else _mean_and_count(shared, "+.3f"),
+                f"{np.mean(others):.3f}" if others else "not kept",
+                " + ".join(f"{np.mean([run[key] for run in runs]):.0f}" for key in _stages(runs)),
+            )
+        )
+    patients = {case for line in lines for scores in line["dice"].values() for case in scores}
+    print(f"Mandible: mean Dice over {len(patients)} test patients and the runs in brackets, each with other cases.\n")
+    heads = (f"{count} case{'s' if count > 1 else ''}" for count in counts)
+    print(table(("", *heads, "minus finetune", "other structures", "steps"), rows))
 
 
-def _new(line: dict[str, Any]) -> str:
-    return next((name for name in line["dice"] if name.lower() == NEW.lower()), "")
+def _cases_of(run: dict[str, Any]) -> tuple[int, int]:
+    return run["cases"], run["draw"]
+
+
+def _means(run: dict[str, Any]) -> dict[str, float]:
+    """Return the mean Dice over the patients by structure, whose names nnU-Net's side writes in its own way."""
+    return {name.lower(): float(np.mean(list(scores.values()))) for name, scores in run["dice"].items()}
+
+
+def _mean_new(run: dict[str, Any]) -> float:
+    return _means(run).get(NEW.lower(), float("nan"))
+
+
+def _mean_and_count(values: Sequence[float], style: str = ".3f") -> str:
+    return f"{np.mean(values):{style}} ({len(values)})" if values else ""
+
+
+def _stages(runs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the counts of steps: of the last layers, where an arm has this stage, and of all layers."""
+    return ("tail_steps", "steps") if any(run.get("tail_steps") for run in runs) else ("steps",)
 
 
 def main() -> None:
