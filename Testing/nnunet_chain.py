@@ -35,6 +35,8 @@ STRUCTURES = {"1": "anterior", "2": "posterior", "3": "tail"}
 #: Of the voxels, so many may differ by default, where sums are more precise than nnU-Net's and a processor may compute
 #: in bfloat16. Random weights are at odds in many places, trained ones at the surface of structures.
 _MOST_DIFFERENT, _MOST_DIFFERENT_RANDOM = 0.001, 0.03
+#: A command takes less than a minute on two cores; in CI, one that hangs is to fail while somebody can still read why.
+_PATIENCE_S = 900
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Comparison:
 def make_cases(folder: Path) -> list[tuple[Path, Path]]:
     """Write two corrected cases, images and labels, and what the labels mean (``structures.json``).
 
-    One is the case that the trained model comes with, the other one its mirror image with other intensities.
+    One is the case that the trained model comes with, stored with RAS axes, the other one its mirror image with other
+    intensities, stored with LPS axes.
     """
     fixture = NnUNetFixture(TRAINED)
     image, truth = sitk.ReadImage(str(fixture.images[0])), sitk.ReadImage(str(fixture.path / "truth.nii.gz"))
@@ -76,18 +79,21 @@ def make_cases(folder: Path) -> list[tuple[Path, Path]]:
         for path, array in zip(paths, (values.astype(np.float32), marks), strict=True):
             written = sitk.GetImageFromArray(np.ascontiguousarray(array))
             written.CopyInformation(image)
-            sitk.WriteImage(written, str(path))
+            sitk.WriteImage(sitk.Flip(written, [number == 2, number == 2, False]), str(path))
         pairs.append(paths)
     return pairs
 
 
-def chain(folder: Path, minutes: float, settings: Path | None = None) -> list[list[str]]:
+def chain(folder: Path, settings: dict[str, int]) -> list[list[str]]:
     """Return the commands from an imported model, 'tiny', to the folder for nnU-Net, ``results``.
 
-    Version 1 is exported by its number: trained for a moment, it is not put to use by itself.
+    Fine-tuning takes the steps of the ``settings``: what fits into minutes depends on the computer, and on a busy one
+    nothing may. Version 1 is exported by its number: trained for a moment, it is not put to use by itself.
     """
+    configuration = folder / "settings.json"
+    configuration.write_text(json.dumps(settings), encoding="utf-8")
     model, project = NnUNetFixture(TRAINED).model, folder / "project"
-    commands = [["models", "import", str(model), "--name", "tiny"]]
+    commands = [["models", "import", str(model), "--name", "tiny", "--axes", "RAS"]]
     commands += [
         ["segment", str(folder / "scan1.nii.gz"), "--model", "tiny", "--output", str(folder / "before.nii.gz")]
     ]
@@ -95,9 +101,8 @@ def chain(folder: Path, minutes: float, settings: Path | None = None) -> list[li
         scan, labels = (str(folder / f"{what}{number}.nii.gz") for what in ("scan", "labels"))
         meaning = ["--structures", str(folder / "structures.json"), "--reviewed", "all", "--modality", "MR"]
         commands += [["cases", "add", scan, labels, "--project", str(project), *meaning]]
-    given = [] if settings is None else ["--configuration", str(settings)]
-    limit = ["--minutes", f"{minutes:g}", "--device", "cpu"]
-    commands += [["finetune", "--project", str(project), "--model", "tiny", *limit, *given]]
+    how = ["--minutes", "0", "--configuration", str(configuration), "--device", "cpu"]
+    commands += [["finetune", "--project", str(project), "--model", "tiny", *how]]
     commands += [["models", "export", "tiny@1", str(folder / "results"), "--format", "nnunet", "--dataset-id", "4"]]
     return commands
 
@@ -111,7 +116,7 @@ def main() -> int:
     """Run the chain and the comparisons, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep all files in this new folder")
-    parser.add_argument("--minutes", type=float, default=0.5, help="of fine-tuning (default: 0.5)")
+    parser.add_argument("--steps", type=int, default=40, help="of each of both stages of fine-tuning (default: 40)")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nnunet-chain-")) if arguments.keep is None else arguments.keep
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +125,7 @@ def main() -> int:
         **{name: str(folder) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")},
     }
     try:
-        found = [*_of_originals(folder), *_of_chain(folder, arguments.minutes)]
+        found = [*_of_originals(folder), *_of_chain(folder, arguments.steps)]
     finally:
         if arguments.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -145,10 +150,10 @@ def _of_originals(folder: Path) -> list[Comparison]:
     return found
 
 
-def _of_chain(folder: Path, minutes: float) -> list[Comparison]:
+def _of_chain(folder: Path, steps: int) -> list[Comparison]:
     """Fine-tune and export a model, and compare nnU-Net's predictions with it to ours."""
     scans = [scan for scan, _ in make_cases(folder)]
-    for command in chain(folder, minutes):
+    for command in chain(folder, {"tail_steps": steps, "steps": steps}):
         _transferseg(command)
     found = []
     for number, scan in enumerate(scans, start=1):
@@ -215,15 +220,22 @@ def _transferseg(args: Sequence[str]) -> None:
 
 
 def _run(command: list[str], quiet: bool = False) -> None:
-    """Run a command; what nnU-Net prints is shown only when it fails."""
-    shown = [Path(command[0]).name, *command[1:]]
-    print("$", *shown, flush=True)
+    """Run a command; what nnU-Net prints is shown only when it fails, or hangs when one of its processes has died."""
+    shown = " ".join([Path(command[0]).name, *command[1:]])
+    print("$", shown, flush=True)
     started = time.monotonic()
-    hidden = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if quiet else {}
-    ended = subprocess.run(command, check=False, text=True, **hidden)
-    if ended.returncode:
-        print(ended.stdout or "")
-        raise SystemExit(f"That failed with exit code {ended.returncode}.")
+    # Not a pipe: processes that a killed nnU-Net leaves behind would keep it open.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
+        hidden = {"stdout": printed, "stderr": subprocess.STDOUT} if quiet else {}
+        try:
+            code: int | None = subprocess.run(command, check=False, timeout=_PATIENCE_S, **hidden).returncode
+        except subprocess.TimeoutExpired:
+            code = None
+        if code != 0:
+            printed.seek(0)
+            print(printed.read())
+            why = f"was still running after {_PATIENCE_S} s" if code is None else f"failed with exit code {code}"
+            raise SystemExit(f"This command {why}: {shown}")
     print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
 
 

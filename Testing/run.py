@@ -219,14 +219,27 @@ def environment(packages: list[str], name: str, alone: Sequence[str] = ()) -> st
     if not (python.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == wanted):
         print(f"Setting up {folder} ...", file=sys.stderr, flush=True)
         venv.create(folder, with_pip=True, clear=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.check_call([*pip, *packages])
+        install(python, packages)
         if alone:
-            subprocess.check_call([*pip, "--no-deps", *alone])
+            install(python, ["--no-deps", *alone])
         # The project itself, in place: its dependencies are there already.
-        subprocess.check_call([*pip, "--no-deps", "--editable", str(ROOT)])
+        install(python, ["--no-deps", "--editable", str(ROOT)])
         stamp.write_text(wanted, encoding="ascii")
     return str(python)
+
+
+def install(python: Path, arguments: Sequence[str]) -> None:
+    """Install packages with an environment's pip; a failure ends the command and tells what it was about."""
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    code = subprocess.call(command)
+    if code:
+        print("$", *command, file=sys.stderr)
+        print(
+            f"Setting up {python.parents[1]} failed: pip could not install these packages (exit code {code}), "
+            "see its message above. Is the package index reachable? The next run starts the set-up again.",
+            file=sys.stderr,
+        )
+        raise SystemExit(code)
 
 
 def install_libraries() -> None:

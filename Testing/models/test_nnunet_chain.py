@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,9 @@ def test_a_model_of_nnunet_is_corrected_fine_tuned_and_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TRANSFERSEG_MODELS", str(tmp_path / "library"))
-    settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps({"tail_steps": 2, "steps": 2, "patches_per_case": 1, "report_cases": 0}))
     make_cases(tmp_path)
-    for command in chain(tmp_path, 0, settings):
+    settings = {"tail_steps": 2, "steps": 2, "patches_per_case": 1, "report_cases": 0}
+    for command in chain(tmp_path, settings):
         assert main(command) == 0, capsys.readouterr().err
     description, state = model_in(exported(tmp_path))
     ours, parent = load_model(find_model("tiny@1")), load_model(find_model("tiny@0"))
