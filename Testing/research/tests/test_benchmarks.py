@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from Testing.research.benchmarks.nnunet_finetuning import RESULTS, report
+
 TOP = Path(__file__).resolve().parents[3]
 RESEARCH = TOP / "Testing" / "research"
 NAMES = {file.stem for file in (RESEARCH / "benchmarks").glob("*.py")}
@@ -32,3 +36,10 @@ def test_without_a_name_the_benchmarks_are_listed() -> None:
     assert listed.returncode == 2 and set(listed.stdout.split()) >= NAMES
     usage = subprocess.run(command, capture_output=True, text=True, check=False)
     assert usage.returncode == 2 and "Testing/run.py study" in usage.stdout
+
+
+def test_the_page_on_bases_has_the_table_that_the_comparison_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    report(RESULTS)
+    printed = capsys.readouterr().out.strip()
+    assert "nnU-Net, rate 0.01" in printed
+    assert printed in (TOP / "docs" / "bases.md").read_text(encoding="utf-8")
