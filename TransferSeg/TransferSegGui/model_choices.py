@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.model_words import inputObstacle, modelDetails, modelToolTip
 from TransferSegLib.errors import ModelError
+from TransferSegLib.models.combination import is_combination
 from TransferSegLib.models.locate import bundled_models, library_folder, library_models
 from TransferSegLib.models.store import load_description
 from TransferSegLib.models.versions.record import load_record
@@ -66,6 +67,9 @@ def noModelsMessage() -> str:
 
 def _choice(place: str, path: Path) -> ModelChoice:
     key = f"{place}/{path.name}"
+    if is_combination(path):
+        problem = _("It is a combination of several models, which the panel cannot run yet: choose one of its models.")
+        return ModelChoice(key, path, _("{name} (command line only)").format(name=path.name), problem, problem)
     try:
         found = current_folder(path)
         model, record = load_description(found), load_record(found)

@@ -47,6 +47,7 @@ class Listed:
 
 def listed(library: Path) -> list[Listed]:
     """Return the bundled models, those of the library, and those of the catalogue that are not there yet."""
+    from TransferSegLib.models.combination import is_combination
     from TransferSegLib.models.locate import bundled_models, library_models
     from TransferSegLib.models.store import load_description
     from TransferSegLib.models.versions.state import version_name
@@ -55,6 +56,9 @@ def listed(library: Path) -> list[Listed]:
     for where, paths in (("bundled", bundled_models()), ("library", library_models(library))):
         for path in paths:
             try:
+                if is_combination(path):
+                    models.append(_combination(path))
+                    continue
                 found = load_description(path)
             except ModelError as error:
                 models.append(Listed(path.name, where, _size(path), path=path, problem=str(error)))
@@ -74,14 +78,56 @@ def listed(library: Path) -> list[Listed]:
             )
     there = {name.casefold() for model in models for name in (model.name, model.path.name if model.path else "")}
     known = known_catalogue()
-    for entry in (*known.to_fetch, *known.restricted):
+    for entry in (*known.combinations, *known.to_fetch, *known.restricted):
         if entry.name.casefold() not in there:
             spacing = (entry.spacing_mm, entry.spacing_inferred)
             details = (None, entry.modality, entry.structures, *spacing)
             where = "not fetched: restricted licence" if entry.restriction else "to fetch"
-            is_guessed = entry.download is not None and entry.download.is_guessed
+            files = [known.find(part) for part in entry.parts] or [entry]
+            is_guessed = any(each.download.is_guessed for each in files if each is not None and each.download)
             models.append(Listed(entry.name, where, entry.about_bytes, *details, is_guessed=is_guessed))
     return models
+
+
+def _combination(path: Path) -> Listed:
+    """Return the line of a combination in the library; raises ModelError when a part is missing."""
+    from TransferSegLib.models.combination import load_combination
+    from TransferSegLib.models.combined_parts import parts_of
+
+    combination, (label_set, parts) = load_combination(path), parts_of(path)
+    spacings = {part.description.preparation.spacing_mm for part in parts}
+    return Listed(
+        combination.name,
+        f"library: {len(parts)} models",
+        sum(_size(part.path) for part in parts),
+        None,
+        combination.modality,
+        label_set.names,
+        spacings.pop() if len(spacings) == 1 else None,
+        path=path,
+    )
+
+
+def combination_text(path: Path) -> str:
+    """Return what a combination in the library segments, with which models, in lines."""
+    from TransferSegLib.models.combination import load_combination
+    from TransferSegLib.models.combined_parts import parts_of
+    from TransferSegLib.wording import table
+
+    combination, (label_set, parts) = load_combination(path), parts_of(path)
+    rows = []
+    for structure in label_set:
+        codes = [code[0] for code in (structure.terminology, structure.modifier) if code is not None]
+        of = [part.description.name for part in parts if part.description.label_set.find(structure.name) is not None]
+        rows.append((structure.name, str(structure.label), " + ".join(codes) or "-", of[-1] if of else "-"))
+    return "\n".join(
+        [
+            f"{combination.name}: {combination.summary}",
+            f"{combination.modality}, {len(parts)} models one after another, licence {combination.license}",
+            table(("structure", "label", "SNOMED CT", "model"), rows),
+            f"cite: {combination.citation}\nin: {path}",
+        ]
+    )
 
 
 def known_catalogue() -> Catalogue:
@@ -111,6 +157,12 @@ def entry_text(entry: CatalogueEntry) -> str:
         f"homepage: {entry.homepage}",
         f"cite: {entry.citation}",
     ]
+    if entry.parts:
+        lines += [
+            f"a combination of {len(entry.parts)} models: {', '.join(entry.parts)}",
+            f"not on this computer yet; fetch about {megabytes(entry.about_bytes)} with: "
+            f"transferseg models fetch {entry.name}",
+        ]
     if entry.restriction:
         lines.append(f"not fetched: {entry.restriction}")
     if entry.download is not None:

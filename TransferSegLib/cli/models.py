@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.cli.model_listing import entry_text, known_catalogue, listed, spacing_words
+from TransferSegLib.cli.model_listing import combination_text, entry_text, known_catalogue, listed, spacing_words
 from TransferSegLib.cli.model_versions import add_verbs, library_of, record_lines, run_remove_version
 from TransferSegLib.cli.options import add_json_option, add_verb, print_json
 from TransferSegLib.cli.reporting import interruptible, progress_shown
@@ -107,6 +107,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Print a model's description for a person, or what the catalogue says of one that is not here yet."""
+    from TransferSegLib.models.combination import is_combination, load_combination
     from TransferSegLib.models.locate import find_model
     from TransferSegLib.models.store import load_model
     from TransferSegLib.models.versions.record import load_record
@@ -121,6 +122,12 @@ def run_show(arguments: argparse.Namespace) -> int:
             print_json(entry.to_json())
         else:
             print(entry_text(entry))
+        return 0
+    if is_combination(path):
+        if arguments.json:
+            print_json(load_combination(path).to_json() | {"path": str(path)})
+        else:
+            print(combination_text(path))
         return 0
     model = load_model(path).description  # the weights too: a damaged model is not shown as if it were whole
     if arguments.json:
@@ -158,23 +165,42 @@ def _check_can_grow(library: Path) -> None:
 
 
 def run_fetch(arguments: argparse.Namespace) -> int:
-    """Fetch a model and add it to the library."""
+    """Fetch a model, or the models of a combination, and add it to the library."""
+    from TransferSegLib.models.combined_fetch import combination_entry, fetch_combination
     from TransferSegLib.models.library import fetch_model
 
-    _check_can_grow(library_of(arguments))
-    with progress_shown() as progress, interruptible() as cancel:
-        added = fetch_model(
-            arguments.model,
-            library_of(arguments),
-            arguments.replace,
-            progress,
-            cancel,
-            spacing_mm=arguments.spacing_mm,
-            sha256=arguments.sha256,
+    library = library_of(arguments)
+    _check_can_grow(library)
+    entry = combination_entry(arguments.model)
+    if entry is not None and (arguments.sha256 is not None or arguments.spacing_mm is not None):
+        raise ModelError(
+            f"'{entry.name}' is a combination of several files: use --sha256 and --spacing-mm with each of "
+            f"{', '.join(entry.parts)}."
         )
+    with progress_shown() as progress, interruptible() as cancel:
+        if entry is not None:
+            fetched = fetch_combination(entry, library, arguments.replace, progress, cancel)
+        else:
+            spacing_mm, sha256 = arguments.spacing_mm, arguments.sha256
+            added = fetch_model(
+                arguments.model, library, arguments.replace, progress, cancel, spacing_mm=spacing_mm, sha256=sha256
+            )
+    if entry is None:
+        _report_fetched(added, arguments)
+        return 0
+    for part in fetched.parts:
+        _report_fetched(part, arguments)
+    print(f"'{entry.name}' is in your library: {len(entry.structures)} structures, {len(entry.parts)} models")
+    use = entry.name if arguments.library is None else str(fetched.path)
+    print(f"use it with: transferseg segment SCAN --output FILE --model {shlex.quote(use)}")
+    return 0
+
+
+def _report_fetched(added: Added, arguments: argparse.Namespace) -> None:
+    """Print where a model lies now, and the checksum of a file that was seen for the first time."""
     if added.was_there:
         print(f"'{added.description.name}' is in your library already, and whole: {added.path}")
-        return 0
+        return
     if added.recorded_sha256 is not None:
         name = shlex.quote(added.description.name)
         print(
@@ -183,7 +209,6 @@ def run_fetch(arguments: argparse.Namespace) -> int:
             f"On another computer: transferseg models fetch {name} --sha256 {added.recorded_sha256}"
         )
     _report(added, arguments)
-    return 0
 
 
 def run_import(arguments: argparse.Namespace) -> int:

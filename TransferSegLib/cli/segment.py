@@ -92,25 +92,26 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     if arguments.memory is not None and not 0 < arguments.memory < float("inf"):
         raise TransferSegError(f"--memory {arguments.memory:g} is no amount of memory: give gigabytes, e.g. 4.")
 
+    from TransferSegLib.models.combined_parts import parts_of
     from TransferSegLib.models.locate import find_model
-    from TransferSegLib.models.store import load_description, load_model
 
     model = find_model(arguments.model)
     # What does not fit the model is told before any work.
-    description = load_description(model)
-    check_images(images, description)
-    options = window_options(arguments, description)
+    label_set, parts = parts_of(model)
+    for part in parts:
+        check_images(images, part.description)
+        options = window_options(arguments, part.description)
     if arguments.structures:
-        arguments.structures = list(named_structures(description.label_set, arguments.structures))
+        arguments.structures = list(named_structures(label_set, arguments.structures))
     for file in [*outputs, *(preview for preview in previews if preview is not None)]:
         check_output_file(file, makes_folders=True)
     every = [ScanToSegment(*files, images) for files in zip(scans, outputs, previews, strict=True)]
     if arguments.background:
         return _start_in_background(arguments, every, model, options)
 
-    from TransferSegLib.inference.segment import Segmenter
+    from TransferSegLib.inference.combined import open_segmenter
 
-    segmenter = Segmenter(load_model(model), arguments.device, arguments.memory, options)
+    segmenter = open_segmenter(model, arguments.device, arguments.memory, options)
     failed = 0
     with task_shown("Segmenting", lines) as task:
         for number, each in enumerate(every):

@@ -16,6 +16,7 @@ from TransferSegLib.progress import Task
 if TYPE_CHECKING:
     from SimpleITK import Image
 
+    from TransferSegLib.inference.combined import CombinedSegmenter
     from TransferSegLib.inference.segment import Segmentation, Segmenter
 
 
@@ -33,7 +34,7 @@ class ScanToSegment:
 
 
 def segment_file(
-    segmenter: Segmenter,
+    segmenter: Segmenter | CombinedSegmenter,
     each: ScanToSegment,
     structures: Iterable[str] | None = None,
     series: str | None = None,

@@ -20,6 +20,7 @@ from TransferSegLib.json_fields import damage_as
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 if TYPE_CHECKING:
+    from TransferSegLib.inference.combined import CombinedSegmenter
     from TransferSegLib.inference.segment import Segmenter
 
 FINISHED = "finished.json"
@@ -113,7 +114,7 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
     finished = _Finished(folder)
     count = len(parameters.scans)
     task = Task("", progress, cancel)
-    segmenter: Segmenter | None = None
+    segmenter: Segmenter | CombinedSegmenter | None = None
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for number, each in enumerate(parameters.scans, start=1):
@@ -157,18 +158,20 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
 SEGMENT = Kind(run_segment, grace_s=4.0)
 
 
-def _make_segmenter(parameters: SegmentParameters, device: str, task: Task) -> Segmenter:
+def _make_segmenter(parameters: SegmentParameters, device: str, task: Task) -> Segmenter | CombinedSegmenter:
     """Load the model; an unknown structure is reported before any work."""
-    from TransferSegLib.inference.segment import Segmenter
+    from TransferSegLib.inference.combined import open_segmenter
+    from TransferSegLib.models.combined_parts import parts_of
     from TransferSegLib.models.locate import find_model
-    from TransferSegLib.models.store import load_description, load_model
 
     task.named("Loading the model", "loading").at(0.0)
     model = find_model(parameters.model)
-    load_description(model).check_one_image("Segmenting in the background")
-    segmenter = Segmenter(load_model(model), device, parameters.memory_gb, parameters.options)
+    label_set, parts = parts_of(model)
+    for part in parts:
+        part.description.check_one_image("Segmenting in the background")
+    segmenter = open_segmenter(model, device, parameters.memory_gb, parameters.options)
     if parameters.structures is not None:
-        segmenter.model.description.label_set.select(parameters.structures)
+        label_set.select(parameters.structures)
     return segmenter
 
 

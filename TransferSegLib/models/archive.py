@@ -19,6 +19,7 @@ from typing import Any
 
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ModelError
+from TransferSegLib.models.combination import is_combination, load_combination
 from TransferSegLib.models.description import ModelDescription, parse_json
 from TransferSegLib.models.leaving import without_identifiers
 from TransferSegLib.models.part_names import abandoned, part_of
@@ -113,6 +114,8 @@ def read_model_entry(path: Path, name: str, record: WeightsRecord | None = None)
     is missing, too large, or the archive is not to be trusted.
     """
     if path.is_dir():
+        if is_combination(path):
+            raise load_combination(path).refused()
         return _read_file(path / name, _largest(name), record)
     if path.is_file():
         if path.suffix.lower() in KERAS_SUFFIXES:

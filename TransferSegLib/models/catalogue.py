@@ -63,7 +63,8 @@ class CatalogueEntry:
     ``spacing_mm`` is the spacing the network works at (x, y, z where they differ; None where only the file says it),
     ``spacing_inferred`` that it was concluded and not stated by the makers; ``about_bytes`` is the size of what is
     fetched, or of the bundled files, 0 for what is not fetched. ``width`` is for networks of the paper, ``profile`` for
-    those of nnU-Net. ``restriction`` says why a model is named but never fetched, empty for all others.
+    those of nnU-Net. ``restriction`` says why a model is named but never fetched, empty for all others. ``parts`` names
+    the models of a combination, which has no file of its own.
     """
 
     name: str
@@ -80,6 +81,7 @@ class CatalogueEntry:
     download: Download | None
     profile: NnUNetProfile | None = None
     restriction: str = ""
+    parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ModelError for an entry that describes no usable model."""
@@ -91,10 +93,11 @@ class CatalogueEntry:
         smallest = 0 if self.restriction else 1
         if not all(side > 0 for side in self._sides_mm) or width < 1 or self.about_bytes < smallest:
             raise ModelError("Spacing, width and size must be larger than 0.")
-        if self.restriction and self.download is not None:
-            raise ModelError("A model with a restriction has no download.")
+        if bool(self.restriction) + bool(self.parts) + (self.download is not None) > 1:
+            raise ModelError("A model has one of restriction, parts and download.")
         is_nnunet = self.download is not None and self.download.kind == "nnunet"
-        if is_nnunet != (self.profile is not None) or (self.width is None) != bool(is_nnunet or self.restriction):
+        has_no_width = is_nnunet or bool(self.restriction) or bool(self.parts)
+        if is_nnunet != (self.profile is not None) or (self.width is None) != has_no_width:
             raise ModelError("A model of nnU-Net needs a profile and has no width; others need a width.")
         check_https(self.homepage)
 
@@ -112,7 +115,7 @@ class CatalogueEntry:
     @property
     def is_bundled(self) -> bool:
         """Whether the model comes with TransferSeg."""
-        return self.download is None and not self.restriction
+        return self.download is None and not self.restriction and not self.parts
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description, as in the catalogue's file."""
@@ -122,6 +125,8 @@ class CatalogueEntry:
         entry["download"] = None if self.download is None else self.download.to_json()
         if self.profile is not None:
             entry["profile"] = self.profile.to_json()
+        if self.parts:
+            entry["parts"] = list(self.parts)
         return entry | {"restriction": self.restriction} if self.restriction else entry
 
     @staticmethod
@@ -139,6 +144,7 @@ class CatalogueEntry:
             spacing = (sides[0], sides[1], sides[2])
         file = json_field(entry, "download", dict, None, error=ModelError)
         profile = json_field(entry, "profile", dict, error=ModelError) if "profile" in entry else None
+        parts = json_field(entry, "parts", list, error=ModelError) if "parts" in entry else []
         return CatalogueEntry(
             **plain,
             spacing_mm=spacing,
@@ -146,6 +152,7 @@ class CatalogueEntry:
             structures=structures,
             download=None if file is None else Download.from_json(file, plain["about_bytes"]),
             profile=None if profile is None else NnUNetProfile.from_json(profile),
+            parts=names(parts, "The entry 'parts'", error=ModelError),
             restriction=json_field(entry, "restriction", str, error=ModelError) if "restriction" in entry else "",
         )
 
@@ -176,6 +183,10 @@ class Catalogue:
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 raise ModelError(f"Two models of the catalogue share the {what} {', '.join(twice)}.")
+        fetchable = {entry.name for entry in self.to_fetch}
+        for entry in self.combinations:
+            if not set(entry.parts) <= fetchable:
+                raise ModelError(f"A part of '{entry.name}' is not in the catalogue: {', '.join(entry.parts)}.")
 
     def find(self, name: str) -> CatalogueEntry | None:
         """Return the entry of that name (upper or lower case do not matter), or None."""
@@ -197,11 +208,16 @@ class Catalogue:
 
     def names_to_fetch(self, wanted: str) -> str:
         """Return for a message which models can be fetched, of many those whose names are most like ``wanted``."""
-        names = [entry.name for entry in self.to_fetch]
+        names = [entry.name for entry in (*self.combinations, *self.to_fetch)]
         if len(names) <= _MOST_NAMED:
             return ", ".join(names)
         near = difflib.get_close_matches(wanted.casefold(), names, _MOST_NAMED, 0.0)
         return f"{', '.join(near)} and {len(names) - len(near)} others ('transferseg models list' shows them)"
+
+    @property
+    def combinations(self) -> tuple[CatalogueEntry, ...]:
+        """The entries that stand for several others."""
+        return tuple(entry for entry in self.entries if entry.parts)
 
     @property
     def restricted(self) -> tuple[CatalogueEntry, ...]:

@@ -23,6 +23,7 @@ from TransferSegLib.errors import ModelError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.images.preparation import check_spacing
 from TransferSegLib.models.catalogue import CatalogueEntry
+from TransferSegLib.models.combination import is_combination
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.download import Download, FileKind, check_sha256, sha256_of
 from TransferSegLib.models.incoming import Incoming, KerasOptions, check_name, is_like, read_incoming
@@ -101,6 +102,7 @@ def fetch_model(
     session: requests.Session | None = None,
     spacing_mm: float | None = None,
     sha256: str | None = None,
+    task: Task | None = None,
 ) -> Added:
     """Fetch a model of the catalogue and add it to the library; a model that is there already is left as it is.
 
@@ -128,7 +130,7 @@ def fetch_model(
     from TransferSegLib.models.fetch import Part, alone, fetch_file
 
     part = Part(library / DOWNLOADS_FOLDER, download)
-    fetching, importing = Task("", progress, cancel).split(9, 1)
+    fetching, importing = (task or Task("", progress, cancel)).split(9, 1)
     with alone(part, entry.name, fetching):
         existing = None if replace else find_library_model(entry.name, library)
         if existing is not None:
@@ -192,6 +194,8 @@ def _fetchable(name: str) -> CatalogueEntry:
     entry = known.find(name)
     if entry is not None and entry.download is not None:
         return entry
+    if entry is not None and entry.parts:
+        raise ModelError(f"'{entry.name}' is a combination; fetch its parts: {', '.join(entry.parts)}.")
     if entry is not None and entry.restriction:
         raise ModelError(f"The model '{entry.name}' is not fetched: {entry.restriction} See {entry.homepage}")
     if entry is not None:
@@ -251,6 +255,8 @@ def _check_free(name: str, library: Path, replace: bool) -> Path | None:
     if find_bundled_model(name) is not None:
         raise ModelError(f"'{name}' is the name of a model that comes with TransferSeg: give another with --name.")
     existing = find_library_model(name, library)
+    if existing is not None and is_combination(existing):
+        raise ModelError(f"'{name}' is a combination of models in the library: give another name, or remove it first.")
     if existing is not None and has_versions(existing):
         raise ModelError(
             f"There is a model '{name}' in the library already ({existing}), and it has versions, which would lose "

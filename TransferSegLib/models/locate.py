@@ -12,6 +12,7 @@ from pathlib import Path
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import MODEL_FILE
 from TransferSegLib.models.catalogue import CATALOGUE_FILE, Catalogue, read_catalogue
+from TransferSegLib.models.combination import is_combination
 from TransferSegLib.models.recovery import recover, recover_saved
 from TransferSegLib.models.store import load_description
 from TransferSegLib.models.versions.state import (
@@ -104,8 +105,10 @@ def library_models(library: Path | None = None) -> list[Path]:
 
 
 def _is_model(path: Path) -> bool:
-    """Tell whether something in a library's folder is a model: a folder or a zip file."""
-    return (path / MODEL_FILE).is_file() or has_versions(path) or (path.is_file() and path.suffix.lower() == ".zip")
+    """Tell whether something in a library's folder is a model: a folder, also that of a combination, or a zip file."""
+    if path.is_file():
+        return path.suffix.lower() == ".zip"
+    return (path / MODEL_FILE).is_file() or has_versions(path) or is_combination(path)
 
 
 def check_library(library: Path) -> None:
@@ -227,7 +230,7 @@ def _not_found(wanted: str, library: Path | None) -> str:
     except ModelError:
         offered = Catalogue()  # a damaged catalogue is no reason to say less about the models that are there
     entry = offered.find(wanted)
-    if entry is not None and entry.download is not None:
+    if entry is not None and (entry.download is not None or entry.parts):
         name = entry.name
         return f"The model '{name}' is not on this computer yet. Fetch it with: transferseg models fetch {name}"
     models = [*bundled_models(), *library_models(library)]

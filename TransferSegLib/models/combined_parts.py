@@ -1,0 +1,58 @@
+"""What a model or a combination of models segments, and the models that do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from TransferSegLib.anatomy import describe_structure
+from TransferSegLib.errors import ModelError
+from TransferSegLib.models.combination import Combination, is_combination, load_combination
+from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import load_description
+from TransferSegLib.structures import LabelSet
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model that segments: where it is, and what it says of itself."""
+
+    path: Path
+    description: ModelDescription
+
+
+def parts_of(path: Path) -> tuple[LabelSet, tuple[Part, ...]]:
+    """Return what a model or a combination segments, and its models in their order.
+
+    The labels of a combination count its structures from 1 on; what fine-tuning has added to a part comes after them.
+    Raises ModelError naming a part that is missing, damaged, or takes several images.
+    """
+    if not is_combination(path):
+        description = load_description(path)
+        return description.label_set, (Part(path, description),)
+    combination = load_combination(path)
+    parts = tuple(_part(name, combination, path.parent) for name in combination.parts)
+    structures = [describe_structure(name, label) for label, name in enumerate(combination.structures, start=1)]
+    known = {structure.key: number for number, structure in enumerate(structures)}
+    for part in parts:
+        for structure in part.description.label_set:
+            number = known.setdefault(structure.key, len(structures))
+            if number == len(structures):
+                structures.append(replace(structure, label=number + 1))
+            structures[number] = replace(structure, label=number + 1)
+    return LabelSet(tuple(structures)), parts
+
+
+def _part(name: str, combination: Combination, library: Path) -> Part:
+    """Return a part of a combination that lies in a library."""
+    try:
+        path = find_model(name, library)
+        if is_combination(path):
+            raise ModelError(f"'{name}' is a combination itself.")
+        part = Part(path, load_description(path))
+        part.description.check_one_image("A combination")
+        part.description.check_single_structures("A combination")
+    except ModelError as error:
+        raise ModelError(f"A part of '{combination.name}' cannot be used. {error}") from error
+    return part
