@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,13 +23,17 @@ from TransferSegLib.inference.combined import CombinedSegmenter, open_segmenter
 from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.inference.options import PredictionOptions
 from TransferSegLib.inference.segment import Segmenter
+from TransferSegLib.inference.segment_file import ScanToSegment
+from TransferSegLib.jobs.fetch_job import FETCH, FetchParameters
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.jobs.segment_job import SEGMENT, SegmentParameters
 from TransferSegLib.models.combination import COMBINATION_FILE, Combination, is_combination, load_combination
 from TransferSegLib.models.combined_fetch import combination_entry, fetch_combination
 from TransferSegLib.models.combined_parts import parts_of
 from TransferSegLib.models.library import fetch_model, import_model, remove_model
 from TransferSegLib.models.locate import catalogue, find_model, library_models
 from TransferSegLib.models.store import load_description, load_model
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.progress import CancelToken, Progress
 
 NAME = "totalsegmentator-total"
 FIXTURE = TotalSegmentatorFixture(TOTAL)
@@ -62,7 +68,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_labels_are_totalsegmentators(library: Path) -> None:
-    """Five networks, one after another, merged by name; a later one overwrites an earlier one where it finds something."""
+    """Five networks, one after another, merged by name; a later one overwrites what an earlier one has found."""
     segmenter = CombinedSegmenter(library / NAME, choose_device("cpu", torch.float32), None, PredictionOptions(True))
     segmentation = segmenter.segment(scan())
     labels = sitk.GetArrayFromImage(segmentation.label_map)
@@ -107,11 +113,20 @@ def test_what_needs_one_model_names_the_parts(
     library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TRANSFERSEG_MODELS", str(library))
+    project = str(tmp_path / "project")
     (tmp_path / "project").mkdir()
+    given = [str(tmp_path / "scan.nii.gz")] * 2
+    sitk.WriteImage(scan()[:20, :20, :20], given[0])
     commands = (
         ["models", "export", NAME, str(tmp_path / "model.zip")],
         ["models", "export", NAME, str(tmp_path / "results"), "--format", "nnunet"],
-        ["models", "history", NAME],
+        *(["models", verb, NAME] for verb in ("history", "rollback", "compare")),
+        ["models", "promote", NAME, "1"],
+        ["finetune", "--project", project, "--model", NAME],
+        ["finetune", "--project", project, "--model", NAME, "--name", "better"],
+        ["finetune", "--project", project, "--model", NAME, "--background"],
+        ["evaluate", "--data", project, "--model", NAME],
+        ["cases", "add", *given, "--project", project, "--reviewed", "liver", "--model", NAME],
     )
     for command in commands:
         assert main(command) == 2
@@ -120,6 +135,8 @@ def test_what_needs_one_model_names_the_parts(
     for read in (load_model, load_description):
         with pytest.raises(ModelError, match="can only segment: take the one of them that you need"):
             read(find_model(NAME, library))
+    assert main(["finetune", "--project", project, "--model", "totalsegmentator-total-ribs", "--name", NAME]) == 2
+    assert "is a combination of models in your library: give the new model another" in capsys.readouterr().err
 
 
 def test_list_and_show(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +154,8 @@ def test_a_missing_part_is_named(library: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(library, tmp_path / "copy")
     remove_model("totalsegmentator-total-ribs", copy)
     with pytest.raises(
-        ModelError, match="A part of 'totalsegmentator-total' cannot be used.*total-ribs' is not on this"
+        ModelError,
+        match=r"A part of 'totalsegmentator-total' cannot be used.*total-ribs' is not on this.*models fetch totals",
     ):
         parts_of(copy / NAME)
     remove_model(NAME, copy)
@@ -176,6 +194,43 @@ def test_fetch_gets_the_parts_and_joins_them(tmp_path: Path, server: Server) -> 
         import_model(FIXTURE.models[0], folder, NAME, replace=True)
 
 
+def test_jobs(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jobs that the panel starts segment with a combination, and find all of it here."""
+    monkeypatch.setenv("TRANSFERSEG_MODELS", str(library))
+    sitk.WriteImage(scan()[:20, :20, :20], str(tmp_path / "scan.nii.gz"))
+    each = ScanToSegment(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz")
+    parameters = SegmentParameters((each,), NAME, ("sternum", "spleen"), options=PredictionOptions(step=1.0))
+    request = JobRequest("segment", parameters.to_json(), "cpu", "")
+    shown: list[Progress] = []
+    (entry,) = SEGMENT.run(request, tmp_path, shown.append, CancelToken())["scans"]
+    assert set(entry["volumes_ml"]) == {"sternum", "spleen"} and each.output.exists()
+    fractions = [progress.fraction for progress in shown]
+    assert fractions == sorted(fractions) and any("odel 2 of 2" in f"{each.stage} {each.message}" for each in shown)
+    asked = JobRequest("fetch-model", FetchParameters(NAME).to_json(), "cpu", "")
+    fetched = FETCH.run(asked, tmp_path, shown.append, CancelToken())
+    assert fetched == {"model": NAME, "path": str(library / NAME), "was_there": True}
+
+
+def test_one_network_is_in_memory_at_a_time(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the second model is cancelled, all that there was of the first one is gone."""
+    loaded: list[weakref.ref[Segmenter]] = []
+    whole, cancelled = Segmenter.__init__, CancelToken()
+
+    def noted(self: Segmenter, *given: object) -> None:
+        gc.collect()
+        assert not any(reference() for reference in loaded), "a network is still in memory"
+        loaded.append(weakref.ref(self))
+        whole(self, *given)  # type: ignore[arg-type]
+        if len(loaded) == 2:
+            cancelled.cancel()
+
+    monkeypatch.setattr(Segmenter, "__init__", noted)
+    segmenter = CombinedSegmenter(library / NAME, "cpu", None, PredictionOptions(step=1.0))
+    with pytest.raises(Cancelled):
+        segmenter.segment(scan()[:20, :20, :20], cancel=cancelled)
+    assert len(loaded) == 2
+
+
 def test_damaged_files(library: Path, tmp_path: Path) -> None:
     good = json.loads((library / NAME / COMBINATION_FILE).read_text(encoding="utf-8"))
     for change, words in (
@@ -190,7 +245,7 @@ def test_damaged_files(library: Path, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=words):
             load_combination(tmp_path)
     (tmp_path / COMBINATION_FILE).write_text("{", encoding="utf-8")
-    with pytest.raises(ModelError, match="combination.json cannot be used"):
+    with pytest.raises(ModelError, match=r"combination\.json cannot be used"):
         load_combination(tmp_path)
 
 

@@ -74,8 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     if tolerance_mm is None and arguments.surface:
         tolerance_mm = DEFAULT_TOLERANCE_MM
     _check_files(arguments.json, arguments.csv)
-    dataset = read_dataset(arguments.data)
     model = load_model(find_model(arguments.model))
+    dataset = read_dataset(arguments.data)
     if arguments.validation:
         ids = model.description.metrics.get("validation", {}).get("ids", [])
         known = [id for id in ids if id in dataset.ids]

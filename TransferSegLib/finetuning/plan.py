@@ -28,6 +28,7 @@ from TransferSegLib.finetuning.strategies import FINETUNE, VANILLA
 from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES
 from TransferSegLib.images.modality import modality_word
 from TransferSegLib.images.preparation import Preparation
+from TransferSegLib.models.combination import is_combination, load_combination
 from TransferSegLib.models.description import ModelDescription, Provenance
 from TransferSegLib.models.incoming import check_name
 from TransferSegLib.models.leaving import plain_command
@@ -183,11 +184,11 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
     task = task or Task()
     library = _library(request)
     parent_path = find_model(request.model, request.library)
+    load_description(parent_path).check_single_structures("Fine-tuning")
     name = model_name(request, parent_path, library)
     whole = read_corrected_cases(request.project)
     dataset, notes = chosen_cases(whole, request)
     dataset = with_modality(dataset, request, task)
-    load_description(parent_path).check_single_structures("Fine-tuning")
     parent = load_model(parent_path)
     survey = survey_cases(dataset, task)
     renewed = {*request.renamed, *request.merged, *request.split}
@@ -281,6 +282,11 @@ def model_name(request: FineTuneRequest, parent_path: Path, library: Path) -> st
     check_name(name)
     if find_bundled_model(name) is not None:
         raise ModelError(f"'{name}' comes with TransferSeg and stays as it is: give the new model another --name.")
+    same = find_library_model(name, library)
+    if same is not None and is_combination(same):
+        if request.name is None:
+            raise load_combination(same).refused()
+        raise ModelError(f"'{name}' is a combination of models in your library: give the new model another --name.")
     return name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.segment import Segmentation, Segmenter
 from TransferSegLib.models.combination import is_combination
 from TransferSegLib.models.combined_parts import Part, parts_of
+from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.store import load_model
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.structures import LabelSet
@@ -51,6 +53,11 @@ class CombinedSegmenter:
         self._device = choose_device(device) if isinstance(device, str) else device
         self._memory_gb, self._options = memory_gb, options
 
+    @property
+    def descriptions(self) -> tuple[ModelDescription, ...]:
+        """What the models say of themselves, in their order."""
+        return tuple(part.description for part in self._parts)
+
     def segment(
         self,
         image: sitk.Image,
@@ -77,7 +84,7 @@ class CombinedSegmenter:
         wanted = {structure.key for structure in selected}
         parts = [part for part in self._parts if wanted & {s.key for s in part.description.label_set}]
         labels = np.zeros(image.GetSize()[::-1], smallest_label_type(self.label_set.label_values))
-        found: list[Segmentation] = []
+        found: list[_Found] = []
         for number, part in enumerate(parts):
             here = task.share(number, len(parts)).named(f"Model {number + 1} of {len(parts)}")
             found.append(self._add(part, image, labels, here, known_modality))
@@ -87,9 +94,10 @@ class CombinedSegmenter:
         label_map.CopyInformation(image)
         task.done()
         seconds, fit = time.monotonic() - started, _joined(found, selected.names)
-        return Segmentation(label_map, selected, found[-1].device, seconds, found[0].notices, fit)
+        notices = tuple(dict.fromkeys(notice for each in found for notice in each.notices))
+        return Segmentation(label_map, selected, found[-1].device, seconds, notices, fit)
 
-    def _add(self, part: Part, image: sitk.Image, labels: np.ndarray, task: Task, known_modality: str) -> Segmentation:
+    def _add(self, part: Part, image: sitk.Image, labels: np.ndarray, task: Task, known_modality: str) -> _Found:
         """Write one model's labels over those of the models before it."""
         task.at(0.0, "loading the model")
         segmenter = Segmenter(load_model(part.path), self._device, self._memory_gb, self._options)
@@ -99,7 +107,16 @@ class CombinedSegmenter:
             becomes[structure.label] = _label(self.label_set, structure.name)
         mapped = becomes[sitk.GetArrayViewFromImage(segmentation.label_map)]
         np.copyto(labels, mapped, where=mapped != 0)
-        return segmentation
+        return _Found(segmentation.device, segmentation.notices, segmentation.fit)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is kept of one model's segmentation: all but its label map."""
+
+    device: str
+    notices: tuple[str, ...]
+    fit: Fit
 
 
 def _label(label_set: LabelSet, name: str) -> int:
@@ -109,7 +126,7 @@ def _label(label_set: LabelSet, name: str) -> int:
     return structure.label
 
 
-def _joined(found: list[Segmentation], names: tuple[str, ...]) -> Fit:
+def _joined(found: list[_Found], names: tuple[str, ...]) -> Fit:
     """Return the fit of all models together, each reason once; that one of them finds nothing is usual."""
     empty = [any(reason.kind == NOTHING_FOUND for reason in each.fit.reasons) for each in found]
     reasons = dict.fromkeys(reason for each in found for reason in each.fit.reasons)

@@ -100,6 +100,11 @@ class Segmenter:
         regions = bool(model.description.regions)
         self._predictor = predictor_of(self._networks, self._backbone, device, options=options, regions=regions)
 
+    @property
+    def descriptions(self) -> tuple[ModelDescription, ...]:
+        """What the model says of itself; several for a combination of models."""
+        return (self.model.description,)
+
     def segment(
         self,
         image: sitk.Image | Mapping[str, sitk.Image],

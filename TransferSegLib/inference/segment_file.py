@@ -58,7 +58,8 @@ def segment_file(
     reading, segmenting, drawing, writing = task.split(*(8, 82, 5 if each.preview is not None else 0, 5))
     task.say("(reading the scan)")
     images, image = _read(each, series, reading)
-    note_other_axes(segmenter.model.description, image)
+    for description in segmenter.descriptions:
+        note_other_axes(description, image)
     try:
         segmentation = segmenter.segment_within(segmenting, images, structures, modality)
     except ScanError as error:
@@ -73,7 +74,8 @@ def segment_file(
     write_label_map(segmentation.label_map, each.output, segmentation.label_set, task=writing)
     if each.preview is not None and canvas is not None:
         write_png(canvas, each.preview)
-    remember_axes(segmenter.model.description, image)
+    for description in segmenter.descriptions:
+        remember_axes(description, image)
     task.done(look=False)
     return segmentation
 

@@ -1,7 +1,8 @@
 """The job that fetches a model of the catalogue into the library; a resumed one keeps what has arrived.
 
-Its parameters: ``name`` of the model, ``library`` (a folder, null: the user's), ``replace``, ``spacing_mm`` (null: the
-catalogue's). Its result: ``model``, the name; ``path``, where it lies; ``was_there``: nothing had to be fetched.
+Its parameters: ``name`` of the model or combination, ``library`` (a folder, null: the user's), ``replace``,
+``spacing_mm`` (null: the catalogue's). Its result: ``model``, the name; ``path``, where it lies; ``was_there``: nothing
+had to be fetched.
 """
 
 from __future__ import annotations
@@ -47,11 +48,16 @@ class FetchParameters:
 
 def run_fetch(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
     """Fetch, or continue; the result is described at the top."""
+    from TransferSegLib.models.combined_fetch import combination_entry, fetch_combination
     from TransferSegLib.models.library import fetch_model
     from TransferSegLib.models.locate import library_folder
 
     wanted = FetchParameters.from_json(request.parameters)
     library = wanted.library or library_folder()
+    entry = combination_entry(wanted.name)
+    if entry is not None:
+        fetched = fetch_combination(entry, library, wanted.replace, progress, cancel)
+        return {"model": entry.name, "path": str(fetched.path), "was_there": fetched.was_there}
     added = fetch_model(wanted.name, library, wanted.replace, progress, cancel, spacing_mm=wanted.spacing_mm)
     return {"model": added.description.name, "path": str(added.path), "was_there": added.was_there}
 

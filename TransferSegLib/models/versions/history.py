@@ -10,6 +10,7 @@ from pathlib import Path
 
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.archive import MODEL_FILE, file_in, parse_model_file, read_model_entry
+from TransferSegLib.models.combination import is_combination, load_combination
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.locate import find_bundled_model, find_library_model
 from TransferSegLib.models.versions.record import VersionRecord, load_record
@@ -96,8 +97,10 @@ def read_history(name: str, model: Path) -> History:
 
 
 def find_model_with_versions(name: str, library: Path) -> Path:
-    """Return the library's model of that name; raises ModelError when there is none."""
+    """Return the library's model of that name; raises ModelError when there is none, or it is a combination."""
     model = find_library_model(name, library)
+    if model is not None and is_combination(model):
+        raise load_combination(model).refused()
     if model is None:
         if find_bundled_model(name) is not None:
             raise ModelError(f"The model '{name}' comes with TransferSeg: only models of your library have versions.")
