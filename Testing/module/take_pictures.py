@@ -33,8 +33,12 @@ SECTIONS = {
     "segmented with the new version": ("model segment", "modelCollapsibleButton"),
     "rolled back": ("model history", "modelCollapsibleButton"),
 }
-#: For fine-tuning: enough for a computer with two slow cores.
-MINUTES = 12
+#: For fine-tuning: enough for a computer with two slow cores that other programs use, too.
+MINUTES = 30
+#: How far the runs are that are pictured under way.
+MIDWAY = 0.5
+#: Of a picture's file: clones of the repository stay small.
+MOST_BYTES = 150_000
 #: The patients whose scans are corrected beside the sample.
 OTHERS = ("pt_22", "pt_120", "pt_70", "pt_103")
 _FOLDED = ("model", "history", "segment", "correct", "fineTune")
@@ -51,11 +55,11 @@ def main(folder: Path, last: str = "") -> None:
         host = Host()
         host.loadModule(TOP / "TransferSeg" / "TransferSeg.py")
         host.window.resize(1440, 1000)
-        host._dock.setMinimumWidth(560)
+        host._dock.setMinimumWidth(680)  # the tables of versions and cases show what matters
         folder.mkdir(parents=True, exist_ok=True)
         cases = whole_loop.real_cases(OTHERS)
         loop = whole_loop.WholeLoop(host, Path(temporary) / "my-cases", minutes=MINUTES, references=cases)
-        loop.zoom = 2.0
+        loop.zoom, loop.midway = 1.5, MIDWAY
         for step in loop.steps():
             print(step, flush=True)
             if step in SECTIONS:
@@ -78,10 +82,14 @@ def wait_for_plan(host) -> None:
 
 
 def shrink(picture: Path) -> None:
-    """Write a picture with 256 colours, which makes it a quarter as large and looks the same."""
+    """Write a picture with 256 colours, which makes it a quarter as large and looks the same, or with a few less."""
     with Image.open(picture) as image:
-        few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
-    few.save(picture, optimize=True)
+        whole = image.convert("RGB")
+    for colours in (256, 192, 128, 96, 64):
+        few = whole.quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+        few.save(picture, optimize=True)
+        if picture.stat().st_size <= MOST_BYTES:
+            return
 
 
 def open_section(host, step: str) -> None:
@@ -89,6 +97,7 @@ def open_section(host, step: str) -> None:
     ui, (opened, shown) = host.widget.ui, SECTIONS[step]
     for name in _FOLDED:
         getattr(ui, f"{name}CollapsibleButton").collapsed = name not in opened.split()
+    ui.reviewedTable.scrollToBottom()  # to both structures that are ticked
     host.process(200)
     host.showSection(getattr(ui, shown))
 

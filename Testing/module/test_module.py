@@ -335,6 +335,7 @@ def test_status_lines_for_a_person(host):
     assert progressText(0.405, 12.3, "on CPU (float32)") == "Segmenting on CPU (float32): 40 %, 12 s left"
     assert progressText(0.5, 185, "on CPU") == "Segmenting on CPU: 50 %, 3 min 5 s left"
     assert progressText(0.0, None, "on CPU") == "Segmenting on CPU: 0 %"
+    assert progressText(0.0285, None, "on CPU") == "Segmenting on CPU: 2 %", "as the bar beside it shows it"
     assert lastLine("Traceback\nRuntimeError: bad\n\n") == "RuntimeError: bad"
     assert lastLine("note\ntransferseg: x.nrrd is empty.\n") == "x.nrrd is empty."
     assert lastLine(" \n") == ""

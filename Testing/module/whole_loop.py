@@ -104,6 +104,8 @@ class WholeLoop:
         self.scan: Path | None = None
         #: By which the views are enlarged about what they show.
         self.zoom = 1.0
+        #: What is done, of 1, when a run is called under way: 0 as soon as it is, for runs that take a moment.
+        self.midway = 0.0
         self.result = None
         #: States of the fine-tuning's job as they were seen.
         self.job_states: list[str] = []
@@ -153,6 +155,7 @@ class WholeLoop:
         with self.watch:
             ui.segmentButton.click()
             self.host.waitFor(lambda: ui.segmentStatusLabel.text.startswith("Segmenting"), PATIENCE_S)
+            self.wait_midway(ui.segmentProgressBar, ui.cancelSegmentButton)
         yield "segmenting"
         with self.watch:
             self.host.waitFor(lambda: not ui.cancelSegmentButton.enabled, PATIENCE_S)
@@ -271,6 +274,7 @@ class WholeLoop:
         with self.watch:
             ui.resumeFineTuneButton.click()
             self.host.waitFor(lambda: ui.showCurvesButton.enabled or not ui.cancelFineTuneButton.enabled, PATIENCE_S)
+            self.wait_midway(ui.fineTuneProgressBar, ui.cancelFineTuneButton)
             ui.showCurvesButton.click()
             self.host.process(1500)
         yield "fine-tuning"
@@ -280,6 +284,13 @@ class WholeLoop:
         self.result = panel.job.result
         assert self.result is not None, ui.fineTuneStatusLabel.text + "\n" + panel.job.log()
         yield "verdict"
+
+    def wait_midway(self, bar, cancelButton) -> None:
+        """Wait until a run is midway, or over."""
+        if self.midway:
+            self.host.waitFor(
+                lambda: not cancelButton.enabled or bar.value >= self.midway * max(bar.maximum, 1), PATIENCE_S
+            )
 
     def _note(self, panel) -> str:
         """Note the job's state and return it, '' before there is a job."""

@@ -80,7 +80,7 @@ def _paintCurves(painter, curves, inside, bounds) -> None:
         (f"{top:.3g}", _TITLE_HEIGHT + 4, inside.top() + 8),
     ):
         painter.drawText(QtCore.QPointF(x, y), text)
-    for number, (node, curve) in enumerate(curves):
+    for node, curve in curves:
         color = QtGui.QColor.fromRgbF(*node.GetColor())
         painter.setPen(QtGui.QPen(color, 2))
         places = [
@@ -94,4 +94,8 @@ def _paintCurves(painter, curves, inside, bounds) -> None:
         painter.drawPolyline(QtGui.QPolygonF(places))
         for place in places:
             painter.drawEllipse(place, 2, 2)
-        painter.drawText(QtCore.QPointF(inside.right() - 110, inside.top() + 14 + 13 * number), node.GetName())
+    legend_x = inside.right()
+    for node, _curve in reversed(curves):  # above the frame, where no curve is
+        legend_x -= painter.fontMetrics().horizontalAdvance(node.GetName()) + 8
+        painter.setPen(QtGui.QColor.fromRgbF(*node.GetColor()))
+        painter.drawText(QtCore.QPointF(legend_x, inside.top() - 6), node.GetName())

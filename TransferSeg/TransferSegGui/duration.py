@@ -1,8 +1,13 @@
-"""Durations for a person."""
+"""Durations and shares for a person."""
 
 from __future__ import annotations
 
 from slicer.i18n import tr as _
+
+
+def percentText(share: float) -> str:
+    """Return a share of 0 to 1 in whole percents, rounded down as by the progress bar beside it."""
+    return f"{round(1000 * share) // 10} %"
 
 
 def durationText(seconds: float) -> str:

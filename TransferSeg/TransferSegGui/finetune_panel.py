@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.button_state import enable
 from TransferSegGui.curves import TrainingCurves
 from TransferSegGui.device_choice import chosenDevice
-from TransferSegGui.duration import durationText
+from TransferSegGui.duration import durationText, percentText
 from TransferSegGui.finetune_plan import FineTunePlan
 from TransferSegGui.finetune_request import JOB, FineTuneWishes
 from TransferSegGui.job_process import JobProcess, jobsOf
@@ -320,7 +320,7 @@ def progressText(fraction: float | None, secondsLeft: float | None, message: str
     """Return the status line of a running job, e.g. '40 %, 3 min 5 s left: Final training, loss 0.310'."""
     if fraction is None:
         return message or _("Starting ...")
-    text = f"{100 * fraction:.0f} %"
+    text = percentText(fraction)
     if secondsLeft is not None:
         text += _(", {left} left").format(left=durationText(secondsLeft))
     return f"{text}: {message}" if message else text

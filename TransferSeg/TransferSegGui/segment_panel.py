@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.button_state import enable
 from TransferSegGui.command_process import LAST_LINES, lastLines
 from TransferSegGui.device_choice import chosenDevice
-from TransferSegGui.duration import durationText
+from TransferSegGui.duration import durationText, percentText
 from TransferSegGui.modality_check import modalityWarning
 from TransferSegGui.model_choices import MODEL, ModelChoice, chosenModel, modelChoices, noModelsMessage
 from TransferSegGui.nodes import hideOthers, segmentedBy, showIn3D
@@ -289,10 +289,10 @@ class SegmentPanel:
 
 def progressText(fraction: float, secondsLeft: float | None, message: str) -> str:
     """Return the status line of a run, e.g. 'Segmenting on CPU (float32): 40 %, 12 s left'."""
-    percent = f"{100 * fraction:.0f}"
+    percent = percentText(fraction)
     if secondsLeft is None:
-        return _("Segmenting {where}: {percent} %").format(where=message, percent=percent)
-    return _("Segmenting {where}: {percent} %, {left} left").format(
+        return _("Segmenting {where}: {percent}").format(where=message, percent=percent)
+    return _("Segmenting {where}: {percent}, {left} left").format(
         where=message, percent=percent, left=durationText(secondsLeft)
     )
 
