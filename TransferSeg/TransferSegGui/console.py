@@ -26,21 +26,25 @@ from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
 from TransferSegLib.jobs.events import JobState
 from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.models.combination import is_combination
+from TransferSegLib.models.combined_parts import described
 from TransferSegLib.models.locate import find_model, library_folder
-from TransferSegLib.models.store import load_description
 from TransferSegLib.models.versions.history import history
-from TransferSegLib.models.versions.state import current_folder, version_name
+from TransferSegLib.models.versions.state import current_folder
 from TransferSegLib.structure_groups import groups_of_set, named_structures
 
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A model on this computer; ``name`` is what ``segment(model=...)`` takes, ``versions`` those it has (or none)."""
+    """A model on this computer; ``name`` is what ``segment(model=...)`` takes, ``versions`` those it has (or none).
+
+    A combination of models has none, and no ``spacing_mm`` (None) where its models work at different ones.
+    """
 
     name: str
     version: str
     modality: str
-    spacing_mm: float | tuple[float, float, float]
+    spacing_mm: float | tuple[float, float, float] | None
     structures: tuple[str, ...]
     versions: tuple[int, ...]
     path: Path
@@ -82,7 +86,7 @@ def segment(
 
 def structureGroups(model: str | Path | None = None) -> dict[str, tuple[str, ...]]:
     """Return a model's structures by group: organs, vertebrae, ribs, muscles, bones, vessels, heart, brain."""
-    return _asRuntimeError(lambda: groups_of_set(load_description(find_model(model)).label_set))
+    return _asRuntimeError(lambda: groups_of_set(described(find_model(model)).label_set))
 
 
 def panelStructures(parameterNode, model: str | Path | None = None) -> tuple[str, ...] | None:
@@ -94,7 +98,7 @@ def panelStructures(parameterNode, model: str | Path | None = None) -> tuple[str
     leftOut = frozenset() if choice is None else leftOutStructures(parameterNode, choice.key)
     if not leftOut:
         return None
-    names = _asRuntimeError(lambda: load_description(path)).label_set.names
+    names = _asRuntimeError(lambda: described(path)).label_set.names
     chosen = tuple(name for name in names if name not in leftOut)
     if not chosen:
         raise RuntimeError(_("No structure is ticked in the panel: name some with structures=, or 'all'."))
@@ -194,15 +198,16 @@ def _command(args: Sequence[str], wait: bool, onEnd: Callable[[CommandProcess], 
 
 def _installed(path: Path) -> InstalledModel:
     found = find_model(path)
-    description = load_description(found)
+    description = described(found)
+    spacings = {part.description.preparation.spacing_mm for part in description.parts}
     versions: tuple[int, ...] = ()
-    if path.is_dir() and path.parent == library_folder():
+    if path.is_dir() and path.parent == library_folder() and not is_combination(path):
         versions = tuple(version.number for version in history(path.name, path.parent).versions)
     return InstalledModel(
         path.stem if path.is_file() else path.name,
-        version_name(found, description.version),
+        description.version,
         description.modality,
-        description.preparation.spacing_mm,
+        spacings.pop() if len(spacings) == 1 else None,
         description.label_set.names,
         versions,
         path,
@@ -219,7 +224,7 @@ def _named(model: str | Path | None, structures: Sequence[str] | str | None) -> 
     if structures is None:
         return ()
     words = [structures] if isinstance(structures, str) else structures
-    return _asRuntimeError(lambda: named_structures(load_description(find_model(model)).label_set, words))
+    return _asRuntimeError(lambda: named_structures(described(find_model(model)).label_set, words))
 
 
 def _segmentIds(segmentationNode, names: Sequence[str]) -> list[str]:

@@ -153,6 +153,8 @@ class FineTunePanel:
         choice = self._choice()
         if choice is None or choice.problem:
             return choice.problem if choice is not None else _("Choose a model to start from.")
+        if choice.isCombination:
+            return _("A combination of models cannot be fine-tuned: choose one of its models.")
         if self.cases.problem:
             return self.cases.problem
         if not self.cases.ids:

@@ -8,9 +8,16 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from TransferSegGui.model_words import inputObstacle, modelDetails, modelToolTip
+from TransferSegGui.model_words import (
+    combinationDetails,
+    combinationToolTip,
+    inputObstacle,
+    modelDetails,
+    modelToolTip,
+)
 from TransferSegLib.errors import ModelError
-from TransferSegLib.models.combination import is_combination
+from TransferSegLib.models.combination import is_combination, load_combination
+from TransferSegLib.models.combined_parts import parts_of
 from TransferSegLib.models.locate import bundled_models, library_folder, library_models
 from TransferSegLib.models.store import load_description
 from TransferSegLib.models.versions.record import load_record
@@ -26,7 +33,7 @@ BUNDLED, LIBRARY = "bundled", "library"
 class ModelChoice:
     """One model: ``key`` names it in a saved scene, ``problem`` tells why it cannot be used here (empty: it can).
 
-    One that is whole can be written to a file, even if the panel cannot run it.
+    One that is whole can be written to a file, even if the panel cannot run it. A combination of models only segments.
     """
 
     key: str
@@ -36,6 +43,7 @@ class ModelChoice:
     problem: str = ""
     toolTip: str = ""
     isWhole: bool = False
+    isCombination: bool = False
 
     @property
     def isOfLibrary(self) -> bool:
@@ -65,12 +73,24 @@ def noModelsMessage() -> str:
     return _("There is no model yet. Put a model folder or zip file into {folder}").format(folder=library_folder())
 
 
+def _combination(key: str, path: Path) -> ModelChoice:
+    """Return the choice of a combination; raises ModelError for one that is damaged."""
+    combination = load_combination(path)
+    try:
+        label_set, parts = parts_of(path)
+    except ModelError as error:
+        text = _("{name} (incomplete)").format(name=path.name)
+        return ModelChoice(key, path, text, str(error), str(error), isCombination=True)
+    text = _("{name}, {count} models").format(name=combination.name, count=len(parts))
+    details = combinationDetails(combination, label_set, parts)
+    return ModelChoice(key, path, text, details, "", combinationToolTip(combination, label_set), isCombination=True)
+
+
 def _choice(place: str, path: Path) -> ModelChoice:
     key = f"{place}/{path.name}"
-    if is_combination(path):
-        problem = _("It is a combination of several models, which the panel cannot run yet: choose one of its models.")
-        return ModelChoice(key, path, _("{name} (command line only)").format(name=path.name), problem, problem)
     try:
+        if is_combination(path):
+            return _combination(key, path)
         found = current_folder(path)
         model, record = load_description(found), load_record(found)
         version = version_name(path, model.version)

@@ -39,6 +39,7 @@ class ModelFiles:
         self.onAdded: Callable[[str], None] = lambda key: None
         self.onStatus: Callable[[str], None] = lambda text: None
         self._entries: list[CatalogueEntry] = []
+        self._sizesKnown: set[str] = set()
         self._choice: ModelChoice | None = None
         self._job: JobProcess | None = None
         self._command: CommandProcess | None = None
@@ -58,7 +59,9 @@ class ModelFiles:
     def refresh(self) -> None:
         """Look again for what can be fetched, for h5py, and for a download that is still running."""
         try:
-            entries = [entry for entry in catalogue().to_fetch if find_library_model(entry.name) is None]
+            known = catalogue()
+            entries = [entry for entry in known.offered if find_library_model(entry.name) is None]
+            self._sizesKnown = {entry.name for entry in entries if known.has_known_size(entry)}
         except ModelError as error:
             entries = []
             self.onStatus(str(error))
@@ -90,7 +93,7 @@ class ModelFiles:
 
     def _onEntryChosen(self) -> None:
         entry = self._entry()
-        self.ui.fetchDetailsLabel.text = "" if entry is None else entryDetails(entry)
+        self.ui.fetchDetailsLabel.text = "" if entry is None else entryDetails(entry, entry.name in self._sizesKnown)
         self.ui.fetchDetailsLabel.toolTip = "" if entry is None else entryToolTip(entry)
         self._updateButtons()
 
@@ -104,7 +107,7 @@ class ModelFiles:
             return _("A model is being fetched.")
         if entry is None:
             return _("All models of the catalogue are in your library.")
-        return self._kerasObstacle(entry.download.kind == "keras")
+        return self._kerasObstacle(entry.download is not None and entry.download.kind == "keras")
 
     def _importObstacle(self, path: str, missing: str) -> str:
         if not path:
@@ -113,6 +116,8 @@ class ModelFiles:
 
     def _exportObstacle(self) -> str:
         path = self.ui.exportModelPathLineEdit.currentPath
+        if self._choice is not None and self._choice.isCombination:
+            return _("This is a combination of models: choose one of them.")
         if self._choice is None or not self._choice.isWhole:
             return _("Choose a model that is not damaged.")
         if not path:

@@ -46,7 +46,7 @@ class ModelHistory:
     def show(self, choice: ModelChoice | None) -> None:
         """List the versions of a model; the same model is read again."""
         self._choice, self._history, self._problem = choice, None, ""
-        if choice is not None and choice.isOfLibrary and choice.path.is_dir():
+        if choice is not None and choice.isOfLibrary and choice.path.is_dir() and not choice.isCombination:
             try:
                 self._history = read_history(choice.path.name, choice.path)
                 self._problem = " ".join(filter(None, (self._history.state.problem, *self._history.damaged)))
@@ -101,6 +101,8 @@ class ModelHistory:
                 "This model is included with TransferSeg and has no versions. Fine-tuning creates a model in your "
                 "library."
             )
+        if self._choice.isCombination:
+            return _("A combination has no versions. It uses those of its models that are in use.")
         if self._switch is not None:
             return _("A version is being read.")
         if self._history is None:

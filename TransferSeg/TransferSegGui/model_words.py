@@ -9,8 +9,11 @@ from slicer.i18n import tr as _
 
 from TransferSegLib.images.preparation import spacing_text
 from TransferSegLib.models.catalogue import CatalogueEntry, megabytes
+from TransferSegLib.models.combination import Combination
+from TransferSegLib.models.combined_parts import Part
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.versions.record import VersionRecord
+from TransferSegLib.structures import LabelSet
 
 #: So many structures are named below the choice; the tooltip names all.
 _FIRST = 7
@@ -39,11 +42,29 @@ def modelToolTip(model: ModelDescription) -> str:
     )
 
 
-def entryDetails(entry: CatalogueEntry) -> str:
+def combinationDetails(combination: Combination, labelSet: LabelSet, parts: Sequence[Part]) -> str:
+    """Return in lines what a combination segments, how its models work, and what it is not for."""
+    spacings = dict.fromkeys(part.description.preparation.spacing_text for part in parts)
+    working = _("{modality}, works at {spacing}, {size}, licence {licence}").format(
+        modality=combination.modality,
+        spacing=_(" and ").join(spacings),
+        size=megabytes(sum(_bytesOf(part.path) for part in parts)),
+        licence=combination.license,
+    )
+    names = ", ".join(combination.parts)
+    purpose = _("{count} models, one after another. To fine-tune, choose one of them: {names}.")
+    return "\n".join([structuresText(labelSet.names), working, purpose.format(count=len(parts), names=names)])
+
+
+def combinationToolTip(combination: Combination, labelSet: LabelSet) -> str:
+    """Return what does not fit below the choice of a combination."""
+    structures = _("Structures: {names}").format(names=", ".join(labelSet.names))
+    return "\n".join((combination.summary, structures, _("Cite: {citation}").format(citation=combination.citation)))
+
+
+def entryDetails(entry: CatalogueEntry, isSizeKnown: bool) -> str:
     """Return in lines what a model of the catalogue segments, how it works, and how much is downloaded."""
-    download = entry.download
-    isKnown = download is not None and not download.is_guessed
-    size = _("about {count} MB").format(count=round(entry.about_bytes / 1e6)) if isKnown else _("of unknown size")
+    size = _("about {count} MB").format(count=round(entry.about_bytes / 1e6)) if isSizeKnown else _("of unknown size")
     sides = entry.spacing_mm if isinstance(entry.spacing_mm, tuple) else (entry.spacing_mm,)
     working = _("{modality}, works at {spacing}, download {size}, licence {licence}").format(
         modality=entry.modality,
@@ -51,7 +72,11 @@ def entryDetails(entry: CatalogueEntry) -> str:
         size=size,
         licence=entry.license,
     )
-    return f"{structuresText(entry.structures)}\n{working}"
+    lines = [structuresText(entry.structures), working]
+    if entry.parts:
+        text = _("{count} models that segment one after another: {names}")
+        lines.append(text.format(count=len(entry.parts), names=", ".join(entry.parts)))
+    return "\n".join(lines)
 
 
 def entryToolTip(entry: CatalogueEntry) -> str:

@@ -18,8 +18,7 @@ from TransferSegGui.structure_choice import StructureChoice
 from TransferSegGui.untouched import UntouchedSegmentations
 from TransferSegLib.errors import ModelError
 from TransferSegLib.fit.reasons import Fit
-from TransferSegLib.models.description import ModelDescription
-from TransferSegLib.models.store import load_description
+from TransferSegLib.models.combined_parts import Described, described
 
 #: Names in the parameter node, and thereby in saved scenes.
 INPUT_VOLUME, OUTPUT_SEGMENTATION = "InputVolume", "OutputSegmentation"
@@ -43,7 +42,7 @@ class SegmentPanel:
         self._updating = False
         self._choices: list[ModelChoice] = []
         self._untouched = UntouchedSegmentations()
-        self._description: ModelDescription | None = None
+        self._description: Described | None = None
         self._torchInstalled = False
         #: An output that the present run does not replace, because it was changed by hand.
         self._kept = None
@@ -134,11 +133,11 @@ class SegmentPanel:
     def _choice(self) -> ModelChoice | None:
         return chosenModel(self._choices, self._parameterNode)
 
-    def _describeModel(self) -> ModelDescription | None:
+    def _describeModel(self) -> Described | None:
         """Return what the chosen model's files say, None when there is none that can be used."""
         choice = self._choice()
         try:
-            return None if choice is None or choice.problem else load_description(choice.path)
+            return None if choice is None or choice.problem else described(choice.path)
         except ModelError:
             return None
 

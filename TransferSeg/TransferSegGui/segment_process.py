@@ -16,9 +16,8 @@ from TransferSegLib.errors import TransferSegError
 from TransferSegLib.jobs.events import Event
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.segment_job import ScanToSegment, SegmentParameters
+from TransferSegLib.models.combined_parts import described
 from TransferSegLib.models.locate import find_model
-from TransferSegLib.models.store import load_description
-from TransferSegLib.models.versions.state import version_name
 
 
 class SegmentProcess(AttachedJob):
@@ -95,10 +94,10 @@ class SegmentProcess(AttachedJob):
     def _findModel(self) -> Path:
         """Return the model's path and note what to write into the result; raises TransferSegError."""
         path = find_model(self._model or None)
-        description = load_description(path)
+        description = described(path)
         label_set = description.label_set
         names = (label_set.select(self._structures) if self._structures else label_set).names
-        self._segmentedBy = SegmentedBy(description.name, version_name(path, description.version), names)
+        self._segmentedBy = SegmentedBy(description.name, description.version, names)
         return path
 
 

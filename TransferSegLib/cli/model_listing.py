@@ -78,13 +78,12 @@ def listed(library: Path) -> list[Listed]:
             )
     there = {name.casefold() for model in models for name in (model.name, model.path.name if model.path else "")}
     known = known_catalogue()
-    for entry in (*known.combinations, *known.to_fetch, *known.restricted):
+    for entry in (*known.offered, *known.restricted):
         if entry.name.casefold() not in there:
             spacing = (entry.spacing_mm, entry.spacing_inferred)
             details = (None, entry.modality, entry.structures, *spacing)
             where = "not fetched: restricted licence" if entry.restriction else "to fetch"
-            files = [known.find(part) for part in entry.parts] or [entry]
-            is_guessed = any(each.download.is_guessed for each in files if each is not None and each.download)
+            is_guessed = not known.has_known_size(entry)
             models.append(Listed(entry.name, where, entry.about_bytes, *details, is_guessed=is_guessed))
     return models
 

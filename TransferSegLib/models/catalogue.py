@@ -208,11 +208,21 @@ class Catalogue:
 
     def names_to_fetch(self, wanted: str) -> str:
         """Return for a message which models can be fetched, of many those whose names are most like ``wanted``."""
-        names = [entry.name for entry in (*self.combinations, *self.to_fetch)]
+        names = [entry.name for entry in self.offered]
         if len(names) <= _MOST_NAMED:
             return ", ".join(names)
         near = difflib.get_close_matches(wanted.casefold(), names, _MOST_NAMED, 0.0)
         return f"{', '.join(near)} and {len(names) - len(near)} others ('transferseg models list' shows them)"
+
+    def has_known_size(self, entry: CatalogueEntry) -> bool:
+        """Tell whether the size of what is fetched for an entry, for a combination that of all its models, is known."""
+        files = [self.find(part) for part in entry.parts] or [entry]
+        return all(each is not None and not (each.download and each.download.is_guessed) for each in files)
+
+    @property
+    def offered(self) -> tuple[CatalogueEntry, ...]:
+        """The models that can be fetched and the combinations of them, in the catalogue's order."""
+        return tuple(entry for entry in self.entries if entry.download is not None or entry.parts)
 
     @property
     def combinations(self) -> tuple[CatalogueEntry, ...]:

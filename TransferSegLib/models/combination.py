@@ -45,10 +45,10 @@ class Combination:
         about = (entry.name, entry.summary, entry.modality, entry.license, entry.citation)
         return Combination(*about, entry.structures, entry.parts)
 
-    def refused(self, what: str = "") -> ModelError:
+    def refused(self) -> ModelError:
         """Return the error for what only a single model can do."""
         return ModelError(
-            f"'{self.name}' is a combination of {len(self.parts)} models, which can only segment{what}: take the one "
+            f"'{self.name}' is a combination of {len(self.parts)} models, which can only segment: take the one "
             f"of them that you need: {', '.join(self.parts)}."
         )
 

@@ -11,6 +11,7 @@ from TransferSegLib.models.combination import Combination, is_combination, load_
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description
+from TransferSegLib.models.versions.state import version_name
 from TransferSegLib.structures import LabelSet
 
 
@@ -20,6 +21,28 @@ class Part:
 
     path: Path
     description: ModelDescription
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a model or a combination says of itself; a combination's ``version`` has those of its parts: '0+2+0'."""
+
+    name: str
+    version: str
+    modality: str
+    label_set: LabelSet
+    parts: tuple[Part, ...]
+
+
+def described(path: Path) -> Described:
+    """Return what the panel and the console tell of a model or a combination; raises as ``parts_of`` does."""
+    label_set, parts = parts_of(path)
+    version = "+".join(version_name(part.path, part.description.version) for part in parts)
+    if is_combination(path):
+        combination = load_combination(path)
+        return Described(combination.name, version, combination.modality, label_set, parts)
+    (model,) = parts
+    return Described(model.description.name, version, model.description.modality, label_set, parts)
 
 
 def parts_of(path: Path) -> tuple[LabelSet, tuple[Part, ...]]:
