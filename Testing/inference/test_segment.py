@@ -12,7 +12,7 @@ from TransferSegLib.errors import Cancelled, DeviceError, ModelError, ScanError,
 from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.preprocess import preprocess
-from TransferSegLib.inference import segment as segment_module
+from TransferSegLib.inference import segmenter as segment_module
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.segment import Segmenter, segment
 from TransferSegLib.models.store import save_model

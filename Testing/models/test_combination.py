@@ -22,7 +22,7 @@ from TransferSegLib.errors import Cancelled, ModelError, TransferSegError
 from TransferSegLib.inference.combined import CombinedSegmenter, open_segmenter
 from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.inference.options import PredictionOptions
-from TransferSegLib.inference.segment import Segmenter
+from TransferSegLib.inference.segment import Segmenter, segment
 from TransferSegLib.inference.segment_file import ScanToSegment
 from TransferSegLib.jobs.fetch_job import FETCH, FetchParameters
 from TransferSegLib.jobs.request import JobRequest
@@ -76,6 +76,13 @@ def test_labels_are_totalsegmentators(library: Path) -> None:
     assert any(label <= 24 for label in found - {0}) and any(label >= 92 for label in found), "of first and last part"
     assert np.array_equal(labels, FIXTURE.labels)
     assert segmentation.label_set.structures[116].name == "costal cartilages"
+
+
+def test_one_call_segments_with_it(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFERSEG_MODELS", str(library))
+    options = PredictionOptions(step=1.0)
+    segmentation = segment(scan()[:20, :20, :20], NAME, ["left rib 1"], device="cpu", options=options)
+    assert segmentation.label_set.names == ("left rib 1",) and segmentation.label_set.label_values == (0, 92)
 
 
 def test_only_the_models_that_are_needed_run(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,7 @@ def test_a_combination_is_described_and_segments(host, ui, library: Path, tmp_pa
     assert "combination" in ui.useVersionButton.toolTip and "combination" in ui.rollbackButton.toolTip
     ui.exportModelPathLineEdit.setCurrentPath(str(tmp_path / "model.zip"))
     assert "combination" in ui.exportModelButton.toolTip
+    ui.exportModelPathLineEdit.setCurrentPath("")
     assert not ui.fineTuneButton.enabled
     assert ui.fineTuneButton.toolTip == "A combination of models cannot be fine-tuned: choose one of its models."
     groups = [ui.structureGroupComboBox.itemText(index) for index in range(ui.structureGroupComboBox.count)]

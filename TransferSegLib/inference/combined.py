@@ -15,7 +15,7 @@ from TransferSegLib.fit.reasons import NOTHING_FOUND, Fit
 from TransferSegLib.images.label_resampling import smallest_label_type
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.options import USUAL, PredictionOptions
-from TransferSegLib.inference.segment import Segmentation, Segmenter
+from TransferSegLib.inference.segmenter import Segmentation, Segmenter
 from TransferSegLib.models.combination import is_combination
 from TransferSegLib.models.combined_parts import Part, parts_of
 from TransferSegLib.models.description import ModelDescription

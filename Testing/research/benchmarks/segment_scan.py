@@ -31,7 +31,7 @@ from Testing.research.common.scans import resampled_around, sample_scan, synthet
 from TransferSegLib.images.label_resampling import LabelResampler
 from TransferSegLib.images.read import read_scan
 from TransferSegLib.images.write import write_label_map
-from TransferSegLib.inference import segment
+from TransferSegLib.inference import segmenter as segmenting
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
@@ -89,7 +89,7 @@ def measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     model = wanted_model(options)
     seconds: dict[str, float] = defaultdict(float)
-    segment.preprocess = timed(seconds, "  preprocessing", segment.preprocess)
+    segmenting.preprocess = timed(seconds, "  preprocessing", segmenting.preprocess)
     LabelResampler.write = timed(seconds, "  resampling labels", LabelResampler.write)  # type: ignore[method-assign]
     InferenceNetwork.__call__ = timed(seconds, "  network", InferenceNetwork.__call__)  # type: ignore[method-assign]
     image = timed(seconds, "reading", read_scan)(options.scan)
