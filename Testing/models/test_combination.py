@@ -142,6 +142,8 @@ def test_what_needs_one_model_names_the_parts(
     for read in (load_model, load_description):
         with pytest.raises(ModelError, match="can only segment: take the one of them that you need"):
             read(find_model(NAME, library))
+    assert main(["models", "fetch", NAME, "--sha256", 64 * "a"]) == 2
+    assert "use --sha256 and --spacing-mm with each of totalsegmentator-total-organs" in capsys.readouterr().err
     assert main(["finetune", "--project", project, "--model", "totalsegmentator-total-ribs", "--name", NAME]) == 2
     assert "is a combination of models in your library: give the new model another" in capsys.readouterr().err
 
@@ -150,6 +152,9 @@ def test_list_and_show(library: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["models", "list", "--library", str(library)]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[0] == NAME]
     assert "117" in line and "1.5 mm" in line and line.endswith("library: 5 models")
+    assert main(["models", "list", "--json", "--library", str(library)]) == 0
+    (entry,) = [entry for entry in json.loads(capsys.readouterr().out) if entry["name"] == NAME]
+    assert entry["where"] == "library" and entry["parts"] == [f"{NAME}-{part}" for part in PARTS]
     assert main(["models", "show", NAME, "--library", str(library)]) == 0
     shown = capsys.readouterr().out
     assert "5 models one after another" in shown and "totalsegmentator-total-cardiac" in shown
@@ -220,14 +225,14 @@ def test_jobs(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_one_network_is_in_memory_at_a_time(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the second model is cancelled, all that there was of the first one is gone."""
-    loaded: list[weakref.ref[Segmenter]] = []
+    loaded: list[weakref.ref[torch.nn.Module]] = []
     whole, cancelled = Segmenter.__init__, CancelToken()
 
     def noted(self: Segmenter, *given: object) -> None:
         gc.collect()
         assert not any(reference() for reference in loaded), "a network is still in memory"
-        loaded.append(weakref.ref(self))
         whole(self, *given)  # type: ignore[arg-type]
+        loaded.extend(map(weakref.ref, self._networks))
         if len(loaded) == 2:
             cancelled.cancel()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Listed:
-    """A model as ``list`` shows it; ``problem`` tells why it cannot be used."""
+    """A model as ``list`` shows it; ``problem`` tells why it cannot be used, ``parts`` a combination's models."""
 
     name: str
     where: str
@@ -28,6 +28,7 @@ class Listed:
     path: Path | None = None
     problem: str | None = None
     is_guessed: bool = False
+    parts: tuple[str, ...] = ()
 
     def row(self) -> tuple[str, ...]:
         """Return the cells of the model's line in the table."""
@@ -37,12 +38,14 @@ class Listed:
         spacing = "-" if self.spacing_mm is None else spacing_words(self.spacing_mm, self.spacing_inferred)
         size = megabytes(self.bytes) if self.path is not None else f"about {self.bytes / 1e6:.0f} MB"
         size = "unknown" if self.is_guessed else size if self.bytes else "-"
-        where = self.where if self.problem is None else f"damaged: {self.problem}"
+        where = f"{self.where}: {len(self.parts)} models" if self.parts else self.where
+        where = where if self.problem is None else f"damaged: {self.problem}"
         return self.name, self.version or "-", self.modality or "-", count, spacing, size, where
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``list --json`` prints of the model."""
-        return vars(self) | {"structures": list(self.structures), "path": None if self.path is None else str(self.path)}
+        lists = {"structures": list(self.structures), "parts": list(self.parts)}
+        return vars(self) | lists | {"path": None if self.path is None else str(self.path)}
 
 
 def listed(library: Path) -> list[Listed]:
@@ -84,7 +87,9 @@ def listed(library: Path) -> list[Listed]:
             details = (None, entry.modality, entry.structures, *spacing)
             where = "not fetched: restricted licence" if entry.restriction else "to fetch"
             is_guessed = not known.has_known_size(entry)
-            models.append(Listed(entry.name, where, entry.about_bytes, *details, is_guessed=is_guessed))
+            models.append(
+                Listed(entry.name, where, entry.about_bytes, *details, is_guessed=is_guessed, parts=entry.parts)
+            )
     return models
 
 
@@ -97,13 +102,14 @@ def _combination(path: Path) -> Listed:
     spacings = {part.description.preparation.spacing_mm for part in parts}
     return Listed(
         combination.name,
-        f"library: {len(parts)} models",
+        "library",
         sum(_size(part.path) for part in parts),
         None,
         combination.modality,
         label_set.names,
         spacings.pop() if len(spacings) == 1 else None,
         path=path,
+        parts=combination.parts,
     )
 
 
