@@ -7,7 +7,8 @@ import pytest
 import SimpleITK as sitk
 
 from Testing.nnunet_fixtures import OLD, RESIDUAL, TRAINED, NnUNetFixture, every_second, imported
-from TransferSegLib.images.intensity import IntensityRule
+from TransferSegLib.errors import ScanError
+from TransferSegLib.images.intensity import IntensityKind, IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.preprocess import labels_on_grid, preprocess
 from TransferSegLib.images.read import read_scan
@@ -48,3 +49,12 @@ def test_labels_lie_where_their_scan_lies_after_the_crop() -> None:
     found = labels_on_grid(labels, (1,), scan.grid)
     assert found.shape == (16, 14, 12)
     np.testing.assert_array_equal(found, scan.intensities_czyx[0] == 200.0)
+
+
+@pytest.mark.parametrize("kind", ["zscore", "zscore-nonzero"])
+def test_intensities_that_overflow_are_refused(kind: IntensityKind) -> None:
+    values = np.full((2, 2, 2), 1e30, np.float32)
+    values[0] = 0
+    values[1, 1] = 2e30
+    with pytest.raises(ScanError, match=r"up to 2e\+30, are too large"):
+        IntensityRule(kind, output=None).normalised(values, values > 0)

@@ -360,6 +360,12 @@ def test_what_killed_exports_left_is_tidied(tmp_path: Path, monkeypatch: pytest.
     assert [entry.name for entry in results.iterdir()] == ["Dataset900_my-model"]
 
 
+def test_the_command_names_all_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(RESIDUAL, tmp_path / "model")
+    assert main(["models", "export", str(path), str(tmp_path / "results"), "--format", "nnunet"]) == 0
+    assert "-o LABELS -f 0 1\n" in capsys.readouterr().out
+
+
 def test_the_command_writes_it_and_says_how_to_use_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(TRAINED, tmp_path / "model")
     args = ["models", "export", str(path), str(tmp_path / "results"), "--format", "nnunet"]

@@ -105,6 +105,46 @@ def test_folds(tmp_path: Path) -> None:
     assert found(write_results(tmp_path / "all", folds=("all",))).usual_folds == ("all",)
 
 
+def test_a_fold_that_is_still_trained_is_not_averaged_with_finished_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_results(tmp_path / "some", folds=("0", "1"))
+    (folder / "fold_1" / FINAL).rename(folder / "fold_1" / BEST)
+    assert found(folder).usual_folds == ("0",)
+    assert model_in(folder)[0].folds == 1 and model_in(folder, "1")[0].folds == 1
+    library = ("--library", str(tmp_path / "library"))
+    assert main(["models", "import", str(folder), "--name", "first", *library]) == 0
+    assert "Not trained to the end" not in capsys.readouterr().out
+    (folder / "fold_0" / FINAL).rename(folder / "fold_0" / BEST)
+    assert main(["models", "import", str(folder), "--name", "second", *library]) == 0
+    assert "Not trained to the end, the best checkpoint so far is used: fold 0, 1." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("missing", ["plans.json", "dataset.json"])
+def test_checkpoints_without_their_description_are_told(missing: str, results: Path, tmp_path: Path) -> None:
+    (inner(results) / missing).unlink()
+    for path in (results, inner(results) / "fold_0", zipped(results, tmp_path / "part.zip")):
+        with pytest.raises(ModelError, match=r"without the plans.json and dataset.json that describe it"):
+            import_model(path, tmp_path / "library")
+
+
+def test_names_that_differ_by_case_only_are_refused_with_advice(tmp_path: Path) -> None:
+    dataset = DATASET | {"labels": {"background": 0, "Liver": 1, "liver": 2}}
+    with pytest.raises(ModelError, match=r"share the name liver\. Rename them in its dataset\.json\."):
+        model_in(write_results(tmp_path / INNER, dataset=dataset))
+
+
+@pytest.mark.parametrize(("words", "line"), [((), "as they are stored"), (("--axes", "RAS"), "their axes run RAS")])
+def test_show_tells_how_a_model_takes_axes(
+    words: tuple[str, ...], line: str, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = ("--library", str(tmp_path / "library"))
+    assert main(["models", "import", str(results), "--name", "mine", *words, *library]) == 0
+    capsys.readouterr()
+    assert main(["models", "show", "mine", *library]) == 0
+    assert line in capsys.readouterr().out
+
+
 def test_several_models_in_one_place_are_named(results: Path, tmp_path: Path) -> None:
     write_results(results / "Dataset321_Tiny_Liver" / "nnUNetTrainer__nnUNetPlans__3d_lowres")
     for path in (results, zipped(results, tmp_path / "two.zip")):

@@ -149,6 +149,10 @@ def run_show(arguments: argparse.Namespace) -> int:
         print(f"takes {len(model.preparation.image_names)} images: {', '.join(model.preparation.image_names)}")
     if model.folds > 1:
         print(f"the mean of {model.folds} networks, each trained on other cases")
+    axes = model.preparation.axes
+    print(
+        "takes the axes of scans as they are stored" if axes.islower() else f"turns scans so that their axes run {axes}"
+    )
     print(table(("structure", "label", "SNOMED CT", "validation Dice"), rows))
     print("\n".join([*record_lines(path), f"trained on: {model.training_data}"]))
     print(f"made by: {model.provenance.command} ({model.provenance.code_version}, {model.provenance.created})")
@@ -262,9 +266,7 @@ def _export_nnunet(path: Path, arguments: argparse.Namespace) -> int:
         task = Task("Exporting", progress, cancel)
         exported = export_nnunet(path, arguments.file, arguments.replace, arguments.dataset_id, task)
     print(f"written to {exported.folder}")
-    print(
-        f"use it with: nnUNetv2_predict_from_modelfolder -m {shlex.quote(str(exported.folder))} -i SCANS -o LABELS -f 0"
-    )
+    print(f"use it with: {exported.command}")
     for line in exported.notes:
         print(line)
     return 0
@@ -322,6 +324,8 @@ def _of_nnunet(added: Added) -> list[str]:
     lines = [f"A model of nnU-Net v2, fold {folds[0]}."]
     if len(folds) > 1:
         lines = [f"A model of nnU-Net v2; the results of its {len(folds)} folds are averaged (--fold N: one of them)."]
+    if unfinished := [file["fold"] for file in imported["checkpoints"] if file.get("unfinished")]:
+        lines.append(f"Not trained to the end, the best checkpoint so far is used: fold {', '.join(unfinished)}.")
     axes = added.description.preparation.axes
     if axes.islower():
         lines.append(

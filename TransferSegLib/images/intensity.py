@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from TransferSegLib.errors import ModelError
+from TransferSegLib.errors import ModelError, ScanError
 
 #: At most so many voxels are sorted to find percentiles; a regular sample of a scan is as good as the whole.
 _PERCENTILE_SAMPLE = 2_000_000
@@ -63,10 +63,10 @@ class IntensityRule:
             clipped = np.clip(intensities, self.lower, self.upper) - np.float32(self.mean)
             return clipped / max(self.std, _SMALLEST_DEVIATION)
         if self.kind == "zscore":
-            return (intensities - intensities.mean()) / max(intensities.std(), _SMALLEST_DEVIATION)
+            return _zscore(intensities)
         if self.kind == "zscore-nonzero":
             result, seen = intensities.copy(), intensities[inside]
-            result[inside] = (seen - seen.mean()) / max(seen.std(), _SMALLEST_DEVIATION)
+            result[inside] = _zscore(seen)
             return result
         if self.kind == "unit":
             above = intensities - intensities.min()
@@ -128,3 +128,12 @@ class IntensityRule:
 CT_WINDOW = IntensityRule("window", -500.0, 400.0)
 #: MR: the scan's own range without its rare extremes.
 MR_PERCENTILES = IntensityRule("percentiles", 0.5, 99.5)
+
+
+def _zscore(values: np.ndarray) -> np.ndarray:
+    """Return float32 values with mean 0 and deviation 1; raises ScanError when they are too large for float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = values.mean(), values.std()
+    if not (np.isfinite(mean) and np.isfinite(deviation)):
+        raise ScanError(f"The scan's intensities, up to {np.abs(values).max():.3g}, are too large: export it again.")
+    return (values - mean) / max(deviation, _SMALLEST_DEVIATION)

@@ -60,11 +60,15 @@ def model_from_nnunet(
             spec = nnunet_spec(plan, len(model.preparation.channels), model.outputs)
         states.append(state_of(read.content, spec, f"{source.path}: {source.folds[name_of_fold]}"))
         files.append({"fold": name_of_fold, "sha256": read.sha256, "bytes": read.size})
+        if source.is_unfinished(name_of_fold):
+            files[-1]["unfinished"] = True
     names = [readable_name(label.replace("_", " ")) for label in model.labels]
     try:
         label_set = LabelSet(tuple(map(describe_structure, names, model.values)))
     except TransferSegError as error:
-        raise ModelError(f"The structures of {source.path} cannot be used. {error}") from error
+        raise ModelError(
+            f"The structures of {source.path} cannot be used. {error} Rename them in its dataset.json."
+        ) from error
     description = ModelDescription(
         name=name,
         version="0",  # as it is called once versions made from it are there

@@ -38,9 +38,16 @@ class NnUNetSource:
 
     @property
     def usual_folds(self) -> tuple[str, ...]:
-        """The folds that are used where none is chosen: ``all`` only where no other is there, as nnU-Net does."""
-        numbered = tuple(fold for fold in self.folds if fold != "all")
-        return numbered or tuple(self.folds)
+        """The folds that are used where none is chosen, as nnU-Net chooses them.
+
+        Unfinished ones are used only where no other is there, and ``all`` only where no numbered one is.
+        """
+        usable = tuple(fold for fold in self.folds if not self.is_unfinished(fold)) or tuple(self.folds)
+        return tuple(fold for fold in usable if fold != "all") or usable
+
+    def is_unfinished(self, fold: str) -> bool:
+        """Tell whether a fold has no final checkpoint: its training goes on, or was stopped."""
+        return PurePosixPath(self.folds[fold]).name != _CHECKPOINTS[0]
 
     @property
     def name(self) -> str:
@@ -84,7 +91,7 @@ class NnUNetSource:
 def find_source(path: Path) -> NnUNetSource | None:
     """Return the model of nnU-Net in a folder or zip file, None where there is none.
 
-    Raises ModelError where there are several, or one without checkpoints.
+    Raises ModelError where there are several, one without checkpoints, or checkpoints without what describes them.
     """
     names = set(_names(path))
     found = []
@@ -93,6 +100,11 @@ def find_source(path: Path) -> NnUNetSource | None:
         if str(folder / _DATASET) in names:
             found.append((plans, folder))
     if not found:
+        if any(PurePosixPath(name).name in _CHECKPOINTS for name in names):
+            raise ModelError(
+                f"{path} holds a checkpoint of nnU-Net without the plans.json and dataset.json that describe it: give "
+                "the whole folder TRAINER__PLANS__CONFIGURATION, which holds both beside the folders fold_*."
+            )
         return None
     if len(found) > 1:
         listed = ", ".join(str(folder) for _, folder in found)
