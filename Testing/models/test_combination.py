@@ -223,6 +223,29 @@ def test_jobs(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert fetched == {"model": NAME, "path": str(library / NAME), "was_there": True}
 
 
+def test_a_fetch_job_that_is_cancelled_goes_on_where_it_was(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The panel's: cancelled during the second model, it keeps the first; started again, it fetches four."""
+    monkeypatch.setattr("TransferSegLib.models.fetch.new_session", server.session)
+    request = JobRequest("fetch-model", FetchParameters(NAME, tmp_path / "library").to_json(), "cpu", "")
+    cancel, shown = CancelToken(), []
+
+    def progress(reached: Progress) -> None:
+        shown.append(reached.fraction)
+        if "odel 2 of 5" in reached.stage:
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        FETCH.run(request, tmp_path, progress, cancel)
+    assert [path.name for path in library_models(tmp_path / "library")] == [f"{NAME}-organs"]
+    assert shown == sorted(shown) and 0.1 < shown[-1] < 0.5
+    asked = len(server.requests)
+    result = FETCH.run(request, tmp_path, lambda reached: None, CancelToken())
+    assert result["model"] == NAME and not result["was_there"] and len(parts_of(Path(result["path"]))[1]) == 5
+    assert len(server.requests) - asked == 4
+
+
 def test_one_network_is_in_memory_at_a_time(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the second model is cancelled, all that there was of the first one is gone."""
     loaded: list[weakref.ref[torch.nn.Module]] = []
