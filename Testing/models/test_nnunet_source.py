@@ -128,6 +128,12 @@ def test_checkpoints_without_their_description_are_told(missing: str, results: P
             import_model(path, tmp_path / "library")
 
 
+def test_names_of_structures_have_one_line(tmp_path: Path) -> None:
+    dataset = DATASET | {"labels": {"background": 0, "my\nliver ": 1, "kidney_left": 2}}
+    description, _ = model_in(write_results(tmp_path / INNER, dataset=dataset))
+    assert description.label_set.names == ("my liver", "left kidney") and "\n" not in description.summary
+
+
 def test_names_that_differ_by_case_only_are_refused_with_advice(tmp_path: Path) -> None:
     dataset = DATASET | {"labels": {"background": 0, "Liver": 1, "liver": 2}}
     with pytest.raises(ModelError, match=r"share the name liver\. Rename them in its dataset\.json\."):

@@ -62,7 +62,7 @@ def model_from_nnunet(
         files.append({"fold": name_of_fold, "sha256": read.sha256, "bytes": read.size})
         if source.is_unfinished(name_of_fold):
             files[-1]["unfinished"] = True
-    names = [readable_name(label.replace("_", " ")) for label in model.labels]
+    names = [readable_name(" ".join(label.replace("_", " ").split())) for label in model.labels]
     try:
         label_set = LabelSet(tuple(map(describe_structure, names, model.values)))
     except TransferSegError as error:
