@@ -10,15 +10,17 @@ import pytest
 import SimpleITK as sitk
 
 from Testing.finetuning import projects
+from Testing.nnunet_fixtures import TRAINED, imported
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.errors import DatasetError, ModelError
 from TransferSegLib.finetuning import finetune as module
-from TransferSegLib.finetuning.cases import read_corrected_cases, survey_cases
+from TransferSegLib.finetuning.cases import axes_notes, read_corrected_cases, survey_cases
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.plan import plan_fine_tuning
 from TransferSegLib.finetuning.run_folder import RunFolder, runs_of
 from TransferSegLib.finetuning.strategies import STRATEGIES, Strategy
 from TransferSegLib.finetuning.time_budget import amount_of, foresee
+from TransferSegLib.inference.first_scan import remember_axes
 from TransferSegLib.models.store import load_description
 from TransferSegLib.progress import Progress
 
@@ -50,6 +52,24 @@ def test_what_has_voxels_is_seen(tmp_path: Path) -> None:
     assert [one.drawn for one in found.values()] == [("bright", "dark"), ("dark",), ()]
     first = next(iter(found.values()))
     assert first.volume_mm3 == 32**3 and set(first.shapes.found) == {"bright", "dark"}
+
+
+def test_cases_stored_in_several_ways_are_told_where_the_parent_does_not_turn_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSFERSEG_CACHE", str(tmp_path / "cache"))
+    survey = survey_cases(read_corrected_cases(project_of(tmp_path / "p", [(1,), (2,)])))
+    assert [one.stored_axes for one in survey.values()] == ["LPS", "LPS"]
+    parent, _ = imported(TRAINED)
+    assert axes_notes(survey, parent) == ()
+    first, second = survey
+    mixed = survey | {second: replace(survey[second], stored_axes="RAS")}
+    (note,) = axes_notes(mixed, parent)
+    assert f"LPS: {first}; RAS: {second}" in note and "--axes" in note
+    assert axes_notes(mixed, replace(parent, preparation=replace(parent.preparation, axes="RAS"))) == ()
+    remember_axes(parent, sitk.Flip(sitk.Image((4, 4, 4), sitk.sitkInt16), (True, False, False)))
+    (note,) = axes_notes(survey, parent)
+    assert f"LPS: {first}, {second}; RPS: the first scan" in note
 
 
 def test_a_project_in_which_everything_is_empty(library: Path, tmp_path: Path) -> None:

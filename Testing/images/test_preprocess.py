@@ -165,6 +165,18 @@ def test_a_scan_without_contrast_is_refused():
         preprocess(sitk.Image((8, 8, 8), sitk.sitkInt16), Preparation.isotropic(1.0, CT_WINDOW))
 
 
+@pytest.mark.parametrize("resampling", ["average", "nnunet", "totalsegmentator"])
+def test_a_scan_that_is_larger_than_the_memory_is_refused(resampling: str):
+    """As one whose spacing has the wrong unit."""
+    rule = CT_WINDOW if resampling == "average" else IntensityRule("zscore")
+    preparation = Preparation((1.0, 1.0, 1.5), (rule,), "RAS", resampling)
+    image = smooth_image((40, 47, 34), (1000.0, 500.0, 1000.0))
+    with pytest.raises(
+        ScanError, match=r"40000 x 23500 x 34000 mm.* 1.5 x 1 x 1 mm: check its spacing, 1000 x 500 x 1000"
+    ):
+        preprocess(image, preparation)
+
+
 def test_labels_on_the_scans_own_grid_stay_as_they_are():
     voxels = np.random.default_rng(1).integers(0, 4, (6, 7, 8)).astype(np.uint8)
     image = sitk.GetImageFromArray(voxels)

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from Testing.nnunet_fixtures import TRAINED, NnUNetFixture, imported
 from TransferSegLib.images.model_grid import AxisOrder
 from TransferSegLib.images.stored_axes import named_axes, stored_axes
-from TransferSegLib.inference.first_scan import note_other_axes, remember_axes
+from TransferSegLib.inference.first_scan import other_axes_notices, remember_axes
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.inference.segment_file import ScanToSegment, segment_file
 from TransferSegLib.models.description import ModelDescription
@@ -35,10 +35,7 @@ def scan(direction: tuple[float, ...]) -> sitk.Image:
 
 
 def notices(model: ModelDescription, image: sitk.Image) -> str:
-    from TransferSegLib.images.notices import notices_of
-
-    note_other_axes(model, image)
-    return " ".join(notices_of(image))
+    return " ".join(other_axes_notices(model, image))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +106,17 @@ def test_segmenting_files_tells_it(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.Flip(image, [True, False, False]), str(tmp_path / "flipped.nii.gz"))
     second = segment_file(segmenter, ScanToSegment(tmp_path / "flipped.nii.gz", tmp_path / "b.nii.gz"))
     assert any("stored as" in line for line in second.notices)
+
+
+def test_segmenting_images_in_python_tells_it(tmp_path: Path) -> None:
+    image = sitk.ReadImage(str(NnUNetFixture(TRAINED).images[0]))
+    description, state = imported(TRAINED)
+    segmenter = Segmenter(Model(description, state, tmp_path), "cpu")
+    assert not segmenter.segment(image).notices
+    for _ in range(2):
+        (told,) = segmenter.segment(sitk.Flip(image, [True, False, False])).notices
+        assert "stored as LAS" in told
+    assert not segmenter.segment(image).notices
 
 
 def test_with_known_axes_a_turned_scan_gets_the_same_labels(tmp_path: Path) -> None:

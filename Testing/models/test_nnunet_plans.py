@@ -235,7 +235,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "even kernel": (_architecture(kernel_sizes=[[2, 2, 2]] * 3), "even size"),
     "patch": (lambda entry: entry.update(patch_size=[16, 16, 18]), "does not halve evenly"),
     "large patch": (lambda entry: entry.update(patch_size=[16, 16, 4096]), "from 1 to 1024"),
-    "no patch": (lambda entry: entry.pop("patch_size"), "cannot be read: KeyError"),
+    "no patch": (lambda entry: entry.pop("patch_size"), "cannot be read: the entry 'patch_size' is missing"),
     "spacing": (lambda entry: entry.update(spacing=[0, 1, 1]), "spacing"),
     "infinite": (lambda entry: _architecture(n_stages=float("inf"))(entry), "cannot be read"),
 }
@@ -256,6 +256,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(name: str) -> None:
         ({"a": 1, "b": 2}, "without gaps"),
         ({"background": 0, "a": "one"}, "cannot be read"),
         ([1, 2], "cannot be read"),
+        ({"0": "background", "1": "liver"}, "nnU-Net v1"),
     ],
 )
 def test_labels_that_are_not_numbered_are_refused(labels: Any, reason: str) -> None:

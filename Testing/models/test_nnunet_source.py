@@ -283,6 +283,16 @@ def test_the_command_imports_a_folder_and_refuses_in_one_line(
     assert len(shown) == 1 and "cascade" in shown[0]
 
 
+def test_the_modality_can_be_told(results: Path, tmp_path: Path) -> None:
+    dataset = json.loads((inner(results) / "dataset.json").read_text())
+    (inner(results) / "dataset.json").write_text(json.dumps(dataset | {"channel_names": {"0": "noNorm"}}))
+    args = ["models", "import", str(results), "--library", str(tmp_path / "library"), "--replace"]
+    for words, modality in (([], "noNorm"), (["--modality", "MR"], "MR")):
+        assert main([*args, *words]) == 0
+        description = load_description(tmp_path / "library" / "tiny-liver")
+        assert description.modality == modality and f"({modality})" in description.summary
+
+
 def test_the_axes_of_the_training_files_can_be_told(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,8 +80,8 @@ def _add_add(verbs: Any) -> None:
         "--structures",
         type=Path,
         metavar="FILE",
-        help='what the label values mean: JSON like {"1": "spleen"}, or a dataset.json (default: the names in a '
-        ".seg.nrrd file, else the project's values)",
+        help='what the label values mean: a file with JSON like {"1": "spleen"}, or a dataset.json (default: the names '
+        "in a .seg.nrrd file, else the project's values)",
     )
     judged = add.add_mutually_exclusive_group()
     judged.add_argument(

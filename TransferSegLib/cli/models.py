@@ -51,6 +51,9 @@ def add_parser(subparsers: Any) -> None:
         help="exported .zip, model folder, .h5 file of a Keras network, or results of nnU-Net v2 (folder or .zip)",
     )
     imported.add_argument("--name", help="another name for the model")
+    imported.add_argument(
+        "--modality", help="CT, MR ..., where the file does not state it (default: CT; nnU-Net: by the channel's name)"
+    )
     _add_replace(imported)
     keras = imported.add_argument_group("Keras files", "what a .h5 file does not state, unless it is the published one")
     keras.add_argument(
@@ -58,7 +61,6 @@ def add_parser(subparsers: Any) -> None:
     )
     keras.add_argument("--background", choices=("first", "last"), help="the background's channel (default: last)")
     keras.add_argument("--spacing-mm", type=float, metavar="MM", help="spacing it was trained at (default: 1)")
-    keras.add_argument("--modality", help="CT, MR ... (default: CT)")
     nnunet = imported.add_argument_group("nnU-Net", "for results of nnU-Net v2")
     nnunet.add_argument("--fold", metavar="N", help="import only this fold (default: all of them, averaged)")
     nnunet.add_argument(

@@ -19,6 +19,8 @@ from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.fit.shapes import ScanShapes, shapes_of
 from TransferSegLib.images.modality import guess_modality, modality_word
 from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.images.stored_axes import stored_axes
+from TransferSegLib.inference.first_scan import first_axes, turns_scans
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
@@ -32,12 +34,14 @@ _LOOKED_AT = 3
 class CaseSurvey:
     """The reviewed structures that have a voxel in a case, and the size of its scan in mm³.
 
-    ``drawn`` names them in the dataset's order, ``shapes`` holds their sizes and places.
+    ``drawn`` names them in the dataset's order, ``shapes`` holds their sizes and places. ``stored_axes`` are the
+    directions of the scan's axes as they are stored, such as 'LPS'.
     """
 
     drawn: tuple[str, ...]
     volume_mm3: float
     shapes: ScanShapes
+    stored_axes: str
 
 
 #: By the id of the case.
@@ -144,7 +148,7 @@ def _survey_case(case: Case, label_set: LabelSet, task: Task) -> CaseSurvey:
     shapes = task.wait(lambda: shapes_of(labels, label_set))
     shapes = replace(shapes, found={name: one for name, one in shapes.found.items() if name in annotated})
     volume_mm3 = float(np.prod(labels.GetSpacing()) * np.prod(labels.GetSize(), dtype=float))
-    return CaseSurvey(tuple(shapes.found), volume_mm3, shapes)
+    return CaseSurvey(tuple(shapes.found), volume_mm3, shapes, stored_axes(labels))
 
 
 def learnable_part(
@@ -183,6 +187,24 @@ def learnable_part(
         kept = dataset.label_set.select(name for name in dataset.label_set.names if name in reviewed)
         dataset = replace(dataset, cases=cases, label_set=kept)
     return dataset, tuple(notes)
+
+
+def axes_notes(survey: Survey, parent: ModelDescription) -> tuple[str, ...]:
+    """Return a note where a parent that does not turn scans would learn from scans that are stored in several ways."""
+    if turns_scans(parent):
+        return ()
+    cases_by_axes: dict[str, list[str]] = {}
+    for id, case in survey.items():
+        cases_by_axes.setdefault(case.stored_axes, []).append(id)
+    first = first_axes(parent)
+    if len({*cases_by_axes, first or next(iter(cases_by_axes))}) == 1:
+        return ()
+    stored = "; ".join(f"{axes}: {', '.join(ids)}" for axes, ids in cases_by_axes.items())
+    of_first = f"; {first}: the first scan that it segmented here" if first and first not in cases_by_axes else ""
+    return (
+        f"'{parent.name}' does not turn scans, and the axes of these are stored in several ways ({stored}{of_first}). "
+        "It learns little from scans that are stored otherwise than its training files: import it again with --axes.",
+    )
 
 
 def _patients_with(names: Iterable[str], dataset: Dataset, survey: Survey) -> set[str]:

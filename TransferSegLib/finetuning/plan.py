@@ -13,6 +13,7 @@ from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.errors import ModelError, TrainingError, naming_case
 from TransferSegLib.finetuning.cases import (
     Survey,
+    axes_notes,
     chosen_cases,
     learnable_part,
     read_corrected_cases,
@@ -193,7 +194,7 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
     survey = survey_cases(dataset, task)
     renewed = {*request.renamed, *request.merged, *request.split}
     dataset, more_notes = learnable_part(dataset, survey, parent.description, renewed)
-    notes += more_notes
+    notes += (*more_notes, *axes_notes(survey, parent.description))
     change = plan_label_change(
         parent.description.label_set, dataset.label_set, request.renamed, request.merged, request.split, request.dropped
     )

@@ -52,7 +52,10 @@ class Preparation:
             if rule.output is not None and not all(math.isfinite(end) for end in rule.output):
                 raise ModelError(f"The model's intensities are mapped to {rule.output}, which is not finite.")
         if sorted(self.axes.translate(_TO_PAIRS)) != ["0", "1", "2"] and sorted(self.axes) != ["i", "j", "k"]:
-            raise ModelError(f"The model's axes are '{self.axes}'; three letters such as LPS or RAS are expected.")
+            raise ModelError(
+                f"The model's axes are '{self.axes}'; expected are three letters such as LPS: one of L and R, one of P "
+                "and A, one of S and I."
+            )
         if self.resampling not in get_args(Resampling):
             raise ModelError(
                 f"The model's scans are resampled by '{self.resampling}', which this version does not know."

@@ -6,16 +6,18 @@ that thin noisy slices and thick quiet ones look alike; going to a finer one int
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage, sparse
 
+from TransferSegLib.computer_memory import physical_memory_bytes
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.images.nnunet_preprocessing import preprocess_as_nnunet
-from TransferSegLib.images.preparation import Preparation
+from TransferSegLib.images.preparation import Preparation, spacing_text
 from TransferSegLib.images.preprocessed_scan import PreprocessedScan
 from TransferSegLib.images.totalsegmentator_preprocessing import preprocess_as_totalsegmentator
 from TransferSegLib.progress import Task
@@ -32,11 +34,13 @@ def preprocess(
     """Bring a 3D scalar image to a model's grid and apply the intensity rule of each input channel.
 
     Several images of one scan, in the model's order, must share a grid. Voxels of the grid that the scan does not cover
-    get the padding value. Raises ScanError for a scan without contrast or with too few images, Cancelled from the task.
+    get the padding value. Raises ScanError for a scan without contrast, with too few images or too large,
+    Cancelled from the task.
     """
     images = (images,) if isinstance(images, sitk.Image) else tuple(images)
     if len(images) != preparation.image_count:
         raise ScanError(f"The model takes {preparation.image_count} images of each scan, not {len(images)}.")
+    _check_size(images[0], preparation)
     if preparation.resampling == "nnunet":
         return preprocess_as_nnunet(images, preparation, task)
     if preparation.resampling == "totalsegmentator":
@@ -61,6 +65,20 @@ def preprocess(
     # One channel, the usual case, is not copied.
     stacked = channels[0][None] if len(channels) == 1 else np.stack(channels)
     return PreprocessedScan(stacked, grid, tuple(padding_values))
+
+
+def _check_size(image: sitk.Image, preparation: Preparation) -> None:
+    """Raise ScanError for a scan that is larger at the model's spacing than this computer's memory."""
+    voxels = image.GetNumberOfPixels() * math.prod(image.GetSpacing()) / preparation.voxel_mm3
+    memory = physical_memory_bytes()
+    if memory is not None and 4 * voxels * len(preparation.channels) > memory:
+        size_mm = " x ".join(
+            f"{size * step:.0f}" for size, step in zip(image.GetSize(), image.GetSpacing(), strict=True)
+        )
+        raise ScanError(
+            f"The scan measures {size_mm} mm, too much for this computer's memory at "
+            f"{preparation.spacing_text}: check its spacing, {spacing_text(tuple(image.GetSpacing()[::-1]))}."
+        )
 
 
 def labels_on_grid(

@@ -18,7 +18,6 @@ from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.segmenter import Segmentation, Segmenter
 from TransferSegLib.models.combination import is_combination
 from TransferSegLib.models.combined_parts import Part, parts_of
-from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.store import load_model
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.structures import LabelSet
@@ -52,11 +51,6 @@ class CombinedSegmenter:
             options.check(part.description.backbone.tiling)
         self._device = choose_device(device) if isinstance(device, str) else device
         self._memory_gb, self._options = memory_gb, options
-
-    @property
-    def descriptions(self) -> tuple[ModelDescription, ...]:
-        """What the models say of themselves, in their order."""
-        return tuple(part.description for part in self._parts)
 
     def segment(
         self,

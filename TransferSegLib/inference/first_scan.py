@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import write_text_durably
-from TransferSegLib.images.notices import add_notice
 from TransferSegLib.images.stored_axes import stored_axes
 from TransferSegLib.inference.probe import CACHE_VARIABLE
 from TransferSegLib.user_folders import cache_folder
@@ -28,23 +27,34 @@ _FILE = "first-scans.json"
 _MOST_MODELS = 1000
 
 
-def note_other_axes(model: ModelDescription, scan: Image) -> None:
-    """Add a notice to a scan whose axes are stored otherwise than those of the model's first scan, if that is known."""
-    if not model.preparation.axes.islower():
-        return
-    first, here = _known().get(_key(model)), stored_axes(scan)
-    if first is not None and first != here:
-        add_notice(
-            scan,
-            f"The axes of this scan are stored as {here}, those of the first scan that '{model.name}' segmented here "
-            f"as {first}. The model does not turn scans, so only one of them can be right: check the results, and "
-            "import the model with --axes when you know how its training files were stored.",
-        )
+def first_axes(model: ModelDescription) -> str:
+    """Return how the axes of the model's first scan were stored, such as 'LPS'.
+
+    Empty where that is not known, or no matter because the model turns scans.
+    """
+    return "" if turns_scans(model) else _known().get(_key(model), "")
+
+
+def turns_scans(model: ModelDescription) -> bool:
+    """Tell whether a model takes scans by the directions of their axes, and not as they are stored."""
+    return not model.preparation.axes.islower()
+
+
+def other_axes_notices(model: ModelDescription, scan: Image) -> tuple[str, ...]:
+    """Return a notice for a scan whose axes are stored otherwise than those of the model's first scan, or none."""
+    first, here = first_axes(model), stored_axes(scan)
+    if first in ("", here):
+        return ()
+    return (
+        f"The axes of this scan are stored as {here}, those of the first scan that '{model.name}' segmented here "
+        f"as {first}. The model does not turn scans, so only one of them can be right: check the results, and "
+        "import the model with --axes when you know how its training files were stored.",
+    )
 
 
 def remember_axes(model: ModelDescription, scan: Image) -> None:
     """Keep how the axes of a model's first scan were stored; a cache folder that cannot be written is no matter."""
-    if not model.preparation.axes.islower():
+    if turns_scans(model):
         return
     known, key = _known(), _key(model)
     if key in known or len(known) >= _MOST_MODELS:

@@ -50,7 +50,6 @@ def segment_file(
     either: all that takes long comes before the first file has its name.
     """
     from TransferSegLib.images.write import write_label_map
-    from TransferSegLib.inference.first_scan import note_other_axes, remember_axes
     from TransferSegLib.pictures.drawing import check_png_path, write_png
     from TransferSegLib.pictures.preview import preview
 
@@ -58,8 +57,6 @@ def segment_file(
     reading, segmenting, drawing, writing = task.split(*(8, 82, 5 if each.preview is not None else 0, 5))
     task.say("(reading the scan)")
     images, image = _read(each, series, reading)
-    for description in segmenter.descriptions:
-        note_other_axes(description, image)
     try:
         segmentation = segmenter.segment_within(segmenting, images, structures, modality)
     except ScanError as error:
@@ -74,8 +71,6 @@ def segment_file(
     write_label_map(segmentation.label_map, each.output, segmentation.label_set, task=writing)
     if each.preview is not None and canvas is not None:
         write_png(canvas, each.preview)
-    for description in segmenter.descriptions:
-        remember_axes(description, image)
     task.done(look=False)
     return segmentation
 

@@ -24,6 +24,7 @@ from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.preprocess import PreprocessedScan, preprocess
 from TransferSegLib.images.several_images import check_one_grid, in_order
 from TransferSegLib.inference.devices import Device, choose_device
+from TransferSegLib.inference.first_scan import other_axes_notices, remember_axes
 from TransferSegLib.inference.memory import default_memory_gb
 from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.postprocessing import keep_largest_part
@@ -97,11 +98,6 @@ class Segmenter:
         regions = bool(model.description.regions)
         self._predictor = predictor_of(self._networks, self._backbone, device, options=options, regions=regions)
 
-    @property
-    def descriptions(self) -> tuple[ModelDescription, ...]:
-        """What the model says of itself; several for a combination of models."""
-        return (self.model.description,)
-
     def segment(
         self,
         image: sitk.Image | Mapping[str, sitk.Image],
@@ -158,10 +154,12 @@ class Segmenter:
             expected_s[-1],
         )
         label_map = _with_only(label_map, description, selected)
+        notices = (*notices_of(first), *other_axes_notices(description, first))
+        remember_axes(description, first)
         task.done()
         seconds = time.monotonic() - started
         device, own_labels = str(self._predictor.device), description.own_labels if description.regions else {}
-        return Segmentation(label_map, selected, device, seconds, notices_of(first), fit, own_labels)
+        return Segmentation(label_map, selected, device, seconds, notices, fit, own_labels)
 
     def look_at(
         self, image: sitk.Image, cancel: CancelToken | None = None

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from TransferSegLib.errors import DeviceError
+from TransferSegLib.freed_memory import keep_freed_memory, return_freed_memory
 from TransferSegLib.images.label_resampling import LabelRule
 from TransferSegLib.inference.box_logits import BoxLogits
 from TransferSegLib.inference.devices import Device
@@ -180,6 +181,13 @@ class WindowPrediction:
 
     def __iter__(self) -> Iterator[BoxLogits]:
         """Compute slab by slab; raises Cancelled, DeviceError, ModelError."""
+        keep_freed_memory()  # for the next window
+        try:
+            yield from self._slabs()
+        finally:
+            return_freed_memory()
+
+    def _slabs(self) -> Iterator[BoxLogits]:
         predictor = self._predictor
         sums = predictor.sums(self.size_zyx)
         along_z, depth = self._starts[0], self.size_zyx[0]

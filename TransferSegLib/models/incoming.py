@@ -36,7 +36,8 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", 
 class KerasOptions:
     """What a user says of a file that does not say it; None where nothing is said.
 
-    ``fold`` and ``axes`` are for models of nnU-Net, the others for Keras files, which hold numbers only.
+    ``fold`` and ``axes`` are for models of nnU-Net, ``modality`` for both kinds, the others for Keras files, which hold
+    numbers only.
     ``structures`` are the names in channel order without the background, ``background`` tells whether it is the first
     or the last channel. A file of the catalogue needs none of it, and takes none but another spacing.
     """
@@ -89,7 +90,7 @@ def read_incoming(
         entry = catalogue().recognise(git_blob_id(path, task))
     is_keras = _is_keras(path)
     nnunet = None if is_keras else _nnunet_source(path)
-    if nnunet is not None and not (set(options.said) - {"fold", "axes"} if options is not None else ()):
+    if nnunet is not None and not (set(options.said) - {"fold", "axes", "modality"} if options is not None else ()):
         incoming = _from_nnunet(nnunet, name, options, task, entry)
     elif options is not None and options.said and not is_keras:
         raise ModelError(
@@ -166,9 +167,13 @@ def _from_nnunet(
     chosen = name or (known.name if known is not None else source.name)
     check_name(chosen)
     options = options or KerasOptions()
-    if known is not None and options.axes is not None:
-        raise ModelError(f"{source.path} is a published model whose axes are known: leave out --axes.")
+    for option, given in (("axes", options.axes), ("modality", options.modality)):
+        if known is not None and given is not None:
+            raise ModelError(f"{source.path} is a published model of which that is known: leave out --{option}.")
     description, state_dict = model_from_nnunet(source, chosen, options.fold, task, options.axes)
+    if options.modality is not None:
+        summary = description.summary.replace(f"({description.modality})", f"({options.modality})")
+        description = replace(description, modality=options.modality, summary=summary)
     if known is not None:
         verified = None if entry is None else sha256_of(source.path, task)
         description = as_published(description, known, str(source.path), verified)

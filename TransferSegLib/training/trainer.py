@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.freed_memory import keep_freed_memory
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.progress import CancelToken
-from TransferSegLib.training.allocator import keep_freed_memory
 from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.optimiser import MuonWithAdamW
 

@@ -77,7 +77,8 @@ def read_plans(plans: Mapping[str, Any], dataset: Mapping[str, Any], configurati
         labels, values, regions = _labels(dataset)
         return NnUNetModel(network, preparation, labels, _modality(channel_names), known, values, regions)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ModelError(f"The model's plans.json or dataset.json cannot be read: {error!r:.200}.") from error
+        what = f"the entry {error} is missing" if isinstance(error, KeyError) else f"an entry is wrong ({error!s:.200})"
+        raise ModelError(f"The model's plans.json or dataset.json cannot be read: {what}.") from error
 
 
 def resolved(configurations: Mapping[str, Any], name: str, depth: int = 0) -> dict[str, Any]:
@@ -187,7 +188,9 @@ def _sides(value: Any) -> list[int]:
 
 def _channel_names(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the input channels, e.g. CT."""
-    names = dataset.get("channel_names") or dataset["modality"]
+    names = dataset.get("channel_names") or dataset.get("modality")
+    if not names:
+        raise ModelError("The model's dataset.json names no channel: it needs an entry 'channel_names'.")
     return tuple(str(names[str(number)]) for number in range(len(names)))
 
 
@@ -243,6 +246,10 @@ def _labels(dataset: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...
 
     The label to ignore, if there is one, has no channel.
     """
+    if all(str(value).isdecimal() and not str(name).isdecimal() for value, name in dataset["labels"].items()):
+        raise ModelError(
+            "The model's dataset.json gives a name to each label, as nnU-Net v1 did: only models of v2 can be used."
+        )
     given = {
         str(name): tuple(int(part) for part in value) if isinstance(value, list) else (int(value),)
         for name, value in dataset["labels"].items()
