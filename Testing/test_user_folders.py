@@ -25,18 +25,20 @@ PLACES = {
 
 @pytest.mark.parametrize("platform", PLACES)
 def test_the_usual_places(home, monkeypatch, platform):
+    monkeypatch.delenv(user_folders.CACHE_VARIABLE, raising=False)
     monkeypatch.setattr(user_folders.sys, "platform", platform)
     data, cache = PLACES[platform]
     assert data_folder("Models", "SOME_VARIABLE") == home / data
-    assert cache_folder("SOME_VARIABLE") == home / cache
+    assert cache_folder() == home / cache
 
 
 def test_places_that_the_system_names(home, monkeypatch):
+    monkeypatch.delenv(user_folders.CACHE_VARIABLE, raising=False)
     monkeypatch.setattr(user_folders.sys, "platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     assert data_folder("Jobs", "SOME_VARIABLE") == home / "data" / "transferseg" / "jobs"
-    assert cache_folder("SOME_VARIABLE") == home / "cache" / "transferseg"
+    assert cache_folder() == home / "cache" / "transferseg"
     monkeypatch.setattr(user_folders.sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(home / "local"))
     assert data_folder("Jobs", "SOME_VARIABLE") == home / "local" / "TransferSeg" / "Jobs"
@@ -44,7 +46,9 @@ def test_places_that_the_system_names(home, monkeypatch):
 
 def test_the_users_own_choice_wins(home, monkeypatch):
     monkeypatch.setenv("SOME_VARIABLE", str(home / "mine"))
-    assert data_folder("Models", "SOME_VARIABLE") == cache_folder("SOME_VARIABLE") == home / "mine"
+    assert data_folder("Models", "SOME_VARIABLE") == home / "mine"
+    monkeypatch.setenv(user_folders.CACHE_VARIABLE, str(home / "other"))
+    assert cache_folder() == home / "other"
 
 
 def test_without_a_home_folder(monkeypatch):

@@ -6,6 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+#: This environment variable names the folder of what can be made again, if it is not to be in its usual place.
+CACHE_VARIABLE = "TRANSFERSEG_CACHE"
+
 
 def data_folder(name: str, variable: str) -> Path:
     """Return the folder of that name among TransferSeg's data of this user, e.g. ``Models``; it need not exist.
@@ -23,12 +26,12 @@ def data_folder(name: str, variable: str) -> Path:
     return (Path(data) if data else Path.home() / ".local" / "share") / "transferseg" / name.lower()
 
 
-def cache_folder(variable: str) -> Path:
+def cache_folder() -> Path:
     """Return the folder of what can be made again; it need not exist.
 
-    The environment variable ``variable`` names another one. Raises RuntimeError when the user has no home folder.
+    The environment variable TRANSFERSEG_CACHE names another one. Raises RuntimeError when the user has no home folder.
     """
-    named = os.environ.get(variable)
+    named = os.environ.get(CACHE_VARIABLE)
     if named:
         return Path(named).expanduser()
     if sys.platform == "win32":

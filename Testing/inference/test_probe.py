@@ -7,11 +7,12 @@ import torch
 
 from TransferSegLib.inference import probe
 from TransferSegLib.inference.probe import Fastest, fastest
+from TransferSegLib.user_folders import CACHE_VARIABLE
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv(probe.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     fastest.cache_clear()
     yield tmp_path / "cache"
     fastest.cache_clear()
@@ -82,7 +83,7 @@ def test_a_damaged_file_is_measured_anew(folder, times, content):
 
 def test_a_folder_that_cannot_be_made_does_not_matter(tmp_path, times, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(probe.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
     fastest.cache_clear()
     times[0].update({(torch.float32, LAST): 1.0})
     assert fastest("cpu", "CPU", None) == Fastest(False, True)

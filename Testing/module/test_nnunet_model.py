@@ -41,7 +41,7 @@ def test_a_results_folder_of_nnunet_is_imported_and_described(host, ui, library:
         archive.extractall(tmp_path / "results")
     import_with(host, ui.importFolderPathLineEdit, ui.importFolderButton, tmp_path / "results")
     assert ui.importFolderPathLineEdit.currentPath == "", ui.modelStatusLabel.text
-    assert ui.modelComboBox.currentText.endswith(", version 1")
+    assert ui.modelComboBox.currentText.endswith(", version 0")
     assert ui.modelDetailsLabel.text.splitlines()[0] == "2 structures: anterior, posterior"
     assert "MR, works at 1 mm" in ui.modelDetailsLabel.text and "licence not stated" in ui.modelDetailsLabel.text
     assert "Trained with nnU-Net (nnUNetTrainer" in ui.modelDetailsLabel.text

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from TransferSegLib import safe_json
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.images.stored_axes import stored_axes
-from TransferSegLib.inference.probe import CACHE_VARIABLE
 from TransferSegLib.user_folders import cache_folder
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def remember_axes(model: ModelDescription, scan: Image) -> None:
     if key in known or len(known) >= _MOST_MODELS:
         return
     with suppress(OSError):
-        folder = cache_folder(CACHE_VARIABLE)
+        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         write_text_durably(folder / _FILE, json.dumps(known | {key: stored_axes(scan)}))
 
@@ -74,7 +73,7 @@ def _key(model: ModelDescription) -> str:
 def _known() -> dict[str, str]:
     """Return the stored axes by model; nothing where the file is missing or damaged."""
     try:
-        content = safe_json.read(cache_folder(CACHE_VARIABLE) / _FILE)
+        content = safe_json.read(cache_folder() / _FILE)
     except (OSError, ValueError):
         return {}
     return {str(key): str(axes) for key, axes in content.items()} if isinstance(content, dict) else {}

@@ -24,8 +24,6 @@ from TransferSegLib.user_folders import cache_folder
 #: Half precision must take less than this share of float32's time to be chosen, channels last less than this share of
 #: the other format's.
 _WORTH_IT = 0.85
-#: This environment variable names the folder of what is remembered, if it is not to be in its usual place.
-CACHE_VARIABLE = "TRANSFERSEG_CACHE"
 _FILE = "fastest-convolution.json"
 
 
@@ -56,7 +54,7 @@ def fastest(torch_name: str, label: str, half: torch.dtype | None) -> Fastest:
 def _remembered() -> dict[str, object]:
     """Return what is remembered by device; nothing when the file is missing or damaged."""
     with suppress(OSError, ValueError, RuntimeError):
-        known = safe_json.read(cache_folder(CACHE_VARIABLE) / _FILE)
+        known = safe_json.read(cache_folder() / _FILE)
         if isinstance(known, dict):
             return known
     return {}
@@ -66,7 +64,7 @@ def _remember(key: str, measured: Fastest) -> None:
     """Add a measurement to the file; what another process adds at the same moment may be lost and measured again."""
     known = _remembered() | {key: {"half": measured.half, "channels_last": measured.channels_last}}
     with suppress(OSError, RuntimeError):
-        folder = cache_folder(CACHE_VARIABLE)
+        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         write_text_durably(folder / _FILE, json.dumps(known, indent=1, sort_keys=True) + "\n")
 
