@@ -6,6 +6,7 @@ The weights are random; ``Testing/Data/totalsegmentator/make_reference.py`` made
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,22 @@ class TotalSegmentatorFixture:
     @property
     def settings(self) -> dict[str, Any]:
         return json.loads((FOLDER / "reference.json").read_text(encoding="utf-8"))[self.name]
+
+
+def with_combination(library: Path, name: str, models: Iterable[Path]) -> Path:
+    """Import the parts of a combination of the catalogue into a library, add the combination; return the library."""
+    from TransferSegLib.models.combination import COMBINATION_FILE, Combination
+    from TransferSegLib.models.combined_fetch import combination_entry
+    from TransferSegLib.models.library import import_model
+
+    for file in models:
+        import_model(file, library)
+    entry = combination_entry(name)
+    assert entry is not None
+    (library / name).mkdir()
+    content = json.dumps(Combination.of(entry).to_json())
+    (library / name / COMBINATION_FILE).write_text(content, encoding="utf-8")
+    return library
 
 
 def scan() -> sitk.Image:

@@ -15,8 +15,8 @@ import SimpleITK as sitk
 import torch
 from libraries import contents
 from misbehaving_server import Request, Server, answers, well
-from totalsegmentator_fixtures import PARTS, TOTAL, TotalSegmentatorFixture, scan
 
+from Testing.totalsegmentator_fixtures import PARTS, TOTAL, TotalSegmentatorFixture, scan, with_combination
 from TransferSegLib.cli.main import main
 from TransferSegLib.errors import Cancelled, ModelError, TransferSegError
 from TransferSegLib.inference.combined import CombinedSegmenter, open_segmenter
@@ -27,7 +27,7 @@ from TransferSegLib.inference.segment_file import ScanToSegment
 from TransferSegLib.jobs.fetch_job import FETCH, FetchParameters
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.segment_job import SEGMENT, SegmentParameters
-from TransferSegLib.models.combination import COMBINATION_FILE, Combination, is_combination, load_combination
+from TransferSegLib.models.combination import COMBINATION_FILE, is_combination, load_combination
 from TransferSegLib.models.combined_fetch import combination_entry, fetch_combination
 from TransferSegLib.models.combined_parts import parts_of
 from TransferSegLib.models.library import fetch_model, import_model, remove_model
@@ -56,15 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a library with the five parts and their combination."""
-    folder = tmp_path_factory.mktemp("library")
-    for file in FIXTURE.models:
-        import_model(file, folder)
-    entry = combination_entry(NAME)
-    assert entry is not None
-    (folder / NAME).mkdir()
-    content = json.dumps(Combination.of(entry).to_json())
-    (folder / NAME / COMBINATION_FILE).write_text(content, encoding="utf-8")
-    return folder
+    return with_combination(tmp_path_factory.mktemp("library"), NAME, FIXTURE.models)
 
 
 def test_labels_are_totalsegmentators(library: Path) -> None:

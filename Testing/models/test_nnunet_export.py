@@ -52,6 +52,7 @@ def checkpoint(folder: Path, fold: int = 0) -> dict[str, Any]:
 def original(name: str) -> dict[str, Any]:
     with zipfile.ZipFile(NnUNetFixture(name).model) as archive:
         file = min(entry for entry in archive.namelist() if entry.endswith("checkpoint_final.pth"))
+        # A file of this repository, with NumPy's scalars as nnU-Net writes them.
         return torch.load(io.BytesIO(archive.read(file)), weights_only=False)
 
 

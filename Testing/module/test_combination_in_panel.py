@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,8 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-from Testing.totalsegmentator_fixtures import TOTAL, TotalSegmentatorFixture, scan
-from TransferSegLib.models.combination import COMBINATION_FILE, Combination
-from TransferSegLib.models.combined_fetch import combination_entry
-from TransferSegLib.models.library import import_model, remove_model
+from Testing.totalsegmentator_fixtures import TOTAL, TotalSegmentatorFixture, scan, with_combination
+from TransferSegLib.models.library import remove_model
 
 NAME = "totalsegmentator-total"
 FIXTURE = TotalSegmentatorFixture(TOTAL)
@@ -22,15 +19,7 @@ FIXTURE = TotalSegmentatorFixture(TOTAL)
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a library with five models of TotalSegmentator's format and their combination."""
-    folder = tmp_path_factory.mktemp("five")
-    for file in FIXTURE.models:
-        import_model(file, folder)
-    entry = combination_entry(NAME)
-    assert entry is not None
-    (folder / NAME).mkdir()
-    content = json.dumps(Combination.of(entry).to_json())
-    (folder / NAME / COMBINATION_FILE).write_text(content, encoding="utf-8")
-    return folder
+    return with_combination(tmp_path_factory.mktemp("five"), NAME, FIXTURE.models)
 
 
 @pytest.fixture

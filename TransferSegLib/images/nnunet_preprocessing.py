@@ -29,6 +29,20 @@ Spacing = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
 
 
+def oriented_arrays(images: Sequence[sitk.Image], axes: str) -> tuple[AxisOrder, list[np.ndarray]]:
+    """Return the order of a scan's axes and views of its images (zyx) in it.
+
+    Raises ScanError for images of different sizes and for a scan without contrast.
+    """
+    order = AxisOrder.of_scan(images[0], axes)
+    oriented = [order.apply(sitk.GetArrayViewFromImage(image)) for image in images]
+    if len({array.shape for array in oriented}) > 1:
+        raise ScanError("The images of the scan do not have the same size.")
+    if all(float(array.max()) == float(array.min()) for array in oriented):
+        raise ScanError("The scan has the same intensity everywhere: there is nothing to segment.")
+    return order, oriented
+
+
 def preprocess_as_nnunet(
     images: Sequence[sitk.Image], preparation: Preparation, task: Task | None = None
 ) -> PreprocessedScan:
@@ -37,12 +51,7 @@ def preprocess_as_nnunet(
     Raises ScanError for images of different sizes and for a scan without contrast, Cancelled from the task.
     """
     cropping, resampling = (task or Task()).split(1, 8)
-    order = AxisOrder.of_scan(images[0], preparation.axes)
-    oriented = [order.apply(sitk.GetArrayViewFromImage(image)) for image in images]
-    if len({array.shape for array in oriented}) > 1:
-        raise ScanError("The images of the scan do not have the same size.")
-    if all(float(array.max()) == float(array.min()) for array in oriented):
-        raise ScanError("The scan has the same intensity everywhere: there is nothing to segment.")
+    order, oriented = oriented_arrays(images, preparation.axes)
     box, inside = cropping.wait(lambda: nonzero_box(oriented))
     step_z, step_y, step_x = (float(images[0].GetSpacing()[axis]) for axis in reversed(order.axes))
     spacing = (step_z, step_y, step_x)

@@ -14,10 +14,9 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from TransferSegLib.errors import ScanError
 from TransferSegLib.images.copied_labels import Triple, copied_voxels
 from TransferSegLib.images.model_grid import AxisOrder, ModelGrid
-from TransferSegLib.images.nnunet_preprocessing import nonzero_box
+from TransferSegLib.images.nnunet_preprocessing import nonzero_box, oriented_arrays
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.preprocessed_scan import PreprocessedScan
 from TransferSegLib.progress import Task
@@ -34,12 +33,7 @@ def preprocess_as_totalsegmentator(
     Raises ScanError for images of different sizes and for a scan without contrast, Cancelled from the task.
     """
     zooming, preparing = (task or Task()).split(8, 1)
-    order = AxisOrder.of_scan(images[0], preparation.axes)
-    oriented = [order.apply(sitk.GetArrayViewFromImage(image)) for image in images]
-    if len({array.shape for array in oriented}) > 1:
-        raise ScanError("The images of the scan do not have the same size.")
-    if all(float(array.max()) == float(array.min()) for array in oriented):
-        raise ScanError("The scan has the same intensity everywhere: there is nothing to segment.")
+    order, oriented = oriented_arrays(images, preparation.axes)
     # NIfTI files, which TotalSegmentator works with, keep spacings in float32.
     have = [np.float32(images[0].GetSpacing()[axis]) for axis in reversed(order.axes)]
     zoomed = []
