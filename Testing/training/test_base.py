@@ -84,6 +84,23 @@ def test_the_model_describes_itself(tmp_path: Path) -> None:
     assert [line["step"] for line in history if "validation_dice" in line] == [3, 6]
 
 
+def test_a_normalised_network_on_a_grid_of_its_own(tmp_path: Path) -> None:
+    """nnU-Net's network is trained by settings alone, also at a steady rate that ends only when the run is to end."""
+    settings = replace(TINY, network="nnunet", levels=3, spacing_z_mm=5.0, decay_share=0.5, deep_supervision=0.5)
+    train_base(plan(tmp_path / "run", replace(settings, steps=3)))
+    folder = train_base(plan(tmp_path / "run", settings), resume=True)
+    description = load_model(folder).description
+    assert description.network.kind == "nnunet" and description.network.arguments["features"] == [2, 4, 8]
+    assert description.preparation.spacing_zyx_mm == (5.0, 8.0, 8.0)
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"] == 6
+    assert (settings.decay_from, TINY.decay_from) == (3, TINY.warm_up)
+    for wrong in ({"network": "transformer"}, {"levels": 1}, {"decay_share": 0.0}, {"spacing_z_mm": -1.0}):
+        with pytest.raises(TrainingError, match=next(iter(wrong))):
+            replace(TINY, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="does not halve evenly"):
+        plan(tmp_path / "odd", replace(settings, patch=30)).check()
+
+
 def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no checkpoint"):
         train_base(plan(tmp_path / "run"), resume=True)

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
     for field in fields(TrainingConfiguration):
         if field.name != "augmentation":
             default = getattr(defaults, field.name)
-            settings.add_argument(_option(field.name), type=type(default), metavar="N", help=f"[{default:g}]")
+            settings.add_argument(_option(field.name), type=type(default), metavar="N", help=f"[{_short(default)}]")
     for field in fields(AugmentationConfiguration):
         default = getattr(defaults.augmentation, field.name)
         settings.add_argument(_option("augment_" + field.name), type=type(default), metavar="N", help=f"[{default:g}]")
@@ -101,6 +101,10 @@ def _start_in_background(arguments: argparse.Namespace) -> int:
 
 def _name(arguments: argparse.Namespace) -> str:
     return arguments.name or str(arguments.output.resolve().name)
+
+
+def _short(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _option(setting: str) -> str:

@@ -22,7 +22,7 @@ from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.datasets.prepared import PreparedCase, prepare_cases
 from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.durable_writing import replace_file
-from TransferSegLib.errors import TrainingError
+from TransferSegLib.errors import ModelError, TrainingError
 from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.read import read_scan
@@ -34,11 +34,13 @@ from TransferSegLib.models.leaving import plain_command
 from TransferSegLib.models.store import load_model, save_model, set_profile
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import NetworkSpec
+from TransferSegLib.networks.nnunet.backbone import nnunet_spec
+from TransferSegLib.networks.nnunet.plan import UNetPlan
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.own_files import new_file
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
-from TransferSegLib.training.configuration import TrainingConfiguration
+from TransferSegLib.training.configuration import NNUNET, TrainingConfiguration
 from TransferSegLib.training.loop import Hooks, train
 from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import PatchSampler
@@ -73,7 +75,7 @@ class BaseModelPlan:
             raise TrainingError(f"'{self.name}' cannot be a model's name: use letters, digits, spaces and dashes.")
         try:
             backbone_of(self.spec).training_patch(self.configuration.patch, self.configuration.frame)
-        except TrainingError as error:
+        except (ModelError, TrainingError) as error:
             raise TrainingError(f"The training configuration does not work: {error}") from error
 
     @property
@@ -82,14 +84,18 @@ class BaseModelPlan:
         classes = self.dataset.label_set.classes
         if self.network is not None:
             return self.network.with_classes(classes)
-        return unet_valid_spec(width=self.configuration.width, classes=classes)
+        settings = self.configuration
+        if settings.network == NNUNET:
+            sides = (settings.patch, settings.patch, settings.patch)
+            return nnunet_spec(UNetPlan.plain(settings.width, settings.levels, sides), 1, classes)
+        return unet_valid_spec(width=settings.width, classes=classes)
 
     @property
     def preparation(self) -> Preparation:
         """The grid of the configuration, with the rule for intensities."""
         if self.prepared_as is not None:
             return self.prepared_as
-        return Preparation.isotropic(self.configuration.spacing_mm, self.intensity_rule())
+        return Preparation(self.configuration.spacing_zyx_mm, (self.intensity_rule(),))
 
     def intensity_rule(self) -> IntensityRule:
         """Return the rule chosen, else the usual one of the modality: a window for CT, else percentiles."""
@@ -236,7 +242,7 @@ class _Run:
     def train(self, task: Task) -> None:
         """Train to the last step; whatever stops it, a checkpoint is left behind."""
         settings = self._plan.configuration
-        schedule = Schedule(settings.steps, settings.learning_rate, settings.warm_up, decay_from=settings.warm_up)
+        schedule = Schedule(settings.steps, settings.learning_rate, settings.warm_up, decay_from=settings.decay_from)
         hooks = Hooks(
             self._checkpoint, settings.checkpoint_every, self._append, self._validate_when_due, self._best_dice
         )

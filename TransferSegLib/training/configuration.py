@@ -7,6 +7,9 @@ from typing import Any
 
 from TransferSegLib.errors import TrainingError
 
+#: Families of networks that a base can be trained with (``NetworkSpec.kind``).
+UNET_VALID, NNUNET = "unet3d-valid", "nnunet"
+
 
 @dataclass(frozen=True)
 class AugmentationConfiguration:
@@ -51,10 +54,15 @@ class AugmentationConfiguration:
 class TrainingConfiguration:
     """The settings of ``train-base``. The defaults train a small, good model on a CPU within some hours."""
 
+    #: Family of the network: ``unet3d-valid`` is the paper's, ``nnunet`` nnU-Net's plain U-Net (normalised).
+    network: str = UNET_VALID
     #: Filters of the first convolution; 32 is the paper's network (16.3 M weights), 16 a quarter of it.
     width: int = 16
-    #: Voxel spacing of the canonical grid in mm.
+    #: Resolutions of nnU-Net's network, each half of the one before; the paper's always has 4.
+    levels: int = 5
+    #: Voxel spacing of the canonical grid in mm, and along z where that is another one (0: the same).
     spacing_mm: float = 3.0
+    spacing_z_mm: float = 0.0
     #: Optimisation steps, and patches in each.
     steps: int = 4000
     batch: int = 1
@@ -67,9 +75,12 @@ class TrainingConfiguration:
     deep_supervision: float = 0.0
     #: Share of patches drawn anywhere; the others hold a voxel of a structure, every structure equally often.
     background_share: float = 0.1
-    #: Highest learning rate (Muon's; AdamW has a twentieth), reached after ``warm_up`` steps, then a cosine to zero.
+    #: Highest learning rate (Muon's; AdamW has a twentieth), reached after ``warm_up`` steps.
     learning_rate: float = 0.02
     warm_up: int = 50
+    #: The rate falls as a cosine to zero over this share of the steps, the last ones. With a small share a run can be
+    #: resumed with more steps as often as wanted.
+    decay_share: float = 1.0
     #: How far steps follow the size of a layer's weights: 0 not at all, 1 in proportion (``optimiser.relative_size``).
     size_share: float = 0.0
     #: Far more than usual: without normalisation the weights grow to several times their fresh size otherwise, and
@@ -93,7 +104,11 @@ class TrainingConfiguration:
             f"{name} must be {rule}, not {getattr(self, name)}"
             for name, rule, holds in (
                 ("width", "1 or more", self.width >= 1),
+                ("network", f"{UNET_VALID} or {NNUNET}", self.network in (UNET_VALID, NNUNET)),
+                ("levels", "between 2 and 8", 2 <= self.levels <= 8),
                 ("spacing_mm", "above 0", self.spacing_mm > 0),
+                ("spacing_z_mm", "0 or more", self.spacing_z_mm >= 0),
+                ("decay_share", "above 0 and at most 1", 0 < self.decay_share <= 1),
                 ("steps", "1 or more", self.steps >= 1),
                 ("batch", "1 or more", self.batch >= 1),
                 ("patch", "1 or more", self.patch >= 1),
@@ -111,6 +126,16 @@ class TrainingConfiguration:
         ]
         if wrong:
             raise TrainingError("The training configuration does not work: " + "; ".join(wrong) + ".")
+
+    @property
+    def spacing_zyx_mm(self) -> tuple[float, float, float]:
+        """The voxel spacing along z, y and x."""
+        return self.spacing_z_mm or self.spacing_mm, self.spacing_mm, self.spacing_mm
+
+    @property
+    def decay_from(self) -> int:
+        """The step from which on the learning rate falls."""
+        return max(self.warm_up, round((1 - self.decay_share) * self.steps))
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary of every setting."""

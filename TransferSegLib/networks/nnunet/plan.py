@@ -11,6 +11,8 @@ from TransferSegLib.networks.interface import Triple
 
 _MOST_LEVELS, _MOST_FEATURES, _MOST_CONVOLUTIONS, _LARGEST_KERNEL, _LARGEST_STRIDE = 12, 4096, 32, 15, 8
 _LARGEST_PATCH = 1024
+#: nnU-Net gives no level of a 3D network more features than this.
+_MOST_PLAIN_FEATURES = 320
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,19 @@ class UNetPlan:
         """By what the sides of a patch must be divisible: the product of all strides."""
         z, y, x = (math.prod(stride[axis] for stride in self.strides_zyx) for axis in range(3))
         return z, y, x
+
+    @staticmethod
+    def plain(width: int, levels: int, patch_zyx: Triple) -> UNetPlan:
+        """Return nnU-Net's plain U-Net for isotropic grids: ``width`` features at first, twice as many a level."""
+        return UNetPlan(
+            is_residual=False,
+            features=tuple(min(width * 2**level, _MOST_PLAIN_FEATURES) for level in range(levels)),
+            kernels_zyx=((3, 3, 3),) * levels,
+            strides_zyx=((1, 1, 1), *((2, 2, 2),) * (levels - 1)),
+            encoder_blocks=(2,) * levels,
+            decoder_convolutions=(2,) * (levels - 1),
+            patch_zyx=patch_zyx,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary: the arguments of a ``NetworkSpec``."""
