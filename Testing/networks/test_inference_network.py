@@ -4,11 +4,10 @@ import copy
 
 import pytest
 import torch
-from torch.nn import functional
 
 from TransferSegLib.errors import NetworkError
 from TransferSegLib.networks.unet_valid import inference_network
-from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork, repeated_then_convolved
+from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
 from TransferSegLib.networks.unet_valid.unet import UNet3D
 
 
@@ -84,23 +83,6 @@ def test_float32_weights_are_copied_not_shared():
     kernel = runner._down[0][0][0]
     assert kernel.data_ptr() != network.down[0].first.weight.data_ptr()
     assert torch.equal(kernel, network.down[0].first.weight)
-
-
-def test_repeating_and_convolving_is_one_transposed_convolution():
-    generator = torch.Generator().manual_seed(2)
-    weight = torch.randn(3, 5, 3, 3, 3, dtype=torch.float64, generator=generator)
-    low = torch.randn(1, 5, 5, 6, 7, dtype=torch.float64, generator=generator)
-    expected = functional.conv3d(functional.interpolate(low, scale_factor=2, mode="nearest"), weight)
-    got = functional.conv_transpose3d(low, repeated_then_convolved(weight), stride=2, padding=2)
-    torch.testing.assert_close(got, expected, atol=1e-12, rtol=0)
-
-
-def test_transposed_weights_by_hand():
-    # Only along x: repeating and then (1, 10, 100) is a stride-2 transposed convolution with (100, 110, 11, 1).
-    weight = torch.zeros(1, 1, 3, 3, 3)
-    weight[0, 0, 1, 1] = torch.tensor([1.0, 10.0, 100.0])
-    row = repeated_then_convolved(weight)[0, 0, 1, 1]
-    assert row.tolist() == [100.0, 110.0, 11.0, 1.0]
 
 
 def test_illegal_side_is_refused(network):

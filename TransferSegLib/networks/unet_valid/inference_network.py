@@ -2,10 +2,9 @@
 
 Five changes leave the answer the same but for rounding:
 
-- Repeating every voxel twice along each axis and then convolving with 3x3x3 weights equals one transposed convolution
-  of stride 2 with 4x4x4 weights, of which only 2x2x2 meet each voxel: 8 multiply-adds instead of 27, and neither the
-  repeated maps nor the joined ones are ever stored. Measured on 2 cores (100 voxels a side, 64 + 32 to 32 channels,
-  bfloat16, channels last): 1.25 s for repeating, joining and convolving, 0.56 s so.
+- Repeating every voxel twice and convolving is one transposed convolution, see ``repeated.py``; neither the repeated
+  maps nor the joined ones are ever stored. Measured on 2 cores (100 voxels a side, 64 + 32 to 32 channels, bfloat16,
+  channels last): 1.25 s for repeating, joining and convolving, 0.56 s so.
 - Of the maps a level hands over to the way up, only the centre that is needed there is kept.
 - The levels on the way down and the last one, whose maps are the largest, are computed in slabs along z.
 - Where a tile sees padding only (beyond the scan, or air) the maps are filled with the constants they hold there, see
@@ -34,6 +33,7 @@ from torch.nn import functional
 from TransferSegLib.networks.interface import DeepestMapsObserver, PieceDone, Span
 from TransferSegLib.networks.unet_valid.content import Spans, map_spans
 from TransferSegLib.networks.unet_valid.geometry import check_input_side, output_side
+from TransferSegLib.networks.unet_valid.repeated import repeated_then_convolved
 from TransferSegLib.networks.unet_valid.unet import ConvolutionPair, UNet3D
 
 #: Rows along z, at their own resolution, of the slabs of the first three levels on the way down. Thin ones stay in
@@ -136,7 +136,7 @@ class InferenceNetwork:
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             if content_zyx is not None and padding_value != self._padding_value:
                 self._constants, self._padding_value = self._answers_to(padding_value), padding_value
-            return self._logits(self._ready(scan), spans, observer, self._pieces(spans, piece_done))
+            return self._logits(self._first_maps(scan), spans, observer, self._pieces(spans, piece_done))
 
     def _pieces(self, spans: list[Spans], piece_done: PieceDone | None) -> Pieces:
         """Return the count of a tile's pieces."""
@@ -336,6 +336,18 @@ class InferenceNetwork:
         """Return a 5D tensor on this network's device in its precision (or another) and memory format."""
         return values.to(self.device, dtype or self.dtype).contiguous(memory_format=self.memory_format)
 
+    def _first_maps(self, scan: torch.Tensor) -> torch.Tensor:
+        """Return a scan (1, 1, z, y, x) as the first layer takes it.
+
+        Of one channel, torch takes strides for contiguous that are channels last as well, and what comes out would not
+        be: it would be reordered for the next layer (a quarter of the first level's time in bfloat16).
+        """
+        scan = self._ready(scan)
+        if self.memory_format != torch.channels_last_3d:
+            return scan
+        depth, height, width = scan.shape[2:]
+        return scan.as_strided(scan.shape, (depth * height * width, 1, height * width, width, 1))
+
     def _room(self, name: str, size_zyx: Sequence[int], box: Sequence[Span]) -> torch.Tensor:
         """Return room for maps of a size, which hold their answer to padding unless the box to be written is all."""
         channels = self.classes if name == "logits" else self._channels(name)
@@ -384,20 +396,3 @@ def _copy_common_part(
             for corners in (source_corner, target_corner)
         ]
         target[_at(common[1])] = source[_at(common[0])]
-
-
-def repeated_then_convolved(weight: torch.Tensor) -> torch.Tensor:
-    """Return the weights of the transposed convolution that equals repeating voxels and convolving.
-
-    ``weight`` (out, in, 3, 3, 3) of a convolution of maps repeated twice along each axis; the result (in, out, 4, 4, 4)
-    is for ``conv_transpose3d(stride=2, padding=2)``. Along one axis repeating is a transposed convolution with (1, 1),
-    and (1, 1) convolved with the three mirrored weights gives four.
-    """
-    mirrored = weight.flip(2, 3, 4)
-    for axis in (2, 3, 4):
-        before = [0, 0] * 3
-        after = [0, 0] * 3
-        before[2 * (4 - axis)] = 1
-        after[2 * (4 - axis) + 1] = 1
-        mirrored = functional.pad(mirrored, before) + functional.pad(mirrored, after)
-    return mirrored.transpose(0, 1).contiguous()

@@ -10,6 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 from TransferSegLib.networks.unet_valid.geometry import check_input_side, check_padded_side
+from TransferSegLib.networks.unet_valid.repeated import joined_and_convolved
+
+#: Devices on which training repeats and convolves in one step; measured on CPUs only.
+_FOLDED_ON = ("cpu",)
 
 
 class ConvolutionPair(nn.Module):
@@ -21,11 +25,20 @@ class ConvolutionPair(nn.Module):
         self.first = nn.Conv3d(channels_in, channels_middle, kernel_size=3)
         self.second = nn.Conv3d(channels_middle, channels_out, kernel_size=3)
 
-    def forward(self, maps: torch.Tensor, padding: int = 0) -> torch.Tensor:
-        """Map (N, C, D, H, W) to (N, C', D - 4, H - 4, W - 4), or to the same size with a padding of 1."""
-        for layer in (self.first, self.second):
-            maps = functional.relu(functional.conv3d(maps, layer.weight, layer.bias, padding=padding), inplace=True)
-        return maps
+    def forward(self, maps: torch.Tensor, padding: int = 0, skip: torch.Tensor | None = None) -> torch.Tensor:
+        """Map (N, C, D, H, W) to (N, C', D - 4, H - 4, W - 4), or to the same size with a padding of 1.
+
+        With ``skip``, the skipped maps of twice the size, and a padding of 1 the maps are first joined with these.
+        """
+        if skip is None:
+            maps = functional.conv3d(maps, self.first.weight, self.first.bias, padding=padding)
+        elif maps.device.type in _FOLDED_ON:
+            maps = joined_and_convolved(maps, skip, self.first)
+        else:
+            maps = functional.conv3d(join(maps, skip), self.first.weight, self.first.bias, padding=padding)
+        maps = functional.relu(maps, inplace=True)
+        maps = functional.conv3d(maps, self.second.weight, self.second.bias, padding=padding)
+        return functional.relu(maps, inplace=True)
 
 
 class UNet3D(nn.Module):
@@ -61,10 +74,22 @@ class UNet3D(nn.Module):
 
     def features(self, scan: torch.Tensor, padded: bool = False) -> torch.Tensor:
         """Return the maps (N, 2 * width, D - 88, H - 88, W - 88) that the head classifies."""
-        return self.up[-1](self.features_before_last_pair(scan, padded), padding=int(padded))
+        if not padded:
+            return self.up[-1](self.features_before_last_pair(scan))
+        maps, skips = self._down(scan, padded)
+        for pair in self.up:
+            maps = pair(maps, padding=1, skip=skips.pop())
+        return maps
 
-    def features_before_last_pair(self, scan: torch.Tensor, padded: bool = False) -> torch.Tensor:
+    def features_before_last_pair(self, scan: torch.Tensor) -> torch.Tensor:
         """Return the maps (N, 6 * width, D - 84, H - 84, W - 84) that enter the last two convolutions."""
+        maps, skips = self._down(scan, padded=False)
+        for pair in self.up[:-1]:
+            maps = pair(join(maps, skips.pop()))
+        return join(maps, skips.pop())
+
+    def _down(self, scan: torch.Tensor, padded: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the deepest maps, and those that the other levels hand over to the way up."""
         for side in scan.shape[2:]:
             if padded:
                 check_padded_side(side)
@@ -77,9 +102,7 @@ class UNet3D(nn.Module):
             if level < 3:
                 skips.append(maps)
                 maps = functional.max_pool3d(maps, 2)
-        for pair in self.up[:-1]:
-            maps = pair(join(maps, skips.pop()), padding=int(padded))
-        return join(maps, skips.pop())
+        return maps, skips
 
 
 def join(low: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
