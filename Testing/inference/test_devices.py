@@ -129,3 +129,12 @@ def test_a_real_allocation_that_fails():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+def test_free_memory_counts_what_torch_keeps_and_leaves_it_to_torch(two_ampere_gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda place: (5_000, 80_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda place: 900)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda place: 300)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: pytest.fail("memory was given back"))
+    assert devices.free_memory_bytes(choose_device("cuda")) == 5_600
+    assert devices.free_memory_bytes(Device("cpu", "CPU")) is None

@@ -53,7 +53,7 @@ class OnePatch:
 
 def losses_of(backbone: Backbone, network: nn.Module, share: float) -> Any:
     objective = PatchObjective(network, backbone, OnePatch(), FLOAT32, deep_supervision=share)
-    return objective.losses(np.random.default_rng(1))
+    return objective.losses(objective.draw(np.random.default_rng(1)))
 
 
 def test_weights_are_nnunets() -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from TransferSegLib.training.losses import marginal_log_probabilities, marginal_loss
+from TransferSegLib.training.losses import marginal_log_probabilities, marginal_loss, occurring_channels
 
 
 def one_voxel(probabilities: list[float]) -> torch.Tensor:
@@ -95,3 +95,15 @@ def test_gradient_is_finite_and_marginals_sum_to_one(seed: int) -> None:
     assert torch.allclose(total, torch.ones_like(total), atol=1e-4)
     sum(marginal_loss(logits, labels, annotated, torch.ones(1, 2, 3, 2))).backward()
     assert torch.isfinite(logits.grad).all()
+
+
+def test_channels_that_occur_are_annotated_and_have_a_voxel_with_a_weight() -> None:
+    labels = torch.tensor([[0, 1, 2, 3], [0, 4, 4, 0]], dtype=torch.uint8).reshape(2, 1, 2, 2)
+    annotated = torch.tensor([[True, True, False, True, True], [True, True, True, True, True]])
+    weights = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 1.0, 1.0]]).reshape(2, 1, 2, 2)
+    first, second = occurring_channels(labels, annotated, weights)
+    assert first.tolist() == [1] and second.tolist() == [4]
+    logits = torch.randn(2, 5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = marginal_loss(logits, labels, annotated, weights)
+    known = marginal_loss(logits, labels, annotated, weights, (first, second))
+    assert [part.item() for part in found] == [part.item() for part in known]

@@ -8,7 +8,8 @@ import torch
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
-from TransferSegLib.training.optimiser import ADAM_SHARE, MuonWithAdamW, orthogonalised, relative_size
+from TransferSegLib.training import optimiser as optimiser_module
+from TransferSegLib.training.optimiser import ADAM_SHARE, MuonWithAdamW, orthogonalised, relative_sizes
 from TransferSegLib.training.patch_objective import hidden_weights
 
 
@@ -29,6 +30,38 @@ def test_orthogonalised_keeps_singular_vectors_and_evens_singular_values(shape: 
     values = torch.diag(left.T @ result @ right.T)
     assert torch.allclose(left @ torch.diag(values) @ right, result, atol=1e-4)
     assert values.min() > 0.5 and values.max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
+def test_several_matrices_are_orthogonalised_each_for_itself(shape: tuple[int, int]) -> None:
+    matrices = (
+        torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+        * torch.tensor([1.0, 9.0, 0.1])[:, None, None]
+    )
+    together = orthogonalised(matrices, torch.float32)
+    for matrix, result in zip(matrices, together, strict=True):
+        torch.testing.assert_close(result, orthogonalised(matrix, torch.float32), atol=1e-6, rtol=0)
+
+
+def test_layers_of_one_shape_may_be_orthogonalised_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: the step is the same but for rounding."""
+    networks = [UNet3D(3, width=2) for _ in range(2)]
+    for network, by_shape in zip(networks, (False, True), strict=True):
+        initialise(network, 0)
+        generator = torch.Generator().manual_seed(3)
+        for parameter in network.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        if by_shape:
+            monkeypatch.setattr(optimiser_module, "_alike", grouped_by_shape)
+        optimiser_of(network, size_share=1.0).step()
+    for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def grouped_by_shape(weights: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+    shapes = list(dict.fromkeys(weight.shape for weight in weights))
+    assert len(shapes) < len(weights)
+    return [[weight for weight in weights if weight.shape == shape] for shape in shapes]
 
 
 def test_other_parameters_move_as_with_adam() -> None:
@@ -65,9 +98,10 @@ def test_a_step_of_muon_has_the_size_of_the_learning_rate() -> None:
 def test_fresh_weights_have_relative_size_one() -> None:
     network = UNet3D(3, width=8)
     initialise(network, 0)
-    assert relative_size(network.up[0].second.weight) == pytest.approx(1.0, abs=0.02)
-    assert relative_size(3 * network.up[0].second.weight) == pytest.approx(3.0, abs=0.06)
-    assert relative_size(0.1 * network.up[0].second.weight) == 1.0  # steps never shrink
+    weight = network.up[0].second.weight
+    assert relative_sizes([weight, 3 * weight]) == pytest.approx([1.0, 3.0], abs=0.06)
+    assert relative_sizes([0.1 * weight]) == [1.0]  # steps never shrink
+    assert relative_sizes([]) == []
 
 
 @pytest.mark.parametrize(("share", "growth"), [(0.0, 1.0), (0.5, 2.0), (1.0, 4.0)])

@@ -140,7 +140,7 @@ def distillation_loss(
         if not any(distillation.holds(flags) for flags in batch.annotated.tolist()):
             return logits.new_zeros((), dtype=torch.float32)
         with torch.no_grad(), torch.autocast(place.type, device.dtype, enabled=device.dtype != torch.float32):
-            scans = batch.scans.contiguous(memory_format=torch.channels_last_3d)
+            scans = batch.scans.contiguous(memory_format=device.memory_format)
             with interruptible(parent, cancel):
                 teacher = distillation.teacher(backbone.training_logits(parent, scans))
         return settings.distillation * distillation.loss(

@@ -5,6 +5,7 @@ The paper freezes all but the last 3x3x3 convolution and the 1x1x1 head.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -16,8 +17,18 @@ from TransferSegLib.finetuning.distillation import Distillation
 from TransferSegLib.finetuning.feature_cache import FeatureCache
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.interface import Backbone
-from TransferSegLib.training.losses import marginal_loss
+from TransferSegLib.training.drawing_ahead import moved, pinned
+from TransferSegLib.training.losses import marginal_loss, occurring_channels
+from TransferSegLib.training.patch_objective import Batch
 from TransferSegLib.training.trainer import Losses
+
+
+@dataclass(frozen=True)
+class CachedBatch:
+    """Cached patches, with features for scans; ``teacher`` (N, groups, z, y, x) are the parent's probabilities."""
+
+    batch: Batch
+    teacher: torch.Tensor | None
 
 
 class LastLayersObjective:
@@ -43,24 +54,34 @@ class LastLayersObjective:
         self.hidden = [weights for weights in self.module.parameters() if weights.ndim == 5 and weights is not head]
         self._cache, self._settings, self._device, self._distillation = cache, settings, device, distillation
 
-    def losses(self, random: np.random.Generator) -> Losses:
-        """Draw cached patches and return their losses."""
-        place, dtype = torch.device(self._device.torch_name), self._device.dtype
+    def draw(self, random: np.random.Generator) -> CachedBatch:
+        """Draw cached patches."""
         patches = [self._cache.draw(random) for _ in range(self._settings.tail_batch)]
-        labels = torch.stack([patch.labels for patch in patches]).to(place)
-        weights = torch.stack([patch.weights for patch in patches]).to(place)
-        annotated = torch.stack([patch.annotated for patch in patches]).to(place)
+        labels, weights, annotated = (
+            torch.stack([getattr(patch, name) for patch in patches]) for name in ("labels", "weights", "annotated")
+        )
         # Channels last, as they lie in the cache: stacking as they are would reorder them.
         maps = torch.stack([patch.maps.permute(1, 2, 3, 0) for patch in patches]).permute(0, 4, 1, 2, 3)
-        with torch.autocast(place.type, dtype, enabled=dtype != torch.float32):
-            logits = self.module(maps.to(place, dtype))
-        cross_entropy, dice = marginal_loss(logits, labels, annotated, weights)
-        further = logits.new_zeros((), dtype=torch.float32)
+        teacher = None
         if self._distillation is not None and any(patch.teacher is not None for patch in patches):
             empty = torch.zeros((self._distillation.groups, *labels.shape[1:]), dtype=torch.float16)
-            teacher = torch.stack([empty if patch.teacher is None else patch.teacher for patch in patches]).to(place)
-            everywhere = torch.ones(labels.shape[1:], dtype=torch.bool, device=place)
+            teacher = torch.stack([empty if patch.teacher is None else patch.teacher for patch in patches])
+        batch = Batch(maps, labels, weights, annotated, occurring_channels(labels, annotated, weights))
+        place = torch.device(self._device.torch_name)
+        return CachedBatch(batch.pinned(place), None if teacher is None else pinned(teacher, place))
+
+    def losses(self, drawn: CachedBatch) -> Losses:
+        """Return the losses of cached patches."""
+        place, dtype = torch.device(self._device.torch_name), self._device.dtype
+        batch = drawn.batch.to(place)
+        with torch.autocast(place.type, dtype, enabled=dtype != torch.float32):
+            logits = self.module(batch.scans.to(dtype))
+        cross_entropy, dice = marginal_loss(logits, batch.labels, batch.annotated, batch.weights, batch.occurring)
+        further = logits.new_zeros((), dtype=torch.float32)
+        if self._distillation is not None and drawn.teacher is not None:
+            teacher = moved(drawn.teacher, place)
+            everywhere = torch.ones(batch.labels.shape[1:], dtype=torch.bool, device=place)
             further = self._settings.distillation * self._distillation.loss(
-                logits, teacher, labels, annotated, weights, everywhere
+                logits, teacher, batch.labels, batch.annotated, batch.weights, everywhere
             )
         return Losses(cross_entropy, dice, further)

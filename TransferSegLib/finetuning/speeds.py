@@ -158,7 +158,10 @@ class _Measuring:
         backbone = plan.parent.description.backbone
         objective = LastLayersObjective(network, backbone, cache, settings, self._device, distillation)
         trainer = Trainer(objective, settings, self._device)
-        return self._timer.repeated(lambda: trainer.train_step(settings.tail_rate), 4)
+        try:
+            return self._timer.repeated(lambda: trainer.train_step(settings.tail_rate), 4)
+        finally:
+            trainer.stop_drawing()
 
     def all_layers_step(self, task: Task) -> float:
         """Return the seconds of a step of all layers."""
@@ -170,7 +173,10 @@ class _Measuring:
         trainer = all_layers_trainer(
             plan.parent, network, [self._prepared], plan.change, settings, self._device, task.cancel
         )
-        return self._timer.repeated(lambda: trainer.train_step(settings.rate, task.cancel), 2)
+        try:
+            return self._timer.repeated(lambda: trainer.train_step(settings.rate, task.cancel), 2)
+        finally:
+            trainer.stop_drawing()
 
     def prediction(self, case: str, patch_s: float, task: Task) -> tuple[float, float]:
         """Return the seconds of predicting and of scoring a case; calculated from a patch where it takes long."""

@@ -11,8 +11,10 @@ from TransferSegLib.images.label_resampling import MOST_PROBABLE, LabelRule
 from TransferSegLib.networks.interface import Triple
 from TransferSegLib.progress import Task
 
-#: Rows along z whose most probable channels are found at once.
+#: Rows along z whose most probable channels are found at once on a CPU.
 _ROWS_AT_ONCE = 16
+#: On a GPU, which is waited for each time, it is as many rows as have so many voxels.
+_VOXELS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,13 @@ class BoxLogits:
         With regions it is the last one, from 1 on, whose logit is above 0.
         """
         channels = np.empty(self.values.shape[1:], np.min_scalar_type(self.classes))
+        rows_at_once = _ROWS_AT_ONCE
+        if self.values.device.type != "cpu":
+            rows_at_once = max(rows_at_once, _VOXELS_AT_ONCE // max(1, channels[0].size))
         # In slabs, because torch's indices take eight bytes each; and max is faster than argmax.
-        for first in range(0, len(channels), _ROWS_AT_ONCE):
+        for first in range(0, len(channels), rows_at_once):
             self.task.at(0.0)
-            rows = slice(first, first + _ROWS_AT_ONCE)
+            rows = slice(first, first + rows_at_once)
             logits = self.values[:, rows]
             most = _last_region(logits) if self.rule.regions else logits.max(dim=0).indices
             channels[rows] = most.to(torch.uint8 if self.classes < 256 else torch.int32).cpu().numpy()

@@ -115,11 +115,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory_bytes(device: Device) -> float | None:
-    """Return the bytes free on a CUDA GPU; None for devices that share the computer's memory."""
+    """Return the bytes free on a CUDA GPU; None for devices that share the computer's memory.
+
+    What torch keeps for later is free, too. It is not given back for that: the next tile would have to get it again,
+    and if it lies in too small pieces, torch gives it back by itself.
+    """
     if device.kind != "cuda":
         return None
-    torch.cuda.empty_cache()
-    return float(torch.cuda.mem_get_info(torch.device(device.torch_name))[0])
+    place = torch.device(device.torch_name)
+    kept = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+    return float(torch.cuda.mem_get_info(place)[0] + kept)
 
 
 def _is_there(name: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from TransferSegLib.errors import DeviceError, ModelError
 from TransferSegLib.inference.devices import Device, choose_device, is_out_of_memory
 
-#: Rows along z whose sum is taken at once: a sum in float32 makes a copy in float32.
+#: Rows along z whose sum is taken at once on a CPU, where a sum in float32 makes a copy in float32.
 _ROWS_AT_ONCE = 16
 
 
@@ -70,7 +70,8 @@ def finite_logits(
 def are_finite(logits: torch.Tensor, slab_done: Callable[[float], None] | None = None) -> bool:
     """Tell whether logits (..., z, y, x) are finite: a sum is when all its terms are."""
     sums = []
-    for slab in logits.split(_ROWS_AT_ONCE, dim=-3):
+    rows = _ROWS_AT_ONCE if logits.device.type == "cpu" else logits.shape[-3]
+    for slab in logits.split(rows, dim=-3):
         sums.append(slab.sum(dtype=torch.float32))
         if slab_done is not None:
             slab_done(1.0)

@@ -81,7 +81,7 @@ class TrainingConfiguration:
     #: The rate falls as a cosine to zero over this share of the steps, the last ones. With a small share a run can be
     #: resumed with more steps as often as wanted.
     decay_share: float = 1.0
-    #: How far steps follow the size of a layer's weights: 0 not at all, 1 in proportion (``optimiser.relative_size``).
+    #: How far steps follow the size of a layer's weights: 0 not at all, 1 in proportion (``optimiser.relative_sizes``).
     size_share: float = 0.0
     #: Far more than usual: without normalisation the weights grow to several times their fresh size otherwise, and
     #: such a base reaches a lower Dice and is worse to fine-tune (docs/training.md).

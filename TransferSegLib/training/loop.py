@@ -59,6 +59,8 @@ def train(trainer: Trainer, schedule: Schedule, hooks: Hooks, task: Task) -> Non
         # Whatever stopped the run, what was learned up to the last whole step is kept.
         hooks.checkpoint()
         raise
+    finally:
+        trainer.stop_drawing()
 
 
 def _means(recent: list[StepReport]) -> dict[str, Any]:

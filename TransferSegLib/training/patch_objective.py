@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +12,8 @@ from torch import nn
 
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.interface import Backbone
-from TransferSegLib.training.losses import marginal_loss
+from TransferSegLib.training.drawing_ahead import moved, pinned
+from TransferSegLib.training.losses import marginal_loss, occurring_channels
 from TransferSegLib.training.patches import Patch
 from TransferSegLib.training.trainer import Losses
 
@@ -26,12 +27,28 @@ class DrawsPatches(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches on the device: scans (N, channels, z, y, x), labels and weights (N, z, y, x), annotated (N, classes)."""
+    """Patches: scans (N, channels, z, y, x), labels and weights (N, z, y, x), annotated (N, classes).
+
+    ``annotated`` stays on the CPU, where it is asked for. ``occurring`` are the channels that the Dice loss is of, for
+    each patch: found on the CPU, because a GPU would have to be waited for.
+    """
 
     scans: torch.Tensor
     labels: torch.Tensor
     weights: torch.Tensor
     annotated: torch.Tensor
+    occurring: tuple[torch.Tensor, ...] | None = None
+
+    def pinned(self, device: torch.device) -> Batch:
+        """Return the batch in memory from which it is fast to copy to a device."""
+        scans, labels, weights = (pinned(values, device) for values in (self.scans, self.labels, self.weights))
+        return replace(self, scans=scans, labels=labels, weights=weights)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        scans, labels, weights = (moved(values, device) for values in (self.scans, self.labels, self.weights))
+        occurring = self.occurring and tuple(moved(channels, device) for channels in self.occurring)
+        return replace(self, scans=scans, labels=labels, weights=weights, occurring=occurring)
 
 
 #: A loss added to the marginal one, of the logits (N, classes, z, y, x) of a batch.
@@ -60,18 +77,22 @@ class PatchObjective:
         self._device, self._further_loss = device, further_loss
         self._deep_supervision = deep_supervision
 
-    def losses(self, random: np.random.Generator) -> Losses:
-        """Draw patches and return their losses."""
+    def draw(self, random: np.random.Generator) -> Batch:
+        """Draw patches."""
         patches = [self._sampler.draw(random) for _ in range(self._batch)]
-        device = torch.device(self._device.torch_name)
-        batch = Batch(
-            torch.from_numpy(np.stack([patch.intensities for patch in patches])).to(device),
-            torch.from_numpy(np.stack([patch.labels for patch in patches])).to(device),
-            torch.from_numpy(np.stack([patch.weights for patch in patches])).to(device),
-            torch.from_numpy(np.stack([patch.annotated for patch in patches])).to(device),
+        scans, labels, weights, annotated = (
+            torch.from_numpy(np.stack([getattr(patch, name) for patch in patches]))
+            for name in ("intensities", "labels", "weights", "annotated")
         )
+        occurring = occurring_channels(labels, annotated, weights)
+        return Batch(scans, labels, weights, annotated, occurring).pinned(torch.device(self._device.torch_name))
+
+    def losses(self, drawn: Batch) -> Losses:
+        """Return the losses of patches."""
+        device = torch.device(self._device.torch_name)
+        batch = drawn.to(device)
         with torch.autocast(device.type, self._device.dtype, enabled=self._device.dtype != torch.float32):
-            scans = batch.scans.to(memory_format=torch.channels_last_3d)
+            scans = batch.scans.to(memory_format=self._device.memory_format)
             if self._deep_supervision > 0:
                 resolutions = self._backbone.supervised_logits(self.module, scans)
             else:
@@ -102,7 +123,9 @@ def _supervised_loss(
     for logits, weight in zip(resolutions, supervision_weights(len(resolutions), share), strict=True):
         if weight > 0:
             labels, counted = (_reduced(maps, logits.shape[2:]) for maps in (batch.labels, batch.weights))
-            losses.append([weight * loss for loss in marginal_loss(logits, labels, batch.annotated, counted)])
+            occurring = batch.occurring if labels.shape == batch.labels.shape else None
+            parts = marginal_loss(logits, labels, batch.annotated, counted, occurring)
+            losses.append([weight * loss for loss in parts])
     cross_entropies, dices = zip(*losses, strict=True)
     return torch.stack(cross_entropies).sum(), torch.stack(dices).sum()
 

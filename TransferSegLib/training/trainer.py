@@ -6,7 +6,8 @@ A run is a function of its cases, its settings and its seed. Step ``n`` draws wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -19,8 +20,12 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.freed_memory import keep_freed_memory
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.progress import CancelToken
+from TransferSegLib.training.drawing_ahead import STEPS_AHEAD, DrawingAhead
 from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.optimiser import MuonWithAdamW
+
+#: Where float16's gradients overflow with a scale of the loss this small, the training diverges.
+_SMALLEST_SCALE = 1.0
 
 
 class Losses(NamedTuple):
@@ -40,8 +45,11 @@ class Objective(Protocol):
     #: Numbers between the seed and the step in the generator's seed: objectives of one run draw differently.
     stream: tuple[int, ...]
 
-    def losses(self, random: np.random.Generator) -> Losses:
-        """Draw what a step learns from and return its losses."""
+    def draw(self, random: np.random.Generator) -> Any:
+        """Draw what a step learns from, on the CPU; other threads call this for later steps."""
+
+    def losses(self, drawn: Any) -> Losses:
+        """Return the losses of what was drawn."""
 
 
 class OptimiserSettings(Protocol):
@@ -70,7 +78,10 @@ class OptimiserSettings(Protocol):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did: its number from 1, the parts of the loss, and the gradient's norm before clipping."""
+    """What one step did: its number from 1, the parts of the loss, and the gradient's norm before clipping.
+
+    The norm is 0 where the gradient overflowed in float16 and the weights stayed as they were.
+    """
 
     step: int
     cross_entropy: float
@@ -101,7 +112,7 @@ class Trainer:
         self.module = objective.module.to(self._torch_device)
         for parameter in self.module.parameters():
             if parameter.ndim == 5:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+                parameter.data = parameter.data.contiguous(memory_format=device.memory_format)
         self.module.train()
         self.step = 0
         self._objective = objective
@@ -110,31 +121,56 @@ class Trainer:
             self.module, objective.hidden, settings.weight_decay, device.dtype, size_share=settings.size_share
         )
         self._average = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        # float16 has no room for small gradients, unless the loss is large.
+        self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == torch.float16)
+        self._drawing = DrawingAhead(self._draw, 0 if device.kind == "cpu" else STEPS_AHEAD)
 
     def train_step(self, rate: float, cancel: CancelToken | None = None) -> StepReport:
         """Take one step of the optimiser and move the running average.
 
         Raises Cancelled within the step, which then counts as never begun, and TrainingError when training diverges.
         """
-        settings = self._settings
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        random = np.random.default_rng([settings.seed, *self._objective.stream, self.step])
+        drawn = self._drawing.take(self.step)
         with interruptible(self.module, cancel):
-            losses = self._objective.losses(random)
+            losses = self._objective.losses(drawn)
             self._optimiser.zero_grad(set_to_none=True)
-            (losses.cross_entropy + losses.dice + losses.further).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), settings.gradient_norm)
-        if not torch.isfinite(norm):
+            self._scaler.scale(losses.cross_entropy + losses.dice + losses.further).backward()
+        self._scaler.unscale_(self._optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self._settings.gradient_norm)
+        # All at once: a GPU is waited for here, once a step, and computes the rest while the next step is prepared.
+        parts = torch.stack([part.detach().float() for part in (*losses, norm)]).tolist()
+        self._check(parts)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        self.step += 1
+        self._move_average()
+        cross_entropy, dice, further, gradient_norm = parts
+        gradient_norm = gradient_norm if math.isfinite(gradient_norm) else 0.0
+        return StepReport(self.step, cross_entropy, dice, gradient_norm, rate, further)
+
+    def stop_drawing(self) -> None:
+        """End the threads that draw for later steps; the next step begins them anew."""
+        self._drawing.stop()
+
+    def _draw(self, step: int) -> Any:
+        """Return what the step after so many learns from."""
+        return self._objective.draw(np.random.default_rng([self._settings.seed, *self._objective.stream, step]))
+
+    def _check(self, parts: Sequence[float]) -> None:
+        """Raise TrainingError for losses, or a gradient's norm at the end, that are no longer numbers.
+
+        A gradient that overflows in float16 only means that the loss was scaled up too much: the step is left out and
+        the scale halved, as long as there is one.
+        """
+        *losses, norm = (math.isfinite(part) for part in parts)
+        is_too_large = self._scaler.is_enabled() and self._scaler.get_scale() > _SMALLEST_SCALE
+        if not (norm or (is_too_large and all(losses))):
             raise TrainingError(
                 f"Training diverged at step {self.step + 1}: the loss is no longer a number. "
                 "Start again with a lower learning rate."
             )
-        self._optimiser.step()
-        self.step += 1
-        self._move_average()
-        parts = (losses.cross_entropy.item(), losses.dice.item(), norm.item(), rate, losses.further.item())
-        return StepReport(self.step, *parts)
 
     def _move_average(self) -> None:
         """Move the running average; early on it follows quickly, so that it does not remember the random start."""
@@ -173,6 +209,7 @@ class Trainer:
             "network": self.module.state_dict(),
             "average": self._average,
             "optimiser": self._optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -180,6 +217,8 @@ class Trainer:
         try:
             self.module.load_state_dict(state["network"])
             self._optimiser.load_state_dict(state["optimiser"])
+            if state.get("scaler"):  # not in other precisions than float16, nor in older checkpoints
+                self._scaler.load_state_dict(state["scaler"])
             self._average = {name: value.to(self._torch_device) for name, value in state["average"].items()}
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError) as error:

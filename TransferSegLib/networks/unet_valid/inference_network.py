@@ -40,16 +40,17 @@ from TransferSegLib.networks.unet_valid.unet import ConvolutionPair, UNet3D
 #: memory that is used again and again instead of being given back to the system and cleared (a fifth of the time at the
 #: first level); two rows per slab of each level's first, cheaper convolution are made twice.
 DOWN_SLAB_ROWS = (8, 16, 32)
-#: Rows of a slab of the last level, and those of them of which the last layer is computed at once: a part, so that
-#: their copy in float32 takes less memory than the slab took before.
+#: Rows of a slab of the last level, and those of them of which the last layer is computed at once on a CPU: a part, so
+#: that their copy in float32 takes less memory than the slab took before.
 LAST_SLAB_ROWS = 16
 HEAD_ROWS = 4
 #: A convolution of more multiply-adds than this is made in pieces on a CPU: half a second on one slow core.
 _MOST_AT_ONCE = 1e10
 #: Time of a multiply-add in float32, in those of half precision (2 to 8 where measured).
 _FLOAT32_OVER_HALF = 5.0
-#: A GPU computes while the next pieces are prepared: so many of them, and no more, are under way.
-_PIECES_UNDER_WAY = 2
+#: A GPU computes while the next pieces are prepared: so many of them, and no more, are under way. Preparing one takes
+#: some 50 microseconds, and of small maps so does computing it: with too few the GPU would wait.
+_PIECES_UNDER_WAY = 8
 
 
 class Pieces:
@@ -243,9 +244,10 @@ class InferenceNetwork:
         for start in range(first, last, LAST_SLAB_ROWS):
             box = [(start, min(last, start + LAST_SLAB_ROWS)), *plane]
             maps = self._join_and_convolve(low[_at(_halved(box), 2)], skip[_at(box, 4)], 2, pieces)
-            for row in range(0, maps.shape[2], HEAD_ROWS):
-                part = [(start + row, min(start + row + HEAD_ROWS, box[0][1])), *plane]
-                logits[_at(part)] = self._head_of(maps[:, :, row : row + HEAD_ROWS])
+            head_rows = HEAD_ROWS if self.device.type == "cpu" else LAST_SLAB_ROWS
+            for row in range(0, maps.shape[2], head_rows):
+                part = [(start + row, min(start + row + head_rows, box[0][1])), *plane]
+                logits[_at(part)] = self._head_of(maps[:, :, row : row + head_rows])
             del maps
         return logits
 

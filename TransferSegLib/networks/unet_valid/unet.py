@@ -12,8 +12,9 @@ from torch.nn import functional
 from TransferSegLib.networks.unet_valid.geometry import check_input_side, check_padded_side
 from TransferSegLib.networks.unet_valid.repeated import joined_and_convolved
 
-#: Devices on which training repeats and convolves in one step; measured on CPUs only.
-_FOLDED_ON = ("cpu",)
+#: Devices on which training repeats and convolves in one step. ``Testing/run.py gpu step`` measures whether it pays; so
+#: far that was done on CPUs only.
+_FOLDED_ON: tuple[str, ...] = ("cpu",)
 
 
 class ConvolutionPair(nn.Module):
