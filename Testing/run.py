@@ -8,6 +8,7 @@
     python3 Testing/run.py torture         kills, damaged files, full disks, many scans, for --minutes N (Linux, macOS)
     python3 Testing/run.py study ACTION    run, list, choose or report a study (Testing/research/README.md)
     python3 Testing/run.py benchmark NAME  one of the slow measurements in Testing/research/benchmarks
+    python3 Testing/run.py gpu NAME        one of the measurements on a GPU, in the Python that runs this
 
 Only Python 3.11 or newer is needed beforehand. Outside the folder of the environment nothing is changed, with one
 exception: on Debian and Ubuntu, run by root, ``setup`` and ``tests`` install the system's libraries that the test host
@@ -97,6 +98,7 @@ def main() -> int:
         "torture": torture,
         "study": study,
         "benchmark": benchmark,
+        "gpu": gpu,
     }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         print(__doc__)
@@ -192,6 +194,15 @@ def benchmark(args: list[str]) -> int:
     if args[0] in WITH_NNUNET:
         return run_module(nnunet_environment(), f"Testing.research.benchmarks.{args[0]}", args[1:])
     return run_research(f"benchmarks.{args[0]}", args[1:])
+
+
+def gpu(args: list[str]) -> int:
+    """Run one of the measurements on a GPU, or list them; in this Python, because it has the torch for the GPU."""
+    names = ["inference", "step", "finetune", "train_base"]
+    if not args or args[0] not in names:
+        print("python3 Testing/run.py gpu NAME [--help | arguments], where NAME is one of", *names, sep="\n    ")
+        return 2
+    return run_module(sys.executable, f"Testing.research.gpu.{args[0]}", args[1:])
 
 
 def run_research(module: str, args: list[str]) -> int:
