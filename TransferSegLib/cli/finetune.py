@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,13 @@ def add_parser(subparsers: Any) -> None:
         metavar="WORD",
         help="modality of the cases, e.g. MR [as the project states, else judged by intensities]",
     )
+    parser.add_argument(
+        "--spacing-mm",
+        nargs="+",
+        metavar="MM",
+        help="voxel size of the new version: one number, three (x y z), or 'parent' for the model's [the model's; "
+        "where all structures are new, what they need]",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="random seed [1]")
     parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with settings")
     parser.add_argument(
@@ -91,7 +99,13 @@ def add_parser(subparsers: Any) -> None:
         "--merged", nargs="+", action="append", metavar="NAME", help="NEW OLD OLD ...: several become one"
     )
     changes.add_argument("--split", nargs=2, action="append", metavar=("NEW", "OLD"), help="NEW is a part of OLD")
-    changes.add_argument("--drop", nargs="+", metavar="NAME", help="structures of the model that are no longer needed")
+    gone = changes.add_mutually_exclusive_group()
+    gone.add_argument("--drop", nargs="+", metavar="NAME", help="structures of the model that are no longer needed")
+    gone.add_argument(
+        "--keep-all",
+        action="store_true",
+        help="keep all structures of the model, also on another modality, where otherwise none is kept",
+    )
     add_background_options(parser)
     parser.set_defaults(run=run)
 
@@ -164,6 +178,8 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
     for name in ("strategy", "seed"):
         if getattr(arguments, name) is not None:
             settings[name] = getattr(arguments, name)
+    if arguments.spacing_mm is not None:
+        settings["spacing_mm"] = _spacing(arguments.spacing_mm)
     if arguments.strategy == FINETUNE:  # asked for by name, it is meant for another modality, too
         settings.setdefault("head_start", "data")
     merged = {new: tuple(old) for new, *old in arguments.merged or ()}
@@ -178,7 +194,7 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
         renamed=dict(arguments.renamed or ()),
         merged=merged,
         split=dict(arguments.split or ()),
-        dropped=tuple(arguments.drop or ()),
+        dropped=() if arguments.keep_all else None if arguments.drop is None else tuple(arguments.drop),
         modality=arguments.modality,
         device=arguments.device,
         library=arguments.library,
@@ -188,6 +204,14 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
         tolerance_mm=arguments.tolerance_mm,
         command=_command(arguments),
     )
+
+
+def _spacing(texts: Sequence[str]) -> str | list[float]:
+    """Return what --spacing-mm says as the setting of that name; a word is checked there."""
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        return " ".join(texts)
 
 
 def _command(arguments: argparse.Namespace) -> str:

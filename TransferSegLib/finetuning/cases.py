@@ -6,16 +6,16 @@ A structure can be reviewed in a case and have no voxel there: it is known to be
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.datasets.dataset import Case, Dataset, read_dataset
 from TransferSegLib.errors import DatasetError, TrainingError, naming_case
 from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.finetuning.resolution_cap import ScanAxes, StructureMask, masks_of
 from TransferSegLib.fit.shapes import ScanShapes, shapes_of
 from TransferSegLib.images.modality import guess_modality, modality_word
 from TransferSegLib.images.read import read_label_map, read_scan
@@ -28,6 +28,8 @@ from TransferSegLib.wording import counted
 
 #: So many scans tell the modality of all where it is not named.
 _LOOKED_AT = 3
+#: The masks of a structure are kept of so many cases: they tell what a grid costs it.
+_MASKS_KEPT = 5
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,17 @@ class CaseSurvey:
     """The reviewed structures that have a voxel in a case, and the size of its scan in mm³.
 
     ``drawn`` names them in the dataset's order, ``shapes`` holds their sizes and places. ``stored_axes`` are the
-    directions of the scan's axes as they are stored, such as 'LPS'.
+    directions of the scan's axes as they are stored, such as 'LPS', ``axes`` and ``size_xyz_mm`` its voxels and size.
+    ``masks`` are those of the structures of which few cases before it had one.
     """
 
     drawn: tuple[str, ...]
     volume_mm3: float
     shapes: ScanShapes
     stored_axes: str
+    axes: ScanAxes
+    size_xyz_mm: tuple[float, float, float]
+    masks: Mapping[str, StructureMask] = field(default_factory=dict)
 
 
 #: By the id of the case.
@@ -135,20 +141,28 @@ def with_modality(dataset: Dataset, request: FineTuneRequest, task: Task) -> Dat
 
 def survey_cases(dataset: Dataset, task: Task | None = None) -> dict[str, CaseSurvey]:
     """Read every label map once; raises DatasetError naming a case that cannot be read, and Cancelled."""
-    surveys = {}
+    surveys: dict[str, CaseSurvey] = {}
+    wanted = dict.fromkeys(dataset.label_set.names, _MASKS_KEPT)
     for case, part in (task or Task()).each(dataset.cases):
         with naming_case(case.id):
-            surveys[case.id] = _survey_case(case, dataset.label_set, part)
+            masked = [name for name, left in wanted.items() if left > 0]
+            surveys[case.id] = _survey_case(case, dataset.label_set, masked, part)
+        for name in surveys[case.id].masks:
+            wanted[name] -= 1
     return surveys
 
 
-def _survey_case(case: Case, label_set: LabelSet, task: Task) -> CaseSurvey:
+def _survey_case(case: Case, label_set: LabelSet, masked: Collection[str], task: Task) -> CaseSurvey:
+    """Return the survey of a case, with the masks of the structures ``masked`` that are drawn in it."""
     labels = read_label_map(case.labels, task=task)
     annotated = {one.name for one in map(label_set.find, case.annotated) if one is not None}
     shapes = task.wait(lambda: shapes_of(labels, label_set))
     shapes = replace(shapes, found={name: one for name, one in shapes.found.items() if name in annotated})
-    volume_mm3 = float(np.prod(labels.GetSpacing()) * np.prod(labels.GetSize(), dtype=float))
-    return CaseSurvey(tuple(shapes.found), volume_mm3, shapes, stored_axes(labels))
+    few = [one for one in label_set if one.name in masked and one.name in shapes.found]
+    masks = task.wait(lambda: masks_of(labels, few)) if few else {}
+    axes = ScanAxes.of(labels)
+    x, y, z = (count * step for count, step in zip(labels.GetSize(), axes.spacing_xyz_mm, strict=True))
+    return CaseSurvey(tuple(shapes.found), x * y * z, shapes, stored_axes(labels), axes, (x, y, z), masks)
 
 
 def learnable_part(

@@ -14,6 +14,10 @@ from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.training.configuration import AugmentationConfiguration, read_settings
 
 HEAD_STARTS = ("auto", "data", "random")
+#: A ``spacing_mm`` that keeps the parent's grid also where the cases ask for another one.
+PARENT_SPACING = "parent"
+#: A spacing in mm: the same along all axes, or x, y, z.
+Spacing = float | tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,10 @@ class FineTuningConfiguration:
     checkpoint_every: int = 100
     #: Training cases on whose whole volumes forgetting is measured; 0: not at all.
     report_cases: int = 3
-    #: Grid and intensities, where the new scans ask for other than the parent's (another modality).
-    spacing_mm: float | None = None
+    #: The grid: one number of mm, or three (x, y, z). None: the parent's, but where all structures are new the plan
+    #: chooses what they need, and a patch, if that is not another than usual; 'parent': the parent's there, too.
+    spacing_mm: Spacing | str | None = None
+    #: Intensities, where the new scans ask for other than the parent's (another modality).
     intensity: IntensityRule | None = None
     #: Filters of the first convolution for ``scratch``; 0: as many as the parent has.
     scratch_width: int = 0
@@ -112,7 +118,7 @@ class FineTuningConfiguration:
             ("background_share", "between 0 and 1", 0 <= self.background_share <= 1),
             ("average", "between 0 and 1", 0 <= self.average < 1),
             ("minutes", "0 (no limit) or more", self.minutes >= 0),
-            ("spacing_mm", "above 0", self.spacing_mm is None or self.spacing_mm > 0),
+            ("spacing_mm", f"above 0, three such numbers (x, y, z) or '{PARENT_SPACING}'", self._has_spacing),
         ]
         for name in ("tail_steps", "steps", "warm_up", "report_cases", "scratch_width", "seed", "distillation"):
             rules.append((name, "0 or more", getattr(self, name) >= 0))
@@ -133,6 +139,19 @@ class FineTuningConfiguration:
         for name in ("tail_minutes_share", "cache_minutes_share", "size_share", "deep_supervision"):
             rules.append((name, "between 0 and 1", 0 <= getattr(self, name) <= 1))
         return rules
+
+    @property
+    def _has_spacing(self) -> bool:
+        """Whether the spacing is one, or none."""
+        if isinstance(self.spacing_mm, str):
+            return self.spacing_mm == PARENT_SPACING
+        sides = self.spacing_mm if isinstance(self.spacing_mm, tuple) else (self.spacing_mm,) * 3
+        return len(sides) == 3 and all(side is None or 0 < side < float("inf") for side in sides)
+
+    @property
+    def own_spacing_mm(self) -> Spacing | None:
+        """The spacing that replaces the parent's, None for the parent's."""
+        return None if isinstance(self.spacing_mm, str) else self.spacing_mm
 
     @property
     def way(self) -> Strategy:
@@ -187,8 +206,8 @@ class FineTuningConfiguration:
     def preparation(self, parent: ModelDescription) -> Preparation:
         """Return how the cases are prepared for the new model: as for the parent by default."""
         preparation = parent.preparation
-        if self.spacing_mm is not None:
-            preparation = preparation.with_spacing(self.spacing_mm)
+        if self.own_spacing_mm is not None:
+            preparation = preparation.with_spacing(self.own_spacing_mm)
         return preparation if self.intensity is None else preparation.with_rule(self.intensity)
 
     def network(self, parent: NetworkSpec, classes: int) -> NetworkSpec:
@@ -205,7 +224,9 @@ class FineTuningConfiguration:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary of every setting."""
-        return asdict(self) | {"intensity": None if self.intensity is None else self.intensity.to_json()}
+        spacing = list(self.spacing_mm) if isinstance(self.spacing_mm, tuple) else self.spacing_mm
+        intensity = None if self.intensity is None else self.intensity.to_json()
+        return asdict(self) | {"spacing_mm": spacing, "intensity": intensity}
 
     @staticmethod
     def from_json(entry: dict[str, Any]) -> FineTuningConfiguration:
@@ -217,4 +238,19 @@ class FineTuningConfiguration:
                 values["intensity"] = IntensityRule.from_json(rule)
         except ModelError as error:
             raise TrainingError(str(error)) from error
-        return FineTuningConfiguration(**read_settings(values, FineTuningConfiguration, "fine-tuning"))
+        spacing = values.pop("spacing_mm", None)
+        values = read_settings(values, FineTuningConfiguration, "fine-tuning")
+        return FineTuningConfiguration(**values, spacing_mm=_spacing_of(spacing))
+
+
+def _spacing_of(value: Any) -> Spacing | str | None:
+    """Return a spacing as JSON has it; raises TrainingError when it is none."""
+    if value is None or isinstance(value, str):
+        return value
+    sides = value if isinstance(value, list | tuple) else [value]
+    if len(sides) not in (1, 3) or any(isinstance(side, bool) or not isinstance(side, int | float) for side in sides):
+        raise TrainingError(
+            f"The setting spacing_mm of fine-tuning must be a number, three (x, y, z) or '{PARENT_SPACING}', not "
+            f"{value!r}."
+        )
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1], sides[2])

@@ -58,6 +58,8 @@ def measure_forgetting(
     of which the largest component is kept. Raises Cancelled, also within a prediction.
     """
     groups = change.groups()[1:]
+    if not groups:  # no structure of the parent is left
+        cases = ()
     before: list[list[float]] = [[] for _ in groups]
     after: list[list[float]] = [[] for _ in groups]
     agreement: list[list[float]] = [[] for _ in groups]

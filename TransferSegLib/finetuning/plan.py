@@ -23,6 +23,7 @@ from TransferSegLib.finetuning.cases import (
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.folds import unevaluated_structures
 from TransferSegLib.finetuning.label_change import LabelChange, plan_label_change
+from TransferSegLib.finetuning.own_grid import with_own_grid
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import runs_of
 from TransferSegLib.finetuning.strategies import FINETUNE, VANILLA
@@ -157,7 +158,7 @@ class FineTuningPlan:
             version="0",
             label_set=self.change.label_set,
             preparation=settings.preparation(parent),
-            spacing_inferred=parent.spacing_inferred and settings.spacing_mm is None,
+            spacing_inferred=parent.spacing_inferred and settings.own_spacing_mm is None,
             network=settings.network(parent.network, self.change.label_set.classes),
             modality=self.dataset.modality or parent.modality,
             summary=f"{', '.join(names)} ({self.dataset.modality or parent.modality})",
@@ -195,11 +196,18 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
     renewed = {*request.renamed, *request.merged, *request.split}
     dataset, more_notes = learnable_part(dataset, survey, parent.description, renewed)
     notes += (*more_notes, *axes_notes(survey, parent.description))
+    own_versions = _gets_version(parent_path, name, library)
+    dropped, more_notes = dropped_structures(request, dataset, parent.description, own_versions)
+    notes += more_notes
     change = plan_label_change(
-        parent.description.label_set, dataset.label_set, request.renamed, request.merged, request.split, request.dropped
+        parent.description.label_set, dataset.label_set, request.renamed, request.merged, request.split, dropped
     )
     settings = replace(request.configuration, minutes=0.0)
     configuration, more_notes = for_modality(settings, dataset.modality, parent.description)
+    notes += more_notes
+    surveys = [survey[id] for id in dataset.ids]
+    drawn = [one for one in dataset.label_set.names if any(one in case.drawn for case in surveys)]
+    configuration, more_notes = with_own_grid(configuration, surveys, drawn, change, parent.description)
     notes += more_notes
     hashes = {}
     for case in dataset.cases:
@@ -218,7 +226,7 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
         library,
         name,
         notes,
-        survey,
+        {id: replace(one, masks={}) for id, one in survey.items()},  # they have served
     )
 
 
@@ -251,7 +259,8 @@ def check_request(request: FineTuneRequest) -> str:
     check_weights(parent_path)
     dataset, _ = chosen_cases(read_corrected_cases(request.project), request)
     parent = load_description(parent_path).label_set
-    plan_label_change(parent, dataset.label_set, request.renamed, request.merged, request.split, request.dropped)
+    dropped = request.dropped or ()
+    plan_label_change(parent, dataset.label_set, request.renamed, request.merged, request.split, dropped)
     return model_name(request, parent_path, library)
 
 
@@ -289,6 +298,33 @@ def model_name(request: FineTuneRequest, parent_path: Path, library: Path) -> st
             raise load_combination(same).refused()
         raise ModelError(f"'{name}' is a combination of models in your library: give the new model another --name.")
     return name
+
+
+def _gets_version(parent_path: Path, name: str, library: Path) -> bool:
+    """Tell whether a parent is a version of the very model that gets the new one."""
+    model = find_library_model(name, library)
+    return model is not None and model.resolve() in (parent_path.resolve(), *parent_path.resolve().parents)
+
+
+def dropped_structures(
+    request: FineTuneRequest, dataset: Dataset, parent: ModelDescription, is_next_version: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the parent's structures that the new version lets go, and a note where that was not asked for.
+
+    On another modality the parent's answers mean nothing, so what nobody reviewed there cannot be kept by them. Still,
+    ``is_next_version`` of the parent itself keeps all: it may be used where the parent was.
+    """
+    if request.dropped is not None:
+        return request.dropped, ()
+    kind, known = modality_word(dataset.modality), modality_word(parent.modality)
+    changed = request.renamed or request.merged or request.split
+    reviewed = any(parent.label_set.find(name) is not None for name in dataset.label_set.names)
+    if not (kind and known) or kind == known or changed or reviewed or is_next_version:
+        return (), ()
+    return parent.label_set.names, (
+        f"The cases are {kind}, the parent knows {known}, and none of its structures was reviewed: the new version "
+        "lets them go. To keep them: --keep-all on the command line.",
+    )
 
 
 def is_another_modality(modality: str, parent: ModelDescription, preparation: Preparation) -> bool:

@@ -23,11 +23,11 @@ class FineTuneRequest:
     ``name`` is the model in the library that gets the new version (None: see ``model_name``). ``minutes`` for
     everything together replace the configuration's; 0: its steps decide. ``cases`` (ids) and ``structures`` limit what
     is learned from and what is learned (None: all). ``renamed``, ``merged``, ``split`` and ``dropped`` are those of
-    ``plan_label_change``. ``modality`` is that of the cases (None: what their folder names, else what their
-    intensities look like). ``most_folds`` caps the number of folds. ``promote`` makes the new version the current one
-    unless something speaks against it (worse, not usable, trained too short), ``no_promote`` never does. An interrupted
-    run is kept in ``runs`` (None: in the project). ``command`` is recorded in the model, without what names a person
-    (``plain_command``).
+    ``plan_label_change``; ``dropped`` None: nothing, but on another modality ``plan.dropped_structures``. ``modality``
+    is that of the cases (None: what their folder names, else what their intensities look like). ``most_folds`` caps the
+    number of folds. ``promote`` makes the new version the current one unless something speaks against it (worse, not
+    usable, trained too short), ``no_promote`` never does. An interrupted run is kept in ``runs`` (None: in the
+    project). ``command`` is recorded in the model, without what names a person (``plain_command``).
     """
 
     project: Path
@@ -40,7 +40,7 @@ class FineTuneRequest:
     renamed: Mapping[str, str] = field(default_factory=dict)
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     split: Mapping[str, str] = field(default_factory=dict)
-    dropped: tuple[str, ...] = ()
+    dropped: tuple[str, ...] | None = None
     modality: str | None = None
     device: str = "auto"
     library: Path | None = None

@@ -129,12 +129,13 @@ def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
     """Return how much there is to do; ``tried`` are the strategies to choose from, the default first."""
     asked, plan = plan.request.configuration.strategy, plan.by_strategy(tried[0])
     settings, patients, drawn = plan.configuration, plan.patients, plan.drawn
+    may_forget = any(fate != "new" for fate in plan.change.fates)
     return Amount(
         cases=len(plan.dataset.cases),
         learnable=sum(bool(names) for names in drawn.values()),
         patients=patients,
         fewest_folds=fewest_folds(plan.dataset, settings.seed, drawn, plan.fresh) if patients > 1 else 2,
-        reported=min(len(plan.dataset.cases), settings.report_cases),
+        reported=min(len(plan.dataset.cases), settings.report_cases) if may_forget else 0,
         tail_steps=settings.tail_steps,
         steps=settings.full_steps,
         patches=settings.patches_per_case,

@@ -113,9 +113,10 @@ class Preparation:
         """The spacing for a person, in the order x, y, z: ``3 mm`` or ``1 x 1 x 3 mm``."""
         return spacing_text(self.spacing_zyx_mm)
 
-    def with_spacing(self, spacing_mm: float) -> Preparation:
-        """Return the same preparation for an isotropic grid of another spacing."""
-        return replace(self, spacing_zyx_mm=(spacing_mm, spacing_mm, spacing_mm))
+    def with_spacing(self, spacing_mm: float | tuple[float, float, float]) -> Preparation:
+        """Return the same preparation for a grid of another spacing: the same along all axes, or x, y, z."""
+        x, y, z = spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm, spacing_mm, spacing_mm)
+        return replace(self, spacing_zyx_mm=(z, y, x))
 
     def with_rule(self, rule: IntensityRule) -> Preparation:
         """Return the same preparation with one rule for the intensities of every channel.
