@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from TransferSegLib.errors import NetworkError
-from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
+from TransferSegLib.networks.unet_valid.unet import UNet3D, channels_last, initialise
 
 
 def narrow_network(seed: int = 3, classes: int = 3, width: int = 2) -> UNet3D:
@@ -164,6 +164,13 @@ def test_padded_output_is_the_valid_one_far_from_the_border() -> None:
         valid = network(scan[:, :, 2:110, 2:110, 2:110])
     assert float(valid.std()) > 1e-3
     torch.testing.assert_close(padded[:, :, 46:66, 46:66, 46:66], valid, atol=1e-5, rtol=0)
+
+
+def test_a_scan_with_strides_of_channels_last_maps_is_the_same_scan() -> None:
+    scans = torch.cat([random_scan(8, 16, 24, seed=seed) for seed in (1, 2)])
+    strided = channels_last(scans[1:])
+    assert strided.stride()[1] == 1 and strided.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(strided, scans[1:]) and strided.data_ptr() == scans[1:].data_ptr()
 
 
 def test_gradients_reach_every_weight() -> None:

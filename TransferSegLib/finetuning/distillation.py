@@ -17,6 +17,7 @@ from TransferSegLib.finetuning.label_change import ChannelGroup, LabelChange
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.interface import Backbone
 from TransferSegLib.progress import CancelToken
+from TransferSegLib.training.drawing_ahead import moved
 from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.patch_objective import Batch, FurtherLoss
 
@@ -44,7 +45,9 @@ class Distillation:
     def teacher(self, parent_logits: torch.Tensor) -> torch.Tensor:
         """Return the parent's probabilities by group (N, groups, z, y, x; float32) from its logits."""
         probabilities = torch.softmax(parent_logits.float(), dim=1)
-        return torch.stack([probabilities[:, list(group.parent)].sum(dim=1) for group in self._groups], dim=1)
+        place = probabilities.device
+        parts = [probabilities.index_select(1, _index(group.parent, place)) for group in self._groups]
+        return torch.stack([part.sum(dim=1) for part in parts], dim=1)
 
     def loss(
         self,
@@ -77,7 +80,7 @@ class Distillation:
         log_probabilities = torch.log_softmax(logits.float(), dim=0)
         groups = [self._background(known, held), *(self._groups[number] for number in held)]
         student = _grouped(log_probabilities, groups)
-        wanted = teacher[[0, *held]].float()
+        wanted = teacher.index_select(0, _index((0, *held), teacher.device)).float()
         # Where the parent sees an annotated structure it has nothing to say here: the voxel counts by what is left.
         mass = wanted.sum(dim=0)
         among = student - torch.logsumexp(student, dim=0)
@@ -88,10 +91,10 @@ class Distillation:
         both = (here * there).sum(dim=(1, 2, 3))
         sizes = here.square().sum(dim=(1, 2, 3)) + there.square().sum(dim=(1, 2, 3))
         # As in the marginal loss, a structure that does not occur is left to the other term.
-        occurs = there.square().sum(dim=(1, 2, 3)) > 1.0
-        if not bool(occurs.any()):
+        occurring = torch.nonzero(there.square().sum(dim=(1, 2, 3)) > 1.0)[:, 0]
+        if not len(occurring):
             return divergence
-        return divergence + (1.0 - 2.0 * both[occurs] / sizes[occurs]).mean()
+        return divergence + (1.0 - 2.0 * both[occurring] / sizes[occurring]).mean()
 
     def _background(self, known: list[bool], held: list[int]) -> ChannelGroup:
         """Return the background of a case: the channel itself and whatever is neither annotated nor held."""
@@ -108,13 +111,18 @@ def _grouped(log_probabilities: torch.Tensor, groups: Sequence[ChannelGroup]) ->
     single = [number for number, group in enumerate(groups) if len(group.new) == 1]
     several = [number for number, group in enumerate(groups) if len(group.new) > 1]
     place = log_probabilities.device
-    parts = [torch.logsumexp(log_probabilities[list(groups[number].new)], dim=0) for number in several]
-    stacked = [torch.stack(parts)] if parts else []
+    channels = [log_probabilities.index_select(0, _index(groups[number].new, place)) for number in several]
+    stacked = [torch.stack([torch.logsumexp(part, dim=0) for part in channels])] if channels else []
     if single:
-        channels = torch.tensor([groups[number].new[0] for number in single], device=place)
-        stacked.insert(0, log_probabilities.index_select(0, channels))
+        of_single = _index([groups[number].new[0] for number in single], place)
+        stacked.insert(0, log_probabilities.index_select(0, of_single))
     order = np.argsort([*single, *several])
-    return torch.cat(stacked).index_select(0, torch.from_numpy(order).to(place))
+    return torch.cat(stacked).index_select(0, _index(order.tolist(), place))
+
+
+def _index(channels: Sequence[int], place: torch.device) -> torch.Tensor:
+    """Return channels for ``index_select``; indexing with a list would wait for a GPU."""
+    return moved(torch.tensor(channels, dtype=torch.int64), place)
 
 
 def distillation_loss(

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import torch
 
+from TransferSegLib.training.drawing_ahead import moved
+
 
 def marginal_log_probabilities(logits: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
     """Return log-probabilities in which the unannotated channels have joined the background.
@@ -20,7 +22,7 @@ def marginal_log_probabilities(logits: torch.Tensor, annotated: torch.Tensor) ->
     same shape: channel 0 is log(p_background + sum of unannotated p), unannotated channels are -inf.
     """
     log_probabilities = torch.log_softmax(logits.float(), dim=1)
-    known = annotated.to(logits.device)[:, :, None, None, None]
+    known = moved(annotated, logits.device)[:, :, None, None, None]
     joins = ~known
     joins[:, 0] = True
     background = torch.logsumexp(log_probabilities.masked_fill(~joins, -torch.inf), dim=1, keepdim=True)

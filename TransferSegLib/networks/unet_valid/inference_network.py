@@ -34,7 +34,7 @@ from TransferSegLib.networks.interface import DeepestMapsObserver, PieceDone, Sp
 from TransferSegLib.networks.unet_valid.content import Spans, map_spans
 from TransferSegLib.networks.unet_valid.geometry import check_input_side, output_side
 from TransferSegLib.networks.unet_valid.repeated import repeated_then_convolved
-from TransferSegLib.networks.unet_valid.unet import ConvolutionPair, UNet3D
+from TransferSegLib.networks.unet_valid.unet import ConvolutionPair, UNet3D, channels_last
 
 #: Rows along z, at their own resolution, of the slabs of the first three levels on the way down. Thin ones stay in
 #: memory that is used again and again instead of being given back to the system and cleared (a fifth of the time at the
@@ -137,7 +137,10 @@ class InferenceNetwork:
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             if content_zyx is not None and padding_value != self._padding_value:
                 self._constants, self._padding_value = self._answers_to(padding_value), padding_value
-            return self._logits(self._first_maps(scan), spans, observer, self._pieces(spans, piece_done))
+            ready = self._ready(scan)
+            if self.memory_format == torch.channels_last_3d:
+                ready = channels_last(ready)
+            return self._logits(ready, spans, observer, self._pieces(spans, piece_done))
 
     def _pieces(self, spans: list[Spans], piece_done: PieceDone | None) -> Pieces:
         """Return the count of a tile's pieces."""
@@ -337,18 +340,6 @@ class InferenceNetwork:
     def _ready(self, values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return a 5D tensor on this network's device in its precision (or another) and memory format."""
         return values.to(self.device, dtype or self.dtype).contiguous(memory_format=self.memory_format)
-
-    def _first_maps(self, scan: torch.Tensor) -> torch.Tensor:
-        """Return a scan (1, 1, z, y, x) as the first layer takes it.
-
-        Of one channel, torch takes strides for contiguous that are channels last as well, and what comes out would not
-        be: it would be reordered for the next layer (a quarter of the first level's time in bfloat16).
-        """
-        scan = self._ready(scan)
-        if self.memory_format != torch.channels_last_3d:
-            return scan
-        depth, height, width = scan.shape[2:]
-        return scan.as_strided(scan.shape, (depth * height * width, 1, height * width, width, 1))
 
     def _room(self, name: str, size_zyx: Sequence[int], box: Sequence[Span]) -> torch.Tensor:
         """Return room for maps of a size, which hold their answer to padding unless the box to be written is all."""

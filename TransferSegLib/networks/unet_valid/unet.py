@@ -114,6 +114,16 @@ def join(low: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
     return torch.cat([high, skip[:, :, z, y, x]], dim=1)
 
 
+def channels_last(scan: torch.Tensor) -> torch.Tensor:
+    """Return a scan (N, 1, z, y, x), contiguous, with the strides of maps that are channels last.
+
+    Of one channel, torch takes strides for contiguous that are channels last as well; then what the first convolution
+    gives is contiguous, too, and reordered for the next one. In bfloat16 that takes up to a quarter of the time.
+    """
+    depth, height, width = scan.shape[2:]
+    return scan.as_strided(scan.shape, (depth * height * width, 1, height * width, width, 1))
+
+
 def initialise(network: UNet3D, seed: int) -> None:
     """Draw He-normal weights from a seed, zero biases, and a head that starts with even probabilities."""
     generator = torch.Generator().manual_seed(seed)
