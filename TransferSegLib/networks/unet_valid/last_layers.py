@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from TransferSegLib.networks.unet_valid.unet import ConvolutionPair, UNet3D, channels_last
+from TransferSegLib.networks.unet_valid.unet import ConvolutionPair, UNet3D
 
 
 class LastConvolutions(nn.Module):
@@ -45,9 +45,6 @@ class FrozenLayers(nn.Module):
     @torch.no_grad()
     def forward(self, scans: torch.Tensor) -> torch.Tensor:
         """Return the features of scans (N, 1, D, ...) of legal sides, with all their context, as in predicting."""
-        weights = cast(ConvolutionPair, self.body.down[0]).second.weight
-        if weights.is_contiguous(memory_format=torch.channels_last_3d):
-            scans = channels_last(scans.contiguous())
         maps = self.body.features_before_last_pair(scans)
         if self._ends_before_pair:
             return maps

@@ -5,6 +5,8 @@ Source: Humpire-Mamani et al. 2023 (arXiv 2311.05032) and its published code; se
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -97,13 +99,22 @@ class UNet3D(nn.Module):
             else:
                 check_input_side(side)
         skips = []
-        maps = scan
+        maps = self._as_first_layer_takes(scan)
         for level, pair in enumerate(self.down):
             maps = pair(maps, padding=int(padded))
             if level < 3:
                 skips.append(maps)
                 maps = functional.max_pool3d(maps, 2)
         return maps, skips
+
+    def _as_first_layer_takes(self, scan: torch.Tensor) -> torch.Tensor:
+        """Return a scan in autocast's precision and, where the weights are so, channels last."""
+        kind = scan.device.type
+        if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
+            scan = scan.to(torch.get_autocast_dtype(kind))  # autocast itself would forget the strides
+        weights = cast(ConvolutionPair, self.down[0]).second.weight
+        is_last = weights.is_contiguous(memory_format=torch.channels_last_3d)
+        return channels_last(scan.contiguous()) if is_last else scan
 
 
 def join(low: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
@@ -118,7 +129,8 @@ def channels_last(scan: torch.Tensor) -> torch.Tensor:
     """Return a scan (N, 1, z, y, x), contiguous, with the strides of maps that are channels last.
 
     Of one channel, torch takes strides for contiguous that are channels last as well; then what the first convolution
-    gives is contiguous, too, and reordered for the next one. In bfloat16 that takes up to a quarter of the time.
+    gives is contiguous, too, and reordered for the next one. In bfloat16 that takes up to a quarter of the time of
+    predicting, and 5 % of a training step.
     """
     depth, height, width = scan.shape[2:]
     return scan.as_strided(scan.shape, (depth * height * width, 1, height * width, width, 1))
