@@ -16,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 
 from Testing.finetuning import projects
+from Testing.nnunet_fixtures import TRAINED, imported
 from TransferSegLib.cli.finetune import add_parser
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.datasets.dataset import Case, Dataset
@@ -175,9 +176,9 @@ def test_masks_are_kept_of_few_cases(tmp_path: Path) -> None:
 def test_patches_hold_the_largest_structure_and_no_more_than_a_scan(tmp_path: Path) -> None:
     surveys = surveys_of(tmp_path, [two_sizes()], ["large", "small"])
     preparation = bundled().preparation.with_spacing(1.0)
-    assert patch_side(surveys, ["small"], preparation, 4, 8) == 32  # 5 + 2 * 8 + 2 * 4
-    assert patch_side(surveys, ["large"], preparation, 4, 8) == 48  # 24 + 2 * 8 + 2 * 4
-    assert patch_side(surveys, ["large"], preparation.with_spacing(0.5), 4, 8) == 72
+    assert patch_side(surveys, ["small"], preparation, 4, 8) == 24  # 5 + 2 * 4 + 2 * 4
+    assert patch_side(surveys, ["large"], preparation, 4, 8) == 40  # 24 + 2 * 4 + 2 * 4
+    assert patch_side(surveys, ["large"], preparation.with_spacing(0.5), 4, 8) == 64
     close = surveys_of(tmp_path, [two_sizes()[:30, :30, :30]], ["large"])
     assert patch_side(close, ["large"], preparation, 4, 8) == 40  # 30 + 2 * 4
 
@@ -190,7 +191,7 @@ def test_settings_of_a_new_task(tmp_path: Path) -> None:
     fresh = plan_label_change(known, wanted, dropped=known.names)
     own, (note,) = with_own_grid(settings, surveys, names, fresh, parent)
     assert own.preparation(parent).spacing_mm == own.spacing_mm and note.startswith(f"Voxels of {own.spacing_mm:g} mm")
-    assert own.for_change(parent, True).patch == own.patch <= 64
+    assert own.for_change(parent, True).patch == own.patch < 64 and f"patches have {own.patch} voxels" in note
     for said in ({"spacing_mm": 2.0}, {"spacing_mm": "parent"}):
         asked = replace(settings, **said)
         assert with_own_grid(asked, surveys, names, fresh, parent) == (asked, ())
@@ -198,6 +199,17 @@ def test_settings_of_a_new_task(tmp_path: Path) -> None:
     held, (advice,) = with_own_grid(settings, surveys, names, plan_label_change(known, wanted), parent)
     assert held == settings and "for small" in advice and "--drop" in advice and "--spacing-mm" in advice
     assert with_own_grid(settings, surveys, ["large"], plan_label_change(known, wanted), parent) == (settings, ())
+
+
+def test_windows_of_nnunet_keep_their_patch(tmp_path: Path) -> None:
+    parent, _ = imported(TRAINED)
+    parent = replace(parent, preparation=parent.preparation.with_spacing(3.0))
+    surveys, known = surveys_of(tmp_path, [two_sizes()], ["large", "small"]), parent.label_set
+    wanted = LabelSet((Structure("large", 1, (0, 0, 0)), Structure("small", 2, (0, 0, 0))))
+    change = plan_label_change(known, wanted, dropped=known.names)
+    found, (note,) = with_own_grid(FineTuningConfiguration(), surveys, ["large", "small"], change, parent)
+    assert found.spacing_mm is not None and found.patch == 64 and "patches" not in note
+    assert found.preparation(parent).axes == parent.preparation.axes
 
 
 def test_a_model_that_knows_the_structure_keeps_its_grid(tmp_path: Path) -> None:

@@ -34,8 +34,9 @@ CAP_OF_KNOWN = 0.80
 MOST_VOXELS = 8e6
 #: Neighbouring candidates differ by this factor, and spacings are multiples of so many mm.
 _STEP, _ROUNDED_MM, _CLOSE = 2**0.25, 0.05, 1.1
-#: A patch holds the largest structure and so many voxels around it.
-_CONTEXT_VOXELS = 8
+#: A patch holds the largest structure and so many voxels around it. Few: on hippocampi of 1 and 1.25 mm, sides of 40
+#: and 48 did better in the same time than 56 and 64.
+_CONTEXT_VOXELS = 4
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,10 @@ def with_own_grid(
     if choice.is_own:
         z, y, x = choice.chosen.spacing_zyx_mm
         configuration = replace(configuration, spacing_mm=z if z == y == x else (x, y, z))
+    usual = configuration.patch
     configuration = _with_patch(configuration, surveys, names, parent)
-    return configuration, (choice.text,)
+    patches = f" Training patches have {configuration.patch} voxels a side." if configuration.patch != usual else ""
+    return configuration, (choice.text + patches,)
 
 
 def _note_on_parents_grid(
