@@ -192,7 +192,7 @@ def test_killed_it_goes_on_and_ends_the_same(world: Any, tmp_path: Path) -> None
     wanted = request(project, library, configuration=knobs)
     file = tmp_path / "request.json"
     file.write_text(json.dumps(wanted.to_json()), encoding="utf-8")
-    for key in ("train-finetune:2/all-layers", "train-finetune:3/all-layers"):
+    for key in ("train-finetune:2/all-layers", "final-training/all-layers"):
         words = [sys.executable, projects.__file__, str(file), key, "3"]
         assert subprocess.run(words, check=False).returncode == -9
         assert len(list((project / RUNS_NAME).glob("run-*"))) == 1
@@ -201,7 +201,7 @@ def test_killed_it_goes_on_and_ends_the_same(world: Any, tmp_path: Path) -> None
     result = finetune(wanted, reports.append)
     done = ("train-finetune:1", "train-finetune:2", "compare")
     assert not any(report.key.startswith(done) for report in reports), "what was done is not done again"
-    steps = [report.step for report in reports if report.key == "train-finetune:3/all-layers" and report.step]
+    steps = [report.step for report in reports if report.key == "final-training/all-layers" and report.step]
     assert steps == [3], "the checkpoint after 2 steps was gone on from"
     assert result.evidence.to_json() == whole.evidence.to_json()
     assert result.version.sha256 == whole.version.sha256

@@ -175,11 +175,11 @@ def test_the_strategy_asked_for_by_name_is_meant(tmp_path: Path) -> None:
 
 
 def test_time_for_the_choice() -> None:
-    """Eight candidates share what is left of 10 min when a twentieth is kept in reserve."""
+    """Of 10 min less a twentieth, the final candidate gets half and the seven others share the rest."""
     speeds = Speeds(0.0, 0.0, 0.0, 0.0, 0.1, 0.5, 0.0, 0.0)
     amount = Amount(5, 5, 5, 2, 0, tail_steps=300, steps=400, patches=16, tail_share=0.35, cache_share=0.6, extra=2)
     plan = plan_time(10.0, amount, speeds)
-    assert plan.folds == 5 and plan.minutes_each * 60 * 8 == pytest.approx(570)
+    assert plan.folds == 5 and plan.minutes_each * 60 * 7 == pytest.approx(285) == 60 * plan.final_minutes
     assert "2 more candidates serve to choose" in plan.text
     assert "choose" not in plan_time(10.0, replace(amount, extra=0), speeds).text
 

@@ -30,35 +30,41 @@ FIVE = Amount(cases=5, learnable=5, patients=5, fewest_folds=2, reported=0, tail
               tail_share=0.35, cache_share=0.6)  # fmt: skip
 
 
-def test_time_is_divided_evenly() -> None:
-    """Of 10 min a twentieth is kept in reserve; 570 s for 5 folds and the final one: 95 s each."""
+def test_half_of_the_time_is_for_what_is_kept() -> None:
+    """Of 10 min a twentieth is kept in reserve; of 570 s the final candidate gets 285 s, each of 3 folds 95 s."""
     plan = plan_time(10, FIVE, BARE)
-    assert plan.folds == 5 and 60 * plan.minutes_each == pytest.approx(95)
+    assert plan.folds == 3 and 60 * plan.minutes_each == pytest.approx(95)
     # 33.25 s for the last layers are 332 steps, and there are 300; then 65 s for all layers.
     assert (plan.tail_steps, plan.steps, plan.tail_only) == (300, 65, False)
+    # The final one starts from the average of the others: its last layers are trained already.
+    assert (60 * plan.final_minutes, plan.final_tail_steps, plan.final_steps) == (pytest.approx(285), 0, 285)
     assert plan.total_s == pytest.approx(570) and "About 9.5 min of the 10 min given" in plan.text
+    assert "which is kept, starts from their average and gets at most 4.8 min, about 285 steps of all layers" in plan.text
+    alone = plan_time(10, replace(FIVE, averages=False), BARE)
+    assert (alone.final_tail_steps, alone.final_steps) == (300, 255) and "average" not in alone.text
 
 
 def test_everything_beside_training_is_accounted_for() -> None:
-    plan = plan_time(10, replace(FIVE, reported=3), REAL)
-    beside = 5 * 0.5 + 5 * 2.0 + 5 * 2.5 + 6 * 0.5 + 2 * 3 * 2.0 + 1.0
+    plan = plan_time(10, replace(FIVE, reported=3, steps=100_000), REAL)
+    beside = 5 * 0.5 + 5 * 2.0 + 5 * 2.5 + 4 * 0.5 + 2 * 3 * 2.0 + 1.0
     training = 570 - beside
     features = 5 * 0.4 * min(16, (0.25 * training) // (5 * 0.4))
     assert 60 * plan.minutes_each == pytest.approx((training - features) / 6)
+    assert 60 * plan.final_minutes == pytest.approx((training - features) / 2)
     assert sum(plan.parts_s.values()) == pytest.approx(570) == pytest.approx(plan.total_s)
 
 
 def test_fewer_folds_then_the_last_layers_then_a_refusal() -> None:
     """As the time gets shorter, with 8 patients and slow steps of all layers."""
-    eight = replace(FIVE, cases=8, learnable=8, patients=8)
+    eight = replace(FIVE, cases=8, learnable=8, patients=8, most_folds=8)
     kinds = []
-    for minutes in (60, 6, 2, 1, 0.5):
+    for minutes in (60, 6, 2.5, 1, 0.5):
         plan = plan_time(minutes, eight, BARE)
         kinds.append((plan.folds, plan.tail_only))
         assert plan.tail_steps >= LEAST_TAIL_STEPS and (plan.tail_only or plan.steps >= LEAST_FULL_STEPS)
         assert "not enough time" in plan.text or plan.folds == 8
         assert ("the last layers only" in plan.text) == plan.tail_only
-    assert kinds == [(8, False), (8, False), (2, False), (2, True), (2, True)]
+    assert kinds == [(8, False), (5, False), (2, False), (2, True), (2, True)]
     with pytest.raises(TooLittleTime, match=r"^0\.1 min are too few to learn anything from 8 cases .* about 0\.5 min"):
         plan_time(0.1, eight, BARE)
 
@@ -78,24 +84,27 @@ def test_strategies_asked_for_by_name_are_not_replaced() -> None:
 
 
 def test_features_that_each_candidate_computes_take_their_time() -> None:
-    """Of one patient no features are shared: each of the three candidates computes 16 patches of 5 cases."""
+    """Of one patient no features are shared: each of the two candidates computes 16 patches of 5 cases."""
     one = replace(FIVE, patients=1, shares=False)
-    expected_s = 3 * (80 * 0.4 + 300 * 0.1 + 400 * 0.5)
     for minutes in (0, 200):
-        assert plan_time(minutes, one, REAL).parts_s["training"] == pytest.approx(expected_s)
+        parts = plan_time(minutes, one, REAL).parts_s
+        assert parts["training"] == pytest.approx(2 * (80 * 0.4 + 300 * 0.1 + 400 * 0.5))
+        assert parts["final training"] == pytest.approx(400 * 0.5)
 
 
 def test_few_steps_that_are_set_are_enough() -> None:
     """Who sets 5 steps gets 5 steps, in however little time they can be made."""
     few = replace(FIVE, tail_steps=3, steps=5)
     plan = plan_time(1, few, BARE)
-    assert (plan.folds, plan.tail_steps, plan.steps) == (5, 3, 5) and plan.total_s == pytest.approx(6 * 5.3)
+    assert (plan.folds, plan.tail_steps, plan.steps) == (3, 3, 5)
+    assert plan.total_s == pytest.approx(3 * 5.3 + 5)
 
 
 def test_without_minutes_the_steps_decide() -> None:
     plan = plan_time(0, replace(FIVE, patients=30, cases=30, learnable=30), REAL)
-    assert plan.folds == 10 and plan.minutes_each == 0 and (plan.tail_steps, plan.steps) == (300, 400)
-    assert plan.parts_s["training"] == pytest.approx(11 * (300 * 0.1 + 400 * 0.5))
+    assert plan.folds == 3 and plan.minutes_each == 0 and (plan.tail_steps, plan.steps) == (300, 400)
+    assert plan.parts_s["training"] == pytest.approx(3 * (300 * 0.1 + 400 * 0.5))
+    assert plan.parts_s["final training"] == pytest.approx(400 * 0.5) and plan.final_minutes == 0
     assert plan_time(0, replace(FIVE, patients=1), REAL).folds == 2
     assert plan_time(0, replace(FIVE, most_folds=4), REAL).folds == 4
 
@@ -137,19 +146,23 @@ class TimedRun:
         self.left_s = left_s
 
 
-def test_candidates_get_less_where_time_ran_and_never_more() -> None:
-    plan = TimePlan(2, 1.0, "")
+def test_candidates_get_less_where_time_ran_and_the_final_one_what_is_left() -> None:
+    plan = TimePlan(2, 1.0, "", final_minutes=2.0)
     run = TimedRun(300.0)
     minutes = CandidateMinutes(plan, replace(FIVE, reported=0), BARE, run, {"fold-1": 3, "fold-2": 2}, {})  # type: ignore[arg-type]
     assert minutes.of("fold-1") == 1.0, "as planned, although there is time for more"
     minutes.took("fold-1", compare_s=20.0)
     run.left_s = 100.0
-    # 100 s less 2 cases at 20 s, for the second fold and the final one.
-    assert 60 * minutes.of("fold-2") == pytest.approx(30)
+    # 100 s less 2 cases at 20 s, a third of it for the second fold and two for the final one.
+    assert 60 * minutes.of("fold-2") == pytest.approx(20)
     run.left_s = -5.0
-    assert 60 * minutes.of("fold-2") == pytest.approx(30), "what was begun is gone on with as it was"
+    assert 60 * minutes.of("fold-2") == pytest.approx(20), "what was begun is continued as it was"
     minutes.took("fold-2")
-    assert 60 * minutes.of("final") == pytest.approx(1.0)
+    run.left_s = 150.0
+    assert 60 * minutes.of("final") == pytest.approx(150), "more than planned: nothing comes after it"
+    run.left_s = -5.0
+    late = CandidateMinutes(plan, replace(FIVE, reported=0), BARE, run, {}, {})  # type: ignore[arg-type]
+    assert 60 * late.of("final") == pytest.approx(1.0)
 
 
 def test_longer_than_asked_for_is_told() -> None:

@@ -72,7 +72,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="random seed [1]")
     parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with settings")
     parser.add_argument(
-        "--folds", type=int, metavar="N", help="maximum number of folds, each with a candidate to compare [10]"
+        "--folds", type=int, metavar="N", help="maximum number of folds, each with a candidate to compare [3]"
     )
     parser.add_argument(
         "--tolerance-mm",

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -42,6 +42,8 @@ from TransferSegLib.training.validation import validate
 
 #: Saves a state of tensors, numbers, strings, lists and dictionaries, e.g. with ``write_checkpoint``.
 SaveState = Callable[[dict[str, Any]], None]
+#: Weights of a network by name.
+Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def adapt(
     validation: Sequence[PreparedCase] = (),
     device: Device | None = None,
     cache: FeatureCache | None = None,
+    start: Weights | None = None,
     task: Task | None = None,
     save: SaveState | None = None,
     resume: dict[str, Any] | None = None,
@@ -82,6 +85,8 @@ def adapt(
 
     ``validation`` cases are never learned from: the best weights on them are returned, and a run that no longer gets
     better ends early. ``cache`` lends features of (at least) these cases, as for the folds of a cross-validation.
+    ``start`` are weights of the new network to begin with, such as the average of other candidates: the last layers are
+    then not trained first again, unless nothing else is trained.
     ``save`` gets a state every ``checkpoint_every`` steps and whenever the run is stopped; handed in as ``resume``, a
     run with a budget of steps ends with the same weights as an uninterrupted one (same machine, same precision).
     Raises TrainingError for cases or states that do not fit, and Cancelled.
@@ -94,7 +99,7 @@ def adapt(
         raise TrainingError(f"The change of structures was planned for another model than '{parent.description.name}'.")
     if device is None:
         device = choose_device("auto", None if resume is None else getattr(torch, str(resume.get("precision"))))
-    run = _Run(parent, training, change, configuration, validation, device, cache, task or Task(), save, clock)
+    run = _Run(parent, training, change, configuration, validation, device, cache, start, task or Task(), save, clock)
     if resume is not None:
         run.restore(resume)
     return run.adapt()
@@ -112,6 +117,7 @@ class _Run:
         validation: Sequence[PreparedCase],
         device: Device,
         cache: FeatureCache | None,
+        start: Weights | None,
         task: Task,
         save: SaveState | None,
         clock: Clock,
@@ -120,9 +126,12 @@ class _Run:
         self._parent, self._training, self._change = parent, list(training), change
         self._configuration, self._validation, self._device = configuration, list(validation), device
         self._lent_cache, self._save, self._cancel = cache, save, task.cancel
-        self._clock = clock
+        self._clock, self._start = clock, start
+        #: Whether features are computed and the last layers trained: not again after a start that did so.
+        self._has_first_stage = start is None or not configuration.full_steps
         #: Of features and last layers, of all layers, and of looking for what was forgotten.
-        self._tasks = task.split(0.3 if configuration.has_tail_stage else 0.0, 0.68, 0.02)
+        has_tail = configuration.has_tail_stage and self._has_first_stage
+        self._tasks = task.split(0.3 if has_tail else 0.0, 0.68, 0.02)
         self._budget = Budget(configuration.minutes, clock)
         self._distillation = distillation_of(change, configuration)
         self._backbone = backbone_of(configuration.network(parent.description.network, change.label_set.classes))
@@ -162,6 +171,7 @@ class _Run:
             "training cases": [case.id for case in self._training],
             "validation cases": [case.id for case in self._validation],
             "precision": str(self._device.dtype).removeprefix("torch."),
+            "start": "the parent" if self._start is None else "an average",
         }
 
     def _checkpoint(self, trainer: Trainer) -> None:
@@ -173,6 +183,8 @@ class _Run:
     def adapt(self) -> Adapted:
         """Run the stages that are left and return the result."""
         network = initial_network(self._parent, self._change, self._configuration)
+        if self._start is not None:
+            network.load_state_dict(self._start)
         if self._state["network"]:
             network.load_state_dict(self._state["network"])
         network = network.to(torch.device(self._device.torch_name))
@@ -197,8 +209,8 @@ class _Run:
     def _begin(self, network: nn.Module) -> None:
         """Compute features, initialise new channels and train the last layers, as far as the strategy asks for it."""
         settings = self._configuration
-        from_data = bool(self._change.fresh_channels) and settings.inits_from_data
-        if from_data or settings.has_tail_stage:
+        from_data = bool(self._change.fresh_channels) and settings.inits_from_data and self._start is None
+        if self._has_first_stage and (from_data or settings.has_tail_stage):
             if self._lent_cache is not None:
                 self._with_features(network, self._lent_cache.select([c.id for c in self._training]), from_data)
             else:

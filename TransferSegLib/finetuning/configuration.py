@@ -13,6 +13,8 @@ from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.training.configuration import AugmentationConfiguration, read_settings
 
+#: More steps than any run makes.
+UNLIMITED_STEPS = 10_000_000
 HEAD_STARTS = ("auto", "data", "random")
 #: A ``spacing_mm`` that keeps the parent's grid also where the cases ask for another one.
 PARENT_SPACING = "parent"
@@ -54,7 +56,8 @@ class FineTuningConfiguration:
     patches_per_case: int = 16
     cache_bytes: float = 1.5e9
     memory_bytes: float = 1.5e9
-    #: Stage 2 (and vanilla and scratch): optimisation steps of all weights, and patches in each.
+    #: Stage 2 (and vanilla and scratch): optimisation steps of all weights, and patches in each. The default is for
+    #: runs without minutes: those with minutes make as many as they have time for (``ended_by``).
     steps: int = 400
     batch: int = 1
     #: Highest rate of stage 2, of vanilla and of scratch.
@@ -217,6 +220,11 @@ class FineTuningConfiguration:
                 raise TrainingError(f"scratch_width has no meaning for a network of the kind '{parent.kind}'.")
             return replace(parent, classes=classes, arguments=parent.arguments | {"width": self.scratch_width})
         return parent.with_classes(classes)
+
+    def ended_by(self, minutes: float) -> FineTuningConfiguration:
+        """Return the settings for a run of so many minutes (0: no limit), over which its plan divides them."""
+        has_own_steps = minutes <= 0 or self.steps != FineTuningConfiguration.steps
+        return replace(self, minutes=0.0, steps=self.steps if has_own_steps else UNLIMITED_STEPS)
 
     def with_steps(self, tail_steps: int, steps: int) -> FineTuningConfiguration:
         """Return the same settings with a budget of steps and no clock."""

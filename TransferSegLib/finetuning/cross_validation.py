@@ -1,11 +1,13 @@
 """The candidates of one fine-tuning, and what each fold's candidate and the parent do on cases it did not see.
 
 The parent predicts every case once, for all folds. Candidates and comparisons are kept on the disk when they are made,
-so that a resumed run does not make them again; a candidate that was compared is not needed any more.
+so that a resumed run does not make them again. The final candidate starts from the average of the folds' candidates
+(Wortsman et al. 2022, "Model soups"): they all come from the same parent, and together they have seen all cases.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 
 from TransferSegLib.datasets.prepared import PreparedCase
-from TransferSegLib.finetuning.adapt import adapt
+from TransferSegLib.finetuning.adapt import Weights, adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.folds import Fold, divide, learned_structures
@@ -25,10 +27,11 @@ from TransferSegLib.progress import Task
 Cases = dict[str, PreparedCase]
 #: Keys of the parts of a run in its progress, of which there is one each; the others have a number.
 MEASURING, READING, PARENT, FEATURES, SAVING = "measuring", "reading", "parent", "features", "saving"
+FINAL_TRAINING = "final-training"
 
 
 def training_part(number: int, strategy: str) -> str:
-    """Return the key of the part that trains a fold's candidate; the final one has the number after the folds'."""
+    """Return the key of the part that trains a fold's candidate."""
     return f"train-{strategy}:{number + 1}"
 
 
@@ -104,18 +107,18 @@ class CandidateTrainer:
         part: str,
         title: str,
         cases: Cases,
+        start: Weights | None = None,
     ) -> Candidate:
         """Train the candidate of this name, resume it, or return it when it is on the disk.
 
-        ``part`` and ``title`` are the progress's; ``cases`` are all there are, for shared features.
+        ``part`` and ``title`` are the progress's; ``cases`` are all there are, for shared features; ``start`` as in
+        ``adapt``.
         """
-        kept = self._run.folder.read_state(_trained_file(name))
-        if kept is None:
-            candidate = self._train(name, training, settings, part, title, cases)
+        candidate = self._read(name)
+        if candidate is None:
+            candidate = self._train(name, training, settings, part, title, cases, start)
         else:
             self._run.parts.skip(part)
-            kept.pop("checkpoint_version", None)
-            candidate = Candidate(**kept)
         self._run.log.append(f"{name}: {candidate.tail_steps} + {candidate.steps} steps")
         return candidate
 
@@ -127,6 +130,7 @@ class CandidateTrainer:
         part: str,
         title: str,
         cases: Cases,
+        start: Weights | None,
     ) -> Candidate:
         run = self._run
         shares = self.shares_features(settings.strategy)
@@ -140,6 +144,7 @@ class CandidateTrainer:
             settings,
             device=run.device,
             cache=self._cache if shares else None,
+            start=start,
             task=run.parts.begin(part, title),
             save=lambda state: run.folder.write_state(_state_file(name), state),
             resume=reached,
@@ -152,6 +157,26 @@ class CandidateTrainer:
         run.folder.forget(_state_file(name))
         run.parts.end(is_typical=reached is None)
         return candidate
+
+    def _read(self, name: str) -> Candidate | None:
+        """Return a candidate that is on the disk, None when it is not."""
+        kept = self._run.folder.read_state(_trained_file(name))
+        if kept is None:
+            return None
+        kept.pop("checkpoint_version", None)
+        return Candidate(**kept)
+
+    def average(self, names: Sequence[str]) -> Weights | None:
+        """Return the mean of the weights of candidates that are on the disk, one after another; None where none is."""
+        total: dict[str, torch.Tensor] = {}
+        count = 0
+        for name in names:
+            candidate = self._read(name)
+            if candidate is not None:
+                count += 1
+                for key, weights in candidate.state_dict.items():
+                    total[key] = total[key] + weights if key in total else weights.clone()
+        return {key: weights / count for key, weights in total.items()} if count else None
 
     def forget(self, name: str) -> None:
         """Remove a candidate from the disk."""
@@ -208,7 +233,6 @@ class FoldComparisons:
         if entry is None:
             entry = self._compare(number, fold, strategy, minutes, title)
             run.folder.write_json(f"{name}.json", entry)
-            self._trainer.forget(name)
         else:
             run.parts.skip(training_part(number, strategy))
             run.parts.skip(held_out_part(number, strategy))

@@ -23,7 +23,9 @@ import torch
 from TransferSegLib.datasets.prepared import prepare_cases
 from TransferSegLib.errors import ModelError
 from TransferSegLib.evaluation.verdict import Training
+from TransferSegLib.finetuning.adapt import Weights
 from TransferSegLib.finetuning.cross_validation import (
+    FINAL_TRAINING,
     READING,
     SAVING,
     Candidate,
@@ -32,7 +34,6 @@ from TransferSegLib.finetuning.cross_validation import (
     FoldComparisons,
     candidate_name,
     learnable_cases,
-    training_part,
 )
 from TransferSegLib.finetuning.evidence import (
     Evidence,
@@ -271,11 +272,17 @@ class _FineTuning:
         """Train the candidate that is kept, on all cases."""
         settings = replace(self._run.plan.configuration, minutes=self._budget.minutes_of(_FINAL))
         settings = replace(settings, report_cases=self._budget.reported(settings))
-        part, learnable = training_part(len(settled.folds), settings.strategy), learnable_cases(settled.cases)
-        final = self._trainer.train(_FINAL, learnable, settings, part, "Final training", settled.cases)
+        start = self._average(len(settled.folds), settings.strategy) if settings.way.from_parent else None
+        learnable = learnable_cases(settled.cases)
+        final = self._trainer.train(_FINAL, learnable, settings, FINAL_TRAINING, "Final training", settled.cases, start)
         self._run.save_time()
-        self._steps.append(final.tail_steps + final.steps)
         return final
+
+    def _average(self, folds: int, strategy: str) -> Weights | None:
+        """Return the average of the candidates that learned every structure, of all where none did."""
+        names = [candidate_name(number, strategy) for number in range(folds)]
+        whole = [name for name in names if not (self._run.folder.read_json(f"{name}.json") or {}).get("unlearned")]
+        return self._trainer.average(whole or names)
 
     def _summarise(
         self, folds: Sequence[Fold], settled: _Settled, comparisons: list[CaseComparison], notes: list[str]

@@ -27,6 +27,7 @@ from TransferSegLib.finetuning.own_grid import with_own_grid
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import runs_of
 from TransferSegLib.finetuning.strategies import FINETUNE, VANILLA
+from TransferSegLib.finetuning.time_plan import MOST_FOLDS
 from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES
 from TransferSegLib.images.modality import modality_word
 from TransferSegLib.images.preparation import Preparation
@@ -42,10 +43,10 @@ from TransferSegLib.output_checks import check_output_folder, check_space
 from TransferSegLib.progress import Task
 from TransferSegLib.version import code_version
 
-#: A run keeps the parent, a candidate with its optimiser and one that is done; the library gets a version, or two.
-_COPIES_OF_WEIGHTS = 12
+#: A run keeps the parent, a candidate with its optimiser, and those that are done; the library gets a version, or two.
+_COPIES_OF_WEIGHTS = 10
 #: Raised when a run that was begun by an older version cannot be resumed.
-_IDENTITY_VERSION = 2
+_IDENTITY_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +203,7 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
     change = plan_label_change(
         parent.description.label_set, dataset.label_set, request.renamed, request.merged, request.split, dropped
     )
-    settings = replace(request.configuration, minutes=0.0)
+    settings = request.configuration.ended_by(request.minutes)
     configuration, more_notes = for_modality(settings, dataset.modality, parent.description)
     notes += more_notes
     surveys = [survey[id] for id in dataset.ids]
@@ -239,7 +240,8 @@ def check_outputs(plan: FineTuningPlan) -> None:
     check_output_folder(plan.library, ModelError)
     check_output_folder(runs, TrainingError)
     check_space(plan.library, 2 * weights + 1e6, ModelError)
-    check_space(runs, _COPIES_OF_WEIGHTS * weights + 1e6, TrainingError)
+    candidates = plan.request.most_folds or MOST_FOLDS
+    check_space(runs, (_COPIES_OF_WEIGHTS + candidates) * weights + 1e6, TrainingError)
     if settings.has_tail_stage or plan.change.fresh_channels:
         patches = settings.patches_per_case * sum(bool(names) for names in plan.drawn.values())
         sizes = FeatureSizes.of(plan.parent.description.backbone, settings)

@@ -20,12 +20,11 @@ from TransferSegLib.finetuning.held_out import CaseComparison
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.finetuning.plan import FineTuningPlan, default_strategy, is_another_modality
 from TransferSegLib.finetuning.strategies import AUTO, FINETUNE, SCRATCH, VANILLA
+from TransferSegLib.finetuning.time_plan import CHOOSING_FOLDS
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.wording import counted
 
-#: So many folds choose.
-CHOOSING_FOLDS = 2
 #: Patients who must be left for the verdict when it is not about those who chose.
 _FEWEST_LEFT = 3
 #: Strategies better than the default by less than this Dice (half of what the verdict calls a difference) tie with it.

@@ -19,6 +19,7 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.cross_validation import (
     FEATURES,
+    FINAL_TRAINING,
     MEASURING,
     PARENT,
     READING,
@@ -35,8 +36,9 @@ from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder, runs_of
 from TransferSegLib.finetuning.speeds import measure_speeds
 from TransferSegLib.finetuning.strategies import FINETUNE, strategy_of
-from TransferSegLib.finetuning.strategy_choice import CHOOSING_FOLDS, choosing_folds, with_strategies
+from TransferSegLib.finetuning.strategy_choice import choosing_folds, with_strategies
 from TransferSegLib.finetuning.time_plan import (
+    CHOOSING_FOLDS,
     FEATURE_SHARE,
     MOST_FOLDS,
     Amount,
@@ -151,11 +153,14 @@ def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
         may_train_tail_only=settings.tail_steps > 0
         and strategy_of(asked).last_layers_first
         and settings.way.from_parent,
+        averages=settings.way.from_parent,
     )
 
 
 class CandidateMinutes:
-    """How long each candidate may train, decided before each: never more than planned, and less where time is short.
+    """How long each candidate may train, decided before each; those of the folds never longer than planned.
+
+    The final one, which comes last, gets what is left.
 
     The minutes that a candidate was once given are kept in the plan of the run, and a resumed run keeps to them.
     """
@@ -183,12 +188,15 @@ class CandidateMinutes:
         if self._plan.minutes_each <= 0:
             return 0.0
         if name not in self.given:
-            candidates, speeds = len(self.to_do) + 1, self.speeds
+            plan, speeds = self._plan, self.speeds
             later_s = (speeds.predict_s + speeds.score_s) * sum(self.to_do.values())
-            later_s += speeds.candidate_s * candidates + speeds.save_s
+            later_s += speeds.candidate_s * (len(self.to_do) + 1) + speeds.save_s
             later_s += 2 * speeds.predict_s * self._amount.reported
-            each_s = max((self._run.left_s - later_s) / candidates, _SHORTEST_S)
-            self.given[name] = min(self._plan.minutes_each, each_s / 60.0)
+            left_s = self._run.left_s - later_s
+            if self.to_do:
+                left_s *= plan.minutes_each / (plan.minutes_each * len(self.to_do) + plan.final_minutes)
+            minutes = max(left_s, _SHORTEST_S) / 60.0
+            self.given[name] = min(plan.minutes_each, minutes) if self.to_do else minutes
         return self.given[name]
 
     def took(self, name: str, candidate_s: float | None = None, compare_s: float | None = None) -> None:
@@ -303,7 +311,7 @@ class TimeBudget:
         run.plan = run.plan.by_strategy(strategy)
         left = [number for number in range(len(folds)) if number not in choosing_folds(folds)]
         self._minutes.to_do = {candidate_name(number, strategy): len(folds[number].held_out) for number in left}
-        run.parts.estimate(self._estimates_of_candidates(self._plan, [(number, strategy) for number in left], strategy))
+        run.parts.estimate(self._estimates_of_candidates(self._plan, [(number, strategy) for number in left]))
 
     def _decide(self) -> TimePlan:
         """Return the plan for what is left, and take from the run what there is no time for."""
@@ -369,20 +377,21 @@ class TimeBudget:
             READING: speeds.read_s * amount.cases,
             PARENT: speeds.predict_s * amount.cases * amount.parent_answers,
             FEATURES: plan.parts_s.get("features", 0.0) if amount.caches and amount.shares else 0.0,
-        } | self._estimates_of_candidates(plan, to_train, first)
+        } | self._estimates_of_candidates(plan, to_train)
 
     def _estimates_of_candidates(
-        self, plan: TimePlan | None, to_train: Sequence[tuple[int, str]], final: str
+        self, plan: TimePlan | None, to_train: Sequence[tuple[int, str]]
     ) -> dict[str, float]:
-        """Return the seconds of candidates (fold, strategy), their comparisons, and the one by the final strategy."""
+        """Return the seconds of candidates (fold, strategy), their comparisons, and the final one."""
         plan = plan or plan_time(0.0, self._amount, self._speeds)
         speeds, seconds = self._speeds, plan.parts_s
-        candidate_s = seconds.get("training", 0.0) / (plan.folds + 1 + plan.extra) + speeds.candidate_s
+        candidate_s = seconds.get("training", 0.0) / (plan.folds + plan.extra) + speeds.candidate_s
         parts = {}
         for number, strategy in to_train:
             parts[training_part(number, strategy)] = candidate_s
             parts[held_out_part(number, strategy)] = (
                 (speeds.predict_s + speeds.score_s) * self._amount.cases / plan.folds
             )
-        parts[training_part(plan.folds, final)] = candidate_s + seconds.get("forgetting", 0.0)
+        final_s = seconds.get("final training", 0.0) + speeds.candidate_s + seconds.get("forgetting", 0.0)
+        parts[FINAL_TRAINING] = final_s
         return parts | {SAVING: seconds.get("saving", 0.0)}

@@ -1,9 +1,10 @@
 """What is done in the minutes that a user gives: how many folds, which layers, how many steps; or why it cannot be.
 
 The minutes are a bound for everything: reading, the parent's predictions, features, all candidates, comparing, saving.
-Every candidate gets the same time, those of the folds as the final one: evidence from candidates that were trained for
-less would speak of another model. Where the steps that fit are too few to learn anything, there are fewer folds; then
-only the last layers are trained, on cached features; then it is refused, with the minutes that are needed.
+Half of the training time goes to the candidates of the folds, the other half to the final one, which starts from the
+average of their weights: so all of it is spent on the version that is kept. Where the steps that fit are too few to
+learn anything, there are fewer folds; then only the last layers are trained, on cached features; then it is refused,
+with the minutes that are needed.
 
 Speeds are measured on this machine (see ``speeds``), on one case and a few steps: every number is an "about".
 """
@@ -21,8 +22,12 @@ from TransferSegLib.wording import counted
 FEATURE_SHARE = 0.25
 #: A fold is not trained for less than this if fewer folds can be made.
 _SHORTEST_FOLD_S = 20.0
-#: Leaving out every single patient is worth its time up to this number; then so many folds.
-MOST_FOLDS = 10
+#: Candidates that are compared, where the number was not asked for: more of them would each be trained for less.
+MOST_FOLDS = 3
+#: With several strategies to choose from, so many more of them choose.
+CHOOSING_FOLDS = 2
+#: Share of the training time that the final candidate gets (docs/measurements.md, "How the minutes are shared").
+FINAL_SHARE = 0.5
 #: Fewer steps than these teach too little to be worth a verdict (docs/fine-tuning.md, "Steps that are needed"): of the
 #: last layers on cached features, of all layers after those, and of all layers alone.
 LEAST_TAIL_STEPS, LEAST_FULL_STEPS, LEAST_STEPS_ALONE = 60, 20, 60
@@ -91,13 +96,17 @@ class Amount:
     shares: bool = True
     inits_from_data: bool = False
     may_train_tail_only: bool = True
+    #: Whether the final candidate starts from the average of the folds' candidates.
+    averages: bool = True
     #: Rounds of features that are computed already; None: they are still to be.
     cached_rounds: int | None = None
 
     @property
     def wanted_folds(self) -> int:
         """Folds where time does not matter."""
-        return 2 if self.patients < 2 else min(self.patients, max(2, self.most_folds))
+        # Those that choose a strategy are not those that the verdict is about, where there are enough.
+        most = max(2, self.most_folds + (CHOOSING_FOLDS if self.extra else 0))
+        return 2 if self.patients < 2 else min(self.patients, most)
 
     def tail_only(self) -> Amount:
         """Return the same with nothing but the last layers trained, by one strategy."""
@@ -110,10 +119,11 @@ class Amount:
 
 @dataclass(frozen=True)
 class TimePlan:
-    """Folds and the minutes of each candidate (0: its steps decide); ``text`` says it to a person.
+    """Folds and the minutes of each of their candidates (0: its steps decide); ``text`` says it to a person.
 
-    ``tail_steps`` and ``steps`` are about what a candidate will make, ``total_s`` about what everything takes (0: not
-    known), ``parts_s`` of what. ``tail_only``: nothing but the last layers is trained. ``extra`` candidates choose.
+    ``tail_steps`` and ``steps`` are about what a fold's candidate will make, ``final_minutes``, ``final_tail_steps`` and
+    ``final_steps`` are those of the final one. ``total_s`` is about what everything takes (0: not known), ``parts_s`` of
+    what. ``tail_only``: nothing but the last layers is trained. ``extra`` candidates choose.
     """
 
     folds: int
@@ -125,6 +135,9 @@ class TimePlan:
     extra: int = 0
     total_s: float = 0.0
     parts_s: dict[str, float] = field(default_factory=dict)
+    final_minutes: float = 0.0
+    final_tail_steps: int = 0
+    final_steps: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
@@ -138,7 +151,7 @@ def plan_time(minutes: float, amount: Amount, speeds: Speeds, spent_s: float = 0
     """
     if minutes <= 0:
         plan = _planned(_NO_LIMIT_S, amount.wanted_folds, amount, speeds, later=False)
-        plan = replace(plan, minutes_each=0.0, total_s=plan.total_s + spent_s)
+        plan = replace(plan, minutes_each=0.0, final_minutes=0.0, total_s=plan.total_s + spent_s)
         return _described(plan, amount, speeds, 0.0)
     found = _fitting(_usable_s(60.0 * minutes, spent_s), amount, speeds)
     if found is None:
@@ -161,7 +174,8 @@ def best_of_what_is_left(
         smallest = amount.tail_only() if amount.may_train_tail_only else replace(amount, extra=0)
         found = _planned(left_s, 2, smallest, speeds, later=True), smallest
     plan, actual = found
-    plan = replace(plan, total_s=plan.total_s + spent_s, minutes_each=max(plan.minutes_each, _SHORTEST_MINUTES))
+    each, final = (max(minutes, _SHORTEST_MINUTES) for minutes in (plan.minutes_each, plan.final_minutes))
+    plan = replace(plan, total_s=plan.total_s + spent_s, minutes_each=each, final_minutes=final)
     return _described(plan, actual, speeds, limit_s / 60.0, asked or amount)
 
 
@@ -207,6 +221,18 @@ def candidate_steps(seconds: float, amount: Amount, speeds: Speeds, rounds: floa
     return tail, _whole((seconds - used) / max(speeds.full_step_s, 1e-9), amount.steps)
 
 
+def _final_steps(seconds: float, amount: Amount, speeds: Speeds, rounds: float) -> tuple[int, int]:
+    """Return about how many steps of the last layers and of all layers the final candidate makes.
+
+    One that starts from the average of the others does not train the last layers first again.
+    """
+    if not amount.averages:
+        return candidate_steps(seconds, amount, speeds, rounds)
+    if amount.steps:
+        return 0, _whole(seconds / max(speeds.full_step_s, 1e-9), amount.steps)
+    return _whole(seconds / max(speeds.tail_step_s, 1e-9), amount.tail_steps), 0
+
+
 def _own_features_s(seconds: float, amount: Amount, speeds: Speeds) -> float:
     """Return the seconds of the features that a candidate computes for itself, of those it has."""
     if not amount.caches or amount.shares:
@@ -239,7 +265,7 @@ def _fitting(left_s: float, amount: Amount, speeds: Speeds, later: bool = False)
 
 def _planned(left_s: float, folds: int, amount: Amount, speeds: Speeds, later: bool) -> TimePlan:
     """Return the plan with so many folds in so many seconds."""
-    candidates = folds + 1 + amount.extra
+    candidates = folds + amount.extra
     fixed = fixed_seconds(amount, folds, speeds, later)
     training_s = left_s - sum(fixed.values())
     features_s, rounds = 0.0, float(amount.patches)
@@ -249,20 +275,42 @@ def _planned(left_s: float, folds: int, amount: Amount, speeds: Speeds, later: b
         a_round = amount.learnable * speeds.feature_s
         rounds = min(amount.patches, max(1.0, FEATURE_SHARE * training_s // max(a_round, 1e-9)))
         features_s = rounds * a_round
-    each_s = (training_s - features_s) / candidates
+    final_s = max(FINAL_SHARE * (training_s - features_s), 0.0)
+    each_s = max((1 - FINAL_SHARE) * (training_s - features_s), 0.0) / candidates
     tail, full = candidate_steps(each_s, amount, speeds, rounds)
-    parts = fixed | {"features": features_s, "training": candidates * _lasts(each_s, tail, full, amount, speeds)}
-    minutes_each = max(each_s, 0.0) / 60.0
-    return TimePlan(folds, minutes_each, "", tail, full, False, amount.extra, sum(parts.values()), parts)
+    final_tail, final_full = _final_steps(final_s, amount, speeds, rounds)
+    parts = fixed | {
+        "features": features_s,
+        "training": candidates * _lasts(each_s, tail, full, amount, speeds),
+        "final training": _lasts(final_s, final_tail, final_full, amount, speeds, amount.averages),
+    }
+    return TimePlan(
+        folds=folds,
+        minutes_each=each_s / 60.0,
+        text="",
+        tail_steps=tail,
+        steps=full,
+        extra=amount.extra,
+        total_s=sum(parts.values()),
+        parts_s=parts,
+        final_minutes=final_s / 60.0,
+        final_tail_steps=final_tail,
+        final_steps=final_full,
+    )
 
 
-def _lasts(each_s: float, tail: int, full: int, amount: Amount, speeds: Speeds) -> float:
+def _lasts(
+    most_s: float, tail: int, full: int, amount: Amount, speeds: Speeds, from_average: bool = False
+) -> float:
     """Return the seconds of a candidate: less than it may have where it makes all its steps before."""
-    start_s = 0.5 * speeds.tail_step_s * amount.patches * amount.learnable * amount.inits_from_data
-    start_s += _own_features_s(each_s, amount, speeds)
-    made = (tail >= amount.tail_steps or not amount.trains_tail) and full >= amount.steps
+    start_s = 0.0
+    if not from_average:
+        start_s = 0.5 * speeds.tail_step_s * amount.patches * amount.learnable * amount.inits_from_data
+        start_s += _own_features_s(most_s, amount, speeds)
+    has_tail = amount.trains_tail and not (from_average and amount.steps)
+    made = (tail >= amount.tail_steps or not has_tail) and full >= amount.steps
     whole_s = start_s + tail * speeds.tail_step_s + full * speeds.full_step_s
-    return min(max(each_s, 0.0), whole_s) if made else max(each_s, 0.0)
+    return min(most_s, whole_s) if made else most_s
 
 
 def _is_whole(plan: TimePlan, amount: Amount) -> bool:
@@ -317,12 +365,12 @@ def _described(plan: TimePlan, amount: Amount, speeds: Speeds, minutes: float, a
     """Return the plan with its text; ``asked`` is what would have been done with more time."""
     asked = amount if asked is None else asked
     tail_only = (amount.steps == 0 and asked.steps > 0) or (amount.trains_tail and not asked.trains_tail)
-    steps = _steps_text(plan, tail_only)
-    each = f"{60 * plan.minutes_each:.0f} s at most and " if plan.minutes_each > 0 else ""
     compared = "slabs" if amount.patients < 2 else "patients"
+    start = "starts from their average and" if amount.averages else "starts like them and"
     text = (
-        f"{plan.folds} candidates are compared with the parent on {compared} they did not see; a final one is kept: "
-        f"{each}{steps} each."
+        f"{plan.folds} candidates are compared with the parent on {compared} they did not see "
+        f"({_training_text(plan.minutes_each, plan.tail_steps, plan.steps)} each). The final one, which is kept, "
+        f"{start} gets {_training_text(plan.final_minutes, plan.final_tail_steps, plan.final_steps)} on all cases."
     )
     if plan.total_s:
         of = f" of the {minutes:g} min given" if minutes > 0 else ""
@@ -333,13 +381,14 @@ def _described(plan: TimePlan, amount: Amount, speeds: Speeds, minutes: float, a
     return replace(plan, text=text, tail_only=tail_only)
 
 
-def _steps_text(plan: TimePlan, tail_only: bool) -> str:
+def _training_text(minutes: float, tail_steps: int, steps: int) -> str:
     parts = []
-    if plan.tail_steps:
-        parts.append(f"{plan.tail_steps} steps of the last layers")
-    if plan.steps:
-        parts.append(f"{plan.steps} steps of all layers")
-    return "about " + " and ".join(parts or ["no step"])
+    if tail_steps:
+        parts.append(f"{tail_steps} steps of the last layers")
+    if steps:
+        parts.append(f"{steps} steps of all layers")
+    most = f"at most {_seconds(60 * minutes)}, " if minutes > 0 else ""
+    return f"{most}about {' and '.join(parts or ['no step'])}"
 
 
 def _changes(plan: TimePlan, asked: Amount, tail_only: bool) -> str:
