@@ -182,6 +182,47 @@ def test_patients_are_not_divided(world: Any, tmp_path: Path, monkeypatch: pytes
     assert sorted(sorted(ids) for ids in held) == [["case-0001", "case-0003"], ["case-0002"], ["case-0004"]]
 
 
+@pytest.mark.parametrize("strategy", ["finetune", "vanilla", "scratch"])
+def test_what_is_kept_starts_from_the_average(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    """The last layers are not trained first again; from random weights there is nothing to average."""
+    library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=1))
+    project = add_cases(tmp_path / "project", [1, 2])
+    module = sys.modules["TransferSegLib.finetuning.cross_validation"]
+    adapt, made, starts = module.adapt, [], []
+
+    def watched(*args: Any, start: Any = None, **more: Any) -> Any:
+        starts.append(start)
+        made.append(adapt(*args, start=start, **more))
+        return made[-1]
+
+    monkeypatch.setattr(module, "adapt", watched)
+    settings = replace(KNOBS, strategy=strategy, tail_steps=2, steps=2, patches_per_case=1, report_cases=0)
+    finetune(request(project, library, configuration=settings))
+    first, second, final = made
+    assert starts[:2] == [None, None] and final.steps == 2
+    if strategy == "scratch":
+        assert starts[2] is None
+        return
+    assert final.tail_steps == 0 and first.tail_steps == (2 if strategy == "finetune" else 0)
+    for name, weights in starts[2].items():
+        assert torch.allclose(weights, (first.state_dict[name] + second.state_dict[name]) / 2), name
+    assert not torch.equal(first.state_dict["head.weight"], second.state_dict["head.weight"])
+
+
+def test_last_layers_alone_continue_from_the_average(world: Any, tmp_path: Path) -> None:
+    """Where nothing else is trained, the final candidate trains them further; the rest stays the parent's."""
+    parent = world.make_parent(world.label_set("bright"), width=1)
+    library = put_parent(tmp_path / "library", parent)
+    settings = replace(KNOBS, tail_steps=2, steps=0, patches_per_case=1, report_cases=0)
+    result = finetune(request(add_cases(tmp_path / "project", [1, 2]), library, configuration=settings))
+    state = load_model(result.version.path).state_dict
+    frozen, trained = "down.0.first.weight", "up.2.second.weight"
+    assert torch.equal(state[frozen], parent.state_dict[frozen])
+    assert not torch.equal(state[trained], parent.state_dict[trained])
+
+
 @pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 def test_killed_it_goes_on_and_ends_the_same(world: Any, tmp_path: Path) -> None:
     knobs = replace(KNOBS, tail_steps=3, steps=3, patches_per_case=1, report_cases=0)

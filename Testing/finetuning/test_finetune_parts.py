@@ -12,6 +12,7 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import Score
 from TransferSegLib.finetuning.evidence import changed_without_correction, summarise
 from TransferSegLib.finetuning.folds import Fold, divide, held_out_slabs, learned_structures
+from TransferSegLib.finetuning.forgetting import forgetting_of
 from TransferSegLib.finetuning.held_out import CaseComparison, ParentLabels
 from TransferSegLib.finetuning.label_change import plan_label_change
 from TransferSegLib.finetuning.report import report_text
@@ -92,6 +93,29 @@ def test_evidence_of_comparisons() -> None:
         "other was not corrected, and is predicted otherwise than before (agreement 0.70).",
     )
     assert CaseComparison.from_json(found.cases[0].to_json()) == found.cases[0]
+
+
+def test_what_was_forgotten_is_read_from_comparisons(world: Any) -> None:
+    parent = world.label_set("kept", "old", "halves", "gone")
+    new = world.label_set("kept", "name", "left", "right", "added")
+    change = plan_label_change(
+        parent, new, renamed={"name": "old"}, split={"left": "halves", "right": "halves"}, dropped=["gone"]
+    )
+
+    def score(dice: float) -> Score:
+        return Score(dice, 1.0, 0.0, 1.0, 1.0)
+
+    comparisons = [
+        CaseComparison("a", {"kept": score(0.8)}, {"kept": score(0.6), "added": score(0.9)}, {"name": 0.5}),
+        CaseComparison("b", {"kept": score(0.6), "name": score(0.4)}, {"kept": score(0.7), "name": score(0.5)}, {}),
+    ]
+    found = {one.parent: one for one in forgetting_of(comparisons, change)}
+    kept, renamed = found[("kept",)], found[("old",)]
+    assert (kept.fate, kept.reviewed_cases, kept.unreviewed_cases) == ("kept", 2, 0)
+    assert (kept.dice_before, kept.dice_after) == (pytest.approx(0.7), pytest.approx(0.65))
+    assert (renamed.reviewed_cases, renamed.dice_after, renamed.agreement) == (1, 0.5, 0.5)
+    assert found[("halves",)].fate == "split" and found[("halves",)].dice_after is None
+    assert found[("gone",)].fate == "dropped"
 
 
 def test_report_for_a_person() -> None:

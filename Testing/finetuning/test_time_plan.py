@@ -39,14 +39,16 @@ def test_half_of_the_time_is_for_what_is_kept() -> None:
     # The final one starts from the average of the others: its last layers are trained already.
     assert (60 * plan.final_minutes, plan.final_tail_steps, plan.final_steps) == (pytest.approx(285), 0, 285)
     assert plan.total_s == pytest.approx(570) and "About 9.5 min of the 10 min given" in plan.text
-    assert "which is kept, starts from their average and gets at most 4.8 min, about 285 steps of all layers" in plan.text
+    assert (
+        "which is kept, starts from their average and gets at most 4.8 min, about 285 steps of all layers" in plan.text
+    )
     alone = plan_time(10, replace(FIVE, averages=False), BARE)
     assert (alone.final_tail_steps, alone.final_steps) == (300, 255) and "average" not in alone.text
 
 
 def test_everything_beside_training_is_accounted_for() -> None:
     plan = plan_time(10, replace(FIVE, reported=3, steps=100_000), REAL)
-    beside = 5 * 0.5 + 5 * 2.0 + 5 * 2.5 + 4 * 0.5 + 2 * 3 * 2.0 + 1.0
+    beside = 5 * 0.5 + 5 * 2.0 + 5 * 2.5 + 4 * 0.5 + 3 * 2.5 + 1.0
     training = 570 - beside
     features = 5 * 0.4 * min(16, (0.25 * training) // (5 * 0.4))
     assert 60 * plan.minutes_each == pytest.approx((training - features) / 6)

@@ -19,6 +19,7 @@ from TransferSegLib.finetuning.adapt import Weights, adapt
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.folds import Fold, divide, learned_structures
+from TransferSegLib.finetuning.forgetting import forgetting_of
 from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
 from TransferSegLib.finetuning.run_folder import Run
 from TransferSegLib.models.store import Model
@@ -27,7 +28,7 @@ from TransferSegLib.progress import Task
 Cases = dict[str, PreparedCase]
 #: Keys of the parts of a run in its progress, of which there is one each; the others have a number.
 MEASURING, READING, PARENT, FEATURES, SAVING = "measuring", "reading", "parent", "features", "saving"
-FINAL_TRAINING = "final-training"
+FINAL_TRAINING, FORGETTING = "final-training", "forgetting"
 
 
 def training_part(number: int, strategy: str) -> str:
@@ -52,11 +53,10 @@ def learnable_cases(cases: Cases) -> list[PreparedCase]:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A trained candidate as it is kept on the disk: ``fates`` of the parent's structures, ``starts`` of new heads."""
+    """A trained candidate as it is kept on the disk; ``starts`` tell how new heads began."""
 
     state_dict: dict[str, torch.Tensor]
     history: list[dict[str, Any]]
-    fates: list[dict[str, Any]]
     starts: list[dict[str, Any]]
     tail_steps: int
     steps: int
@@ -150,9 +150,8 @@ class CandidateTrainer:
             resume=reached,
             clock=run.clock,
         )
-        changes = [change.to_json() for change in adapted.changes]
         inits = [asdict(start) for start in adapted.starts]
-        candidate = Candidate(adapted.state_dict, adapted.history, changes, inits, adapted.tail_steps, adapted.steps)
+        candidate = Candidate(adapted.state_dict, adapted.history, inits, adapted.tail_steps, adapted.steps)
         run.folder.write_state(_trained_file(name), dict(vars(candidate)))
         run.folder.forget(_state_file(name))
         run.parts.end(is_typical=reached is None)
@@ -221,6 +220,29 @@ class FoldComparisons:
         run.parts.end()
         return float(np.median(took)) if took else 0.0
 
+    def forgetting(
+        self, final: Candidate, cases: Sequence[PreparedCase], single_part: tuple[str, ...]
+    ) -> list[dict[str, Any]]:
+        """Return what became of each structure of the parent in the final candidate, seen on some training cases.
+
+        ``single_part`` names the new structures of which only the largest part is kept.
+        """
+        run, plan = self._run, self._run.plan
+        if not cases or not plan.configuration.way.from_parent:
+            return []
+        task = run.parts.begin(FORGETTING, "Looking for what was forgotten")
+        model = Model(plan.describe(None, single_part), final.state_dict, plan.parent_path)
+        comparisons = [
+            self._scorer.compare(model, case, case.id, self._by_parent(case.id), part)
+            for case, part in task.each(cases, lambda case: case.id)
+        ]
+        run.parts.end()
+        return [change.to_json() for change in forgetting_of(comparisons, plan.change)]
+
+    def _by_parent(self, case_id: str) -> np.ndarray | None:
+        """Return the parent's prediction of a case, None where it knows no structure of the new model."""
+        return self._run.folder.read_array(_prediction_file(self._run.plan.dataset.ids.index(case_id)))
+
     def entry(self, number: int, fold: Fold, strategy: str, minutes: float, title: str) -> dict[str, Any]:
         """Return the comparisons of a fold's candidate by a strategy, and what it could not learn: made, or read.
 
@@ -274,9 +296,7 @@ class FoldComparisons:
         self, candidate: Model, case_id: str, case: PreparedCase, unlearned: set[str], task: Task
     ) -> dict[str, Any]:
         """Return the comparison of one case, without what the candidate could not learn."""
-        # None where the parent knows no structure of the new model.
-        by_parent = self._run.folder.read_array(_prediction_file(self._run.plan.dataset.ids.index(case_id)))
-        found = self._scorer.compare(candidate, case, case_id, by_parent, task)
+        found = self._scorer.compare(candidate, case, case_id, self._by_parent(case_id), task)
         return replace(found, candidate={n: s for n, s in found.candidate.items() if n not in unlearned}).to_json()
 
 

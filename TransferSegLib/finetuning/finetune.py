@@ -175,14 +175,15 @@ class _FineTuning:
             notes += [largest_component_note(comparisons, single)] if single else []
             comparisons = with_largest_components(comparisons, single)
             final = self._final(settled)
+            fates = self._forgetting(settled, final, single)
             evidence = self._summarise([folds[number] for number in evaluating], settled, comparisons, notes)
-            version = self._keep(final, evidence, settled.time_plan, choice, single)
+            version = self._keep(final, fates, evidence, settled.time_plan, choice, single)
         finally:
             self._trainer.close()
         seconds = run.spent_s
         run.folder.remove()
         in_use = history(run.plan.name, run.plan.library).current
-        return FineTuned(version, run.plan, evidence, settled.time_plan, tuple(final.fates), seconds, choice, in_use)
+        return FineTuned(version, run.plan, evidence, settled.time_plan, tuple(fates), seconds, choice, in_use)
 
     def _foresee(self) -> None:
         """Plan before any work; a run whose minutes do not suffice leaves nothing behind."""
@@ -270,13 +271,18 @@ class _FineTuning:
 
     def _final(self, settled: _Settled) -> Candidate:
         """Train the candidate that is kept, on all cases."""
-        settings = replace(self._run.plan.configuration, minutes=self._budget.minutes_of(_FINAL))
-        settings = replace(settings, report_cases=self._budget.reported(settings))
+        settings = replace(self._run.plan.configuration, minutes=self._budget.minutes_of(_FINAL), report_cases=0)
         start = self._average(len(settled.folds), settings.strategy) if settings.way.from_parent else None
         learnable = learnable_cases(settled.cases)
         final = self._trainer.train(_FINAL, learnable, settings, FINAL_TRAINING, "Final training", settled.cases, start)
         self._run.save_time()
         return final
+
+    def _forgetting(self, settled: _Settled, final: Candidate, single: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Return what became of the parent's structures, on as many training cases as there is time for."""
+        wanted = self._run.plan.configuration.report_cases
+        cases = learnable_cases(settled.cases)[: self._budget.reported(wanted)]
+        return settled.comparisons.forgetting(final, cases, single)
 
     def _average(self, folds: int, strategy: str) -> Weights | None:
         """Return the average of the candidates that learned every structure, of all where none did."""
@@ -296,7 +302,13 @@ class _FineTuning:
         return summarise(comparisons, groups, folds, names, grid, request.tolerance_mm, notes, seed, training)
 
     def _keep(
-        self, final: Candidate, evidence: Evidence, time_plan: TimePlan, choice: Choice | None, single: tuple[str, ...]
+        self,
+        final: Candidate,
+        fates: list[dict[str, Any]],
+        evidence: Evidence,
+        time_plan: TimePlan,
+        choice: Choice | None,
+        single: tuple[str, ...],
     ) -> Version:
         """Add the candidate to the library."""
         run, plan = self._run, self._run.plan
@@ -315,7 +327,7 @@ class _FineTuning:
             parent=plan.reference,
             cases=tuple(LearnedCase(plan.hashes[case.id], case.id) for case in plan.dataset.cases),
             evidence=finite(evidence.to_json() | {"time": time_plan.to_json()} | chosen),
-            forgetting=tuple(finite(final.fates)),
+            forgetting=tuple(finite(fates)),
         )
         lines = [*run.log, *(json.dumps(finite(line)) for line in [*final.history, *final.starts])]
         saving = run.parts.begin(SAVING, "Saving the version")

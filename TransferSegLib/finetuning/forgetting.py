@@ -12,6 +12,7 @@ from torch import nn
 from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.evaluation.predict_and_score import predict_on_model_grid
 from TransferSegLib.evaluation.scores import dice
+from TransferSegLib.finetuning.held_out import CaseComparison
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.interface import Backbone
@@ -85,20 +86,44 @@ def measure_forgetting(
                 after[number].append(dice(by_new & region, drawn))
             elif not flags.any():
                 agreement[number].append(dice(by_new, by_parent))
-    changes = []
-    for number, group in enumerate(groups):
-        changes.append(
-            StructureChange(
-                tuple(change.parent.names[channel - 1] for channel in group.parent),
-                tuple(change.label_set.names[channel - 1] for channel in group.new),
-                change.fates[group.new[0] - 1],
-                len(before[number]),
-                _mean(before[number]),
-                _mean(after[number]),
-                len(agreement[number]),
-                _mean(agreement[number]),
-            )
+    return _summarised(change, before, after, agreement)
+
+
+def forgetting_of(comparisons: Sequence[CaseComparison], change: LabelChange) -> tuple[StructureChange, ...]:
+    """Return what became of each structure from comparisons of the new model with its parent, such as those of folds.
+
+    Of structures that were split nothing is measured.
+    """
+    before, after, agreement = [], [], []
+    for group in change.groups()[1:]:
+        name = change.label_set.names[group.new[0] - 1]
+        both = [one for one in comparisons if name in one.parent and name in one.candidate]
+        before.append([one.parent[name].dice for one in both])
+        after.append([one.candidate[name].dice for one in both])
+        agreement.append([one.agreement[name] for one in comparisons if name in one.agreement])
+    return _summarised(change, before, after, agreement)
+
+
+def _summarised(
+    change: LabelChange,
+    before: Sequence[list[float]],
+    after: Sequence[list[float]],
+    agreement: Sequence[list[float]],
+) -> tuple[StructureChange, ...]:
+    """Return the means of what was measured of each group of channels but the background's."""
+    changes = [
+        StructureChange(
+            tuple(change.parent.names[channel - 1] for channel in group.parent),
+            tuple(change.label_set.names[channel - 1] for channel in group.new),
+            change.fates[group.new[0] - 1],
+            len(before[number]),
+            _mean(before[number]),
+            _mean(after[number]),
+            len(agreement[number]),
+            _mean(agreement[number]),
         )
+        for number, group in enumerate(change.groups()[1:])
+    ]
     dropped = [StructureChange((name,), (), "dropped", 0, None, None, 0, None) for name in change.dropped]
     return (*changes, *dropped)
 

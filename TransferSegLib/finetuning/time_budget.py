@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.cross_validation import (
     FEATURES,
     FINAL_TRAINING,
+    FORGETTING,
     MEASURING,
     PARENT,
     READING,
@@ -191,7 +191,7 @@ class CandidateMinutes:
             plan, speeds = self._plan, self.speeds
             later_s = (speeds.predict_s + speeds.score_s) * sum(self.to_do.values())
             later_s += speeds.candidate_s * (len(self.to_do) + 1) + speeds.save_s
-            later_s += 2 * speeds.predict_s * self._amount.reported
+            later_s += (speeds.predict_s + speeds.score_s) * self._amount.reported
             left_s = self._run.left_s - later_s
             if self.to_do:
                 left_s *= plan.minutes_each / (plan.minutes_each * len(self.to_do) + plan.final_minutes)
@@ -296,13 +296,12 @@ class TimeBudget:
         self._minutes.took(name, beside_s, compare_s)
         self._speeds = self._minutes.speeds
 
-    def reported(self, settings: FineTuningConfiguration) -> int:
-        """Return on how many cases forgetting is looked for: on none where there is no time left for it."""
-        if self._run.limit_s <= 0:
-            return settings.report_cases
-        left_s = self._run.left_s - 60.0 * settings.minutes - self._speeds.save_s
-        a_case_s = 2 * self._speeds.predict_s
-        return min(settings.report_cases, max(0, int(left_s / a_case_s))) if a_case_s > 0 else settings.report_cases
+    def reported(self, wanted: int) -> int:
+        """Return on how many cases forgetting is looked for now: on none where there is no time left for it."""
+        a_case_s = self._speeds.predict_s + self._speeds.score_s
+        if self._run.limit_s <= 0 or a_case_s <= 0:
+            return wanted
+        return min(wanted, max(0, int((self._run.left_s - self._speeds.save_s) / a_case_s)))
 
     def choose(self, strategy: str, folds: Sequence[Fold]) -> None:
         """Keep to one strategy in the folds that did not choose."""
@@ -379,9 +378,7 @@ class TimeBudget:
             FEATURES: plan.parts_s.get("features", 0.0) if amount.caches and amount.shares else 0.0,
         } | self._estimates_of_candidates(plan, to_train)
 
-    def _estimates_of_candidates(
-        self, plan: TimePlan | None, to_train: Sequence[tuple[int, str]]
-    ) -> dict[str, float]:
+    def _estimates_of_candidates(self, plan: TimePlan | None, to_train: Sequence[tuple[int, str]]) -> dict[str, float]:
         """Return the seconds of candidates (fold, strategy), their comparisons, and the final one."""
         plan = plan or plan_time(0.0, self._amount, self._speeds)
         speeds, seconds = self._speeds, plan.parts_s
@@ -392,6 +389,6 @@ class TimeBudget:
             parts[held_out_part(number, strategy)] = (
                 (speeds.predict_s + speeds.score_s) * self._amount.cases / plan.folds
             )
-        final_s = seconds.get("final training", 0.0) + speeds.candidate_s + seconds.get("forgetting", 0.0)
-        parts[FINAL_TRAINING] = final_s
+        parts[FINAL_TRAINING] = seconds.get("final training", 0.0) + speeds.candidate_s
+        parts[FORGETTING] = seconds.get("forgetting", 0.0)
         return parts | {SAVING: seconds.get("saving", 0.0)}

@@ -121,9 +121,9 @@ class Amount:
 class TimePlan:
     """Folds and the minutes of each of their candidates (0: its steps decide); ``text`` says it to a person.
 
-    ``tail_steps`` and ``steps`` are about what a fold's candidate will make, ``final_minutes``, ``final_tail_steps`` and
-    ``final_steps`` are those of the final one. ``total_s`` is about what everything takes (0: not known), ``parts_s`` of
-    what. ``tail_only``: nothing but the last layers is trained. ``extra`` candidates choose.
+    ``tail_steps`` and ``steps`` are about what a fold's candidate will make; ``final_minutes``, ``final_tail_steps``
+    and ``final_steps`` are those of the final one. ``total_s`` is about what everything takes (0: not known),
+    ``parts_s`` of what. ``tail_only``: nothing but the last layers is trained. ``extra`` candidates choose.
     """
 
     folds: int
@@ -200,7 +200,7 @@ def fixed_seconds(amount: Amount, folds: int, speeds: Speeds, later: bool = Fals
     return begin | {
         "comparing": (speeds.predict_s + speeds.score_s) * held_out,
         "candidates' files": speeds.candidate_s * (folds + 1 + amount.extra),
-        "forgetting": 2 * speeds.predict_s * amount.reported,
+        "forgetting": (speeds.predict_s + speeds.score_s) * amount.reported,
         "saving": speeds.save_s,
     }
 
@@ -299,9 +299,7 @@ def _planned(left_s: float, folds: int, amount: Amount, speeds: Speeds, later: b
     )
 
 
-def _lasts(
-    most_s: float, tail: int, full: int, amount: Amount, speeds: Speeds, from_average: bool = False
-) -> float:
+def _lasts(most_s: float, tail: int, full: int, amount: Amount, speeds: Speeds, from_average: bool = False) -> float:
     """Return the seconds of a candidate: less than it may have where it makes all its steps before."""
     start_s = 0.0
     if not from_average:
