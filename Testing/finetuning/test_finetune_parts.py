@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import Score
+from TransferSegLib.finetuning.blending import HALF, blended, choose_blend
 from TransferSegLib.finetuning.evidence import changed_without_correction, summarise
 from TransferSegLib.finetuning.folds import Fold, divide, held_out_slabs, learned_structures
 from TransferSegLib.finetuning.forgetting import forgetting_of
@@ -116,6 +118,36 @@ def test_what_was_forgotten_is_read_from_comparisons(world: Any) -> None:
     assert (renamed.reviewed_cases, renamed.dice_after, renamed.agreement) == (1, 0.5, 0.5)
     assert found[("halves",)].fate == "split" and found[("halves",)].dice_after is None
     assert found[("gone",)].fate == "dropped"
+
+
+def test_blended_weights_are_between_the_parents_and_the_trained_ones(world: Any) -> None:
+    parent = world.make_parent(world.label_set("a", "b", "c"), width=1)
+    change = plan_label_change(parent.description.label_set, world.label_set("c", "a"), dropped=["b"])
+    trained = {name: weights + 1.0 for name, weights in parent.state_dict.items()}
+    order = [0, *(parent.description.label_set.channel(name) for name in change.label_set.names)]
+    assert sorted(order) == [0, 1, 3]
+    for name in ("head.weight", "head.bias"):
+        trained[name] = parent.state_dict[name][order] + 2.0
+    half = blended(parent, change, trained, HALF)
+    assert torch.allclose(half["head.weight"], parent.state_dict["head.weight"][order] + 1.0)
+    assert torch.allclose(half["down.0.first.weight"], parent.state_dict["down.0.first.weight"] + 0.5)
+    assert blended(parent, change, trained, 0.0).keys() == trained.keys()
+    assert torch.equal(blended(parent, change, trained, 0.0)["head.bias"], trained["head.bias"])
+
+
+def test_the_blend_is_chosen_by_patients_and_wins_ties() -> None:
+    def compared(*dice: float) -> list[CaseComparison]:
+        scores = [Score(value, 1.0, 0.0, 1.0, 1.0) for value in dice]
+        return [CaseComparison(str(number), {}, {"a": score}, {}) for number, score in enumerate(scores)]
+
+    groups = {"0": "one", "1": "one", "2": "two"}  # two cases of one patient weigh as much as one of the other
+    blend = choose_blend({HALF: compared(0.8, 0.8, 0.4), 0.0: compared(0.7, 0.7, 0.52)}, groups)
+    assert blend.share == 0.0 and blend.mean_dice == pytest.approx({HALF: 0.6, 0.0: 0.61})
+    assert "their mean Dice was 0.610, half-way to the parent 0.600" in blend.note
+    tie = choose_blend({HALF: compared(0.60), 0.0: compared(0.604)}, {"0": "one"})
+    assert tie.share == HALF and "its mean Dice was 0.600" in tie.note
+    assert choose_blend({0.0: compared(0.5)}, {"0": "one"}).note == ""
+    assert "half-way" in choose_blend({HALF: compared(0.5)}, {"0": "one"}).note
 
 
 def test_report_for_a_person() -> None:

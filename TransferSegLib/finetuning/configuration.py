@@ -87,6 +87,9 @@ class FineTuningConfiguration:
     average: float = 0.98
     #: Weight of the loss that holds structures without annotation to the parent's predictions; 0: they are let go.
     distillation: float = 1.0
+    #: Where the parent knows every structure, ``finetune`` keeps the mean of its weights and the trained ones if
+    #: held-out cases are better for it.
+    blend: bool = True
     #: With validation cases: steps of stage 2 between validations; it ends after so many without a better one.
     validate_every: int = 100
     patience: int = 3

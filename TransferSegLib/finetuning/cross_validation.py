@@ -16,6 +16,7 @@ import torch
 
 from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.finetuning.adapt import Weights, adapt
+from TransferSegLib.finetuning.blending import blended
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.folds import Fold, divide, learned_structures
@@ -195,7 +196,7 @@ class FoldComparisons:
         self._scorer = HeldOutScorer(plan.parent, plan.change, plan.dataset, run.device, self.grid, tolerance_mm)
         #: Seconds that training a candidate took by strategy, of those that were trained in this process.
         self.training_s: dict[str, float] = {}
-        #: Seconds that comparing a case took on average, of the last fold that was compared in this process.
+        #: Seconds that comparing one model on a case took on average, of the last fold compared in this process.
         self.compare_s: float | None = None
 
     def predict_by_parent(self) -> float:
@@ -221,17 +222,18 @@ class FoldComparisons:
         return float(np.median(took)) if took else 0.0
 
     def forgetting(
-        self, final: Candidate, cases: Sequence[PreparedCase], single_part: tuple[str, ...]
+        self, final: Candidate, share: float, cases: Sequence[PreparedCase], single_part: tuple[str, ...]
     ) -> list[dict[str, Any]]:
         """Return what became of each structure of the parent in the final candidate, seen on some training cases.
 
-        ``single_part`` names the new structures of which only the largest part is kept.
+        ``share`` is the parent's share of its weights; ``single_part`` names the new structures of which only the
+        largest part is kept.
         """
         run, plan = self._run, self._run.plan
         if not cases or not plan.configuration.way.from_parent:
             return []
         task = run.parts.begin(FORGETTING, "Looking for what was forgotten")
-        model = Model(plan.describe(None, single_part), final.state_dict, plan.parent_path)
+        model = self._model(final, share, single_part)
         comparisons = [
             self._scorer.compare(model, case, case.id, self._by_parent(case.id), part)
             for case, part in task.each(cases, lambda case: case.id)
@@ -247,8 +249,9 @@ class FoldComparisons:
         """Return the comparisons of a fold's candidate by a strategy, and what it could not learn: made, or read.
 
         ``number`` is the fold's, from 0; ``minutes`` is the time of its candidate (0: its steps decide). The entry
-        holds ``comparisons`` (see ``CaseComparison.to_json``), ``unlearned`` (names), and the optimisation steps that
-        the candidate made, ``tail_steps`` (of the last layers) and ``steps`` (of all layers).
+        holds ``by_share`` of the parent's weights the comparisons (see ``CaseComparison.to_json``), ``comparisons``,
+        those of the first share, ``unlearned`` (names), and the optimisation steps that the candidate made,
+        ``tail_steps`` (of the last layers) and ``steps`` (of all layers).
         """
         run, name = self._run, candidate_name(number, strategy)
         entry = run.folder.read_json(f"{name}.json")
@@ -269,28 +272,38 @@ class FoldComparisons:
         began = run.clock()
         trained = self._trainer.train(name, training, settings, part, title, self._cases)
         self.training_s[strategy] = run.clock() - began
-        candidate = Model(plan.describe(), trained.state_dict, plan.parent_path)
+        models = {share: self._model(trained, share) for share in plan.parent_shares}
         names = plan.change.label_set.names
         unlearned = set(plan.fresh) - learned_structures(training, names)
         began = run.clock()
         task = run.parts.begin(held_out_part(number, strategy), title)
-        comparisons = []
+        compared: dict[str, list[dict[str, Any]]] = {str(share): [] for share in models}
         for index, (case_id, case) in enumerate(zip(fold.held_out, held_out, strict=True)):
-            share = task.share(index, len(held_out))
-            comparisons.append(self._compare_case(candidate, case_id, case, unlearned, share.named("Segmenting")))
-            dice = [score["dice"] for score in comparisons[-1]["candidate"].values() if score["dice"] is not None]
+            of_case = task.share(index, len(held_out))
+            for variant, (share, model) in enumerate(models.items()):
+                predicting = of_case.share(variant, len(models)).named("Segmenting")
+                compared[str(share)].append(self._compare_case(model, case_id, case, unlearned, predicting))
+            scores = next(iter(compared.values()))[-1]["candidate"].values()
+            dice = [score["dice"] for score in scores if score["dice"] is not None]
             if dice:  # a point of the curve of held-out Dice
-                of_case = share.named(f"Held-out case {index + 1} of {len(held_out)}", "case")
+                of_case = of_case.named(f"Held-out case {index + 1} of {len(held_out)}", "case")
                 of_case.done(dice=float(np.mean(dice)), look=False)
         run.parts.end()
-        self.compare_s = (run.clock() - began) / max(1, len(held_out))
+        self.compare_s = (run.clock() - began) / max(1, len(held_out) * len(models))
         drawn = {name for case in held_out for name in learned_structures([case], names)}
         return {
-            "comparisons": comparisons,
+            "comparisons": next(iter(compared.values())),
+            "by_share": compared,
             "unlearned": sorted(unlearned & drawn),
             "tail_steps": trained.tail_steps,
             "steps": trained.steps,
         }
+
+    def _model(self, trained: Candidate, share: float, single_part: tuple[str, ...] = ()) -> Model:
+        """Return a candidate as a model, with the parent's share of its weights."""
+        plan = self._run.plan
+        state = blended(plan.parent, plan.change, trained.state_dict, share)
+        return Model(plan.describe(None, single_part), state, plan.parent_path)
 
     def _compare_case(
         self, candidate: Model, case_id: str, case: PreparedCase, unlearned: set[str], task: Task

@@ -24,6 +24,7 @@ from TransferSegLib.datasets.prepared import prepare_cases
 from TransferSegLib.errors import ModelError
 from TransferSegLib.evaluation.verdict import Training
 from TransferSegLib.finetuning.adapt import Weights
+from TransferSegLib.finetuning.blending import Blend, blended, choose_blend
 from TransferSegLib.finetuning.cross_validation import (
     FINAL_TRAINING,
     READING,
@@ -168,14 +169,15 @@ class _FineTuning:
             folds, groups = settled.folds, run.plan.groups
             choice = self._choose(settled)
             evaluating = range(len(folds)) if choice is None else evaluation_folds(folds, groups)
-            comparisons, notes = self._hold_out(settled, evaluating)
+            comparisons, blend, notes = self._hold_out(settled, evaluating)
             notes += [] if choice is None else [choice.caveat]
             # Slabs of one patient cannot tell what is an island in another one.
             single = largest_component_structures(comparisons, run.plan.fresh) if run.plan.patients > 1 else ()
             notes += [largest_component_note(comparisons, single)] if single else []
             comparisons = with_largest_components(comparisons, single)
             final = self._final(settled)
-            fates = self._forgetting(settled, final, single)
+            fates = self._forgetting(settled, final, blend, single)
+            final = replace(final, state_dict=blended(run.plan.parent, run.plan.change, final.state_dict, blend.share))
             evidence = self._summarise([folds[number] for number in evaluating], settled, comparisons, notes)
             version = self._keep(final, fates, evidence, settled.time_plan, choice, single)
         finally:
@@ -244,20 +246,25 @@ class _FineTuning:
         self._budget.choose(choice.strategy, folds)
         return choice
 
-    def _hold_out(self, settled: _Settled, evaluating: Sequence[int]) -> tuple[list[CaseComparison], list[str]]:
-        """Train a candidate for every fold that the verdict is about, and compare it; returns notes on the evidence."""
-        comparisons: list[CaseComparison] = []
+    def _hold_out(self, settled: _Settled, evaluating: Sequence[int]) -> tuple[list[CaseComparison], Blend, list[str]]:
+        """Train a candidate for every fold that the verdict is about, and compare it.
+
+        Returns the comparisons, how much of the parent's weights is kept, and notes on the evidence.
+        """
+        compared: dict[float, list[CaseComparison]] = {share: [] for share in self._run.plan.parent_shares}
         unlearned: set[str] = set()
         plan, folds = self._run.plan, settled.folds
         strategy, names = plan.configuration.strategy, plan.change.label_set.names
         for number in evaluating:
             entry = self._entry(settled, number, strategy, f"Held-out comparison {number + 1} of {len(folds)}")
             self._run.log.append(f"fold {number + 1} of {len(folds)}: {json.dumps(finite(entry['comparisons']))}")
-            comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
+            for share, comparisons in compared.items():
+                comparisons += [CaseComparison.from_json(one) for one in entry["by_share"][str(share)]]
             unlearned |= set(entry["unlearned"])
-            if "steps" in entry:  # not in that of a run begun by an earlier version
-                self._steps.append(entry["tail_steps"] + entry["steps"])
-        notes = []
+            self._steps.append(entry["tail_steps"] + entry["steps"])
+        blend = choose_blend(compared, _patients_of(compared, plan.groups))
+        self._run.log.append(f"The parent's share of the weights: {blend}")
+        notes = [blend.note] if blend.note else []
         if unlearned:
             notes.append(
                 f"Nothing can be said of {', '.join(sorted(unlearned))} in patients who were held out: too few others "
@@ -267,7 +274,7 @@ class _FineTuning:
         elsewhere = learned_structures(settled.cases.values(), names) - evaluated
         if elsewhere:
             notes.append(f"Only patients who chose the strategy have {', '.join(sorted(elsewhere))} drawn.")
-        return comparisons, notes
+        return compared[blend.share], blend, notes
 
     def _final(self, settled: _Settled) -> Candidate:
         """Train the candidate that is kept, on all cases."""
@@ -278,11 +285,13 @@ class _FineTuning:
         self._run.save_time()
         return final
 
-    def _forgetting(self, settled: _Settled, final: Candidate, single: tuple[str, ...]) -> list[dict[str, Any]]:
+    def _forgetting(
+        self, settled: _Settled, final: Candidate, blend: Blend, single: tuple[str, ...]
+    ) -> list[dict[str, Any]]:
         """Return what became of the parent's structures, on as many training cases as there is time for."""
         wanted = self._run.plan.configuration.report_cases
         cases = learnable_cases(settled.cases)[: self._budget.reported(wanted)]
-        return settled.comparisons.forgetting(final, cases, single)
+        return settled.comparisons.forgetting(final, blend.share, cases, single)
 
     def _average(self, folds: int, strategy: str) -> Weights | None:
         """Return the average of the candidates that learned every structure, of all where none did."""
@@ -295,7 +304,7 @@ class _FineTuning:
     ) -> Evidence:
         """Return the verdict on all comparisons."""
         plan = self._run.plan
-        groups = {one.case: plan.groups[whole_case(one.case, plan.groups)] for one in comparisons}
+        groups = _patients_of({0.0: comparisons}, plan.groups)
         names, request = plan.change.label_set.names, plan.request
         training = Training(min(self._steps), request.minutes) if self._steps else None
         grid, seed = settled.comparisons.grid, plan.configuration.seed
@@ -351,6 +360,11 @@ class _FineTuning:
         saving.done(look=False)
         run.parts.end()
         return version
+
+
+def _patients_of(compared: Mapping[float, Sequence[CaseComparison]], groups: Mapping[str, str]) -> dict[str, str]:
+    """Return the patient of every case, or slab of one, that was compared."""
+    return {one.case: groups[whole_case(one.case, groups)] for cases in compared.values() for one in cases}
 
 
 def profile_of_version(plan: FineTuningPlan, state_dict: Mapping[str, torch.Tensor]) -> FitProfile | None:

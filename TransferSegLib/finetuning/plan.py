@@ -11,6 +11,7 @@ from typing import Any
 from TransferSegLib.corrections.content_hash import hash_case
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.errors import ModelError, TrainingError, naming_case
+from TransferSegLib.finetuning.blending import HALF
 from TransferSegLib.finetuning.cases import (
     Survey,
     axes_notes,
@@ -92,6 +93,19 @@ class FineTuningPlan:
     def needs_features(self) -> bool:
         """Whether features of the frozen part are cached."""
         return self.inits_from_data or self.configuration.has_tail_stage
+
+    @property
+    def parent_shares(self) -> tuple[float, ...]:
+        """The parent's shares of the weights that are compared on held-out cases, the default first.
+
+        Weights can be blended where all structures, and how scans are prepared, are the parent's. What one patient's
+        slabs say of the same patient cannot decide between them.
+        """
+        settings, parent = self.configuration, self.parent.description
+        is_same = not self.change.fresh_channels and settings.preparation(parent) == parent.preparation
+        if not (settings.blend and settings.way.from_parent and is_same):
+            return (0.0,)
+        return (HALF,) if self.patients < 2 else (HALF, 0.0)
 
     @property
     def groups(self) -> dict[str, str]:

@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from TransferSegLib.datasets.dataset import Dataset
-from TransferSegLib.evaluation.statistics import by_patient, pair_scores
+from TransferSegLib.finetuning.blending import mean_dice
 from TransferSegLib.finetuning.folds import Fold
 from TransferSegLib.finetuning.held_out import CaseComparison
 from TransferSegLib.finetuning.label_change import LabelChange
@@ -123,11 +121,7 @@ def choose(tried: Mapping[str, Sequence[CaseComparison]], groups: Mapping[str, s
 
     ``tried`` holds what each strategy's candidates did on the same held-out cases. The first, the default, wins ties.
     """
-    means = {}
-    for name, comparisons in tried.items():
-        scores = {one.case: {key: score.dice for key, score in one.candidate.items()} for one in comparisons}
-        patients = [after for _, after in by_patient(pair_scores(scores, scores, groups)).values()]
-        means[name] = float(np.mean(patients)) if patients else 0.0
+    means = {name: mean_dice(comparisons, groups) for name, comparisons in tried.items()}
     best = max(means, key=lambda name: means[name])
     default = next(iter(means))
     if means[best] < means[default] + TIE:

@@ -154,6 +154,7 @@ def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
         and strategy_of(asked).last_layers_first
         and settings.way.from_parent,
         averages=settings.way.from_parent,
+        compared=len(plan.parent_shares),
     )
 
 
@@ -189,7 +190,7 @@ class CandidateMinutes:
             return 0.0
         if name not in self.given:
             plan, speeds = self._plan, self.speeds
-            later_s = (speeds.predict_s + speeds.score_s) * sum(self.to_do.values())
+            later_s = (speeds.predict_s + speeds.score_s) * sum(self.to_do.values()) * self._amount.compared
             later_s += speeds.candidate_s * (len(self.to_do) + 1) + speeds.save_s
             later_s += (speeds.predict_s + speeds.score_s) * self._amount.reported
             left_s = self._run.left_s - later_s
@@ -387,7 +388,7 @@ class TimeBudget:
         for number, strategy in to_train:
             parts[training_part(number, strategy)] = candidate_s
             parts[held_out_part(number, strategy)] = (
-                (speeds.predict_s + speeds.score_s) * self._amount.cases / plan.folds
+                (speeds.predict_s + speeds.score_s) * self._amount.cases * self._amount.compared / plan.folds
             )
         parts[FINAL_TRAINING] = seconds.get("final training", 0.0) + speeds.candidate_s
         parts[FORGETTING] = seconds.get("forgetting", 0.0)

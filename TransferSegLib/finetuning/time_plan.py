@@ -98,6 +98,8 @@ class Amount:
     may_train_tail_only: bool = True
     #: Whether the final candidate starts from the average of the folds' candidates.
     averages: bool = True
+    #: How many variants of each candidate are compared on its held-out cases.
+    compared: int = 1
     #: Rounds of features that are computed already; None: they are still to be.
     cached_rounds: int | None = None
 
@@ -198,7 +200,7 @@ def fixed_seconds(amount: Amount, folds: int, speeds: Speeds, later: bool = Fals
         }
     )
     return begin | {
-        "comparing": (speeds.predict_s + speeds.score_s) * held_out,
+        "comparing": (speeds.predict_s + speeds.score_s) * held_out * amount.compared,
         "candidates' files": speeds.candidate_s * (folds + 1 + amount.extra),
         "forgetting": (speeds.predict_s + speeds.score_s) * amount.reported,
         "saving": speeds.save_s,

@@ -173,6 +173,8 @@ def _check_kinds(values: dict[str, Any], kind: type, what: str) -> None:
             continue
         if wanted == "str":
             kind_text = None if isinstance(value, str) else "a word"
+        elif wanted == "bool":
+            kind_text = None if isinstance(value, bool) else "true or false"
         elif wanted.startswith("IntensityRule"):
             continue
         elif isinstance(value, bool) or not isinstance(value, int | float):
