@@ -182,4 +182,6 @@ def test_a_large_loss_of_one_structure_is_never_promoted(rows: list[tuple[float,
     before = {"a": [0.9] * len(rows), "b": [row[1] for row in rows]}
     after = {"a": [0.8 * row[0] for row in rows], "b": [row[2] for row in rows]}
     verdict = known(before, after)
-    assert verdict.answer in (Answer.WORSE, Answer.PROBABLY_WORSE, Answer.PARTLY_WORSE) and not promotes(verdict)
+    losses = (Answer.WORSE, Answer.PROBABLY_WORSE, Answer.PARTLY_WORSE)
+    # One patient may be too few to call a loss of 0.1 in one of two structures one.
+    assert verdict.answer in (*losses, *([Answer.TOO_FEW] if len(rows) == 1 else [])) and not promotes(verdict)

@@ -11,7 +11,7 @@ import torch
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import Score
-from TransferSegLib.finetuning.blending import HALF, blended, choose_blend
+from TransferSegLib.finetuning.blending import blended, choose_blend, default_share
 from TransferSegLib.finetuning.evidence import changed_without_correction, summarise
 from TransferSegLib.finetuning.folds import Fold, divide, held_out_slabs, learned_structures
 from TransferSegLib.finetuning.forgetting import forgetting_of
@@ -128,7 +128,7 @@ def test_blended_weights_are_between_the_parents_and_the_trained_ones(world: Any
     assert sorted(order) == [0, 1, 3]
     for name in ("head.weight", "head.bias"):
         trained[name] = parent.state_dict[name][order] + 2.0
-    half = blended(parent, change, trained, HALF)
+    half = blended(parent, change, trained, 0.5)
     assert torch.allclose(half["head.weight"], parent.state_dict["head.weight"][order] + 1.0)
     assert torch.allclose(half["down.0.first.weight"], parent.state_dict["down.0.first.weight"] + 0.5)
     assert blended(parent, change, trained, 0.0).keys() == trained.keys()
@@ -141,13 +141,14 @@ def test_the_blend_is_chosen_by_patients_and_wins_ties() -> None:
         return [CaseComparison(str(number), {}, {"a": score}, {}) for number, score in enumerate(scores)]
 
     groups = {"0": "one", "1": "one", "2": "two"}  # two cases of one patient weigh as much as one of the other
-    blend = choose_blend({HALF: compared(0.8, 0.8, 0.4), 0.0: compared(0.7, 0.7, 0.52)}, groups)
-    assert blend.share == 0.0 and blend.mean_dice == pytest.approx({HALF: 0.6, 0.0: 0.61})
-    assert "their mean Dice was 0.610, half-way to the parent 0.600" in blend.note
-    tie = choose_blend({HALF: compared(0.60), 0.0: compared(0.604)}, {"0": "one"})
-    assert tie.share == HALF and "its mean Dice was 0.600" in tie.note
+    blend = choose_blend({0.5: compared(0.8, 0.8, 0.4), 0.0: compared(0.7, 0.7, 0.52)}, groups)
+    assert blend.share == 0.0 and blend.mean_dice == pytest.approx({0.5: 0.6, 0.0: 0.61})
+    assert "their mean Dice was 0.610, that of 50% of the parent and 50% of what was trained 0.600" in blend.note
+    tie = choose_blend({0.5: compared(0.60), 0.0: compared(0.604)}, {"0": "one"})
+    assert tie.share == 0.5 and "its mean Dice was 0.600" in tie.note
     assert choose_blend({0.0: compared(0.5)}, {"0": "one"}).note == ""
-    assert "half-way" in choose_blend({HALF: compared(0.5)}, {"0": "one"}).note
+    assert "75% of the parent" in choose_blend({0.75: compared(0.5)}, {"0": "one"}).note
+    assert [default_share(patients) for patients in (1, 3, 4, 10)] == [0.75, 0.75, 0.5, 0.5]
 
 
 def test_report_for_a_person() -> None:

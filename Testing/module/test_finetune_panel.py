@@ -124,7 +124,7 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
 
     assert ui.fineTuneStatusLabel.text.startswith("Version 1 of 'balls' was made in ")
     assert any("left: " in text and "%" in text for text in said), said
-    assert ui.verdictLabel.text.startswith("Verdict: better.\nbright: better (mean Dice 0.")
+    assert ui.verdictLabel.text.startswith("Verdict: better.\nbright: better (mean Dice ")
     assert "; in other patients 0." in ui.verdictLabel.text
     assert "\nOn 3 held-out patients the mean Dice rose from " in ui.verdictLabel.text
     rows = rows_of(ui.verdictTable)

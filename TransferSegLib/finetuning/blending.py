@@ -1,8 +1,8 @@
 """Weights between the parent's and the trained ones, for fine-tuning on structures that the parent knows.
 
 A few cases of a new site teach a network much about themselves and make it forget some of the many cases that its
-parent learned from. Half-way between the two sets of weights most of the gain is there and little of the loss (Wortsman
-et al. 2022, "Robust fine-tuning of zero-shot models"). Whether that is so is decided on held-out cases.
+parent learned from. Between the two sets of weights most of the gain is there and little of the loss (Wortsman et al.
+2022, "Robust fine-tuning of zero-shot models"). Whether that is so is decided on held-out cases.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from TransferSegLib.finetuning.held_out import CaseComparison
     from TransferSegLib.models.store import Model
 
-#: The parent's share where weights are blended.
-HALF = 0.5
+#: The parent's share of blended weights, by default and with the cases of few patients, and how many are few
+#: (docs/measurements.md, "Known structures").
+_SHARE, _SHARE_OF_FEW, _FEW = 0.5, 0.75, 3
 #: The trained weights alone must be better than blended ones by more than this Dice.
 _TIE = 0.005
 
@@ -38,18 +39,27 @@ class Blend:
     @property
     def note(self) -> str:
         """What is kept, in a sentence; empty where nothing was blended or compared."""
+        mixed = max(self.mean_dice)
+        if mixed == 0:
+            return ""
+        mixture = f"{mixed:.0%} of the parent and {1 - mixed:.0%} of what was trained"
         if len(self.mean_dice) < 2:
-            return "The new version is half-way between the parent and what was trained." if self.share else ""
-        half, trained = (f"{self.mean_dice[share]:.3f}" for share in (HALF, 0.0))
+            return f"The new version's weights are {mixture}."
+        of_mixture, of_trained = (f"{self.mean_dice[share]:.3f}" for share in (mixed, 0.0))
         if self.share:
             return (
-                "The new version is half-way between the parent and what was trained: on held-out cases its mean Dice "
-                f"was {half}, that of the trained weights alone {trained}."
+                f"The new version's weights are {mixture}: on held-out cases its mean Dice was {of_mixture}, that of "
+                f"the trained weights alone {of_trained}."
             )
         return (
-            f"The trained weights are kept as they are: on held-out cases their mean Dice was {trained}, half-way to "
-            f"the parent {half}."
+            f"The trained weights are kept as they are: on held-out cases their mean Dice was {of_trained}, that of "
+            f"{mixture} {of_mixture}."
         )
+
+
+def default_share(patients: int) -> float:
+    """Return the parent's share of blended weights that is compared with the trained weights alone."""
+    return _SHARE_OF_FEW if patients <= _FEW else _SHARE
 
 
 def blended(

@@ -11,7 +11,7 @@ from typing import Any
 from TransferSegLib.corrections.content_hash import hash_case
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.errors import ModelError, TrainingError, naming_case
-from TransferSegLib.finetuning.blending import HALF
+from TransferSegLib.finetuning.blending import default_share
 from TransferSegLib.finetuning.cases import (
     Survey,
     axes_notes,
@@ -105,7 +105,8 @@ class FineTuningPlan:
         is_same = not self.change.fresh_channels and settings.preparation(parent) == parent.preparation
         if not (settings.blend and settings.way.from_parent and is_same):
             return (0.0,)
-        return (HALF,) if self.patients < 2 else (HALF, 0.0)
+        share = default_share(self.patients)
+        return (share,) if self.patients < 2 else (share, 0.0)
 
     @property
     def groups(self) -> dict[str, str]:
