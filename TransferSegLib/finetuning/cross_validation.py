@@ -283,11 +283,9 @@ class FoldComparisons:
             for variant, (share, model) in enumerate(models.items()):
                 predicting = of_case.share(variant, len(models)).named("Segmenting")
                 compared[str(share)].append(self._compare_case(model, case_id, case, unlearned, predicting))
-            scores = next(iter(compared.values()))[-1]["candidate"].values()
-            dice = [score["dice"] for score in scores if score["dice"] is not None]
-            if dice:  # a point of the curve of held-out Dice
-                of_case = of_case.named(f"Held-out case {index + 1} of {len(held_out)}", "case")
-                of_case.done(dice=float(np.mean(dice)), look=False)
+            dice = [_mean_dice(comparisons[-1]) for comparisons in compared.values()]
+            of_case = of_case.named(f"Held-out case {index + 1} of {len(held_out)}", "case")
+            of_case.done(dice=max((one for one in dice if one is not None), default=None), look=False)
         run.parts.end()
         self.compare_s = (run.clock() - began) / max(1, len(held_out) * len(models))
         drawn = {name for case in held_out for name in learned_structures([case], names)}
@@ -311,6 +309,12 @@ class FoldComparisons:
         """Return the comparison of one case, without what the candidate could not learn."""
         found = self._scorer.compare(candidate, case, case_id, self._by_parent(case_id), task)
         return replace(found, candidate={n: s for n, s in found.candidate.items() if n not in unlearned}).to_json()
+
+
+def _mean_dice(comparison: dict[str, Any]) -> float | None:
+    """Return the candidate's mean Dice of one case, for the curve of held-out Dice; None where there is none."""
+    dice = [score["dice"] for score in comparison["candidate"].values() if score["dice"] is not None]
+    return float(np.mean(dice)) if dice else None
 
 
 def _state_file(name: str) -> str:
