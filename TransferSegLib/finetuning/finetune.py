@@ -61,6 +61,10 @@ from TransferSegLib.models.versions.versions import add_version
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 _FINAL = "final"
+_LOWER_BOUND = (
+    "The new version continues from the average of the compared candidates, for as long again and on all cases: it is "
+    "usually better than these numbers."
+)
 #: A run that took so much longer than asked for says so.
 _TOLERATED = 1.05
 
@@ -264,7 +268,8 @@ class _FineTuning:
             self._steps.append(entry["tail_steps"] + entry["steps"])
         blend = choose_blend(compared, _patients_of(compared, plan.groups))
         self._run.log.append(f"The parent's share of the weights: {blend}")
-        notes = [blend.note] if blend.note else []
+        notes = [_LOWER_BOUND] if plan.configuration.way.from_parent else []
+        notes += [blend.note] if blend.note else []
         if unlearned:
             notes.append(
                 f"Nothing can be said of {', '.join(sorted(unlearned))} in patients who were held out: too few others "
