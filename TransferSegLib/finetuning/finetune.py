@@ -62,8 +62,8 @@ from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 _FINAL = "final"
 _LOWER_BOUND = (
-    "The new version continues from the average of the compared candidates, for as long again and on all cases: it is "
-    "usually better than these numbers."
+    "The new version continues from the average of the compared candidates and was trained further, on all cases: it "
+    "is usually better than these numbers."
 )
 #: A run that took so much longer than asked for says so.
 _TOLERATED = 1.05
