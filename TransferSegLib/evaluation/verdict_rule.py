@@ -132,7 +132,7 @@ class VerdictRule:
 
     def collapsed(self, differences: np.ndarray, tests: int) -> bool:
         """Tell whether one of several structures clearly lost more than is acceptable; one difference per patient."""
-        lost = float(differences.mean()) <= -self.unacceptable_loss
+        lost = _mean(differences) <= -self.unacceptable_loss
         return lost and self.interval(differences, True, tests)[1] < 0
 
     def judge(self, differences: np.ndarray, of_structure: bool = False, tests: int = 1) -> Answer:
@@ -141,7 +141,7 @@ class VerdictRule:
         As one of several structures (``tests``) one is 'worse' only where that is certain in spite of their number, so
         that looking at many raises no more alarms; 'probably worse' where its loss is large, or certain by itself.
         """
-        mean = float(differences.mean())
+        mean = _mean(differences)
         low, high = self.interval(differences, of_structure)
         answer = self.answer(len(differences), mean, low, high)
         if answer is Answer.WORSE and self.interval(differences, of_structure, tests)[1] < 0:
@@ -183,6 +183,11 @@ class VerdictRule:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
         return vars(self) | {"usability": dict(vars(self.usability))}
+
+
+def _mean(differences: np.ndarray) -> float:
+    """Return the mean difference without the noise of floating point: 0.8 - 0.9 is a loss of 0.1, not of 0.0999..."""
+    return round(float(differences.mean()), 9)
 
 
 @lru_cache
