@@ -14,6 +14,7 @@ from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.models.store import load_model
 from TransferSegLib.progress import CancelToken, Progress
+from TransferSegLib.structures import LabelSet
 from TransferSegLib.training import base
 from TransferSegLib.training.base import BaseModelPlan, train_base
 from TransferSegLib.training.checkpoint import read_checkpoint
@@ -112,6 +113,48 @@ def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
     longer = replace(TINY, steps=2, validation_share=0.0)
     train_base(plan(tmp_path / "run", longer), resume=True)
     assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"] == 2
+
+
+def test_a_model_is_trained_further_and_never_on_its_validation_cases(tmp_path: Path) -> None:
+    first = load_model(train_base(plan(tmp_path / "first")))
+    shorter = replace(TINY, steps=3, learning_rate=1e-9, seed=77, validation_share=0.5)
+    further = replace(plan(tmp_path / "further", shorter), start=first)
+    second = load_model(train_base(further))
+    ids = first.description.metrics["validation"]["ids"]
+    assert second.description.metrics["validation"]["ids"] == ids
+    saved = read_checkpoint(tmp_path / "further" / "checkpoint.pt")
+    assert set(saved["training_ids"]) == set(read_dataset(DATA).ids) - set(ids)
+    # With a rate of nearly 0 the weights are those begun with, and validation finds the same.
+    for name, value in first.state_dict.items():
+        assert torch.allclose(second.state_dict[name], value, atol=1e-5), name
+    history = [json.loads(line) for line in (tmp_path / "further" / "history.jsonl").read_text().splitlines()]
+    validations = [line for line in history if "validation_dice" in line]
+    assert [line["step"] for line in validations] == [0, 3]
+    assert validations[0]["mean"] == pytest.approx(first.description.metrics["validation"]["mean_dice"])
+    assert second.description.provenance.parent == "tiny 0"
+    assert "width" not in second.description.provenance.configuration
+
+
+def test_a_run_begun_with_a_model_is_resumed_with_it(tmp_path: Path) -> None:
+    first = load_model(train_base(plan(tmp_path / "first")))
+    train_base(replace(plan(tmp_path / "whole"), start=first))
+    cancel = CancelToken()
+    with pytest.raises(Cancelled):
+        train_base(replace(plan(tmp_path / "parts"), start=first), progress=stop_after(2, cancel), cancel=cancel)
+    with pytest.raises(TrainingError, match="began with the model tiny 0"):
+        train_base(plan(tmp_path / "parts"), resume=True)
+    train_base(replace(plan(tmp_path / "parts"), start=first), resume=True)
+    whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_a_model_of_other_structures_cannot_be_trained_further(tmp_path: Path) -> None:
+    first = load_model(train_base(plan(tmp_path / "first")))
+    turned = LabelSet(tuple(first.description.label_set)[::-1])
+    start = replace(first, description=replace(first.description, label_set=turned))
+    with pytest.raises(TrainingError, match="same structures in the same order"):
+        train_base(replace(plan(tmp_path / "further"), start=start))
+    assert not (tmp_path / "further").exists()
 
 
 def test_a_crash_between_checkpoints_leaves_no_double_lines(tmp_path: Path) -> None:

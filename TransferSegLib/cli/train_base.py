@@ -14,8 +14,9 @@ from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.train_base_job import TrainBaseParameters
 from TransferSegLib.models.leaving import told_command
+from TransferSegLib.models.locate import find_model
 from TransferSegLib.output_checks import check_output_folder
-from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
+from TransferSegLib.training.configuration import NETWORK_SETTINGS, AugmentationConfiguration, TrainingConfiguration
 from TransferSegLib.wording import table
 
 
@@ -34,6 +35,12 @@ def add_parser(subparsers: Any) -> None:
         "--output", type=Path, required=True, metavar="FOLDER", help="where the run and its model are written"
     )
     parser.add_argument("--name", help="name of the model (default: the output folder's name)")
+    parser.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="begin with the weights of a model of the same structures (a name or a folder) instead of random ones; "
+        "network and spacing are the model's, and so are its validation cases",
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in the output folder")
     add_device_option(parser)
     parser.add_argument("--configuration", type=Path, metavar="FILE", help="JSON file with training settings")
@@ -53,10 +60,11 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, print the validation table, and say where the model is."""
     check_output_folder(arguments.output, TrainingError)
+    _check_start(arguments)
     if arguments.background:
         return _start_in_background(arguments)
     from TransferSegLib.datasets.dataset import read_dataset
-    from TransferSegLib.models.store import load_description
+    from TransferSegLib.models.store import load_description, load_model
     from TransferSegLib.training.base import BaseModelPlan, train_base
 
     plan = BaseModelPlan(
@@ -65,13 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
         configuration=_configuration(arguments),
         name=_name(arguments),
         device=arguments.device,
+        start=None if arguments.start_from is None else load_model(find_model(arguments.start_from)),
         command=_command(arguments),
     )
     with progress_shown() as progress, interruptible() as cancel:
         try:
             folder = train_base(plan, arguments.resume, progress, cancel)
         except Cancelled:
-            again = f"transferseg train-base --data {arguments.data} --output {arguments.output} --resume"
+            start = "" if arguments.start_from is None else f" --start-from {arguments.start_from}"
+            again = f"transferseg train-base --data {arguments.data} --output {arguments.output}{start} --resume"
             raise Cancelled(f"Stopped; a checkpoint is in {arguments.output}. Go on with: {again}") from None
     metrics = load_description(folder).metrics.get("validation", {})
     if metrics:
@@ -80,6 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"(validation: {metrics['cases']} cases, {metrics['grid']}, step {metrics['step']})")
     print(f"The model is in {folder}")
     return 0
+
+
+def _check_start(arguments: argparse.Namespace) -> None:
+    """Raise TrainingError for settings of a network that the model begun with has already."""
+    own = [_option(name) for name in NETWORK_SETTINGS if getattr(arguments, name) is not None]
+    if arguments.start_from is not None and own:
+        raise TrainingError(f"{', '.join(own)} cannot be given with --start-from: network and spacing are the model's.")
 
 
 def _start_in_background(arguments: argparse.Namespace) -> int:
@@ -93,6 +110,7 @@ def _start_in_background(arguments: argparse.Namespace) -> int:
         arguments.output,
         _configuration(arguments),
         arguments.resume,
+        None if arguments.start_from is None else find_model(arguments.start_from),
         _command(arguments),
     )
     title = f"train {parameters.name} on {dataset.name}"

@@ -35,6 +35,7 @@ class TrainBaseParameters:
     output: Path | None = None
     configuration: TrainingConfiguration = field(default_factory=TrainingConfiguration)
     resume: bool = False
+    start_from: Path | None = None
     command: str = "transferseg train-base"
 
     def to_json(self) -> dict[str, Any]:
@@ -45,6 +46,7 @@ class TrainBaseParameters:
             "output": None if self.output is None else str(self.output.absolute()),
             "configuration": self.configuration.to_json(),
             "resume": self.resume,
+            "start_from": None if self.start_from is None else str(self.start_from.absolute()),
             "command": self.command,
         }
 
@@ -52,13 +54,14 @@ class TrainBaseParameters:
     def from_json(entry: Mapping[str, Any]) -> TrainBaseParameters:
         """Read a request's parameters; raises JobError for damaged ones, TrainingError for impossible settings."""
         with damage_as(JobError, "The parameters of the training are"):
-            output = entry.get("output")
+            output, start_from = entry.get("output"), entry.get("start_from")
             return TrainBaseParameters(
                 Path(entry["data"]),
                 str(entry["name"]),
                 None if output is None else Path(output),
                 TrainingConfiguration.from_json(dict(entry.get("configuration", {}))),
                 bool(entry.get("resume", False)),
+                None if start_from is None else Path(start_from),
                 str(entry.get("command", "transferseg train-base")),
             )
 
@@ -68,7 +71,7 @@ def run_train_base(
 ) -> dict[str, Any]:
     """Train, or continue training; the result is ``{"model": folder, "validation": metrics}``."""
     from TransferSegLib.datasets.dataset import read_dataset
-    from TransferSegLib.models.store import load_description
+    from TransferSegLib.models.store import load_description, load_model
     from TransferSegLib.training.base import BaseModelPlan, train_base
 
     parameters = TrainBaseParameters.from_json(request.parameters)
@@ -79,6 +82,7 @@ def run_train_base(
         configuration=parameters.configuration,
         name=parameters.name,
         device=request.device,
+        start=None if parameters.start_from is None else load_model(parameters.start_from),
         command=parameters.command,
     )
     has_checkpoint = (output / "checkpoint.pt").exists()

@@ -31,7 +31,7 @@ from TransferSegLib.inference.profiling import profile_of_scans
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.description import ModelDescription, Provenance, is_model_name
 from TransferSegLib.models.leaving import plain_command
-from TransferSegLib.models.store import load_model, save_model, set_profile
+from TransferSegLib.models.store import Model, load_model, save_model, set_profile
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.networks.nnunet.backbone import nnunet_spec
@@ -40,7 +40,7 @@ from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.own_files import new_file
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
-from TransferSegLib.training.configuration import NNUNET, TrainingConfiguration
+from TransferSegLib.training.configuration import NETWORK_SETTINGS, NNUNET, TrainingConfiguration
 from TransferSegLib.training.loop import Hooks, train
 from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import PatchSampler
@@ -67,20 +67,43 @@ class BaseModelPlan:
     #: scans are prepared for it.
     network: NetworkSpec | None = None
     prepared_as: Preparation | None = None
+    #: A model of the same structures whose weights the training begins with; network and preparation are its own.
+    start: Model | None = None
     command: str = "TransferSegLib.training.base.train_base"
 
     def check(self) -> None:
-        """Raise TrainingError for an impossible name or patches that the network does not take: hours are at stake."""
+        """Raise TrainingError for an impossible name, start or patch: hours are at stake."""
         if not is_model_name(self.name):
             raise TrainingError(f"'{self.name}' cannot be a model's name: use letters, digits, spaces and dashes.")
+        if self.start is not None:
+            self._check_start(self.start)
         try:
             backbone_of(self.spec).training_patch(self.configuration.patch, self.configuration.frame)
         except (ModelError, TrainingError) as error:
             raise TrainingError(f"The training configuration does not work: {error}") from error
 
+    def _check_start(self, start: Model) -> None:
+        """Raise TrainingError for a model that this training cannot begin with."""
+        known, wanted = start.description.label_set.names, self.dataset.label_set.names
+        if known != wanted:
+            raise TrainingError(
+                f"The model '{start.description.name}' knows {', '.join(known)}; the dataset has {', '.join(wanted)}. "
+                "Base training can continue only with the same structures in the same order; fine-tuning adapts a "
+                "model to others."
+            )
+        if start.description.folds != 1:
+            raise TrainingError(
+                f"The model '{start.description.name}' has {start.description.folds} networks (folds), but base "
+                "training continues with one: import a single fold."
+            )
+        if self.network is not None or self.prepared_as is not None:
+            raise TrainingError("Network and preparation are those of the model that the training begins with.")
+
     @property
     def spec(self) -> NetworkSpec:
         """The network that is trained."""
+        if self.start is not None:
+            return self.start.description.network
         classes = self.dataset.label_set.classes
         if self.network is not None:
             return self.network.with_classes(classes)
@@ -92,7 +115,9 @@ class BaseModelPlan:
 
     @property
     def preparation(self) -> Preparation:
-        """The grid of the configuration, with the rule for intensities."""
+        """The grid of the configuration, with the rule for intensities; those of the model begun with, if any."""
+        if self.start is not None:
+            return self.start.description.preparation
         if self.prepared_as is not None:
             return self.prepared_as
         return Preparation(self.configuration.spacing_zyx_mm, (self.intensity_rule(),))
@@ -127,6 +152,8 @@ def train_base(
     settings, backbone = plan.configuration, backbone_of(plan.spec)
     network = backbone.build()
     backbone.initialise(network, settings.seed)
+    if plan.start is not None:
+        network.load_state_dict(plan.start.state_dict)
     patch = backbone.training_patch(settings.patch, settings.frame)
     sampler = PatchSampler(training, plan.dataset.label_set.mirrored_channels(), patch, settings)
     objective = PatchObjective(
@@ -172,6 +199,11 @@ def _saved_run(checkpoint_file: Path, plan: BaseModelPlan, resume: bool) -> dict
             f"The run in {plan.output} was started with other structures ({', '.join(saved['structures'])}): "
             "choose another output folder."
         )
+    if saved.get("start") != _start_name(plan):
+        began = f"with the model {saved['start']}" if saved.get("start") else "with random weights"
+        raise TrainingError(
+            f"The run in {plan.output} began {began}: resume it the same way, or choose another folder."
+        )
     # A run of an older version has the defaults where settings have been added since.
     before, now = TrainingConfiguration().to_json() | saved["configuration"], plan.configuration.to_json()
     changed = [setting for setting in now if setting not in _CHANGEABLE and before[setting] != now[setting]]
@@ -186,6 +218,9 @@ def _saved_run(checkpoint_file: Path, plan: BaseModelPlan, resume: bool) -> dict
 def _split(plan: BaseModelPlan, saved: dict[str, Any] | None) -> tuple[Sequence[str], Sequence[str]]:
     """Return the ids of training and validation cases; those of a resumed run are the ones it began with."""
     if saved is None:
+        held_out = _unseen_by_start(plan)
+        if held_out:
+            return tuple(id for id in plan.dataset.ids if id not in set(held_out)), held_out
         if plan.configuration.validation_share == 0:
             return plan.dataset.ids, ()
         split = split_groups(plan.dataset, plan.configuration.validation_share, plan.configuration.seed)
@@ -195,6 +230,24 @@ def _split(plan: BaseModelPlan, saved: dict[str, Any] | None) -> tuple[Sequence[
     if missing:
         raise TrainingError(f"Cases of the run in {plan.output} are no longer in the dataset: {', '.join(missing)}.")
     return ids
+
+
+def _unseen_by_start(plan: BaseModelPlan) -> tuple[str, ...]:
+    """Return the cases that the model begun with was validated on: the only ones that it surely has not seen.
+
+    Another split would validate on cases that it has learned from.
+    """
+    if plan.start is None:
+        return ()
+    ids = set(plan.start.description.metrics.get("validation", {}).get("ids", ()))
+    return tuple(id for id in plan.dataset.ids if id in ids)
+
+
+def _start_name(plan: BaseModelPlan) -> str | None:
+    """Return name and version of the model that the training begins with."""
+    if plan.start is None:
+        return None
+    return f"{plan.start.description.name} {plan.start.description.version}"
 
 
 def _forget_after(history: Path, step: int) -> None:
@@ -231,7 +284,8 @@ class _Run:
     ) -> None:
         """Set up a run that has not validated yet."""
         self.best: dict[str, Any] = {"step": 0, "mean": -1.0, "dice": {}}
-        self.validated = 0
+        #: A model that the training begins with is validated first: only what is better than it counts.
+        self.validated = 0 if plan.start is None else -1
         self._plan = plan
         self._trainer = trainer
         self._training_ids = list(training_ids)
@@ -251,7 +305,7 @@ class _Run:
 
     def _best_dice(self) -> float | None:
         """Return the best mean Dice on the validation cases so far, None before there is one."""
-        return float(self.best["mean"]) if self._validation and self.best["step"] > 0 else None
+        return float(self.best["mean"]) if self._validation and self.best["mean"] >= 0 else None
 
     def _append(self, line: dict[str, Any]) -> None:
         with (self._plan.output / "history.jsonl").open("a", encoding="utf-8") as stream:
@@ -259,7 +313,7 @@ class _Run:
 
     def _validate_when_due(self, step: int, is_last: bool) -> bool:
         """Validate every ``validate_every`` steps and after the last, unless a run that was stopped did so already."""
-        due = is_last or (step > 0 and step % self._plan.configuration.validate_every == 0)
+        due = is_last or step % self._plan.configuration.validate_every == 0
         if due and self.validated < step:
             self._validate()
             self.validated = step
@@ -287,6 +341,9 @@ class _Run:
 
     def _description(self) -> ModelDescription:
         dataset, configuration = self._plan.dataset, self._plan.configuration
+        told = configuration.to_json()
+        if self._plan.start is not None:  # its network and grid are not those of the settings
+            told = {name: value for name, value in told.items() if name not in NETWORK_SETTINGS}
         metrics = {
             "validation": {
                 "cases": len(self._validation),
@@ -316,8 +373,9 @@ class _Run:
                 command=plain_command(self._plan.command),
                 seed=configuration.seed,
                 code_version=code_version(),
+                parent=_start_name(self._plan),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                configuration=configuration.to_json(),
+                configuration=told,
             ),
         )
 
@@ -332,6 +390,7 @@ class _Run:
                 "precision": str(self._device.dtype).removeprefix("torch."),
                 "configuration": self._plan.configuration.to_json(),
                 "structures": list(self._plan.dataset.label_set.names),
+                "start": _start_name(self._plan),
                 "training_ids": self._training_ids,
                 "validation_ids": [case.id for case in self._validation],
             },

@@ -9,6 +9,8 @@ from TransferSegLib.errors import TrainingError
 
 #: Families of networks that a base can be trained with (``NetworkSpec.kind``).
 UNET_VALID, NNUNET = "unet3d-valid", "nnunet"
+#: Settings that describe the network and its grid; a model that the training begins with has its own.
+NETWORK_SETTINGS = ("network", "width", "levels", "spacing_mm", "spacing_z_mm")
 
 
 @dataclass(frozen=True)
