@@ -19,7 +19,7 @@ from scipy.ndimage import binary_erosion, find_objects
 from scipy.spatial import KDTree
 
 #: Rounding of a distance, in mm: three voxels of 0.7 mm lie 2.0999999999999996 mm apart, which is within 2.1 mm.
-_ROUNDING_MM = 1e-6
+ROUNDING_MM = 1e-6
 #: Share of a surface's distances that the 95 % Hausdorff distance covers.
 _HAUSDORFF_QUANTILE = 0.95
 
@@ -72,11 +72,47 @@ def surface_agreement(
         return SurfaceAgreement(0.0, float("inf"))
     there = KDTree(reference, leafsize=32).query(found)[0]
     back = KDTree(found, leafsize=32).query(reference)[0]
-    within = np.count_nonzero(there <= tolerance_mm + _ROUNDING_MM) + np.count_nonzero(
-        back <= tolerance_mm + _ROUNDING_MM
+    within = np.count_nonzero(there <= tolerance_mm + ROUNDING_MM) + np.count_nonzero(
+        back <= tolerance_mm + ROUNDING_MM
     )
     hd95 = max(np.quantile(there, _HAUSDORFF_QUANTILE), np.quantile(back, _HAUSDORFF_QUANTILE))
     return SurfaceAgreement(float(within / (there.size + back.size)), float(hd95))
+
+
+def surface_dice(
+    found_zyx: np.ndarray,
+    reference_zyx: np.ndarray,
+    spacing_zyx_mm: tuple[float, float, float],
+    tolerance_mm: float,
+    region_zyx: np.ndarray | None = None,
+) -> float:
+    """Return the ``nsd`` of ``surface_agreement`` alone, in far less time where the two differ little.
+
+    Only voxels that are not on both surfaces are measured, and not beyond the tolerance.
+    """
+    _check(found_zyx, reference_zyx, region_zyx, spacing_zyx_mm, tolerance_mm)
+    box = bounding_box(found_zyx | reference_zyx)
+    if box is None:
+        return float("nan")
+    region = None if region_zyx is None else region_zyx[box]
+    found, reference = _surface(found_zyx[box], region), _surface(reference_zyx[box], region)
+    total = int(np.count_nonzero(found)) + int(np.count_nonzero(reference))
+    if total == 0:
+        differs = found_zyx[box] ^ reference_zyx[box]
+        return 0.0 if (differs if region is None else differs & region).any() else float("nan")
+    if not found.any() or not reference.any():
+        return 0.0
+    spacing = np.asarray(spacing_zyx_mm, np.float64)
+    within = 2 * int(np.count_nonzero(found & reference))
+    for one, other in ((found, reference), (reference, found)):
+        apart = np.argwhere(one & ~other)
+        if len(apart):
+            tree = KDTree(np.argwhere(other) * spacing, leafsize=32)
+            limit_mm = tolerance_mm + ROUNDING_MM
+            # The query leaves out what lies at its upper bound, so that is a little farther away.
+            away = tree.query(apart * spacing, distance_upper_bound=limit_mm * (1 + 1e-9))[0]
+            within += int(np.count_nonzero(away <= limit_mm))
+    return within / total
 
 
 def bounding_box(mask_zyx: np.ndarray, margin: int = 1) -> tuple[slice, ...] | None:
@@ -90,15 +126,17 @@ def widened(box: Sequence[slice], margin: int) -> tuple[slice, ...]:
     return tuple(slice(max(0, axis.start - margin), axis.stop + margin) for axis in box)
 
 
-def _surface_mm(mask: np.ndarray, region: np.ndarray | None, spacing_mm: np.ndarray) -> np.ndarray:
-    """Return the positions (n x 3, zyx, mm) of voxels with a face neighbour that is in the region, not in the mask."""
+def _surface(mask: np.ndarray, region: np.ndarray | None) -> np.ndarray:
+    """Return the voxels of a mask with a face neighbour that is in the region, not in the mask."""
     if region is None:
-        inner = binary_erosion(mask)
-    else:
-        mask = mask & region
-        # A neighbour outside the region does not make a surface; one beyond the image's edge does.
-        inner = binary_erosion(mask | ~region)
-    return np.argwhere(mask & ~inner) * spacing_mm
+        return mask & ~binary_erosion(mask)
+    # A neighbour outside the region does not make a surface; one beyond the image's edge does.
+    return mask & region & ~binary_erosion(mask | ~region)
+
+
+def _surface_mm(mask: np.ndarray, region: np.ndarray | None, spacing_mm: np.ndarray) -> np.ndarray:
+    """Return the positions (n x 3, zyx, mm) of the voxels of a surface."""
+    return np.argwhere(_surface(mask, region)) * spacing_mm
 
 
 def _check(
