@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from TransferSegLib.cli.main import main
 from TransferSegLib.datasets.dataset import read_dataset
+from TransferSegLib.evaluation.effort import drawing_effort
 
 DATA = Path(__file__).resolve().parents[1] / "Data"
 CT = DATA / "head_neck_ct"
@@ -80,6 +84,51 @@ def test_json_for_programs(project: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [one["name"] for one in listed["structures"]][:2] == ["brainstem", "spinal cord"]
     assert main(["cases", "show", "case-0001", "--json", "--project", str(project)]) == 0
     assert json.loads(capsys.readouterr().out) == {"case": "case-0001", "revisions": [case]}
+
+
+def test_effort(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["cases", "effort", "--project", str(project)]
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "No case was added with the prediction" in capsys.readouterr().out
+    # The second scan starts from its own label map, the third from the one of another patient (labels far away).
+    labels = [str(CT / "labels" / f"{id}.nii.gz") for id in ("pt_22", "pt_70")]
+    model = ["--model", "elsewhere", "--model-version", "7"]
+    assert main(add(project, "pt_22", "--reviewed", "brainstem", "--prediction", labels[0], *model)) == 0
+    assert "0 m of contour were drawn" in capsys.readouterr().out
+    empty = tmp_path / "empty.nii.gz"
+    nothing = sitk.ReadImage(labels[1]) * 0
+    sitk.WriteImage(nothing, str(empty))
+    assert main(add(project, "pt_70", "--reviewed", "brainstem", "--prediction", str(empty), *model)) == 0
+    capsys.readouterr()
+    picture, csv_file = tmp_path / "curve.png", tmp_path / "effort.csv"
+    assert main([*words, "--picture", str(picture), "--csv", str(csv_file)]) == 0
+    printed = capsys.readouterr().out
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(labels[1])) == 1
+    x_mm, y_mm, z_mm = nothing.GetSpacing()
+    path_mm = drawing_effort(np.zeros_like(mask), mask, (z_mm, y_mm, x_mm)).path_mm
+    rows = printed.splitlines()
+    assert rows[2].split()[:2] == ["1", "case-0001"] and rows[2].split()[-4:] == ["-"] * 4
+    assert rows[3].split()[-5:] == ["0.00", "0", "%", "0", "1.000"]
+    assert rows[4].split()[-5:-2] == [f"{path_mm / 1000:.2f}", "100", "%"] and "elsewhere 7" in rows[4]
+    assert rows[5].split()[:3] == ["all", "2", "cases"]
+    assert f"Scan 2 needed 0 m of contour, scan 3 needed {path_mm / 1000:.1f} m." in printed
+    assert sitk.ReadImage(str(picture)).GetWidth() > 100
+    lines = list(csv.DictReader(io.StringIO(csv_file.read_text(encoding="utf-8"))))
+    assert [(line["scan"], line["case"], line["structure"]) for line in lines] == [
+        ("2", "case-0002", "brainstem"), ("3", "case-0003", "brainstem")
+    ]  # fmt: skip
+    assert float(lines[1]["added_path_mm"]) == pytest.approx(path_mm, abs=0.01)
+    assert main([*words, "--json"]) == 0
+    cases = json.loads(capsys.readouterr().out)["cases"]
+    assert [case["effort"] is None for case in cases] == [True, False, False]
+    assert cases[2]["effort"]["structures"]["brainstem"]["slices_touched"] == cases[2]["effort"]["slices_touched"] > 0
+    for wrong, message in (
+        (["--picture", str(tmp_path / "curve.jpg")], "ends in .png"),
+        (["--csv", str(tmp_path / "nowhere" / "x.csv")], "there is no folder"),
+    ):
+        assert main([*words, *wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_structures(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

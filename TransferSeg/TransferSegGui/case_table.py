@@ -1,11 +1,15 @@
-"""The table of a project's cases: patient, state, revision, reviewed structures, the model they started from."""
+"""The table of a project's cases: patient, state, revision, reviewed structures, parent model, drawing effort."""
 
 from __future__ import annotations
 
 import qt
 from slicer.i18n import tr as _
 
+from TransferSegLib.corrections.effort_curve import metres
 from TransferSegLib.corrections.revisions import ProjectState, Revision
+
+#: The column with the contour that was drawn.
+_EFFORT = 6
 
 
 class CaseTable:
@@ -23,6 +27,7 @@ class CaseTable:
             _("Revision"),
             _("Reviewed"),
             _("Started from"),
+            _("Effort"),
             _("Saved (UTC)"),
         ]
         table.setColumnCount(len(header))
@@ -41,7 +46,7 @@ class CaseTable:
             patient = groups.index(revision.case.group) + 1
             for column, text in enumerate(rowOf(revision, patient)):
                 item = qt.QTableWidgetItem(text)
-                item.setToolTip(revision.notes or text)
+                item.setToolTip(effortDetails(revision) if column == _EFFORT else revision.notes or text)
                 self._table.setItem(row, column, item)
             if before is not None and revision.case.id == before.case.id:
                 self._table.selectRow(row)
@@ -70,5 +75,31 @@ def rowOf(revision: Revision, patient: int) -> list[str]:
         str(revision.number),
         ", ".join(revision.case.annotated),
         "" if revision.corrected_from is None else str(revision.corrected_from),
+        "" if revision.effort is None else metres(revision.effort.added_path_mm),
         revision.created.replace("T", " ").removesuffix("Z"),
     ]
+
+
+def effortDetails(revision: Revision) -> str:
+    """Return what a case took to correct, for the tooltip of its effort: a line for each reviewed structure."""
+    if revision.effort is None:
+        return _(
+            "Not measured: the case was saved without the segmentation that was corrected, or by an older version."
+        )
+    lines = [
+        _("Contour drawn anew or moved: {drawn} of {whole}; slices touched: {slices}").format(
+            drawn=metres(revision.effort.added_path_mm),
+            whole=metres(revision.effort.path_mm),
+            slices=revision.effort.slices_touched,
+        )
+    ]
+    for name, one in revision.effort.structures.items():
+        line = _("{name}: {drawn} of {whole}").format(
+            name=name, drawn=metres(one.added_path_mm), whole=metres(one.path_mm)
+        )
+        if one.surface_dice is not None:
+            line += _(", surface Dice {dice} at {tolerance} mm").format(
+                dice=f"{one.surface_dice:.2f}", tolerance=f"{one.tolerance_mm:g}"
+            )
+        lines.append(line)
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``transferseg cases``: the corrected cases of a project: add, list, show, remove, restore, check, structures."""
+"""``transferseg cases``: the corrected cases of a project: add, list, show, effort, remove, restore and so on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from TransferSegLib.cli.case_effort import add_options as add_effort_options
+from TransferSegLib.cli.case_effort import run_effort
 from TransferSegLib.cli.options import add_json_option, add_overlap_option, add_progress_option, add_verb
 from TransferSegLib.cli.reporting import JsonLines, task_shown
 from TransferSegLib.wording import table
@@ -33,6 +35,9 @@ def add_parser(subparsers: Any) -> None:
     show = _verb(verbs, "show", run_show, "show a case with all its revisions")
     show.add_argument("case", metavar="CASE", help="id of the case")
     add_json_option(show)
+    add_effort_options(
+        _verb(verbs, "effort", run_effort, "how much contour each case needed, in the order they were done")
+    )
     remove = _verb(verbs, "remove", run_remove, "put cases in the project's bin")
     remove.add_argument("cases", nargs="+", metavar="CASE", help="id of a case")
     restore = _verb(verbs, "restore", run_restore, "bring a removed case, or an earlier revision of a case, back")
@@ -132,6 +137,7 @@ def _add_reading(add: argparse.ArgumentParser) -> None:
 def run_add(arguments: argparse.Namespace) -> int:
     """Add a case and say what became of it."""
     from TransferSegLib.corrections.case_modality import AnotherModality
+    from TransferSegLib.corrections.effort_curve import metres
 
     if arguments.progress == "json":
         lines = JsonLines()
@@ -146,6 +152,8 @@ def run_add(arguments: argparse.Namespace) -> int:
     for note in added.notes:
         print(note)
     revision = added.revision
+    if revision.effort is not None:
+        print(f"{metres(revision.effort.added_path_mm)} of contour were drawn anew or moved.")
     print(f"{revision.case.id}, revision {revision.number}, is saved in {arguments.project.resolve()}")
     return 0
 

@@ -31,6 +31,7 @@ from TransferSegLib.corrections.project_files import IMAGE, JUDGED, LABELS, PRED
 from TransferSegLib.corrections.revisions import ModelReference, ProjectState, RetiredStructure, Revision, now_utc
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.evaluation.case_effort import CaseEffort, measure_case_effort
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map
 from TransferSegLib.progress import Task
@@ -142,6 +143,23 @@ class Submission:
         """Lines for a person about how the image and its label map were read."""
         return list(dict.fromkeys([*notices_of(self.scan), *notices_of(self.labels.image)]))
 
+    def effort(self, task: Task) -> CaseEffort | None:
+        """Return what it took to correct the prediction, by the names of ``reviewed``; None without one."""
+        if self.prediction is None:
+            return None
+        region = None if self.judged is None else sitk.GetArrayViewFromImage(self.judged) != 0
+        width_mm, depth_mm, height_mm = self.scan.GetSpacing()
+        return measure_case_effort(
+            sitk.GetArrayViewFromImage(self.prediction.image),
+            self.prediction.label_set,
+            sitk.GetArrayViewFromImage(self.labels.image),
+            self.labels.label_set,
+            [structure.name for structure in self.reviewed],
+            (height_mm, depth_mm, width_mm),
+            region,
+            task=task,
+        )
+
     def structures(self) -> list[Structure]:
         """Return the structures the project must have for this case: reviewed ones and those with voxels.
 
@@ -183,14 +201,15 @@ def place_case(
     group: str | None,
     incoming: Incoming,
     modality: str = "",
+    effort: CaseEffort | None = None,
     task: Task | None = None,
 ) -> tuple[AddedCase, ProjectState]:
     """Write a case's label maps, move its files to their place, and return the state that names them.
 
     The project in ``folder`` is locked; ``state`` is what it holds now, None when it is new. ``group`` is None for the
-    group the case has already, or its own id; ``modality`` is the project's where it names none yet. Raises
-    DatasetError when the id is taken by another scan, ScanError and OSError when the files cannot be written, Cancelled
-    from the task.
+    group the case has already, or its own id; ``modality`` is the project's where it names none yet, ``effort`` the
+    submission's. Raises DatasetError when the id is taken by another scan, ScanError and OSError when the files cannot
+    be written, Cancelled from the task.
     """
     turning, writing, writing_predicted, writing_judged = (task or Task()).split(2, 2, 2, 1)
     case_id, before = _identify(state, folder, submission)
@@ -230,6 +249,7 @@ def place_case(
         corrected_from=submission.asked.model,
         prediction=None if submission.prediction is None else place / PREDICTION,
         notes=submission.asked.notes.strip(),
+        effort=None if effort is None else _named_as_in(label_set, effort),
     )
     notes = [
         *turned,
@@ -239,6 +259,14 @@ def place_case(
         *_notes_on_structures(submission, names),
     ]
     return AddedCase(revision, before is not None, tuple(notes)), _counted(after.with_revision(revision), case_id)
+
+
+def _named_as_in(label_set: LabelSet, effort: CaseEffort) -> CaseEffort:
+    """Return an effort with the names that the project has for its structures."""
+    for name in tuple(effort.structures):
+        if (structure := label_set.find(name)) is not None:
+            effort = effort.renamed(name, structure.name)
+    return effort
 
 
 def _identify(state: ProjectState | None, folder: Path, submission: Submission) -> tuple[str, Revision | None]:

@@ -115,6 +115,7 @@ class Project:
         """
         task = (task or Task()).named("Adding a case")
         reading, copying, placing = task.split(2, 1, 1)
+        measuring, copying = copying.split(1, 1)
         known = self._read()
         if known is None:
             self._check_place()
@@ -122,6 +123,7 @@ class Project:
         lines, modality = self._modality(known, submission)
         patient_id = case.patient_id()
         group = self._pseudonym(patient_id) if patient_id else case.group
+        effort = submission.effort(measuring)
         try:
             with self._saving(), incoming_folder(self._made(), self.timeout_s, task.cancel) as incoming:
                 if known is None or not any(one.image_hash == submission.image_hash for one in known.every_revision):
@@ -129,7 +131,9 @@ class Project:
                 copying.done("copied the image")
                 with self.changing(task.cancel) as change:
                     state = change.new_or_known if known is None else change.state
-                    added, state = place_case(state, self.folder, submission, group, incoming, modality, placing)
+                    added, state = place_case(
+                        state, self.folder, submission, group, incoming, modality, effort, placing
+                    )
                     change.save(state)
         finally:
             self.tidy()

@@ -13,6 +13,7 @@ from typing import Any
 
 from TransferSegLib.datasets.dataset import Case, Dataset, case_from_json, case_to_json, portable_path, read_dataset
 from TransferSegLib.errors import DatasetError, TransferSegError
+from TransferSegLib.evaluation.case_effort import CaseEffort
 from TransferSegLib.structures import LabelSet, Structure, structure_key
 
 #: Of what this module adds to the dataset format ('corrections' in dataset.json).
@@ -28,6 +29,7 @@ _CASE_KEYS = (
     "restored_from",
     "image_hash",
     "content_hash",
+    "effort",
 )
 _EARLIER, _REMOVED, _RETIRED, _OWN = "earlier_revisions", "removed_cases", "retired_structures", "corrections"
 
@@ -50,7 +52,8 @@ class Revision:
 
     ``case`` is what a dataset knows of it; its ``annotated`` structures are the reviewed ones. ``image_hash`` tells
     whether two cases have the same scan, ``content_hash`` what was learned from (``content_hash.py``). ``created`` and
-    ``removed`` ('' while it is not) are times in UTC. ``prediction`` is the label map the correction started from.
+    ``removed`` ('' while it is not) are times in UTC. ``prediction`` is the label map the correction started from,
+    ``effort`` what it took to correct that (None: not measured, ``effort_curve.py`` does).
     """
 
     case: Case
@@ -63,6 +66,7 @@ class Revision:
     notes: str = ""
     removed: str = ""
     restored_from: int | None = None
+    effort: CaseEffort | None = None
 
     @staticmethod
     def of(case: Case, folder: Path) -> Revision:
@@ -89,6 +93,7 @@ class Revision:
                 notes=texts[3],
                 removed=texts[4],
                 restored_from=None if restored_from is None else int(restored_from),
+                effort=_effort_of(extra.get("effort"), texts[2], case.annotated),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(f"Case {case.id} of {folder} is no revision of a corrected case: {error}.") from error
@@ -113,6 +118,7 @@ class Revision:
             "restored_from": self.restored_from,
             "image_hash": self.image_hash,
             "content_hash": self.content_hash,
+            "effort": None if self.effort is None else self.effort.to_json(),
         }
 
     def to_case(self, folder: Path) -> Case:
@@ -128,6 +134,7 @@ class Revision:
             self.restored_from,
             self.image_hash,
             self.content_hash,
+            None if self.effort is None else {"content_hash": self.content_hash, **self.effort.to_json()},
         )
         own = {key: value for key, value in zip(_CASE_KEYS, values, strict=True) if value is not None}
         return replace(self.case, extra=own | self.case.extra)
@@ -136,6 +143,17 @@ class Revision:
         """Return every file of the revision."""
         found = (self.case.image, self.case.labels, self.case.judged, self.prediction)
         return tuple(path for path in found if path is not None)
+
+
+def _effort_of(entry: Any, content_hash: str, annotated: tuple[str, ...]) -> CaseEffort | None:
+    """Return the effort kept with a revision, None for that of another one.
+
+    A version that does not know of effort carries it along when it changes the label map or the reviewed structures.
+    """
+    if not isinstance(entry, dict) or entry.get("content_hash") != content_hash:
+        return None
+    effort = CaseEffort.from_json(entry)
+    return effort if effort is not None and set(effort.structures) == set(annotated) else None
 
 
 @dataclass(frozen=True)

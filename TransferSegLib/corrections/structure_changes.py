@@ -51,7 +51,8 @@ def rename_structure(project: Project, old: str, new: str) -> None:
 
         def with_new_name(revision: Revision) -> Revision:
             names = tuple(renamed.name if structure_key(n) == structure.key else n for n in revision.case.annotated)
-            return replace(revision, case=replace(revision.case, annotated=names))
+            effort = None if revision.effort is None else revision.effort.renamed(structure.name, renamed.name)
+            return replace(revision, case=replace(revision.case, annotated=names), effort=effort)
 
         change.save(
             replace(
@@ -217,6 +218,7 @@ def _next_revision(
         created=now_utc(),
         content_hash=hash_case(case, label_set),
         restored_from=None,
+        effort=None,
     )
 
 

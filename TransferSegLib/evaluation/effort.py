@@ -106,7 +106,7 @@ def drawing_effort(
 
 def slices_changed(changed_zyx: np.ndarray, slice_axis: int) -> np.ndarray:
     """Return for each slice along an axis whether it holds a true voxel."""
-    return np.moveaxis(changed_zyx, slice_axis, 0).any(axis=(1, 2))
+    return np.asarray(np.moveaxis(changed_zyx, slice_axis, 0).any(axis=(1, 2)))
 
 
 def contours(mask: np.ndarray, region: np.ndarray | None = None) -> np.ndarray:

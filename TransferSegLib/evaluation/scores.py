@@ -105,7 +105,7 @@ def score_case(
         mine, theirs = found_set.find(name), reference_set.find(name)
         if mine is None or theirs is None:
             continue
-        box = _joint_box(_box(found_boxes, mine.label), _box(reference_boxes, theirs.label))
+        box = joint_box(box_of_label(found_boxes, mine.label), box_of_label(reference_boxes, theirs.label))
         if box is None:
             continue
         region = None if region_zyx is None else region_zyx[box]
@@ -120,12 +120,12 @@ def score_case(
 _Box = tuple[slice, ...]
 
 
-def _box(boxes: list[_Box | None], label: int) -> _Box | None:
-    """Return the box of a label value from what ``find_objects`` returned, None where it does not occur."""
-    return boxes[label - 1] if label <= len(boxes) else None
+def box_of_label(boxes: list[_Box | None], label: int) -> _Box | None:
+    """Return the box of a label value from what ``find_objects`` returned, None where it does not occur, and for 0."""
+    return boxes[label - 1] if 0 < label <= len(boxes) else None
 
 
-def _joint_box(first: _Box | None, second: _Box | None) -> _Box | None:
+def joint_box(first: _Box | None, second: _Box | None) -> _Box | None:
     """Return the box around both with a margin of one voxel, None where there is none."""
     there = [box for box in (first, second) if box is not None]
     if not there:
