@@ -66,7 +66,7 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "larynx": ("larynx", ("larynx",)),
     "parotids": ("mandible", PAROTIDS),
 }
-SLICE_STEPS = (2, 3, 4, 6)
+SLICE_STEPS = (2, 3, 4, 6, 8, 12)
 INTERPOLATE, BASE, TUNE = "interpolate", "base", "tune"
 MODES = (INTERPOLATE, BASE, f"{TUNE} 1", f"{TUNE} 2", f"{TUNE} 4")
 #: The model that a stream fine-tunes, in a library of its own.
@@ -225,6 +225,7 @@ def tuned_model(options: Namespace, stream: Stream, folder: Path, number: int, a
             outcome = {"version": tuned.version.number, "answer": str(tuned.evidence.answer), "seconds": tuned.seconds}
         except TrainingError as error:
             outcome = {"refused": str(error)}
+            print(f"{stream.task}: fine-tuning after {learned} scans was refused: {error}", flush=True)
         write_text_durably(note, json.dumps(outcome))
     return current_model(library) or find_model(options.base)
 
@@ -245,18 +246,18 @@ def steps_between(options: Namespace, stream: Stream) -> int:
         line
         for line in read_lines(options.output)
         if (line["task"], line["mode"], line["seed"]) == (stream.task, INTERPOLATE, stream.seed)
-        and line["target"] == options.target
-        and line["tolerance_voxels"] == options.tolerance_voxels
+        and all(line[name] == value for name, value in settings(options, INTERPOLATE).items())
     ]
     sums = {every: sum(one["added_path_m"] for one in lines if one["every"] == every) for every in options.every}
     return min(sums, key=lambda every: (sums[every], every))
 
 
 def settings(options: Namespace, mode: str) -> dict[str, Any]:
-    """Return what else makes lines comparable: how the person draws, and how long the model learns."""
+    """Return what else makes lines comparable: the drawing, the choice of scans, the base, how long it learns."""
     learning = {"minutes": options.minutes, "steps": options.steps} if mode.startswith(TUNE) else {}
     drawing = {name: getattr(options, name) for name in ("precision", "target", "tolerance_voxels")}
-    return drawing | {"minutes": 0.0, "steps": None} | learning
+    base = None if mode == INTERPOLATE else load_description(find_model(options.base)).name
+    return drawing | {"held_out": options.held_out, "base": base, "minutes": 0.0, "steps": None} | learning
 
 
 def main() -> None:

@@ -62,6 +62,7 @@ def report_table(lines: Sequence[Line]) -> str:
                 mode,
                 "/".join(sorted({str(line["every"]) for line in every})),
                 str(len(every)),
+                str(len({(line["seed"], line["model"]) for line in every if line["model"] is not None})),
                 f"{mean_of(scans[min(scans)], 'added_path_m'):.2f}",
                 f"{mean_of(last, 'added_path_m'):.2f}",
                 f"{mean_of(every, 'added_path_m'):.2f}",
@@ -71,15 +72,20 @@ def report_table(lines: Sequence[Line]) -> str:
             )
         )
     header = (
-        "task", "mode", "k", "scans", "first scan, m", f"last {_LAST}, m", "mean, m", "slices", "surface Dice before",
-        "target reached",
+        "task", "mode", "k", "scans", "models", "first scan, m", f"last {_LAST}, m", "mean, m", "slices",
+        "surface Dice before", "target reached",
     )  # fmt: skip
     return table(header, rows)
 
 
 def print_report(lines: Sequence[Line]) -> None:
-    """Print the table."""
-    print(report_table(lines) if lines else "Nothing was measured yet.")
+    """Print a table for each choice of scans, with the bases that were used on them."""
+    for held_out in dict.fromkeys(line["held_out"] for line in lines):
+        some = [line for line in lines if line["held_out"] == held_out]
+        bases = sorted({line["base"] for line in some if line["base"] is not None})
+        print(f"Scans held out: {held_out}; base: {', '.join(bases) or 'none'}\n\n{report_table(some)}\n")
+    if not lines:
+        print("Nothing was measured yet.")
 
 
 def draw_report(lines: Sequence[Line], path: Path) -> None:

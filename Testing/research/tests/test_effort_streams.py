@@ -31,6 +31,7 @@ def options(tmp_path: Path) -> Namespace:
     return Namespace(
         output=tmp_path / "lines.jsonl",
         base=str(library / "tiny"),
+        held_out="study",
         device="cpu",
         minutes=0.0,
         steps=[60, 0],
@@ -126,7 +127,8 @@ def test_the_report_takes_the_best_step_of_interpolating() -> None:
     def line(mode: str, scan: int, every: int, path_m: float) -> dict[str, Any]:
         return {
             "task": "t", "mode": mode, "seed": 1, "every": every, "minutes": 2.0 if "tune" in mode else 0.0,
-            "steps": None, "target": 0.95, "scan": scan, "added_path_m": path_m, "slices": 4,
+            "steps": None, "target": 0.95, "scan": scan, "added_path_m": path_m,
+            "model": f"stream {scan}" if "tune" in mode else None, "slices": 4,
             "before": {"s": 0.5}, "after": {"s": 0.96},
         }  # fmt: skip
 
@@ -137,5 +139,5 @@ def test_the_report_takes_the_best_step_of_interpolating() -> None:
         ("t", "interpolate"): [1, 2], ("t", "tune 1, 2 min"): [1, 2]
     }  # fmt: skip
     rows = [row.split() for row in report_table(lines).splitlines()[2:]]
-    assert rows[0] == ["t", "interpolate", "3", "2", "1.00", "1.00", "1.00", "4.0", "0.50", "2/2"]
-    assert rows[1][-7:] == ["2", "2.00", "1.20", "1.20", "4.0", "0.50", "2/2"]
+    assert rows[0] == ["t", "interpolate", "3", "2", "0", "1.00", "1.00", "1.00", "4.0", "0.50", "2/2"]
+    assert rows[1][-8:] == ["2", "2", "2.00", "1.20", "1.20", "4.0", "0.50", "2/2"]
