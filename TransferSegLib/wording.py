@@ -16,12 +16,25 @@ def listed(headline: str, problems: Sequence[str], most: int) -> str:
     return "\n".join([headline, *(f"  - {problem}" for problem in [*problems[:most], *more])])
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], ruled: bool = True) -> str:
-    """Return a plain text table, the first column to the left, the others to the right; ``ruled``: with a line."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+#: A cell that is longer moves the rest of its own row instead of widening its column for all rows.
+_WIDEST_CELL = 44
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], ruled: bool = True, notes: bool = False) -> str:
+    """Return a plain text table, the first column to the left, the others to the right; ``ruled``: with a line.
+
+    ``notes``: the last column is a text, to the left. A column is as wide as its longest cell of up to 44 characters.
+    """
+    every = [header, *rows]
+    widths = [
+        max(len(row[column]) for row in every if len(row[column]) <= _WIDEST_CELL or row is header)
+        for column in range(len(header))
+    ]
 
     def line(row: Sequence[str]) -> str:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        if notes:
+            cells[-1] = row[-1]
         return "  ".join(cells).rstrip()
 
     rule = ["  ".join("-" * width for width in widths)] if ruled else []

@@ -5,22 +5,27 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.options import add_device_option, add_progress_option
 from TransferSegLib.cli.reporting import JsonLines, duration, task_shown
+from TransferSegLib.cli.scan_folders import SegmentedRecord, scans_in
+from TransferSegLib.cli.segment_extras import Extras, failures_table
 from TransferSegLib.cli.segment_options import add_window_options, check_images, files_given, window_options
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, segmented_entry
 from TransferSegLib.output_checks import check_output_file
+from TransferSegLib.progress import Task
 from TransferSegLib.structure_groups import GROUPS, named_structures
 from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
+    from TransferSegLib.inference.combined import CombinedSegmenter
     from TransferSegLib.inference.options import PredictionOptions
-    from TransferSegLib.inference.segment import Segmentation
+    from TransferSegLib.inference.segment import Segmentation, Segmenter
 
 _FORMATS = (".nii.gz", ".nrrd", ".seg.nrrd")
 
@@ -33,7 +38,10 @@ def add_parser(subparsers: Any) -> None:
         description="Segment the structures of a model in CT or MR scans. Each result has its scan's own voxel grid.",
     )
     parser.add_argument(
-        "scans", nargs="*", metavar="SCAN", help="scan file (NIfTI, NRRD, MetaImage ...) or DICOM folder"
+        "scans",
+        nargs="*",
+        metavar="SCAN",
+        help="scan file (NIfTI, NRRD, MetaImage ...), DICOM folder, or folder of scans",
     )
     parser.add_argument(
         "--output",
@@ -44,6 +52,22 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--format", choices=_FORMATS, default=".nii.gz", help="file type when --output is a folder (default: .nii.gz)"
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="segment again what is in the output folder already (default: continue, and keep what is done)",
+    )
+    parser.add_argument(
+        "--each-structure",
+        action="store_true",
+        help="write also one file for each structure, into a folder beside the result",
+    )
+    parser.add_argument(
+        "--statistics",
+        type=Path,
+        metavar="FILE.csv",
+        help="write a table of volume, intensity, surface and centroid of each structure in each scan",
     )
     parser.add_argument("--model", help="model name, folder or .zip (default: the bundled head and neck CT model)")
     add_device_option(parser)
@@ -87,6 +111,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     """Segment scan by scan, with text for a person, or with JSON ``lines`` for a program."""
     scans, images = files_given(arguments)
+    into_folder = len(scans) > 1 or scans[0].is_dir() or arguments.output.is_dir()
+    if not images:
+        scans = [scan for given in scans for scan in scans_in(given, arguments.series, arguments.output)]
     outputs = _output_files(scans, arguments.output, arguments.format, list(images.values()))
     previews = _preview_files(scans, arguments.preview)
     if arguments.memory is not None and not 0 < arguments.memory < float("inf"):
@@ -103,45 +130,127 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
         options = window_options(arguments, part.description)
     if arguments.structures:
         arguments.structures = list(named_structures(label_set, arguments.structures))
-    for file in [*outputs, *(preview for preview in previews if preview is not None)]:
-        check_output_file(file, makes_folders=True)
+        label_set = label_set.select(arguments.structures)
+    _check_outputs(arguments, [*outputs, *(preview for preview in previews if preview is not None)])
     every = [ScanToSegment(*files, images) for files in zip(scans, outputs, previews, strict=True)]
     if arguments.background:
         return _start_in_background(arguments, every, model, options)
+    extras = Extras(label_set, arguments.each_structure, arguments.statistics, arguments.series)
+    record = None
+    if into_folder and outputs[0].parent == arguments.output:
+        record = SegmentedRecord(arguments.output, _settings(arguments, model, options))
+    return _Run(arguments, lines, model, options, record, extras).segment(every)
 
-    from TransferSegLib.inference.combined import open_segmenter
 
-    segmenter = open_segmenter(model, arguments.device, arguments.memory, options)
-    failed = 0
-    with task_shown("Segmenting", lines) as task:
-        for number, each in enumerate(every):
-            task.check()
-            try:
-                segmentation = segment_file(
-                    segmenter,
-                    each,
-                    arguments.structures,
-                    arguments.series,
-                    task.share(number, len(scans)),
-                    strict=arguments.strict,
-                    modality=arguments.modality,
-                )
-            except (ScanError, MemoryError) as error:
-                failed += 1
-                message = str(error) or f"{each.scan}: not enough memory."
-                print(f"transferseg: {message}", file=sys.stderr)
-                if lines is not None:
-                    lines.error(message)
-                continue
-            for notice in segmentation.notices:
-                print(f"transferseg: note: {notice}", file=sys.stderr)
-            if lines is None:
-                print(report(each.scan, each.output, segmentation))
-            else:
-                lines.result(segmented_entry(each, segmentation))
-    if len(scans) > 1 and lines is None:
-        print(f"{len(scans) - failed} of {len(scans)} scans segmented.")
-    return 2 if failed else 0
+class _Run:
+    """One run over all scans: a scan that fails is told, and the others are segmented."""
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        lines: JsonLines | None,
+        model: Path,
+        options: PredictionOptions,
+        record: SegmentedRecord | None,
+        extras: Extras,
+    ) -> None:
+        self._arguments, self._lines, self._record, self._extras = arguments, lines, record, extras
+        self._model, self._options = model, options
+        self._segmenter: CombinedSegmenter | Segmenter | None = None
+        self._failures: list[tuple[Path, str]] = []
+        self._kept = 0
+
+    def segment(self, every: list[ScanToSegment]) -> int:
+        """Segment every scan and return the exit code: 2 when one of them failed."""
+        with task_shown("Segmenting", self._lines) as task:
+            for number, each in enumerate(every):
+                task.check()
+                try:
+                    if not self._is_done(each):
+                        self._segment_one(each, task.share(number, len(every)))
+                    self._extras.write(each)
+                except (ScanError, MemoryError) as error:
+                    self._fail(each, str(error) or f"{each.scan}: not enough memory.")
+        self._extras.write_table()
+        if len(every) > 1 and self._lines is None:
+            if self._failures:
+                print(failures_table(self._failures))
+            kept = f", {self._kept} of them before" if self._kept else ""
+            print(f"{len(every) - len(self._failures)} of {len(every)} scans segmented{kept}.")
+        return 2 if self._failures else 0
+
+    def _is_done(self, each: ScanToSegment) -> bool:
+        """Tell whether a scan was segmented by an earlier run, and say so; raises ScanError."""
+        if self._record is None or self._arguments.replace or not self._record.is_done(each):
+            return False
+        if each.preview is not None and not each.preview.exists() and not self._record.was_changed(each):
+            return False
+        self._kept += 1
+        changed = " It was changed since, and is kept." if self._record.was_changed(each) else ""
+        message = f"{each.scan.name} is segmented already: {each.output}.{changed}"
+        print(message, file=sys.stdout if self._lines is None else sys.stderr)
+        return True
+
+    def _segment_one(self, each: ScanToSegment, task: Task) -> None:
+        arguments = self._arguments
+        if self._segmenter is None:
+            from TransferSegLib.inference.combined import open_segmenter
+
+            self._segmenter = open_segmenter(self._model, arguments.device, arguments.memory, self._options)
+        segmentation = segment_file(
+            self._segmenter,
+            each,
+            arguments.structures,
+            arguments.series,
+            task,
+            strict=arguments.strict,
+            modality=arguments.modality,
+        )
+        if self._record is not None:
+            self._record.add(each)
+        for notice in segmentation.notices:
+            print(f"transferseg: note: {notice}", file=sys.stderr)
+        if self._lines is None:
+            print(report(each.scan, each.output, segmentation))
+        else:
+            self._lines.result(segmented_entry(each, segmentation))
+
+    def _fail(self, each: ScanToSegment, message: str) -> None:
+        self._failures.append((each.scan, message))
+        print(f"transferseg: {message}", file=sys.stderr)
+        if self._lines is not None:
+            self._lines.error(message)
+
+
+def _check_outputs(arguments: argparse.Namespace, files: list[Path]) -> None:
+    """Raise TransferSegError for what cannot be written, before any work."""
+    if arguments.background and (arguments.each_structure or arguments.statistics or arguments.replace):
+        raise TransferSegError(
+            "--each-structure, --statistics and --replace are not for --background: leave one of them out."
+        )
+    if arguments.statistics is not None:
+        if arguments.statistics.suffix.lower() != ".csv":
+            raise TransferSegError(f"--statistics {arguments.statistics}: give the name of a file that ends in .csv.")
+        files = [*files, arguments.statistics]
+    for file in files:
+        check_output_file(file, makes_folders=True)
+
+
+def _settings(arguments: argparse.Namespace, model: Path, options: PredictionOptions) -> dict[str, Any]:
+    """Return what decides about the labels of a scan: the model's version and the options."""
+    from TransferSegLib.models.combined_parts import described
+
+    said = described(model)
+    return {
+        "model": said.name,
+        "version": said.version,
+        "path": str(model.resolve()),
+        "structures": arguments.structures,
+        "series": arguments.series,
+        "modality": arguments.modality,
+        "strict": arguments.strict,
+        "options": asdict(options),
+    }
 
 
 def _start_in_background(
