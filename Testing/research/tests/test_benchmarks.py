@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from Testing.research.benchmarks import effort_streams
 from Testing.research.benchmarks.nnunet_finetuning import RESULTS, report
+from Testing.research.common.cases import read_lines
+from Testing.research.common.effort_report import print_report
 
 TOP = Path(__file__).resolve().parents[3]
 RESEARCH = TOP / "Testing" / "research"
@@ -43,3 +46,10 @@ def test_the_page_on_bases_has_the_table_that_the_comparison_prints(capsys: pyte
     printed = capsys.readouterr().out.strip()
     assert "nnU-Net, rate 0.01" in printed
     assert printed in (TOP / "docs" / "bases.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_effort_has_the_table_that_the_streams_print(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(read_lines(effort_streams.RESULTS))
+    printed = capsys.readouterr().out.strip()
+    assert "parotids" in printed
+    assert printed in (TOP / "docs" / "effort.md").read_text(encoding="utf-8")
