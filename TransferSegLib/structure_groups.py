@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.structures import LabelSet, Structure, structure_key
+from TransferSegLib.wording import did_you_mean
 
 #: The groups, in the order in which they are offered.
 GROUPS = ("organs", "vertebrae", "ribs", "muscles", "bones", "vessels", "heart", "brain")
@@ -128,6 +129,7 @@ def named_structures(label_set: LabelSet, wanted: Iterable[str]) -> tuple[str, .
             known = f"; groups: {', '.join(groups)}" if groups else ""
             raise TransferSegError(
                 f"There is no structure '{word}' here. Known are: {', '.join(label_set.names)}{known}."
+                f"{did_you_mean(word, [*label_set.names, *groups])}"
             )
     return tuple(structure.name for structure in label_set if structure.key in chosen)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.json_fields import short
+from TransferSegLib.wording import did_you_mean
 
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
@@ -131,7 +132,10 @@ class LabelSet:
         """Return the network channel of a structure; raises TransferSegError with the known names."""
         structure = self.find(name)
         if structure is None:
-            raise TransferSegError(f"There is no structure '{name}' here. Known are: {', '.join(self.names)}.")
+            raise TransferSegError(
+                f"There is no structure '{name}' here. Known are: {', '.join(self.names)}."
+                f"{did_you_mean(name, self.names)}"
+            )
         return self.structures.index(structure) + 1
 
     def select(self, names: Iterable[str]) -> LabelSet:

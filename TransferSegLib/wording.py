@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun: '1 case', '3 cases'."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" with the known word that is most like one that is not known, or ''."""
+    by_key = {one.casefold(): one for one in known}
+    near = get_close_matches(word.casefold()[:200], list(by_key), 1, 0.7)
+    return f" Did you mean '{by_key[near[0]]}'?" if near else ""
 
 
 def listed(headline: str, problems: Sequence[str], most: int) -> str:

@@ -139,3 +139,29 @@ def test_no_verb_is_imported_before_main_runs():
     code = "import sys, TransferSegLib.cli.main; print([name for name in sys.modules if '.cli.' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['TransferSegLib.cli.main']"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["segmnt"], "segment"),
+        (["cases", "lst"], "list"),
+        (["segment", "a", "--output", "b", "--format", ".nii.g"], ".nii.gz"),
+        (["segment", "a", "--output", "b", "--previw", "c.png"], "preview"),
+        (["segment", "a.nii", "--output", "b", "--structures", "brainsten"], "brainstem"),
+        (["models", "show", "head-nek-ct"], "head-neck-ct"),
+    ],
+)
+def test_what_was_probably_meant(words: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code: object = main(words)
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    assert f"Did you mean '{meant}'?" in capsys.readouterr().err
+
+
+def test_a_word_that_is_like_no_other_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["xylophone"])
+    assert "Did you mean" not in capsys.readouterr().err

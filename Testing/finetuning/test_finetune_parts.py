@@ -92,7 +92,7 @@ def test_evidence_of_comparisons() -> None:
     assert [row.structure for row in found.rows] == ["bright", "dark", "other"]
     assert found.rows[0].parent == pytest.approx(0.5) and found.rows[1].parent is None
     assert changed_without_correction(found.rows) == (
-        "other was not corrected, and is predicted otherwise than before (agreement 0.70).",
+        "other was not corrected, and is predicted differently than before (agreement 0.70).",
     )
     assert CaseComparison.from_json(found.cases[0].to_json()) == found.cases[0]
 

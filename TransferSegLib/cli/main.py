@@ -9,6 +9,7 @@ import argparse
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from TransferSegLib.clean_text import clean_output
 from TransferSegLib.errors import Cancelled, TransferSegError
 from TransferSegLib.progress import end_process
 from TransferSegLib.version import code_version
+from TransferSegLib.wording import did_you_mean
 
 #: The modules of the verbs, in the order of the help. They are imported in ``main``, where Ctrl-C is answered already.
 _VERBS = (
@@ -152,8 +154,28 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with 2, without the whole usage, in which it would not be found."""
+        message = f"{message}{self._suggestion(message)}"
         message = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
         self.exit(2, f"transferseg: {message} (see: {self.prog} --help)\n")
+
+    def _suggestion(self, message: str) -> str:
+        """Return a question that names what was probably meant by a word that is unknown."""
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message, re.DOTALL)
+        if wrong is not None:
+            return did_you_mean(wrong[1], re.findall(r"[^', ]+", wrong[2]))
+        unknown = re.match(r"unrecognized arguments: --([^ =]+)", message)
+        return "" if unknown is None else did_you_mean(unknown[1], _options(self))
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    """Return the long options of a parser and of its commands, without the dashes."""
+    found: set[str] = set()
+    for action in parser._actions:
+        found.update(option[2:] for option in action.option_strings if option.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                found |= _options(command)
+    return found
 
 
 def make_parser() -> argparse.ArgumentParser:

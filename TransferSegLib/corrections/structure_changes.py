@@ -25,6 +25,7 @@ from TransferSegLib.images.label_values import count_values, image_like
 from TransferSegLib.images.read import read_label_map
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure, structure_key
+from TransferSegLib.wording import did_you_mean
 
 
 def rename_structure(project: Project, old: str, new: str) -> None:
@@ -234,7 +235,10 @@ def _find(state: ProjectState, name: str) -> Structure:
     """Return a structure of the project; raises DatasetError with the known names."""
     structure = state.label_set.find(name)
     if structure is None:
-        raise DatasetError(f"The project has no structure '{name}'. Known are: {', '.join(state.label_set.names)}.")
+        raise DatasetError(
+            f"The project has no structure '{name}'. Known are: {', '.join(state.label_set.names)}."
+            f"{did_you_mean(name, state.label_set.names)}"
+        )
     return structure
 
 

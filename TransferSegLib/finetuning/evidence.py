@@ -169,7 +169,7 @@ def _median_hd95_mm(scores: Sequence[Score]) -> float | None:
 def changed_without_correction(rows: Sequence[StructureRow]) -> tuple[str, ...]:
     """Return a line for every structure that is not annotated and is predicted differently than before."""
     return tuple(
-        f"{row.structure} was not corrected, and is predicted otherwise than before (agreement {row.agreement:.2f})."
+        f"{row.structure} was not corrected, and is predicted differently than before (agreement {row.agreement:.2f})."
         for row in rows
         if row.agreement is not None and row.agreement < _CHANGED
     )

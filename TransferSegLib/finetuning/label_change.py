@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.structures import LabelSet, Structure, structure_key
+from TransferSegLib.wording import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -213,5 +214,8 @@ def _find(label_set: LabelSet, name: str) -> Structure:
     """Return a structure of the parent; raises TrainingError with the known names."""
     structure = label_set.find(name)
     if structure is None:
-        raise TrainingError(f"The model has no structure '{name}'. It knows: {', '.join(label_set.names)}.")
+        raise TrainingError(
+            f"The model has no structure '{name}'. It knows: {', '.join(label_set.names)}."
+            f"{did_you_mean(name, label_set.names)}"
+        )
     return structure

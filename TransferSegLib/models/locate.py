@@ -24,6 +24,7 @@ from TransferSegLib.models.versions.state import (
     version_numbers,
 )
 from TransferSegLib.user_folders import data_folder
+from TransferSegLib.wording import did_you_mean
 
 #: The bundled model that is used when none is named, and the sample scan that goes with it.
 DEFAULT_MODEL = "head-neck-ct"
@@ -238,7 +239,8 @@ def _not_found(wanted: str, library: Path | None) -> str:
     known = f"Known are: {', '.join(names)}" if names else "No models are installed"
     to_fetch = offered.names_to_fetch(wanted)
     fetchable = f" To fetch (transferseg models fetch NAME): {to_fetch}." if to_fetch else ""
-    return f"There is no model '{wanted}', neither as a name nor as a path. {known}.{fetchable}"
+    meant = did_you_mean(wanted, names)
+    return f"There is no model '{wanted}', neither as a name nor as a path. {known}.{fetchable}{meant}"
 
 
 def _listed(folders: list[Path]) -> str:

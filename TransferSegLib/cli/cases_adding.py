@@ -1,0 +1,236 @@
+"""``transferseg cases add``: a corrected case, or all of a folder or a table, into a project."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from TransferSegLib.cli.options import add_overlap_option, add_progress_option
+from TransferSegLib.cli.reporting import JsonLines, task_shown
+from TransferSegLib.corrections.adding import AddedCase, CorrectedCase
+from TransferSegLib.corrections.pairs_to_add import PairToAdd, is_batch, pairs_to_add
+from TransferSegLib.corrections.project import Project
+from TransferSegLib.corrections.revisions import ModelReference
+from TransferSegLib.errors import Cancelled, DatasetError, TransferSegError
+from TransferSegLib.wording import table
+
+ADD_HELP = "add corrected cases, or new revisions of cases with the same scans"
+
+
+def add_options(add: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    add.add_argument(
+        "image", type=Path, metavar="IMAGE", help="scan: a file, or a DICOM folder; for many a folder, or a CSV table"
+    )
+    add.add_argument(
+        "labels",
+        type=Path,
+        nargs="?",
+        metavar="LABELS",
+        help="corrected label map on the scan's voxel grid; for many a folder (default: that of the images)",
+    )
+    add.add_argument("--image-pattern", metavar="PATTERN", help="of many: how images are named, e.g. {case}_ct")
+    add.add_argument("--label-pattern", metavar="PATTERN", help="of many: how label maps are named, e.g. {case}_seg")
+    add.add_argument(
+        "--reviewed",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="structures that are correct everywhere in this scan, or 'all' in the label map; the model learns "
+        "nothing about the others. A reviewed structure without voxels counts as absent.",
+    )
+    add.add_argument(
+        "--structures",
+        type=Path,
+        metavar="FILE",
+        help='what the label values mean: a file with JSON like {"1": "spleen"}, or a dataset.json (default: the names '
+        "in a .seg.nrrd file, else the project's values)",
+    )
+    judged = add.add_mutually_exclusive_group()
+    judged.add_argument(
+        "--judged",
+        type=Path,
+        metavar="FILE",
+        help="mask of the annotated region (default: the whole scan)",
+    )
+    judged.add_argument(
+        "--judged-slices", metavar="SLICES", help="the annotated region as slices, e.g. z:10-20,25 (they count from 0)"
+    )
+    add.add_argument("--prediction", type=Path, metavar="FILE", help="label map that was corrected")
+    add.add_argument(
+        "--prediction-structures",
+        type=Path,
+        metavar="FILE",
+        help="what the prediction's label values mean (default: the names in a .seg.nrrd file, else --structures)",
+    )
+    add.add_argument("--model", metavar="NAME", help="model that made the prediction: name, folder or .zip")
+    add.add_argument("--model-version", metavar="VERSION", help="its version (default: that of the installed model)")
+    add.add_argument("--id", metavar="CASE", help="id of a new case (default: case-0001 and so on); no patient's name")
+    patient = add.add_mutually_exclusive_group()
+    patient.add_argument(
+        "--patient", default="", metavar="ID", help="patient's id (-: from standard input); only a pseudonym is stored"
+    )
+    patient.add_argument(
+        "--group", metavar="NAME", help="group of cases that are never split between training and test; stored as it is"
+    )
+    _add_reading(add)
+    add.add_argument("--notes", default="", metavar="TEXT", help="a line that is kept with the revision")
+    add_progress_option(add)
+
+
+def _add_reading(add: argparse.ArgumentParser) -> None:
+    add.add_argument("--series", metavar="UID", help="DICOM series to read if a folder holds several")
+    add.add_argument(
+        "--modality",
+        default="",
+        metavar="WORD",
+        help="modality of the scan, e.g. CT or MR (default: as DICOM states, else judged by the intensities)",
+    )
+    add.add_argument(
+        "--any-modality", action="store_true", help="add the case even if its modality differs from the project's"
+    )
+    add_overlap_option(add)
+
+
+def run_add(arguments: argparse.Namespace) -> int:
+    """Add a case and say what became of it."""
+    from TransferSegLib.corrections.case_modality import AnotherModality
+    from TransferSegLib.corrections.effort_curve import metres
+
+    if is_batch(arguments.image, arguments.labels):
+        return _add_many(arguments)
+    if arguments.labels is None:
+        raise DatasetError(f"Which label map belongs to {arguments.image}? Give it as the second file.")
+    if not arguments.reviewed:
+        raise DatasetError("Say with --reviewed which structures are correct in the whole scan, or --reviewed all.")
+    if arguments.image_pattern or arguments.label_pattern:
+        raise DatasetError("--image-pattern and --label-pattern are for folders.")
+    if arguments.progress == "json":
+        lines = JsonLines()
+        with lines.errors_written():
+            try:
+                lines.result(_add(arguments, lines).to_json())
+            except AnotherModality as error:
+                lines.another_modality(error.scan, error.project)
+                raise
+        return 0
+    added = _add(arguments)
+    for note in added.notes:
+        print(note)
+    revision = added.revision
+    if revision.effort is not None:
+        print(f"{metres(revision.effort.added_path_mm)} of contour were drawn anew or moved.")
+    print(f"{revision.case.id}, revision {revision.number}, is saved in {arguments.project.resolve()}")
+    return 0
+
+
+def _add_many(arguments: argparse.Namespace) -> int:
+    """Add all pairs of a folder or a table; 2 when one of them could not be added."""
+    for option in ("judged", "judged_slices", "prediction", "prediction_structures", "id", "patient", "series"):
+        if getattr(arguments, option):
+            raise DatasetError(f"--{option.replace('_', '-')} is for one case: leave it out, or use a CSV table.")
+    pairs, problems = pairs_to_add(arguments.image, arguments.labels, arguments.image_pattern, arguments.label_pattern)
+    model = _model(arguments.model, arguments.model_version)
+    project = Project(arguments.project, create=True)
+    lines = JsonLines() if arguments.progress == "json" else None
+    rows = [(problem.name, "failed", problem.reason) for problem in problems]
+    if lines is not None:
+        for problem in problems:
+            lines.error(f"{problem.name}: {problem.reason}")
+    with task_shown(lines=lines) as task:
+        for pair, part in task.each(pairs):
+            part.check()
+            try:
+                added = project.add(_case_of(pair, arguments, model), part)
+            except Cancelled:
+                raise
+            except (TransferSegError, OSError, MemoryError) as error:
+                reason = " ".join(str(error).split()) or "not enough memory"
+                rows.append((pair.image.name, "failed", reason))
+                if lines is not None:
+                    lines.error(f"{pair.image}: {reason}")
+                continue
+            if lines is not None:
+                lines.result(added.to_json())
+            what = (
+                "unchanged" if added.unchanged else f"revision {added.revision.number}" if added.replaced else "added"
+            )
+            rows.append((pair.image.name, what, " ".join((f"{added.revision.case.id}.", *added.notes))))
+    failed = sum(row[1] == "failed" for row in rows)
+    if lines is None:
+        print(table(("image", "", "case, or why not"), rows, notes=True))
+        print(f"{len(rows) - failed} of {len(rows)} are in {project.folder}")
+    return 2 if failed else 0
+
+
+def _case_of(pair: PairToAdd, arguments: argparse.Namespace, model: ModelReference | None) -> CorrectedCase:
+    """Return a pair as a case, with what the table says of it before what the options say of all."""
+    reviewed = pair.reviewed or arguments.reviewed
+    if not reviewed:
+        raise DatasetError("Say with --reviewed, or in the column 'reviewed', which structures are correct.")
+    return CorrectedCase(
+        image=pair.image,
+        label_map=pair.labels,
+        reviewed="all" if list(reviewed) == ["all"] else reviewed,
+        structures=arguments.structures,
+        prediction=pair.prediction,
+        model=model,
+        case_id=pair.id or None,
+        group=pair.group or arguments.group,
+        patient=pair.patient,
+        notes=pair.notes or arguments.notes,
+        modality=arguments.modality,
+        any_modality=arguments.any_modality,
+        overlap_priority=tuple(arguments.overlap_priority),
+        unless_same=True,
+    )
+
+
+def _add(arguments: argparse.Namespace, lines: JsonLines | None = None) -> AddedCase:
+    """Add a case, with text for a person, or with JSON ``lines`` for a program."""
+    from TransferSegLib.corrections.inputs import JudgedSlices
+
+    slices = arguments.judged_slices
+    case = CorrectedCase(
+        image=arguments.image,
+        label_map=arguments.labels,
+        reviewed="all" if arguments.reviewed == ["all"] else arguments.reviewed,
+        structures=arguments.structures,
+        judged=arguments.judged if slices is None else JudgedSlices.parse(slices),
+        prediction=arguments.prediction,
+        prediction_structures=arguments.prediction_structures,
+        model=_model(arguments.model, arguments.model_version),
+        case_id=arguments.id,
+        group=arguments.group,
+        patient=sys.stdin.readline().strip() if arguments.patient == "-" else arguments.patient,
+        series=arguments.series,
+        notes=arguments.notes,
+        modality=arguments.modality,
+        any_modality=arguments.any_modality,
+        overlap_priority=tuple(arguments.overlap_priority),
+    )
+    with task_shown(lines=lines) as task:
+        return Project(arguments.project, create=True).add(case, task)
+
+
+def _model(name: str | None, version: str | None) -> ModelReference | None:
+    """Return the model named on the command line, with the version of the installed one when none is given."""
+    from TransferSegLib.corrections.revisions import ModelReference
+    from TransferSegLib.errors import DatasetError, ModelError
+    from TransferSegLib.models.locate import find_model
+    from TransferSegLib.models.store import load_description
+    from TransferSegLib.models.versions.state import version_name
+
+    if name is None:
+        if version is not None:
+            raise DatasetError("--model-version says nothing without --model.")
+        return None
+    try:
+        path = find_model(name)
+        description = load_description(path)
+    except ModelError:
+        if version is None:
+            raise
+        return ModelReference(name, version)
+    return ModelReference(description.name, version or version_name(path, description.version))
