@@ -95,11 +95,13 @@ def test_show_list_export_and_import(transferseg: Transferseg, library: Path, tm
 
 
 def test_removing_a_version(transferseg: Transferseg, library: Path) -> None:
-    code, _, err = transferseg("remove", "clinic@1")
-    assert code == 2 and "is the current one and is what version 2 was made from" in err
-    assert transferseg("remove", "clinic@2")[0] == 0 and not (library / "clinic" / "versions" / "2").exists()
-    assert transferseg("remove", "clinic@1", "--force")[0] == 0 and find_model("clinic").name == "0"
     code, _, err = transferseg("remove", "clinic@2")
+    assert code == 2 and "say --yes" in err and (library / "clinic" / "versions" / "2").exists()
+    code, _, err = transferseg("remove", "clinic@1", "--yes")
+    assert code == 2 and "is the current one and is what version 2 was made from" in err
+    assert transferseg("remove", "clinic@2", "--yes")[0] == 0 and not (library / "clinic" / "versions" / "2").exists()
+    assert transferseg("remove", "clinic@1", "--force", "--yes")[0] == 0 and find_model("clinic").name == "0"
+    code, _, err = transferseg("remove", "clinic@2", "--yes")
     assert code == 2 and "has no version 2. There are: 0." in err
     assert transferseg("remove", "clinic", "--yes")[0] == 0 and not (library / "clinic").exists()
 

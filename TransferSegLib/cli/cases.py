@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.case_effort import add_options as add_effort_options
 from TransferSegLib.cli.case_effort import run_effort
-from TransferSegLib.cli.options import add_json_option, add_overlap_option, add_progress_option, add_verb
-from TransferSegLib.cli.reporting import JsonLines, task_shown
+from TransferSegLib.cli.cases_add_options import ADD_HELP
+from TransferSegLib.cli.cases_add_options import add_options as add_add_options
+from TransferSegLib.cli.options import add_json_option, add_verb
+from TransferSegLib.cli.reporting import task_shown
 from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
-    from TransferSegLib.corrections.adding import AddedCase
-    from TransferSegLib.corrections.revisions import ModelReference, ProjectState, Revision
+    from TransferSegLib.corrections.revisions import ProjectState, Revision
 
 
 def add_parser(subparsers: Any) -> None:
@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
         "structures were reviewed in each. Earlier revisions and removed cases are kept.",
     )
     verbs = parser.add_subparsers(dest="cases_command", metavar="COMMAND", title="commands", required=True)
-    _add_add(verbs)
+    add_add_options(_verb(verbs, "add", run_add, ADD_HELP))
     show_list = _verb(verbs, "list", run_list, "list the cases, removed ones too")
     add_json_option(show_list)
     show = _verb(verbs, "show", run_show, "show a case with all its revisions")
@@ -68,123 +68,11 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
-def _add_add(verbs: Any) -> None:
-    add = _verb(verbs, "add", run_add, "add a corrected case, or a new revision of the case with the same scan")
-    add.add_argument("image", type=Path, metavar="IMAGE", help="scan: a file, or a DICOM folder")
-    add.add_argument("labels", type=Path, metavar="LABELS", help="corrected label map on the scan's voxel grid")
-    add.add_argument(
-        "--reviewed",
-        nargs="+",
-        action="extend",
-        required=True,
-        metavar="NAME",
-        help="structures that are correct everywhere in this scan, or 'all' in the label map; the model learns "
-        "nothing about the others. A reviewed structure without voxels counts as absent.",
-    )
-    add.add_argument(
-        "--structures",
-        type=Path,
-        metavar="FILE",
-        help='what the label values mean: a file with JSON like {"1": "spleen"}, or a dataset.json (default: the names '
-        "in a .seg.nrrd file, else the project's values)",
-    )
-    judged = add.add_mutually_exclusive_group()
-    judged.add_argument(
-        "--judged",
-        type=Path,
-        metavar="FILE",
-        help="mask of the annotated region (default: the whole scan)",
-    )
-    judged.add_argument(
-        "--judged-slices", metavar="SLICES", help="the annotated region as slices, e.g. z:10-20,25 (they count from 0)"
-    )
-    add.add_argument("--prediction", type=Path, metavar="FILE", help="label map that was corrected")
-    add.add_argument(
-        "--prediction-structures",
-        type=Path,
-        metavar="FILE",
-        help="what the prediction's label values mean (default: the names in a .seg.nrrd file, else --structures)",
-    )
-    add.add_argument("--model", metavar="NAME", help="model that made the prediction: name, folder or .zip")
-    add.add_argument("--model-version", metavar="VERSION", help="its version (default: that of the installed model)")
-    add.add_argument("--id", metavar="CASE", help="id of a new case (default: case-0001 and so on); no patient's name")
-    patient = add.add_mutually_exclusive_group()
-    patient.add_argument(
-        "--patient", default="", metavar="ID", help="patient's id (-: from standard input); only a pseudonym is stored"
-    )
-    patient.add_argument(
-        "--group", metavar="NAME", help="group of cases that are never split between training and test; stored as it is"
-    )
-    _add_reading(add)
-    add.add_argument("--notes", default="", metavar="TEXT", help="a line that is kept with the revision")
-    add_progress_option(add)
-
-
-def _add_reading(add: argparse.ArgumentParser) -> None:
-    add.add_argument("--series", metavar="UID", help="DICOM series to read if a folder holds several")
-    add.add_argument(
-        "--modality",
-        default="",
-        metavar="WORD",
-        help="modality of the scan, e.g. CT or MR (default: as DICOM states, else judged by the intensities)",
-    )
-    add.add_argument(
-        "--any-modality", action="store_true", help="add the case even if its modality differs from the project's"
-    )
-    add_overlap_option(add)
-
-
 def run_add(arguments: argparse.Namespace) -> int:
-    """Add a case and say what became of it."""
-    from TransferSegLib.corrections.case_modality import AnotherModality
-    from TransferSegLib.corrections.effort_curve import metres
+    """Add cases; what it takes is imported only now."""
+    from TransferSegLib.cli import cases_adding
 
-    if arguments.progress == "json":
-        lines = JsonLines()
-        with lines.errors_written():
-            try:
-                lines.result(_add(arguments, lines).to_json())
-            except AnotherModality as error:
-                lines.another_modality(error.scan, error.project)
-                raise
-        return 0
-    added = _add(arguments)
-    for note in added.notes:
-        print(note)
-    revision = added.revision
-    if revision.effort is not None:
-        print(f"{metres(revision.effort.added_path_mm)} of contour were drawn anew or moved.")
-    print(f"{revision.case.id}, revision {revision.number}, is saved in {arguments.project.resolve()}")
-    return 0
-
-
-def _add(arguments: argparse.Namespace, lines: JsonLines | None = None) -> AddedCase:
-    """Add a case, with text for a person, or with JSON ``lines`` for a program."""
-    from TransferSegLib.corrections.adding import CorrectedCase
-    from TransferSegLib.corrections.inputs import JudgedSlices
-    from TransferSegLib.corrections.project import Project
-
-    slices = arguments.judged_slices
-    case = CorrectedCase(
-        image=arguments.image,
-        label_map=arguments.labels,
-        reviewed="all" if arguments.reviewed == ["all"] else arguments.reviewed,
-        structures=arguments.structures,
-        judged=arguments.judged if slices is None else JudgedSlices.parse(slices),
-        prediction=arguments.prediction,
-        prediction_structures=arguments.prediction_structures,
-        model=_model(arguments.model, arguments.model_version),
-        case_id=arguments.id,
-        group=arguments.group,
-        patient=sys.stdin.readline().strip() if arguments.patient == "-" else arguments.patient,
-        series=arguments.series,
-        notes=arguments.notes,
-        modality=arguments.modality,
-        any_modality=arguments.any_modality,
-        overlap_priority=tuple(arguments.overlap_priority),
-    )
-    with task_shown(lines=lines) as task:
-        return Project(arguments.project, create=True).add(case, task)
+    return cases_adding.run_add(arguments)
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -313,28 +201,6 @@ def _state(arguments: argparse.Namespace) -> ProjectState:
     from TransferSegLib.corrections.project import Project
 
     return Project(arguments.project).state()
-
-
-def _model(name: str | None, version: str | None) -> ModelReference | None:
-    """Return the model named on the command line, with the version of the installed one when none is given."""
-    from TransferSegLib.corrections.revisions import ModelReference
-    from TransferSegLib.errors import DatasetError, ModelError
-    from TransferSegLib.models.locate import find_model
-    from TransferSegLib.models.store import load_description
-    from TransferSegLib.models.versions.state import version_name
-
-    if name is None:
-        if version is not None:
-            raise DatasetError("--model-version says nothing without --model.")
-        return None
-    try:
-        path = find_model(name)
-        description = load_description(path)
-    except ModelError:
-        if version is None:
-            raise
-        return ModelReference(name, version)
-    return ModelReference(description.name, version or version_name(path, description.version))
 
 
 def _status(revision: Revision) -> str:

@@ -106,7 +106,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
 
 
 def run_remove_version(arguments: argparse.Namespace, name: str, number: int) -> int:
-    """Remove one version; nothing asks, as the versions that matter need --force."""
+    """Remove one version; the current one and one that others were made from need --force."""
     from TransferSegLib.models.versions.versions import remove_version
 
     print(f"removed: {remove_version(name, library_of(arguments), number, arguments.force)}")

@@ -277,13 +277,15 @@ def _export_nnunet(path: Path, arguments: argparse.Namespace) -> int:
 def run_remove(arguments: argparse.Namespace) -> int:
     """Remove a model from the library, once the user has said so twice."""
     from TransferSegLib.models.library import remove_model
-    from TransferSegLib.models.locate import find_library_model
+    from TransferSegLib.models.locate import find_library_model, find_version
     from TransferSegLib.models.versions.state import split_version
 
     library = library_of(arguments)
     path = find_library_model(arguments.model, library)
     version = split_version(arguments.model)
     if path is None and version is not None:
+        if not arguments.yes:
+            _confirm(arguments.model, find_version(arguments.model, library) or library)
         return run_remove_version(arguments, *version)
     if path is not None and not arguments.yes:
         _confirm(arguments.model, path)

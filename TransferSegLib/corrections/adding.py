@@ -13,6 +13,7 @@ from typing import Any, Literal
 import SimpleITK as sitk
 
 from TransferSegLib.anatomy import readable_name
+from TransferSegLib.corrections.case_id import check_case_id
 from TransferSegLib.corrections.content_hash import hash_content, hash_volume, reviewed_values
 from TransferSegLib.corrections.inputs import (
     ImageSource,
@@ -37,22 +38,23 @@ from TransferSegLib.images.read import read_label_map
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure
 
-#: Also a folder's name, on every system.
-_CASE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?")
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
-
 
 @dataclass(frozen=True)
 class AddedCase:
-    """What adding a case did; ``notes`` are lines for a person. ``replaced`` tells that the scan was there already."""
+    """What adding a case did; ``notes`` are lines for a person. ``replaced`` tells that the scan was there already.
+
+    ``unchanged`` tells that nothing was done, because the case is in the project as it is (see ``unless_same``).
+    """
 
     revision: Revision
     replaced: bool
     notes: tuple[str, ...] = ()
+    unchanged: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return what a program is told of it."""
-        return self.revision.to_json() | {"replaced": self.replaced, "remarks": list(self.notes)}
+        unchanged = {"unchanged": True} if self.unchanged else {}
+        return self.revision.to_json() | {"replaced": self.replaced, "remarks": list(self.notes)} | unchanged
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class CorrectedCase:
     modality: str = ""
     any_modality: bool = False
     overlap_priority: tuple[str, ...] = ()
+    #: No new revision where the latest one has the same scan, labels, annotated region and reviewed structures.
+    unless_same: bool = False
 
     def patient_id(self) -> str:
         """Return the patient's id where it decides the group, else ''."""
@@ -138,6 +142,10 @@ class Submission:
     judged: sitk.Image | None
     reviewed: tuple[Structure, ...]
 
+    def repeats(self, before: Revision, content_hash: str) -> bool:
+        """Tell whether a revision in use teaches the same, and no new one is wanted then."""
+        return self.asked.unless_same and not before.removed and before.content_hash == content_hash
+
     @property
     def notices(self) -> list[str]:
         """Lines for a person about how the image and its label map were read."""
@@ -185,15 +193,6 @@ def _check_priority(names: Iterable[str], label_set: LabelSet) -> None:
             )
 
 
-def check_case_id(case_id: str) -> None:
-    """Raise DatasetError unless an id can be the name of a folder on every system."""
-    if not _CASE_ID.fullmatch(case_id) or _RESERVED.fullmatch(case_id):
-        raise DatasetError(
-            f"'{case_id}' cannot be a case's id: use up to 64 letters (a to z), digits, spaces and . _ - (a folder is "
-            "named after it), and no patient's name."
-        )
-
-
 def place_case(
     state: ProjectState | None,
     folder: Path,
@@ -225,13 +224,16 @@ def place_case(
     judged_hash = ""
     if submission.judged is not None:
         judged_hash = incoming.write_labels(submission.judged, JUDGED, None, writing_judged)
+    names = tuple(s.name for one in submission.reviewed if (s := label_set.find(one.name)) is not None)
+    content_hash = hash_content(submission.image_hash, labels_hash, judged_hash, reviewed_values(names, label_set))
+    if state is not None and before is not None and submission.repeats(before, content_hash):
+        return AddedCase(before, replaced=True, unchanged=True), state
     if before is not None:
         (incoming.folder / IMAGE).unlink(missing_ok=True)
     elif not (incoming.folder / IMAGE).is_file():
         raise DatasetError(f"The project in {folder} was exchanged while the case was added. Add it again.")
     number = 1 if before is None else before.number + 1
     place = incoming.move_to(case_id, number)
-    names = tuple(s.name for one in submission.reviewed if (s := label_set.find(one.name)) is not None)
     case = Case(
         id=case_id,
         image=place / IMAGE if before is None else before.case.image,
@@ -245,7 +247,7 @@ def place_case(
         number=number,
         created=now_utc(),
         image_hash=submission.image_hash,
-        content_hash=hash_content(submission.image_hash, labels_hash, judged_hash, reviewed_values(names, label_set)),
+        content_hash=content_hash,
         corrected_from=submission.asked.model,
         prediction=None if submission.prediction is None else place / PREDICTION,
         notes=submission.asked.notes.strip(),

@@ -134,7 +134,8 @@ class Project:
                     added, state = place_case(
                         state, self.folder, submission, group, incoming, modality, effort, placing
                     )
-                    change.save(state)
+                    if not added.unchanged:
+                        change.save(state)
         finally:
             self.tidy()
         placing.done(added.revision.case.id, look=False)

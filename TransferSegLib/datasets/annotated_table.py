@@ -21,7 +21,7 @@ def read_annotated_table(source: Path, label_set: LabelSet) -> dict[str, tuple[s
     the catalogue of anatomy knows for it; 0, nothing, 'no' and 'false' mean not annotated, anything else (such as a
     voxel count) annotated. Other columns are ignored. Comma, semicolon and tab separate. Raises DatasetError.
     """
-    header, rows = _read_rows(source)
+    header, rows = read_rows(source, "'case' and one for each structure")
     case_column = next((column for column in header if structure_key(column) in _CASE_COLUMNS), header[0])
     columns = {structure.name: _column(structure.key, header) for structure in label_set}
     missing = [name for name, column in columns.items() if column is None]
@@ -40,8 +40,11 @@ def read_annotated_table(source: Path, label_set: LabelSet) -> dict[str, tuple[s
     return annotated
 
 
-def _read_rows(source: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the column names and the rows of a CSV file; raises DatasetError when it is none."""
+def read_rows(source: Path, columns: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the column names and the rows of a CSV file; raises DatasetError when it is none.
+
+    ``columns`` says for its message which columns the table should have.
+    """
     try:
         text = source.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -57,7 +60,7 @@ def _read_rows(source: Path) -> tuple[list[str], list[dict[str, str]]]:
     except csv.Error as error:
         raise DatasetError(f"{source} is not a table in CSV form: {error}.") from error
     if len(header) < 2:
-        raise DatasetError(f"{source} needs a first line with the columns: 'case' and one for each structure.")
+        raise DatasetError(f"{source} needs a first line with the columns: {columns}.")
     return header, rows
 
 

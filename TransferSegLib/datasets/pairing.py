@@ -38,10 +38,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The pairs found, in natural order of their ids, and the images that no label map belongs to."""
+    """The pairs found, in natural order of their ids, and the images that no label map belongs to.
+
+    ``problems`` are lines on files that are in no pair because it is not clear what belongs to them.
+    """
 
     pairs: tuple[Pair, ...]
     images_without_labels: tuple[Path, ...]
+    problems: tuple[str, ...] = ()
 
 
 def pair_files(
@@ -52,6 +56,20 @@ def pair_files(
     Raises DatasetError, naming the files, when a label map has no image or several, when an image has several label
     maps or channels, or when nothing pairs.
     """
+    pairing = find_pairs(images, labels, image_pattern, label_pattern)
+    if pairing.problems:
+        headline = "Images and label maps cannot be paired by their names:"
+        raise DatasetError(f"{listed(headline, pairing.problems, _EXAMPLES)}\n{_ADVICE}")
+    return pairing
+
+
+def find_pairs(
+    images: Path, labels: Path, image_pattern: str | None = None, label_pattern: str | None = None
+) -> Pairing:
+    """Pair as ``pair_files`` does, and leave out what is not clear, with a line for each problem.
+
+    Raises DatasetError for a folder that cannot be read and a pattern that is none.
+    """
     found_images = _keyed(images, image_pattern, _IMAGE_ROLE, with_folders=True)
     found_labels = _keyed(labels, label_pattern, _LABEL_ROLE, with_folders=False)
     if images.resolve() == labels.resolve():
@@ -60,7 +78,7 @@ def pair_files(
     for path, keys in found_images.items():
         for key in keys:
             by_key[key].append(path)
-    pairs, problems = [], []
+    pairs, problems, faulty = [], [], set[Pair]()
     for path, keys in found_labels.items():
         candidates = [(key, by_key[key]) for key in keys if key in by_key]
         if not candidates:
@@ -71,15 +89,15 @@ def pair_files(
             problems.append(f"{path} could belong to {' and to '.join(hit.name for hit in hits)}")
         else:
             pairs.append(Pair(key, hits[0], path))
-    problems += _pair_problems(pairs, set(found_images), image_pattern)
+    for problem, concerned in _pair_problems(pairs, set(found_images), image_pattern):
+        problems.append(problem)
+        faulty.update(concerned)
     if not pairs and not problems:
         problems.append(f"no label map was found in {labels}" if found_images else f"no image was found in {images}")
-    if problems:
-        headline = "Images and label maps cannot be paired by their names:"
-        raise DatasetError(f"{listed(headline, problems, _EXAMPLES)}\n{_ADVICE}")
     used = {pair.image for pair in pairs}
     without = tuple(path for path in found_images if path not in used)
-    return Pairing(tuple(sorted(pairs, key=lambda pair: natural_key(pair.id))), without)
+    clear = [pair for pair in pairs if pair not in faulty]
+    return Pairing(tuple(sorted(clear, key=lambda pair: natural_key(pair.id))), without, tuple(problems))
 
 
 def volume_stem(path: Path) -> str:
@@ -171,9 +189,11 @@ def _told_apart(
     return images, labels
 
 
-def _pair_problems(pairs: list[Pair], images: set[Path], image_pattern: str | None) -> list[str]:
-    """Return what is wrong with pairs as a whole: images used twice, repeated or unusable ids, further channels."""
-    problems = []
+def _pair_problems(
+    pairs: list[Pair], images: set[Path], image_pattern: str | None
+) -> list[tuple[str, tuple[Pair, ...]]]:
+    """Return what is wrong with which pairs: images used twice, repeated or unusable ids, further channels."""
+    problems: list[tuple[str, tuple[Pair, ...]]] = []
     by_image: dict[Path, list[Pair]] = defaultdict(list)
     by_id: dict[str, list[Pair]] = defaultdict(list)
     names = {(path.parent, volume_stem(path)) for path in images}
@@ -181,16 +201,17 @@ def _pair_problems(pairs: list[Pair], images: set[Path], image_pattern: str | No
         by_image[pair.image].append(pair)
         by_id[pair.id].append(pair)
         if not is_safe_id(pair.id):
-            problems.append(f"{pair.image}: '{pair.id}' cannot be the name of a case")
+            problems.append((f"{pair.image}: '{pair.id}' cannot be the name of a case", (pair,)))
         stem = volume_stem(pair.image)
         if image_pattern is None and stem.endswith("_0000") and (pair.image.parent, f"{stem[:-1]}1") in names:
-            problems.append(
-                f"{pair.id} has several channels; choose one to train on, e.g. with the image pattern '{{case}}_0000'"
-            )
+            advice = "choose one to train on, e.g. with the image pattern '{case}_0000'"
+            problems.append((f"{pair.id} has several channels; {advice}", (pair,)))
     for path, several in by_image.items():
         if len(several) > 1:
-            problems.append(f"{path} has several label maps: {', '.join(pair.labels.name for pair in several)}")
+            maps = ", ".join(pair.labels.name for pair in several)
+            problems.append((f"{path} has several label maps: {maps}", tuple(several)))
     for id, several in by_id.items():
         if len({pair.image for pair in several}) > 1:
-            problems.append(f"case {id} is there twice: {', '.join(pair.image.name for pair in several)}")
+            twice = ", ".join(pair.image.name for pair in several)
+            problems.append((f"case {id} is there twice: {twice}", tuple(several)))
     return problems
