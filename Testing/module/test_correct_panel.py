@@ -63,8 +63,12 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), scan_zyx())
     np.testing.assert_allclose(image.GetDirection(), sitk_grid(volume).GetDirection(), atol=1e-6)
     np.testing.assert_allclose(image.GetOrigin(), sitk_grid(volume).GetOrigin(), atol=1e-5)
-    case_row = ["case-0001", "1", "in use", "1", "right parotid gland", "format-one 1.0"]
-    assert [texts[:6] for texts in rows(ui.caseTable)] == [case_row]
+    (case_row,) = rows(ui.caseTable)
+    assert (case_row[:2], case_row[3]) == (["case-0001", "right parotid gland"], "in use")
+    details = ui.caseTable.item(0, 0).toolTip().splitlines()
+    assert details[:2] == ["Reviewed: right parotid gland", "Patient 1 of this project"]
+    assert details[2].startswith("Revision 1, saved 2") and details[3] == "Corrected from: format-one 1.0"
+    assert details[4:] == ["Notes: lower pole redrawn"]
     assert rows(ui.reviewedTable)[1][2] == "1", "the structure is reviewed in one case"
 
     tick(ui, "brainstem")
@@ -122,10 +126,10 @@ def test_opening_a_case_gives_its_ticks_its_region_and_todays_names(host, ui, fo
 
     assert not ui.restoreCaseButton.enabled
     ui.removeCaseButton.click()
-    assert rows(ui.caseTable)[0][2] == "removed" and Project(folder).state().current == ()
+    assert rows(ui.caseTable)[0][3] == "removed" and Project(folder).state().current == ()
     assert not ui.openCaseButton.enabled and "removed" in ui.openCaseButton.toolTip
     ui.restoreCaseButton.click()
-    assert rows(ui.caseTable)[0][2] == "in use" and len(Project(folder).state().current) == 1
+    assert rows(ui.caseTable)[0][3] == "in use" and len(Project(folder).state().current) == 1
 
 
 def test_new_structures_and_structures_that_are_absent(host, ui, folder: Path):

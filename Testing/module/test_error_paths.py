@@ -80,9 +80,9 @@ def test_the_version_is_called_as_in_the_history(host, ui, models: Path):
         choose(host, add_volume(), model="library/clinic")
         name = ui.modelComboBox.currentText.rpartition(", ")[0]
         assert ui.modelComboBox.currentText == f"{name}, version 0"
-        used = [row for row in range(ui.historyTable.rowCount) if "in use" in ui.historyTable.item(row, 0).text()]
-        assert [ui.historyTable.item(row, 0).text() for row in used] == ["0 (in use)"]
-        assert ui.historyTable.item(used[0], 2).text() == "the original model (version 1.0)"
+        used = [row for row in range(ui.historyTable.rowCount) if ui.historyTable.item(row, 3).text() == "in use"]
+        assert [ui.historyTable.item(row, 0).text() for row in used] == ["0"]
+        assert ui.historyTable.item(used[0], 0).toolTip() == "The original model (version 1.0)"
         assert next(each.version for each in console.models() if each.path.name == "clinic") == "0"
         ui.segmentButton.click()
         host.waitFor(lambda: not ui.cancelSegmentButton.enabled)

@@ -147,7 +147,10 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     assert shown == chart.GetID()
 
     assert used_version("balls") == 0, "nothing is promoted silently, a better one neither"
-    assert [ui.historyTable.item(row, 0).text() for row in range(ui.historyTable.rowCount)] == ["1", "0 (in use)"]
+    versions = [
+        [ui.historyTable.item(row, column).text() for column in range(4)] for row in range(ui.historyTable.rowCount)
+    ]
+    assert versions == [["1", "better", rows[0][4], ""], ["0", "original", "", "in use"]]
     assert "\nPlease check: dark was not corrected" in ui.verdictLabel.text and ".." not in ui.verdictLabel.text
     ui.promoteButton.click()
     assert not ui.promoteButton.enabled and "being read" in ui.promoteButton.toolTip

@@ -75,9 +75,9 @@ def test_devices_are_asked_of_a_child_and_named(host, ui):
 def test_versions_are_used_and_gone_back_on(host, ui, clinic: Path):
     choose(host, "library/clinic")
     rows = history_rows(ui)
-    assert [row[0] for row in rows] == ["2", "1 (in use)", "0"] or [row[0] for row in rows][-1].startswith("0")
-    used = next(row[0] for row in rows if "in use" in row[0])
-    other = next(index for index, row in enumerate(rows) if "in use" not in row[0] and row[0] != "0")
+    assert [row[0] for row in rows] == sorted((row[0] for row in rows), reverse=True) and rows[-1][0] == "0"
+    (used,) = [row[0] for row in rows if row[3] == "in use"]
+    other = next(index for index, row in enumerate(rows) if row[3] != "in use" and row[0] != "0")
     assert not ui.useVersionButton.enabled and ui.useVersionButton.toolTip == "Select a version in the table."
     ui.historyTable.selectRow([row[0] for row in rows].index(used))
     assert ui.useVersionButton.toolTip == "This version is already in use."
@@ -86,7 +86,7 @@ def test_versions_are_used_and_gone_back_on(host, ui, clinic: Path):
     ui.useVersionButton.click()
     assert not ui.useVersionButton.enabled and ui.useVersionButton.toolTip == "A version is being read."
     host.waitFor(lambda: not host.widget.modelPanel.history.isSwitching)
-    assert history_rows(ui)[other][0] == f"{rows[other][0]} (in use)"
+    assert [row[0] for row in history_rows(ui) if row[3] == "in use"] == [rows[other][0]]
     assert ui.modelStatusLabel.text.startswith(f"'clinic' is version {rows[other][0]} now")
     assert f"version {rows[other][0]}" in ui.modelComboBox.currentText, "the other sections see it too"
     assert ui.rollbackButton.enabled
@@ -98,7 +98,7 @@ def test_versions_are_used_and_gone_back_on(host, ui, clinic: Path):
 def test_a_damaged_version_is_not_used_and_the_reason_is_told(host, ui, clinic: Path):
     choose(host, "library/clinic")
     rows = history_rows(ui)
-    other = next(index for index, row in enumerate(rows) if "in use" not in row[0] and row[0] != "0")
+    other = next(index for index, row in enumerate(rows) if row[3] != "in use" and row[0] != "0")
     (clinic / "versions" / rows[other][0] / "weights.pt").write_bytes(b"nothing")
     ui.historyTable.selectRow(other)
     ui.useVersionButton.click()
@@ -121,7 +121,7 @@ def test_a_worse_version_is_used_only_by_a_button_that_says_so(host, ui, clinic:
     assert ui.useVersionButton.text == "Use it although it is worse" and ui.useVersionButton.toolTip == "It lost 0.2."
     ui.useVersionButton.click()
     host.waitFor(lambda: not host.widget.modelPanel.history.isSwitching)
-    assert history_rows(ui)[row][0] == f"{number} (in use)"
+    assert history_rows(ui)[row][0] == number and history_rows(ui)[row][3] == "in use"
 
 
 def test_bundled_models_have_no_versions(host, ui):

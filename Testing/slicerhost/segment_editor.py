@@ -40,6 +40,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._title = QtWidgets.QLabel("Segment Editor (stand-in)")
+        self._title.setWordWrap(True)
         layout.addWidget(self._title)
         self._list = QtWidgets.QListWidget()
         self._list.setMinimumHeight(90)

@@ -1,15 +1,16 @@
-"""The table of a project's cases: patient, state, revision, reviewed structures, parent model, drawing effort."""
+"""The table of a project's cases: reviewed structures, drawing effort and state; the rest is in the tooltips."""
 
 from __future__ import annotations
 
 import qt
 from slicer.i18n import tr as _
 
+from TransferSegGui.table_columns import setColumns, structuresText
 from TransferSegLib.corrections.effort_curve import metres
 from TransferSegLib.corrections.revisions import ProjectState, Revision
 
-#: The column with the contour that was drawn.
-_EFFORT = 6
+#: The columns with the reviewed structures and with the contour that was drawn.
+_REVIEWED, _EFFORT = 1, 2
 
 
 class CaseTable:
@@ -20,18 +21,7 @@ class CaseTable:
         self.changed = lambda: None
         self._table = table
         self._revisions: list[Revision] = []
-        header = [
-            _("Case"),
-            _("Patient"),
-            _("State"),
-            _("Revision"),
-            _("Reviewed"),
-            _("Started from"),
-            _("Effort"),
-            _("Saved (UTC)"),
-        ]
-        table.setColumnCount(len(header))
-        table.setHorizontalHeaderLabels(header)
+        setColumns(table, [_("Case"), _("Reviewed"), _("Effort"), _("State")], _REVIEWED)
         table.connect("itemSelectionChanged()", lambda: self.changed())
 
     def show(self, project: ProjectState | None) -> None:
@@ -44,14 +34,13 @@ class CaseTable:
         groups = list(dict.fromkeys(revision.case.group for revision in self._revisions))
         for row, revision in enumerate(self._revisions):
             patient = groups.index(revision.case.group) + 1
-            for column, text in enumerate(rowOf(revision, patient)):
+            for column, text in enumerate(rowOf(revision)):
                 item = qt.QTableWidgetItem(text)
-                item.setToolTip(effortDetails(revision) if column == _EFFORT else revision.notes or text)
+                item.setToolTip(effortDetails(revision) if column == _EFFORT else caseDetails(revision, patient))
                 self._table.setItem(row, column, item)
             if before is not None and revision.case.id == before.case.id:
                 self._table.selectRow(row)
         self._table.blockSignals(False)
-        self._table.resizeColumnsToContents()
         self.changed()
 
     def selected(self) -> Revision | None:
@@ -66,18 +55,30 @@ class CaseTable:
                 self._table.selectRow(row)
 
 
-def rowOf(revision: Revision, patient: int) -> list[str]:
-    """Return the texts of a case's row; cases of one patient have the same number."""
+def rowOf(revision: Revision) -> list[str]:
+    """Return the texts of a case's row."""
     return [
         revision.case.id,
-        str(patient),
-        _("removed") if revision.removed else _("in use"),
-        str(revision.number),
-        ", ".join(revision.case.annotated),
-        "" if revision.corrected_from is None else str(revision.corrected_from),
+        structuresText(revision.case.annotated),
         "" if revision.effort is None else metres(revision.effort.added_path_mm),
-        revision.created.replace("T", " ").removesuffix("Z"),
+        _("removed") if revision.removed else _("in use"),
     ]
+
+
+def caseDetails(revision: Revision, patient: int) -> str:
+    """Return what the row has no room for, a line each; cases of one patient have the same number."""
+    lines = [
+        _("Reviewed: {names}").format(names=", ".join(revision.case.annotated) or "-"),
+        _("Patient {number} of this project").format(number=patient),
+        _("Revision {number}, saved {time} (UTC)").format(
+            number=revision.number, time=revision.created.replace("T", " ").removesuffix("Z")
+        ),
+    ]
+    if revision.corrected_from is not None:
+        lines.append(_("Corrected from: {model}").format(model=revision.corrected_from))
+    if revision.notes:
+        lines.append(_("Notes: {notes}").format(notes=revision.notes))
+    return "\n".join(lines)
 
 
 def effortDetails(revision: Revision) -> str:

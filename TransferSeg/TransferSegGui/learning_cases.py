@@ -9,6 +9,7 @@ import qt
 from slicer.i18n import tr as _
 
 from TransferSegGui.project_choice import readProject
+from TransferSegGui.table_columns import setColumns, structuresText
 from TransferSegLib.corrections.revisions import Revision
 from TransferSegLib.datasets.dataset import FILE_NAME
 
@@ -24,8 +25,7 @@ class LearningCases:
         self._read: tuple[Path | None, float] = (None, -1.0)
         self._revisions: tuple[Revision, ...] = ()
         self._filling = False
-        table.setColumnCount(3)
-        table.setHorizontalHeaderLabels([_("Case"), _("Reviewed structures"), _("Saved")])
+        setColumns(table, [_("Case"), _("Reviewed")], 1)
         table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
 
     @property
@@ -52,19 +52,24 @@ class LearningCases:
         self._table.setRowCount(len(self._revisions))
         for row, revision in enumerate(self._revisions):
             case = revision.case
-            structures = ", ".join(case.annotated) or _("none: the model cannot learn from it")
-            for column, text in enumerate((case.id, structures, revision.created[:16].replace("T", " "))):
+            none = _("none: the model cannot learn from it")
+            details = "\n".join(
+                [
+                    _("Reviewed: {names}").format(names=", ".join(case.annotated) or none),
+                    _("Saved {time} (UTC)").format(time=revision.created[:16].replace("T", " ")),
+                ]
+            )
+            for column, text in enumerate((case.id, structuresText(case.annotated) or none)):
                 item = self._table.item(row, column)
                 if item is None:
                     item = qt.QTableWidgetItem()
                     self._table.setItem(row, column, item)
                 item.setText(text)
-                item.setToolTip(text)
+                item.setToolTip(details)
             tick = self._table.item(row, 0)
             canLearn = bool(case.annotated)
             tick.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable | (qt.Qt.ItemIsEnabled if canLearn else 0))
             tick.setCheckState(qt.Qt.Checked if canLearn and case.id not in leftOut else qt.Qt.Unchecked)
-        self._table.resizeColumnsToContents()
         self._filling = False
 
     def _onItemChanged(self, item) -> None:

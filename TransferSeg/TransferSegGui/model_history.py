@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.button_state import enable
 from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.model_choices import ModelChoice
+from TransferSegGui.table_columns import setColumns
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.versions.history import History, Version, read_history
 
@@ -31,9 +32,7 @@ class ModelHistory:
         self._shown: list[Version] = []
         self._problem = ""
         self._switch: CommandProcess | None = None
-        self._headers = [_("Version"), _("Made"), _("From"), _("Cases"), _("Dice before"), _("after"), _("Verdict")]
-        ui.historyTable.setColumnCount(len(self._headers))
-        ui.historyTable.setHorizontalHeaderLabels(self._headers)
+        setColumns(ui.historyTable, [_("Version"), _("Verdict"), _("Dice\nchange"), _("Used")], 1)
         ui.historyTable.connect("itemSelectionChanged()", self._updateButtons)
         ui.useVersionButton.connect("clicked(bool)", self._onUse)
         ui.rollbackButton.connect("clicked(bool)", self._onRollback)
@@ -65,27 +64,15 @@ class ModelHistory:
         self._shown = [] if self._history is None else list(reversed(self._history.versions))
         table.setRowCount(len(self._shown))
         for row, version in enumerate(self._shown):
-            for column, text in enumerate(self._cells(version)):
+            details = versionDetails(version)
+            for column, text in enumerate(versionCells(version)):
                 item = qt.QTableWidgetItem(text)
                 font = item.font()
                 font.setBold(version.current)
                 item.setFont(font)
-                if version.record is not None and (version.record.reasons or version.record.warning):
-                    item.setToolTip(" ".join(filter(None, (version.record.warning, version.record.reasons))))
+                item.setToolTip(details)
                 table.setItem(row, column, item)
-        table.resizeColumnsToContents()
         self._updateButtons()
-
-    def _cells(self, version: Version) -> list[str]:
-        number = _("{number} (in use)").format(number=version.number) if version.current else str(version.number)
-        record = version.record
-        if record is None or version.number == 0:
-            began = _("the original model")
-            if version.description.version != str(version.number):
-                began = _("the original model (version {version})").format(version=version.description.version)
-            return [number, "", began, "", "", "", ""]
-        dice = ["" if value is None else f"{value:.3f}" for value in record.mean_dice]
-        return [number, record.created[:10], str(record.parent), str(len(record.cases)), *dice, record.verdict]
 
     def _selected(self) -> Version | None:
         row = self.ui.historyTable.currentRow()
@@ -152,3 +139,33 @@ class ModelHistory:
         self.onStatus(command.error or command.output.strip())
         self.onSwitched()
         self._updateButtons()
+
+
+def versionCells(version: Version) -> list[str]:
+    """Return the texts of a version's row: number, verdict, change of the mean Dice, whether it is in use."""
+    used = _("in use") if version.current else ""
+    record = version.record
+    if record is None or version.number == 0:
+        return [str(version.number), _("original"), "", used]
+    before, after = record.mean_dice
+    change = "" if before is None or after is None else f"{after - before:+.3f}"
+    return [str(version.number), record.verdict, change, used]
+
+
+def versionDetails(version: Version) -> str:
+    """Return what the row has no room for, a line each: for its tooltip."""
+    record = version.record
+    if record is None or version.number == 0:
+        if version.description.version == str(version.number):
+            return _("The original model")
+        return _("The original model (version {version})").format(version=version.description.version)
+    before, after = ("-" if value is None else f"{value:.3f}" for value in record.mean_dice)
+    lines = [
+        _("Made {date} from version {parent} with {count} case(s)").format(
+            date=record.created[:10], parent=record.parent, count=len(record.cases)
+        ),
+        _("Mean Dice before {before}, after {after}").format(before=before, after=after),
+        record.warning,
+        record.reasons,
+    ]
+    return "\n".join(filter(None, lines))

@@ -77,7 +77,7 @@ class RegionWidgets:
         for button in (self.ui.markRegionButton, self.ui.clearRegionButton):
             button.setVisible(slices or box)
             button.enabled = slices or box
-        self.ui.markRegionButton.text = _("Mark the slice shown") if slices else _("Box around what is segmented")
+        self.ui.markRegionButton.text = _("Mark this slice") if slices else _("Box around segments")
         self.ui.regionSlicesLineEdit.text = (node.GetAttribute(SLICES_ATTRIBUTE) or "") if node is not None else ""
         self.ui.regionBoxSelector.setCurrentNode(node.GetNodeReference(BOX_ROLE) if node is not None else None)
         self._updating = False

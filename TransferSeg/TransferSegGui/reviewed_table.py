@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from TransferSegGui.table_columns import setColumns
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.corrections.revisions import ProjectState
 from TransferSegLib.images.formats.slicer_segmentation import terminology_entry
@@ -32,12 +33,7 @@ class ReviewedTable(VTKObservationMixin):
         self._project: ProjectState | None = None
         self._rows: list[tuple[str, Structure | None]] = []
         self._updating = False
-        table.setColumnCount(3)
-        table.setHorizontalHeaderLabels([_("Correct in this scan"), _("Counts as"), _("Cases")])
-        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        for column in (1, 2):  # the names need the room
-            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
-        table.horizontalHeader().setStretchLastSection(False)
+        setColumns(table, [_("Correct in this scan"), _("Counts as"), _("Cases")], 0)
         table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
 
     def show(self, segmentationNode, project: ProjectState | None) -> None:

@@ -1,0 +1,77 @@
+"""No table of the panel is cut off at Slicer's default width, nor with a large font."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from correcting_world import add_volume, predicted, save, tick
+
+sys.path.insert(0, str(Path(__file__).parent))
+from narrow_panel import cut_off, panel_of
+
+VERSIONS = Path(__file__).resolve().parents[1] / "Data" / "model_versions_1" / "clinic"
+
+
+def test_what_is_cut_off_is_found(host) -> None:
+    """The check itself: it reports a word that does not fit, and a table that scrolls."""
+    import qt
+
+    table = qt.QTableWidget(1, 2)
+    table.setHorizontalHeaderLabels(["A", "B"])
+    table.setItem(0, 0, qt.QTableWidgetItem("submandibular"))
+    table.setItem(0, 1, qt.QTableWidgetItem("x"))
+    table.resize(400, 100)
+    table.show()
+    table.setColumnWidth(0, 300)
+    host.process()
+    assert table.horizontalScrollBar().maximum == 0 or cut_off(table) == ["horizontal scroll bar"]
+    table.setColumnWidth(0, 30)
+    assert any("submandibular" in problem for problem in cut_off(table))
+    table.setColumnWidth(0, 900)
+    host.process()
+    assert "horizontal scroll bar" in cut_off(table)
+    table.close()
+
+
+@pytest.mark.parametrize("font_scale", [1.0, 1.4])
+def test_cases(host, ui, folder: Path, tmp_path: Path, font_scale: float) -> None:
+    for seed, names in ((1, ["right parotid gland"]), (2, ["brainstem", "right parotid gland"])):
+        (tmp_path / str(seed)).mkdir()
+        predicted(ui, add_volume(f"CT {seed}", seed), tmp_path / str(seed))
+        for name in names:
+            tick(ui, name)
+        assert "is saved." in save(host)
+    ui.correctCollapsibleButton.collapsed = False
+    ui.fineTuneCollapsibleButton.collapsed = False
+    try:
+        with panel_of(host, font_scale=font_scale):
+            for table in (ui.caseTable, ui.fineTuneCaseTable, ui.reviewedTable):
+                assert table.rowCount and table.visible
+                assert cut_off(table) == [], table.objectName
+                assert not table.verticalHeader().visible
+            assert ui.caseTable.item(1, 1).text() == "2 structures"
+            assert "brainstem, right parotid gland" in ui.caseTable.item(1, 1).toolTip()
+            assert "brainstem, right parotid gland" in ui.fineTuneCaseTable.item(1, 1).toolTip()
+    finally:
+        ui.correctCollapsibleButton.collapsed = True
+        ui.fineTuneCollapsibleButton.collapsed = True
+
+
+@pytest.mark.parametrize("font_scale", [1.0, 1.4])
+def test_history(host, ui, models: Path, font_scale: float) -> None:
+    shutil.copytree(VERSIONS, models / "clinic")
+    try:
+        host.widget.enter()
+        host.widget._parameterNode.SetParameter("Model", "library/clinic")
+        ui.historyCollapsibleButton.collapsed = False
+        with panel_of(host, font_scale=font_scale):
+            assert ui.historyTable.rowCount == 3 and ui.historyTable.visible
+            assert cut_off(ui.historyTable) == []
+            assert not ui.historyTable.verticalHeader().visible
+        ui.historyCollapsibleButton.collapsed = True
+    finally:
+        shutil.rmtree(models / "clinic")
+        host.widget.enter()
