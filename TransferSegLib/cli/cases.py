@@ -12,8 +12,17 @@ from TransferSegLib.cli.case_effort import add_options as add_effort_options
 from TransferSegLib.cli.case_effort import run_effort
 from TransferSegLib.cli.cases_add_options import ADD_HELP
 from TransferSegLib.cli.cases_add_options import add_options as add_add_options
+from TransferSegLib.cli.default_project import (
+    PROJECT_VARIABLE,
+    add_project_option,
+    default_project,
+    forget_project,
+    on_project,
+    remember_project,
+)
 from TransferSegLib.cli.options import add_json_option, add_verb
 from TransferSegLib.cli.reporting import task_shown
+from TransferSegLib.errors import TransferSegError
 from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
@@ -43,6 +52,9 @@ def add_parser(subparsers: Any) -> None:
     restore = _verb(verbs, "restore", run_restore, "bring a removed case, or an earlier revision of a case, back")
     restore.add_argument("case", metavar="CASE", help="id of the case")
     restore.add_argument("--revision", type=int, metavar="N", help="make this revision the current one again")
+    use = add_verb(verbs, "use", run_use, "remember the project that commands use without --project, or show it")
+    use.add_argument("folder", nargs="?", metavar="FOLDER", help="folder of the project (default: show which it is)")
+    use.add_argument("--forget", action="store_true", help="remember no project any more")
     check = _verb(verbs, "check", run_check, "clear leftovers of killed programs, read every file, report problems")
     check.add_argument(
         "--repair", action="store_true", help="put the last good dataset.json back in place of a bad one"
@@ -56,16 +68,9 @@ def add_parser(subparsers: Any) -> None:
 
 def _verb(verbs: Any, name: str, run: Any, help: str) -> argparse.ArgumentParser:
     """Add one verb with the option that names the project."""
-    parser = add_verb(verbs, name, run, help)
-    parser.add_argument("--project", type=_folder, required=True, metavar="FOLDER", help="folder of the project")
+    parser = add_verb(verbs, name, on_project(run), help)
+    add_project_option(parser)
     return parser
-
-
-def _folder(text: str) -> Path:
-    """Return a folder's path; an empty one is a mistake, not the current folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the name of the folder is empty")
-    return Path(text)
 
 
 def run_add(arguments: argparse.Namespace) -> int:
@@ -73,6 +78,24 @@ def run_add(arguments: argparse.Namespace) -> int:
     from TransferSegLib.cli import cases_adding
 
     return cases_adding.run_add(arguments)
+
+
+def run_use(arguments: argparse.Namespace) -> int:
+    """Remember a project, forget it, or show which is used."""
+    if arguments.forget and arguments.folder:
+        raise TransferSegError("Give a folder or --forget, not both.")
+    if arguments.forget:
+        forget_project()
+        print("No project is remembered now.")
+        return 0
+    if arguments.folder:
+        folder = remember_project(Path(arguments.folder))
+        new = "" if folder.is_dir() else ", which its first case will make"
+        print(f"Commands without --project use {folder}{new}")
+    project, why = default_project()
+    if not arguments.folder or why == PROJECT_VARIABLE:
+        print(f"{project} ({why})")
+    return 0
 
 
 def run_list(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib.cli.default_project import add_project_option, on_project
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.options import add_device_option, add_json_option, print_json, read_settings
 from TransferSegLib.cli.reporting import interruptible, progress_shown, task_shown
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         'Every training setting can be given in a JSON file with --configuration, e.g. {"steps": 200}; they are '
         "described in TransferSegLib/finetuning/configuration.py.",
     )
-    parser.add_argument("--project", type=Path, required=True, metavar="FOLDER", help="folder of corrected cases")
+    add_project_option(parser)
     parser.add_argument(
         "--model", help="the model to start from: name, NAME@VERSION or folder (default: the bundled one)"
     )
@@ -107,7 +108,7 @@ def add_parser(subparsers: Any) -> None:
         help="keep all structures of the model, also on another modality, where otherwise none is kept",
     )
     add_background_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=on_project(run))
 
 
 def _add_what_becomes_of_it(parser: argparse.ArgumentParser) -> None:
