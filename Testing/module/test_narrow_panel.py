@@ -1,4 +1,4 @@
-"""No table of the panel is cut off at Slicer's default width, nor with a large font."""
+"""The panel at Slicer's default width: no table is cut off, nor with a large font; the verdict is above the curves."""
 
 from __future__ import annotations
 
@@ -75,3 +75,10 @@ def test_history(host, ui, models: Path, font_scale: float) -> None:
     finally:
         shutil.rmtree(models / "clinic")
         host.widget.enter()
+
+
+def test_the_verdict_is_above_curves_and_log(ui) -> None:
+    rows = ui.fineTuneCollapsibleButton.layout()
+    shown = (ui.fineTuneStatusLabel, ui.verdictLabel, ui.verdictTable, ui.showCurvesButton, ui.fineTuneLogButton)
+    order = [rows.getItemPosition(rows.indexOf(each))[0] for each in shown]
+    assert order == sorted(order) and len(set(order)) == len(order)
