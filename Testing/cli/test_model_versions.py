@@ -62,7 +62,8 @@ def test_compare(transferseg: Transferseg) -> None:
     assert ["liver", "0.500", "0.700", "+0.200", "+0.100", "to", "+0.300"] in rows
     assert "only in version 1: spleen" in out
     out = transferseg("compare", "clinic", "1", "2")[1]
-    assert "only in version 1: spleen" in out and "steps" in out
+    assert "only in version 1: spleen" in out and "--all lists them" in out and "steps" not in out
+    assert "steps" in transferseg("compare", "clinic", "1", "2", "--all")[1]
     out = transferseg("compare", "clinic", "0", "2")[1]
     assert "do not say which of the two is better" in out
     entry = json.loads(transferseg("compare", "clinic", "1", "2", "--json")[1])

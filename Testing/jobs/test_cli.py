@@ -110,3 +110,13 @@ def test_a_job_that_another_program_made_is_started_once(
     assert not (jobs / "library").exists()
     assert main(["jobs", "start", folder.name]) == 2
     assert "was started before and is failed: resume it" in capsys.readouterr().err
+
+
+def test_training_settings_are_shown_on_request(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = {"project": "here", "configuration": {"steps": 7777}}
+    folder = create_job(JobRequest("finetune", parameters, title="learn"), jobs)
+    assert main(["jobs", "show", folder.name, "--jobs-folder", str(jobs)]) == 0
+    shown = capsys.readouterr().out
+    assert '"here"' in shown and "7777" not in shown and "--all" in shown
+    assert main(["jobs", "show", folder.name, "--jobs-folder", str(jobs), "--all"]) == 0
+    assert '"steps": 7777' in capsys.readouterr().out

@@ -49,6 +49,8 @@ def add_parser(subparsers: Any) -> None:
     ):
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("job", metavar="JOB", nargs="+" if name == "remove" else None, help="id of the job")
+        if name == "show":
+            verb.add_argument("--all", action="store_true", help="print the training settings, too")
         verb.set_defaults(run=run)
         places.append(verb)
     for verb in places:
@@ -105,15 +107,29 @@ def run_show(arguments: argparse.Namespace) -> int:
         if text:
             print(f"{name:8} {text}")
     print(f"folder   {folder}")
-    print("asked    " + json.dumps(request.parameters, indent=1, ensure_ascii=False).replace("\n", "\n         "))
+    shown = (lambda values: values) if arguments.all else _without_settings
+    print(
+        "asked    " + json.dumps(shown(request.parameters), indent=1, ensure_ascii=False).replace("\n", "\n         ")
+    )
     if (folder / RESULT).is_file():
-        result = json.dumps(read_json(folder / RESULT).get("result"), indent=1, ensure_ascii=False)
+        result = json.dumps(shown(read_json(folder / RESULT).get("result")), indent=1, ensure_ascii=False)
         print("result   " + result.replace("\n", "\n         "))
     tail = log_tail(folder, 10)
     if tail:
         print(f"end of {LOG}:")
         print("\n".join("  " + line for line in tail))
     return 0
+
+
+def _without_settings(values: Any) -> Any:
+    """Return a job's values without the training settings, which fill a page."""
+    if isinstance(values, list):
+        return [_without_settings(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    is_page = {key for key, value in values.items() if key == "configuration" and isinstance(value, dict)}
+    kept = {key: _without_settings(value) for key, value in values.items() if key not in is_page}
+    return kept | dict.fromkeys(is_page, "(transferseg jobs show --all prints it)")
 
 
 def run_follow(arguments: argparse.Namespace) -> int:

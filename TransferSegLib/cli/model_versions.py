@@ -38,6 +38,7 @@ def add_verbs(add: AddVerb) -> None:
     compare.add_argument("model", help="model name")
     compare.add_argument("first", nargs="?", type=int, metavar="NUMBER", help="(default: what the other was made from)")
     compare.add_argument("second", nargs="?", type=int, metavar="NUMBER", help="(default: the current version)")
+    compare.add_argument("--all", action="store_true", help="list also every training setting that differs")
     add_json_option(compare)
 
 
@@ -101,7 +102,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"model": found.name} | compared.to_json())
         return 0
-    print(_comparison_text(found.name, compared))
+    print(_comparison_text(found.name, compared, arguments.all))
     return 0
 
 
@@ -201,7 +202,7 @@ def _history_entry(found: History) -> dict[str, Any]:
     }
 
 
-def _comparison_text(name: str, compared: VersionComparison) -> str:
+def _comparison_text(name: str, compared: VersionComparison, every_setting: bool) -> str:
     from TransferSegLib.models.versions.card import plain, signed
 
     one, other = f"version {compared.first.number}", f"version {compared.second.number}"
@@ -215,7 +216,9 @@ def _comparison_text(name: str, compared: VersionComparison) -> str:
     for which, names in ((one, compared.only_first), (other, compared.only_second)):
         if names:
             lines.append(f"only in {which}: {', '.join(names)}")
-    if compared.configuration:
+    if compared.configuration and not every_setting:
+        lines.append(f"Different training settings: {len(compared.configuration)} (--all lists them).")
+    elif compared.configuration:
         shown = [(change.knob, _value(change.first), _value(change.second)) for change in compared.configuration]
         lines += ["what else differs:", table(("setting", one, other), shown)]
     return "\n".join(lines)
