@@ -129,7 +129,8 @@ class TinyBackbone:
 
     @property
     def tiling(self) -> Tiling:
-        return Tiling("gaussian", _MULTIPLE, _SMALLEST, _PATCH)
+        z, y, x = self.spec.arguments.get("window", _PATCH)
+        return Tiling("gaussian", _MULTIPLE, _SMALLEST, (z, y, x))
 
     @property
     def split_points(self) -> tuple[str, ...]:

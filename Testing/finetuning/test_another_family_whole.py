@@ -102,13 +102,18 @@ def test_a_trained_base_segments_a_real_scan(base: Path, tmp_path: Path, capsys:
 def test_fine_tuning_makes_a_version_and_goes_back(projects: Any, tmp_path: Path, folds: int) -> None:
     structures = projects.LabelSet((projects.BRIGHT,))
     parent = tiny_family.tiny_model(structures, spacing_zyx_mm=(2.0, 1.0, 1.0))
+    # Windows as large as the scan: normalised over a window without a ball, noise looks like one.
+    spec = replace(
+        parent.description.network, arguments=dict(parent.description.network.arguments) | {"window": [16, 32, 32]}
+    )
+    parent = replace(parent, description=replace(parent.description, network=spec))
     others = [tiny_family.tiny_network(parent.description.network, 9).state_dict() for _ in range(folds - 1)]
     state = joined_folds([parent.state_dict, *others])
     parent = replace(parent, description=replace(parent.description, folds=folds), state_dict=state)
     library = projects.put_parent(tmp_path / "library", parent)
     project = projects.add_cases(tmp_path / "project", [1, 2, 3])
     settings = replace(
-        projects.KNOBS, tail="auto", tail_patch=16, patch=16, tail_steps=40, steps=40, new_rate=0.04, full_rate=0.04
+        projects.KNOBS, tail="auto", tail_patch=32, patch=32, tail_steps=160, steps=160, new_rate=0.04, full_rate=0.04
     )
     result = finetune(projects.request(project, library, configuration=settings, promote=False))
     assert result.version.description.network == parent.description.network
@@ -120,6 +125,6 @@ def test_fine_tuning_makes_a_version_and_goes_back(projects: Any, tmp_path: Path
     labels = Segmenter(load_model(library / "tiny"), "cpu").segment(image).label_map
     found = sitk.GetArrayFromImage(labels) == 1
     overlap = 2 * (found & (truth == 1)).sum() / (found.sum() + (truth == 1).sum())
-    assert overlap > 0.3, "it has learned to see the bright ball"
+    assert overlap > 0.5, "it has learned to see the bright ball"
     rollback("tiny", library)
     assert history("tiny", library).current == 0
