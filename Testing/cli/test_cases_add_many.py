@@ -111,3 +111,33 @@ def test_what_is_missing_is_said(source: Path, tmp_path: Path, capsys: Captured)
         assert add(tmp_path, *words) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "project").exists()
+
+
+def test_files_of_a_shell_pattern(source: Path, tmp_path: Path, capsys: Captured) -> None:
+    """The shell expands *.nii.gz to scans and label maps in any order; which is which is in their names."""
+    files = sorted(source.glob("*.nii.gz"))
+    assert len(files) == 4 and add(tmp_path, *files, "--reviewed", "brainstem") == 0
+    assert "2 of 2 are in" in capsys.readouterr().out
+    # Quoted, as where the shell expands nothing: one pattern, and two of them, add the same again.
+    for patterns in (["*.nii.gz"], ["*_ct.nii.gz", "*_s?g.nii.gz"], ["*_ct.nii.gz", "."]):
+        words = [source / pattern for pattern in patterns]
+        assert add(tmp_path, *words, "--reviewed", "brainstem") == 0, patterns
+        assert capsys.readouterr().out.count("unchanged") == 2, patterns
+
+
+def test_files_without_telling_names(tmp_path: Path, capsys: Captured) -> None:
+    """Files named alike in two folders: those of the second folder are the label maps."""
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder, kind in ((images, "images"), (labels, "labels")):
+        folder.mkdir()
+        for name in NAMES:
+            shutil.copy(CT / kind / f"{name}.nii.gz", folder)
+    assert add(tmp_path, *images.iterdir(), *labels.iterdir(), "--reviewed", "all") == 0
+    assert "2 of 2 are in" in capsys.readouterr().out
+    assert add(tmp_path, *images.iterdir(), labels / "pt_14.nii.gz", "--reviewed", "all") == 2
+    assert "no label map is named like it" in capsys.readouterr().out
+    shutil.copy(images / "pt_14.nii.gz", images / "pt_1.nii.gz")
+    assert add(tmp_path, *images.iterdir(), "--reviewed", "all") == 2
+    assert "Which of these 3 files are label maps?" in capsys.readouterr().err
+    assert add(tmp_path, images / "*.mha", labels / "*.nii.gz", "--reviewed", "all") == 2
+    assert "No file is named like" in capsys.readouterr().err

@@ -70,6 +70,13 @@ def test_a_file_that_was_there_before_is_kept(tmp_path: Path, capsys: Captured) 
     assert mine.read_bytes() == b"mine"
 
 
+def test_a_pattern_in_quotes(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert segment(folder / "[p]t*.nii.gz", "--output", tmp_path / "out") == 0
+    assert "2 of 2 scans segmented." in capsys.readouterr().out
+    assert segment(folder / "*.mha", "--output", tmp_path / "out") == 2
+    assert "No file is named like" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".nii.gz", ".seg.nrrd"])
 def test_files_of_structures_and_the_table(suffix: str, folder: Path, tmp_path: Path) -> None:
     (folder / "broken.nii.gz").unlink()

@@ -13,17 +13,14 @@ ADD_HELP = "add corrected cases, or new revisions of cases with the same scans"
 def add_options(add: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
     add.add_argument(
-        "image", type=Path, metavar="IMAGE", help="scan: a file, or a DICOM folder; for many a folder, or a CSV table"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="scan (a file, or a DICOM folder) and corrected label map on its voxel grid. For many: two folders, one "
+        "folder, a CSV table, files, or patterns such as 'scans/*.nii.gz' 'labels/*.nii.gz'",
     )
-    add.add_argument(
-        "labels",
-        type=Path,
-        nargs="?",
-        metavar="LABELS",
-        help="corrected label map on the scan's voxel grid; for many a folder (default: that of the images)",
-    )
-    add.add_argument("--image-pattern", metavar="PATTERN", help="of many: how images are named, e.g. {case}_ct")
-    add.add_argument("--label-pattern", metavar="PATTERN", help="of many: how label maps are named, e.g. {case}_seg")
+    add.add_argument("--image-pattern", metavar="PATTERN", help="of folders: how images are named, e.g. {case}_ct")
+    add.add_argument("--label-pattern", metavar="PATTERN", help="of folders: how label maps are named, e.g. {case}_seg")
     add.add_argument(
         "--reviewed",
         nargs="+",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
+from TransferSegLib.cli.patterns import expanded, is_pattern
 from TransferSegLib.cli.reporting import JsonLines, task_shown
 from TransferSegLib.corrections.adding import AddedCase, CorrectedCase
-from TransferSegLib.corrections.pairs_to_add import PairToAdd, is_batch, pairs_to_add
+from TransferSegLib.corrections.pairs_to_add import FilesToAdd, PairToAdd, pairs_to_add
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.revisions import ModelReference
+from TransferSegLib.datasets.pairing import told_apart
 from TransferSegLib.errors import Cancelled, DatasetError, TransferSegError
 from TransferSegLib.wording import table
 
@@ -19,10 +22,11 @@ def run_add(arguments: argparse.Namespace) -> int:
     from TransferSegLib.corrections.case_modality import AnotherModality
     from TransferSegLib.corrections.effort_curve import metres
 
-    if is_batch(arguments.image, arguments.labels):
-        return _add_many(arguments)
-    if arguments.labels is None:
-        raise DatasetError(f"Which label map belongs to {arguments.image}? Give it as the second file.")
+    many = files_to_add(arguments.files)
+    if many is not None:
+        return _add_many(arguments, many)
+    if len(arguments.files) == 1:
+        raise DatasetError(f"Which label map belongs to {arguments.files[0]}? Give it as the second file.")
     if not arguments.reviewed:
         raise DatasetError("Say with --reviewed which structures are correct in the whole scan, or --reviewed all.")
     if arguments.image_pattern or arguments.label_pattern:
@@ -46,12 +50,28 @@ def run_add(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_many(arguments: argparse.Namespace) -> int:
-    """Add all pairs of a folder or a table; 2 when one of them could not be added."""
+def files_to_add(words: list[str]) -> FilesToAdd | None:
+    """Return the many cases that the words of a command line stand for, None for a single case."""
+    paths = [Path(word) for word in words]
+    if len(words) == 1 and not is_pattern(words[0]):
+        is_many = paths[0].is_dir() or paths[0].suffix.lower() == ".csv"
+        return FilesToAdd(paths[0]) if is_many else None
+    if len(words) == 2 and any(map(is_pattern, words)):
+        images, labels = (tuple(expanded(word)) if is_pattern(word) else Path(word) for word in words)
+        return FilesToAdd(images, labels)
+    if len(words) == 2:
+        return FilesToAdd(paths[0], paths[1]) if paths[1].is_dir() else None
+    files = [path for word in words for path in expanded(word)]
+    images_of, labels_of = told_apart(files)
+    return FilesToAdd(tuple(images_of), tuple(labels_of))
+
+
+def _add_many(arguments: argparse.Namespace, files: FilesToAdd) -> int:
+    """Add all pairs; 2 when one of them could not be added."""
     for option in ("judged", "judged_slices", "prediction", "prediction_structures", "id", "patient", "series"):
         if getattr(arguments, option):
             raise DatasetError(f"--{option.replace('_', '-')} is for one case: leave it out, or use a CSV table.")
-    pairs, problems = pairs_to_add(arguments.image, arguments.labels, arguments.image_pattern, arguments.label_pattern)
+    pairs, problems = pairs_to_add(files, arguments.image_pattern, arguments.label_pattern)
     model = _model(arguments.model, arguments.model_version)
     project = Project(arguments.project, create=True)
     lines = JsonLines() if arguments.progress == "json" else None
@@ -113,9 +133,10 @@ def _add(arguments: argparse.Namespace, lines: JsonLines | None = None) -> Added
     from TransferSegLib.corrections.inputs import JudgedSlices
 
     slices = arguments.judged_slices
+    image, labels = arguments.files
     case = CorrectedCase(
-        image=arguments.image,
-        label_map=arguments.labels,
+        image=Path(image),
+        label_map=Path(labels),
         reviewed="all" if arguments.reviewed == ["all"] else arguments.reviewed,
         structures=arguments.structures,
         judged=arguments.judged if slices is None else JudgedSlices.parse(slices),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from TransferSegLib.cli.patterns import expanded
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.images.several_images import in_order
 from TransferSegLib.inference.options import PredictionOptions
@@ -54,7 +55,8 @@ def files_given(arguments: argparse.Namespace) -> tuple[list[Path], dict[str, Pa
 
     Raises TransferSegError where there is neither or both.
     """
-    scans, images = [Path(scan) for scan in arguments.scans], named_images(arguments.channel)
+    scans = [path for word in arguments.scans for path in expanded(word)]
+    images = named_images(arguments.channel)
     if images and scans:
         raise TransferSegError("Give scans, or the images of one scan with --channel, not both.")
     if not images and not scans:

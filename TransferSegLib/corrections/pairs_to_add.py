@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from TransferSegLib.datasets.annotated_table import read_rows
-from TransferSegLib.datasets.pairing import find_pairs
+from TransferSegLib.datasets.pairing import find_pairs, pair_listed, volume_suffix
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.wording import did_you_mean
 
@@ -37,30 +37,51 @@ class NotPaired:
     reason: str
 
 
-def is_batch(image: Path, labels: Path | None) -> bool:
-    """Tell whether two paths mean many cases: a table, a folder alone, or a folder of label maps."""
-    if labels is None:
-        return image.is_dir() or image.suffix.lower() == ".csv"
-    return labels.is_dir()
+@dataclass(frozen=True)
+class FilesToAdd:
+    """Many cases as they are named: a folder or CSV table (``labels`` None), two folders, or lists of files."""
+
+    images: Path | tuple[Path, ...]
+    labels: Path | tuple[Path, ...] | None = None
 
 
 def pairs_to_add(
-    images: Path, labels: Path | None, image_pattern: str | None = None, label_pattern: str | None = None
+    files: FilesToAdd, image_pattern: str | None = None, label_pattern: str | None = None
 ) -> tuple[list[PairToAdd], list[NotPaired]]:
-    """Return the pairs of a CSV table or of folders (without ``labels``: both in one), and what makes no pair.
+    """Return the pairs of image and label map, and what makes no pair; the patterns are for folders.
 
     Raises DatasetError when a folder or the table cannot be read, or there is nothing in it.
     """
-    if labels is None and images.suffix.lower() == ".csv" and not images.is_dir():
+    images, labels = files.images, files.labels
+    if isinstance(images, tuple) or isinstance(labels, tuple):
+        if image_pattern or label_pattern:
+            raise DatasetError("--image-pattern and --label-pattern are for folders: leave them out.")
+        image_files, label_files = _listed(images), _listed(labels)
+        if not isinstance(labels, tuple):  # a folder, which may be that of the images, too
+            label_files = [file for file in label_files if file not in image_files]
+        found, advice = pair_listed(image_files, label_files), "Name them alike, or list them in a CSV table"
+    elif labels is None and images.suffix.lower() == ".csv" and not images.is_dir():
         return _rows_of(images)
-    found = find_pairs(images, labels or images, image_pattern, label_pattern)
+    else:
+        found = find_pairs(images, labels or images, image_pattern, label_pattern)
+        advice = "Say how the files are named with --image-pattern and --label-pattern"
     if not found.pairs and not found.images_without_labels:
-        raise DatasetError(
-            f"{'; '.join(found.problems[:5])}. Say how the files are named with --image-pattern and --label-pattern."
-        )
+        raise DatasetError(f"{'; '.join(found.problems[:5])}. {advice}.")
     pairs = [PairToAdd(pair.image, pair.labels) for pair in found.pairs]
     without = [NotPaired(image.name, "no label map is named like it") for image in found.images_without_labels]
     return pairs, [*without, *(NotPaired("-", problem) for problem in found.problems)]
+
+
+def _listed(given: Path | tuple[Path, ...] | None) -> list[Path]:
+    """Return a list of files as it is, of a folder the volumes in it, and of another path itself."""
+    if given is None:
+        return []
+    if isinstance(given, tuple):
+        return list(given)
+    try:
+        return sorted(entry for entry in given.iterdir() if volume_suffix(entry)) if given.is_dir() else [given]
+    except OSError as error:
+        raise DatasetError(f"The folder {given} cannot be read: {error.strerror or error}.") from error
 
 
 def _rows_of(source: Path) -> tuple[list[PairToAdd], list[NotPaired]]:

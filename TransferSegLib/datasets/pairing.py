@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,28 +75,64 @@ def find_pairs(
     found_labels = _keyed(labels, label_pattern, _LABEL_ROLE, with_folders=False)
     if images.resolve() == labels.resolve():
         found_images, found_labels = _told_apart(found_images, found_labels, image_pattern, label_pattern)
+    found = _paired(found_images, found_labels, f" in {images}", image_pattern)
+    if not found.pairs and not found.problems:
+        nothing = f"no label map was found in {labels}" if found_images else f"no image was found in {images}"
+        return Pairing((), found.images_without_labels, (nothing,))
+    return found
+
+
+def pair_listed(images: Sequence[Path], labels: Sequence[Path]) -> Pairing:
+    """Pair images (files or DICOM folders) with label maps by their names, as ``find_pairs`` does."""
+    return _paired(_keys_of(images, _IMAGE_ROLE), _keys_of(labels, _LABEL_ROLE), "", None)
+
+
+def told_apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Divide a list of files into images and label maps.
+
+    Label maps are those that are named like one (``case_seg``, ``case.seg.nrrd``); if none is, those of a second
+    folder. Raises DatasetError where neither tells.
+    """
+    labels = [path for path in files if len(_keys_of([path], _LABEL_ROLE)[path]) > 1 or path.name.endswith(".seg.nrrd")]
+    if not labels:
+        folders = list(dict.fromkeys(path.parent for path in files))
+        labels = [path for path in files if path.parent == folders[1]] if len(folders) == 2 else []
+    images = [path for path in files if path not in labels]
+    if not images or not labels:
+        raise DatasetError(
+            f"Which of these {len(files)} files are label maps? Name them like case_seg, or give two patterns in quotes, "
+            "e.g. 'scans/*.nii.gz' 'labels/*.nii.gz'."
+        )
+    return images, labels
+
+
+def _paired(
+    images: Mapping[Path, tuple[str, ...]],
+    labels: Mapping[Path, tuple[str, ...]],
+    where: str,
+    image_pattern: str | None,
+) -> Pairing:
+    """Pair images and label maps with the ids that their names may stand for."""
     by_key: dict[str, list[Path]] = defaultdict(list)
-    for path, keys in found_images.items():
+    for path, keys in images.items():
         for key in keys:
             by_key[key].append(path)
     pairs, problems, faulty = [], [], set[Pair]()
-    for path, keys in found_labels.items():
+    for path, keys in labels.items():
         candidates = [(key, by_key[key]) for key in keys if key in by_key]
         if not candidates:
-            problems.append(f"{path} has no image named like it in {images}")
+            problems.append(f"{path} has no image named like it{where}")
             continue
         key, hits = candidates[0]
         if len(hits) > 1:
             problems.append(f"{path} could belong to {' and to '.join(hit.name for hit in hits)}")
         else:
             pairs.append(Pair(key, hits[0], path))
-    for problem, concerned in _pair_problems(pairs, set(found_images), image_pattern):
+    for problem, concerned in _pair_problems(pairs, set(images), image_pattern):
         problems.append(problem)
         faulty.update(concerned)
-    if not pairs and not problems:
-        problems.append(f"no label map was found in {labels}" if found_images else f"no image was found in {images}")
     used = {pair.image for pair in pairs}
-    without = tuple(path for path in found_images if path not in used)
+    without = tuple(path for path in images if path not in used)
     clear = [pair for pair in pairs if pair not in faulty]
     return Pairing(tuple(sorted(clear, key=lambda pair: natural_key(pair.id))), without, tuple(problems))
 
@@ -128,7 +165,12 @@ def _keyed(folder: Path, pattern: str | None, role: re.Pattern[str], with_folder
             found += [path for path in entries if _may_be_dicom(path)]
     except OSError as error:
         raise DatasetError(f"The folder {folder} cannot be read: {error.strerror or error}.") from error
-    return {path: tuple(dict.fromkeys((volume_stem(path), role.sub("", volume_stem(path))))) for path in found}
+    return _keys_of(found, role)
+
+
+def _keys_of(paths: Iterable[Path], role: re.Pattern[str]) -> dict[Path, tuple[str, ...]]:
+    """Return paths, each with the case ids its name may stand for, the likeliest first."""
+    return {path: tuple(dict.fromkeys((volume_stem(path), role.sub("", volume_stem(path))))) for path in paths}
 
 
 def _may_be_dicom(path: Path) -> bool:
