@@ -21,7 +21,8 @@ def expanded(text: str) -> list[Path]:
     """
     if not is_pattern(text):
         return [Path(text)]
-    found = sorted((Path(path) for path in glob.glob(text, recursive=True)), key=lambda path: natural_key(str(path)))
+    matching = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    found = sorted((Path(path) for path in matching), key=lambda path: natural_key(str(path)))
     if not found:
         raise TransferSegError(f"No file is named like '{text}': check the pattern and the current folder.")
     return found

@@ -100,8 +100,8 @@ def told_apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     images = [path for path in files if path not in labels]
     if not images or not labels:
         raise DatasetError(
-            f"Which of these {len(files)} files are label maps? Name them like case_seg, or give two patterns in quotes, "
-            "e.g. 'scans/*.nii.gz' 'labels/*.nii.gz'."
+            f"Which of these {len(files)} files are label maps? Name them like case_seg, or give two patterns in "
+            "quotes, e.g. 'scans/*.nii.gz' 'labels/*.nii.gz'."
         )
     return images, labels
 
