@@ -10,7 +10,7 @@ import pytest
 
 from TransferSegLib.cli import dataset as verb
 from TransferSegLib.datasets.dataset import read_dataset
-from TransferSegLib.errors import DatasetError
+from TransferSegLib.errors import DatasetError, TransferSegError
 
 SAMPLE = Path(__file__).parents[1] / "Data" / "head_neck_ct"
 TINY = Path(__file__).parents[1] / "Data" / "dataset_format_1"
@@ -102,3 +102,17 @@ def test_a_verb_is_needed(capsys: pytest.CaptureFixture):
         transferseg_dataset()
     assert stopped.value.code == 2
     assert "required: COMMAND" in capsys.readouterr().err
+
+
+def test_pictures_of_a_check(tmp_path: Path, capsys: pytest.CaptureFixture):
+    folder = shutil.copytree(SAMPLE, tmp_path / "set")
+    (folder / "labels" / "pt_14.nii.gz").write_bytes(b"this is no label map")
+    pictures = tmp_path / "new" / "pictures"
+    assert transferseg_dataset("check", folder, "--pictures", pictures) == 2
+    printed = capsys.readouterr().out
+    assert "case pt_14\n  error:" in printed and printed.endswith(f"6 pictures and 1 contact sheet are in {pictures}\n")
+    assert {path.stem for path in (pictures / "cases").iterdir()} == set(read_dataset(folder).ids)
+    assert (pictures / "contact-sheet-01.png").stat().st_size > 100_000
+    (tmp_path / "file").touch()
+    with pytest.raises(TransferSegError, match="is a file, not a folder"):
+        transferseg_dataset("check", folder, "--pictures", tmp_path / "file" / "x")

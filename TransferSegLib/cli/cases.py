@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.case_effort import add_options as add_effort_options
 from TransferSegLib.cli.case_effort import run_effort
+from TransferSegLib.cli.case_pictures import add_pictures_option, check_pictures_folder, draw_cases
 from TransferSegLib.cli.cases_add_options import ADD_HELP
 from TransferSegLib.cli.cases_add_options import add_options as add_add_options
 from TransferSegLib.cli.default_project import (
@@ -59,6 +60,7 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument(
         "--repair", action="store_true", help="put the last good dataset.json back in place of a bad one"
     )
+    add_pictures_option(check)
     structures = _verb(verbs, "structures", run_structures, "show the structures, or rename, drop or merge some")
     change = structures.add_mutually_exclusive_group()
     change.add_argument("--rename", nargs=2, metavar=("OLD", "NEW"), help="give a structure another name")
@@ -187,9 +189,14 @@ def run_check(arguments: argparse.Namespace) -> int:
     if arguments.repair:
         kept = project.repair()
         print(f"The last good dataset.json is back{'' if kept is None else f'; the damaged one is {kept}'}.")
+    check_pictures_folder(arguments.pictures)
     with task_shown() as task:
-        problems = check_project(project, task)
-    print(report(problems))
+        checking, drawing = task.split(2, 0 if arguments.pictures is None else 1)
+        problems = check_project(project, checking)
+        drawn = ""
+        if arguments.pictures is not None and project.state().current:
+            drawn = draw_cases(project.dataset(), problems, arguments.pictures, drawing)
+    print("\n".join([report(problems), *([drawn] if drawn else [])]))
     return 2 if has_errors(problems) else 0
 
 

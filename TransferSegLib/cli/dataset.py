@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib.cli.case_pictures import add_pictures_option, check_pictures_folder, draw_cases
 from TransferSegLib.cli.options import add_overlap_option
 from TransferSegLib.cli.reporting import task_shown
 from TransferSegLib.errors import DatasetError
@@ -27,6 +28,7 @@ def add_parser(subparsers: Any) -> None:
     _add_output(head_neck)
     check = verbs.add_parser("check", help="read every file and report every problem of every case")
     check.add_argument("folder", type=Path, metavar="FOLDER", help="folder with a dataset.json")
+    add_pictures_option(check)
     show = verbs.add_parser("show", help="show structures and how often they are annotated")
     show.add_argument("folder", type=Path, metavar="FOLDER", help="folder with a dataset.json")
     parser.set_defaults(run=run)
@@ -144,10 +146,13 @@ def _check(arguments: argparse.Namespace) -> int:
     from TransferSegLib.datasets.dataset import read_dataset
     from TransferSegLib.datasets.validate import check_dataset, has_errors, report
 
+    check_pictures_folder(arguments.pictures)
     dataset = read_dataset(arguments.folder)
     with task_shown() as task:
-        problems = check_dataset(dataset, task)
-    print(report(problems))
+        checking, drawing = task.split(1, 0 if arguments.pictures is None else 1)
+        problems = check_dataset(dataset, checking)
+        drawn = "" if arguments.pictures is None else draw_cases(dataset, problems, arguments.pictures, drawing)
+    print("\n".join([report(problems), *([drawn] if drawn else [])]))
     return 2 if has_errors(problems) else 0
 
 

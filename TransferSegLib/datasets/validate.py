@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Case, Dataset, is_safe_id
+from TransferSegLib.datasets.outliers import StructureMeasures, measure_structures, outliers
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.lattice import to_scan_lattice
 from TransferSegLib.images.notices import notices_of
@@ -45,12 +46,15 @@ def check_dataset(dataset: Dataset, task: Task | None = None) -> list[Problem]:
     problems = _check_listing(dataset)
     task = (task or Task()).named("Checking cases")
     first_with: dict[str, Case] = {}
+    measured: dict[str, Mapping[str, StructureMeasures]] = {}
     for case, part in task.each(dataset.cases, lambda case: case.id):
-        found, digest = _check_case(case, dataset.label_set, dataset.retired_labels, part)
+        found, digest, measured[case.id] = _check_case(case, dataset.label_set, dataset.retired_labels, part)
         problems += found
         twin = first_with.setdefault(digest, case) if digest else case
         if twin.group != case.group and twin.image != case.image:
             problems.append(_warning(case, f"its image is voxel for voxel that of case {twin.id}, of another group"))
+    is_ct = dataset.modality.upper() == "CT"
+    problems += [Problem(one.case, f"look at it: {one.what}", "warning") for one in outliers(measured, is_ct)]
     return problems
 
 
@@ -113,17 +117,19 @@ def _check_listing(dataset: Dataset) -> list[Problem]:
     return problems
 
 
-def _check_case(case: Case, label_set: LabelSet, retired: frozenset[int], task: Task) -> tuple[list[Problem], str]:
-    """Return the problems of one case, and a digest of its image ('' when it cannot be read)."""
+def _check_case(
+    case: Case, label_set: LabelSet, retired: frozenset[int], task: Task
+) -> tuple[list[Problem], str, Mapping[str, StructureMeasures]]:
+    """Return the problems of one case, a digest of its image ('' when it cannot be read), and what is compared."""
     unknown = [name for name in case.annotated if label_set.find(name) is None]
     problems = [_error(case, f"'{name}' is annotated but is not a structure of the dataset") for name in unknown]
     if not case.annotated:
         problems.append(_warning(case, "nothing is annotated, so nothing can be learned from it"))
     if case.image.resolve() == case.labels.resolve():
-        return [*problems, _error(case, f"the image and the label map are the same file: {case.image}")], ""
+        return [*problems, _error(case, f"the image and the label map are the same file: {case.image}")], "", {}
     image = labels = None
-    digest = ""
-    reading, hashing, reading_labels, checking, judging = task.split(4, 1, 3, 2, 2)
+    digest, measured = "", dict[str, StructureMeasures]()
+    reading, hashing, reading_labels, checking, measuring, judging = task.split(4, 1, 3, 2, 2, 2)
     try:
         image = read_scan(case.image, task=reading)
         digest = _digest(image, hashing)
@@ -139,9 +145,12 @@ def _check_case(case: Case, label_set: LabelSet, retired: frozenset[int], task: 
         labels, misfits = _on_grid(case, "label map", image, labels)
         problems += [*misfits, *(_warning(case, line) for line in notices_of(labels))]
         problems += checking.wait(partial(_check_labels, case, labels, label_set, retired))
+        if image is not None and not misfits:
+            reviewed = [structure for name in case.annotated if (structure := label_set.find(name)) is not None]
+            measured = measuring.wait(partial(measure_structures, image, labels, reviewed))
     if case.judged is not None:
         problems += _check_judged(case, image if image is not None else labels, judging)
-    return problems, digest
+    return problems, digest, measured
 
 
 def _digest(image: sitk.Image, task: Task) -> str:
