@@ -69,8 +69,8 @@ def test_a_case_through_all_verbs(project: Path, capsys: pytest.CaptureFixture[s
     assert main(["cases", "restore", "case-0001", "--revision", "1", *on_it]) == 0
     assert "revision 3, which is revision 1 again" in capsys.readouterr().out
     assert read_dataset(project).cases[0].annotated == ("brainstem", "larynx")
-    assert main(["cases", "check", *on_it, "--pictures", str(tmp_path / "pictures")]) == 0
-    assert (tmp_path / "pictures" / "contact-sheet-01.png").is_file()
+    assert main(["cases", "check", *on_it, "--pictures", str(project.parent / "pictures")]) == 0
+    assert (project.parent / "pictures" / "contact-sheet-01.png").is_file()
     assert "0 errors" in capsys.readouterr().out
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from TransferSegLib.pictures.drawing import Canvas, Color, write_png
-from TransferSegLib.pictures.layout import BACKGROUND, QUIET, TEXT, WHITE, Sizes, panel_places
+from TransferSegLib.pictures.layout import BACKGROUND, QUIET, TEXT, WHITE, Place, Sizes, panel_places
 from TransferSegLib.pictures.legend import luminous
-from TransferSegLib.pictures.panels import choose_panels, draw_panel
+from TransferSegLib.pictures.panels import Panel, choose_panels, draw_panel
 from TransferSegLib.pictures.preview import check_drawable
 from TransferSegLib.pictures.slices import OrientedScan, StructureExtents, is_ct
 from TransferSegLib.pictures.text import shortened, text_width, wrapped
@@ -49,7 +49,9 @@ def case_picture(
             shortened(" ".join(lines[_NOTE_LINES - 1 :]), _SMALL, WIDTH - 2 * sizes.edge),
         ]
     top = sizes.edge + round(2.0 * _TITLE)
-    panels, places, window = [], [], (0.0, 1.0)
+    panels: list[Panel] = []
+    places: list[Place] = []
+    window = (0.0, 1.0)
     if scan is not None:
         image, label_map = scan
         check_drawable(image, label_map, WIDTH)
