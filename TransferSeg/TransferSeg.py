@@ -93,6 +93,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.modelPanel.onModelsChanged = self.refreshPanels
         self.correctPanel.casesChanged.append(self.fineTunePanel.updateFromParameterNode)
         self.fineTunePanel.onMade, self.fineTunePanel.onPromoted = self.modelPanel.lookAgain, self.modelPanel.choose
+        self.fineTunePanel.showCase = self.correctPanel.cases.open
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)

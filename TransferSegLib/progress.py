@@ -130,6 +130,15 @@ class Task:
             self._reports.begin_at(task._start + task._length * min(1.0, done / max(1, steps)))
         return task
 
+    @property
+    def reached(self) -> float:
+        """How much of the whole work is done, by what was reported."""
+        return self._reports.highest
+
+    def begin_at(self, fraction: float) -> None:
+        """Note that so much of the whole was done by an earlier process: what is reported goes on from there."""
+        self._reports.begin_at(min(max(fraction, 0.0), 1.0))
+
     def next_step(self, message: str | None = None) -> Task:
         """Return the task of the next of the steps that this task counts."""
         assert self._counter is not None

@@ -55,7 +55,7 @@ def cut_off(table) -> list[str]:
             item = table.item(row, column)
             bold = qt.QFontMetrics(item.font()) if item.font().bold() else metrics
             room = width - margin - (tick if item.data(qt.Qt.CheckStateRole) is not None else 0)
-            room -= 0 if item.icon().isNull() else 16 + margin
+            room -= 0 if item.icon().isNull() else item.icon().actualSize(qt.QSize(16, 16)).width() + margin
             box = bold.boundingRect(0, 0, room, 10000, qt.Qt.AlignLeft | qt.Qt.TextWordWrap, item.text())
             if box.width() > room or box.height() > table.rowHeight(row):
                 problems.append(f"{item.text()} ({box.width()} x {box.height()} in {room} x {table.rowHeight(row)} px)")

@@ -33,9 +33,9 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     assert ui.segmentEditorWidget.segmentationNode() is node
     assert ui.segmentEditorWidget.sourceVolumeNode() is volume
     assert [texts[:2] for texts in rows(ui.reviewedTable)] == [
-        ["brainstem", "unknown"],
-        ["right parotid gland", "unknown"],
-        ["left parotid gland", "unknown"],
+        ["brainstem", "ignored"],
+        ["right parotid gland", "ignored"],
+        ["left parotid gland", "ignored"],
     ]
     assert not ui.saveCorrectionButton.enabled and "Tick the structures" in ui.saveCorrectionButton.toolTip
 
@@ -44,7 +44,7 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     painted_zyx = segment_zyx(node, "right parotid gland", volume) > 0
     assert painted_zyx[4, 12, 15] and painted_zyx.sum() > (labels_zyx == 3).sum() + 20
     tick(ui, "right parotid gland")
-    assert rows(ui.reviewedTable)[1][1] == "learned from"
+    assert rows(ui.reviewedTable)[1][1] == "learned"
     ui.notesLineEdit.text = "lower pole redrawn"
     assert save(host).startswith("case-0001, revision 1, is saved.")
     assert "Unknown, because not reviewed: brainstem" in ui.correctionStatusLabel.text
@@ -69,11 +69,11 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     assert details[:2] == ["Reviewed: right parotid gland", "Patient 1 of this project"]
     assert details[2].startswith("Revision 1, saved 2") and details[3] == "Corrected from: format-one 1.0"
     assert details[4:] == ["Notes: lower pole redrawn"]
-    assert rows(ui.reviewedTable)[1][2] == "1", "the structure is reviewed in one case"
+    assert "Reviewed in 1 cases of the project" in ui.reviewedTable.item(1, 0).toolTip()
 
     tick(ui, "brainstem")
     node.GetSegmentation().GetNthSegment(1).SetName("Parotis rechts")
-    assert rows(ui.reviewedTable)[1][:2] == ["Parotis rechts", "learned from"], "a renamed segment keeps its tick"
+    assert rows(ui.reviewedTable)[1][:2] == ["Parotis rechts", "learned"], "a renamed segment keeps its tick"
     assert "case-0001" in ui.saveCorrectionButton.toolTip
     slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationDisplayNode"))
     assert save(host).startswith("case-0001, revision 2, is saved.")
@@ -113,7 +113,7 @@ def test_opening_a_case_gives_its_ticks_its_region_and_todays_names(host, ui, fo
     assert opened.GetStorageNode() is None and node.GetStorageNode() is None, "a saved scene must not write there"
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(opened), scan_zyx())
     ticks = {texts[0]: texts[1] for texts in rows(ui.reviewedTable)}
-    assert ticks == {"stem": "learned from", "right parotid gland": "unknown"}
+    assert ticks == {"stem": "learned", "right parotid gland": "ignored"}
     assert ui.regionComboBox.currentText == "The region saved with the case"
     assert ui.segmentEditorWidget.sourceVolumeNode() is opened
     assert save(host).startswith("case-0001, revision 2, is saved.")
@@ -164,15 +164,17 @@ def test_new_structures_and_structures_that_are_absent(host, ui, folder: Path):
     other = add_volume("other", seed=1)
     second = empty_segmentation(ui, other, "larynx")
     assert [texts[:2] for texts in rows(ui.reviewedTable)] == [
-        ["larynx", "unknown"],
-        ["left parotid gland", "unknown (no segment)"],
-        ["nodule", "unknown (no segment)"],
+        ["larynx", "ignored"],
+        ["left parotid gland", "ignored"],
+        ["nodule", "ignored"],
     ]
+    fonts = [ui.reviewedTable.item(row, 0).font().italic() for row in range(3)]
+    assert fonts == [False, True, True] and "absent" in ui.reviewedTable.item(1, 0).toolTip()
     tick(ui, "nodule")
     assert second.GetSegmentation().GetSegmentIdBySegmentName("nodule"), "an empty segment says that it is absent"
-    assert [texts[:2] for texts in rows(ui.reviewedTable)][1] == ["nodule", "learned from"]
+    assert [texts[:2] for texts in rows(ui.reviewedTable)][1] == ["nodule", "learned"]
     ui.outputSegmentationSelector.setCurrentNode(node)
-    assert {texts[0] for texts in rows(ui.reviewedTable) if texts[1] == "learned from"} == {
+    assert {texts[0] for texts in rows(ui.reviewedTable) if texts[1] == "learned"} == {
         "nodule",
         "left parotid gland",
     }, "each segmentation has its own ticks"

@@ -23,10 +23,10 @@ def column(host, role: str, name: str):
 def test_stages_follow_one_another_and_dice_stands_where_it_was_measured(host, curves):
     node = host.widget._parameterNode
     host.widget.fineTunePanel.stop()  # a job that was found again draws curves of its own
-    for role in ("FineTuneChart", "FineTuneLoss", "FineTuneDice"):
+    for role in ("FineTuneLossChart", "FineTuneDiceChart", "FineTuneLoss", "FineTuneDice"):
         node.SetNodeReferenceID(role, None)
     curves.draw()
-    assert curves.isEmpty and node.GetNodeReference("FineTuneChart") is None, "no empty chart"
+    assert curves.isEmpty and node.GetNodeReference("FineTuneLossChart") is None, "no empty chart"
     for stage, step, loss, dice in (
         ("fold 1", 10, 1.0, None),
         ("fold 1", 20, 0.5, None),
@@ -40,12 +40,12 @@ def test_stages_follow_one_another_and_dice_stands_where_it_was_measured(host, c
     assert column(host, "FineTuneLoss", "Loss") == pytest.approx([1.0, 0.9, 2.0]), "each stage has its own average"
     assert list(column(host, "FineTuneDice", "Step")) == [20, 25]
     assert list(column(host, "FineTuneDice", "Held-out Dice")) == [0.7, 0.8]
-    chart = node.GetNodeReference("FineTuneChart")
-    series = [chart.GetNthPlotSeriesNode(index) for index in range(chart.GetNumberOfPlotSeriesNodes())]
-    assert [(each.GetXColumnName(), each.GetYColumnName()) for each in series] == [
-        ("Step", "Loss"),
-        ("Step", "Held-out Dice"),
-    ]
+    loss, dice = (node.GetNodeReference(f"FineTune{curve}Chart") for curve in ("Loss", "Dice"))
+    for chart, name in ((loss, "Loss"), (dice, "Held-out Dice")):
+        assert chart.GetNumberOfPlotSeriesNodes() == 1, "each has its own axis"
+        series = chart.GetNthPlotSeriesNode(0)
+        assert (series.GetXColumnName(), series.GetYColumnName()) == ("Step", name)
+    assert loss.GetYAxisRangeAuto() and not dice.GetYAxisRangeAuto() and list(dice.GetYAxisRange()) == [0.0, 1.0]
 
 
 def test_very_many_points_are_thinned_out_and_keep_their_place(host, curves):
@@ -77,8 +77,9 @@ def test_further_curves_use_the_nodes_again_also_those_of_a_saved_scene(host, cu
     restored = TrainingCurves(host.widget._parameterNode)
     restored.add("c", 7, 4.0, 0.9)
     restored.draw()
-    restored.show()
-    chart = host.widget._parameterNode.GetNodeReference("FineTuneChart")
-    assert chart.GetNumberOfPlotSeriesNodes() == 2
     assert list(column(host, "FineTuneLoss", "Step")) == [7]
-    assert slicer.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNodeID() == chart.GetID()
+    for curve in ("loss", "dice"):
+        restored.show(curve)
+        chart = host.widget._parameterNode.GetNodeReference(f"FineTune{curve.capitalize()}Chart")
+        assert chart.GetNumberOfPlotSeriesNodes() == 1
+        assert slicer.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNodeID() == chart.GetID()

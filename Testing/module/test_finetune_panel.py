@@ -56,10 +56,15 @@ def ended(host) -> bool:
     return not host.widget.fineTunePanel.isRunning
 
 
-def rows_of(table) -> list[list[str]]:
-    node = table.mrmlTableNode()
+def rows_of(node) -> list[list[str]]:
     rows, columns = range(node.GetNumberOfRows()), range(node.GetNumberOfColumns())
     return [[node.GetCellText(row, column) for column in columns] for row in rows]
+
+
+def plotted() -> str:
+    import slicer
+
+    return slicer.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNodeID()
 
 
 def ticks(ui) -> dict[str, bool]:
@@ -114,8 +119,10 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     ui.fineTuneButton.click()
     assert not ui.fineTuneButton.enabled and ui.fineTuneButton.toolTip == "Fine-tuning is running."
     assert ui.cancelFineTuneButton.enabled and not ended(host)
-    host.waitFor(lambda: ui.showCurvesButton.enabled)
-    ui.showCurvesButton.click()
+    assert not ui.showDiceButton.enabled and ui.showDiceButton.toolTip == "There is no curve yet."
+    host.waitFor(lambda: ui.showLossButton.enabled)
+    ui.showLossButton.click()
+    assert plotted() == host.widget._parameterNode.GetNodeReference("FineTuneLossChart").GetID()
     host.waitFor(lambda: ended(host))
     clock_ms, busy_ms = heartbeat.stop()
     with capsys.disabled():
@@ -124,10 +131,9 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
 
     assert ui.fineTuneStatusLabel.text.startswith("Version 1 of 'balls' was made in ")
     assert any("left: " in text and "%" in text for text in said), said
-    assert ui.verdictLabel.text.startswith("Verdict: better.\nbright: better (mean Dice ")
-    assert "; in other patients 0." in ui.verdictLabel.text
+    assert ui.verdictLabel.text.startswith("Verdict: better.\n") and "#2e9d42" in ui.verdictLabel.styleSheet
     assert "\nOn 3 held-out patients the mean Dice rose from " in ui.verdictLabel.text
-    rows = rows_of(ui.verdictTable)
+    rows = rows_of(host.widget._parameterNode.GetNodeReference("FineTuneVerdict"))
     assert rows[0][:2] == ["mean", "all, 3 patient(s)"] and float(rows[0][4]) > 0.5
     assert [row[1] for row in rows if row[0] == "bright"] == ["all 3", "case-0001", "case-0002", "case-0003"]
     (bright,) = [row for row in rows if row[:2] == ["bright", "all 3"]]
@@ -136,15 +142,19 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     assert all(float(row[3]) - float(row[2]) == pytest.approx(float(row[4]), abs=2e-3) for row in rows)
 
     node = host.widget._parameterNode
-    chart = node.GetNodeReference("FineTuneChart")
-    assert chart.GetNumberOfPlotSeriesNodes() == 2
     dice = slicer.util.arrayFromTableColumn(node.GetNodeReference("FineTuneDice"), "Held-out Dice")
     assert len(dice) == 3 and dice.min() > 0.5, "a point for each held-out case"
     loss = slicer.util.arrayFromTableColumn(node.GetNodeReference("FineTuneLoss"), "Loss")
     steps = slicer.util.arrayFromTableColumn(node.GetNodeReference("FineTuneLoss"), "Step")
     assert len(loss) > 2 and (steps[1:] > steps[:-1]).all() and 0 < loss.min() < loss[0]
-    shown = slicer.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNodeID()
-    assert shown == chart.GetID()
+    ui.showDiceButton.click()
+    assert plotted() == node.GetNodeReference("FineTuneDiceChart").GetID()
+    table = ui.verdictTable
+    shown = [row for row in range(table.rowCount) if not table.isRowHidden(row)]
+    assert [table.item(row, 0).text() for row in shown] == ["mean", "▸ bright: better"]
+    assert float(table.item(shown[0], 3).text()) == pytest.approx(float(rows[0][4]), abs=0.006)
+    assert "in other patients: 0." in table.item(1, 0).toolTip()
+    check_worst_case(host, rows)
 
     assert used_version("balls") == 0, "nothing is promoted silently, a better one neither"
     versions = [
@@ -168,6 +178,26 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     ui.fineTuneLogButton.collapsed = False
     assert "Verdict: better." in ui.fineTuneLogText.toPlainText()
     ui.fineTuneLogButton.collapsed = True
+
+
+def check_worst_case(host, rows: list[list[str]]) -> None:
+    """Click on the held-out case with the lowest Dice: its scan and its structure are shown."""
+    from TransferSegGui.case_opening import caseOf
+
+    ui = host.widget.ui
+    _name, case, before, after, *_more = min(rows[2:], key=lambda row: float(row[3]))
+    expected = f"Worst held-out case: bright in {case}, Dice {before} before, {after} after."
+    assert ui.worstCaseLabel.text == expected
+    ui.showWorstCaseButton.click()
+    assert ui.fineTuneStatusLabel.text == f"{case} is open. Saving it creates revision 2."
+    volume = ui.inputVolumeSelector.currentNode()
+    assert caseOf(volume, Path(host.widget._parameterNode.GetParameter("Project"))) == case
+    segmentation = ui.outputSegmentationSelector.currentNode()
+    segment = segmentation.GetSegmentation().GetSegmentIdBySegmentName("bright")
+    center = segmentation.GetSegmentCenterRAS(segment)
+    node = host.slices["Red"].mrmlSliceNode()
+    to_ras = node.GetSliceToRAS()
+    assert abs(to_ras.GetElement(2, 3) - center[2]) <= 1.0, "the axial view shows the structure"
 
 
 def test_only_ticked_cases_are_learned_from(host, ui, balls: Path):
@@ -254,7 +284,7 @@ def test_a_worse_version_is_promoted_only_by_a_button_that_says_so(host, ui, bal
     host.waitFor(lambda: ended(host))
     # One step is no result; that the candidate lost nearly everything is told, and the button asks twice.
     assert ui.verdictLabel.text.startswith("Verdict: trained too short to say.\n")
-    assert "1 optimisation step," in ui.verdictLabel.text and "#ef6c00" in ui.verdictLabel.styleSheet
+    assert "1 optimisation step," in ui.verdictLabel.text and "#ef8a17" in ui.verdictLabel.styleSheet
     assert ui.promoteButton.text == "Promote anyway: trained too short to say" and ui.promoteButton.enabled
     assert ui.promoteButton.toolTip.startswith("Not recommended. ")
     assert used_version("balls") == 0

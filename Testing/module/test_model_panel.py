@@ -51,7 +51,9 @@ def test_what_is_chosen_is_described_and_kept_in_the_parameter_node(host, ui, cl
     choose(host, "bundled/head-neck-ct")
     assert "7 structures: brainstem, spinal cord" in ui.modelDetailsLabel.text
     assert "CT, works at 3 mm" in ui.modelDetailsLabel.text
-    assert "Evidence: mean Dice 0.7" in ui.modelDetailsLabel.text and "on 20 unseen cases" in ui.modelDetailsLabel.text
+    assert (
+        "Evidence: mean Dice 0.7" in ui.modelDetailsLabel.text and "on 20 validation cases" in ui.modelDetailsLabel.text
+    )
     choose(host, "library/clinic")
     assert host.widget._parameterNode.GetParameter("Model") == "library/clinic"
     assert "Evidence: better, against" in ui.modelDetailsLabel.text

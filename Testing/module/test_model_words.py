@@ -45,7 +45,7 @@ def test_a_model_is_described_in_the_users_words(host, ui):
         "7 structures: brainstem, spinal cord, right parotid gland, left parotid gland, oesophagus, larynx, mandible",
         "CT, works at 3 mm, 8.2 MB, licence Apache-2.0",
         "Trained from scratch with TransferSeg.",
-        "Evidence: mean Dice 0.708 on 20 unseen cases",
+        "Evidence: mean Dice 0.708 on 20 validation cases",
     ]
     assert "Trained on: Head and neck CT" in ui.modelDetailsLabel.toolTip
     assert "Cite: Humpire-Mamani" in ui.modelDetailsLabel.toolTip

@@ -79,6 +79,8 @@ def test_history(host, ui, models: Path, font_scale: float) -> None:
 
 def test_the_verdict_is_above_curves_and_log(ui) -> None:
     rows = ui.fineTuneCollapsibleButton.layout()
-    shown = (ui.fineTuneStatusLabel, ui.verdictLabel, ui.verdictTable, ui.showCurvesButton, ui.fineTuneLogButton)
+    shown = (ui.fineTuneStatusLabel, ui.verdictLabel, ui.verdictTable, ui.worstCaseLabel, ui.fineTuneLogButton)
     order = [rows.getItemPosition(rows.indexOf(each))[0] for each in shown]
     assert order == sorted(order) and len(set(order)) == len(order)
+    for button in (ui.showLossButton, ui.showDiceButton):
+        assert button.parent() is ui.advancedCollapsibleButton

@@ -26,7 +26,6 @@ SLICERS_OWN = {
     "qMRMLWidget": ("QWidget", set()),
     "qMRMLNodeComboBox": ("QWidget", {"currentNodeID", "nodeTypes", "noneEnabled", "addEnabled", "removeEnabled"}),
     "qMRMLSegmentEditorWidget": ("QWidget", {"readOnly", "maximumNumberOfUndoStates", "maskingSectionVisible"}),
-    "qMRMLTableView": ("QTableView", {"transposed", "firstRowLocked"}),
     "ctkCollapsibleButton": ("QAbstractButton", {"collapsed", "flat"}),
     "ctkPathLineEdit": ("QWidget", {"currentPath", "filters", "nameFilters", "settingKey"}),
 }

@@ -39,7 +39,7 @@ def test_from_a_scan_to_a_better_model_and_back(host, monkeypatch: pytest.Monkey
         elif step == "cancelled":
             assert loop.job_states[-1] == "cancelled"
         elif step == "verdict":
-            assert ui.verdictTable.mrmlTableNode().GetNumberOfRows() > 0
+            assert ui.verdictTable.rowCount > 0
             assert "Verdict: " in ui.verdictLabel.text
             assert not host.widget.fineTunePanel.curves.isEmpty
         elif step == "promoted":

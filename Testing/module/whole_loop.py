@@ -273,9 +273,9 @@ class WholeLoop:
         yield "cancelled"
         with self.watch:
             ui.resumeFineTuneButton.click()
-            self.host.waitFor(lambda: ui.showCurvesButton.enabled or not ui.cancelFineTuneButton.enabled, PATIENCE_S)
+            self.host.waitFor(lambda: ui.showLossButton.enabled or not ui.cancelFineTuneButton.enabled, PATIENCE_S)
             self.wait_midway(ui.fineTuneProgressBar, ui.cancelFineTuneButton)
-            ui.showCurvesButton.click()
+            ui.showLossButton.click()
             self.host.process(1500)
         yield "fine-tuning"
         with self.watch:

@@ -43,6 +43,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._title.setWordWrap(True)
         layout.addWidget(self._title)
         self._list = QtWidgets.QListWidget()
+        self._list.setObjectName("SegmentsTableView")  # as in Slicer
         self._list.setMinimumHeight(90)
         self._list.currentRowChanged.connect(self._onRow)
         layout.addWidget(self._list)

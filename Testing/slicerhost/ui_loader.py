@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 
 import slicer
 
-from slicerhost import ctk_widgets, mrml_widgets, pythonqt, segment_editor, table_view  # noqa: F401 - they register
+from slicerhost import ctk_widgets, mrml_widgets, pythonqt, segment_editor  # noqa: F401 - they register
 from slicerhost.stand_ins import STAND_INS
 
 from PySide6 import QtCore, QtUiTools, QtWidgets  # isort: skip - after Qt's classes were changed

@@ -134,7 +134,7 @@ def boxAround(segmentationNode):
     segmentationNode.GetRASBounds(bounds)
     if bounds[0] > bounds[1]:
         return None
-    name = slicer.mrmlScene.GenerateUniqueName(_("Annotated region"))
+    name = slicer.mrmlScene.GenerateUniqueName(_("Region checked"))
     box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
     box.CreateDefaultDisplayNodes()
     box.SetCenterWorld(*[(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)])

@@ -11,10 +11,11 @@ from TransferSegGui.button_state import enable
 from TransferSegGui.case_opening import openCase
 from TransferSegGui.case_table import CaseTable
 from TransferSegGui.next_scan import loadScan, nextFile, nextVolume, remainingFiles
+from TransferSegGui.nodes import showStructure
 from TransferSegGui.project_choice import projectFolder
 from TransferSegGui.segment_panel import INPUT_VOLUME
 from TransferSegLib.corrections.project import Project
-from TransferSegLib.corrections.revisions import ProjectState
+from TransferSegLib.corrections.revisions import ProjectState, Revision
 from TransferSegLib.errors import DatasetError
 
 #: In the parameter node: the folder with scans to correct, empty for the volumes that are loaded.
@@ -51,16 +52,31 @@ class CaseButtons:
 
     def _onOpen(self) -> None:
         selected = self.table.selected()
-        if selected is None or selected.removed:
-            return
+        if selected is not None and not selected.removed:
+            self.open(selected.case.id)
+
+    def open(self, case: str, structure: str = "") -> str:
+        """Open a case, and show the middle of a structure in the slice views; returns the status line."""
+        held = [] if self._project is None else self._project.current
+        # One of two parts of a scan that was divided for a test is called "case-0001 part 2".
+        revision = next((each for each in held if case in (each.case.id, *_partsOf(each.case.id))), None)
+        if revision is None:
+            text = _("{case} is not in the project any more.").format(case=case)
+        else:
+            text = self._open(revision, structure)
+        self.showStatus(text)
+        return text
+
+    def _open(self, revision: Revision, structure: str) -> str:
         try:
-            volume, segmentation = openCase(self._project, selected)
+            volume, segmentation = openCase(self._project, revision)
         except RuntimeError as error:
-            self.showStatus(str(error))
-            return
+            return str(error)
         self.choose(volume, segmentation)
+        if structure:
+            showStructure(segmentation, structure)
         text = _("{case} is open. Saving it creates revision {number}.")
-        self.showStatus(text.format(case=selected.case.id, number=selected.number + 1))
+        return text.format(case=revision.case.id, number=revision.number + 1)
 
     def _onRemove(self) -> None:
         self._change(lambda project, case: project.remove_case(case), _("{case} is removed. It can be restored."))
@@ -116,3 +132,7 @@ class CaseButtons:
         enable(self.ui.restoreCaseButton, none or there, _("Use the case again."))
         noScene = _("There is no scene.") if self._parameterNode is None else ""
         enable(self.ui.nextScanButton, noScene, _("Show the next scan that is not yet in the project."))
+
+
+def _partsOf(case: str) -> tuple[str, str]:
+    return f"{case} part 1", f"{case} part 2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import ctk
+import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -49,7 +50,7 @@ class CorrectPanel(VTKObservationMixin):
         self._segmentation, self._volume = None, None
         self._updating = False
         self._confirmedModality: tuple[str, object] | None = None
-        self.reviewed = ReviewedTable(ui.reviewedTable)
+        self.reviewed = ReviewedTable(ui.reviewedTable, ui.reviewedSearchLineEdit)
         self.region = RegionWidgets(ui)
         self.cases = CaseButtons(ui)
         self.cases.choose, self.cases.showStatus, self.cases.projectChanged = (
@@ -58,6 +59,8 @@ class CorrectPanel(VTKObservationMixin):
             self._readProject,
         )
         self.reviewed.changed = self.region.changed = self._updateButtons
+        self.reviewed.selected, self.reviewed.refused = ui.segmentEditorWidget.setCurrentSegmentID, self._showStatus
+        _hideOwnList(ui.segmentEditorWidget)
         self.ui.saveProgressBar.setVisible(False)
         self._connect()
 
@@ -66,6 +69,7 @@ class CorrectPanel(VTKObservationMixin):
             folder.filters = ctk.ctkPathLineEdit.Dirs  # or its button would ask for a file
         self.ui.projectPathLineEdit.connect("currentPathChanged(QString)", self._onProjectTyped)
         self.ui.scanFolderPathLineEdit.connect("currentPathChanged(QString)", self._onScanFolderTyped)
+        self.ui.segmentEditorWidget.connect("currentSegmentIDChanged(QString)", self.reviewed.select)
         self.ui.newStructureLineEdit.connect("textChanged(QString)", self._updateButtons)
         self.ui.newStructureLineEdit.connect("returnPressed()", self._onAddStructure)
         for button, slot in (
@@ -140,6 +144,7 @@ class CorrectPanel(VTKObservationMixin):
             editor.setSegmentationNode(segmentation)
             editor.setSourceVolumeNode(self._referenceVolume() or volume if segmentation is not None else None)
         self.reviewed.show(segmentation, self._project)
+        self.reviewed.select(editor.currentSegmentID() if segmentation is not None else "")
         self.region.show(segmentation, volume)
         self._updateButtons()
 
@@ -323,6 +328,14 @@ class CorrectPanel(VTKObservationMixin):
 
     def _showStatus(self, text: str) -> None:
         self.ui.correctionStatusLabel.text = text
+
+
+def _hideOwnList(editor) -> None:
+    """Hide the editor's list of segments, which the section's own takes the place of; a Slicer without it is fine."""
+    for name in ("SegmentsTableResizableFrame", "SegmentsTableView"):
+        child = editor.findChild(qt.QWidget, name)
+        if child is not None:
+            child.setVisible(False)
 
 
 def _editorNode():

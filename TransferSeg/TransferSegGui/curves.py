@@ -1,4 +1,7 @@
-"""The curves of a training as MRML nodes: tables, series and a chart, which Slicer's plot views show."""
+"""The curves of a training as MRML nodes: tables, series and charts, which Slicer's plot views show.
+
+Loss and Dice have a chart each: they are measured on different scales, and one should fall, the other rise.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-#: How the parameter node refers to the chart, and thereby to all other nodes.
-CHART = "FineTuneChart"
+LOSS, DICE = "loss", "dice"
 #: A curve with more points than this is thinned out: a screen shows no more.
 _MOST_POINTS = 2000
 #: The loss of a single step tells more of its patch than of the training: a running average is shown.
 _WEIGHT_OF_NEW = 0.2
-_ROLES = {"loss": "FineTuneLoss", "dice": "FineTuneDice"}
+#: How the parameter node refers to the tables, and to the charts.
+_TABLES = {LOSS: "FineTuneLoss", DICE: "FineTuneDice"}
+CHARTS = {LOSS: "FineTuneLossChart", DICE: "FineTuneDiceChart"}
 
 
 class TrainingCurves:
@@ -38,7 +42,11 @@ class TrainingCurves:
     @property
     def isEmpty(self) -> bool:
         """Whether there is nothing to show yet."""
-        return not self._loss and not self._dice
+        return not any(map(self.has, (LOSS, DICE)))
+
+    def has(self, curve: str) -> bool:
+        """Return whether a curve has points."""
+        return bool(self._loss if curve == LOSS else self._dice)
 
     def add(self, stage: str, step: int | None, loss: float | None, dice: float | None) -> None:
         """Take a point; the steps of a further stage follow those of the one before."""
@@ -57,15 +65,15 @@ class TrainingCurves:
         if self._isDrawn or self.isEmpty or self._parameterNode.GetScene() is None:
             return
         self._isDrawn = True
-        for name, title, points in (("loss", _("Loss"), self._loss), ("dice", _("Held-out Dice"), self._dice)):
+        for curve, title, points in ((LOSS, _("Loss"), self._loss), (DICE, _("Held-out Dice"), self._dice)):
             if points:
-                self._fill(self._table(name), title, points)
-        self._chart()
+                self._fill(self._table(curve), title, points)
+                self._chart(curve)
 
-    def show(self) -> None:
-        """Show the chart in Slicer's views: the layout gets a plot view if it has none."""
+    def show(self, curve: str) -> None:
+        """Show the chart of a curve in Slicer's views: the layout gets a plot view if it has none."""
         self.draw()
-        chart = self._parameterNode.GetNodeReference(CHART)
+        chart = self._parameterNode.GetNodeReference(CHARTS[curve])
         if chart is not None:
             slicer.modules.plots.logic().ShowChartInLayout(chart)
 
@@ -80,13 +88,12 @@ class TrainingCurves:
             del self._loss[::2]
             self._every *= 2
 
-    def _table(self, name: str):
-        """Return the table node of a curve, made when it is not there, with its series."""
-        table = self._parameterNode.GetNodeReference(_ROLES[name])
+    def _table(self, curve: str):
+        """Return the table node of a curve, made when it is not there."""
+        table = self._parameterNode.GetNodeReference(_TABLES[curve])
         if table is None:
-            title = _("Fine-tuning loss") if name == "loss" else _("Fine-tuning Dice")
-            table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", title)
-            self._parameterNode.SetNodeReferenceID(_ROLES[name], table.GetID())
+            table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", _titleOf(curve))
+            self._parameterNode.SetNodeReferenceID(_TABLES[curve], table.GetID())
         return table
 
     @staticmethod
@@ -101,20 +108,26 @@ class TrainingCurves:
             table.AddColumn(values)
         tableNode.SetAndObserveTable(table)
 
-    def _chart(self):
-        """Return the chart node, made when it is not there, with a series for each table."""
-        chart = self._parameterNode.GetNodeReference(CHART)
+    def _chart(self, curve: str) -> None:
+        """Make the chart of a curve, when it is not there, with a series for the curve's table."""
+        chart = self._parameterNode.GetNodeReference(CHARTS[curve])
         if chart is None:
-            chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", _("Fine-tuning curves"))
-            chart.SetTitle(_("Fine-tuning"))
+            chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", _titleOf(curve))
+            chart.SetTitle(_titleOf(curve))
+            chart.SetLegendVisibility(False)
             chart.SetXAxisTitle(_("Training step, all candidates one after another"))
-            chart.SetYAxisTitle(_("Loss, and Dice on held-out cases"))
-            self._parameterNode.SetNodeReferenceID(CHART, chart.GetID())
-        for name, role in _ROLES.items():
-            table = self._parameterNode.GetNodeReference(role)
-            if table is not None and not _hasSeriesOf(chart, table):
-                chart.AddAndObservePlotSeriesNodeID(_newSeries(name, table).GetID())
-        return chart
+            chart.SetYAxisTitle(_("Loss (falls)") if curve == LOSS else _("Dice on held-out cases (0 to 1)"))
+            if curve == DICE:
+                chart.SetYAxisRangeAuto(False)
+                chart.SetYAxisRange(0.0, 1.0)
+            self._parameterNode.SetNodeReferenceID(CHARTS[curve], chart.GetID())
+        table = self._parameterNode.GetNodeReference(_TABLES[curve])
+        if not _hasSeriesOf(chart, table):
+            chart.AddAndObservePlotSeriesNodeID(_newSeries(curve, table).GetID())
+
+
+def _titleOf(curve: str) -> str:
+    return _("Fine-tuning loss") if curve == LOSS else _("Fine-tuning Dice")
 
 
 def _hasSeriesOf(chart, table) -> bool:
@@ -122,7 +135,7 @@ def _hasSeriesOf(chart, table) -> bool:
     return any(each is not None and each.GetTableNodeID() == table.GetID() for each in series)
 
 
-def _newSeries(name: str, table):
+def _newSeries(curve: str, table):
     """Return a series node for a curve's table: a line for the loss, points with a line for Dice."""
     title = table.GetTable().GetColumnName(1)
     series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", title)
@@ -130,7 +143,7 @@ def _newSeries(name: str, table):
     series.SetXColumnName(table.GetTable().GetColumnName(0))
     series.SetYColumnName(title)
     series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-    if name == "loss":
+    if curve == LOSS:
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone)
         series.SetColor(0.85, 0.35, 0.1)
     else:

@@ -10,7 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
-from TransferSegGui.curves import TrainingCurves
+from TransferSegGui.curves import DICE, LOSS, TrainingCurves
 from TransferSegGui.device_choice import chosenDevice
 from TransferSegGui.duration import durationText, percentText
 from TransferSegGui.finetune_plan import FineTunePlan
@@ -40,7 +40,8 @@ class FineTunePanel:
 
     The parameter node is the state, the id of the job included: a scene that is opened again finds its job, and a new
     scene the one that runs for its project. ``onMade`` is called when a new version is in the library, ``onPromoted``
-    with the key of a model whose new version is used now.
+    with the key of a model whose new version is used now. ``showCase`` opens a case at a structure and returns a
+    status line.
     """
 
     def __init__(self, ui) -> None:
@@ -50,6 +51,7 @@ class FineTunePanel:
         self.curves: TrainingCurves | None = None
         self.onPromoted: Callable[[str], None] = lambda key: None
         self.onMade: Callable[[], None] = lambda: None
+        self.showCase: Callable[[str, str], str] = lambda case, structure: ""
         self._parameterNode = None
         self._updating = False
         self._choices: list[ModelChoice] = []
@@ -58,6 +60,7 @@ class FineTunePanel:
         self.plan = FineTunePlan(ui)
         self.decision = VerdictDecision(ui)
         self.decision.onPromoted = lambda key: self.onPromoted(key)
+        self.decision.onShowCase = self._onShowCase
         self.cases = LearningCases(ui.fineTuneCaseTable)
         self.cases.onToggled = lambda leftOut: self._save(leftOut=leftOut)
         self._drawTimer = qt.QTimer()
@@ -73,7 +76,8 @@ class FineTunePanel:
         ui.fineTuneButton.connect("clicked(bool)", self._onStart)
         ui.cancelFineTuneButton.connect("clicked(bool)", self._onCancel)
         ui.resumeFineTuneButton.connect("clicked(bool)", self._onResume)
-        ui.showCurvesButton.connect("clicked(bool)", self._onShowCurves)
+        ui.showLossButton.connect("clicked(bool)", lambda: self.curves.show(LOSS))
+        ui.showDiceButton.connect("clicked(bool)", lambda: self.curves.show(DICE))
         ui.fineTuneCollapsibleButton.connect("contentsCollapsed(bool)", lambda collapsed: self._showPlan())
         ui.fineTuneLogButton.connect("contentsCollapsed(bool)", self._onLogOpened)
         ui.fineTuneProgressBar.setRange(0, 1000)
@@ -186,9 +190,12 @@ class FineTunePanel:
         title = self.job.request.title if canResume else ""
         none = "" if canResume else _("There is no interrupted job.")
         enable(ui.resumeFineTuneButton, none, _("Resume what was interrupted: {title}").format(title=title))
-        hasCurves = self.curves is not None and not self.curves.isEmpty
-        noCurves = "" if hasCurves else _("There are no curves.")
-        enable(ui.showCurvesButton, noCurves, _("Show the loss and the Dice score in a plot view"))
+        for button, curve, toolTip in (
+            (ui.showLossButton, LOSS, _("Show the training error, which should fall, in a plot view")),
+            (ui.showDiceButton, DICE, _("Show the overlap with your corrections on held-out cases in a plot view")),
+        ):
+            isThere = self.curves is not None and self.curves.has(curve)
+            enable(button, "" if isThere else _("There is no curve yet."), toolTip)
         ui.fineTuneProgressBar.setVisible(self.isRunning)
         ui.fineTuneLogButton.setVisible(self.job is not None)
         self._showPlan()
@@ -280,9 +287,9 @@ class FineTunePanel:
         self.ui.fineTuneProgressBar.setValue(0 if fraction is None else round(1000 * fraction))
 
     def _onPoint(self, stage: str, step: int | None, loss: float | None, dice: float | None) -> None:
-        wasEmpty = self.curves.isEmpty
+        had = [self.curves.has(curve) for curve in (LOSS, DICE)]
         self.curves.add(stage, step, loss, dice)
-        if wasEmpty:
+        if had != [self.curves.has(curve) for curve in (LOSS, DICE)]:
             self._updateButtons()
 
     def _onDraw(self) -> None:
@@ -290,8 +297,8 @@ class FineTunePanel:
         if self.curves is not None:
             self.curves.draw()
 
-    def _onShowCurves(self) -> None:
-        self.curves.show()
+    def _onShowCase(self, case: str, structure: str) -> None:
+        self.ui.fineTuneStatusLabel.text = self.showCase(case, structure)
 
     def _onLogOpened(self, collapsed: bool) -> None:
         if not collapsed and self.job is not None:

@@ -151,6 +151,14 @@ def hideOthers(volumeNode, shownNode=None) -> None:
             display.SetVisibility(False)
 
 
+def showStructure(segmentationNode, name: str) -> None:
+    """Let all slice views show the middle of a structure, if it has one."""
+    segmentId = segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name)
+    center = segmentationNode.GetSegmentCenterRAS(segmentId) if segmentId else None
+    if center is not None:
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center)
+
+
 def showIn3D(segmentationNode, shown: bool) -> None:
     """Show a segmentation as surfaces in 3D views, which takes a while for many structures, or only in slices."""
     if shown:

@@ -24,7 +24,7 @@ from TransferSegLib.errors import DatasetError
 
 
 class RegionWidgets:
-    """Wires the widgets of "Annotated region" to a segmentation node; ``changed`` is called when the region changes."""
+    """Wires the widgets of "Region checked" to a segmentation node; ``changed`` is called when the region changes."""
 
     def __init__(self, ui) -> None:
         """Connect the widgets of the .ui file."""

@@ -1,4 +1,4 @@
-"""The verdict card: what came of a fine-tuning, and the user's decision whether the new version is used."""
+"""The verdict: what came of a fine-tuning, and the user's decision whether the new version is used."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
+from TransferSegGui.colors import frameStyle
 from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.model_choices import libraryKey
-from TransferSegGui.verdict_card import isWarnedOf, obstacles, verdictStyle, verdictTableNode, verdictText
+from TransferSegGui.verdict_card import (
+    isWarnedOf,
+    obstacles,
+    verdictTableNode,
+    verdictText,
+    verdictTone,
+    worstCaseText,
+)
+from TransferSegGui.verdict_rows import worstRow
+from TransferSegGui.verdict_table import VerdictTable
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.locate import find_library_model, library_folder
 from TransferSegLib.models.versions.history import history
@@ -22,19 +32,23 @@ KEPT_OLD = "FineTuneKeptOld"
 
 
 class VerdictDecision:
-    """Wires ``verdictLabel``, ``verdictTable``, ``promoteButton`` and ``keepOldButton``.
+    """Wires ``verdictLabel``, ``verdictTable``, the worst case, ``promoteButton`` and ``keepOldButton``.
 
-    ``onPromoted`` gets the key of the model whose new version is used now. Nothing is promoted but by the button, and
-    of a version that is worse, or not usable, the button says so.
+    ``onPromoted`` gets the key of the model whose new version is used now, ``onShowCase`` a held-out case and the
+    structure to look at in it. Nothing is promoted but by the button, and of a version that is worse, or not usable,
+    the button says so.
     """
 
     def __init__(self, ui) -> None:
         """Connect the widgets."""
         self.ui = ui
         self.onPromoted: Callable[[str], None] = lambda key: None
+        self.onShowCase: Callable[[str, str], None] = lambda case, structure: None
         self._parameterNode = None
         self._result: dict[str, Any] | None = None
         self._command: CommandProcess | None = None
+        self.table = VerdictTable(ui.verdictTable, ui.verdictCasesCheckBox)
+        ui.showWorstCaseButton.connect("clicked(bool)", self._onShowWorstCase)
         ui.promoteButton.connect("clicked(bool)", self._onPromote)
         ui.keepOldButton.connect("clicked(bool)", self._onKeepOld)
         self.show(None, None)
@@ -47,12 +61,17 @@ class VerdictDecision:
     def show(self, result: dict[str, Any] | None, parameterNode) -> None:
         """Show the result of a job, or that there is none."""
         self._result, self._parameterNode = result, parameterNode
-        self.ui.verdictLabel.text = "" if result is None else verdictText(result)
-        self.ui.verdictLabel.styleSheet = verdictStyle(result)
-        self.ui.verdictLabel.setVisible(result is not None)
-        self.ui.verdictTable.setVisible(result is not None)
-        node = None if result is None or parameterNode is None else verdictTableNode(parameterNode, result)
-        self.ui.verdictTable.setMRMLTableNode(node)
+        label, worst = self.ui.verdictLabel, "" if result is None else worstCaseText(result)
+        label.text = "" if result is None else verdictText(result)
+        label.styleSheet = "" if result is None else frameStyle(self.ui.verdictTable, verdictTone(result))
+        self.ui.worstCaseLabel.text = worst
+        for widget in (label, self.ui.verdictTable):
+            widget.setVisible(result is not None)
+        for widget in (self.ui.worstCaseLabel, self.ui.showWorstCaseButton):
+            widget.setVisible(bool(worst))
+        self.table.show(result)
+        if result is not None and parameterNode is not None:
+            verdictTableNode(parameterNode, result)
         self.update()
 
     def update(self) -> None:
@@ -89,6 +108,10 @@ class VerdictDecision:
         if self._parameterNode is not None and self._parameterNode.GetParameter(KEPT_OLD) == self._name():
             return "", _("The old version is kept.")
         return "", ""
+
+    def _onShowWorstCase(self) -> None:
+        row = worstRow(self._result)
+        self.onShowCase(row.case, row.structure)
 
     def _name(self) -> str:
         return f"{self._result['model']}@{self._result['version']}"

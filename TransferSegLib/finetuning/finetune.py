@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from TransferSegLib.datasets.prepared import prepare_cases
-from TransferSegLib.errors import ModelError
+from TransferSegLib.errors import Cancelled, ModelError, TrainingError
 from TransferSegLib.evaluation.verdict import Training
 from TransferSegLib.finetuning.adapt import Weights
 from TransferSegLib.finetuning.blending import Blend, blended, choose_blend
@@ -184,6 +185,10 @@ class _FineTuning:
             final = replace(final, state_dict=blended(run.plan.parent, run.plan.change, final.state_dict, blend.share))
             evidence = self._summarise([folds[number] for number in evaluating], settled, comparisons, notes)
             version = self._keep(final, fates, evidence, settled.time_plan, choice, single)
+        except Cancelled:
+            with suppress(TrainingError):  # the disk may be full
+                run.save_time()
+            raise
         finally:
             self._trainer.close()
         seconds = run.spent_s

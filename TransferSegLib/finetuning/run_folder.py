@@ -123,9 +123,15 @@ class RunFolder:
         seconds = (self.read_json(_SPENT) or {}).get("seconds")
         return float(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else 0.0
 
-    def write_spent(self, seconds: float) -> None:
-        """Keep what was spent, all processes together; raises TrainingError."""
-        self.write_json(_SPENT, {"seconds": seconds})
+    @property
+    def reached(self) -> float:
+        """How much of the run (0 to 1) earlier processes have done, 0 when it was not begun."""
+        fraction = (self.read_json(_SPENT) or {}).get("fraction")
+        return float(fraction) if isinstance(fraction, (int, float)) and 0 < fraction < 1 else 0.0
+
+    def write_spent(self, seconds: float, fraction: float = 0.0) -> None:
+        """Keep what was spent, all processes together, and how much is done; raises TrainingError."""
+        self.write_json(_SPENT, {"seconds": seconds, "fraction": fraction})
 
     def read_array(self, name: str) -> np.ndarray | None:
         """Return an array that was written, None when there is none or it is damaged."""
@@ -196,6 +202,8 @@ class Run:
         #: What the processes before have spent.
         self.earlier_s = folder.spent_s
         self.cancel = task.cancel
+        self._task = task
+        task.begin_at(folder.reached)
         self.parts = Parts(task, clock, self.earlier_s)
         #: Lines for the version's log.
         self.log: list[str] = []
@@ -211,8 +219,8 @@ class Run:
         return self.limit_s - self.spent_s
 
     def save_time(self) -> None:
-        """Keep what is spent."""
-        self.folder.write_spent(self.spent_s)
+        """Keep what is spent, and how much is done."""
+        self.folder.write_spent(self.spent_s, self._task.reached)
 
     def _device(self, wanted: str) -> Device:
         """Return the device, in the precision in which a resumed run was begun."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -233,6 +234,7 @@ class TimeBudget:
         """
         run = self._run
         if self._saved is not None:
+            self._estimate_as_saved()
             return None
         plan = None
         if run.limit_s > 0:
@@ -247,6 +249,13 @@ class TimeBudget:
                     raise  # what was begun is ended as well as the time allows
         run.parts.estimate(self._estimates(plan))
         return plan
+
+    def _estimate_as_saved(self) -> None:
+        """Estimate the parts of a resumed run, so that its progress begins where it was stopped."""
+        assert self._saved is not None
+        with suppress(KeyError, TypeError):  # a damaged plan is told of when it is followed
+            self._speeds = Speeds(**self._saved["speeds"])
+            self._run.parts.estimate(self._estimates(TimePlan(**self._saved["time"])))
 
     def settle(self, cases: Cases, prediction_s: float, trainer: CandidateTrainer) -> tuple[TimePlan, tuple[Fold, ...]]:
         """Return plan and folds, decided now or before, and compute the features that all candidates share."""

@@ -1,0 +1,195 @@
+"""The table of a verdict: structures with bars, cases folded away, at Slicer's default width and in a dark style."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from narrow_panel import cut_off, panel_of
+
+KNOWN, NEW = "left parotid gland", "vertebrae"
+
+
+def score(dice: float | None, hd95_mm: float | None = 4.2) -> dict[str, float | None]:
+    return {"dice": dice, "hd95_mm": hd95_mm}
+
+
+def result() -> dict:
+    """Return what a fine-tuning of three cases answers: one structure is known, one is new."""
+    case = {"parent": {KNOWN: score(0.8)}, "candidate": {KNOWN: score(0.7), NEW: score(0.6)}}
+    cases = [
+        {"case": "case-0002", "parent": {KNOWN: score(0.5)}, "candidate": {KNOWN: score(0.3), NEW: score(0.9)}},
+        {"case": "case-0001"} | case,
+        {"case": "case-0003", "parent": {}, "candidate": {NEW: score(0.75, None)}},
+    ]
+    rows = [
+        {"structure": KNOWN, "cases": 2, "parent": 0.65, "candidate": 0.5, "hd95_mm": [4.2, 6.0]},
+        {"structure": NEW, "cases": 3, "parent": None, "candidate": 0.75, "hd95_mm": [None, 4.2]},
+        {"structure": "mandible", "cases": 0, "parent": None, "candidate": None, "hd95_mm": [None, None]},
+    ]
+    interval = {"interval": [0.4, 0.9]}
+    evidence = {
+        "verdict": "no clear difference",
+        "reasons": ["On 2 held-out patients the mean Dice fell from 0.650 to 0.500."],
+        "warnings": [],
+        "overall": {"parent": 0.65, "candidate": 0.5, "patients": 2} | interval,
+        "structures": [{"structure": KNOWN, "word": "worse"} | interval],
+        "new": [{"structure": NEW, "word": "usable"} | interval],
+        "method": {"rows": rows},
+        "held_out_cases": cases,
+    }
+    return {"evidence": evidence, "new_structures": [NEW], "notes": [], "model": "none", "version": 1}
+
+
+@pytest.fixture
+def table(host, ui) -> Iterator:
+    """Show the verdict in the open section."""
+    host.widget.fineTunePanel.decision.show(result(), host.widget._parameterNode)
+    ui.fineTuneCollapsibleButton.collapsed = False
+    host.process()
+    yield ui.verdictTable
+    host.widget.fineTunePanel.decision.show(None, host.widget._parameterNode)
+    ui.fineTuneCollapsibleButton.collapsed = True
+
+
+def shown(table) -> list[list[str]]:
+    listed = [row for row in range(table.rowCount) if not table.isRowHidden(row)]
+    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in listed]
+
+
+def click(host, table, row: int) -> None:
+    """Click into a cell with the mouse."""
+    import qt
+    from PySide6.QtTest import QTest
+
+    where = table.visualItemRect(table.item(row, 0)).center()
+    QTest.mouseClick(table.viewport(), qt.Qt.LeftButton, qt.Qt.NoModifier, where)
+    host.process()
+
+
+def test_a_click_on_a_structure_lists_its_cases(host, ui, table) -> None:
+    titles = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
+    assert titles == ["Structure", "Before", "After", "Change"]
+    mean = ["mean", "0.65", "0.50", "-0.15"]
+    known = [f"{KNOWN}: worse", "0.65", "0.50", "-0.15"]
+    new = [f"{NEW} (new): usable", "-", "0.75", "-"]
+    folded = [mean, ["▸ " + known[0], *known[1:]], ["▸ " + new[0], *new[1:]]]
+    assert shown(table) == folded
+    click(host, table, 1)
+    cases = [
+        ["    case-0001", "0.80", "0.70", "-0.10"],
+        ["    case-0002", "0.50", "0.30", "-0.20"],
+    ]
+    assert shown(table) == [mean, ["▾ " + known[0], *known[1:]], *cases, folded[2]]
+    click(host, table, 2)
+    assert len(shown(table)) == 5, "a case is no structure: nothing is folded"
+    click(host, table, 1)
+    assert shown(table) == folded
+    ui.verdictCasesCheckBox.click()
+    assert len(shown(table)) == 3 + 2 + 3
+    ui.verdictCasesCheckBox.click()
+    assert shown(table) == folded
+
+
+def test_the_rest_is_in_tooltips_and_in_the_table_node(host, table) -> None:
+    text = table.item(1, 2).toolTip()
+    assert text.splitlines()[:3] == [KNOWN, "Verdict: worse", "Mean over 2 held-out cases"]
+    assert "Dice: 0.650 before, 0.500 after, change -0.150" in text
+    assert "4.2 mm before, 6.0 mm after" in text
+    assert text.endswith("Dice to expect in other patients: 0.40 to 0.90")
+    node = host.widget._parameterNode.GetNodeReference("FineTuneVerdict")
+    assert (node.GetNumberOfRows(), node.GetNumberOfColumns()) == (3 + 5, 9)
+    assert [node.GetCellText(2, column) for column in range(7)] == [
+        f"{NEW} (new)",
+        "all 3",
+        "-",
+        "0.750",
+        "-",
+        "-",
+        "4.2",
+    ]
+
+
+def test_bars_are_as_long_as_dice_and_coloured_by_the_change(table) -> None:
+    from TransferSegGui.colors import BAD, NEUTRAL, tint
+
+    before, after = (table.item(1, column).background().gradient().stops() for column in (1, 2))
+    assert before[1][0] == pytest.approx(0.65) and after[1][0] == pytest.approx(0.5)
+    assert before[0][1].name() == tint(table, NEUTRAL).name() and after[0][1].name() == tint(table, BAD).name()
+    base = table.palette.base().color().name()
+    assert before[-1][1].name() == after[-1][1].name() == base
+    assert table.item(2 + 2, 1).background().gradient() is None, "there is nothing before a new structure"
+
+
+def test_the_worst_case_is_named(ui, table) -> None:
+    text = f"Worst held-out case: {KNOWN} in case-0002, Dice 0.500 before, 0.300 after."
+    assert ui.worstCaseLabel.text == text and ui.worstCaseLabel.visible and ui.showWorstCaseButton.visible
+    ui.showWorstCaseButton.click()
+    assert ui.fineTuneStatusLabel.text == "case-0002 is not in the project any more."
+
+
+def test_without_a_verdict_nothing_can_be_decided(host, ui, table) -> None:
+    host.widget.fineTunePanel.decision.show(None, host.widget._parameterNode)
+    for widget in (table, ui.verdictCasesCheckBox, ui.worstCaseLabel, ui.showWorstCaseButton, ui.verdictLabel):
+        assert not widget.visible
+    for button in (ui.promoteButton, ui.keepOldButton):
+        assert not button.enabled and button.toolTip == "There is no verdict yet."
+
+
+@contextmanager
+def dark() -> Iterator[None]:
+    """Let the application be dark for a while, as Slicer's dark style is."""
+    import qt
+
+    before, palette = qt.QApplication.palette(), qt.QPalette()
+    for role, color in (
+        (qt.QPalette.Window, "#353535"),
+        (qt.QPalette.Base, "#232323"),
+        (qt.QPalette.AlternateBase, "#2d2d2d"),
+        (qt.QPalette.Text, "#f0f0f0"),
+        (qt.QPalette.WindowText, "#f0f0f0"),
+        (qt.QPalette.ButtonText, "#f0f0f0"),
+        (qt.QPalette.Button, "#353535"),
+    ):
+        palette.setColor(role, qt.QColor(color))
+    qt.QApplication.setPalette(palette)
+    try:
+        yield
+    finally:
+        qt.QApplication.setPalette(before)
+
+
+@pytest.mark.parametrize("font_scale", [1.0, 1.5])
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_at_the_default_width(host, ui, table, font_scale: float, is_dark: bool) -> None:
+    with dark() if is_dark else panel_of(host):
+        host.process()
+        host.widget.fineTunePanel.decision.show(result(), host.widget._parameterNode)
+        with panel_of(host, font_scale=font_scale):
+            ui.verdictCasesCheckBox.checked = True
+            host.process(100)
+            assert cut_off(table) == []
+            for row in range(table.rowCount):
+                for column in range(1, table.columnCount):
+                    brush = table.item(row, column).background()
+                    stops = brush.gradient().stops() if brush.gradient() is not None else [(0, brush.color())]
+                    paper = stops[0][1] if brush.style() else table.palette.base().color()
+                    ink = table.palette.text().color()
+                    assert contrast(paper, ink) >= 4.5, "readable, WCAG AA"
+
+
+def contrast(one, other) -> float:
+    """Return the ratio of two colours' luminances (WCAG 2)."""
+
+    def luminance(color) -> float:
+        parts = [color.redF(), color.greenF(), color.blueF()]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
