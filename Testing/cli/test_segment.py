@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from TransferSegLib.cli.main import main
-from TransferSegLib.cli.segment import stem
+from TransferSegLib.cli.output_files import stem
 
 DATA = Path(__file__).resolve().parents[1] / "Data"
 MODEL = str(DATA / "model_format_1" / "model")

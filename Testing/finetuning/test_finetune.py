@@ -65,6 +65,9 @@ def test_what_is_recorded(better: tuple[FineTuned, Path, list[Progress]]) -> Non
     assert record is not None and record.verdict == "better"
     fit = load_model(find_model("tiny", library)).description.fit
     assert fit is not None and fit.structures["bright"].cases == 3
+    doubt = load_model(find_model("tiny", library)).description.doubt
+    assert doubt is not None and doubt.cases == 3, "counted on the patients that the candidates did not see"
+    assert doubt.wrong[0] > 2 * doubt.wrong[-1]
     hashes = [revision.content_hash for revision in projects.Project(result.plan.request.project).state().current]
     assert [case.content_hash for case in record.cases] == hashes
     assert record.parent.sha256 == history("tiny", library).find(0).sha256

@@ -66,13 +66,14 @@ def test_an_island_of_a_new_structure_is_scored_both_ways(world: Any, monkeypatc
     island[28:, 28:, 28:] = 1
     monkeypatch.setattr(predict_and_score, "label_volume", lambda *a, **k: island.copy())
     scorer = HeldOutScorer(parent, change, _with_case(case.id), choose_device("cpu", torch.float32), MODEL_GRID, 3.0)
-    found = scorer.compare(parent, case, case.id, None)
+    candidate = world.make_parent(change.label_set)
+    found = scorer.compare(candidate, case, case.id, None)
     dark = (case.labels == 2).sum()
     assert found.candidate["dark"].dice == pytest.approx(2 * dark / (2 * dark + 27))
     assert found.largest_part["dark"].dice == 1.0
     # What the parent knows is cut, or not, by the parent's own rule.
     assert set(found.largest_part) == {"dark"} and found.candidate["bright"].dice < 1.0
-    not_annotated = scorer.compare(parent, replace(case, annotated=np.array([True, True, False])), case.id, None)
+    not_annotated = scorer.compare(candidate, replace(case, annotated=np.array([True, True, False])), case.id, None)
     assert not_annotated.largest_part == {}
 
 

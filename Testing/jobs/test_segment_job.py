@@ -105,6 +105,25 @@ def test_cancelled_between_scans_it_goes_on_with_the_second(tmp_path: Path, two:
     assert not (tmp_path / "out" / "1.png").exists()
 
 
+def test_places_are_told_and_a_file_for_the_doubt_is_written(tmp_path: Path) -> None:
+    scan = ScanToSegment(SCANS[0], tmp_path / "1.nii.gz", doubt=tmp_path / "new" / "doubt.nrrd")
+    (entry,) = run_segment(request(scan), tmp_path, lambda report: None, CancelToken())["scans"]
+    assert entry["doubt"]["file"] == str(scan.doubt) and entry["doubt"]["calibrated"] is False
+    volume, image = sitk.ReadImage(entry["doubt"]["file"]), sitk.ReadImage(str(SCANS[0]))
+    assert volume.GetSize() == image.GetSize()
+    for place in entry["doubt"]["places"]:
+        index = image.TransformPhysicalPointToIndex(place["position_lps_mm"])
+        assert all(0 <= at < length for at, length in zip(index, image.GetSize(), strict=True))
+    (tmp_path / "other").mkdir()
+    plain, asked = ScanToSegment(SCANS[0], tmp_path / "2.nii.gz"), ScanToSegment(SCANS[0], tmp_path / "3.nii.gz")
+    (without,) = run_segment(request(plain), tmp_path / "other", lambda report: None, CancelToken())["scans"]
+    assert "doubt" not in without
+    parameters = request(asked, places=True)
+    assert SegmentParameters.from_json(parameters.parameters).places
+    (told,) = run_segment(parameters, tmp_path / "other", lambda report: None, CancelToken())["scans"]
+    assert told["doubt"] == entry["doubt"] | {"file": None}
+
+
 @pytest.mark.parametrize(
     "damage", [{"scans": []}, {"scans": [{}]}, {"scans": 3}, {"memory_gb": 0}, {"memory_gb": "much"}, {"structures": 5}]
 )

@@ -77,6 +77,7 @@ def test_the_model_describes_itself(tmp_path: Path) -> None:
     assert description.fit is not None and 0 < description.fit.cases <= len(read_dataset(DATA).cases)
     assert set(description.fit.structures) <= set(description.label_set.names) and description.fit.features is None
     validation = description.metrics["validation"]
+    assert description.doubt is None, "one validation case is not enough to tell how often the model is wrong"
     assert validation["cases"] == len(validation["ids"]) >= 1
     training = [report for report in reports if report.key == "training"]
     assert [report.fraction for report in training] == pytest.approx([(step + 1) / 6 for step in range(6)])

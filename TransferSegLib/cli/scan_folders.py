@@ -47,7 +47,13 @@ def scans_in(given: Path, series: str | None, output: Path) -> list[Path]:
 
 
 #: Names of results, which may lie in the folder of the scans.
-_RESULT_ENDINGS = ("_segmentation.nii.gz", "_segmentation.nrrd", "_segmentation.seg.nrrd", "_segmentation_structures")
+_RESULT_ENDINGS = (
+    "_segmentation.nii.gz",
+    "_segmentation.nrrd",
+    "_segmentation.seg.nrrd",
+    "_segmentation_structures",
+    "_doubt.nii.gz",
+)
 
 
 def _may_be_dicom(path: Path, output: Path) -> bool:

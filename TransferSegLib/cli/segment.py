@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.options import add_device_option, add_progress_option
+from TransferSegLib.cli.output_files import FORMATS, doubt_files, output_files, preview_files
 from TransferSegLib.cli.reporting import JsonLines, duration, task_shown
 from TransferSegLib.cli.scan_folders import SegmentedRecord, scans_in
 from TransferSegLib.cli.segment_extras import Extras, failures_table
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from TransferSegLib.inference.options import PredictionOptions
     from TransferSegLib.inference.segment import Segmentation, Segmenter
 
-_FORMATS = (".nii.gz", ".nrrd", ".seg.nrrd")
+#: Doubtful places that are printed; programs get all.
+_PLACES_SHOWN = 5
 
 
 def add_parser(subparsers: Any) -> None:
@@ -51,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
         help="for one scan a file (.nii.gz, .nrrd, or .seg.nrrd for 3D Slicer), else a folder",
     )
     parser.add_argument(
-        "--format", choices=_FORMATS, default=".nii.gz", help="file type when --output is a folder (default: .nii.gz)"
+        "--format", choices=FORMATS, default=".nii.gz", help="file type when --output is a folder (default: .nii.gz)"
     )
     parser.add_argument(
         "--replace",
@@ -85,6 +87,12 @@ def add_parser(subparsers: Any) -> None:
         "--preview", type=Path, metavar="PNG", help="picture of the result over three slices (several scans: a folder)"
     )
     parser.add_argument(
+        "--doubt",
+        type=Path,
+        metavar="FILE",
+        help="also write how doubtful each voxel is, 0 to 1, and say where to look first (several scans: a folder)",
+    )
+    parser.add_argument(
         "--strict",
         action="store_true",
         help="treat a scan that does not fit the model as an error: write nothing for it and exit with code 2",
@@ -114,8 +122,8 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     into_folder = len(scans) > 1 or scans[0].is_dir() or arguments.output.is_dir()
     if not images:
         scans = [scan for given in scans for scan in scans_in(given, arguments.series, arguments.output)]
-    outputs = _output_files(scans, arguments.output, arguments.format, list(images.values()))
-    previews = _preview_files(scans, arguments.preview)
+    outputs = output_files(scans, arguments.output, arguments.format, list(images.values()))
+    previews, doubts = preview_files(scans, arguments.preview), doubt_files(scans, arguments.doubt)
     if arguments.memory is not None and not 0 < arguments.memory < float("inf"):
         raise TransferSegError(f"--memory {arguments.memory:g} is no amount of memory: give gigabytes, e.g. 4.")
 
@@ -131,8 +139,11 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     if arguments.structures:
         arguments.structures = list(named_structures(label_set, arguments.structures))
         label_set = label_set.select(arguments.structures)
-    _check_outputs(arguments, [*outputs, *(preview for preview in previews if preview is not None)])
-    every = [ScanToSegment(*files, images) for files in zip(scans, outputs, previews, strict=True)]
+    _check_outputs(arguments, [*outputs, *(file for file in (*previews, *doubts) if file is not None)])
+    every = [
+        ScanToSegment(scan, output, preview, images, doubt)
+        for scan, output, preview, doubt in zip(scans, outputs, previews, doubts, strict=True)
+    ]
     if arguments.background:
         return _start_in_background(arguments, every, model, options)
     extras = Extras(label_set, arguments.each_structure, arguments.statistics, arguments.series)
@@ -183,7 +194,8 @@ class _Run:
         """Tell whether a scan was segmented by an earlier run, and say so; raises ScanError."""
         if self._record is None or self._arguments.replace or not self._record.is_done(each):
             return False
-        if each.preview is not None and not each.preview.exists() and not self._record.was_changed(each):
+        wanted = [file for file in (each.preview, each.doubt) if file is not None]
+        if not all(file.exists() for file in wanted) and not self._record.was_changed(each):
             return False
         self._kept += 1
         changed = " It was changed since, and is kept." if self._record.was_changed(each) else ""
@@ -284,67 +296,29 @@ def report(scan: Path, output: Path, segmentation: Segmentation) -> str:
         rows.append(("(nothing found: is this the kind of scan the model is for? see transferseg models show)", ""))
     doubts = "".join(f"warning: {line}\n" for line in segmentation.fit.lines())
     return (
-        f"{scan.name}\n{table(('structure', 'ml'), rows)}\n{doubts}"
+        f"{scan.name}\n{table(('structure', 'ml'), rows)}\n{doubts}{places_text(segmentation)}"
         f"written to {output} ({duration(segmentation.seconds)} on {segmentation.device})"
     )
 
 
-def stem(scan: Path) -> str:
-    """Return a scan's name without its image extension: 'head.nii.gz' -> 'head', a DICOM folder's name as it is."""
-    if scan.is_dir():
-        return scan.resolve().name
-    extension = _written_extension(scan)
-    if extension is not None:
-        return scan.name[: -len(extension)]
-    # A DICOM file's name is often numbers and dots (an UID), of which the last is no extension.
-    return scan.name if scan.suffix[1:].isdigit() else scan.stem
-
-
-def _written_extension(path: Path) -> str | None:
-    """Return the known label map extension a file name ends with, None when it has none."""
-    from TransferSegLib.images.write import LABEL_MAP_SUFFIXES
-
-    return next((suffix for suffix in LABEL_MAP_SUFFIXES if path.name.lower().endswith(suffix)), None)
-
-
-def _output_files(scans: list[Path], output: Path, extension: str, others: list[Path]) -> list[Path]:
-    """Return one output file per scan; raises TransferSegError when two would be one, or one is an input.
-
-    ``others`` are further inputs.
-    """
-    if len(scans) == 1 and not output.is_dir() and _written_extension(output) is not None:
-        files = [output]
-    else:
-        if _written_extension(output) is not None and not output.is_dir():
-            raise TransferSegError(f"--output {output} is one file, but there are {len(scans)} scans: give a folder.")
-        if len(scans) == 1 and output.suffix and not output.is_dir():
-            raise TransferSegError(
-                f"--output {output}: the extension '{output.suffix}' is not known. Use {', '.join(_FORMATS)}, "
-                "or the name of a folder."
-            )
-        files = [output / f"{stem(scan)}_segmentation{extension}" for scan in scans]
-    twice = sorted({str(file) for file in files if files.count(file) > 1})
-    if twice:
-        raise TransferSegError(
-            f"Several scans would be written to {', '.join(twice)}: rename them, or use several folders."
+def places_text(segmentation: Segmentation) -> str:
+    """Return the table of the most doubtful places, and what the doubt means; empty where it was not asked for."""
+    if not segmentation.doubts:
+        return ""
+    meaning = (
+        "Doubt is the expected share of wrong voxels."
+        if segmentation.doubt_is_calibrated
+        else "Doubt is not calibrated for this model: it ranks places, and is no share of wrong voxels."
+    )
+    if not segmentation.places:
+        return f"no doubtful place. {meaning}\n"
+    rows = [
+        (
+            place.structure,
+            " ".join(f"{value:.0f}" for value in place.position_ras_mm),
+            f"{place.doubt:.2f}",
+            f"{place.volume_ml:.2f}",
         )
-    inputs = {scan.resolve() for scan in (*scans, *others)}
-    for file in files:
-        if file.resolve() in inputs:
-            raise TransferSegError(
-                f"--output {file} is one of the scans: it would be overwritten. Choose another name."
-            )
-    return files
-
-
-def _preview_files(scans: list[Path], preview: Path | None) -> list[Path | None]:
-    """Return one picture file per scan, or None for each when no preview was asked for."""
-    if preview is None:
-        return [None] * len(scans)
-    if len(scans) == 1 and preview.suffix.lower() == ".png" and not preview.is_dir():
-        return [preview]
-    if preview.suffix and not preview.is_dir():
-        raise TransferSegError(
-            f"--preview {preview}: for one scan give a name ending in .png, for several the name of a folder."
-        )
-    return [preview / f"{stem(scan)}.png" for scan in scans]
+        for place in segmentation.places[:_PLACES_SHOWN]
+    ]
+    return f"\n{table(('look first at', 'R A S, mm', 'doubt', 'ml'), rows)}\n{meaning}\n\n"

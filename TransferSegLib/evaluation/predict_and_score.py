@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from TransferSegLib.datasets.prepared import PreparedCase
+    from TransferSegLib.doubt.scan_doubt import DoubtCollector
     from TransferSegLib.inference.devices import Device
     from TransferSegLib.networks.interface import Backbone
 
@@ -98,16 +99,20 @@ def predict_on_model_grid(
     single_part: Sequence[str] = (),
     device: Device | None = None,
     dtype: torch.dtype | None = None,
+    collector: DoubtCollector | None = None,
     task: Task | None = None,
 ) -> np.ndarray:
     """Return the channels (zyx) that a network, or the mean of several, finds in a prepared case.
 
     Of the structures in ``single_part`` only the largest component is kept. ``device`` and ``dtype`` default to those
-    of the network's weights. Raises DeviceError for too little memory, and Cancelled.
+    of the network's weights. A ``collector`` of the grid's size gets the doubt. Raises DeviceError for too little
+    memory, and Cancelled.
     """
     predicting, keeping = (task or Task()).split(20, 1)
     scan, padding_values = prepared.intensities.astype(np.float32), prepared.padding_values
-    found = label_volume(network, backbone, scan, padding_values, device=device, dtype=dtype, task=predicting)
+    found = label_volume(
+        network, backbone, scan, padding_values, device=device, dtype=dtype, collector=collector, task=predicting
+    )
     keep_largest_part(found, [label_set.channel(name) for name in single_part if label_set.find(name)], keeping)
     return found
 

@@ -307,7 +307,7 @@ class FoldComparisons:
         self, candidate: Model, case_id: str, case: PreparedCase, unlearned: set[str], task: Task
     ) -> dict[str, Any]:
         """Return the comparison of one case, without what the candidate could not learn."""
-        found = self._scorer.compare(candidate, case, case_id, self._by_parent(case_id), task)
+        found = self._scorer.compare(candidate, case, case_id, self._by_parent(case_id), task, unlearned)
         return replace(found, candidate={n: s for n, s in found.candidate.items() if n not in unlearned}).to_json()
 
 

@@ -47,7 +47,7 @@ from TransferSegLib.finetuning.evidence import (
     with_largest_components,
 )
 from TransferSegLib.finetuning.folds import Fold, learned_structures
-from TransferSegLib.finetuning.held_out import CaseComparison
+from TransferSegLib.finetuning.held_out import CaseComparison, calibration_of
 from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import Run, RunFolder, runs_of
@@ -354,7 +354,11 @@ class _FineTuning:
             version = add_version(
                 plan.library,
                 plan.name,
-                replace(plan.describe(metrics, single), fit=profile_of_version(plan, final.state_dict)),
+                replace(
+                    plan.describe(metrics, single),
+                    fit=profile_of_version(plan, final.state_dict),
+                    doubt=calibration_of(evidence.cases),
+                ),
                 final.state_dict,
                 record,
                 origin=run.parent_copy,

@@ -6,8 +6,8 @@ that this takes too long, and where only slabs of a scan are held out.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,10 @@ import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.datasets.prepared import PreparedCase
+from TransferSegLib.doubt.calibration import DoubtCalibration, DoubtCounts
+from TransferSegLib.doubt.scan_doubt import DoubtCollector, ScanDoubt
 from TransferSegLib.errors import naming_case
+from TransferSegLib.evaluation.doubt_counts import count_doubt
 from TransferSegLib.evaluation.predict_and_score import (
     Reference,
     predict_on_model_grid,
@@ -51,6 +54,7 @@ class CaseComparison:
 
     ``agreement``: for structures that are not annotated there and that both know, Dice between the two predictions.
     ``largest_part``: the candidate's scores for new structures if only their largest component were kept.
+    ``doubt``: how often the candidate was wrong by its margin, None where that was not counted.
     """
 
     case: str
@@ -58,6 +62,7 @@ class CaseComparison:
     candidate: dict[str, Score]
     agreement: dict[str, float]
     largest_part: dict[str, Score] = field(default_factory=dict)
+    doubt: DoubtCounts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
@@ -65,16 +70,23 @@ class CaseComparison:
             key: {name: score.to_json() for name, score in getattr(self, key).items()}
             for key in ("parent", "candidate", "largest_part")
         }
-        return {"case": self.case, "agreement": self.agreement} | scores
+        doubt = {} if self.doubt is None else {"doubt": self.doubt.to_json()}
+        return {"case": self.case, "agreement": self.agreement} | scores | doubt
 
     @staticmethod
     def from_json(entry: dict[str, Any]) -> CaseComparison:
-        """Read what ``to_json`` wrote; raises KeyError and TransferSegError when it is something else."""
+        """Read what ``to_json`` wrote; raises KeyError, ValueError and TransferSegError when it is something else."""
         parent, candidate, largest_part = (
             {name: Score.from_json(score) for name, score in entry[key].items()}
             for key in ("parent", "candidate", "largest_part")
         )
-        return CaseComparison(entry["case"], parent, candidate, dict(entry["agreement"]), largest_part)
+        doubt = None if entry.get("doubt") is None else DoubtCounts.from_json(entry["doubt"])
+        return CaseComparison(entry["case"], parent, candidate, dict(entry["agreement"]), largest_part, doubt)
+
+
+def calibration_of(comparisons: Iterable[CaseComparison]) -> DoubtCalibration | None:
+    """Return how often a version is wrong by its margin: as often as its candidates on cases that they had not seen."""
+    return DoubtCalibration.of(DoubtCounts.total(one.doubt for one in comparisons if one.doubt is not None))
 
 
 class ParentLabels:
@@ -120,7 +132,7 @@ class HeldOutScorer:
 
     def predict_by_parent(self, prepared: PreparedCase, case_id: str, task: Task | None = None) -> np.ndarray:
         """Return the parent's prediction of a case (zyx, on the chosen grid) in the new label values."""
-        values = self._predict(self._parent, prepared, case_id, task or Task())
+        values, _doubt = self._predict(self._parent, prepared, case_id, task or Task())
         numbered = self._change.parent if self._grid == OWN_GRID else self._change.parent.with_labels_numbered()
         return self._labels.translated(values, {structure.name: structure.label for structure in numbered})
 
@@ -131,14 +143,18 @@ class HeldOutScorer:
         case_id: str,
         by_parent: np.ndarray | None,
         task: Task | None = None,
+        unlearned: Collection[str] = (),
     ) -> CaseComparison:
         """Return the scores of a case; ``by_parent`` is ``predict_by_parent``, None when the parent knows nothing.
 
-        Raises DatasetError naming a case whose files cannot be used, and Cancelled.
+        ``unlearned`` names structures that the candidate could not learn: they say nothing of its doubt. Raises
+        DatasetError naming a case whose files cannot be used, and Cancelled.
         """
         predicting, comparing = (task or Task()).split(5, 1)
-        by_candidate = self._predict(candidate, prepared, case_id, predicting)
-        return self.compare_predictions(by_candidate, prepared, case_id, by_parent, comparing)
+        by_candidate, doubt = self._predict(candidate, prepared, case_id, predicting)
+        counts = count_doubt(doubt, prepared, self._change.label_set, unlearned)
+        compared = self.compare_predictions(by_candidate, prepared, case_id, by_parent, comparing)
+        return replace(compared, doubt=counts)
 
     def compare_predictions(
         self,
@@ -179,17 +195,22 @@ class HeldOutScorer:
         by_largest = reference.scores(by_candidate, new, self._tolerance_mm, fresh)
         return CaseComparison(prepared.id, parent_scores, by_all, agreement, by_largest)
 
-    def _predict(self, model: Model, prepared: PreparedCase, case_id: str, task: Task) -> np.ndarray:
-        """Return label values (own grid) or channels (model's grid) of a case, zyx."""
+    def _predict(self, model: Model, prepared: PreparedCase, case_id: str, task: Task) -> tuple[np.ndarray, ScanDoubt]:
+        """Return label values (own grid) or channels (model's grid) of a case, zyx, and the doubt on the model's."""
         description = model.description
         if self._grid == MODEL_GRID:
             network, backbone, rule = model.networks(), description.backbone, description.single_part
             known, device = description.label_set, self._device
-            return predict_on_model_grid(network, backbone, prepared, known, rule, device, task=task)
+            collector = DoubtCollector(prepared.grid.size_zyx, known.classes)
+            found = predict_on_model_grid(
+                network, backbone, prepared, known, rule, device, collector=collector, task=task
+            )
+            return found, collector.doubt(prepared.grid, known, None)
         if self._segmenters is None or self._segmenters[0] is not model:
             self._segmenters = (model, Segmenter(model, self._device))
         reading, segmenting = task.split(1, 10)
         with naming_case(case_id):
             image = read_scan(self._dataset.case(case_id).image, task=reading)
-            segmentation = self._segmenters[1].segment_within(segmenting, image)
-        return sitk.GetArrayFromImage(segmentation.label_map)
+            segmentation = self._segmenters[1].segment_within(segmenting, image, doubt=True)
+        (doubt,) = segmentation.doubts
+        return sitk.GetArrayFromImage(segmentation.label_map), doubt

@@ -173,8 +173,8 @@ class LabelResampler:
         for axis in range(3):
             world = 2 - axis
             index = np.arange(self.grid.scan_size_zyx[axis])
-            position = _positions(index, float(self.grid.matrix[world, world]), float(self.grid.offset_xyz[world]))
-            base, fraction = _base_and_fraction(position, self.grid.size_zyx[axis], answers.rule.dtype)
+            position = positions_along(index, float(self.grid.matrix[world, world]), float(self.grid.offset_xyz[world]))
+            base, fraction = base_and_fraction(position, self.grid.size_zyx[axis], answers.rule.dtype)
             if axis == self.grid.nearest_axis:
                 fraction = (fraction >= 0.5).astype(answers.rule.dtype)
             base -= start_zyx[axis]
@@ -219,7 +219,7 @@ class LabelResampler:
                 along_x, along_y, along_z = self.grid.matrix[2 - axis]
                 rest = along_z * z + self.grid.offset_xyz[2 - axis]
                 position = (along_y * y_range + rest)[:, None] + (along_x * x_range)[None, :]
-                base, fraction = _base_and_fraction(position, self.grid.size_zyx[axis], answers.rule.dtype)
+                base, fraction = base_and_fraction(position, self.grid.size_zyx[axis], answers.rule.dtype)
                 base -= start_zyx[axis]
                 mine &= (base >= 0) & (base < cells.shape[axis])
                 bases.append(base)
@@ -291,7 +291,7 @@ def smallest_label_type(label_values: Sequence[int]) -> np.dtype:
     return np.min_scalar_type(max(label_values))
 
 
-def _positions(index: np.ndarray, step: float, offset: float) -> np.ndarray:
+def positions_along(index: np.ndarray, step: float, offset: float) -> np.ndarray:
     """Return where voxels of the scan lie along an axis of the grid.
 
     Grids that begin at the scan's edge are computed as scipy's zoom does, because rounding decides at half a voxel.
@@ -300,7 +300,7 @@ def _positions(index: np.ndarray, step: float, offset: float) -> np.ndarray:
     return step * (index + 0.5) + (-0.5 if abs(at_edge + 0.5) < _ROUNDING else at_edge)
 
 
-def _base_and_fraction(position: np.ndarray, size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+def base_and_fraction(position: np.ndarray, size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Return the lower of the two voxels around positions along one axis, and how far on they lie (0 to 1)."""
     inside = np.clip(position, 0, size - 1)
     base = np.minimum(inside.astype(np.int64), max(0, size - 2))

@@ -59,6 +59,33 @@ def write_label_map(
     if suffix == ".seg.nrrd":
         for key, value in segmentation_fields(image, label_set, extents).items():
             image.SetMetaData(key, value)
+    _write(image, path, suffix, compress, expected_s, writing, checking)
+
+
+def write_volume(image: sitk.Image, path: Path | str, task: Task | None = None) -> None:
+    """Write a 3D image of numbers, compressed; its folder is made, a file of that name replaced.
+
+    Raises ScanError for an unknown ending and when the file cannot be written completely; Cancelled from the task, and
+    nothing is written then.
+    """
+    writing, checking = (task or Task()).split(2, 1)
+    path = Path(path)
+    suffix = volume_file_suffix(path)
+    _write(image, path, suffix, True, image.GetNumberOfPixels() / _WRITTEN_PER_SECOND, writing, checking)
+
+
+def volume_file_suffix(path: Path | str) -> str:
+    """Return which ending of an image's file a file name has; raises ScanError, listing them, when it has none."""
+    suffix = label_map_suffix(path)
+    if suffix == ".seg.nrrd":
+        raise ScanError(f"{path} cannot be written: .seg.nrrd files hold segmentations. Give a name ending in .nrrd.")
+    return suffix
+
+
+def _write(
+    image: sitk.Image, path: Path, suffix: str, compress: bool, expected_s: float, writing: Task, checking: Task
+) -> None:
+    """Write an image beside its place and put it there when it is complete; raises ScanError and Cancelled."""
     partial = path.with_name(f".{uuid.uuid4().hex}.partial{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

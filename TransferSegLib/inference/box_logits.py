@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +17,8 @@ from TransferSegLib.progress import Task
 _ROWS_AT_ONCE = 16
 #: On a GPU, which is waited for each time, it is as many rows as have so many voxels.
 _VOXELS_AT_ONCE = 2**25
+#: Half precision holds larger margins badly, and they mean nothing more.
+_LARGEST_MARGIN = 1e4
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,38 @@ class BoxLogits:
         With regions it is the last one, from 1 on, whose logit is above 0.
         """
         channels = np.empty(self.values.shape[1:], np.min_scalar_type(self.classes))
-        rows_at_once = _ROWS_AT_ONCE
-        if self.values.device.type != "cpu":
-            rows_at_once = max(rows_at_once, _VOXELS_AT_ONCE // max(1, channels[0].size))
-        # In slabs, because torch's indices take eight bytes each; and max is faster than argmax.
-        for first in range(0, len(channels), rows_at_once):
-            self.task.at(0.0)
-            rows = slice(first, first + rows_at_once)
+        for rows in self._slabs():
             logits = self.values[:, rows]
+            # max is faster than argmax.
             most = _last_region(logits) if self.rule.regions else logits.max(dim=0).indices
             channels[rows] = most.to(torch.uint8 if self.classes < 256 else torch.int32).cpu().numpy()
         return channels
+
+    def two_best(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the margin of the best class's logit over the second's (float16), and both channels (all zyx).
+
+        With regions the margin is the smallest distance of a logit from 0, and the second channel is of that region, or
+        the background where the region is the best.
+        """
+        size = self.values.shape[1:]
+        margins = np.empty(size, np.float16)
+        best, second = (np.empty(size, np.min_scalar_type(self.classes)) for _ in range(2))
+        for rows in self._slabs():
+            logits = self.values[:, rows].float()
+            found = _nearest_region(logits) if self.rule.regions else _two_largest(logits)
+            margins[rows] = found[0].clamp(max=_LARGEST_MARGIN).to(torch.float16).cpu().numpy()
+            for channels, values in ((best, found[1]), (second, found[2])):
+                channels[rows] = values.to(torch.uint8 if self.classes < 256 else torch.int32).cpu().numpy()
+        return margins, best, second
+
+    def _slabs(self) -> Iterator[slice]:
+        """Yield slabs of rows along z, because torch's indices take eight bytes each; looks whether to stop."""
+        depth, rows_at_once = self.values.shape[1], _ROWS_AT_ONCE
+        if self.values.device.type != "cpu":
+            rows_at_once = max(rows_at_once, _VOXELS_AT_ONCE // max(1, math.prod(self.values.shape[2:])))
+        for first in range(0, depth, rows_at_once):
+            self.task.at(0.0)
+            yield slice(first, first + rows_at_once)
 
     def probabilities_at(self, positions_zyx: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
         """Return the probabilities, or what is interpolated instead (n, outputs; float32), at n voxels."""
@@ -88,3 +113,19 @@ def _last_region(logits: torch.Tensor) -> torch.Tensor:
     for number, region in enumerate(logits, start=1):
         last[region > 0] = number
     return last
+
+
+def _two_largest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the difference of the two largest logits along axis 0, and the indices of both."""
+    first = logits.max(dim=0)
+    if len(logits) == 1:
+        return torch.full_like(first.values, _LARGEST_MARGIN), first.indices, first.indices
+    rest = logits.scatter(0, first.indices[None], -torch.inf).max(dim=0)
+    return first.values - rest.values, first.indices, rest.indices
+
+
+def _nearest_region(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the smallest distance of a region's logit from 0, the last region above 0, and the one that is nearest."""
+    nearest = logits.abs().min(dim=0)
+    last, number = _last_region(logits), nearest.indices.to(torch.int32) + 1
+    return nearest.values, last, torch.where(last == number, 0, number)

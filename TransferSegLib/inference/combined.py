@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from TransferSegLib.doubt.places import doubtful_places
+from TransferSegLib.doubt.scan_doubt import ScanDoubt
 from TransferSegLib.errors import ScanError
 from TransferSegLib.fit.reasons import NOTHING_FOUND, Fit
 from TransferSegLib.images.label_resampling import smallest_label_type
@@ -59,9 +61,10 @@ class CombinedSegmenter:
         progress: ProgressCallback | None = None,
         cancel: CancelToken | None = None,
         known_modality: str = "",
+        doubt: bool = False,
     ) -> Segmentation:
         """Segment one scan; see ``Segmenter.segment``."""
-        return self.segment_within(Task("Segmenting", progress, cancel), image, structures, known_modality)
+        return self.segment_within(Task("Segmenting", progress, cancel), image, structures, known_modality, doubt)
 
     def segment_within(
         self,
@@ -69,6 +72,7 @@ class CombinedSegmenter:
         image: sitk.Image | Mapping[str, sitk.Image],
         structures: Iterable[str] | None = None,
         known_modality: str = "",
+        doubt: bool = False,
     ) -> Segmentation:
         """Segment one scan as a part of a larger task; models without one of the ``structures`` are left out."""
         if isinstance(image, Mapping):
@@ -81,27 +85,31 @@ class CombinedSegmenter:
         found: list[_Found] = []
         for number, part in enumerate(parts):
             here = task.share(number, len(parts)).named(f"Model {number + 1} of {len(parts)}")
-            found.append(self._add(part, image, labels, here, known_modality))
+            found.append(self._add(part, image, labels, here, known_modality, doubt))
         others = [structure.label for structure in self.label_set if structure.key not in wanted]
         labels[np.isin(labels, others)] = 0
         label_map = sitk.GetImageFromArray(labels)
         label_map.CopyInformation(image)
-        task.done()
         seconds, fit = time.monotonic() - started, _joined(found, selected.names)
         notices = tuple(dict.fromkeys(notice for each in found for notice in each.notices))
-        return Segmentation(label_map, selected, found[-1].device, seconds, notices, fit)
+        doubts = tuple(one for each in found for one in each.doubts)
+        places = doubtful_places(doubts, image, selected.names, task=Task("", None, task.cancel))
+        task.done()
+        return Segmentation(label_map, selected, found[-1].device, seconds, notices, fit, {}, doubts, places)
 
-    def _add(self, part: Part, image: sitk.Image, labels: np.ndarray, task: Task, known_modality: str) -> _Found:
+    def _add(
+        self, part: Part, image: sitk.Image, labels: np.ndarray, task: Task, known_modality: str, doubt: bool
+    ) -> _Found:
         """Write one model's labels over those of the models before it."""
         task.at(0.0, "loading the model")
         segmenter = Segmenter(load_model(part.path), self._device, self._memory_gb, self._options)
-        segmentation = segmenter.segment_within(task, image, None, known_modality)
+        segmentation = segmenter.segment_within(task, image, None, known_modality, doubt)
         becomes = np.zeros(max(segmentation.label_set.label_values) + 1, labels.dtype)
         for structure in segmentation.label_set:
             becomes[structure.label] = _label(self.label_set, structure.name)
         mapped = becomes[sitk.GetArrayViewFromImage(segmentation.label_map)]
         np.copyto(labels, mapped, where=mapped != 0)
-        return _Found(segmentation.device, segmentation.notices, segmentation.fit)
+        return _Found(segmentation.device, segmentation.notices, segmentation.fit, segmentation.doubts)
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,7 @@ class _Found:
     device: str
     notices: tuple[str, ...]
     fit: Fit
+    doubts: tuple[ScanDoubt, ...]
 
 
 def _label(label_set: LabelSet, name: str) -> int:

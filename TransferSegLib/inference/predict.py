@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from TransferSegLib.doubt.scan_doubt import DoubtCollector
 from TransferSegLib.inference.box_logits import BoxLogits
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.exact_tiles import ExactTilePredictor
@@ -110,13 +111,15 @@ def label_volume(
     device: torch.device | str | Device | None = None,
     dtype: torch.dtype | None = None,
     tile_bytes: float = DEFAULT_TILE_BYTES,
+    collector: DoubtCollector | None = None,
     task: Task | None = None,
 ) -> np.ndarray:
     """Return the most probable channel of every voxel (uint8 or uint16, zyx) of prepared intensities (float32).
 
     ``padding_values`` fill what lies beyond the scan, ``tile`` caps the input side of an exact tile in voxels.
     ``device`` and ``dtype`` default to those of the network's weights; the network itself stays as it is. Of several
-    networks the mean counts. Raises DeviceError for too little memory and Cancelled from the task.
+    networks the mean counts. A ``collector`` of the volume's size gets the doubt. Raises DeviceError for too little
+    memory and Cancelled from the task.
     """
     weights = next((network if isinstance(network, nn.Module) else network[0]).parameters())
     if not isinstance(device, Device):
@@ -127,5 +130,7 @@ def label_volume(
     labels = np.full(intensities_czyx.shape[1:], prediction.background_channel, label_type)
     for box in prediction:
         labels[box.window] = box.most_probable()[box.own]
+        if collector is not None:
+            collector.add(box)
         del box  # before the next one is computed
     return labels

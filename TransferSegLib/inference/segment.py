@@ -29,6 +29,7 @@ def segment(
     device: str = "auto",
     memory_gb: float | None = None,
     options: PredictionOptions = USUAL,
+    doubt: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Segmentation:
@@ -36,6 +37,7 @@ def segment(
 
     The folder or name may be that of a combination of models.
 
+    With ``doubt`` the result also tells how doubtful each voxel is, and where to look.
     For a model of several images give them by name, ``{"T1": "t1.nii.gz", "T2": "t2.nii.gz"}``. For several scans make
     one ``Segmenter``. Raises TransferSegError saying what is wrong and what to do.
     """
@@ -45,6 +47,6 @@ def segment(
 
     image = {name: image_of(given) for name, given in scan.items()} if isinstance(scan, Mapping) else image_of(scan)
     if isinstance(model, Model):
-        return Segmenter(model, device, memory_gb, options).segment(image, structures, progress, cancel)
+        return Segmenter(model, device, memory_gb, options).segment(image, structures, progress, cancel, doubt=doubt)
     segmenter = open_segmenter(find_model(model), device, memory_gb, options)
-    return segmenter.segment_within(Task("Segmenting", progress, cancel), image, structures)
+    return segmenter.segment_within(Task("Segmenting", progress, cancel), image, structures, doubt=doubt)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScanToSegment:
-    """A scan, the file its label map goes to, and the picture that is drawn of it (None: no picture).
+    """A scan, the file its label map goes to, the picture that is drawn of it and the file of its doubt (None: none).
 
     ``images`` holds the files of a scan that consists of several images by the model's names; ``scan`` is one of them.
     """
@@ -31,6 +31,7 @@ class ScanToSegment:
     output: Path
     preview: Path | None = None
     images: Mapping[str, Path] = field(default_factory=dict)
+    doubt: Path | None = None
 
 
 def segment_file(
@@ -42,23 +43,30 @@ def segment_file(
     *,
     strict: bool = False,
     modality: str = "",
+    places: bool = False,
 ) -> Segmentation:
     """Read, segment and write one scan; raises ScanError naming the file, and whatever ``Segmenter.segment`` raises.
 
     ``modality`` is the scan's DICOM modality where the file does not store it. With ``strict`` a scan that
-    does not fit the model is a ScanError, and nothing is written. Where the task is cancelled nothing is written
+    does not fit the model is a ScanError, and nothing is written. With ``places``, or where there is a file for the
+    doubt, the segmentation tells where to look. Where the task is cancelled nothing is written
     either: all that takes long comes before the first file has its name.
     """
-    from TransferSegLib.images.write import write_label_map
+    from TransferSegLib.images.write import write_label_map, write_volume
     from TransferSegLib.pictures.drawing import check_png_path, write_png
     from TransferSegLib.pictures.preview import preview
 
     task = task or Task()
-    reading, segmenting, drawing, writing = task.split(*(8, 82, 5 if each.preview is not None else 0, 5))
+    of_doubt = 8 if each.doubt is not None else 0
+    reading, segmenting, drawing, doubting, writing = task.split(
+        8, 82, 5 if each.preview is not None else 0, of_doubt, 5
+    )
     task.say("(reading the scan)")
     images, image = _read(each, series, reading)
     try:
-        segmentation = segmenter.segment_within(segmenting, images, structures, modality)
+        segmentation = segmenter.segment_within(
+            segmenting, images, structures, modality, places or each.doubt is not None
+        )
     except ScanError as error:
         raise ScanError(f"{each.scan}: {error}") from error
     if strict and not segmentation.fit.fits:
@@ -68,6 +76,9 @@ def segment_file(
         check_png_path(each.preview)
         label_map, label_set, title = segmentation.label_map, segmentation.label_set, each.scan.name
         canvas = drawing.wait(lambda: preview(image, label_map, label_set, title=title), 2.0)
+    if each.doubt is not None:
+        computing, writing_doubt = doubting.split(2, 1)
+        write_volume(segmentation.doubt_volume(computing), each.doubt, writing_doubt)
     write_label_map(segmentation.label_map, each.output, segmentation.label_set, task=writing)
     if each.preview is not None and canvas is not None:
         write_png(canvas, each.preview)
@@ -87,9 +98,9 @@ def _read(each: ScanToSegment, series: str | None, task: Task) -> tuple[Mapping[
 
 
 def segmented_entry(each: ScanToSegment, segmentation: Segmentation) -> dict[str, Any]:
-    """Return JSON values of a segmented scan: files, device, seconds, volumes in ml by structure, notices, fit."""
+    """Return JSON values of a segmented scan: files, device, seconds, volumes in ml, notices, fit, doubt."""
     several = {"images": {name: str(file) for name, file in each.images.items()}} if each.images else {}
-    return {
+    entry = {
         "scan": str(each.scan),
         **several,
         "output": str(each.output),
@@ -99,3 +110,10 @@ def segmented_entry(each: ScanToSegment, segmentation: Segmentation) -> dict[str
         "notices": list(segmentation.notices),
         "fit": segmentation.fit.to_json(),
     }
+    if segmentation.doubts:
+        entry["doubt"] = {
+            "file": None if each.doubt is None else str(each.doubt),
+            "calibrated": segmentation.doubt_is_calibrated,
+            "places": [place.to_json() for place in segmentation.places],
+        }
+    return entry

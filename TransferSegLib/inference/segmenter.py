@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 
-from TransferSegLib.errors import ScanError
+from TransferSegLib.doubt.places import DoubtfulPlace, doubtful_places
+from TransferSegLib.doubt.scan_doubt import DoubtCollector, ScanDoubt, doubt_volume
+from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.fit.check import check_fit, scan_reasons
 from TransferSegLib.fit.features import FeatureCollector
 from TransferSegLib.fit.reasons import Fit
@@ -49,7 +51,8 @@ class Segmentation:
     """A label map on the scan's own grid, the structures in it, what computed it and in how many seconds.
 
     ``notices`` are lines for a person about how the scan was read, ``fit`` tells whether the result can be trusted.
-    ``own_labels`` holds the values that a structure consists of where that is not its label alone.
+    ``own_labels`` holds the values that a structure consists of where that is not its label alone. Where doubt
+    was asked for, ``doubts`` holds that of each model and ``places`` where to look, the most doubtful first.
     """
 
     label_map: sitk.Image
@@ -59,6 +62,22 @@ class Segmentation:
     notices: tuple[str, ...] = ()
     fit: Fit = field(default_factory=Fit)
     own_labels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    doubts: tuple[ScanDoubt, ...] = ()
+    places: tuple[DoubtfulPlace, ...] = ()
+
+    @property
+    def doubt_is_calibrated(self) -> bool:
+        """Whether doubts are shares of wrong voxels on held-out cases, and not only in the right order."""
+        return all(doubt.calibration is not None for doubt in self.doubts)
+
+    def doubt_volume(self, task: Task | None = None) -> sitk.Image:
+        """Return the doubt about the structures (float32, 0 to 1) on the scan's grid.
+
+        Raises TransferSegError where the scan was segmented without ``doubt``, and Cancelled from the task.
+        """
+        if not self.doubts:
+            raise TransferSegError("The doubt of this segmentation is not known: segment the scan with doubt=True.")
+        return doubt_volume(self.doubts, self.label_map, self.label_set.names, task)
 
     def volumes_ml(self) -> dict[str, float]:
         """Return the volume of every structure in millilitres, in the order of the label set; 0 for one not found."""
@@ -105,14 +124,16 @@ class Segmenter:
         progress: ProgressCallback | None = None,
         cancel: CancelToken | None = None,
         known_modality: str = "",
+        doubt: bool = False,
     ) -> Segmentation:
         """Segment one scan; ``structures`` names those to write (None: all), the others become background.
 
         ``image`` is by name, ``{"T1": ..., "T2": ...}``, for a model of several images. ``known_modality`` is the
-        scan's DICOM modality where the image does not store it. Raises ScanError for what is no scan, TransferSegError
-        for an unknown structure, DeviceError for too little memory, Cancelled when asked to stop.
+        scan's DICOM modality where the image does not store it. With ``doubt`` it is also kept how doubtful each voxel
+        is. Raises ScanError for what is no scan, TransferSegError for an unknown structure, DeviceError for too little
+        memory, Cancelled when asked to stop.
         """
-        return self.segment_within(Task("Segmenting", progress, cancel), image, structures, known_modality)
+        return self.segment_within(Task("Segmenting", progress, cancel), image, structures, known_modality, doubt)
 
     def segment_within(
         self,
@@ -120,6 +141,7 @@ class Segmenter:
         image: sitk.Image | Mapping[str, sitk.Image],
         structures: Iterable[str] | None = None,
         known_modality: str = "",
+        doubt: bool = False,
     ) -> Segmentation:
         """Segment one scan as a part of a larger task; see ``segment``."""
         started = time.monotonic()
@@ -132,7 +154,7 @@ class Segmenter:
         first = images[0]
         task.at(0.0, f"on {self._predictor.device}")
         expected_s = self._expected_s(first)
-        preparing, predicting, keeping, checking = task.split(*expected_s)
+        preparing, predicting, keeping, checking, looking = task.split(*expected_s, expected_s[-1] if doubt else 0)
         scan = preprocess(images, description.preparation, preparing)
         if not all(np.isfinite(plane).all() for channel in scan.intensities_czyx for plane in channel):
             raise ScanError(
@@ -141,7 +163,7 @@ class Segmenter:
         known = description.fit.features if description.fit is not None else None
         collector = None if known is None else self._collector(scan, known.usual)
         # Every structure, be it asked for or not, tells whether the others lie where they should.
-        label_map = self._label_map(first, scan, predicting, keeping, collector)
+        label_map, doubts = self._label_map(first, scan, predicting, keeping, collector, doubt)
         fit = checking.wait(
             lambda: check_fit(
                 scan_reasons(first, description.modality, known_modality),
@@ -154,12 +176,13 @@ class Segmenter:
             expected_s[-1],
         )
         label_map = _with_only(label_map, description, selected)
+        places = doubtful_places(doubts, first, selected.names, task=looking)
         notices = (*notices_of(first), *other_axes_notices(description, first))
         remember_axes(description, first)
         task.done()
         seconds = time.monotonic() - started
         device, own_labels = str(self._predictor.device), description.own_labels if description.regions else {}
-        return Segmentation(label_map, selected, device, seconds, notices, fit, own_labels)
+        return Segmentation(label_map, selected, device, seconds, notices, fit, own_labels, doubts, places)
 
     def look_at(
         self, image: sitk.Image, cancel: CancelToken | None = None
@@ -170,7 +193,7 @@ class Segmenter:
         preparing, predicting, keeping, _ = Task("Looking at a scan", None, cancel).split(*self._expected_s(image))
         scan = preprocess(image, description.preparation, preparing)
         collector = self._collector(scan, keep=True)
-        label_map = self._label_map(image, scan, predicting, keeping, collector)
+        label_map, _doubts = self._label_map(image, scan, predicting, keeping, collector)
         return shapes_of(label_map, description.label_set, description.single_part), collector
 
     def _collector(
@@ -189,8 +212,9 @@ class Segmenter:
         predicting: Task,
         keeping: Task,
         observer: FeatureCollector | None,
-    ) -> sitk.Image:
-        """Predict box by box and write each box's labels to the scan's own voxels."""
+        doubt: bool = False,
+    ) -> tuple[sitk.Image, tuple[ScanDoubt, ...]]:
+        """Predict box by box, write each box's labels to the scan's own voxels, and collect the doubt if asked to."""
         every = self.model.description.label_set
         values = [0, *(structure.label for structure in every)]
         tile_bytes = self._memory_bytes - self._bytes_besides_tiles(image, scan)
@@ -198,12 +222,18 @@ class Segmenter:
             scan.intensities_czyx, scan.padding_values, tile_bytes, predicting, observer, _WRITING_LABELS
         )
         resampler = label_writer(scan.grid, values, prediction.background_channel)
+        collector = None
+        if doubt:
+            collector = DoubtCollector(scan.grid.size_zyx, every.classes, prediction.background_channel)
         for box in prediction:
+            if collector is not None:
+                collector.add(box)
             resampler.write(box, box.start_zyx, box.task)
             del box  # before the next one is computed
         single = self.model.description.single_part
         keep_largest_part(resampler.labels_zyx, [s.label for s in every if s.name in single], keeping)
-        return resampler.label_map(image)
+        doubts = () if collector is None else (collector.doubt(scan.grid, every, self.model.description.doubt),)
+        return resampler.label_map(image), doubts
 
     def _expected_s(self, image: sitk.Image) -> tuple[float, float, float, float]:
         """Return roughly the seconds of preparing, predicting, filtering and the fit, in proportion to each other."""

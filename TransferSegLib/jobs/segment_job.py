@@ -34,6 +34,7 @@ class SegmentParameters:
     ``memory_gb`` the memory to stay within on a CPU (None: as ``Segmenter``), ``series`` the DICOM series where a
     folder holds several. With ``strict`` nothing is written of a scan that does not fit the model;
     ``modality`` is DICOM's word for the scans' where their files do not hold it, ``options`` how windows are computed.
+    With ``places`` the result tells where each scan is doubtful, as it does of scans with a file for their doubt.
     """
 
     scans: tuple[ScanToSegment, ...]
@@ -44,6 +45,7 @@ class SegmentParameters:
     strict: bool = False
     modality: str = ""
     options: PredictionOptions = USUAL
+    places: bool = False
 
     def __post_init__(self) -> None:
         """Raise JobError for parameters that cannot work."""
@@ -61,6 +63,7 @@ class SegmentParameters:
                 "scan": str(each.scan.absolute()),
                 "output": str(each.output.absolute()),
                 "preview": None if each.preview is None else str(each.preview.absolute()),
+                "doubt": None if each.doubt is None else str(each.doubt.absolute()),
             }
             for each in self.scans
         ]
@@ -73,6 +76,7 @@ class SegmentParameters:
             "strict": self.strict,
             "modality": self.modality,
             "options": asdict(self.options),
+            "places": self.places,
         }
 
     @staticmethod
@@ -81,7 +85,10 @@ class SegmentParameters:
         with damage_as(JobError, "The parameters of the segmentation are"):
             scans = tuple(
                 ScanToSegment(
-                    Path(each["scan"]), Path(each["output"]), Path(each["preview"]) if each.get("preview") else None
+                    Path(each["scan"]),
+                    Path(each["output"]),
+                    Path(each["preview"]) if each.get("preview") else None,
+                    doubt=Path(each["doubt"]) if each.get("doubt") else None,
                 )
                 for each in entry["scans"]
             )
@@ -95,6 +102,7 @@ class SegmentParameters:
                 bool(entry.get("strict", False)),
                 str(entry.get("modality") or ""),
                 _options(entry.get("options") or {}),
+                bool(entry.get("places", False)),
             )
 
 
@@ -134,6 +142,7 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
                     of_scan.named("Segmenting", "segmenting"),
                     strict=parameters.strict,
                     modality=parameters.modality,
+                    places=parameters.places,
                 )
             except (ScanError, MemoryError) as error:
                 message = str(error) or f"{each.scan}: not enough memory."

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from TransferSegLib import safe_json
+from TransferSegLib.doubt.calibration import DoubtCalibration
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.fit.profile import FitProfile
 from TransferSegLib.images.intensity import IntensityRule
@@ -96,7 +97,8 @@ class ModelDescription:
     what a scan's fit is checked against, None for a model without it. ``folds`` counts the networks, alike but for
     their weights, whose logits are averaged. ``regions`` holds, for structures that overlap (as in BraTS), the label
     values that each consists of: each then has an output of the network, the background has none, and a voxel gets the
-    label of the last structure that it belongs to.
+    label of the last structure that it belongs to. ``doubt`` is how often the model is wrong by its margin, None where
+    that was not counted.
     """
 
     name: str
@@ -116,6 +118,7 @@ class ModelDescription:
     fit: FitProfile | None = None
     folds: int = 1
     regions: tuple[tuple[int, ...], ...] = ()
+    doubt: DoubtCalibration | None = None
 
     def __post_init__(self) -> None:
         """Raise ModelError for a field that is out of range or contradicts another."""
@@ -212,6 +215,8 @@ class ModelDescription:
             entry["folds"] = self.folds
         if self.regions:
             entry["regions"] = [list(values) for values in self.regions]
+        if self.doubt is not None:
+            entry["doubt"] = self.doubt.to_json()
         return entry if self.fit is None else entry | {"fit": self.fit.to_json()}
 
     @staticmethod
@@ -252,6 +257,7 @@ class ModelDescription:
             fit=FitProfile.from_json(entry.get("fit")),
             folds=entry.get("folds", 1),
             regions=_regions(entry.get("regions", [])),
+            doubt=DoubtCalibration.from_json(entry.get("doubt")),
         )
 
 

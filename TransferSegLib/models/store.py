@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from TransferSegLib.doubt.calibration import DoubtCalibration
 from TransferSegLib.durable_writing import move, write_text_durably
 from TransferSegLib.errors import ModelError
 from TransferSegLib.json_fields import json_bytes
@@ -153,12 +154,22 @@ def save_model(
 
 def set_profile(folder: Path, profile: FitProfile | None) -> None:
     """Write the profile of a model in a folder into its model.json; nothing else changes. Raises ModelError."""
-    file = Path(folder) / MODEL_FILE
-    text = read_model_entry(Path(folder), MODEL_FILE)
+    _set_entry(Path(folder), "fit", None if profile is None else profile.to_json())
+
+
+def set_doubt(folder: Path, doubt: DoubtCalibration | None) -> None:
+    """Write how often a model is wrong by its margin into its model.json; nothing else changes. Raises ModelError."""
+    _set_entry(Path(folder), "doubt", None if doubt is None else doubt.to_json())
+
+
+def _set_entry(folder: Path, name: str, value: dict[str, Any] | None) -> None:
+    """Write an entry of the model.json in a folder, or remove it; raises ModelError."""
+    file = folder / MODEL_FILE
+    text = read_model_entry(folder, MODEL_FILE)
     parse_model_file(text, str(file))
-    entry = {key: value for key, value in parse_json(text, str(file)).items() if key != "fit"}
-    if profile is not None:
-        entry["fit"] = profile.to_json()
+    entry = {key: old for key, old in parse_json(text, str(file)).items() if key != name}
+    if value is not None:
+        entry[name] = value
     written = json_bytes(entry)
     parse_model_file(written, str(file))
     try:

@@ -23,6 +23,7 @@ from TransferSegLib.datasets.prepared import PreparedCase, prepare_cases
 from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ModelError, TrainingError
+from TransferSegLib.evaluation.doubt_counts import calibrate
 from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.images.read import read_scan
@@ -31,7 +32,7 @@ from TransferSegLib.inference.profiling import profile_of_scans
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.description import ModelDescription, Provenance, is_model_name
 from TransferSegLib.models.leaving import plain_command
-from TransferSegLib.models.store import Model, load_model, save_model, set_profile
+from TransferSegLib.models.store import Model, load_model, save_model, set_doubt, set_profile
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.networks.nnunet.backbone import nnunet_spec
@@ -167,6 +168,7 @@ def train_base(
         _forget_after(plan.output / "history.jsonl", trainer.step)
     run.train(Task("training", progress, cancel, "training"))
     _add_profile(plan, training_ids, Task("", progress, cancel))
+    _add_doubt(plan, validation, device, cancel)
     return plan.output / "model"
 
 
@@ -177,6 +179,12 @@ def _add_profile(plan: BaseModelPlan, training_ids: Sequence[str], task: Task) -
     cases = plan.dataset.select(list(training_ids)).cases
     scans = [partial(read_scan, case.image) for case in cases]
     set_profile(folder, profile_of_scans(segmenter, scans, task))
+
+
+def _add_doubt(plan: BaseModelPlan, validation: list[PreparedCase], device: Device, cancel: CancelToken | None) -> None:
+    """Store in the model how often it is wrong by its margin on the validation cases."""
+    folder = plan.output / "model"
+    set_doubt(folder, calibrate(load_model(folder), validation, device, cancel))
 
 
 def _saved_run(checkpoint_file: Path, plan: BaseModelPlan, resume: bool) -> dict[str, Any] | None:
