@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from TransferSegLib.finetuning.candidate_minutes import CandidateMinutes
 from TransferSegLib.finetuning.finetune import overrun_note
-from TransferSegLib.finetuning.time_budget import CandidateMinutes
 from TransferSegLib.finetuning.time_plan import (
     LEAST_FULL_STEPS,
     LEAST_STEPS_ALONE,

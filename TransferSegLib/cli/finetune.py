@@ -17,7 +17,7 @@ from TransferSegLib.cli.reporting import interruptible, progress_shown, task_sho
 from TransferSegLib.errors import Cancelled
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
+from TransferSegLib.finetuning.request import DEFAULT_MINUTES, LIMIT_MINUTES, FineTuneRequest
 from TransferSegLib.finetuning.strategies import AUTO, FINETUNE, STRATEGIES
 from TransferSegLib.jobs.request import JobRequest
 
@@ -43,9 +43,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--minutes",
         type=float,
-        default=DEFAULT_MINUTES,
         metavar="N",
         help=f"time for the whole run [{DEFAULT_MINUTES:g}]; 0: no limit, as many steps as configured",
+    )
+    parser.add_argument(
+        "--until-converged",
+        action="store_true",
+        help="train until the Dice on held-out cases no longer improves; --minutes is then a limit "
+        f"[{LIMIT_MINUTES:g}; 0: none]",
     )
     parser.add_argument(
         "--strategy",
@@ -184,11 +189,15 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
     if arguments.strategy == FINETUNE:  # asked for by name, it is meant for another modality, too
         settings.setdefault("head_start", "data")
     merged = {new: tuple(old) for new, *old in arguments.merged or ()}
+    minutes = arguments.minutes
+    if minutes is None:
+        minutes = LIMIT_MINUTES if arguments.until_converged else DEFAULT_MINUTES
     return FineTuneRequest(
         project=arguments.project,
         model=arguments.model,
         name=arguments.name,
-        minutes=arguments.minutes,
+        minutes=minutes,
+        until_converged=arguments.until_converged,
         configuration=FineTuningConfiguration.from_json(settings),
         cases=None if arguments.cases is None else tuple(arguments.cases),
         structures=None if arguments.structures is None else tuple(arguments.structures),
@@ -203,7 +212,7 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
         no_promote=arguments.no_promote,
         most_folds=arguments.folds,
         tolerance_mm=arguments.tolerance_mm,
-        command=_command(arguments),
+        command=_command(arguments, minutes),
     )
 
 
@@ -215,9 +224,19 @@ def _spacing(texts: Sequence[str]) -> str | list[float]:
         return " ".join(texts)
 
 
-def _command(arguments: argparse.Namespace) -> str:
+def _command(arguments: argparse.Namespace, minutes: float) -> str:
     """Return the command for the model's provenance: of what was asked only what names no folder and no case."""
     from TransferSegLib.models.leaving import told_command
 
-    names = ("minutes", "folds", "tolerance_mm", "strategy", "seed", "device", "promote", "no_promote")
+    names = (
+        "minutes",
+        "until_converged",
+        "folds",
+        "tolerance_mm",
+        "strategy",
+        "seed",
+        "device",
+        "promote",
+        "no_promote",
+    )
     return told_command("finetune", {name: getattr(arguments, name) for name in names})

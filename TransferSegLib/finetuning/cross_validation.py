@@ -17,11 +17,12 @@ import torch
 from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.finetuning.adapt import Weights, adapt
 from TransferSegLib.finetuning.blending import blended
-from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.configuration import UNLIMITED_STEPS, FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.folds import Fold, divide, learned_structures
 from TransferSegLib.finetuning.forgetting import forgetting_of
 from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
+from TransferSegLib.finetuning.rounds import round_share
 from TransferSegLib.finetuning.run_folder import Run
 from TransferSegLib.models.store import Model
 from TransferSegLib.progress import Task
@@ -30,26 +31,41 @@ Cases = dict[str, PreparedCase]
 #: Keys of the parts of a run in its progress, of which there is one each; the others have a number.
 MEASURING, READING, PARENT, FEATURES, SAVING = "measuring", "reading", "parent", "features", "saving"
 FINAL_TRAINING, FORGETTING = "final-training", "forgetting"
+#: Rounds of a training draw their patches with seeds so far apart.
+_SEED_OF_ROUND = 7919
 
 
-def training_part(number: int, strategy: str) -> str:
-    """Return the key of the part that trains a fold's candidate."""
-    return f"train-{strategy}:{number + 1}"
+def training_part(number: int, strategy: str, round_number: int = 0) -> str:
+    """Return the key of the part that trains a fold's candidate, in a round (from 0) of its training."""
+    return f"train-{strategy}{_of_round(round_number)}:{number + 1}"
 
 
-def held_out_part(number: int, strategy: str) -> str:
+def held_out_part(number: int, strategy: str, round_number: int = 0) -> str:
     """Return the key of the part that compares a fold's candidate."""
-    return f"compare-{strategy}:{number + 1}"
+    return f"compare-{strategy}{_of_round(round_number)}:{number + 1}"
 
 
-def candidate_name(number: int, strategy: str) -> str:
-    """Return the name of a fold's candidate; ``number`` is the fold's, from 0."""
-    return f"fold-{number + 1}-{strategy}"
+def candidate_name(number: int, strategy: str, round_number: int = 0) -> str:
+    """Return the name of a fold's candidate after a round of its training; ``number`` is the fold's, from 0."""
+    return f"fold-{number + 1}-{strategy}{_of_round(round_number)}"
+
+
+def _of_round(round_number: int) -> str:
+    return f"-round-{round_number + 1}" if round_number else ""
 
 
 def learnable_cases(cases: Cases) -> list[PreparedCase]:
     """Return the cases with a voxel of something to learn."""
     return [case for case in cases.values() if case.voxels]
+
+
+def settings_of_round(settings: FineTuningConfiguration, round_number: int) -> FineTuningConfiguration:
+    """Return the settings of a round (from 0) of a training: its steps, and other patches than those seen before."""
+    if round_number == 0:
+        return settings
+    share, seed = round_share(round_number), settings.seed + _SEED_OF_ROUND * round_number
+    steps = (min(int(share * one), UNLIMITED_STEPS) for one in (settings.tail_steps, settings.steps))
+    return replace(settings.with_steps(*steps), minutes=settings.minutes, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,38 +261,44 @@ class FoldComparisons:
         """Return the parent's prediction of a case, None where it knows no structure of the new model."""
         return self._run.folder.read_array(_prediction_file(self._run.plan.dataset.ids.index(case_id)))
 
-    def entry(self, number: int, fold: Fold, strategy: str, minutes: float, title: str) -> dict[str, Any]:
+    def entry(
+        self, number: int, fold: Fold, strategy: str, minutes: float, title: str, round_number: int = 0
+    ) -> dict[str, Any]:
         """Return the comparisons of a fold's candidate by a strategy, and what it could not learn: made, or read.
 
-        ``number`` is the fold's, from 0; ``minutes`` is the time of its candidate (0: its steps decide). The entry
+        ``number`` is the fold's, from 0; ``minutes`` is the time of its candidate (0: its steps decide). In a round but
+        the first (0), it continues from what it was after the round before. The entry
         holds ``by_share`` of the parent's weights the comparisons (see ``CaseComparison.to_json``), ``comparisons``,
         those of the first share, ``unlearned`` (names), and the optimisation steps that the candidate made,
         ``tail_steps`` (of the last layers) and ``steps`` (of all layers).
         """
-        run, name = self._run, candidate_name(number, strategy)
+        run, name = self._run, candidate_name(number, strategy, round_number)
         entry = run.folder.read_json(f"{name}.json")
         if entry is None:
-            entry = self._compare(number, fold, strategy, minutes, title)
+            entry = self._compare(number, fold, strategy, minutes, title, round_number)
             run.folder.write_json(f"{name}.json", entry)
         else:
-            run.parts.skip(training_part(number, strategy))
-            run.parts.skip(held_out_part(number, strategy))
+            run.parts.skip(training_part(number, strategy, round_number))
+            run.parts.skip(held_out_part(number, strategy, round_number))
         return entry
 
-    def _compare(self, number: int, fold: Fold, strategy: str, minutes: float, title: str) -> dict[str, Any]:
+    def _compare(
+        self, number: int, fold: Fold, strategy: str, minutes: float, title: str, round_number: int
+    ) -> dict[str, Any]:
         """Train one fold's candidate and return its comparisons, and the structures it could not learn."""
         run, plan = self._run, self._run.plan.by_strategy(strategy)
         training, held_out = divide(self._cases, fold)
-        settings = replace(plan.configuration, minutes=minutes, report_cases=0)
-        name, part = candidate_name(number, strategy), training_part(number, strategy)
+        settings = settings_of_round(replace(plan.configuration, minutes=minutes, report_cases=0), round_number)
+        name, part = candidate_name(number, strategy, round_number), training_part(number, strategy, round_number)
         began = run.clock()
-        trained = self._trainer.train(name, training, settings, part, title, self._cases)
+        start = self._trainer.average([candidate_name(number, strategy, round_number - 1)]) if round_number else None
+        trained = self._trainer.train(name, training, settings, part, title, self._cases, start)
         self.training_s[strategy] = run.clock() - began
         models = {share: self._model(trained, share) for share in plan.parent_shares}
         names = plan.change.label_set.names
         unlearned = set(plan.fresh) - learned_structures(training, names)
         began = run.clock()
-        task = run.parts.begin(held_out_part(number, strategy), title)
+        task = run.parts.begin(held_out_part(number, strategy, round_number), title)
         compared: dict[str, list[dict[str, Any]]] = {str(share): [] for share in models}
         for index, (case_id, case) in enumerate(zip(fold.held_out, held_out, strict=True)):
             of_case = task.share(index, len(held_out))

@@ -25,7 +25,7 @@ from TransferSegLib.datasets.prepared import prepare_cases
 from TransferSegLib.errors import Cancelled, ModelError, TrainingError
 from TransferSegLib.evaluation.verdict import Training
 from TransferSegLib.finetuning.adapt import Weights
-from TransferSegLib.finetuning.blending import Blend, blended, choose_blend
+from TransferSegLib.finetuning.blending import blended
 from TransferSegLib.finetuning.cross_validation import (
     FINAL_TRAINING,
     READING,
@@ -34,7 +34,6 @@ from TransferSegLib.finetuning.cross_validation import (
     CandidateTrainer,
     Cases,
     FoldComparisons,
-    candidate_name,
     learnable_cases,
 )
 from TransferSegLib.finetuning.evidence import (
@@ -46,12 +45,14 @@ from TransferSegLib.finetuning.evidence import (
     whole_case,
     with_largest_components,
 )
-from TransferSegLib.finetuning.folds import Fold, learned_structures
+from TransferSegLib.finetuning.folds import Fold
 from TransferSegLib.finetuning.held_out import CaseComparison, calibration_of
+from TransferSegLib.finetuning.holding_out import HeldOut, HoldingOut, Settled, patients_of
 from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.finetuning.rounds import RoundResult, rounds_text, share_of_all
 from TransferSegLib.finetuning.run_folder import Run, RunFolder, runs_of
-from TransferSegLib.finetuning.strategy_choice import Choice, choose, choosing_folds, evaluation_folds
+from TransferSegLib.finetuning.strategy_choice import Choice, evaluation_folds
 from TransferSegLib.finetuning.time_budget import TimeBudget
 from TransferSegLib.finetuning.time_plan import TimePlan
 from TransferSegLib.fit.profile import FitProfile
@@ -62,10 +63,6 @@ from TransferSegLib.models.versions.versions import add_version
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 _FINAL = "final"
-_LOWER_BOUND = (
-    "The new version continues from the average of the compared candidates and was trained further, on all cases: it "
-    "is usually better than these numbers."
-)
 #: A run that took so much longer than asked for says so.
 _TOLERATED = 1.05
 
@@ -75,7 +72,8 @@ class FineTuned:
     """A new version of a model, the evidence on it, and what happened to what its parent knew (``changes``).
 
     ``plan`` says by which strategy it was made, and ``choice`` why, where several were tried. ``in_use`` is the number
-    of the version that is the current one (None: the library does not know).
+    of the version that is the current one (None: the library does not know). ``curve`` has an entry for each round of a
+    training until it no longer improved.
     """
 
     version: Version
@@ -86,6 +84,7 @@ class FineTuned:
     seconds: float
     choice: Choice | None = None
     in_use: int | None = None
+    curve: tuple[RoundResult, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values; ``report.report_text`` makes a text for a person of it."""
@@ -109,6 +108,7 @@ class FineTuned:
             "not_corrected": list(changed_without_correction(self.evidence.rows)),
             "forgetting": finite(list(self.changes)),
             "time": self.time_plan.text,
+            "rounds": [one.to_json() for one in self.curve],
             "notes": [*plan.notes, *overrun_note(plan.request.minutes, self.seconds)],
             "seconds": round(self.seconds, 1),
         }
@@ -145,16 +145,6 @@ def overrun_note(minutes: float, seconds: float) -> tuple[str, ...]:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Settled:
-    """What is settled before the first candidate is trained."""
-
-    cases: Cases
-    comparisons: FoldComparisons
-    time_plan: TimePlan
-    folds: tuple[Fold, ...]
-
-
 class _FineTuning:
     """The parts of one fine-tuning, in order."""
 
@@ -162,8 +152,6 @@ class _FineTuning:
         self._run, self._tell = run, tell
         self._budget = TimeBudget(run)
         self._trainer = CandidateTrainer(run)
-        #: Optimisation steps of every candidate that the verdict is about.
-        self._steps: list[int] = []
 
     def run(self) -> FineTuned:
         """Do what is left and return the result."""
@@ -172,19 +160,23 @@ class _FineTuning:
             self._foresee()
             settled = self._settle(self._read())
             folds, groups = settled.folds, run.plan.groups
-            choice = self._choose(settled)
+            holding_out = HoldingOut(run, self._budget, self._trainer, settled)
+            choice = holding_out.choose()
             evaluating = range(len(folds)) if choice is None else evaluation_folds(folds, groups)
-            comparisons, blend, notes = self._hold_out(settled, evaluating)
+            held_out = holding_out.compare(evaluating)
+            comparisons, notes = held_out.comparisons, held_out.notes
             notes += [] if choice is None else [choice.caveat]
             # Slabs of one patient cannot tell what is an island in another one.
             single = largest_component_structures(comparisons, run.plan.fresh) if run.plan.patients > 1 else ()
             notes += [largest_component_note(comparisons, single)] if single else []
             comparisons = with_largest_components(comparisons, single)
-            final = self._final(settled)
-            fates = self._forgetting(settled, final, blend, single)
-            final = replace(final, state_dict=blended(run.plan.parent, run.plan.change, final.state_dict, blend.share))
-            evidence = self._summarise([folds[number] for number in evaluating], settled, comparisons, notes)
-            version = self._keep(final, fates, evidence, settled.time_plan, choice, single)
+            start = holding_out.average(held_out, evaluating) if run.plan.configuration.way.from_parent else None
+            final, share = self._final(settled, start, held_out), held_out.blend.share
+            fates = self._forgetting(settled, final, share, single)
+            final = replace(final, state_dict=blended(run.plan.parent, run.plan.change, final.state_dict, share))
+            compared = [folds[number] for number in evaluating]
+            evidence = self._summarise(compared, settled, comparisons, notes, min(held_out.steps, default=None))
+            version = self._keep(final, fates, evidence, settled.time_plan, choice, single, held_out.curve)
         except Cancelled:
             with suppress(TrainingError):  # the disk may be full
                 run.save_time()
@@ -194,7 +186,8 @@ class _FineTuning:
         seconds = run.spent_s
         run.folder.remove()
         in_use = history(run.plan.name, run.plan.library).current
-        return FineTuned(version, run.plan, evidence, settled.time_plan, tuple(fates), seconds, choice, in_use)
+        plan, curve = settled.time_plan, held_out.curve
+        return FineTuned(version, run.plan, evidence, plan, tuple(fates), seconds, choice, in_use, curve)
 
     def _foresee(self) -> None:
         """Plan before any work; a run whose minutes do not suffice leaves nothing behind."""
@@ -205,7 +198,9 @@ class _FineTuning:
             if not run.earlier_s:
                 run.folder.remove()
             raise
-        for line in (*([] if time_plan is None else [f"Plan: {time_plan.text}"]), *run.plan.unevaluated_note):
+        request = run.plan.request
+        rounds = [rounds_text(request.minutes)] if request.until_converged else []
+        for line in (*rounds, *([] if time_plan is None else [f"Plan: {time_plan.text}"]), *run.plan.unevaluated_note):
             self._tell(line)
 
     def _read(self) -> Cases:
@@ -217,7 +212,7 @@ class _FineTuning:
         parts.end()
         return {case.id: case for case in prepared}
 
-    def _settle(self, cases: Cases) -> _Settled:
+    def _settle(self, cases: Cases) -> Settled:
         """Let the parent predict, then decide on folds and time, or take what was decided before."""
         run = self._run
         comparisons = FoldComparisons(run, cases, self._trainer)
@@ -227,96 +222,41 @@ class _FineTuning:
         run.save_time()
         self._tell(f"Plan{', as measured' if time_plan.minutes_each > 0 else ''}: {time_plan.text}")
         run.log.append(f"{run.plan.reference}: {run.device}, {time_plan.text}")
-        return _Settled(cases, comparisons, time_plan, folds)
+        return Settled(cases, comparisons, time_plan, folds)
 
-    def _entry(self, settled: _Settled, number: int, strategy: str, title: str) -> dict[str, Any]:
-        """Return the entry of one fold's comparisons, see ``FoldComparisons``, and account for its time."""
-        name, made = candidate_name(number, strategy), settled.comparisons
-        entry = made.entry(number, settled.folds[number], strategy, self._budget.minutes_of(name), title)
-        self._budget.took(name, made.training_s.get(strategy), made.compare_s)
-        self._run.save_time()
-        return entry
-
-    def _choose(self, settled: _Settled) -> Choice | None:
-        """Try every strategy on the first folds and keep the best; None where there is nothing to choose."""
-        candidates = self._budget.tried
-        if len(candidates) == 1:
-            return None
-        folds, groups, log = settled.folds, self._run.plan.groups, self._run.log
-        numbers = choosing_folds(folds)
-        tried: dict[str, list[CaseComparison]] = {strategy: [] for strategy in candidates}
-        for number in numbers:
-            for strategy, comparisons in tried.items():
-                entry = self._entry(settled, number, strategy, f"Trying '{strategy}' {number + 1} of {len(numbers)}")
-                log.append(f"{candidate_name(number, strategy)}: {json.dumps(finite(entry['comparisons']))}")
-                comparisons += [CaseComparison.from_json(one) for one in entry["comparisons"]]
-        choice = choose(tried, groups, len(evaluation_folds(folds, groups)) < len(folds))
-        log.append(choice.text)
-        self._budget.choose(choice.strategy, folds)
-        return choice
-
-    def _hold_out(self, settled: _Settled, evaluating: Sequence[int]) -> tuple[list[CaseComparison], Blend, list[str]]:
-        """Train a candidate for every fold that the verdict is about, and compare it.
-
-        Returns the comparisons, how much of the parent's weights is kept, and notes on the evidence.
-        """
-        compared: dict[float, list[CaseComparison]] = {share: [] for share in self._run.plan.parent_shares}
-        unlearned: set[str] = set()
-        plan, folds = self._run.plan, settled.folds
-        strategy, names = plan.configuration.strategy, plan.change.label_set.names
-        for number in evaluating:
-            entry = self._entry(settled, number, strategy, f"Held-out comparison {number + 1} of {len(folds)}")
-            self._run.log.append(f"fold {number + 1} of {len(folds)}: {json.dumps(finite(entry['comparisons']))}")
-            for share, comparisons in compared.items():
-                comparisons += [CaseComparison.from_json(one) for one in entry["by_share"][str(share)]]
-            unlearned |= set(entry["unlearned"])
-            self._steps.append(entry["tail_steps"] + entry["steps"])
-        blend = choose_blend(compared, _patients_of(compared, plan.groups))
-        self._run.log.append(f"The parent's share of the weights: {blend}")
-        notes = [_LOWER_BOUND] if plan.configuration.way.from_parent else []
-        notes += [blend.note] if blend.note else []
-        if unlearned:
-            notes.append(
-                f"Nothing can be said of {', '.join(sorted(unlearned))} in patients who were held out: too few others "
-                "have it drawn."
-            )
-        evaluated = learned_structures([settled.cases[id] for n in evaluating for id in folds[n].held_out], names)
-        elsewhere = learned_structures(settled.cases.values(), names) - evaluated
-        if elsewhere:
-            notes.append(f"Only patients who chose the strategy have {', '.join(sorted(elsewhere))} drawn.")
-        return compared[blend.share], blend, notes
-
-    def _final(self, settled: _Settled) -> Candidate:
-        """Train the candidate that is kept, on all cases."""
-        settings = replace(self._run.plan.configuration, minutes=self._budget.minutes_of(_FINAL), report_cases=0)
-        start = self._average(len(settled.folds), settings.strategy) if settings.way.from_parent else None
+    def _final(self, settled: Settled, start: Weights | None, held_out: HeldOut) -> Candidate:
+        """Train the candidate that is kept, on all cases, for as long as all that were compared together."""
+        minutes = self._budget.minutes_of_final(_FINAL, held_out.kept_round)
+        settings = replace(self._run.plan.configuration, minutes=minutes, report_cases=0)
+        if held_out.kept_round and not minutes:
+            steps = (int(share_of_all(held_out.kept_round + 1) * one) for one in (settings.tail_steps, settings.steps))
+            settings = settings.with_steps(*steps)
         learnable = learnable_cases(settled.cases)
         final = self._trainer.train(_FINAL, learnable, settings, FINAL_TRAINING, "Final training", settled.cases, start)
         self._run.save_time()
         return final
 
     def _forgetting(
-        self, settled: _Settled, final: Candidate, blend: Blend, single: tuple[str, ...]
+        self, settled: Settled, final: Candidate, share: float, single: tuple[str, ...]
     ) -> list[dict[str, Any]]:
         """Return what became of the parent's structures, on as many training cases as there is time for."""
         wanted = self._run.plan.configuration.report_cases
         cases = learnable_cases(settled.cases)[: self._budget.reported(wanted)]
-        return settled.comparisons.forgetting(final, blend.share, cases, single)
-
-    def _average(self, folds: int, strategy: str) -> Weights | None:
-        """Return the average of the candidates that learned every structure, of all where none did."""
-        names = [candidate_name(number, strategy) for number in range(folds)]
-        whole = [name for name in names if not (self._run.folder.read_json(f"{name}.json") or {}).get("unlearned")]
-        return self._trainer.average(whole or names)
+        return settled.comparisons.forgetting(final, share, cases, single)
 
     def _summarise(
-        self, folds: Sequence[Fold], settled: _Settled, comparisons: list[CaseComparison], notes: list[str]
+        self,
+        folds: Sequence[Fold],
+        settled: Settled,
+        comparisons: list[CaseComparison],
+        notes: list[str],
+        steps: int | None,
     ) -> Evidence:
         """Return the verdict on all comparisons."""
         plan = self._run.plan
-        groups = _patients_of({0.0: comparisons}, plan.groups)
+        groups = patients_of({0.0: comparisons}, plan.groups)
         names, request = plan.change.label_set.names, plan.request
-        training = Training(min(self._steps), request.minutes) if self._steps else None
+        training = None if steps is None else Training(steps, request.minutes)
         grid, seed = settled.comparisons.grid, plan.configuration.seed
         return summarise(comparisons, groups, folds, names, grid, request.tolerance_mm, notes, seed, training)
 
@@ -328,6 +268,7 @@ class _FineTuning:
         time_plan: TimePlan,
         choice: Choice | None,
         single: tuple[str, ...],
+        curve: Sequence[RoundResult],
     ) -> Version:
         """Add the candidate to the library."""
         run, plan = self._run, self._run.plan
@@ -341,7 +282,8 @@ class _FineTuning:
                 "dice": rows,
             }
         }
-        chosen = {} if choice is None else {"strategy_choice": choice.to_json()}
+        chosen: dict[str, Any] = {} if choice is None else {"strategy_choice": choice.to_json()}
+        chosen |= {"rounds": [one.to_json() for one in curve]} if curve else {}
         record = VersionRecord(
             parent=plan.reference,
             cases=tuple(LearnedCase(plan.hashes[case.id], case.id) for case in plan.dataset.cases),
@@ -374,11 +316,6 @@ class _FineTuning:
         saving.done(look=False)
         run.parts.end()
         return version
-
-
-def _patients_of(compared: Mapping[float, Sequence[CaseComparison]], groups: Mapping[str, str]) -> dict[str, str]:
-    """Return the patient of every case, or slab of one, that was compared."""
-    return {one.case: groups[whole_case(one.case, groups)] for cases in compared.values() for one in cases}
 
 
 def profile_of_version(plan: FineTuningPlan, state_dict: Mapping[str, torch.Tensor]) -> FitProfile | None:

@@ -156,6 +156,7 @@ class FineTuningPlan:
             "dataset structures": self.dataset.label_set.to_json(),
             "configuration": self.configuration.to_json(),
             "minutes": float(self.request.minutes),
+            **({"until converged": True} if self.request.until_converged else {}),
             "most folds": self.request.most_folds,
             "tolerance mm": float(self.request.tolerance_mm),
             "device": self.request.device,

@@ -12,8 +12,8 @@ from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.json_fields import damage_as
 
-#: Minutes for everything together by default.
-DEFAULT_MINUTES = 10.0
+#: Minutes for everything together by default, and their limit for a training until it no longer improves.
+DEFAULT_MINUTES, LIMIT_MINUTES = 10.0, 480.0
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class FineTuneRequest:
     """A fine-tuning: ``project`` is the folder of corrected cases, ``model`` the parent's name or path.
 
     ``name`` is the model in the library that gets the new version (None: see ``model_name``). ``minutes`` for
-    everything together replace the configuration's; 0: its steps decide. ``cases`` (ids) and ``structures`` limit what
+    everything together replace the configuration's; 0: its steps decide. ``until_converged``:
+    training ends when the Dice on held-out cases no longer improves, and the minutes are only a limit (0: none; the
+    first round then has the configuration's steps). ``cases`` (ids) and ``structures`` limit what
     is learned from and what is learned (None: all). ``renamed``, ``merged``, ``split`` and ``dropped`` are those of
     ``plan_label_change``; ``dropped`` None: nothing, but on another modality ``plan.dropped_structures``. ``modality``
     is that of the cases (None: what their folder names, else what their intensities look like). ``most_folds`` caps the
@@ -34,6 +36,7 @@ class FineTuneRequest:
     model: str | None = None
     name: str | None = None
     minutes: float = DEFAULT_MINUTES
+    until_converged: bool = False
     configuration: FineTuningConfiguration = field(default_factory=FineTuningConfiguration)
     cases: tuple[str, ...] | None = None
     structures: tuple[str, ...] | None = None

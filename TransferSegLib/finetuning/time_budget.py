@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.finetuning.candidate_minutes import CandidateMinutes
 from TransferSegLib.finetuning.cross_validation import (
     FEATURES,
     FINAL_TRAINING,
@@ -34,6 +35,7 @@ from TransferSegLib.finetuning.cross_validation import (
 from TransferSegLib.finetuning.folds import Fold, fewest_folds, learned_structures, plan_folds
 from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.finetuning.rounds import FIRST_MINUTES, round_share, rounds_text, share_of_all
 from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder, runs_of
 from TransferSegLib.finetuning.speeds import measure_speeds
 from TransferSegLib.finetuning.strategies import FINETUNE, strategy_of
@@ -57,8 +59,8 @@ from TransferSegLib.progress import Task
 _ROUGH = Speeds(0.5, 4.0, 1.0, 0.4, 0.1, 0.4, 0.2, 1.0)
 #: The features are computed for so much longer than planned before they are cut off.
 _FEATURES_SLACK = 1.3
-#: No candidate has less, however little time is left.
-_SHORTEST_S = 1.0
+#: Another round must leave this share of the minutes.
+_ROUND_RESERVE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +112,16 @@ def foresee(
     speeds = measure_speeds(plan.by_strategy(tried[0]), choose_device(request.device, None), task, clock)
     amount, spent_s = amount_of(plan, tried), clock() - began
     found: TimePlan | None
+    minutes = first_minutes(request.minutes, amount, speeds, spent_s) if request.until_converged else request.minutes
     try:
-        found = plan_time(request.minutes, amount, speeds, spent_s)
+        found = plan_time(minutes, amount, speeds, spent_s)
         text, needed = found.text, None
+        if request.until_converged:
+            text = f"{rounds_text(request.minutes)} First round: {text}"
     except TooLittleTime as error:
         found, text, needed = None, str(error), error.minutes
         if earlier_s:  # what was begun is ended as well as the time allows
-            found = best_of_what_is_left(60.0 * request.minutes, earlier_s, amount, speeds)
+            found = best_of_what_is_left(60.0 * minutes, earlier_s, amount, speeds)
             text, needed = found.text, None
     if earlier_s:
         found = None if found is None else replace(found, total_s=max(found.total_s - earlier_s, 0.0))
@@ -126,6 +131,19 @@ def foresee(
         )
     warnings = (*plan.notes, *plan.unevaluated_note)
     return Forecast(plan.name, found, text, needed, warnings, amount, speeds, spent_s, earlier_s)
+
+
+def first_minutes(limit: float, amount: Amount, speeds: Speeds, spent_s: float) -> float:
+    """Return the minutes for which the first of several rounds is planned (0: no limit): enough to train all layers."""
+    minutes = min(FIRST_MINUTES, limit)
+    while 0 < minutes < limit:
+        try:
+            if not plan_time(minutes, amount, speeds, spent_s).tail_only:
+                break
+        except TooLittleTime:
+            pass
+        minutes = min(2 * minutes, limit)
+    return minutes
 
 
 def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
@@ -159,62 +177,6 @@ def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
     )
 
 
-class CandidateMinutes:
-    """How long each candidate may train, decided before each; those of the folds never longer than planned.
-
-    The final one, which comes last, gets what is left.
-
-    The minutes that a candidate was once given are kept in the plan of the run, and a resumed run keeps to them.
-    """
-
-    def __init__(
-        self,
-        plan: TimePlan,
-        amount: Amount,
-        speeds: Speeds,
-        run: Run,
-        held_out: dict[str, int],
-        given: dict[str, float],
-    ) -> None:
-        """``held_out`` names the candidates to train but for the final one, with the cases each is compared on.
-
-        ``given`` are the minutes of candidates that were begun before.
-        """
-        self._plan, self._amount, self._run = plan, amount, run
-        self.speeds = speeds
-        self.to_do = dict(held_out)
-        self.given = given
-
-    def of(self, name: str) -> float:
-        """Return the minutes of the next candidate (0: its steps decide)."""
-        if self._plan.minutes_each <= 0:
-            return 0.0
-        if name not in self.given:
-            plan, speeds = self._plan, self.speeds
-            later_s = (speeds.predict_s + speeds.score_s) * sum(self.to_do.values()) * self._amount.compared
-            later_s += speeds.candidate_s * (len(self.to_do) + 1) + speeds.save_s
-            later_s += (speeds.predict_s + speeds.score_s) * self._amount.reported
-            left_s = self._run.left_s - later_s
-            if self.to_do:
-                left_s *= plan.minutes_each / (plan.minutes_each * len(self.to_do) + plan.final_minutes)
-            minutes = max(left_s, _SHORTEST_S) / 60.0
-            self.given[name] = min(plan.minutes_each, minutes) if self.to_do else minutes
-        return self.given[name]
-
-    def took(self, name: str, candidate_s: float | None = None, compare_s: float | None = None) -> None:
-        """Take a candidate from those to do, and plan with what its files and comparing a case really took."""
-        self.to_do.pop(name, None)
-        speeds = self.speeds
-        if candidate_s is not None:
-            speeds = replace(speeds, candidate_s=max(candidate_s, speeds.candidate_s))
-        if compare_s is not None:
-            # Where comparing is slower than was thought, what is still to be predicted and saved will be, too.
-            slower = max(1.0, compare_s / max(speeds.predict_s + speeds.score_s, 1e-9))
-            speeds = replace(speeds, predict_s=slower * speeds.predict_s, save_s=slower * speeds.save_s)
-            speeds = replace(speeds, score_s=max(compare_s - speeds.predict_s, 0.0))
-        self.speeds = speeds
-
-
 class TimeBudget:
     """Decides on folds, strategies and times of one run; ``tried`` are the strategies still to choose from."""
 
@@ -242,8 +204,11 @@ class TimeBudget:
             task = run.parts.begin(MEASURING, "Planning")
             self._speeds = measure_speeds(run.plan.by_strategy(self.tried[0]), run.device, task, run.clock)
             run.parts.end()
+            if run.plan.request.until_converged:
+                first = first_minutes(run.plan.request.minutes, self._amount, self._speeds, run.spent_s)
+                run.limit_s = 60.0 * first
             try:
-                plan = plan_time(run.plan.request.minutes, self._amount, self._speeds, run.spent_s)
+                plan = plan_time(run.limit_s / 60.0, self._amount, self._speeds, run.spent_s)
             except TooLittleTime:
                 if not run.earlier_s:
                     raise  # what was begun is ended as well as the time allows
@@ -298,6 +263,35 @@ class TimeBudget:
             self._run.folder.write_json(PLAN, self._saved)
         return minutes
 
+    def minutes_of_final(self, name: str, kept_round: int) -> float:
+        """Return the minutes of the final candidate: as long as all others together, in the rounds that are kept."""
+        if not self._run.plan.request.until_converged:
+            return self.minutes_of(name)
+        assert self._plan is not None
+        return self._plan.final_minutes * share_of_all(kept_round + 1)
+
+    def has_time_for_round(self, number: int, folds: Sequence[Fold], evaluating: Sequence[int]) -> bool:
+        """Tell whether a round (from 0) and a final candidate after it can be trained within the minutes."""
+        run, plan = self._run, self._plan
+        assert plan is not None
+        if run.plan.request.minutes <= 0:
+            return True
+        speeds, strategy = self._speeds, run.plan.configuration.strategy
+        held_out = sum(len(folds[n].held_out) for n in evaluating)
+        training_s = 60.0 * plan.minutes_each * round_share(number)
+        compare_s = (speeds.predict_s + speeds.score_s) * self._amount.compared
+        final_s = 60.0 * plan.final_minutes * share_of_all(number + 1)
+        needed_s = len(evaluating) * (training_s + speeds.candidate_s) + held_out * compare_s + final_s + speeds.save_s
+        if 60.0 * run.plan.request.minutes * (1 - _ROUND_RESERVE) - run.spent_s < needed_s:
+            return False
+        parts = {}
+        for n in evaluating:
+            parts[training_part(n, strategy, number)] = training_s + speeds.candidate_s
+            parts[held_out_part(n, strategy, number)] = compare_s * len(folds[n].held_out)
+        report_s = (speeds.predict_s + speeds.score_s) * self._amount.reported
+        run.parts.estimate(parts | {FINAL_TRAINING: final_s, FORGETTING: report_s, SAVING: speeds.save_s})
+        return True
+
     def took(self, name: str, training_s: float | None, compare_s: float | None) -> None:
         """Account for a candidate that is done: what it took beside its minutes, and what comparing a case took."""
         assert self._minutes is not None
@@ -308,10 +302,10 @@ class TimeBudget:
 
     def reported(self, wanted: int) -> int:
         """Return on how many cases forgetting is looked for now: on none where there is no time left for it."""
-        a_case_s = self._speeds.predict_s + self._speeds.score_s
-        if self._run.limit_s <= 0 or a_case_s <= 0:
+        a_case_s, limit_s = self._speeds.predict_s + self._speeds.score_s, 60.0 * self._run.plan.request.minutes
+        if limit_s <= 0 or a_case_s <= 0:
             return wanted
-        return min(wanted, max(0, int((self._run.left_s - self._speeds.save_s) / a_case_s)))
+        return min(wanted, max(0, int((limit_s - self._run.spent_s - self._speeds.save_s) / a_case_s)))
 
     def choose(self, strategy: str, folds: Sequence[Fold]) -> None:
         """Keep to one strategy in the folds that did not choose."""

@@ -26,7 +26,6 @@ repeated. The scores are Dice on test cases, on their own grid.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -88,6 +87,15 @@ ORDERS = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Trained weights, and the steps of all layers and of the last ones that there was time for."""
+
+    state: State
+    steps: int
+    tail_steps: int = 0
+
+
 class LowRank(nn.Module):
     """Adds a product of two thin matrices to a convolution's weights, zero at first."""
 
@@ -108,19 +116,18 @@ def convolutions(network: nn.Module) -> list[nn.Module]:
     return [module for module in network.modules() if isinstance(module, nn.Conv3d)]
 
 
-def train_in_order(task: Task, order: Order, seconds: float) -> State:
+def train_in_order(task: Task, order: Order, seconds: float) -> Trained:
     """Train all layers of a task's network as an order says; the network ends with the averaged weights."""
     budget = Budget(seconds / 60, time.process_time)
     network = initial_network(task.parent, task.change, task.settings)
-    network.load_state_dict(train_by_strategy(task, "finetune", seconds, tail_steps=0, steps=0))
+    network.load_state_dict(train_by_strategy(task, "finetune", seconds, tail_steps=0, steps=0).state)
     blocks = convolutions(network)
     if order.rank:
         generator = torch.Generator().manual_seed(task.settings.seed)
         for number, block in enumerate(blocks):
             if number and not _is_decoder(number, len(blocks)):
-                parametrize.register_parametrization(
-                    block, "weight", LowRank(block.weight.detach(), order.rank, generator)
-                )
+                weight = block.get_parameter("weight").detach()
+                parametrize.register_parametrization(block, "weight", LowRank(weight, order.rank, generator))
     trainer = all_layers_trainer(task.parent, network, task.cases, task.change, task.settings, PRECISION, None)
     _shape_steps(trainer, network, blocks, order)
     schedule = Schedule(UNLIMITED, task.rate, WARM_UP, budget)
@@ -134,7 +141,8 @@ def train_in_order(task: Task, order: Order, seconds: float) -> State:
     for block in blocks:
         if parametrize.is_parametrized(block):
             parametrize.remove_parametrizations(block, "weight", leave_parametrized=True)
-    return {name: weights.detach().float().clone() for name, weights in network.state_dict().items()}
+    state = {name: weights.detach().float().clone() for name, weights in network.state_dict().items()}
+    return Trained(state, trainer.step)
 
 
 def _shape_steps(trainer: Trainer, network: nn.Module, blocks: Sequence[nn.Module], order: Order) -> None:
@@ -165,17 +173,15 @@ def _shape_steps(trainer: Trainer, network: nn.Module, blocks: Sequence[nn.Modul
     optimiser.step = step  # type: ignore[method-assign]
 
 
-def train_by_strategy(task: Task, strategy: str, seconds: float, **settings: Any) -> State:
+def train_by_strategy(task: Task, strategy: str, seconds: float, **settings: Any) -> Trained:
     """Train as the library does."""
-    configuration = replace(
-        task.settings, **{"strategy": strategy, "minutes": seconds / 60, "steps": UNLIMITED} | settings
-    )
-    return adapt(
-        task.parent, task.cases, task.change, configuration, device=PRECISION, clock=time.process_time
-    ).state_dict
+    values: dict[str, Any] = {"strategy": strategy, "minutes": seconds / 60, "steps": UNLIMITED}
+    configuration = replace(task.settings, **values | settings)
+    adapted = adapt(task.parent, task.cases, task.change, configuration, device=PRECISION, clock=time.process_time)
+    return Trained(adapted.state_dict, adapted.steps, adapted.tail_steps)
 
 
-def ways(task: Task, seconds: float) -> dict[str, Callable[[], State]]:
+def ways(task: Task, seconds: float) -> dict[str, Callable[[], Trained]]:
     """Return the ways to spend the processor seconds, by name."""
     by_strategy = partial(train_by_strategy, task, seconds=seconds)
     return {
@@ -247,9 +253,11 @@ def main() -> None:
         task = make_task(data, load_model(parent), name, cases, seed, options.tested)
         for way, make in ways(task, options.seconds).items():
             if way not in made and way in (options.ways or [way]):
-                dice = task.dice(make())
-                add_line(options.output, place | {"way": way, "parent": task.parent.description.name, "dice": dice})
-                print(json.dumps(place | {"way": way, "mean": round(_mean_dice({"dice": dice}), 4)}), flush=True)
+                trained = make()
+                line = place | {"way": way, "steps": trained.steps, "tail_steps": trained.tail_steps}
+                line |= {"parent": task.parent.description.name, "dice": task.dice(trained.state)}
+                add_line(options.output, line)
+                print(json.dumps(line | {"dice": round(_mean_dice(line), 4)}), flush=True)
 
 
 if __name__ == "__main__":
