@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from difflib import get_close_matches
 
 
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun: '1 case', '3 cases'."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def local_time(written: str) -> str:
+    """Return an ISO time of a file in this computer's time zone: '2026-01-31 13:05'; another text as it is."""
+    try:
+        return datetime.fromisoformat(written).astimezone().strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return written
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -28,22 +37,31 @@ def listed(headline: str, problems: Sequence[str], most: int) -> str:
 _WIDEST_CELL = 44
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], ruled: bool = True, notes: bool = False) -> str:
-    """Return a plain text table, the first column to the left, the others to the right; ``ruled``: with a line.
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], ruled: bool = True) -> str:
+    """Return a plain text table: texts to the left, numbers to the right; ``ruled``: with a line below the header.
 
-    ``notes``: the last column is a text, to the left. A column is as wide as its longest cell of up to 44 characters.
+    A column is as wide as its longest cell of up to 44 characters.
     """
     every = [header, *rows]
+    columns = range(len(header))
     widths = [
         max(len(row[column]) for row in every if len(row[column]) <= _WIDEST_CELL or row is header)
-        for column in range(len(header))
+        for column in columns
     ]
+    numeric = [column > 0 and _are_numbers([row[column] for row in rows]) for column in columns]
 
     def line(row: Sequence[str]) -> str:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        if notes:
-            cells[-1] = row[-1]
+        cells = [
+            row[column].rjust(widths[column]) if numeric[column] else row[column].ljust(widths[column])
+            for column in columns
+        ]
         return "  ".join(cells).rstrip()
 
     rule = ["  ".join("-" * width for width in widths)] if ruled else []
     return "\n".join([line(header), *rule, *(line(row) for row in rows)])
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    """Tell whether most cells of a column that say something begin as a number does."""
+    said = [cell for cell in cells if cell not in ("", "-")]
+    return not said or 2 * sum(cell[0].isdigit() or cell[0] in "+-<±" for cell in said) > len(said)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from TransferSegLib.models.locate import find_model
+from TransferSegLib.wording import local_time
 
 DATA = Path(__file__).resolve().parents[1] / "Data" / "model_versions_1"
 
@@ -28,9 +29,9 @@ def test_history(transferseg: Transferseg) -> None:
     lines = [line.split() for line in out.splitlines()]
     assert code == 0
     assert lines[3][0] == "0" and " ".join(lines[3]).endswith("what it began with")
-    assert lines[4][:2] == ["1", "current"] and lines[4][3:] == ["0", "2", "0.500", "0.700", "better"]
-    assert lines[5][0] == "2" and lines[5][2:] == ["1", "1", "0.700", "0.500", "worse"]
-    assert lines[6] == ["switches:"] and [line[1:] for line in lines[7:]] == [
+    assert lines[4][:2] == ["1", "current"] and lines[4][4:] == ["0", "2", "0.500", "0.700", "better"]
+    assert lines[5][0] == "2" and lines[5][3:] == ["1", "1", "0.700", "0.500", "worse"]
+    assert lines[6] == ["switches:"] and [line[2:] for line in lines[7:]] == [
         ["promoted", "1"],
         ["promoted", "2"],
         ["rolled", "back", "to", "1"],
@@ -78,7 +79,8 @@ def test_compare(transferseg: Transferseg) -> None:
 
 def test_show_list_export_and_import(transferseg: Transferseg, library: Path, tmp_path: Path) -> None:
     code, out, _ = transferseg("show", "clinic")
-    assert code == 0 and "version 1 of clinic, made 2026-11-23T10:01:00+00:00 from base version 1.0" in out
+    made = local_time("2026-11-23T10:01:00+00:00")
+    assert code == 0 and f"version 1 of clinic, made {made} from base version 1.0" in out
     assert "verdict: better. On 3 held-out patients" in out and "liver" in out and "spleen" in out
     assert "look: liver is odd in case-0001." in out
     assert json.loads(transferseg("show", "clinic@2", "--json")[1])["record"]["parent"]["name"] == "clinic"

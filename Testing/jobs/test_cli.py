@@ -11,12 +11,14 @@ import pytest
 
 from TransferSegLib.cli import jobs as verb
 from TransferSegLib.cli.main import main
+from TransferSegLib.cli.reporting import progress_shown
 from TransferSegLib.jobs.events import Event, EventWriter, JobState, last_event
 from TransferSegLib.jobs.fetch_job import FetchParameters
 from TransferSegLib.jobs.files import REQUEST
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.status import read_state
 from TransferSegLib.jobs.store import create_job, list_jobs
+from TransferSegLib.progress import Progress
 
 DATA = Path(__file__).resolve().parents[1] / "Data" / "job_format_1"
 
@@ -32,7 +34,8 @@ def test_list_and_show(failed: Path, capsys: pytest.CaptureFixture[str]) -> None
     shutil.copytree(failed, damaged)
     (damaged / REQUEST).write_text("{")
     assert main(["jobs", "list"]) == 0
-    first, second = capsys.readouterr().out.splitlines()
+    header, _, first, second = capsys.readouterr().out.splitlines()
+    assert header.split() == ["job", "state", "done", "created", "what"]
     assert first.startswith(failed.name) and "  failed  " in first
     assert first.endswith("segment scan 1.nii.gz - 1 of 2 scans segmented. scan 2 is damaged.")
     assert second.startswith(damaged.name) and "  damaged  " in second and "not JSON" in second
@@ -71,7 +74,8 @@ def test_the_exit_code_of_follow_tells_how_it_ended(
 ) -> None:
     EventWriter(failed).write(Event(state, message="So it ended."))
     assert main(["jobs", "follow", "b7e8"]) == code
-    assert capsys.readouterr().out == f"{state}: So it ended.\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"{state}: So it ended." and all("%" in line for line in lines[:-1])
 
 
 def test_ctrl_c_stops_following_not_the_job(
@@ -94,7 +98,7 @@ def test_ctrl_c_stops_following_not_the_job(
     assert main(["jobs", "resume", folder.name]) == 2
     assert "A worker is at the job" in capsys.readouterr().err
     assert main(["jobs", "list"]) == 0
-    assert "  running  0%  " in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[2].split()[1:3] == ["running", "0%"]
     assert main(["jobs", "cancel", folder.name]) == 0
     assert "cancelled: Stopped on request." in capsys.readouterr().out
 
@@ -120,3 +124,13 @@ def test_training_settings_are_shown_on_request(jobs: Path, capsys: pytest.Captu
     assert '"here"' in shown and "7777" not in shown and "--all" in shown
     assert main(["jobs", "show", folder.name, "--jobs-folder", str(jobs), "--all"]) == 0
     assert '"steps": 7777' in capsys.readouterr().out
+
+
+def test_followed_into_a_pipe_every_stage_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_shown(as_result=True) as report:
+        for stage in ("reading", "training"):
+            for percent in range(0, 100, 10):
+                report(Progress(stage, percent / 100, "", None))
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == ["reading 0%", "training 0%"], "and more of them every two seconds"
+    assert printed.err == ""

@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.table_columns import setColumns, structuresText
 from TransferSegLib.corrections.effort_curve import metres
 from TransferSegLib.corrections.revisions import ProjectState, Revision
+from TransferSegLib.wording import local_time
 
 #: The columns with the reviewed structures and with the contour that was drawn.
 _REVIEWED, _EFFORT = 1, 2
@@ -70,9 +71,7 @@ def caseDetails(revision: Revision, patient: int) -> str:
     lines = [
         _("Reviewed: {names}").format(names=", ".join(revision.case.annotated) or "-"),
         _("Patient {number} of this project").format(number=patient),
-        _("Revision {number}, saved {time} (UTC)").format(
-            number=revision.number, time=revision.created.replace("T", " ").removesuffix("Z")
-        ),
+        _("Revision {number}, saved {time}").format(number=revision.number, time=local_time(revision.created)),
     ]
     if revision.corrected_from is not None:
         lines.append(_("Corrected from: {model}").format(model=revision.corrected_from))

@@ -12,6 +12,7 @@ from TransferSegGui.project_choice import readProject
 from TransferSegGui.table_columns import setColumns, structuresText
 from TransferSegLib.corrections.revisions import Revision
 from TransferSegLib.datasets.dataset import FILE_NAME
+from TransferSegLib.wording import local_time
 
 
 class LearningCases:
@@ -56,7 +57,7 @@ class LearningCases:
             details = "\n".join(
                 [
                     _("Reviewed: {names}").format(names=", ".join(case.annotated) or none),
-                    _("Saved {time} (UTC)").format(time=revision.created[:16].replace("T", " ")),
+                    _("Saved {time}").format(time=local_time(revision.created)),
                 ]
             )
             for column, text in enumerate((case.id, structuresText(case.annotated) or none)):

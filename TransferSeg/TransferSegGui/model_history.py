@@ -13,6 +13,7 @@ from TransferSegGui.model_choices import ModelChoice
 from TransferSegGui.table_columns import setColumns
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.versions.history import History, Version, read_history
+from TransferSegLib.wording import local_time
 
 
 class ModelHistory:
@@ -162,7 +163,7 @@ def versionDetails(version: Version) -> str:
     before, after = ("-" if value is None else f"{value:.3f}" for value in record.mean_dice)
     lines = [
         _("Made {date} from version {parent} with {count} case(s)").format(
-            date=record.created[:10], parent=record.parent, count=len(record.cases)
+            date=local_time(record.created)[:10], parent=record.parent, count=len(record.cases)
         ),
         _("Mean Dice before {before}, after {after}").format(before=before, after=after),
         record.warning,

@@ -14,7 +14,7 @@ from TransferSegLib.cli.reporting import task_shown
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.output_checks import check_output_file
-from TransferSegLib.wording import counted, table
+from TransferSegLib.wording import counted, local_time, table
 
 if TYPE_CHECKING:
     from TransferSegLib.corrections.effort_curve import CaseOfCurve
@@ -69,7 +69,7 @@ def _table(curve: list[CaseOfCurve]) -> str:
     measured = [case.effort for case in curve if case.effort is not None]
     for number, case in enumerate(curve, start=1):
         effort = case.effort
-        cells = [str(number), case.id, case.done[:10], case.model_text, ", ".join(case.structures) or "-"]
+        cells = [str(number), case.id, local_time(case.done)[:10], case.model_text, ", ".join(case.structures) or "-"]
         if effort is None:
             rows.append((*cells, "-", "-", "-", "-"))
             continue

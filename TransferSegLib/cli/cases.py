@@ -24,7 +24,7 @@ from TransferSegLib.cli.default_project import (
 from TransferSegLib.cli.options import add_json_option, add_verb
 from TransferSegLib.cli.reporting import task_shown
 from TransferSegLib.errors import TransferSegError
-from TransferSegLib.wording import table
+from TransferSegLib.wording import local_time, table
 
 if TYPE_CHECKING:
     from TransferSegLib.corrections.revisions import ProjectState, Revision
@@ -112,7 +112,7 @@ def run_list(arguments: argparse.Namespace) -> int:
             one.case.id,
             _status(one),
             str(one.number),
-            one.created,
+            local_time(one.created),
             _model_text(one),
             ", ".join(one.case.annotated) or "-",
         )
@@ -121,7 +121,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     if not rows:
         print(f"The project in {state.folder} has no cases yet.")
         return 0
-    print(table(("case", "state", "revision", "saved (UTC)", "started from", "reviewed"), rows))
+    print(table(("case", "state", "revision", "saved", "started from", "reviewed"), rows))
     groups = {revision.case.group for revision in state.current}
     print(f"\nin use: {len(state.current)}, of {len(groups)} patients or groups; removed: {len(state.removed)}")
     return 0
@@ -137,7 +137,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     latest = revisions[-1]
     print(f"{arguments.case}: {_status(latest)}, group {latest.case.group}\nimage: {latest.case.image}")
     for revision in reversed(revisions):
-        print(f"\nrevision {revision.number}, {revision.created}")
+        print(f"\nrevision {revision.number}, {local_time(revision.created)}")
         from_before = None if revision.restored_from is None else f"revision {revision.restored_from}"
         for what, value in (
             ("reviewed", ", ".join(revision.case.annotated) or "nothing"),
@@ -234,7 +234,7 @@ def _state(arguments: argparse.Namespace) -> ProjectState:
 
 
 def _status(revision: Revision) -> str:
-    return f"removed {revision.removed}" if revision.removed else "in use"
+    return f"removed {local_time(revision.removed)}" if revision.removed else "in use"
 
 
 def _model_text(revision: Revision) -> str:

@@ -100,7 +100,7 @@ def _add_many(arguments: argparse.Namespace, files: FilesToAdd) -> int:
             rows.append((pair.image.name, what, " ".join((f"{added.revision.case.id}.", *added.notes))))
     failed = sum(row[1] == "failed" for row in rows)
     if lines is None:
-        print(table(("image", "", "case, or why not"), rows, notes=True))
+        print(table(("image", "", "case, or why not"), rows))
         print(f"{len(rows) - failed} of {len(rows)} are in {project.folder}")
     return 2 if failed else 0
 

@@ -65,6 +65,8 @@ def remember_project(folder: Path) -> Path:
     folder = folder.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise TransferSegError(f"{folder} is a file, not a folder. Name the folder of a project.")
+    if not folder.parent.is_dir():
+        raise TransferSegError(f"There is no folder {folder.parent}: make it first, or name another folder.")
     file = _remembered()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from TransferSegLib.cli.default_project import add_project_option, on_project
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.options import add_device_option, add_json_option, print_json, read_settings
 from TransferSegLib.cli.reporting import interruptible, progress_shown, task_shown
-from TransferSegLib.errors import Cancelled
+from TransferSegLib.errors import Cancelled, JobError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, LIMIT_MINUTES, FineTuneRequest
@@ -139,6 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
     from TransferSegLib.finetuning.finetune import finetune
     from TransferSegLib.finetuning.report import report_text
 
+    _tell_of_others(request, arguments)
     with nullcontext() if arguments.json else progress_shown() as progress, interruptible() as cancel:
         try:
             result = finetune(request, progress, cancel, tell=_tell, started=started).to_json()
@@ -154,6 +155,23 @@ def run(arguments: argparse.Namespace) -> int:
 def _tell(line: str) -> None:
     """Say what is planned, beside the progress: standard output is for the result."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _tell_of_others(request: FineTuneRequest, arguments: argparse.Namespace) -> None:
+    """Say which other runs are at the project, and what this one will do."""
+    from TransferSegLib.finetuning.run_folder import running, runs_of
+    from TransferSegLib.jobs.others import on_project
+
+    with suppress(JobError):  # a folder of jobs that cannot be read is told of where it matters
+        for job in on_project(request.project, arguments.jobs_folder):
+            waits = arguments.background and job.is_before(request.device)
+            does = "This one waits until it has ended" if waits else "This one runs beside it, and both take longer"
+            _tell(
+                f"The job {job.id} ({job.state}) fine-tunes on this project, too. {does}; each makes its own version."
+            )
+    if running(runs_of(request)):
+        does = "This one runs beside it, and both take longer; each makes its own version."
+        _tell(f"Another fine-tuning of this project is running. {does}")
 
 
 def _show_plan(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
@@ -175,6 +193,7 @@ def _start_in_background(request: FineTuneRequest, arguments: argparse.Namespace
     from TransferSegLib.finetuning.plan import check_request
 
     title = f"fine-tune {check_request(request)} on {request.project.name}"
+    _tell_of_others(request, arguments)
     return start_in_background(JobRequest("finetune", request.to_json(), arguments.device, title), arguments)
 
 

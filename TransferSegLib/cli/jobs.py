@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,12 @@ from TransferSegLib.jobs.diagnosis import log_tail
 from TransferSegLib.jobs.events import Event, JobState
 from TransferSegLib.jobs.files import LOG, RESULT, read_json
 from TransferSegLib.jobs.launch import resume_job, start_job, wait_for_worker
+from TransferSegLib.jobs.others import unfinished_jobs
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.status import JobStatus, read_state, read_status
 from TransferSegLib.jobs.store import create_job, find_job, follow_events, list_jobs, remove_job, request_cancel
 from TransferSegLib.progress import Progress
+from TransferSegLib.wording import local_time, table
 
 #: How long ``cancel`` waits to see the job end before it leaves it to end alone.
 _CANCEL_WAIT_S = 15.0
@@ -66,7 +67,15 @@ def add_background_options(parser: argparse.ArgumentParser) -> None:
 
 
 def start_in_background(request: JobRequest, arguments: argparse.Namespace) -> int:
-    """Start a job, print its id on standard output, and how to go on on standard error."""
+    """Start a job, print its id on standard output, and how to go on on standard error.
+
+    Where the same job runs or waits already, its id is printed and nothing is started.
+    """
+    same = next((job for job in unfinished_jobs(arguments.jobs_folder) if job.is_same(request)), None)
+    if same is not None:
+        print(f"This very job is {same.state} already, so nothing was started.", file=sys.stderr)
+        _print_started(find_job(same.id, arguments.jobs_folder), arguments)
+        return 0
     folder = create_job(request, arguments.jobs_folder)
     wait_for_worker(folder, start_job(folder))
     _print_started(folder, arguments)
@@ -83,14 +92,12 @@ def run_list(arguments: argparse.Namespace) -> int:
             rows.append((folder.name, "damaged", "-", "-", str(error)))
             continue
         rows.append(
-            (status.id, str(status.state), _progress_text(status), _local(status.request.created), _what(status))
+            (status.id, str(status.state), _progress_text(status), local_time(status.request.created), _what(status))
         )
     if not rows:
         print("There are no jobs.")
         return 0
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip())
+    print(table(("job", "state", "done", "created", "what"), rows))
     return 0
 
 
@@ -100,7 +107,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     status = read_status(folder)
     request = status.request
     lines = [("job", status.id), ("state", _state_text(status)), ("kind", request.kind), ("title", request.title)]
-    lines += [("device", request.device), ("created", f"{_local(request.created)} by {request.code_version}")]
+    lines += [("device", request.device), ("created", f"{local_time(request.created)} by {request.code_version}")]
     if status.message:
         lines.append(("says", status.message))
     for name, text in lines:
@@ -136,7 +143,7 @@ def run_follow(arguments: argparse.Namespace) -> int:
     """Show a job's progress until it ends; the exit code tells how."""
     folder = find_job(arguments.job, arguments.jobs_folder)
     try:
-        with progress_shown() as progress:
+        with progress_shown(as_result=True) as progress:
             for event in follow_events(folder):
                 if not event.state.ended:
                     progress(_as_progress(event))
@@ -234,11 +241,3 @@ def _what(status: JobStatus) -> str:
     """Return a job's title, and why it is in a state that needs a reason."""
     needs_reason = status.state in (JobState.FAILED, JobState.INTERRUPTED)
     return f"{status.request.title} - {status.message}" if needs_reason else status.request.title
-
-
-def _local(created: str) -> str:
-    """Return a time in this computer's time zone, to the minute."""
-    try:
-        return datetime.fromisoformat(created).astimezone().strftime("%Y-%m-%d %H:%M")
-    except (ValueError, OverflowError, OSError):
-        return created

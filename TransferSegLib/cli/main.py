@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from TransferSegLib.clean_text import clean_output
 from TransferSegLib.errors import Cancelled, TransferSegError
@@ -152,6 +152,13 @@ def _forget(stream: TextIO | None) -> None:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with a command line in one line; the verbs' parsers are of this kind, too."""
 
+    _words: Sequence[str] = ()
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a command line, and keep its words for what is said of a mistake in it."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_args(self._words, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with 2, without the whole usage, in which it would not be found."""
         message = f"{message}{self._suggestion(message)}"
@@ -164,17 +171,39 @@ class _Parser(argparse.ArgumentParser):
         if wrong is not None:
             return did_you_mean(wrong[1], re.findall(r"[^', ]+", wrong[2]))
         unknown = re.match(r"unrecognized arguments: --([^ =]+)", message)
-        return "" if unknown is None else did_you_mean(unknown[1], _options(self))
+        if unknown is None:
+            return ""
+        own = _options(_parser_of(self, self._words))
+        others = sorted(command for command, options in _commands(self).items() if unknown[1] in options)
+        if unknown[1] not in own and others:
+            return f": it is an option of {' and of '.join(others[:3])}"
+        return did_you_mean(unknown[1], own)
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of a parser's commands by name."""
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name: command for action in actions for name, command in action.choices.items()}
+
+
+def _parser_of(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command that the words of a command line name."""
+    for word in words:
+        parser = _subparsers(parser).get(word, parser)
+    return parser
 
 
 def _options(parser: argparse.ArgumentParser) -> set[str]:
-    """Return the long options of a parser and of its commands, without the dashes."""
-    found: set[str] = set()
-    for action in parser._actions:
-        found.update(option[2:] for option in action.option_strings if option.startswith("--"))
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                found |= _options(command)
+    """Return the long options of a parser, without the dashes."""
+    return {option[2:] for action in parser._actions for option in action.option_strings if option.startswith("--")}
+
+
+def _commands(parser: argparse.ArgumentParser) -> dict[str, set[str]]:
+    """Return the long options of every command below a parser, by its name: 'models import'."""
+    found = {}
+    for name, command in _subparsers(parser).items():
+        found[name] = _options(command)
+        found.update({f"{name} {below}": options for below, options in _commands(command).items()})
     return found
 
 

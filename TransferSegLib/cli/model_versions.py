@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.options import add_json_option, print_json
 from TransferSegLib.errors import TransferSegError
-from TransferSegLib.wording import table
+from TransferSegLib.wording import local_time, table
 
 if TYPE_CHECKING:
     from TransferSegLib.models.versions.compare import VersionComparison
@@ -58,7 +58,7 @@ def run_history(arguments: argparse.Namespace) -> int:
         print("switches:")
     for switch in found.state.switches:
         to = " to" if switch.action == ROLLED_BACK else ""
-        print(f"  {switch.date}  {switch.action}{to} {switch.version}")
+        print(f"  {local_time(switch.date)}  {switch.action}{to} {switch.version}")
     for problem in (found.state.problem, *found.damaged):
         if problem:
             print(f"look: {problem}")
@@ -122,7 +122,7 @@ def record_lines(path: Path) -> list[str]:
     record = load_record(path)
     if record is None:
         return []
-    lines = [f"version {record.number} of {record.model_name}, made {record.created} from {record.parent}"]
+    lines = [f"version {record.number} of {record.model_name}, made {local_time(record.created)} from {record.parent}"]
     warnings = record.evidence.get("warnings", [])  # of a model made elsewhere they stayed there
     looks = [f"look: {warning}" for warning in warnings if isinstance(warnings, list)]
     return [*lines, f"verdict: {verdict_text(record).replace('**', '')}", *looks]
@@ -166,14 +166,32 @@ def _row(found: History, version: Version) -> tuple[str, ...]:
     record = None if version.number == 0 else version.record
     if record is None:
         what = "what it began with" if version.number == 0 else "-"
-        return str(version.number), current, version.description.provenance.created, "-", "-", "-", "-", what
+        return (
+            str(version.number),
+            current,
+            local_time(version.description.provenance.created),
+            "-",
+            "-",
+            "-",
+            "-",
+            what,
+        )
     from TransferSegLib.models.versions.card import plain
 
     parent = found.parent_of(version)
     before, after = (plain(value) for value in record.mean_dice)
     came = str(record.parent) if parent is None else str(parent.number)
     verdict = record.verdict or "not measured"
-    return str(version.number), current, record.created, came, str(len(record.cases)), before, after, verdict
+    return (
+        str(version.number),
+        current,
+        local_time(record.created),
+        came,
+        str(len(record.cases)),
+        before,
+        after,
+        verdict,
+    )
 
 
 def _history_entry(found: History) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from TransferSegLib.cli.reporting import interruptible, progress_shown
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.output_checks import check_output_folder
 from TransferSegLib.progress import Task
-from TransferSegLib.wording import table
+from TransferSegLib.wording import local_time, table
 
 if TYPE_CHECKING:
     from TransferSegLib.models.incoming import KerasOptions
@@ -157,7 +157,9 @@ def run_show(arguments: argparse.Namespace) -> int:
     )
     print(table(("structure", "label", "SNOMED CT", "validation Dice"), rows))
     print("\n".join([*record_lines(path), f"trained on: {model.training_data}"]))
-    print(f"made by: {model.provenance.command} ({model.provenance.code_version}, {model.provenance.created})")
+    print(
+        f"made by: {model.provenance.command} ({model.provenance.code_version}, {local_time(model.provenance.created)})"
+    )
     print(f"cite: {model.citation}\nin: {path}")
     return 0
 

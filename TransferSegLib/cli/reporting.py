@@ -25,14 +25,22 @@ if TYPE_CHECKING:
 
 #: Where there is no terminal (a log file, CI) one line is printed at most this often.
 _SECONDS_BETWEEN_LINES = 30.0
+#: The same where the lines are the result, as those of ``jobs follow`` are.
+_SECONDS_BETWEEN_RESULTS = 2.0
 #: How long, in seconds, a second Ctrl-C waits for the work to clean up.
 _PATIENCE_S = 1.0
 
 
 @contextmanager
-def progress_shown() -> Iterator[ProgressCallback]:
-    """Show progress reports on standard error: a bar on a terminal, a line now and then elsewhere."""
-    shown = _Bar() if sys.stderr.isatty() else _Lines()
+def progress_shown(as_result: bool = False) -> Iterator[ProgressCallback]:
+    """Show progress reports on standard error: a bar on a terminal, a line now and then elsewhere.
+
+    ``as_result``: the reports are what was asked for, so that a pipe or a file gets them on standard output, often.
+    """
+    if as_result and not sys.stdout.isatty():
+        shown: _Bar | _Lines = _Lines(sys.stdout, _SECONDS_BETWEEN_RESULTS)
+    else:
+        shown = _Bar() if sys.stderr.isatty() else _Lines(sys.stderr, _SECONDS_BETWEEN_LINES)
     try:
         yield shown.report
     finally:
@@ -173,16 +181,21 @@ class _Bar:
 
 
 class _Lines:
-    """A plain line when a stage ends, and every half minute in between."""
+    """A plain line when a stage begins or ends, and now and then in between."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO, seconds_between: float) -> None:
+        self._stream, self._between = stream, seconds_between
         self._last = time.monotonic()
+        self._stage, self._line = "", ""
 
     def report(self, progress: Progress) -> None:
         now = time.monotonic()
-        if now - self._last >= _SECONDS_BETWEEN_LINES or (progress.fraction >= 1.0 and now - self._last > 1.0):
-            self._last = now
-            print(f"{progress.stage} {100 * progress.fraction:.0f}% {_line(progress)}", file=sys.stderr, flush=True)
+        line = f"{progress.stage} {100 * progress.fraction:.0f}% {_line(progress)}".rstrip()
+        is_new = progress.stage != self._stage and self._between < _SECONDS_BETWEEN_LINES
+        is_over = progress.fraction >= 1.0 and now - self._last > 1.0
+        if line != self._line and (is_new or is_over or now - self._last >= self._between):
+            self._last, self._stage, self._line = now, progress.stage, line
+            print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing stays open."""

@@ -98,4 +98,4 @@ def failures_table(failures: Sequence[tuple[Path, str]]) -> str:
     from TransferSegLib.wording import table
 
     rows = [(scan.name, " ".join(reason.removeprefix(f"{scan}: ").split())) for scan, reason in failures]
-    return table(("not segmented", "why"), rows, notes=True)
+    return table(("not segmented", "why"), rows)

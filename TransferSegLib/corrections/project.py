@@ -36,7 +36,9 @@ from TransferSegLib.datasets.dataset import FILE_NAME, Dataset, dataset_text
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.own_files import make_private_folder
+from TransferSegLib.paths import as_path
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
+from TransferSegLib.wording import local_time
 
 #: Seconds to wait for the lock when only leftovers are to be cleared: the next change does it too.
 _TIDY_TIMEOUT_S = 5.0
@@ -71,7 +73,7 @@ class Project:
         ``timeout_s`` is how long a change waits for one that another program is making.
         """
         try:
-            self.folder = Path(folder).resolve()
+            self.folder = as_path(folder, "The folder of a project", DatasetError).resolve()
         except (OSError, RuntimeError, ValueError) as error:
             raise DatasetError(
                 f"The project in {folder!s} cannot be used: {getattr(error, 'strerror', None) or error}. Name another "
@@ -165,7 +167,7 @@ class Project:
             for case_id in dict.fromkeys(case_ids):
                 latest = change.state.latest(case_id)
                 if latest.removed:
-                    raise DatasetError(f"The case '{case_id}' was removed already, {latest.removed}.")
+                    raise DatasetError(f"The case '{case_id}' was removed already, {local_time(latest.removed)}.")
                 binned.append(replace(latest, removed=now_utc()))
             gone = {revision.case.id for revision in binned}
             current = tuple(revision for revision in change.state.current if revision.case.id not in gone)

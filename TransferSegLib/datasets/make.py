@@ -26,6 +26,7 @@ from TransferSegLib.images.label_values import count_values
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map
 from TransferSegLib.own_files import refuse_links
+from TransferSegLib.paths import as_path
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.wording import listed
@@ -57,6 +58,13 @@ class FolderSource:
     keep_names: bool = False
     overlap_priority: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Take paths as text, too; raises DatasetError for what is none."""
+        for name in ("images", "labels"):
+            object.__setattr__(self, name, as_path(getattr(self, name), f"The folder of {name}", DatasetError))
+        if isinstance(self.structures, str):
+            object.__setattr__(self, "structures", Path(self.structures))
+
 
 @dataclass(frozen=True)
 class DatasetFacts:
@@ -78,7 +86,7 @@ class Made:
 
 def dataset_from_folders(
     source: FolderSource,
-    output: Path,
+    output: Path | str,
     facts: DatasetFacts | None = None,
     *,
     copy: bool = False,
@@ -93,6 +101,7 @@ def dataset_from_folders(
     also when ``output`` holds a ``dataset.json`` already and ``replace`` is not set. Raises Cancelled: files that are
     copied stay then, and there is no ``dataset.json``.
     """
+    output = as_path(output, "The folder of the dataset", DatasetError)
     facts = facts or DatasetFacts()
     reading, copying = (task or Task()).split(1, 2 if copy else 0)
     output = output.resolve()

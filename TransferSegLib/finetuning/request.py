@@ -11,6 +11,7 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.json_fields import damage_as
+from TransferSegLib.paths import as_path
 
 #: Minutes for everything together by default, and their limit for a training until it no longer improves.
 DEFAULT_MINUTES, LIMIT_MINUTES = 10.0, 480.0
@@ -30,6 +31,8 @@ class FineTuneRequest:
     number of folds. ``promote`` makes the new version the current one unless something speaks against it (worse, not
     usable, trained too short), ``no_promote`` never does. An interrupted run is kept in ``runs`` (None: in the
     project). ``command`` is recorded in the model, without what names a person (``plain_command``).
+
+    Folders may be given as text, ``configuration`` as a dictionary of settings.
     """
 
     project: Path
@@ -55,7 +58,23 @@ class FineTuneRequest:
     command: str = "transferseg finetune"
 
     def __post_init__(self) -> None:
-        """Raise TrainingError for what cannot work."""
+        """Take paths as text and settings as a dictionary, too; raise TrainingError for what cannot work."""
+        self._take("project", as_path(self.project, "The project of a fine-tuning", TrainingError))
+        for name in ("library", "runs"):
+            if getattr(self, name) is not None:
+                self._take(name, as_path(getattr(self, name), f"The folder '{name}' of a fine-tuning", TrainingError))
+        if isinstance(self.model, Path):
+            self._take("model", str(self.model))
+        if isinstance(self.configuration, Mapping):
+            self._take("configuration", FineTuningConfiguration.from_json(dict(self.configuration)))
+        if not isinstance(self.configuration, FineTuningConfiguration):
+            kind = type(self.configuration).__name__
+            raise TrainingError(f"The configuration must be a dictionary or a FineTuningConfiguration, not {kind}.")
+        for name in ("cases", "structures", "dropped"):
+            if isinstance(getattr(self, name), str):
+                raise TrainingError(f"'{name}' of a fine-tuning must be a list of names, not one text.")
+            if getattr(self, name) is not None:
+                self._take(name, tuple(getattr(self, name)))
         if not 0 <= self.minutes < float("inf"):
             raise TrainingError(f"{self.minutes:g} minutes are no time to train for: give 0 (no limit) or more.")
         if self.most_folds is not None and self.most_folds < 2:
@@ -66,6 +85,9 @@ class FineTuneRequest:
             raise TrainingError("The new version cannot both be used and not be used: leave out one of the two.")
         if not 0 < self.tolerance_mm < float("inf"):
             raise TrainingError(f"The tolerance of the surface Dice must be above 0 mm, not {self.tolerance_mm:g}.")
+
+    def _take(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def promotion(self) -> Literal["if better", "unless worse", "never"]:

@@ -62,7 +62,10 @@ class RunFolder:
             make_private(self.folder)
         except OSError as error:
             raise TrainingError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
-        message = f"This very fine-tuning is running already (in {self.folder})."
+        message = (
+            f"This very fine-tuning is running already (in {self.folder}), so nothing was started. Wait for its "
+            "result, or stop it and give the command again: it goes on where it was."
+        )
         lock = FileLock(self.folder / _LOCK, 1.0, message, TrainingError)
         lock.acquire()
         self._lock = lock
@@ -235,6 +238,20 @@ class Run:
 def runs_of(request: FineTuneRequest) -> Path:
     """Return the folder in which an interrupted run is kept."""
     return request.project / RUNS_NAME if request.runs is None else request.runs
+
+
+def running(runs: Path) -> list[Path]:
+    """Return the folders of the runs that some process is at."""
+    found = []
+    for folder in sorted(runs.glob("run-*")):
+        try:
+            if (folder / _LOCK).is_file() and not is_link(folder):
+                with FileLock(folder / _LOCK, 0.0, "in use", TrainingError):
+                    pass
+        except TrainingError as error:
+            if error.__cause__ is None:  # else it cannot be locked at all
+                found.append(folder)
+    return found
 
 
 def _forget_old(runs: Path, current: Path) -> None:

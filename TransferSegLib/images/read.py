@@ -6,7 +6,8 @@ and all other formats are read in a child process. ``docs/scan-formats.md`` list
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,10 +31,32 @@ from TransferSegLib.images.label_values import as_label_map, image_like
 from TransferSegLib.images.lattice import to_scan_lattice
 from TransferSegLib.images.notices import add_notice, forget_notices
 from TransferSegLib.images.right_angles import with_right_angles
+from TransferSegLib.paths import as_path
 from TransferSegLib.progress import CancelToken, Task
 
 #: Bytes of compressed files that are read in a second, roughly.
 _READ_PER_SECOND = 5e7
+
+
+def scan_given(given: object, cancel: CancelToken | None = None) -> sitk.Image | Mapping[str, sitk.Image]:
+    """Return a scan that is given as an image, as a path, or as several of either by name, as images.
+
+    Raises ScanError for anything else, and as ``read_scan`` does.
+    """
+    if isinstance(given, Mapping):
+        return {str(name): _image_given(each, cancel) for name, each in given.items()}
+    return _image_given(given, cancel)
+
+
+def _image_given(given: object, cancel: CancelToken | None) -> sitk.Image:
+    if isinstance(given, sitk.Image):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return read_scan(given, cancel=cancel)  # type: ignore[arg-type]
+    raise ScanError(
+        f"A scan is a file, a DICOM folder or a SimpleITK image, not {type(given).__name__}. Make an image of an array "
+        "with SimpleITK.GetImageFromArray, and set its spacing."
+    )
 
 
 def read_scan(
@@ -53,7 +76,7 @@ def read_scan(
 
     ``notices_of(image)`` are the notices about how it was read, ``modality_of(image)`` DICOM's modality.
     """
-    path = Path(path)
+    path = as_path(path, "The scan", ScanError)
     task = task or Task("Reading the scan", None, cancel)
     image = _read_volume(path, series, interpreter, task)
     task.check()

@@ -15,9 +15,10 @@ from TransferSegLib.doubt.scan_doubt import ScanDoubt
 from TransferSegLib.errors import ScanError
 from TransferSegLib.fit.reasons import NOTHING_FOUND, Fit
 from TransferSegLib.images.label_resampling import smallest_label_type
+from TransferSegLib.images.read import scan_given
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.options import USUAL, PredictionOptions
-from TransferSegLib.inference.segmenter import Segmentation, Segmenter
+from TransferSegLib.inference.segmenter import Scan, Segmentation, Segmenter
 from TransferSegLib.models.combination import is_combination
 from TransferSegLib.models.combined_parts import Part, parts_of
 from TransferSegLib.models.store import load_model
@@ -56,7 +57,7 @@ class CombinedSegmenter:
 
     def segment(
         self,
-        image: sitk.Image,
+        image: Scan | Mapping[str, Scan],
         structures: Iterable[str] | None = None,
         progress: ProgressCallback | None = None,
         cancel: CancelToken | None = None,
@@ -64,7 +65,8 @@ class CombinedSegmenter:
         doubt: bool = False,
     ) -> Segmentation:
         """Segment one scan; see ``Segmenter.segment``."""
-        return self.segment_within(Task("Segmenting", progress, cancel), image, structures, known_modality, doubt)
+        scan = scan_given(image, cancel)
+        return self.segment_within(Task("Segmenting", progress, cancel), scan, structures, known_modality, doubt)
 
     def segment_within(
         self,

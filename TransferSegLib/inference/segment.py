@@ -10,7 +10,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from TransferSegLib.images.read import read_scan
+from TransferSegLib.images.read import scan_given
 from TransferSegLib.inference.combined import open_segmenter
 from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.segmenter import Segmentation, Segmenter
@@ -41,11 +41,7 @@ def segment(
     For a model of several images give them by name, ``{"T1": "t1.nii.gz", "T2": "t2.nii.gz"}``. For several scans make
     one ``Segmenter``. Raises TransferSegError saying what is wrong and what to do.
     """
-
-    def image_of(given: Path | str | sitk.Image) -> sitk.Image:
-        return given if isinstance(given, sitk.Image) else read_scan(given, cancel=cancel)
-
-    image = {name: image_of(given) for name, given in scan.items()} if isinstance(scan, Mapping) else image_of(scan)
+    image = scan_given(scan, cancel)
     if isinstance(model, Model):
         return Segmenter(model, device, memory_gb, options).segment(image, structures, progress, cancel, doubt=doubt)
     segmenter = open_segmenter(find_model(model), device, memory_gb, options)

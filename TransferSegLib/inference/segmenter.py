@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -24,6 +25,7 @@ from TransferSegLib.fit.shapes import ScanShapes, shapes_of
 from TransferSegLib.images.copied_labels import label_writer
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.preprocess import PreprocessedScan, preprocess
+from TransferSegLib.images.read import scan_given
 from TransferSegLib.images.several_images import check_one_grid, in_order
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.first_scan import other_axes_notices, remember_axes
@@ -35,6 +37,9 @@ from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.store import Model
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.structures import LabelSet
+
+#: A scan as people give it: an image, a file or a DICOM folder.
+Scan = sitk.Image | Path | str
 
 #: Python, torch and SimpleITK themselves, measured after their first use.
 _PROCESS_BYTES = 4e8
@@ -119,7 +124,7 @@ class Segmenter:
 
     def segment(
         self,
-        image: sitk.Image | Mapping[str, sitk.Image],
+        image: Scan | Mapping[str, Scan],
         structures: Iterable[str] | None = None,
         progress: ProgressCallback | None = None,
         cancel: CancelToken | None = None,
@@ -128,12 +133,13 @@ class Segmenter:
     ) -> Segmentation:
         """Segment one scan; ``structures`` names those to write (None: all), the others become background.
 
-        ``image`` is by name, ``{"T1": ..., "T2": ...}``, for a model of several images. ``known_modality`` is the
-        scan's DICOM modality where the image does not store it. With ``doubt`` it is also kept how doubtful each voxel
-        is. Raises ScanError for what is no scan, TransferSegError for an unknown structure, DeviceError for too little
-        memory, Cancelled when asked to stop.
+        ``image`` is a SimpleITK image, a file or a DICOM folder; several by name, ``{"T1": ..., "T2": ...}``, for a
+        model of several images. ``known_modality`` is the scan's DICOM modality where the image does not store it.
+        With ``doubt`` it is also kept how doubtful each voxel is. Raises ScanError for what is no scan,
+        TransferSegError for an unknown structure, DeviceError for too little memory, Cancelled when asked to stop.
         """
-        return self.segment_within(Task("Segmenting", progress, cancel), image, structures, known_modality, doubt)
+        scan = scan_given(image, cancel)
+        return self.segment_within(Task("Segmenting", progress, cancel), scan, structures, known_modality, doubt)
 
     def segment_within(
         self,

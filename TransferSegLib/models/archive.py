@@ -241,7 +241,7 @@ def _read_file(path: Path, largest: int, record: WeightsRecord | None = None) ->
     except ValueError as error:
         raise ModelError(f"{path} cannot be read: {error}.") from error
     except FileNotFoundError as error:
-        raise ModelError(f"{path} is missing: {path.parent} is not a complete model.") from error
+        raise ModelError(_not_there(path)) from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error}.") from error
 
@@ -333,3 +333,18 @@ def _is_card(name: str) -> bool:
 
 def _largest(name: str) -> int:
     return {MODEL_FILE: LARGEST_MODEL_FILE, WEIGHTS_FILE: LARGEST_WEIGHTS_FILE}.get(name, LARGEST_CARD_FILE)
+
+
+def _not_there(path: Path) -> str:
+    """Return what is said of a file of a model that is missing: its folder may be one of models."""
+    folder = path.parent
+    if path.name != MODEL_FILE:
+        return f"{path} is missing: {folder} is not a complete model."
+    try:
+        models = sorted(each.name for each in folder.iterdir() if (each / MODEL_FILE).is_file())
+    except OSError:
+        models = []
+    if models:
+        more = f" and {len(models) - 5} more" if len(models) > 5 else ""
+        return f"{folder} is a folder of models, not a model. Name one of them: {', '.join(models[:5])}{more}."
+    return f"{folder} is not a model: there is no {MODEL_FILE} in it."

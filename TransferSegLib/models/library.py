@@ -39,6 +39,7 @@ from TransferSegLib.models.recovery import LOCK_FILE, NEW, REMOVED, REPLACED, WO
 from TransferSegLib.models.store import load_model, write_files
 from TransferSegLib.models.versions.state import VERSIONS_FOLDER, has_versions
 from TransferSegLib.own_files import refuse_links
+from TransferSegLib.paths import as_path
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class Added:
 
 
 def import_model(
-    file: Path,
-    library: Path,
+    file: Path | str,
+    library: Path | str,
     name: str | None = None,
     options: KerasOptions | None = None,
     replace: bool = False,
@@ -84,18 +85,19 @@ def import_model(
     another name. With ``replace`` a model of that name is replaced. Raises ModelError when the file cannot be used, the
     name is taken, or the library cannot be written; then the library is as it was. So it is after Cancelled.
     """
+    library = as_path(library, "The model library", ModelError)
     task = task or Task("", None, cancel)
     if name is not None:
         check_name(name)
         _check_free(name, library, replace)
-    incoming = read_incoming(Path(file), name, options, task, entry)
+    incoming = read_incoming(as_path(file, "The model file", ModelError), name, options, task, entry)
     task.check()
     return _add(incoming, library, replace, task)
 
 
 def fetch_model(
     name: str,
-    library: Path,
+    library: Path | str,
     replace: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -112,6 +114,7 @@ def fetch_model(
     and none is given, the file must be the one that this library saw first. Raises ModelError in a line for a person,
     Cancelled.
     """
+    library = as_path(library, "The model library", ModelError)
     entry = _fetchable(name)
     assert entry.download is not None
     download = _held_to(entry.download, sha256, library)

@@ -9,6 +9,8 @@ import SimpleITK as sitk
 
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.geometry_checks import same_geometry
+from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.paths import as_path
 from TransferSegLib.pictures.drawing import Canvas, check_png_path, write_png
 from TransferSegLib.pictures.layout import BACKGROUND, QUIET, WHITE, Sizes, panel_places
 from TransferSegLib.pictures.legend import draw_legend, lay_out_legend
@@ -21,8 +23,8 @@ _NARROWEST, _WIDEST = 480, 6000
 
 
 def draw_preview(
-    image: sitk.Image,
-    label_map: sitk.Image,
+    image: sitk.Image | Path | str,
+    label_map: sitk.Image | Path | str,
     label_set: LabelSet,
     path: Path | str,
     *,
@@ -31,12 +33,15 @@ def draw_preview(
 ) -> Path:
     """Write a PNG of ``width`` pixels: the structures over an axial, a coronal and a sagittal slice, and their volumes.
 
-    ``image`` is a 3D scan, ``label_map`` lies on its grid; values that no structure has are not drawn. Slices are
-    chosen to show the structures, in the radiological convention (the patient's right is on the left). Returns the
-    path. Raises ScanError when the two do not fit, the width is absurd, or the file cannot be written.
+    ``image`` is a 3D scan, ``label_map`` lies on its grid (both may be files); values that no structure has are not
+    drawn. Slices are chosen to show the structures, in the radiological convention (the patient's right is on the
+    left). Returns the path. Raises ScanError when the two do not fit, the width is absurd, or the file cannot be
+    written.
     """
-    path = Path(path)
+    path = as_path(path, "The picture", ScanError)
     check_png_path(path)
+    image = image if isinstance(image, sitk.Image) else read_scan(image)
+    label_map = label_map if isinstance(label_map, sitk.Image) else read_label_map(label_map)
     write_png(preview(image, label_map, label_set, width=width, title=title), path)
     return path
 

@@ -7,7 +7,7 @@ averaged weights with the best validation Dice so far, a complete model at any m
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +39,7 @@ from TransferSegLib.networks.nnunet.backbone import nnunet_spec
 from TransferSegLib.networks.nnunet.plan import UNetPlan
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.own_files import new_file
+from TransferSegLib.paths import as_path
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 from TransferSegLib.training.configuration import NETWORK_SETTINGS, NNUNET, TrainingConfiguration
@@ -71,6 +72,20 @@ class BaseModelPlan:
     #: A model of the same structures whose weights the training begins with; network and preparation are its own.
     start: Model | None = None
     command: str = "TransferSegLib.training.base.train_base"
+
+    def __post_init__(self) -> None:
+        """Take the folder as text and settings as a dictionary, too; raises TrainingError for what is neither."""
+        object.__setattr__(self, "output", as_path(self.output, "The folder of the run", TrainingError))
+        if isinstance(self.configuration, Mapping):
+            settings = TrainingConfiguration.from_json(dict(self.configuration))
+            object.__setattr__(self, "configuration", settings)
+        if not isinstance(self.configuration, TrainingConfiguration):
+            kind = type(self.configuration).__name__
+            raise TrainingError(f"The configuration must be a dictionary or a TrainingConfiguration, not {kind}.")
+        if not isinstance(self.dataset, Dataset):
+            raise TrainingError(
+                f"The dataset must be what read_dataset(FOLDER) returns, not {type(self.dataset).__name__}."
+            )
 
     def check(self) -> None:
         """Raise TrainingError for an impossible name, start or patch: hours are at stake."""

@@ -22,6 +22,7 @@ from TransferSegLib.models.versions.state import (
     version_folder,
     version_numbers,
 )
+from TransferSegLib.paths import as_path
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class History:
         return tuple(version for version, parent in parents if parent is not None and parent.number == number)
 
 
-def history(name: str, library: Path) -> History:
+def history(name: str, library: Path | str) -> History:
     """Return the versions of a model in the library; a plain model has itself as version 0. Raises ModelError."""
+    library = as_path(library, "The model library", ModelError)
     return read_history(name, find_model_with_versions(name, library))
 
 

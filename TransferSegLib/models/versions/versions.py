@@ -45,6 +45,7 @@ from TransferSegLib.models.versions.state import (
     version_numbers,
     write_state,
 )
+from TransferSegLib.paths import as_path
 from TransferSegLib.progress import CancelToken, Task
 
 if TYPE_CHECKING:
@@ -110,13 +111,14 @@ def add_version(
     return read_version(target, number, _current(target))
 
 
-def promote(name: str, library: Path, number: int, force: bool = False) -> Version:
+def promote(name: str, library: Path | str, number: int, force: bool = False) -> Version:
     """Make a version the current one and return it.
 
     It is read and verified first. A version that is worse than its parent needs ``force``; what else speaks against one
     (``VersionRecord.warning``) is for the caller to tell. Raises ModelError when that is
     missing, there is no such version, it is damaged, or the library cannot be written.
     """
+    library = as_path(library, "The model library", ModelError)
     with changing(library):
         model = find_model_with_versions(name, library)
         refuse_linked_versions(model, library)
@@ -142,11 +144,12 @@ def promote(name: str, library: Path, number: int, force: bool = False) -> Versi
     return replace(version, current=True)
 
 
-def rollback(name: str, library: Path) -> Version:
+def rollback(name: str, library: Path | str) -> Version:
     """Make the version current that was so before the current one, and return it; repeated, it goes further back.
 
     Raises ModelError when there is nothing to go back to, what there was is damaged, or the library cannot be written.
     """
+    library = as_path(library, "The model library", ModelError)
     with changing(library):
         model = find_model_with_versions(name, library)
         refuse_linked_versions(model, library)
