@@ -46,6 +46,7 @@ class TransferSeg(ScriptedLoadableModule):
             "et al., Medical Physics 48, 2021). Built with PyTorch, SimpleITK and 3D Slicer."
         )
         slicer.app.connect("startupCompleted()", self.registerSampleData)
+        slicer.app.connect("startupCompleted()", self.registerViewMenu)
         slicer.app.connect("aboutToQuit()", self.finishSaving)
 
     def registerSampleData(self):
@@ -53,6 +54,13 @@ class TransferSeg(ScriptedLoadableModule):
         from TransferSegGui.sample_data import registerSampleData
 
         registerSampleData(str(Path(__file__).parent / "Resources" / "Icons" / "HeadNeckCT.png"))
+
+    def registerViewMenu(self):
+        """Add lines to the menu that a right click opens in the views; without such menus nothing happens."""
+        if hasattr(slicer, "qSlicerSubjectHierarchyScriptedPlugin"):
+            from TransferSegGui.TransferSegSubjectHierarchyPlugin import registerViewMenu
+
+            registerViewMenu()
 
     def finishSaving(self):
         """Wait for corrected cases that a script is saving, when Slicer is closed with the panel never opened."""
@@ -77,6 +85,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         from TransferSegGui.correct_panel import CorrectPanel
         from TransferSegGui.finetune_panel import FineTunePanel
+        from TransferSegGui.first_steps import FirstSteps
         from TransferSegGui.model_panel import ModelPanel
         from TransferSegGui.segment_panel import SegmentPanel
 
@@ -87,17 +96,23 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = TransferSegLogic()
         self.modelPanel = ModelPanel(self.ui)
         self.segmentPanel = SegmentPanel(self.ui)
-        self.correctPanel = CorrectPanel(self.ui)
+        self.correctPanel = CorrectPanel(self.ui, self.segmentPanel)
         self.fineTunePanel = FineTunePanel(self.ui)
-        self.panels = [self.modelPanel, self.segmentPanel, self.correctPanel, self.fineTunePanel]
+        self.firstSteps = FirstSteps(self.ui, self.fineTunePanel)
+        self.panels = [self.modelPanel, self.segmentPanel, self.correctPanel, self.fineTunePanel, self.firstSteps]
         self.modelPanel.onModelsChanged = self.refreshPanels
-        self.correctPanel.casesChanged.append(self.fineTunePanel.updateFromParameterNode)
+        self.correctPanel.casesChanged += [
+            self.fineTunePanel.updateFromParameterNode,
+            self.firstSteps.updateFromParameterNode,
+        ]
         self.fineTunePanel.onMade, self.fineTunePanel.onPromoted = self.modelPanel.lookAgain, self.modelPanel.choose
         self.fineTunePanel.showCase = self.correctPanel.cases.open
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEnd)
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+            self.addObserver(scene, event, self.onSceneNodes)
         self.setParameterNode(self.logic.getParameterNode())
 
     def cleanup(self):
@@ -135,6 +150,12 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Follow the parameter node of the new or changed scene, if the panel is open; else ``enter`` does."""
         if self.parent.isEntered:
             self.setParameterNode(self.logic.getParameterNode())
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onSceneNodes(self, caller, event, node):
+        """See whether there is a scan now."""
+        if node is not None and node.IsA("vtkMRMLScalarVolumeNode"):
+            self.firstSteps.updateFromParameterNode()
 
     def setParameterNode(self, parameterNode):
         """Observe another parameter node (None: no one)."""

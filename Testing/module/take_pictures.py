@@ -3,12 +3,14 @@
     QT_QPA_PLATFORM=offscreen VTK_DEFAULT_OPENGL_WINDOW=vtkEGLRenderWindow
     python Testing/module/take_pictures.py [FOLDER [LAST-STEP]]
 
-The corrections are the contours of clinicians that come with the scans. The window's title, and the line below the
-views, say that this is not 3D Slicer.
+In five scans a structure is drawn that the model does not know: the vertebrae. The window's title, and the line below
+the views, say that this is not 3D Slicer.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -33,8 +35,9 @@ SECTIONS = {
     "segmented with the new version": ("model segment", "modelCollapsibleButton"),
     "rolled back": ("model history", "modelCollapsibleButton"),
 }
-#: For fine-tuning: enough for a computer with two slow cores that other programs use, too.
-MINUTES = 30
+#: For fine-tuning. On a computer with much else to do: more minutes, and settings with fewer steps, as JSON.
+MINUTES = int(os.environ.get("TRANSFERSEG_PICTURES_MINUTES", "15"))
+SETTINGS = json.loads(os.environ.get("TRANSFERSEG_PICTURES_SETTINGS", "{}"))
 #: How far the runs are that are pictured under way.
 MIDWAY = 0.5
 #: Of a picture's file: clones of the repository stay small.
@@ -55,10 +58,12 @@ def main(folder: Path, last: str = "") -> None:
         host = Host()
         host.loadModule(TOP / "TransferSeg" / "TransferSeg.py")
         host.window.resize(1440, 1000)
-        host._dock.setMinimumWidth(680)  # the tables of versions and cases show what matters
+        host._dock.setMinimumWidth(520)
         folder.mkdir(parents=True, exist_ok=True)
         cases = whole_loop.real_cases(OTHERS)
-        loop = whole_loop.WholeLoop(host, Path(temporary) / "my-cases", minutes=MINUTES, references=cases)
+        loop = whole_loop.WholeLoop(
+            host, Path(temporary) / "my-cases", minutes=MINUTES, settings=SETTINGS, references=cases
+        )
         loop.zoom, loop.midway = 1.5, MIDWAY
         for step in loop.steps():
             print(step, flush=True)

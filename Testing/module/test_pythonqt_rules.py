@@ -41,6 +41,7 @@ OVERLOADED = {"currentNodeChanged", "currentIndexChanged", "activated", "highlig
 OVERLOADED |= {"buttonClicked", "error", "selectionChanged", "triggered", "nodeAddedByUser"}
 #: What Slicer brings along; anything else must not be needed when the module is imported.
 ALLOWED = {"slicer", "qt", "ctk", "vtk", "numpy", "scipy", "SimpleITK", "requests", "TransferSegLib", "TransferSegGui"}
+ALLOWED |= {"AbstractScriptedSubjectHierarchyPlugin"}
 
 
 class Rules(ast.NodeVisitor):

@@ -13,7 +13,11 @@ import numpy as np
 TOP = Path(__file__).resolve().parents[2]
 CASES = TOP / "Testing" / "Data" / "head_neck_ct"
 STRUCTURE = "left parotid gland"
+#: What the model does not know, and the pictured user teaches it.
+NEW_STRUCTURE = "vertebrae"
 BUNDLED = "bundled/head-neck-ct"
+#: Bone, and how far from the spinal cord it belongs to a vertebra.
+BONE_HU, FROM_CORD_MM = 180, 25.0
 #: Waiting is for a machine that has other things to do as well.
 PATIENCE_S = 1800.0
 
@@ -92,7 +96,7 @@ class WholeLoop:
         """Prepare: ``settings`` of few steps end a fine-tuning before its minutes are up, on a computer of any speed.
 
         ``scans``: those to correct (None: three whole ones), of which the first is the sample or a part of it. With
-        ``references``, the scans' cases of a dataset, the corrections are the contours of clinicians.
+        ``references``, the scans' cases of a dataset, a new structure is drawn in each: the vertebrae.
         """
         self.references = list(references)
         scans = [case.image for case in self.references] or scans
@@ -168,29 +172,13 @@ class WholeLoop:
 
     def corrected(self, first: bool) -> Iterator[str]:
         """Paint at the side of the structure, tick it and another one, and save the case."""
-        from TransferSegGui.self_test import rimOf
-
         ui = self.ui
         ui.projectPathLineEdit.currentPath = str(self.project)
-        segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(STRUCTURE)
-        editor = ui.segmentEditorWidget
-        editor.setCurrentSegmentID(segment_id)
-        before = self.voxels(segment_id)
-        if self.references:
-            place = self.missed_place(segment_id)
-            touched = editor.userPaints([place], 5.0)
-        else:
-            place = rimOf(self.node, segment_id, self.volumes[-1])
-            touched = editor.userPaints([place, place + np.array([0.0, 0.0, 5.0])], 8.0)
-        assert touched > 0 and self.voxels(segment_id) > before
+        names = [NEW_STRUCTURE] if self.references else [STRUCTURE, "mandible"]
+        place = self.draw_vertebrae() if self.references else self.paint()
         if first:
             self._show(self.volumes[-1], tuple(place))
             yield "painted"
-        names = [STRUCTURE, "mandible"]
-        if self.references:
-            names = [name for name in names if name in self.references[self.scans.index(self.scan)].annotated]
-            for name in names:
-                self.take_reference(name)
         for name in names:
             self.tick(name)
         if first:
@@ -202,6 +190,45 @@ class WholeLoop:
         if first:
             yield "saved"
 
+    def paint(self) -> np.ndarray:
+        """Paint at the side of the structure; returns the place (RAS, mm)."""
+        from TransferSegGui.self_test import rimOf
+
+        segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(STRUCTURE)
+        editor = self.ui.segmentEditorWidget
+        editor.setCurrentSegmentID(segment_id)
+        before = self.voxels(segment_id)
+        place = rimOf(self.node, segment_id, self.volumes[-1])
+        touched = editor.userPaints([place, place + np.array([0.0, 0.0, 5.0])], 8.0)
+        assert touched > 0 and self.voxels(segment_id) > before
+        return place
+
+    def draw_vertebrae(self) -> np.ndarray:
+        """Add the new structure and draw it as with Threshold and Islands: bone near the spinal cord, in one piece.
+
+        Returns its middle (RAS, mm).
+        """
+        import slicer
+        from scipy import ndimage
+
+        ui, volume = self.ui, self.volumes[-1]
+        ui.newStructureLineEdit.text = NEW_STRUCTURE
+        ui.addStructureButton.click()
+        ui.segmentEditorWidget.setActiveEffectByName("Threshold")
+        cord_zyx = self.reference_zyx("spinal cord")
+        distance_mm = ndimage.distance_transform_edt(~cord_zyx, sampling=volume.GetSpacing()[::-1])
+        bone_zyx = (slicer.util.arrayFromVolume(volume) > BONE_HU) & (distance_mm <= FROM_CORD_MM)
+        bone_zyx &= cord_zyx.any(axis=(1, 2))[:, None, None]
+        bone_zyx = ndimage.binary_closing(bone_zyx) & (self.labels_zyx() == 0)
+        pieces_zyx, count = ndimage.label(bone_zyx)
+        sizes = ndimage.sum(bone_zyx, pieces_zyx, range(1, count + 1))
+        mask_zyx = (pieces_zyx == 1 + int(np.argmax(sizes))).astype(np.uint8)
+        segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(NEW_STRUCTURE)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask_zyx, self.node, segment_id, volume)
+        if ui.showIn3DCheckBox.checked:
+            self.node.CreateClosedSurfaceRepresentation()
+        return np.array(self.node.GetSegmentCenterRAS(segment_id))
+
     def tick(self, name: str) -> None:
         """Tick a structure as right in this scan."""
         import qt
@@ -212,39 +239,17 @@ class WholeLoop:
 
     def reference_zyx(self, name: str) -> np.ndarray:
         """Return where clinicians drew a structure in the scan that is shown."""
-        import SimpleITK as sitk
-
         from TransferSegLib.datasets.dataset import read_dataset
         from TransferSegLib.models.locate import bundled_sample
 
-        number = self.scans.index(self.scan)
-        label_set = read_dataset(CASES if number else bundled_sample()).label_set
-        labels = sitk.ReadImage(str(self.references[number].labels))
-        return sitk.GetArrayFromImage(labels) == label_set.find(name).label
+        label_set = read_dataset(CASES if self.scans.index(self.scan) else bundled_sample()).label_set
+        return self.labels_zyx() == label_set.find(name).label
 
-    def missed_place(self, segment_id: str) -> np.ndarray:
-        """Return the middle (RAS, mm) of the largest part of the structure that the model missed."""
-        import slicer
-        import vtk
-        from scipy import ndimage
+    def labels_zyx(self) -> np.ndarray:
+        """Return what clinicians drew in the scan that is shown."""
+        import SimpleITK as sitk
 
-        volume = self.volumes[-1]
-        found_zyx = slicer.util.arrayFromSegmentBinaryLabelmap(self.node, segment_id, volume) != 0
-        depth_zyx = ndimage.distance_transform_edt(self.reference_zyx(STRUCTURE) & ~found_zyx)
-        k, j, i = np.unravel_index(depth_zyx.argmax(), depth_zyx.shape)
-        matrix = vtk.vtkMatrix4x4()
-        volume.GetIJKToRASMatrix(matrix)
-        return slicer.util.arrayFromVTKMatrix(matrix)[:3] @ np.array([i, j, k, 1.0])
-
-    def take_reference(self, name: str) -> None:
-        """Let a segment be what clinicians drew, as if all of it had been corrected by hand."""
-        import slicer
-
-        segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(name)
-        mask_zyx = self.reference_zyx(name).astype(np.uint8)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask_zyx, self.node, segment_id, self.volumes[-1])
-        if self.ui.showIn3DCheckBox.checked:
-            self.node.CreateClosedSurfaceRepresentation()
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(self.references[self.scans.index(self.scan)].labels)))
 
     def voxels(self, segment_id: str) -> int:
         import slicer
@@ -275,7 +280,7 @@ class WholeLoop:
             ui.resumeFineTuneButton.click()
             self.host.waitFor(lambda: ui.showLossButton.enabled or not ui.cancelFineTuneButton.enabled, PATIENCE_S)
             self.wait_midway(ui.fineTuneProgressBar, ui.cancelFineTuneButton)
-            ui.showLossButton.click()
+            (ui.showDiceButton if ui.showDiceButton.enabled else ui.showLossButton).click()
             self.host.process(1500)
         yield "fine-tuning"
         with self.watch:
@@ -329,7 +334,9 @@ class WholeLoop:
 
     def show_structure(self) -> None:
         """Let the views show the middle of the structure that is corrected."""
-        segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(STRUCTURE)
+        segmentation = self.node.GetSegmentation()
+        segment_id = segmentation.GetSegmentIdBySegmentName(NEW_STRUCTURE)
+        segment_id = segment_id or segmentation.GetSegmentIdBySegmentName(STRUCTURE)
         self._show(self.ui.inputVolumeSelector.currentNode(), self.node.GetSegmentCenterRAS(segment_id))
 
     def _show(self, volume, center_ras, fit: bool = False) -> None:

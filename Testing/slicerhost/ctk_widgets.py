@@ -23,7 +23,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
-        self._closed, self._working = False, False
+        self._closed, self._working, self._openHeight = False, False, 16777215
         self._shown: dict[QtWidgets.QWidget, bool] = {}
         self.setCheckable(True)
         self.setChecked(True)
@@ -34,6 +34,11 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         if closed != self._closed:
             self._closed = closed
             self.setChecked(not closed)
+            if closed:  # as CTK's: or the layout would give the room to it that its contents would need
+                self._openHeight = self.maximumHeight
+                self.setMaximumHeight(self.sizeHint().height())
+            else:
+                self.setMaximumHeight(self._openHeight)
             self._showContents()
             self.contentsCollapsed.emit(closed)
 

@@ -108,7 +108,23 @@ class AttachedJob(JobFollower):
         except (JobError, RuntimeError) as error:
             self.error = str(error)
         finally:
+            self.error = self.withoutPaths(self.error)
             self._finish()
+
+    def namesOfFiles(self) -> dict[str, str]:
+        """Return what a person calls the temporary files, by the files' names."""
+        return {}
+
+    def withoutPaths(self, text: str) -> str:
+        """Return a text with the names of what temporary files hold in place of their paths."""
+        if self.temporary is None:
+            return text
+        folder = Path(self.temporary.name)
+        for place in dict.fromkeys((folder, folder.resolve())):
+            for file, name in self.namesOfFiles().items():
+                text = text.replace(str(place / file), name)
+            text = text.replace(f"{place}/", "")
+        return text
 
     def _whyInterrupted(self) -> str:
         reason = why_interrupted(self.folder, True)

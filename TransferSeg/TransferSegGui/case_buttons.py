@@ -26,7 +26,7 @@ class CaseButtons:
     """Opens, removes and restores cases of a project, and finds the next scan.
 
     ``choose`` gets the volume and the segmentation (None: there is none yet) to work on next, ``showStatus`` a status
-    line; ``projectChanged`` is called when cases were removed or restored.
+    line; ``projectChanged`` is called when cases were removed or restored, ``nextShown`` with the next scan's volume.
     """
 
     def __init__(self, ui) -> None:
@@ -34,6 +34,7 @@ class CaseButtons:
         self.choose: Callable = lambda volume, segmentation: None
         self.showStatus: Callable[[str], None] = lambda text: None
         self.projectChanged: Callable[[], None] = lambda: None
+        self.nextShown: Callable = lambda volume: None
         self.ui = ui
         self.table = CaseTable(ui.caseTable)
         self.table.changed = self.updateButtons
@@ -42,7 +43,7 @@ class CaseButtons:
         self.ui.openCaseButton.connect("clicked(bool)", self._onOpen)
         self.ui.removeCaseButton.connect("clicked(bool)", self._onRemove)
         self.ui.restoreCaseButton.connect("clicked(bool)", self._onRestore)
-        self.ui.nextScanButton.connect("clicked(bool)", self._onNextScan)
+        self.ui.nextScanButton.connect("clicked(bool)", self.showNext)
         self.ui.caseTable.connect("cellDoubleClicked(int,int)", self._onOpen)
 
     def show(self, parameterNode, project: ProjectState | None) -> None:
@@ -96,7 +97,8 @@ class CaseButtons:
         self.projectChanged()
         self.showStatus(text.format(case=selected.case.id))
 
-    def _onNextScan(self) -> None:
+    def showNext(self) -> None:
+        """Show the next scan that is not yet in the project."""
         project, folder = projectFolder(self._parameterNode), self._parameterNode.GetParameter(SCAN_FOLDER)
         volume = None
         try:
@@ -118,7 +120,8 @@ class CaseButtons:
             text += " " + _("{count} scans in the folder are not saved as cases yet.").format(
                 count=len(remainingFiles(Path(folder), project))
             )
-        self.showStatus(text + " " + _("Segment it in the section above."))
+        self.showStatus(text)
+        self.nextShown(volume)
 
     def updateButtons(self) -> None:
         """Enable what can be done now; a disabled button gives the reason in its tooltip."""

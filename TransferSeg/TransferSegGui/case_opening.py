@@ -23,7 +23,7 @@ def openCase(project: ProjectState, revision: Revision):
     Their nodes have no storage: saving the scene asks for files of its own and never writes into the project.
     """
     case = revision.case
-    volume = _readVolume(case.image, case.id)
+    volume = readVolume(case.image, case.id)
     try:
         segmentation = readSegmentation(case.labels, volume)
     except RuntimeError:
@@ -58,7 +58,8 @@ def caseOf(volumeNode, project: Path | None) -> str:
     return volumeNode.GetAttribute(CASE_ATTRIBUTE) or ""
 
 
-def _readVolume(path: Path, name: str):
+def readVolume(path: Path, name: str):
+    """Return a new volume of a file, without a storage: a saved scene gets a file of its own. Raises RuntimeError."""
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()  # not in the scene: the project's file is not the scene's
     storage.SetFileName(str(path))

@@ -11,6 +11,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from TransferSegGui.accepting import Accepting
 from TransferSegGui.annotated_region import regionOf
 from TransferSegGui.button_state import enable
 from TransferSegGui.case_buttons import SCAN_FOLDER, CaseButtons
@@ -24,6 +25,7 @@ from TransferSegGui.project_choice import PROJECT, PROJECT_SETTING, defaultProje
 from TransferSegGui.region_widgets import RegionWidgets
 from TransferSegGui.reviewed_table import ReviewedTable, newStructure
 from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
+from TransferSegGui.status_line import say
 from TransferSegLib.corrections.revisions import ProjectState
 from TransferSegLib.errors import TransferSegError
 
@@ -38,8 +40,8 @@ class CorrectPanel(VTKObservationMixin):
     holds functions to call when the project's cases may have changed.
     """
 
-    def __init__(self, ui) -> None:
-        """Connect the widgets of the .ui file."""
+    def __init__(self, ui, segmentPanel) -> None:
+        """Connect the widgets of the .ui file; the section "Segment" segments what comes next."""
         VTKObservationMixin.__init__(self)
         self.ui = ui
         self.casesChanged: list[Callable[[], None]] = []
@@ -58,10 +60,16 @@ class CorrectPanel(VTKObservationMixin):
             self._showStatus,
             self._readProject,
         )
+        self.accepting = Accepting(ui, segmentPanel.runFor)
+        self.accepting.save, self.accepting.goOn = self._onSave, self.cases.showNext
+        self.accepting.segment, self.accepting.adopt = ui.segmentButton.click, segmentPanel.takeResult
+        self.accepting.showStatus, self.cases.nextShown = self._showStatus, self.accepting.arrived
+        segmentPanel.onResult = self.accepting.lookAhead
         self.reviewed.changed = self.region.changed = self._updateButtons
         self.reviewed.selected, self.reviewed.refused = ui.segmentEditorWidget.setCurrentSegmentID, self._showStatus
         _hideOwnList(ui.segmentEditorWidget)
         self.ui.saveProgressBar.setVisible(False)
+        self._showStatus("")
         self._connect()
 
     def _connect(self) -> None:
@@ -111,17 +119,20 @@ class CorrectPanel(VTKObservationMixin):
 
     def stop(self) -> None:
         """Release the scene's nodes; a case that is being saved was copied, and is not affected."""
+        self.accepting.ahead.stop()
         self._show(None, None)
 
     def enter(self) -> None:
         """Let the editor react to the mouse in views and to its shortcuts: the module is opened."""
         self.ui.segmentEditorWidget.setupViewObservations()
         self.ui.segmentEditorWidget.installKeyboardShortcuts()
+        self.accepting.listen(True)
 
     def leave(self) -> None:
         """Deactivate the tool: another module is opened, where clicks in views must not paint."""
         self.ui.segmentEditorWidget.setActiveEffectByName("")
         self.ui.segmentEditorWidget.uninstallKeyboardShortcuts()
+        self.accepting.listen(False)
         self.ui.segmentEditorWidget.removeViewObservations()
 
     def close(self) -> None:
@@ -145,6 +156,7 @@ class CorrectPanel(VTKObservationMixin):
             editor.setSourceVolumeNode(self._referenceVolume() or volume if segmentation is not None else None)
         self.reviewed.show(segmentation, self._project)
         self.reviewed.select(editor.currentSegmentID() if segmentation is not None else "")
+        self.accepting.show(self._parameterNode, segmentation, volume)
         self.region.show(segmentation, volume)
         self._updateButtons()
 
@@ -193,8 +205,8 @@ class CorrectPanel(VTKObservationMixin):
 
     # Saving
 
-    def obstacle(self) -> str:
-        """Return why the case cannot be saved now, empty when it can."""
+    def obstacle(self, needsTicks: bool = True) -> str:
+        """Return why the case cannot be saved now, empty when it can; without ``needsTicks`` whatever is ticked."""
         if self.saving is not None:
             return _("A case is being saved.")
         if self._parameterNode is None or self._volume is None:
@@ -208,7 +220,7 @@ class CorrectPanel(VTKObservationMixin):
             return _("The volume '{name}' has no voxels.").format(name=self._volume.GetName())
         if self._segmentation.GetSegmentation().GetNumberOfSegments() == 0:
             return _("The segmentation has no structures: add one.")
-        if not self.reviewed.reviewedIds():
+        if needsTicks and not self.reviewed.reviewedIds():
             return _("Tick the structures that are correct in this scan. The model learns only from these.")
         try:
             labelSetOf(self._segmentation)
@@ -216,8 +228,8 @@ class CorrectPanel(VTKObservationMixin):
             return str(error)
         return self.region.obstacle() or self._projectProblem
 
-    def _onSave(self) -> None:
-        """Copy what is to be saved; the rest is done in the background."""
+    def _onSave(self) -> bool:
+        """Copy what is to be saved, the rest is done in the background; returns whether the case is on its way."""
         segmentation, volume, folder = self._segmentation, self._volume, projectFolder(self._parameterNode)
         notes = self.ui.notesLineEdit.text
         # A second click after the message about the other modality confirms it.
@@ -242,11 +254,12 @@ class CorrectPanel(VTKObservationMixin):
             saving.start()
         except (RuntimeError, TransferSegError) as error:
             self._showStatus(_("Not saved: {reason}").format(reason=error))
-            return
+            return False
         self._showStatus(_("Saving ..."))
         self.ui.saveProgressBar.setValue(0)
         self.saving = saving
         self._updateButtons()
+        return True
 
     def _onCancel(self) -> None:
         if self.saving is not None:
@@ -310,6 +323,7 @@ class CorrectPanel(VTKObservationMixin):
         ready = _("Keep the scan and the segmentation as a case of the project.")
         again = _("Keep the segmentation as a new revision of {case}.").format(case=case)
         enable(self.ui.saveCorrectionButton, obstacle, again if case else ready)
+        self.accepting.updateButton(self.obstacle(needsTicks=False))
         enable(self.ui.cancelSaveButton, "" if saving else _("No case is being saved."), _("Stop saving."))
         self.ui.saveProgressBar.setVisible(saving)
         named = bool(self.ui.newStructureLineEdit.text.strip())
@@ -327,7 +341,7 @@ class CorrectPanel(VTKObservationMixin):
         return _("this scan counts as a patient of its own")
 
     def _showStatus(self, text: str) -> None:
-        self.ui.correctionStatusLabel.text = text
+        say(self.ui.correctionStatusLabel, text)
 
 
 def _hideOwnList(editor) -> None:

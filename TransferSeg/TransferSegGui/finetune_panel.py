@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.button_state import enable
 from TransferSegGui.curves import DICE, LOSS, TrainingCurves
 from TransferSegGui.device_choice import chosenDevice
-from TransferSegGui.duration import durationText, percentText
+from TransferSegGui.duration import durationText, percentText, roundText
 from TransferSegGui.finetune_plan import FineTunePlan
 from TransferSegGui.finetune_request import JOB, FineTuneWishes
 from TransferSegGui.job_process import JobProcess, jobsOf
@@ -20,6 +20,7 @@ from TransferSegGui.learning_cases import LearningCases
 from TransferSegGui.model_choices import ModelChoice, chosenModel, modelChoices
 from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.project_choice import projectFolder
+from TransferSegGui.status_line import say
 from TransferSegGui.verdict_decision import VerdictDecision
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.finetuning.plan import model_name
@@ -58,6 +59,7 @@ class FineTunePanel:
         self._torchInstalled = True
         self._searched: tuple | None = None
         self.plan = FineTunePlan(ui)
+        self.plan.onTotal = self._onTotal
         self.decision = VerdictDecision(ui)
         self.decision.onPromoted = lambda key: self.onPromoted(key)
         self.decision.onShowCase = self._onShowCase
@@ -207,6 +209,11 @@ class FineTunePanel:
             return
         self.plan.show(self._request()[0], chosenDevice(self._parameterNode), self.cases.state)
 
+    def _onTotal(self, seconds: float | None) -> None:
+        """Say on the button what a start would take in all."""
+        start = _("Start") if seconds is None else _("Start ({time})").format(time=roundText(seconds))
+        self.ui.fineTuneButton.text = start
+
     # The job
 
     def _findJob(self) -> None:
@@ -250,7 +257,7 @@ class FineTunePanel:
             self.job.leave()
         self.job = self.curves = None
         self.decision.show(None, self._parameterNode)
-        self.ui.fineTuneStatusLabel.text = ""
+        say(self.ui.fineTuneStatusLabel, "")
 
     def _onStart(self) -> None:
         try:
@@ -259,7 +266,7 @@ class FineTunePanel:
             device = chosenDevice(self._parameterNode)
             job = JobProcess.create(JobRequest("finetune", request.to_json(), device, title))
         except TransferSegError as error:
-            self.ui.fineTuneStatusLabel.text = str(error)
+            say(self.ui.fineTuneStatusLabel, str(error))
             return
         self._leave()
         self._attach(job)
@@ -273,16 +280,16 @@ class FineTunePanel:
         self._begin(self.job.resume)
 
     def _begin(self, start: Callable[[], None]) -> None:
-        self.ui.fineTuneStatusLabel.text = _("Starting ...")
+        say(self.ui.fineTuneStatusLabel, _("Starting ..."))
         start()
         self._updateButtons()
 
     def _onCancel(self) -> None:
-        self.ui.fineTuneStatusLabel.text = _("Stopping ...")
+        say(self.ui.fineTuneStatusLabel, _("Stopping ..."))
         self.job.cancel()
 
     def _onProgress(self, fraction: float | None, secondsLeft: float | None, message: str) -> None:
-        self.ui.fineTuneStatusLabel.text = progressText(fraction, secondsLeft, message)
+        say(self.ui.fineTuneStatusLabel, progressText(fraction, secondsLeft, message))
         self.ui.fineTuneProgressBar.setRange(0, 0 if fraction is None else 1000)
         self.ui.fineTuneProgressBar.setValue(0 if fraction is None else round(1000 * fraction))
 
@@ -298,7 +305,7 @@ class FineTunePanel:
             self.curves.draw()
 
     def _onShowCase(self, case: str, structure: str) -> None:
-        self.ui.fineTuneStatusLabel.text = self.showCase(case, structure)
+        say(self.ui.fineTuneStatusLabel, self.showCase(case, structure))
 
     def _onLogOpened(self, collapsed: bool) -> None:
         if not collapsed and self.job is not None:
@@ -307,7 +314,7 @@ class FineTunePanel:
     def _onEnd(self, job: JobProcess) -> None:
         self._drawTimer.stop()
         self.curves.draw()
-        self.ui.fineTuneStatusLabel.text = endText(job)
+        say(self.ui.fineTuneStatusLabel, endText(job))
         self._onLogOpened(self.ui.fineTuneLogButton.collapsed)
         if job.state == JobState.DONE and job.result is not None:
             self.decision.show(job.result, self._parameterNode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.time_plan import MOST_FOLDS, Amount, Speeds, TooLittleTime, plan_time
+from TransferSegLib.finetuning.time_plan import MOST_FOLDS, Amount, Speeds, TimePlan, TooLittleTime, plan_time
 
 #: Milliseconds without a change after which speeds are measured: not at every key.
 _WAIT_MS = 800
@@ -22,12 +23,15 @@ _WAIT_MS = 800
 class FineTunePlan:
     """Fills ``fineTunePlanLabel``. Speeds are measured once for a model, cases and device; minutes are planned at once.
 
+    ``onTotal`` is called with the seconds that a start would take in all, None while they are not known.
+
     >>> plan = FineTunePlan(ui)
     >>> plan.show(request, "auto", "state of the project")    # None: there is nothing to plan
     """
 
     def __init__(self, ui) -> None:
         """Wait for something to plan."""
+        self.onTotal: Callable[[float | None], None] = lambda seconds: None
         self._title, self._label = ui.fineTunePlanTitleLabel, ui.fineTunePlanLabel
         self._wanted: tuple[FineTuneRequest, str] | None = None
         self._key = ""
@@ -49,7 +53,7 @@ class FineTunePlan:
             return
         self._wanted, self._key = (request, device), _keyOf(request, device, state)
         if self._measured is not None and self._measured[0] == self._key:
-            self._say(planText(self._measured[1], request))
+            self._tell(request)
         elif self._failed is not None and self._failed[0] == self._key:
             self._say(self._failed[1])
         else:
@@ -98,11 +102,18 @@ class FineTunePlan:
             self._failed = (key, _("Not planned: {reason}").format(reason=command.error))
         if self._wanted is not None and key == self._key:
             request = self._wanted[0]
-            known = self._measured is not None and self._measured[0] == key
-            self._say(planText(self._measured[1], request) if known else self._failed[1])
+            if self._measured is not None and self._measured[0] == key:
+                self._tell(request)
+            else:
+                self._say(self._failed[1])
 
-    def _say(self, text: str) -> None:
-        """Show a text, or no line where there is none."""
+    def _tell(self, request: FineTuneRequest) -> None:
+        """Show the plan of a request from what was measured."""
+        self._say(planText(self._measured[1], request), totalSeconds(self._measured[1], request))
+
+    def _say(self, text: str, seconds: float | None = None) -> None:
+        """Show a text, or no line where there is none, and tell what a start would take."""
+        self.onTotal(seconds)
         self._label.text = text
         for label in (self._title, self._label):
             label.setVisible(bool(text))
@@ -120,12 +131,24 @@ def planArgs(request: FineTuneRequest, device: str, settings: Path) -> list[str]
 
 def planText(measured: dict, request: FineTuneRequest) -> str:
     """Return the plan of a request from what was measured, possibly for other minutes, and what cannot be."""
-    amount = replace(Amount(**measured["amount"]), most_folds=request.most_folds or MOST_FOLDS)
     try:
-        text = plan_time(request.minutes, amount, Speeds(**measured["speeds"]), measured["spent_s"]).text
+        text = _planOf(measured, request).text
     except TooLittleTime as error:
         text = str(error)
     return "\n".join([text, *measured["warnings"]])
+
+
+def totalSeconds(measured: dict, request: FineTuneRequest) -> float | None:
+    """Return what a fine-tuning would take in all, None where it would be refused."""
+    try:
+        return _planOf(measured, request).total_s
+    except TooLittleTime:
+        return None
+
+
+def _planOf(measured: dict, request: FineTuneRequest) -> TimePlan:
+    amount = replace(Amount(**measured["amount"]), most_folds=request.most_folds or MOST_FOLDS)
+    return plan_time(request.minutes, amount, Speeds(**measured["speeds"]), measured["spent_s"])
 
 
 def _keyOf(request: FineTuneRequest, device: str, state: str) -> str:

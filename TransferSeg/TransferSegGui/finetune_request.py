@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from TransferSegGui.model_choices import ModelChoice
 from TransferSegGui.nodes import namesFrom, namesText
 from TransferSegLib.errors import TransferSegError
@@ -72,7 +74,8 @@ class FineTuneWishes:
         try:
             settings: dict[str, Any] = json.loads(self.settings) if self.settings else {}
         except ValueError as error:
-            raise TransferSegError(f"The further settings of fine-tuning are not valid JSON: {error}.") from error
+            text = _("The further settings of fine-tuning are not valid JSON: {reason}.")
+            raise TransferSegError(text.format(reason=error)) from error
         configuration = FineTuningConfiguration.from_json(settings | {"strategy": self.strategy, "seed": self.seed})
         learned = tuple(case for case in cases if case not in self.leftOut)
         return FineTuneRequest(

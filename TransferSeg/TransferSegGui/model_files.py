@@ -16,6 +16,7 @@ from TransferSegGui.job_process import JobProcess, runningJobs
 from TransferSegGui.model_choices import ModelChoice, libraryKey
 from TransferSegGui.model_words import entryDetails, entryToolTip
 from TransferSegGui.package_install import h5pyIsInstalled, installH5py
+from TransferSegGui.status_line import say
 from TransferSegLib.errors import JobError, ModelError
 from TransferSegLib.jobs.fetch_job import FetchParameters
 from TransferSegLib.jobs.request import JobRequest
@@ -44,6 +45,7 @@ class ModelFiles:
         self._job: JobProcess | None = None
         self._command: CommandProcess | None = None
         self._h5pyInstalled = h5pyIsInstalled()
+        say(ui.fetchDetailsLabel, "")
         ui.fetchModelComboBox.connect("currentIndexChanged(int)", self._onEntryChosen)
         ui.fetchModelButton.connect("clicked(bool)", self._onFetch)
         ui.cancelFetchButton.connect("clicked(bool)", self._onCancelFetch)
@@ -93,7 +95,7 @@ class ModelFiles:
 
     def _onEntryChosen(self) -> None:
         entry = self._entry()
-        self.ui.fetchDetailsLabel.text = "" if entry is None else entryDetails(entry, entry.name in self._sizesKnown)
+        say(self.ui.fetchDetailsLabel, "" if entry is None else entryDetails(entry, entry.name in self._sizesKnown))
         self.ui.fetchDetailsLabel.toolTip = "" if entry is None else entryToolTip(entry)
         self._updateButtons()
 

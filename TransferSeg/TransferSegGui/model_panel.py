@@ -12,6 +12,7 @@ from TransferSegGui.model_choices import MODEL, ModelChoice, chosenModel, modelC
 from TransferSegGui.model_files import ModelFiles
 from TransferSegGui.model_history import ModelHistory
 from TransferSegGui.package_install import installTorch, torchIsInstalled
+from TransferSegGui.status_line import say
 from TransferSegLib.errors import ModelError
 
 
@@ -36,6 +37,7 @@ class ModelPanel:
         self.files = ModelFiles(ui)
         self.history.onStatus = self.files.onStatus = self._showStatus
         self.history.onSwitched, self.files.onAdded = self.lookAgain, self.choose
+        self._showStatus("")
         ui.modelComboBox.connect("currentIndexChanged(int)", self._onChosen)
         ui.installTorchButton.connect("clicked(bool)", self._onInstallTorch)
         self.refresh()
@@ -113,7 +115,7 @@ class ModelPanel:
         return _("Choose a model.")
 
     def _showStatus(self, text: str) -> None:
-        self.ui.modelStatusLabel.text = text
+        say(self.ui.modelStatusLabel, text)
 
     def _onChosen(self, index: int) -> None:
         if not self._updating and self._parameterNode is not None and 0 <= index < len(self._choices):

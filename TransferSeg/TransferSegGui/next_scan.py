@@ -85,13 +85,16 @@ def nextVolume(project: Path | None, currentVolume):
     return next((each for each in [*later, *remaining] if each is not currentVolume), None)
 
 
-def loadScan(file: Path):
-    """Return the volume of a scan, which may be loaded already; raises RuntimeError when it cannot be read."""
+def loadScan(file: Path, show: bool = True):
+    """Return the volume of a scan, which may be loaded already; raises RuntimeError when it cannot be read.
+
+    ``show`` False: the slice views go on showing what they show.
+    """
     for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         if volume.GetAttribute(SCAN_ATTRIBUTE) == os.fspath(file):
             return volume
     try:
-        volume = slicer.util.loadVolume(str(file))
+        volume = slicer.util.loadVolume(str(file), {"show": show})
     except RuntimeError as error:
         raise RuntimeError(_("{file} cannot be read as a scan.").format(file=file)) from error
     volume.SetAttribute(SCAN_ATTRIBUTE, os.fspath(file))

@@ -166,6 +166,10 @@ def showIn3D(segmentationNode, shown: bool) -> None:
     display = segmentationNode.GetDisplayNode()
     if display is not None:
         display.SetVisibility3D(shown)
+    manager = slicer.app.layoutManager()
+    view = manager.threeDWidget(0) if shown and manager is not None else None
+    if view is not None:
+        view.threeDView().resetFocalPoint()  # or the surfaces may be outside of what is seen
 
 
 def _keepNames(segmentation) -> None:

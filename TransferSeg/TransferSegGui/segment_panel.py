@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import slicer
 from slicer.i18n import tr as _
 
@@ -14,6 +16,7 @@ from TransferSegGui.model_choices import MODEL, ModelChoice, chosenModel, modelC
 from TransferSegGui.nodes import hideOthers, segmentedBy, showIn3D
 from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.segment_process import SegmentProcess
+from TransferSegGui.status_line import say
 from TransferSegGui.structure_choice import StructureChoice
 from TransferSegGui.untouched import UntouchedSegmentations
 from TransferSegLib.errors import ModelError
@@ -47,6 +50,8 @@ class SegmentPanel:
         #: An output that the present run does not replace, because it was changed by hand.
         self._kept = None
         self._warned: tuple | None = None
+        #: Called when there is a new result.
+        self.onResult: Callable[[], None] = lambda: None
         self.structures = StructureChoice(ui)
         self.structures.onChanged = self._onStructuresChosen
         self.ui.inputVolumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChosen)
@@ -55,6 +60,7 @@ class SegmentPanel:
         self.ui.segmentButton.connect("clicked(bool)", self._onSegment)
         self.ui.cancelSegmentButton.connect("clicked(bool)", self._onCancel)
         self.ui.segmentLogButton.setVisible(False)
+        say(self.ui.segmentStatusLabel, "")
         self.refresh()
 
     def refresh(self) -> None:
@@ -152,7 +158,7 @@ class SegmentPanel:
         missing = [name for name in missing if name in self.structures.names]
         if missing:
             text = _("Not in the result yet: {names}. Segment again.")
-            self.ui.segmentStatusLabel.text = text.format(names=_firstOf(missing))
+            say(self.ui.segmentStatusLabel, text.format(names=_firstOf(missing)))
         self._updateButtons()
 
     def _applyVisibility(self, segmentationNode) -> None:
@@ -235,23 +241,23 @@ class SegmentPanel:
         run.onProgress, run.onEnd = self._onProgress, self._onEnd
         self._showLog("")
         self.ui.segmentProgressBar.setRange(0, 0)  # busy: reading the model takes a while
-        self.ui.segmentStatusLabel.text = _("Starting ...")
+        say(self.ui.segmentStatusLabel, _("Starting ..."))
         self.run = run
         try:
             run.start()
         except RuntimeError as error:
             self.run = None
-            self.ui.segmentStatusLabel.text = str(error)
+            say(self.ui.segmentStatusLabel, str(error))
         self._updateButtons()
 
     def _onCancel(self) -> None:
-        self.ui.segmentStatusLabel.text = _("Stopping ...")
+        say(self.ui.segmentStatusLabel, _("Stopping ..."))
         self.run.cancel()
 
     def _onProgress(self, fraction: float | None, secondsLeft: float | None, message: str) -> None:
         if fraction is None:
             return
-        self.ui.segmentStatusLabel.text = progressText(fraction, secondsLeft, message)
+        say(self.ui.segmentStatusLabel, progressText(fraction, secondsLeft, message))
         self.ui.segmentProgressBar.setRange(0, 1000)
         self.ui.segmentProgressBar.setValue(round(1000 * fraction))
 
@@ -259,15 +265,27 @@ class SegmentPanel:
         self.run = None
         self._showLog(run.log)
         if run.segmentationNode is not None:
-            self.ui.segmentStatusLabel.text = resultText(run, self._kept)
-            self._takeResult(run.segmentationNode)
+            say(self.ui.segmentStatusLabel, resultText(run, self._kept))
+            self.takeResult(run.segmentationNode)
+            self.onResult()
         elif run.cancelled:
-            self.ui.segmentStatusLabel.text = _("Cancelled.")
+            say(self.ui.segmentStatusLabel, _("Cancelled."))
         else:
-            self.ui.segmentStatusLabel.text = errorText(run)
+            say(self.ui.segmentStatusLabel, errorText(run))
         self._updateButtons()
 
-    def _takeResult(self, segmentationNode) -> None:
+    def runFor(self, volumeNode) -> SegmentProcess | None:
+        """Return a run, yet to be started, for another volume with what is chosen; None when nothing can run."""
+        choice = self._choice()
+        if choice is None or choice.problem or not self._torchInstalled or self.structures.obstacle():
+            return None
+        device = chosenDevice(self._parameterNode)
+        return SegmentProcess(volumeNode, None, str(choice.path), device, self.structures.wanted)
+
+    def takeResult(self, segmentationNode) -> None:
+        """Show a segmentation that a run has made of the volume, and correct it from now on."""
+        if segmentationNode.GetDisplayNode() is not None:
+            segmentationNode.GetDisplayNode().SetVisibility(True)
         self._untouched.add(segmentationNode)
         volume = self.ui.inputVolumeSelector.currentNode()
         if volume is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from TransferSegGui.attached_job import AttachedJob
 from TransferSegGui.modality_check import dicomModality
@@ -64,6 +65,11 @@ class SegmentProcess(AttachedJob):
             self.removeFiles()
             raise RuntimeError(str(error)) from error
 
+    def namesOfFiles(self) -> dict[str, str]:
+        """Return the volume's name for the file that it was written to."""
+        name = "" if self._volume is None else self._volume.GetName()
+        return {"volume.nrrd": _("'{name}'").format(name=name), "result.seg.nrrd": _("the segmentation")}
+
     @property
     def segmentationNode(self):
         """The result; None before there is one, and when it was removed."""
@@ -81,6 +87,7 @@ class SegmentProcess(AttachedJob):
     def takeResult(self) -> None:
         """Turn the file that was written into a segmentation node."""
         (self.result,) = self.result["scans"]
+        self.result["notices"] = [self.withoutPaths(notice) for notice in self.result.get("notices", [])]
         file = self.file("result.seg.nrrd")
         node = readSegmentation(file, _ifThere(self._volume), _ifThere(self._output))
         self._segmentationNode.Set(node)

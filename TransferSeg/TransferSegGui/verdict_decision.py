@@ -12,6 +12,7 @@ from TransferSegGui.button_state import enable
 from TransferSegGui.colors import frameStyle
 from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.model_choices import libraryKey
+from TransferSegGui.status_line import say
 from TransferSegGui.verdict_card import (
     isWarnedOf,
     obstacles,
@@ -125,7 +126,7 @@ class VerdictDecision:
 
     def _onPromoted(self, command: CommandProcess) -> None:
         self._command = None
-        self.ui.fineTuneStatusLabel.text = command.error or command.output.strip()
+        say(self.ui.fineTuneStatusLabel, command.error or command.output.strip())
         self.update()
         if not command.error and self._result is not None:
             path = find_library_model(self._result["model"]) or Path(self._result["model"])
@@ -135,7 +136,6 @@ class VerdictDecision:
         """Remember that the old version stays; nothing else has to be done for it."""
         if self._parameterNode is not None:
             self._parameterNode.SetParameter(KEPT_OLD, self._name())
-        self.ui.fineTuneStatusLabel.text = _(
-            "The old version is kept. The new one is in the history of '{name}'."
-        ).format(name=self._result["model"])
+        text = _("The old version is kept. The new one is in the history of '{name}'.")
+        say(self.ui.fineTuneStatusLabel, text.format(name=self._result["model"]))
         self.update()

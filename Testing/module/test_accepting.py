@@ -1,0 +1,172 @@
+"""Fewer clicks: ticks follow what is drawn, one key for what is right, and on to the next scan, segmented ahead."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from correcting_world import add_volume, predicted, ras_of, rows, scan_zyx, tick
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from TransferSegLib.corrections.project import Project
+
+
+def ticked(ui) -> list[str]:
+    return [texts[0] for texts in rows(ui.reviewedTable) if texts[1] == "learned"]
+
+
+def press(host, keys: str) -> None:
+    """Press keys in the window."""
+    import qt
+    from PySide6.QtTest import QTest
+
+    host.window.activateWindow()
+    host.process()
+    QTest.keySequence(host.window, qt.QKeySequence(keys))
+    host.process()
+
+
+@pytest.fixture
+def scans(host, ui, folder: Path, tmp_path: Path):
+    """Choose a folder of three scans, and the tiny model."""
+    place = tmp_path / "scans"
+    place.mkdir()
+    for number in (1, 2, 3):
+        sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(place / f"scan {number}.nrrd"))
+    ui.scanFolderPathLineEdit.currentPath = str(place)
+    host.widget._parameterNode.SetParameter("Model", "library/tiny")
+    yield place
+    ui.scanFolderPathLineEdit.currentPath = ""
+    host.widget._parameterNode.SetParameter("Model", "")
+
+
+def test_what_is_drawn_is_ticked_until_the_user_says_otherwise(host, ui, folder: Path, tmp_path: Path) -> None:
+    volume = add_volume()
+    node, _labels = predicted(ui, volume, tmp_path)
+    editor, segment = ui.segmentEditorWidget, node.GetSegmentation().GetSegmentIdBySegmentName
+    assert ticked(ui) == [], "a prediction is nothing that was drawn"
+    editor.setCurrentSegmentID(segment("right parotid gland"))
+    editor.userPaints([ras_of(volume, (4, 12, 15))], 5.0)
+    assert ticked(ui) == ["right parotid gland"]
+    assert "'right parotid gland' was changed and is ticked" in ui.correctionStatusLabel.text
+    tick(ui, "right parotid gland", False)
+    editor.userPaints([ras_of(volume, (4, 13, 15))], 5.0)
+    assert ticked(ui) == [], "the user took it away"
+    editor.setActiveEffectByName("")
+    import slicer
+
+    filled_zyx = np.ones(scan_zyx().shape, np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(filled_zyx, node, segment("brainstem"), volume)
+    assert ticked(ui) == [], "a script has drawn nothing by hand"
+
+
+def test_a_key_ticks_a_structure_and_chooses_the_next(host, ui, folder: Path, tmp_path: Path) -> None:
+    node, _labels = predicted(ui, add_volume(), tmp_path)
+    editor = ui.segmentEditorWidget
+    ids = list(node.GetSegmentation().GetSegmentIDs())
+    editor.setCurrentSegmentID(ids[1])
+    press(host, "Ctrl+Shift+R")
+    assert ticked(ui) == ["right parotid gland"] and editor.currentSegmentID() == ids[2]
+    press(host, "Ctrl+Shift+R")
+    assert editor.currentSegmentID() == ids[0], "from the start again"
+    host.widget.exit()
+    press(host, "Ctrl+Shift+R")
+    assert len(ticked(ui)) == 2, "another module is open"
+    host.widget.enter()
+    press(host, "Ctrl+Shift+R")
+    assert len(ticked(ui)) == 3 and ui.correctionStatusLabel.text.startswith("All structures are ticked")
+
+
+def test_accept_and_next_with_a_scan_segmented_ahead(host, ui, folder: Path, scans: Path) -> None:
+    panel = host.widget.correctPanel
+    ahead = panel.accepting.ahead
+    assert not ui.acceptButton.enabled
+    ui.nextScanButton.click()
+    assert not ahead.isRunning, "nothing is corrected yet"
+    ui.segmentButton.click()
+    host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
+    assert ahead.isRunning, ui.correctionStatusLabel.text
+    first, shown = ui.inputVolumeSelector.currentNode(), ui.outputSegmentationSelector.currentNode()
+    host.waitFor(lambda: not ahead.isRunning)
+    assert ui.inputVolumeSelector.currentNode() is first
+    assert ui.outputSegmentationSelector.currentNode() is shown, "the scan that is corrected stays"
+    background = host.slices["Red"].mrmlSliceCompositeNode().GetBackgroundVolumeID()
+    assert background in (first.GetID(), None)
+
+    names = [texts[0] for texts in rows(ui.reviewedTable)]
+    assert ticked(ui) == [] and ui.acceptButton.enabled and "Ctrl+Return" in ui.acceptButton.toolTip
+    press(host, "Ctrl+Return")
+    assert panel.saving is not None and ui.inputVolumeSelector.currentNode().GetName() == "scan 2"
+    second = ui.outputSegmentationSelector.currentNode()
+    assert second is not None and second is not shown, "at once: it was segmented ahead"
+    assert second.GetNodeReferenceID("referenceImageGeometryRef") == ui.inputVolumeSelector.currentNode().GetID()
+    assert second.GetDisplayNode().GetVisibility() and not shown.GetDisplayNode().GetVisibility()
+    assert ahead.isRunning, "the third"
+    host.waitFor(lambda: panel.saving is None)
+    (revision,) = Project(folder).state().current
+    assert list(revision.case.annotated) == names, "all that was shown"
+
+    tick(ui, names[0])
+    ui.segmentAheadCheckBox.click()
+    assert not ahead.isRunning
+    ui.acceptButton.click()
+    assert ui.inputVolumeSelector.currentNode().GetName() == "scan 3"
+    assert host.widget.segmentPanel.run is not None, "segmented now"
+    host.waitFor(lambda: not ui.cancelSegmentButton.enabled and panel.saving is None)
+    assert list(Project(folder).state().current[1].case.annotated) == names[:1], "only what is ticked"
+    assert ui.outputSegmentationSelector.currentNode() is not None
+    ui.segmentAheadCheckBox.click()
+
+
+def test_a_scan_that_cannot_be_read_ahead_is_told(host, ui, folder: Path, scans: Path) -> None:
+    (scans / "scan 2.nrrd").write_bytes(b"nothing")
+    ui.nextScanButton.click()
+    ui.segmentButton.click()
+    host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
+    assert "scan 2.nrrd cannot be read" in ui.correctionStatusLabel.text
+    assert ui.outputSegmentationSelector.currentNode() is not None
+
+
+class _ViewMenu:
+    """What Slicer has of the views' menu and the test host lacks: a plugin's parent, and the place of its lines."""
+
+    SectionNode = 100
+
+    @staticmethod
+    def setActionPosition(action, position: float) -> None:
+        assert position > _ViewMenu.SectionNode
+
+
+def test_the_menu_of_the_views(host, ui, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin itself, with real actions; that Slicer shows them can only be seen in Slicer."""
+    import types
+
+    import qt
+    import slicer
+
+    base = types.ModuleType("AbstractScriptedSubjectHierarchyPlugin")
+    base.AbstractScriptedSubjectHierarchyPlugin = object
+    monkeypatch.setitem(sys.modules, base.__name__, base)
+    monkeypatch.setattr(slicer, "qSlicerSubjectHierarchyAbstractPlugin", _ViewMenu, raising=False)
+    from TransferSegGui.TransferSegSubjectHierarchyPlugin import TransferSegSubjectHierarchyPlugin
+
+    parent = qt.QObject()  # as long as it lives, its actions do
+    plugin = TransferSegSubjectHierarchyPlugin(parent)
+    right, accept = plugin.viewContextMenuActions()
+    plugin.showViewContextMenuActionsForItem(0, {})
+    assert not right.visible and not accept.visible, "nothing is shown"
+    node, _labels = predicted(ui, add_volume(), tmp_path)
+    ui.segmentEditorWidget.setCurrentSegmentID(node.GetSegmentation().GetNthSegmentID(1))
+    plugin.showViewContextMenuActionsForItem(0, {})
+    assert right.visible and right.text == "'right parotid gland' is right in this scan" and accept.visible
+    right.trigger()
+    assert ticked(ui) == ["right parotid gland"]
+    accept.trigger()
+    assert host.widget.correctPanel.saving is not None
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    (revision,) = Project(folder).state().current
+    assert revision.case.annotated == ("right parotid gland",)

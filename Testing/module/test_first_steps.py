@@ -1,0 +1,80 @@
+"""A first run: what is missing is one sentence and one button; the tour goes through the loop with the sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from correcting_world import add_volume
+
+from TransferSegLib.corrections.project import Project
+
+
+def test_without_a_scan_the_tour_is_offered(host, ui) -> None:
+    import slicer
+
+    assert ui.guideFrame.visible and ui.guideButton.text == "Try it" and not ui.endGuideButton.visible
+    assert ui.guideLabel.text == "Load a scan, or try TransferSeg with a sample scan in about three minutes."
+    volume = add_volume()
+    assert not ui.guideFrame.visible
+    slicer.mrmlScene.RemoveNode(volume)
+    assert ui.guideFrame.visible
+
+
+def test_without_a_model_there_is_a_way_to_one(host, ui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from TransferSegGui import model_choices
+
+    monkeypatch.setattr(model_choices, "bundled_models", lambda: [])
+    monkeypatch.setenv("TRANSFERSEG_MODELS", str(tmp_path))
+    host.widget.enter()
+    assert ui.guideLabel.text == "There is no model on this computer yet." and ui.guideButton.text == "Get a model"
+    ui.guideButton.click()
+    assert not ui.modelCollapsibleButton.collapsed and not ui.moreModelsCollapsibleButton.collapsed
+    ui.moreModelsCollapsibleButton.collapsed = True
+    monkeypatch.undo()
+    host.widget.enter()
+    assert ui.guideButton.text == "Try it"
+
+
+def test_without_cases_the_section_correct_is_opened(host, ui, folder: Path) -> None:
+    ui.correctCollapsibleButton.collapsed = True
+    ui.fineTuneCollapsibleButton.collapsed = False
+    assert ui.noCasesLabel.visible and ui.goToCorrectButton.visible
+    ui.goToCorrectButton.click()
+    assert not ui.correctCollapsibleButton.collapsed and ui.fineTuneCollapsibleButton.collapsed
+    ui.correctCollapsibleButton.collapsed = True
+    ui.segmentCollapsibleButton.collapsed = ui.modelCollapsibleButton.collapsed = False
+
+
+def test_the_tour(host, ui, folder: Path) -> None:
+    """Its button does each step, to the start of the fine-tuning; afterwards the user's choices are back."""
+    node, steps = host.widget._parameterNode, host.widget.firstSteps
+    node.SetParameter("Model", "bundled/head-neck-ct")
+    ui.minutesSpinBox.setValue(30)
+    ui.guideButton.click()
+    assert steps.isTouring and ui.endGuideButton.visible
+    assert ui.guideLabel.text.startswith("Step 1 of 5: the model finds seven structures")
+    assert ui.inputVolumeSelector.currentNode().GetName().startswith("CT head and neck")
+    assert ui.minutesSpinBox.value == 2 and ui.projectPathLineEdit.currentPath.endswith("tour")
+    ui.guideButton.click()
+    host.waitFor(lambda: ui.guideLabel.text.startswith("Step 2"), 900)
+    assert not ui.correctCollapsibleButton.collapsed and ui.segmentCollapsibleButton.collapsed
+    ui.guideButton.click()
+    host.waitFor(lambda: ui.guideLabel.text.startswith("Step 3"))
+    project = Path(ui.projectPathLineEdit.currentPath)
+    ui.guideButton.click()
+    host.waitFor(lambda: ui.guideLabel.text.startswith("Step 4"), 900)
+    (revision,) = Project(project).state().current
+    assert revision.case.annotated == ("left parotid gland",)
+    assert not ui.fineTuneCollapsibleButton.collapsed and ui.guideButton.text == "Start"
+    ui.guideButton.click()
+    assert host.widget.fineTunePanel.isRunning
+    ui.cancelFineTuneButton.click()
+    host.waitFor(lambda: not host.widget.fineTunePanel.isRunning)
+    assert ui.guideLabel.text.startswith("Step 4"), "it was not done"
+    ui.endGuideButton.click()
+    assert not steps.isTouring and not ui.guideFrame.visible
+    assert ui.projectPathLineEdit.currentPath == str(folder) and ui.minutesSpinBox.value == 30
+    ui.fineTuneCollapsibleButton.collapsed = True
+    ui.segmentCollapsibleButton.collapsed = ui.modelCollapsibleButton.collapsed = False
+    node.SetParameter("Model", "")

@@ -1,0 +1,168 @@
+"""Fewer clicks while correcting: ticks follow what was drawn, one key for what is right, and on to the next scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from TransferSegGui.button_state import enable
+from TransferSegGui.case_buttons import SCAN_FOLDER
+from TransferSegGui.next_scan import nextFile
+from TransferSegGui.project_choice import projectFolder
+from TransferSegGui.reviewed_table import isReviewed, setReviewed, wasUnticked
+from TransferSegGui.scan_ahead import ScanAhead
+
+#: The keys, as Qt writes them.
+ACCEPT_KEYS, RIGHT_KEYS = "Ctrl+Return", "Ctrl+Shift+R"
+
+
+class Accepting(VTKObservationMixin):
+    """Wires *Accept and next*, the keys, and the scan ahead.
+
+    ``save`` saves the case and returns whether it is on its way, ``goOn`` shows the next scan, ``segment`` segments
+    the scan that is shown, ``adopt`` shows a segmentation that was made ahead, ``showStatus`` a status line.
+    """
+
+    def __init__(self, ui, makeRun: Callable) -> None:
+        """Connect the widgets; ``makeRun`` is that of ``ScanAhead``."""
+        VTKObservationMixin.__init__(self)
+        self.ui = ui
+        self.save: Callable[[], bool] = lambda: False
+        self.goOn: Callable[[], None] = lambda: None
+        self.segment: Callable[[], None] = lambda: None
+        self.adopt: Callable = lambda segmentation: None
+        self.showStatus: Callable[[str], None] = lambda text: None
+        self.ahead = ScanAhead(makeRun, self._onAhead)
+        self._parameterNode = self._segmentation = self._volume = None
+        self._isGoingOn = False
+        self._shortcuts = []
+        ui.acceptButton.connect("clicked(bool)", self.accept)
+        ui.segmentAheadCheckBox.connect("toggled(bool)", self._onAheadToggled)
+        for keys, slot in ((ACCEPT_KEYS, self._onAcceptKeys), (RIGHT_KEYS, self.acceptStructure)):
+            shortcut = qt.QShortcut(qt.QKeySequence(keys), ui.correctCollapsibleButton)
+            shortcut.connect("activated()", slot)
+            shortcut.setEnabled(False)
+            self._shortcuts.append(shortcut)
+
+    def listen(self, listens: bool) -> None:
+        """React to the keys, or not: only while the module is open."""
+        for shortcut in self._shortcuts:
+            shortcut.setEnabled(listens)
+
+    def show(self, parameterNode, segmentation, volume) -> None:
+        """Follow a segmentation and its volume, None for none."""
+        self._parameterNode, self._volume = parameterNode, volume
+        if segmentation is not self._segmentation:
+            self.removeObservers()
+            self._segmentation = segmentation
+            if segmentation is not None:
+                event = slicer.vtkSegmentation.SourceRepresentationModified
+                self.addObserver(segmentation.GetSegmentation(), event, self._onDrawn)
+
+    def updateButton(self, obstacle: str) -> None:
+        """Enable the button unless something other than missing ticks is in the way."""
+        text = _(
+            "Save the case, then show the next scan and segment it ({keys}). If nothing is ticked, all structures that "
+            "are shown count as right."
+        )
+        enable(self.ui.acceptButton, obstacle, text.format(keys=ACCEPT_KEYS))
+
+    # Structures
+
+    def _onDrawn(self, caller, event) -> None:
+        """Tick what is drawn with a tool of the Segment Editor, unless the user took that tick away."""
+        editor = self.ui.segmentEditorWidget
+        node = editor.mrmlSegmentEditorNode()
+        if node is None or not node.GetActiveEffectName() or not editor.currentSegmentID():
+            return
+        segment = self._segmentation.GetSegmentation().GetSegment(editor.currentSegmentID())
+        if segment is not None and not isReviewed(segment) and not wasUnticked(segment):
+            setReviewed(segment, True)
+            text = _("'{name}' was changed and is ticked: untick it if it is not right yet.")
+            self.showStatus(text.format(name=segment.GetName()))
+
+    @property
+    def structure(self) -> str:
+        """The name of the structure that is chosen, empty when none is."""
+        chosen = self.ui.segmentEditorWidget.currentSegmentID() if self._segmentation is not None else ""
+        segment = self._segmentation.GetSegmentation().GetSegment(chosen) if chosen else None
+        return "" if segment is None else segment.GetName()
+
+    def acceptStructure(self) -> None:
+        """Tick the structure that is chosen, and choose the next one that has no tick."""
+        editor = self.ui.segmentEditorWidget
+        if self._segmentation is None or not editor.currentSegmentID():
+            return
+        segmentation = self._segmentation.GetSegmentation()
+        ids, current = list(segmentation.GetSegmentIDs()), editor.currentSegmentID()
+        setReviewed(segmentation.GetSegment(current), True)
+        place = ids.index(current)
+        later = [each for each in ids[place + 1 :] + ids[:place] if not isReviewed(segmentation.GetSegment(each))]
+        if later:
+            editor.setCurrentSegmentID(later[0])
+            self._jumpTo(later[0])
+        else:
+            self.showStatus(_("All structures are ticked: save the case."))
+
+    def _jumpTo(self, segmentId: str) -> None:
+        center = self._segmentation.GetSegmentCenterRAS(segmentId)
+        if center is not None:
+            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center)
+
+    # Scans
+
+    def _onAcceptKeys(self) -> None:
+        if self.ui.acceptButton.enabled:
+            self.accept()
+
+    def accept(self) -> None:
+        """Save the case with what is ticked, or with all that is shown, and go on to the next scan."""
+        segmentation = self._segmentation.GetSegmentation()
+        ids = list(segmentation.GetSegmentIDs())
+        if not any(isReviewed(segmentation.GetSegment(each)) for each in ids):
+            display = self._segmentation.GetDisplayNode()
+            for each in ids:
+                if display is None or display.GetSegmentVisibility(each):
+                    setReviewed(segmentation.GetSegment(each), True)
+        if not self.save():
+            return  # the status line says why
+        self._isGoingOn = True
+        try:
+            self.goOn()
+        finally:
+            self._isGoingOn = False
+
+    def arrived(self, volume) -> None:
+        """Show what was segmented ahead of a scan that is shown now, and begin with the one after it."""
+        made = self.ahead.take(volume)
+        if made is not None:
+            self.adopt(made)
+            self.lookAhead()
+        elif self._isGoingOn and not self.ahead.isFor(volume):
+            self.ahead.stop()
+            self.segment()  # its result is what begins the scan after it
+
+    def lookAhead(self) -> None:
+        """Begin to segment the scan after this one, if scans come from a folder."""
+        folder = "" if self._parameterNode is None else self._parameterNode.GetParameter(SCAN_FOLDER)
+        if not folder or not self.ui.segmentAheadCheckBox.checked or self.ahead.isFor(self._volume):
+            return
+        try:
+            file = nextFile(Path(folder), projectFolder(self._parameterNode), self._volume)
+            if file is not None:
+                self.ahead.begin(file)
+        except (RuntimeError, OSError) as error:
+            self.showStatus(str(error))
+
+    def _onAhead(self, volume) -> None:
+        if volume is self._volume and self._segmentation is None:
+            self.arrived(volume)  # the user was faster
+
+    def _onAheadToggled(self, checked: bool) -> None:
+        if not checked:
+            self.ahead.stop()
