@@ -84,6 +84,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Build the panel; called once, when the module is first opened."""
         ScriptedLoadableModuleWidget.setup(self)
         from TransferSegGui.correct_panel import CorrectPanel
+        from TransferSegGui.doubtful_places import DoubtfulPlaces
         from TransferSegGui.finetune_panel import FineTunePanel
         from TransferSegGui.first_steps import FirstSteps
         from TransferSegGui.model_panel import ModelPanel
@@ -99,7 +100,15 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.correctPanel = CorrectPanel(self.ui, self.segmentPanel)
         self.fineTunePanel = FineTunePanel(self.ui)
         self.firstSteps = FirstSteps(self.ui, self.fineTunePanel)
-        self.panels = [self.modelPanel, self.segmentPanel, self.correctPanel, self.fineTunePanel, self.firstSteps]
+        self.doubtfulPlaces = DoubtfulPlaces(self.ui)
+        self.panels = [
+            self.modelPanel,
+            self.segmentPanel,
+            self.correctPanel,
+            self.fineTunePanel,
+            self.firstSteps,
+            self.doubtfulPlaces,
+        ]
         self.modelPanel.onModelsChanged = self.refreshPanels
         self.correctPanel.casesChanged += [
             self.fineTunePanel.updateFromParameterNode,

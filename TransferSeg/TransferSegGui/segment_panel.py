@@ -237,6 +237,7 @@ class SegmentPanel:
             str(self._choice().path),
             chosenDevice(self._parameterNode),
             self.structures.wanted,
+            self.ui.doubtVolumeCheckBox.checked,
         )
         run.onProgress, run.onEnd = self._onProgress, self._onEnd
         self._showLog("")
@@ -280,7 +281,9 @@ class SegmentPanel:
         if choice is None or choice.problem or not self._torchInstalled or self.structures.obstacle():
             return None
         device = chosenDevice(self._parameterNode)
-        return SegmentProcess(volumeNode, None, str(choice.path), device, self.structures.wanted)
+        return SegmentProcess(
+            volumeNode, None, str(choice.path), device, self.structures.wanted, self.ui.doubtVolumeCheckBox.checked
+        )
 
     def takeResult(self, segmentationNode) -> None:
         """Show a segmentation that a run has made of the volume, and correct it from now on."""

@@ -10,6 +10,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from TransferSegGui.attached_job import AttachedJob
+from TransferSegGui.doubt_nodes import keepDoubt, loadDoubtVolume
 from TransferSegGui.modality_check import dicomModality
 from TransferSegGui.nodes import SegmentedBy, readSegmentation, writeVolume
 from TransferSegGui.predictions import keepPrediction
@@ -35,14 +36,24 @@ class SegmentProcess(AttachedJob):
     """
 
     def __init__(
-        self, volumeNode, outputNode=None, model: str = "", device: str = "auto", structures: Sequence[str] = ()
+        self,
+        volumeNode,
+        outputNode=None,
+        model: str = "",
+        device: str = "auto",
+        structures: Sequence[str] = (),
+        doubtVolume: bool = False,
     ) -> None:
-        """Describe the run; ``model`` is a name or path (empty: the bundled model), ``structures`` empty: all."""
+        """Describe the run; ``model`` is a name or path (empty: the bundled model), ``structures`` empty: all.
+
+        With ``doubtVolume`` the doubt becomes a volume node, too.
+        """
         super().__init__()
         self._segmentationNode = vtk.vtkWeakReference()
         # The nodes themselves: another one may get the name or the ID of one that is removed while the process runs.
         self._volume, self._output = volumeNode, outputNode
         self._model, self._device, self._structures = model, device, list(structures)
+        self._doubtVolume = doubtVolume
         self._segmentedBy: SegmentedBy | None = None
 
     def start(self) -> None:
@@ -52,13 +63,15 @@ class SegmentProcess(AttachedJob):
         """
         try:
             model = self._findModel()
-            scan = ScanToSegment(self.file("volume.nrrd"), self.file("result.seg.nrrd"))
+            doubt = self.file("doubt.nrrd") if self._doubtVolume else None
+            scan = ScanToSegment(self.file("volume.nrrd"), self.file("result.seg.nrrd"), doubt=doubt)
             writeVolume(self._volume, scan.scan)
             parameters = SegmentParameters(
                 (scan,),
                 str(model),
                 tuple(self._structures) or None,
                 modality=dicomModality(self._volume),  # the file that is written does not hold it
+                places=True,
             )
             self.begin(JobRequest("segment", parameters.to_json(), self._device))
         except (TransferSegError, RuntimeError) as error:
@@ -93,6 +106,9 @@ class SegmentProcess(AttachedJob):
         self._segmentationNode.Set(node)
         self._segmentedBy.writeTo(node)
         keepPrediction(node, file)
+        keepDoubt(node, self.result.get("doubt"))
+        if self._doubtVolume:
+            loadDoubtVolume(self.file("doubt.nrrd"), _ifThere(self._volume))
 
     def letGo(self) -> None:
         """Forget the scene's nodes."""

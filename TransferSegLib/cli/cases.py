@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from TransferSegLib.cli.case_effort import add_options as add_effort_options
 from TransferSegLib.cli.case_effort import run_effort
 from TransferSegLib.cli.case_pictures import add_pictures_option, check_pictures_folder, draw_cases
+from TransferSegLib.cli.case_suggestions import add_options as add_suggest_options
+from TransferSegLib.cli.case_suggestions import run_suggest
 from TransferSegLib.cli.cases_add_options import ADD_HELP
 from TransferSegLib.cli.cases_add_options import add_options as add_add_options
 from TransferSegLib.cli.default_project import (
@@ -48,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
     add_effort_options(
         _verb(verbs, "effort", run_effort, "how much contour each case needed, in the order they were done")
     )
+    add_suggest_options(_verb(verbs, "suggest", run_suggest, "which scan of a folder to correct next"))
     remove = _verb(verbs, "remove", run_remove, "put cases in the project's bin")
     remove.add_argument("cases", nargs="+", metavar="CASE", help="id of a case")
     restore = _verb(verbs, "restore", run_restore, "bring a removed case, or an earlier revision of a case, back")

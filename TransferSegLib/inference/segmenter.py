@@ -19,6 +19,7 @@ from TransferSegLib.doubt.places import DoubtfulPlace, doubtful_places
 from TransferSegLib.doubt.scan_doubt import DoubtCollector, ScanDoubt, doubt_volume
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.fit.check import check_fit, scan_reasons
+from TransferSegLib.fit.feature_profile import ScanFeatures
 from TransferSegLib.fit.features import FeatureCollector
 from TransferSegLib.fit.reasons import Fit
 from TransferSegLib.fit.shapes import ScanShapes, shapes_of
@@ -56,8 +57,9 @@ class Segmentation:
     """A label map on the scan's own grid, the structures in it, what computed it and in how many seconds.
 
     ``notices`` are lines for a person about how the scan was read, ``fit`` tells whether the result can be trusted.
-    ``own_labels`` holds the values that a structure consists of where that is not its label alone. Where doubt
-    was asked for, ``doubts`` holds that of each model and ``places`` where to look, the most doubtful first.
+    ``own_labels`` holds the values that a structure consists of where that is not its label alone. Where doubt was
+    asked for, ``doubts`` holds that of each model, ``places`` where to look, the most doubtful first, and ``features``
+    what kind of scan it is to a network that shows its deepest maps.
     """
 
     label_map: sitk.Image
@@ -69,6 +71,7 @@ class Segmentation:
     own_labels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     doubts: tuple[ScanDoubt, ...] = ()
     places: tuple[DoubtfulPlace, ...] = ()
+    features: ScanFeatures | None = None
 
     @property
     def doubt_is_calibrated(self) -> bool:
@@ -167,16 +170,18 @@ class Segmenter:
                 "The scan has intensities that are not numbers (NaN or infinite): repair or export it again."
             )
         known = description.fit.features if description.fit is not None else None
-        collector = None if known is None else self._collector(scan, known.usual)
+        usual = None if known is None else known.usual
+        collector = self._collector(scan, usual) if known is not None or doubt else None
         # Every structure, be it asked for or not, tells whether the others lie where they should.
         label_map, doubts = self._label_map(first, scan, predicting, keeping, collector, doubt)
+        features = None if collector is None else collector.features(0.0 if known is None else known.familiar)
         fit = checking.wait(
             lambda: check_fit(
                 scan_reasons(first, description.modality, known_modality),
                 shapes_of(label_map, description.label_set, description.single_part),
                 description.fit,
                 description.label_set.names,
-                collector.features(known.familiar) if collector is not None and known is not None else None,
+                None if known is None else features,
                 selected.names,
             ),
             expected_s[-1],
@@ -188,7 +193,7 @@ class Segmenter:
         task.done()
         seconds = time.monotonic() - started
         device, own_labels = str(self._predictor.device), description.own_labels if description.regions else {}
-        return Segmentation(label_map, selected, device, seconds, notices, fit, own_labels, doubts, places)
+        return Segmentation(label_map, selected, device, seconds, notices, fit, own_labels, doubts, places, features)
 
     def look_at(
         self, image: sitk.Image, cancel: CancelToken | None = None

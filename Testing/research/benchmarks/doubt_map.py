@@ -11,7 +11,7 @@ holds what one case showed; what is there is not repeated.
 Of each annotated structure the region within 10 mm of what is drawn or predicted counts. Its voxels are looked at in
 the order of the doubt: the share of the wrong ones (only drawn or only predicted) among the first 10 %, and the area
 under the curve of the share found over the share looked at (0.5 by chance); the same for large errors, deeper than 1.5
-voxel sides from the drawn surface.
+voxel sides from the drawn surface. Places are judged apart: how many of the first ones have a large error within 6 mm.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import shutil
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -45,6 +46,7 @@ from Testing.research.common.measuring import command_line
 from Testing.research.common.open_collections import BRAIN, HEAD, cases_of, label_set_of
 from TransferSegLib.datasets.dataset import Case
 from TransferSegLib.doubt.calibration import DoubtCalibration, DoubtCounts
+from TransferSegLib.doubt.places import doubtful_places
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.images.grid_to_scan import values_on_scan
@@ -90,14 +92,12 @@ class Measured:
         found = self.segmenter.segment(image, doubt=True)
         doubt_s, began = process_time() - began, process_time()
         found.doubt_volume()
-        places = found.places
         after_s = process_time() - began
         labels_zyx = sitk.GetArrayFromImage(plain.label_map)
         scan = preprocess(image, description.preparation)
         candidates, shifts_s = self._candidates(scan)
         (doubt,) = found.doubts
         structures: dict[str, Line] = {}
-        every_large = np.zeros(true_zyx.shape, bool)
         for name in case.annotated:
             structure = found.label_set.find(name)
             drawn = label_set.find(name)
@@ -108,21 +108,40 @@ class Measured:
             line = judge_structure(candidates | {f"{CHOSEN} of the structure": own}, *masks, spacing)
             if line is not None:
                 structures[name] = line
-            every_large |= (masks[0] != masks[1]) & (
-                surface_distance_mm(masks[1], spacing) > LARGE_ERROR_SIDES * max(spacing)
-            )
         values = [label_set.find(name).label for name in found.label_set.names]  # type: ignore[union-attr]
         counts = doubt.counts(labels_on_grid(reference, values, scan.grid), case.annotated, None)
-        judged = [place for place in places if place.structure in case.annotated]
-        indices = [image.TransformPhysicalPointToIndex(place.position_mm)[::-1] for place in judged]
-        surface = self._on_surface(labels_zyx, [one.label for one in found.label_set if one.name in case.annotated])
         return {
             "seconds": {"segment": plain_s, "with doubt": doubt_s, "volume and places": after_s, "shifts": shifts_s},
             "structures": structures,
             "counts": counts.to_json(),
-            "places": hits(indices, every_large, spacing),
-            "random places": hits(surface, every_large, spacing),
         }
+
+    def places(self, case: Case) -> dict[str, list[bool]]:
+        """Return whether there is a large error near each place of a case, and near random ones on the surface.
+
+        Only places in annotated structures can be judged.
+        """
+        label_set, image = label_set_of(TASKS[self.task]), read_scan(case.image)
+        spacing = tuple(image.GetSpacing()[::-1])
+        true_zyx = sitk.GetArrayFromImage(read_label_map_on(image, case.labels))
+        found = self.segmenter.segment(image, doubt=True)
+        labels_zyx = sitk.GetArrayFromImage(found.label_map)
+        large_zyx = np.zeros(true_zyx.shape, bool)
+        values = []
+        for name in case.annotated:
+            structure, drawn = found.label_set.find(name), label_set.find(name)
+            if structure is not None and drawn is not None:
+                values.append(structure.label)
+                predicted, true = labels_zyx == structure.label, true_zyx == drawn.label
+                deep = surface_distance_mm(true, spacing) > LARGE_ERROR_SIDES * max(spacing)
+                large_zyx |= (predicted != true) & deep
+        doubts = {"calibrated": found.doubts, "uncalibrated": [replace(one, calibration=None) for one in found.doubts]}
+        every = {"random": self._on_surface(labels_zyx, values)}
+        for name, those in doubts.items():
+            places = doubtful_places(those, image, found.label_set.names)
+            judged = [place.position_mm for place in places if place.structure in case.annotated]
+            every[name] = [image.TransformPhysicalPointToIndex(position)[::-1] for position in judged]
+        return {name: hits(indices, large_zyx, spacing) for name, indices in every.items()}
 
     def _candidates(self, scan: PreprocessedScan) -> tuple[dict[str, np.ndarray], float]:
         """Return each way's doubt on the scan's grid, and the seconds of predicting the shifted scans."""
@@ -197,26 +216,28 @@ def fine_tuned(options: Namespace, cases: Sequence[Case]) -> tuple[Model, list[M
 
 
 def measure(options: Namespace) -> None:
-    """Measure the cases that have no line yet."""
-    done = {(line["task"], line["case"]) for line in read_lines(options.output)}
+    """Measure the cases that have no lines yet: one for the doubt, one for the places."""
+    done = {(line["task"], line["case"], "places" in line) for line in read_lines(options.output)}
     for measured in tasks(options):
         for case in measured.cases:
-            if (measured.task, case.id) not in done:
-                line = measured.line(case)
-                add_line(options.output, {"task": measured.task, "case": case.id} | line)
-                print(f"{measured.task}, {case.id}: {len(line['structures'])} structures", flush=True)
+            key = {"task": measured.task, "case": case.id}
+            if (measured.task, case.id, True) not in done:
+                add_line(options.output, key | {"places": measured.places(case)})
+            if not options.only_places and (measured.task, case.id, False) not in done:
+                add_line(options.output, key | measured.line(case))
+            print(f"{measured.task}, {case.id}", flush=True)
 
 
 def report(lines: Sequence[Line]) -> str:
     """Return the tables: what each way finds, what it costs, how right calibrated doubt is, and what places hit."""
     by_task: dict[str, list[Line]] = defaultdict(list)
+    places: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
-        by_task[line["task"]].append(line)
+        (places if "places" in line else by_task)[line["task"]].append(line)
     parts = [table(("task", "way", "first 10 %", "area", "large: first 10 %", "large: area"), _found_rows(by_task))]
     parts.append(table(("task", "cases", "segmenting, s", "with doubt", "volume, places", "3 shifts"), _costs(by_task)))
     parts.append(table(("task", "doubt", "voxels", "expected wrong", "wrong"), _reliability(by_task)))
-    header = ("task", "places", "with a large error near", "random places on the surface")
-    parts.append(table(header, _place_rows(by_task)))
+    parts.append(table(("task", "places", "cases", *_KINDS), _place_rows(places)))
     return "\n\n".join(parts)
 
 
@@ -274,16 +295,18 @@ def _reliability(by_task: dict[str, list[Line]]) -> list[tuple[str, ...]]:
 _RANGES = np.array([0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0])
 
 
+_KINDS = ("calibrated", "uncalibrated", "random")
+
+
 def _place_rows(by_task: dict[str, list[Line]]) -> list[tuple[str, ...]]:
-    """Return a row per task and number of first places: how many have a large error near them."""
+    """Return a row per task and number of first places: the share of them with a large error near, by kind."""
     rows = []
     for task, lines in by_task.items():
         for count in (3, 5, 10):
             shares = [
-                np.mean([hit for line in lines for hit in line[key][:count]] or [0.0])
-                for key in ("places", "random places")
+                np.mean([hit for line in lines for hit in line["places"][kind][:count]] or [0.0]) for kind in _KINDS
             ]
-            rows.append((task, f"first {count}", *(f"{share:.2f}" for share in shares)))
+            rows.append((task, f"first {count}", str(len(lines)), *(f"{share:.2f}" for share in shares)))
     return rows
 
 
@@ -291,6 +314,7 @@ def main() -> None:
     """Measure what is missing, or print what was measured."""
     parser = command_line(__doc__, threads=1, device=True)
     parser.add_argument("--report", action="store_true", help="print the tables of what was measured")
+    parser.add_argument("--only-places", action="store_true", help="measure the doubtful places and nothing else")
     parser.add_argument("--data", type=Path, metavar="FOLDER")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="the fine-tuned model")
     parser.add_argument("--output", type=Path, default=RESULTS)
