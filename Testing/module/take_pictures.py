@@ -53,6 +53,7 @@ def main(folder: Path, last: str = "") -> None:
 
     with tempfile.TemporaryDirectory(prefix="TransferSeg-", ignore_cleanup_errors=True) as temporary:
         whole_loop.use_folders(Path(temporary))
+        os.environ["HOME"] = temporary  # what the panel shows of it is "~"
         from slicerhost.window import Host
 
         host = Host()
@@ -61,9 +62,7 @@ def main(folder: Path, last: str = "") -> None:
         host._dock.setMinimumWidth(520)
         folder.mkdir(parents=True, exist_ok=True)
         cases = whole_loop.real_cases(OTHERS)
-        loop = whole_loop.WholeLoop(
-            host, Path(temporary) / "my-cases", minutes=MINUTES, settings=SETTINGS, references=cases
-        )
+        loop = whole_loop.WholeLoop(host, Path("~/my-cases"), minutes=MINUTES, settings=SETTINGS, references=cases)
         loop.zoom, loop.midway = 1.5, MIDWAY
         for step in loop.steps():
             print(step, flush=True)

@@ -326,16 +326,23 @@ def test_nothing_to_do_is_said_in_the_tooltip(host, ui, balls: Path, tmp_path: P
 
 def test_the_plan_is_shown_before_start(host, ui, balls: Path, tmp_path: Path):
     """Measured once for a project; other minutes are planned at once, and what cannot be is said."""
+    from TransferSegGui.duration import roundText
+    from TransferSegGui.finetune_plan import totalSeconds
+
     panel = host.widget.fineTunePanel
     ui.minutesSpinBox.setValue(30)
     assert ui.fineTunePlanLabel.text == "", "the section is closed: nothing is measured"
     ui.fineTuneCollapsibleButton.collapsed = False
     try:
         assert "Planning: " in ui.fineTunePlanLabel.text and ui.fineTuneButton.enabled
+        assert ui.fineTuneButton.text == "Start"
         host.waitFor(lambda: not panel.plan.isMeasuring)
         text = ui.fineTunePlanLabel.text
         assert "of the 30 min given: 3 candidates are compared with the parent on patients they did not see" in text
         assert "about 60 steps of the last layers each" in text, text
+        total = totalSeconds(panel.plan._measured[1], panel._request()[0])
+        assert ui.fineTuneButton.text == f"Start ({roundText(total)})", "what it takes in all, before it is started"
+        assert total < 30 * 60
         ui.minutesSpinBox.setValue(31)
         assert "of the 31 min given" in ui.fineTunePlanLabel.text and not panel.plan.isMeasuring
         ui.foldsSpinBox.setValue(2)
@@ -345,6 +352,7 @@ def test_the_plan_is_shown_before_start(host, ui, balls: Path, tmp_path: Path):
         host.waitFor(lambda: "Not planned" in ui.fineTunePlanLabel.text)
         assert "None of the 2 cases has a voxel of what was reviewed (bright)" in ui.fineTunePlanLabel.text
         assert "draw it in at least one case" in ui.fineTunePlanLabel.text
+        assert ui.fineTuneButton.text == "Start", "nothing is known of what it takes"
         ui.fineTuneCollapsibleButton.collapsed = True
         assert ui.fineTunePlanLabel.text == ""
     finally:

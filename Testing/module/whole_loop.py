@@ -175,10 +175,17 @@ class WholeLoop:
         ui = self.ui
         ui.projectPathLineEdit.currentPath = str(self.project)
         names = [NEW_STRUCTURE] if self.references else [STRUCTURE, "mandible"]
-        place = self.draw_vertebrae() if self.references else self.paint()
+        if self.references:
+            self.add_vertebrae()
+            self.draw_vertebrae(part=0.5)
+        else:
+            place = self.paint()
         if first:
-            self._show(self.volumes[-1], tuple(place))
+            self._show(self.volumes[-1], tuple(self.middle_of(NEW_STRUCTURE) if self.references else place))
             yield "painted"
+        if self.references:
+            self.draw_vertebrae()
+            self.show_structure()
         for name in names:
             self.tick(name)
         if first:
@@ -203,18 +210,21 @@ class WholeLoop:
         assert touched > 0 and self.voxels(segment_id) > before
         return place
 
-    def draw_vertebrae(self) -> np.ndarray:
-        """Add the new structure and draw it as with Threshold and Islands: bone near the spinal cord, in one piece.
+    def add_vertebrae(self) -> None:
+        """Add the new structure, and choose a tool to draw it with."""
+        self.ui.newStructureLineEdit.text = NEW_STRUCTURE
+        self.ui.addStructureButton.click()
+        self.ui.segmentEditorWidget.setActiveEffectByName("Threshold")
 
-        Returns its middle (RAS, mm).
+    def draw_vertebrae(self, part: float = 1.0) -> None:
+        """Draw the new structure as with Threshold and Islands: bone near the spinal cord, in one piece.
+
+        ``part``: only in so many of its slices, from the top.
         """
         import slicer
         from scipy import ndimage
 
-        ui, volume = self.ui, self.volumes[-1]
-        ui.newStructureLineEdit.text = NEW_STRUCTURE
-        ui.addStructureButton.click()
-        ui.segmentEditorWidget.setActiveEffectByName("Threshold")
+        volume = self.volumes[-1]
         cord_zyx = self.reference_zyx("spinal cord")
         distance_mm = ndimage.distance_transform_edt(~cord_zyx, sampling=volume.GetSpacing()[::-1])
         bone_zyx = (slicer.util.arrayFromVolume(volume) > BONE_HU) & (distance_mm <= FROM_CORD_MM)
@@ -223,10 +233,16 @@ class WholeLoop:
         pieces_zyx, count = ndimage.label(bone_zyx)
         sizes = ndimage.sum(bone_zyx, pieces_zyx, range(1, count + 1))
         mask_zyx = (pieces_zyx == 1 + int(np.argmax(sizes))).astype(np.uint8)
+        slices = np.flatnonzero(mask_zyx.any(axis=(1, 2)))
+        mask_zyx[: slices[round((1 - part) * (len(slices) - 1))]] = 0
         segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(NEW_STRUCTURE)
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask_zyx, self.node, segment_id, volume)
-        if ui.showIn3DCheckBox.checked:
+        if self.ui.showIn3DCheckBox.checked:
             self.node.CreateClosedSurfaceRepresentation()
+
+    def middle_of(self, name: str) -> np.ndarray:
+        """Return the middle (RAS, mm) of a structure."""
+        segment_id = self.node.GetSegmentation().GetSegmentIdBySegmentName(name)
         return np.array(self.node.GetSegmentCenterRAS(segment_id))
 
     def tick(self, name: str) -> None:

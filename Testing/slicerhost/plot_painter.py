@@ -27,7 +27,7 @@ def paintChart(chartNode, width: int, height: int) -> QtGui.QPixmap:
         _paintFrame(painter, chartNode, inside, width, height)
         points = [point for _node, curve in curves for point in curve]
         if points:
-            _paintCurves(painter, curves, inside, _bounds(points))
+            _paintCurves(painter, curves, inside, _boundsOf(chartNode, points))
     finally:
         painter.end()
     return picture
@@ -43,6 +43,14 @@ def seriesPoints(seriesNode) -> list[tuple[float, float]]:
     xs = table.GetColumnByName(seriesNode.GetXColumnName()) if seriesNode.GetXColumnName() else None
     count = ys.GetNumberOfTuples()
     return [(xs.GetTuple1(row) if xs is not None else row, ys.GetTuple1(row)) for row in range(count)]
+
+
+def _boundsOf(chartNode, points) -> tuple[float, float, float, float]:
+    """Return the ends of the axes: the chart's own for y, where it has fixed them."""
+    left, right, bottom, top = _bounds(points)
+    if not chartNode.GetYAxisRangeAuto():
+        bottom, top = chartNode.GetYAxisRange()
+    return left, right, bottom, top
 
 
 def _bounds(points) -> tuple[float, float, float, float]:

@@ -46,13 +46,13 @@ class Accepting(VTKObservationMixin):
         for keys, slot in ((ACCEPT_KEYS, self._onAcceptKeys), (RIGHT_KEYS, self.acceptStructure)):
             shortcut = qt.QShortcut(qt.QKeySequence(keys), ui.correctCollapsibleButton)
             shortcut.connect("activated()", slot)
-            shortcut.setEnabled(False)
+            shortcut.enabled = False
             self._shortcuts.append(shortcut)
 
     def listen(self, listens: bool) -> None:
         """React to the keys, or not: only while the module is open."""
         for shortcut in self._shortcuts:
-            shortcut.setEnabled(listens)
+            shortcut.enabled = listens
 
     def show(self, parameterNode, segmentation, volume) -> None:
         """Follow a segmentation and its volume, None for none."""

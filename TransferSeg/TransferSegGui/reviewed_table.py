@@ -18,7 +18,8 @@ from TransferSegLib.structures import Structure, structure_key
 
 #: Tag of a segment; it is saved with the segmentation and stays when the segment is renamed.
 REVIEWED_TAG = "TransferSeg.Reviewed"
-_TICKED, _UNTICKED = "1", "0"
+#: Tag of a segment whose tick was taken away.
+_UNTICKED_TAG = "TransferSeg.Unticked"
 #: The columns with names and ticks, with what a structure counts as, and with what is shown.
 _NAME, _COUNTS, _SHOWN = 0, 1, 2
 #: From so many structures on they can be searched.
@@ -212,19 +213,22 @@ def keyOf(name: str) -> str:
 
 def isReviewed(segment) -> bool:
     """Return whether a segment is ticked."""
-    value = vtk.reference("")
-    return bool(segment.GetTag(REVIEWED_TAG, value)) and str(value) == _TICKED
+    return segment.HasTag(REVIEWED_TAG)
 
 
 def wasUnticked(segment) -> bool:
     """Return whether a tick was taken away: then none is set but by the user."""
-    return segment.HasTag(REVIEWED_TAG) and not isReviewed(segment)
+    return segment.HasTag(_UNTICKED_TAG)
 
 
 def setReviewed(segment, reviewed: bool) -> None:
     """Tick a segment, or take the tick away."""
-    if reviewed or segment.HasTag(REVIEWED_TAG):
-        segment.SetTag(REVIEWED_TAG, _TICKED if reviewed else _UNTICKED)
+    if reviewed:
+        segment.SetTag(REVIEWED_TAG, "1")
+        segment.RemoveTag(_UNTICKED_TAG)
+    elif segment.HasTag(REVIEWED_TAG):
+        segment.RemoveTag(REVIEWED_TAG)
+        segment.SetTag(_UNTICKED_TAG, "1")
 
 
 def addStructure(segmentation, structure: Structure) -> str:
