@@ -101,15 +101,15 @@ class Task:
         every = range(len(self.ids))
         return [self.train([n for n in every if n % folds != fold], steps, stream + fold) for fold in range(folds)]
 
-    def dice(self, state: State) -> dict[str, dict[str, float]]:
-        """Return the Dice by test case and structure."""
+    def dice(self, state: State, single_part: Sequence[str] = ()) -> dict[str, dict[str, float]]:
+        """Return the Dice by test case and structure; of structures in ``single_part`` the largest component counts."""
         description = replace(
             self.parent.description,
             label_set=self.change.label_set,
             preparation=self.settings.preparation(self.parent.description),
             network=self.parent.description.network.with_classes(self.change.label_set.classes),
             fit=None,
-            single_part=(),
+            single_part=tuple(single_part),
         )
         cases = replace(self.dataset, cases=tuple(self.dataset.case(id) for id in self.tested))
         found = evaluate(Segmenter(Model(description, state, self.parent.path), PRECISION), cases)
