@@ -21,11 +21,11 @@ from TransferSegLib.finetuning.rounds import (
     RoundResult,
     best_round,
     curve_note,
+    first_minutes,
     improves,
     round_share,
     share_of_all,
 )
-from TransferSegLib.finetuning.time_budget import first_minutes
 from TransferSegLib.models.store import load_model
 from TransferSegLib.progress import CancelToken, Progress
 

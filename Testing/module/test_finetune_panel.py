@@ -212,6 +212,7 @@ def test_only_ticked_cases_are_learned_from(host, ui, balls: Path):
     for row in (0, 2):
         table.item(row, 0).setCheckState(qt.Qt.Checked)
     ui.minutesSpinBox.setValue(7)
+    ui.untilConvergedCheckBox.click()
     ui.seedSpinBox.setValue(11)
     ui.foldsSpinBox.setValue(2)
     ui.candidateNameLineEdit.setText("Klinik")
@@ -223,6 +224,8 @@ def test_only_ticked_cases_are_learned_from(host, ui, balls: Path):
     assert asked.title == "fine-tune Klinik on Fälle" and asked.device == "cpu"
     wanted = {"cases": ["case-0001", "case-0003"], "minutes": 7.0, "most_folds": 2, "name": "Klinik", "model": "balls"}
     assert {key: asked.parameters[key] for key in wanted} == wanted and asked.parameters["no_promote"] is True
+    assert asked.parameters["until_converged"] is True
+    ui.untilConvergedCheckBox.click()
     assert asked.parameters["configuration"]["seed"] == 11
     host.waitFor(lambda: ended(host))
     assert ui.fineTuneStatusLabel.text == "Cancelled. Resume continues from here."
@@ -347,6 +350,11 @@ def test_the_plan_is_shown_before_start(host, ui, balls: Path, tmp_path: Path):
         assert "of the 31 min given" in ui.fineTunePlanLabel.text and not panel.plan.isMeasuring
         ui.foldsSpinBox.setValue(2)
         assert ": 2 candidates are compared" in ui.fineTunePlanLabel.text
+        ui.untilConvergedCheckBox.click()
+        text = ui.fineTunePlanLabel.text
+        assert "in rounds" in text and "at most 31 min" in text and "of the 10 min given" in text, text
+        assert not panel.plan.isMeasuring
+        ui.untilConvergedCheckBox.click()
         nothing = world.add_cases(tmp_path / "nothing drawn", [5, 6], shifts=None, drawn=False)
         choose(host, nothing)
         host.waitFor(lambda: "Not planned" in ui.fineTunePlanLabel.text)

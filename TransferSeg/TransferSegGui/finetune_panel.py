@@ -71,6 +71,7 @@ class FineTunePanel:
         for word in _STRATEGIES:
             ui.strategyComboBox.addItem(strategyText(word))
         ui.minutesSpinBox.connect("valueChanged(int)", lambda value: self._save(minutes=value))
+        ui.untilConvergedCheckBox.connect("toggled(bool)", lambda checked: self._save(untilConverged=checked))
         ui.strategyComboBox.connect("currentIndexChanged(int)", self._onStrategy)
         ui.candidateNameLineEdit.connect("textChanged(QString)", lambda text: self._save(name=text))
         ui.foldsSpinBox.connect("valueChanged(int)", lambda value: self._save(folds=value))
@@ -112,6 +113,7 @@ class FineTunePanel:
             if self._parameterNode is not None:
                 wishes = FineTuneWishes.of(self._parameterNode)
                 self.ui.minutesSpinBox.setValue(wishes.minutes)
+                self.ui.untilConvergedCheckBox.setChecked(wishes.untilConverged)
                 self.ui.foldsSpinBox.setValue(wishes.folds)
                 self.ui.seedSpinBox.setValue(wishes.seed)
                 strategies = list(_STRATEGIES)

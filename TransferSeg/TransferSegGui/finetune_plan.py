@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegLib.finetuning.request import FineTuneRequest
+from TransferSegLib.finetuning.rounds import first_minutes, rounds_text
 from TransferSegLib.finetuning.time_plan import MOST_FOLDS, Amount, Speeds, TimePlan, TooLittleTime, plan_time
 
 #: Milliseconds without a change after which speeds are measured: not at every key.
@@ -133,13 +134,17 @@ def planText(measured: dict, request: FineTuneRequest) -> str:
     """Return the plan of a request from what was measured, possibly for other minutes, and what cannot be."""
     try:
         text = _planOf(measured, request).text
+        if request.until_converged:
+            text = "\n".join([rounds_text(request.minutes), _("First round: {plan}").format(plan=text)])
     except TooLittleTime as error:
         text = str(error)
     return "\n".join([text, *measured["warnings"]])
 
 
 def totalSeconds(measured: dict, request: FineTuneRequest) -> float | None:
-    """Return what a fine-tuning would take in all, None where it would be refused."""
+    """Return what a fine-tuning would take in all, None where it would be refused, or where its end is not known."""
+    if request.until_converged:
+        return None
     try:
         return _planOf(measured, request).total_s
     except TooLittleTime:
@@ -148,10 +153,13 @@ def totalSeconds(measured: dict, request: FineTuneRequest) -> float | None:
 
 def _planOf(measured: dict, request: FineTuneRequest) -> TimePlan:
     amount = replace(Amount(**measured["amount"]), most_folds=request.most_folds or MOST_FOLDS)
-    return plan_time(request.minutes, amount, Speeds(**measured["speeds"]), measured["spent_s"])
+    speeds, spent_s, minutes = Speeds(**measured["speeds"]), measured["spent_s"], request.minutes
+    if request.until_converged:
+        minutes = first_minutes(minutes, amount, speeds, spent_s)
+    return plan_time(minutes, amount, speeds, spent_s)
 
 
 def _keyOf(request: FineTuneRequest, device: str, state: str) -> str:
-    """Return what must be the same for speeds to be used again: everything but minutes and folds."""
-    asked = replace(request, minutes=0.0, most_folds=None).to_json()
+    """Return what must be the same for speeds to be used again: everything but minutes, rounds and folds."""
+    asked = replace(request, minutes=0.0, until_converged=False, most_folds=None).to_json()
     return json.dumps([asked, device, state], sort_keys=True)

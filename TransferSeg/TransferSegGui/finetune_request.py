@@ -20,6 +20,7 @@ from TransferSegLib.finetuning.strategies import FINETUNE
 #: Names in the parameter node, and thereby in saved scenes. SETTINGS, for scripts, holds further settings of
 #: ``FineTuningConfiguration`` as JSON; LEFT_OUT the ids of the cases without a tick.
 JOB, MINUTES, STRATEGY, NAME = "FineTuneJob", "FineTuneMinutes", "FineTuneStrategy", "FineTuneName"
+UNTIL_CONVERGED = "FineTuneUntilConverged"
 FOLDS, SEED, LEFT_OUT, SETTINGS = "FineTuneFolds", "FineTuneSeed", "FineTuneLeftOut", "FineTuneKnobs"
 DEFAULT_MINUTES, DEFAULT_FOLDS, DEFAULT_SEED = 30, 10, 1
 
@@ -35,6 +36,7 @@ class FineTuneWishes:
     seed: int = DEFAULT_SEED
     leftOut: tuple[str, ...] = ()
     settings: str = ""
+    untilConverged: bool = False
 
     @staticmethod
     def of(node) -> FineTuneWishes:
@@ -47,6 +49,7 @@ class FineTuneWishes:
             _whole(node.GetParameter(SEED), DEFAULT_SEED),
             namesFrom(node.GetParameter(LEFT_OUT)),
             node.GetParameter(SETTINGS),
+            node.GetParameter(UNTIL_CONVERGED) == "true",
         )
 
     def writeTo(self, node) -> None:
@@ -59,6 +62,7 @@ class FineTuneWishes:
             (FOLDS, str(self.folds)),
             (SEED, str(self.seed)),
             (LEFT_OUT, namesText(self.leftOut)),
+            (UNTIL_CONVERGED, "true" if self.untilConverged else "false"),
         )
         for key, text in texts:
             if node.GetParameter(key) != text:
@@ -83,6 +87,7 @@ class FineTuneWishes:
             model=choice.path.stem if choice.path.is_file() else choice.path.name,
             name=self.name.strip() or None,
             minutes=float(self.minutes),
+            until_converged=self.untilConverged,
             configuration=configuration,
             cases=None if len(learned) == len(cases) else learned,
             most_folds=self.folds,

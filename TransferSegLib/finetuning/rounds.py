@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from TransferSegLib.finetuning.time_plan import Amount, Speeds, TooLittleTime, plan_time
+
 #: The first round is planned as a run of so many minutes.
 FIRST_MINUTES = 10.0
 #: Twice the training must bring more mean Dice than this, else it no longer improves.
@@ -64,6 +66,19 @@ def best_round(curve: Sequence[RoundResult]) -> int:
     """Return the round (from 0) to keep: the first that no later one surpasses by more than ``GAIN``."""
     best = max(one.mean_dice for one in curve)
     return next(number for number, one in enumerate(curve) if one.mean_dice >= best - GAIN)
+
+
+def first_minutes(limit: float, amount: Amount, speeds: Speeds, spent_s: float) -> float:
+    """Return the minutes for which the first of several rounds is planned (0: no limit): enough to train all layers."""
+    minutes = min(FIRST_MINUTES, limit)
+    while 0 < minutes < limit:
+        try:
+            if not plan_time(minutes, amount, speeds, spent_s).tail_only:
+                break
+        except TooLittleTime:
+            pass
+        minutes = min(2 * minutes, limit)
+    return minutes
 
 
 def rounds_text(limit: float) -> str:

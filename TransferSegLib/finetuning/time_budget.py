@@ -35,7 +35,7 @@ from TransferSegLib.finetuning.cross_validation import (
 from TransferSegLib.finetuning.folds import Fold, fewest_folds, learned_structures, plan_folds
 from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.rounds import FIRST_MINUTES, round_share, rounds_text, share_of_all
+from TransferSegLib.finetuning.rounds import first_minutes, round_share, rounds_text, share_of_all
 from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder, runs_of
 from TransferSegLib.finetuning.speeds import measure_speeds
 from TransferSegLib.finetuning.strategies import FINETUNE, strategy_of
@@ -131,19 +131,6 @@ def foresee(
         )
     warnings = (*plan.notes, *plan.unevaluated_note)
     return Forecast(plan.name, found, text, needed, warnings, amount, speeds, spent_s, earlier_s)
-
-
-def first_minutes(limit: float, amount: Amount, speeds: Speeds, spent_s: float) -> float:
-    """Return the minutes for which the first of several rounds is planned (0: no limit): enough to train all layers."""
-    minutes = min(FIRST_MINUTES, limit)
-    while 0 < minutes < limit:
-        try:
-            if not plan_time(minutes, amount, speeds, spent_s).tail_only:
-                break
-        except TooLittleTime:
-            pass
-        minutes = min(2 * minutes, limit)
-    return minutes
 
 
 def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
