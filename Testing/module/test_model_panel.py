@@ -90,6 +90,7 @@ def test_versions_are_used_and_gone_back_on(host, ui, clinic: Path):
     host.waitFor(lambda: not host.widget.modelPanel.history.isSwitching)
     assert [row[0] for row in history_rows(ui) if row[3] == "in use"] == [rows[other][0]]
     assert ui.modelStatusLabel.text.startswith(f"'clinic' is version {rows[other][0]} now")
+    assert "versions" not in ui.modelStatusLabel.text, "no path"
     assert f"version {rows[other][0]}" in ui.modelComboBox.currentText, "the other sections see it too"
     assert ui.rollbackButton.enabled
     ui.rollbackButton.click()

@@ -140,12 +140,18 @@ class Rules(ast.NodeVisitor):
             for argument in [*each.args, *each.keywords]
             for inner in ast.walk(argument)
         }
-        # Names in a subscript or a comparison are shown to nobody.
+        # Names in a subscript or a comparison are shown to nobody, nor is how a number is written.
         unseen = {
             inner
             for each in ast.walk(value)
             if isinstance(each, (ast.Subscript, ast.Compare))
             for inner in ast.walk(each)
+        }
+        unseen |= {
+            inner
+            for each in ast.walk(value)
+            if isinstance(each, ast.FormattedValue) and each.format_spec is not None
+            for inner in ast.walk(each.format_spec)
         }
         for each in ast.walk(value):
             if not isinstance(each, ast.Constant) or not isinstance(each.value, str):
@@ -249,6 +255,7 @@ def test_a_line_that_breaks_a_rule_is_found(line: str, expected: str):
         "x = ui.inputVolumeSelector.currentNode()",
         "label.text = ', '.join(names)",
         "label.setText(table['name'])",
+        "label.text = f'{share:.2f}'",
         "a = qt.Qt.AlignLeft",
     ],
 )

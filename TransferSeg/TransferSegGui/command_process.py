@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import qt
@@ -139,3 +140,10 @@ def lastLine(log: str) -> str:
 def lastLines(log: str, count: int = LAST_LINES) -> list[str]:
     """Return the last lines of a log that are not empty."""
     return [line.strip() for line in log.splitlines() if line.strip()][-count:]
+
+
+def withoutPath(output: str) -> str:
+    """Return what a command printed for a person, without the path that ends it: the panel's user needs none."""
+    text = output.strip()
+    words, _comma, last = text.rpartition(", ")
+    return f"{words}." if words and Path(last).is_absolute() else text

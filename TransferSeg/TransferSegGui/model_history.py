@@ -8,7 +8,7 @@ import qt
 from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
-from TransferSegGui.command_process import CommandProcess, runCommand
+from TransferSegGui.command_process import CommandProcess, runCommand, withoutPath
 from TransferSegGui.model_choices import ModelChoice
 from TransferSegGui.table_columns import setColumns
 from TransferSegLib.errors import ModelError
@@ -137,7 +137,7 @@ class ModelHistory:
 
     def _onEnd(self, command: CommandProcess) -> None:
         self._switch = None
-        self.onStatus(command.error or command.output.strip())
+        self.onStatus(command.error or withoutPath(command.output))
         self.onSwitched()
         self._updateButtons()
 

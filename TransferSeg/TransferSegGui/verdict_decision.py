@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
 from TransferSegGui.colors import frameStyle
-from TransferSegGui.command_process import CommandProcess, runCommand
+from TransferSegGui.command_process import CommandProcess, runCommand, withoutPath
 from TransferSegGui.model_choices import libraryKey
 from TransferSegGui.status_line import say
 from TransferSegGui.verdict_card import (
@@ -126,7 +126,7 @@ class VerdictDecision:
 
     def _onPromoted(self, command: CommandProcess) -> None:
         self._command = None
-        say(self.ui.fineTuneStatusLabel, command.error or command.output.strip())
+        say(self.ui.fineTuneStatusLabel, command.error or withoutPath(command.output))
         self.update()
         if not command.error and self._result is not None:
             path = find_library_model(self._result["model"]) or Path(self._result["model"])
