@@ -196,6 +196,7 @@ def fine_tuned(options: Namespace, cases: Sequence[Case]) -> tuple[Model, list[M
     project = options.work / "project"
     if not (library / name / "versions" / "1").is_dir():
         if not project.is_dir():
+            options.work.mkdir(parents=True, exist_ok=True)
             corrected_project(project, cases, label_set_of(BRAIN))
         runs = options.work / "runs"
 
