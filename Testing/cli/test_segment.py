@@ -41,7 +41,7 @@ def test_many_scans_one_of_them_broken(tmp_path: Path, capsys: pytest.CaptureFix
     assert "broken.nii.gz" in captured.err and "Traceback" not in captured.err
     assert "2 of 3 scans segmented" in captured.out
     written = {file.name for file in (tmp_path / "out").iterdir()}
-    assert written == {f"{stem(scan)}_segmentation.nrrd" for scan in SCANS} | {"segmented.json"}
+    assert written == {f"{stem(scan)}_segmentation.nrrd" for scan in SCANS} | {"segmented.jsonl"}
 
 
 def test_only_some_structures(tmp_path: Path) -> None:

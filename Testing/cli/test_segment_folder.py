@@ -127,7 +127,7 @@ def test_mistakes(tmp_path: Path, capsys: Captured) -> None:
     for words, message in (
         ([tmp_path / "empty", "--output", tmp_path / "out"], "There is no scan in"),
         ([SCANS[0], "--output", tmp_path / "out", "--statistics", "table.xlsx"], "ends in .csv"),
-        ([SCANS[0], "--output", tmp_path / "out", "--background", "--each-structure"], "not for --background"),
+        ([SCANS[0], "--output", tmp_path / "out", "--background", "--replace"], "not for --background"),
     ):
         assert segment(*words) == 2
         error = capsys.readouterr().err.strip()

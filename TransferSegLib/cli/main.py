@@ -72,6 +72,7 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         parser = make_parser()
         arguments = parser.parse_args(argv)
+        arguments.words = list(sys.argv[1:] if argv is None else argv)
         if not hasattr(arguments, "run"):
             parser.print_help()
             return 0

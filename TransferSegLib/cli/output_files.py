@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 
 from TransferSegLib.errors import TransferSegError
@@ -43,7 +45,7 @@ def output_files(scans: list[Path], output: Path, extension: str, others: list[P
                 "or the name of a folder."
             )
         files = [output / f"{stem(scan)}_segmentation{extension}" for scan in scans]
-    twice = sorted({str(file) for file in files if files.count(file) > 1})
+    twice = sorted(str(file) for file, count in Counter(files).items() if count > 1)
     if twice:
         raise TransferSegError(
             f"Several scans would be written to {', '.join(twice)}: rename them, or use several folders."
@@ -54,6 +56,28 @@ def output_files(scans: list[Path], output: Path, extension: str, others: list[P
             raise TransferSegError(
                 f"--output {file} is one of the scans: it would be overwritten. Choose another name."
             )
+    return files
+
+
+def listed_outputs(scans: list[Path], output: Path, extension: str, beside: bool) -> list[Path]:
+    """Return one output file for each scan of a list: below ``output`` as the scans lie, or beside each scan.
+
+    Raises TransferSegError when two would be one.
+    """
+    names = [f"{stem(scan)}_segmentation{extension}" for scan in scans]
+    folders = [scan.absolute().parent for scan in scans]
+    if not beside:
+        try:
+            root = Path(os.path.commonpath(folders))
+        except ValueError:  # several disks of Windows
+            root = None
+        folders = [output if root is None else output / folder.relative_to(root) for folder in folders]
+    files = [folder / name for folder, name in zip(folders, names, strict=True)]
+    twice = [str(file) for file, count in Counter(files).items() if count > 1]
+    if twice:
+        raise TransferSegError(
+            f"Several scans would be written to {', '.join(twice[:5])}: rename them, or use several lists."
+        )
     return files
 
 

@@ -1,24 +1,14 @@
-"""Folders of scans on the command line: which scans are in one, and which of them were segmented before.
-
-The record of what was segmented lies in the output folder as ``segmented.json``. It says of each result from which
-scan and with which model and settings it was made, so that a run that was stopped is continued, and a result of another
-model is not taken for one of this model.
-"""
+"""Folders of scans on the command line, and lists of them: which scans they stand for."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from TransferSegLib.datasets.pairing import natural_key, volume_suffix
-from TransferSegLib.durable_writing import write_text_durably
-from TransferSegLib.errors import ScanError, TransferSegError
-from TransferSegLib.inference.segment_file import ScanToSegment
-
-RECORD = "segmented.json"
+from TransferSegLib.errors import TransferSegError
+from TransferSegLib.images.formats.dicom.series import is_dicom_file
 
 
 def scans_in(given: Path, series: str | None, output: Path) -> list[Path]:
@@ -64,57 +54,54 @@ def _may_be_dicom(path: Path, output: Path) -> bool:
     return bool(files) and not any(volume_suffix(entry) for entry in files)
 
 
-class SegmentedRecord:
-    """What was segmented into a folder before; ``settings`` are the model and all that decides about the labels."""
+def listed_scans(given: Path, output: Path) -> list[Path]:
+    """Return the scans of a list: a text file with a path in each line, or all below a folder.
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Read the record of a folder, which need not exist; a damaged record is none."""
-        self._file = folder / RECORD
-        self._settings = json.loads(json.dumps(settings))
-        self._results: dict[str, Any] = {}
-        with suppress(OSError, ValueError, AttributeError):
-            results = json.loads(self._file.read_text(encoding="utf-8")).get("results")
-            self._results = results if isinstance(results, dict) else {}
-
-    def is_done(self, each: ScanToSegment) -> bool:
-        """Tell whether a scan has its result; raises ScanError when a file of that name is something else."""
-        if not each.output.exists():
-            return False
-        entry = self._results.get(each.output.name)
-        if not isinstance(entry, dict):
-            raise ScanError(
-                f"{each.output} exists and was not made by such a run: choose another output folder, or give --replace "
-                "to overwrite it."
-            )
-        if entry.get("settings") != self._settings or entry.get("scan") != _state_of(each.scan):
-            raise ScanError(
-                f"{each.output} was made from another scan, or with another model or other settings: choose another "
-                "output folder, or give --replace to overwrite it."
-            )
-        return True
-
-    def was_changed(self, each: ScanToSegment) -> bool:
-        """Tell whether a result is not as it was written, because someone corrected it, for example."""
-        return bool(self._results[each.output.name].get("output") != _state_of(each.output))
-
-    def add(self, each: ScanToSegment) -> None:
-        """Note that a scan was segmented; raises OSError."""
-        self._results[each.output.name] = {
-            "scan": _state_of(each.scan),
-            "settings": self._settings,
-            "output": _state_of(each.output),
-        }
-        text = json.dumps({"format": 1, "results": self._results}, indent=1, ensure_ascii=False)
-        write_text_durably(self._file, text + "\n")
+    Paths count from the folder of the list; empty lines and lines that begin with '#' say nothing. Raises
+    TransferSegError for a list that cannot be read or names no scan.
+    """
+    try:
+        if given.is_dir():
+            scans = list(_scans_below(given, output.resolve()))
+        else:
+            scans = _paths(given.read_text(encoding="utf-8-sig"), given.parent)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise TransferSegError(f"The list {given} cannot be read: {reason}.") from error
+    if not scans:
+        raise TransferSegError(f"There is no scan in {given}.")
+    return list(dict.fromkeys(scans))
 
 
-def _state_of(path: Path) -> list[Any]:
-    """Return what changes when a file, or any file in a folder, does: path, number of files, bytes, latest change."""
-    files: Iterable[Path] = path.rglob("*") if path.is_dir() else [path]
-    stats = [file.stat() for file in files if file.is_file()]
-    return [
-        str(path.resolve()),
-        len(stats),
-        sum(stat.st_size for stat in stats),
-        max((stat.st_mtime_ns for stat in stats), default=0),
-    ]
+def _paths(text: str, folder: Path) -> list[Path]:
+    lines = (line.strip() for line in text.splitlines())
+    return [folder / line for line in lines if line and not line.startswith("#")]
+
+
+def _scans_below(folder: Path, output: Path) -> Iterator[Path]:
+    """Yield the volumes and the DICOM folders in all folders below one, in natural order; results are no scans."""
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        below = [name for name in folders if _is_input(name) and (here / name).resolve() != output]
+        folders[:] = sorted(below, key=natural_key)
+        names = sorted(filter(_is_input, files), key=natural_key)
+        volumes = [here / name for name in names if volume_suffix(here / name)]
+        yield from volumes
+        if not volumes and any(_is_dicom(here / name) for name in names[:_LOOKED_AT]):
+            yield here
+
+
+def _is_input(name: str) -> bool:
+    """Tell whether a name is neither hidden nor that of a result."""
+    return not name.startswith(".") and not name.endswith(_RESULT_ENDINGS)
+
+
+#: So many files of a folder are looked at to see whether it is a DICOM folder.
+_LOOKED_AT = 10
+
+
+def _is_dicom(file: Path) -> bool:
+    try:
+        return is_dicom_file(file)
+    except OSError:
+        return False

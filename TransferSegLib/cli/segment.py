@@ -1,9 +1,8 @@
-"""``transferseg segment``: outline structures in scans; a scan that fails is reported and the others are done."""
+"""``transferseg segment``: outline structures in scans: what is asked for, and the checks before any work."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -11,25 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.options import add_device_option, add_progress_option
-from TransferSegLib.cli.output_files import FORMATS, doubt_files, output_files, preview_files
-from TransferSegLib.cli.reporting import JsonLines, duration, task_shown
-from TransferSegLib.cli.scan_folders import SegmentedRecord, scans_in
-from TransferSegLib.cli.segment_extras import Extras, failures_table
+from TransferSegLib.cli.output_files import FORMATS, doubt_files, listed_outputs, output_files, preview_files
+from TransferSegLib.cli.reporting import JsonLines
+from TransferSegLib.cli.scan_folders import listed_scans, scans_in
 from TransferSegLib.cli.segment_options import add_window_options, check_images, files_given, window_options
-from TransferSegLib.errors import ScanError, TransferSegError
-from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, segmented_entry
+from TransferSegLib.cli.segment_run import SegmentRun
+from TransferSegLib.cli.segmented_record import SegmentedRecord
+from TransferSegLib.cli.supervised import run_supervised, supervised_run
+from TransferSegLib.errors import TransferSegError
+from TransferSegLib.images.dicom_seg import check_dicom_seg
+from TransferSegLib.inference.extras import Extras
+from TransferSegLib.inference.segment_file import DICOM_SEG_SUFFIX, ScanToSegment
 from TransferSegLib.output_checks import check_output_file
-from TransferSegLib.progress import Task
 from TransferSegLib.structure_groups import GROUPS, named_structures
-from TransferSegLib.wording import table
 
 if TYPE_CHECKING:
-    from TransferSegLib.inference.combined import CombinedSegmenter
     from TransferSegLib.inference.options import PredictionOptions
-    from TransferSegLib.inference.segment import Segmentation, Segmenter
 
-#: Doubtful places that are printed; programs get all.
-_PLACES_SHOWN = 5
+#: The word for DICOM Segmentations among the file types.
+DICOM_SEG = "dicom-seg"
+#: From so many files on, only their folders are tried before the work.
+_MANY = 100
 
 
 def add_parser(subparsers: Any) -> None:
@@ -53,7 +54,22 @@ def add_parser(subparsers: Any) -> None:
         help="for one scan a file (.nii.gz, .nrrd, or .seg.nrrd for 3D Slicer), else a folder",
     )
     parser.add_argument(
-        "--format", choices=FORMATS, default=".nii.gz", help="file type when --output is a folder (default: .nii.gz)"
+        "--format",
+        choices=(*FORMATS, DICOM_SEG),
+        default=".nii.gz",
+        help="file type when --output is a folder (default: .nii.gz); dicom-seg: a DICOM Segmentation for each series",
+    )
+    parser.add_argument(
+        "--list",
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="many scans: a text file with a path in each line, or a folder: all scans in it and below",
+    )
+    parser.add_argument(
+        "--beside", action="store_true", help="with --list: write each result beside its scan, not into --output"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue a run that was stopped (this is the default with a folder)"
     )
     parser.add_argument(
         "--replace",
@@ -111,6 +127,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment every scan; exit code 2 when one of them failed."""
+    if arguments.list is not None and not supervised_run():
+        _check_list(arguments)
+        return run_supervised(arguments.words, arguments.output)
     lines = JsonLines() if arguments.progress == "json" else None
     with nullcontext() if lines is None else lines.errors_written():
         return _segment_all(arguments, lines)
@@ -118,11 +137,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     """Segment scan by scan, with text for a person, or with JSON ``lines`` for a program."""
-    scans, images = files_given(arguments)
-    into_folder = len(scans) > 1 or scans[0].is_dir() or arguments.output.is_dir()
-    if not images:
-        scans = [scan for given in scans for scan in scans_in(given, arguments.series, arguments.output)]
-    outputs = output_files(scans, arguments.output, arguments.format, list(images.values()))
+    scans, images, outputs = _scans_and_outputs(arguments)
+    into_folder = len(scans) > 1 or arguments.output.is_dir() or outputs[0].parent == arguments.output
     previews, doubts = preview_files(scans, arguments.preview), doubt_files(scans, arguments.doubt)
     if arguments.memory is not None and not 0 < arguments.memory < float("inf"):
         raise TransferSegError(f"--memory {arguments.memory:g} is no amount of memory: give gigabytes, e.g. 4.")
@@ -141,110 +157,64 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
         label_set = label_set.select(arguments.structures)
     _check_outputs(arguments, [*outputs, *(file for file in (*previews, *doubts) if file is not None)])
     every = [
-        ScanToSegment(scan, output, preview, images, doubt)
+        ScanToSegment(scan, output, preview, images, doubt, arguments.series)
         for scan, output, preview, doubt in zip(scans, outputs, previews, doubts, strict=True)
     ]
     if arguments.background:
         return _start_in_background(arguments, every, model, options)
     extras = Extras(label_set, arguments.each_structure, arguments.statistics, arguments.series)
     record = None
-    if into_folder and outputs[0].parent == arguments.output:
-        record = SegmentedRecord(arguments.output, _settings(arguments, model, options))
-    return _Run(arguments, lines, model, options, record, extras).segment(every)
+    if arguments.list is not None or (into_folder and outputs[0].parent == arguments.output):
+        record = SegmentedRecord(arguments.output, _settings(arguments, model, options), supervised_run())
+    listed = arguments.list is not None
+    return SegmentRun(arguments, lines, model, options, record, extras, listed).segment(every)
 
 
-class _Run:
-    """One run over all scans: a scan that fails is told, and the others are segmented."""
+def _scans_and_outputs(arguments: argparse.Namespace) -> tuple[list[Path], dict[str, Path], list[Path]]:
+    """Return the scans, the images by name of a scan that has several, and the file of each result."""
+    suffix = DICOM_SEG_SUFFIX if arguments.format == DICOM_SEG else arguments.format
+    if arguments.list is not None:
+        scans = listed_scans(arguments.list, arguments.output)
+        return scans, {}, listed_outputs(scans, arguments.output, suffix, arguments.beside)
+    scans, images = files_given(arguments)
+    if not images:
+        scans = [scan for given in scans for scan in scans_in(given, arguments.series, arguments.output)]
+    return scans, images, output_files(scans, arguments.output, suffix, list(images.values()))
 
-    def __init__(
-        self,
-        arguments: argparse.Namespace,
-        lines: JsonLines | None,
-        model: Path,
-        options: PredictionOptions,
-        record: SegmentedRecord | None,
-        extras: Extras,
-    ) -> None:
-        self._arguments, self._lines, self._record, self._extras = arguments, lines, record, extras
-        self._model, self._options = model, options
-        self._segmenter: CombinedSegmenter | Segmenter | None = None
-        self._failures: list[tuple[Path, str]] = []
-        self._kept = 0
 
-    def segment(self, every: list[ScanToSegment]) -> int:
-        """Segment every scan and return the exit code: 2 when one of them failed."""
-        with task_shown("Segmenting", self._lines) as task:
-            for number, each in enumerate(every):
-                task.check()
-                try:
-                    if not self._is_done(each):
-                        self._segment_one(each, task.share(number, len(every)))
-                    self._extras.write(each)
-                except (ScanError, MemoryError) as error:
-                    self._fail(each, str(error) or f"{each.scan}: not enough memory.")
-        self._extras.write_table()
-        if len(every) > 1 and self._lines is None:
-            if self._failures:
-                print(failures_table(self._failures))
-            kept = f", {self._kept} of them before" if self._kept else ""
-            print(f"{len(every) - len(self._failures)} of {len(every)} scans segmented{kept}.")
-        return 2 if self._failures else 0
-
-    def _is_done(self, each: ScanToSegment) -> bool:
-        """Tell whether a scan was segmented by an earlier run, and say so; raises ScanError."""
-        if self._record is None or self._arguments.replace or not self._record.is_done(each):
-            return False
-        wanted = [file for file in (each.preview, each.doubt) if file is not None]
-        if not all(file.exists() for file in wanted) and not self._record.was_changed(each):
-            return False
-        self._kept += 1
-        changed = " It was changed since, and is kept." if self._record.was_changed(each) else ""
-        message = f"{each.scan.name} is segmented already: {each.output}.{changed}"
-        print(message, file=sys.stdout if self._lines is None else sys.stderr)
-        return True
-
-    def _segment_one(self, each: ScanToSegment, task: Task) -> None:
-        arguments = self._arguments
-        if self._segmenter is None:
-            from TransferSegLib.inference.combined import open_segmenter
-
-            self._segmenter = open_segmenter(self._model, arguments.device, arguments.memory, self._options)
-        segmentation = segment_file(
-            self._segmenter,
-            each,
-            arguments.structures,
-            arguments.series,
-            task,
-            strict=arguments.strict,
-            modality=arguments.modality,
-        )
-        if self._record is not None:
-            self._record.add(each)
-        for notice in segmentation.notices:
-            print(f"transferseg: note: {notice}", file=sys.stderr)
-        if self._lines is None:
-            print(report(each.scan, each.output, segmentation))
-        else:
-            self._lines.result(segmented_entry(each, segmentation))
-
-    def _fail(self, each: ScanToSegment, message: str) -> None:
-        self._failures.append((each.scan, message))
-        print(f"transferseg: {message}", file=sys.stderr)
-        if self._lines is not None:
-            self._lines.error(message)
+def _check_list(arguments: argparse.Namespace) -> None:
+    """Raise TransferSegError for options that are not for a list."""
+    for given, what in (
+        (arguments.scans, "SCAN"),
+        (arguments.channel, "--channel"),
+        (arguments.background, "--background"),
+        (arguments.preview, "--preview"),
+        (arguments.doubt, "--doubt"),
+    ):
+        if given:
+            raise TransferSegError(f"{what} is not for --list: leave one of the two out.")
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise TransferSegError(f"--output {arguments.output} is a file: a list needs a folder.")
 
 
 def _check_outputs(arguments: argparse.Namespace, files: list[Path]) -> None:
     """Raise TransferSegError for what cannot be written, before any work."""
-    if arguments.background and (arguments.each_structure or arguments.statistics or arguments.replace):
-        raise TransferSegError(
-            "--each-structure, --statistics and --replace are not for --background: leave one of them out."
-        )
+    if arguments.background and arguments.replace:
+        raise TransferSegError("--replace is not for --background, which replaces anyway: leave it out.")
+    if arguments.background and arguments.format == DICOM_SEG:
+        raise TransferSegError("--format dicom-seg is not for --background: leave one of the two out.")
     if arguments.statistics is not None:
         if arguments.statistics.suffix.lower() != ".csv":
             raise TransferSegError(f"--statistics {arguments.statistics}: give the name of a file that ends in .csv.")
         files = [*files, arguments.statistics]
-    for file in files:
+    if arguments.format == DICOM_SEG or any(file.suffix.lower() == DICOM_SEG_SUFFIX for file in files):
+        check_dicom_seg()
+        if arguments.each_structure:
+            raise TransferSegError("--each-structure is not for DICOM Segmentations: they hold each structure anyway.")
+    if arguments.beside and arguments.list is None:
+        raise TransferSegError("--beside is for --list.")
+    # Of a long list every folder is tried once: each trial writes a file there.
+    for file in {file.parent: file for file in files}.values() if len(files) > _MANY else files:
         check_output_file(file, makes_folders=True)
 
 
@@ -280,45 +250,8 @@ def _start_in_background(
         arguments.strict,
         arguments.modality,
         options,
+        each_structure=arguments.each_structure,
+        statistics=arguments.statistics,
     )
     title = f"segment {every[0].scan.name if len(every) == 1 else f'{len(every)} scans'}"
     return start_in_background(JobRequest("segment", parameters.to_json(), arguments.device, title), arguments)
-
-
-def report(scan: Path, output: Path, segmentation: Segmentation) -> str:
-    """Return the lines printed for a segmented scan: structures with volumes, doubts, where they are, what computed."""
-    volumes, doubtful = segmentation.volumes_ml(), segmentation.fit.doubtful
-    rows = [
-        (name, (f"{volume:.1f}" if volume else "not found") + (" (do not trust)" if name in doubtful else ""))
-        for name, volume in volumes.items()
-    ]
-    if not any(volumes.values()):
-        rows.append(("(nothing found: is this the kind of scan the model is for? see transferseg models show)", ""))
-    doubts = "".join(f"warning: {line}\n" for line in segmentation.fit.lines())
-    return (
-        f"{scan.name}\n{table(('structure', 'ml'), rows)}\n{doubts}{places_text(segmentation)}"
-        f"written to {output} ({duration(segmentation.seconds)} on {segmentation.device})"
-    )
-
-
-def places_text(segmentation: Segmentation) -> str:
-    """Return the table of the most doubtful places, and what the doubt means; empty where it was not asked for."""
-    if not segmentation.doubts:
-        return ""
-    meaning = (
-        "Doubt is the expected share of wrong voxels."
-        if segmentation.doubt_is_calibrated
-        else "Doubt is not calibrated for this model: it ranks places, and is no share of wrong voxels."
-    )
-    if not segmentation.places:
-        return f"no doubtful place. {meaning}\n"
-    rows = [
-        (
-            place.structure,
-            " ".join(f"{value:.0f}" for value in place.position_ras_mm),
-            f"{place.doubt:.2f}",
-            f"{place.volume_ml:.2f}",
-        )
-        for place in segmentation.places[:_PLACES_SHOWN]
-    ]
-    return f"\n{table(('look first at', 'R A S, mm', 'doubt', 'ml'), rows)}\n{meaning}\n\n"

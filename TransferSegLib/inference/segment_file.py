@@ -25,6 +25,7 @@ class ScanToSegment:
     """A scan, the file its label map goes to, the picture that is drawn of it and the file of its doubt (None: none).
 
     ``images`` holds the files of a scan that consists of several images by the model's names; ``scan`` is one of them.
+    ``series`` is the DICOM series of the scan, where a folder holds several and the result is a DICOM file.
     """
 
     scan: Path
@@ -32,6 +33,11 @@ class ScanToSegment:
     preview: Path | None = None
     images: Mapping[str, Path] = field(default_factory=dict)
     doubt: Path | None = None
+    series: str | None = None
+
+
+#: A result that ends so is a DICOM Segmentation.
+DICOM_SEG_SUFFIX = ".dcm"
 
 
 def segment_file(
@@ -52,49 +58,80 @@ def segment_file(
     doubt, the segmentation tells where to look. Where the task is cancelled nothing is written
     either: all that takes long comes before the first file has its name.
     """
+    task = task or Task()
+    of_doubt = 8 if each.doubt is not None else 0
+    reading, segmenting, writing = task.split(8, 82, (5 if each.preview is not None else 0) + of_doubt + 5)
+    task.say("(reading the scan)")
+    images = read_images(each, series, reading)
+    segmentation = segment_images(segmenter, each, images, structures, segmenting, strict, modality, places)
+    write_results(each, images, segmentation, writing)
+    task.done(look=False)
+    return segmentation
+
+
+def read_images(each: ScanToSegment, series: str | None, task: Task) -> Mapping[str, Image] | Image:
+    """Return the scan, or its images by name if there are several; raises ScanError."""
+    from TransferSegLib.images.read import read_scan
+
+    if not each.images:
+        return read_scan(each.scan, series, task=task)
+    return {name: read_scan(each.images[name], series, task=part) for name, part in task.each(list(each.images))}
+
+
+def segment_images(
+    segmenter: Segmenter | CombinedSegmenter,
+    each: ScanToSegment,
+    images: Mapping[str, Image] | Image,
+    structures: Iterable[str] | None,
+    task: Task,
+    strict: bool = False,
+    modality: str = "",
+    places: bool = False,
+) -> Segmentation:
+    """Segment a scan that was read; the errors are those of ``segment_file``."""
+    try:
+        found = segmenter.segment_within(task, images, structures, modality, places or each.doubt is not None)
+    except ScanError as error:
+        raise ScanError(f"{each.scan}: {error}") from error
+    if strict and not found.fit.fits:
+        raise ScanError(f"{each.scan}: {' '.join(found.fit.lines())} Nothing was written.")
+    return found
+
+
+def write_results(
+    each: ScanToSegment, images: Mapping[str, Image] | Image, segmentation: Segmentation, task: Task
+) -> None:
+    """Write the files of a segmented scan; raises ScanError, and Cancelled before the first file has its name."""
     from TransferSegLib.images.write import write_label_map, write_volume
     from TransferSegLib.pictures.drawing import check_png_path, write_png
     from TransferSegLib.pictures.preview import preview
 
-    task = task or Task()
     of_doubt = 8 if each.doubt is not None else 0
-    reading, segmenting, drawing, doubting, writing = task.split(
-        8, 82, 5 if each.preview is not None else 0, of_doubt, 5
-    )
-    task.say("(reading the scan)")
-    images, image = _read(each, series, reading)
-    try:
-        segmentation = segmenter.segment_within(
-            segmenting, images, structures, modality, places or each.doubt is not None
-        )
-    except ScanError as error:
-        raise ScanError(f"{each.scan}: {error}") from error
-    if strict and not segmentation.fit.fits:
-        raise ScanError(f"{each.scan}: {' '.join(segmentation.fit.lines())} Nothing was written.")
+    drawing, doubting, writing = task.split(5 if each.preview is not None else 0, of_doubt, 5)
     canvas = None
     if each.preview is not None:
         check_png_path(each.preview)
+        image = first_image(images)
         label_map, label_set, title = segmentation.label_map, segmentation.label_set, each.scan.name
         canvas = drawing.wait(lambda: preview(image, label_map, label_set, title=title), 2.0)
     if each.doubt is not None:
         computing, writing_doubt = doubting.split(2, 1)
         write_volume(segmentation.doubt_volume(computing), each.doubt, writing_doubt)
-    write_label_map(segmentation.label_map, each.output, segmentation.label_set, task=writing)
+    if each.output.suffix.lower() == DICOM_SEG_SUFFIX:
+        from TransferSegLib.images.dicom_seg import write_dicom_seg
+
+        write_dicom_seg(
+            segmentation.label_map, each.output, segmentation.label_set, each.scan, each.series, task=writing
+        )
+    else:
+        write_label_map(segmentation.label_map, each.output, segmentation.label_set, task=writing)
     if each.preview is not None and canvas is not None:
         write_png(canvas, each.preview)
-    task.done(look=False)
-    return segmentation
 
 
-def _read(each: ScanToSegment, series: str | None, task: Task) -> tuple[Mapping[str, Image] | Image, Image]:
-    """Return the scan, its images by name if there are several, and the one that a picture is drawn of."""
-    from TransferSegLib.images.read import read_scan
-
-    if not each.images:
-        image = read_scan(each.scan, series, task=task)
-        return image, image
-    images = {name: read_scan(each.images[name], series, task=part) for name, part in task.each(list(each.images))}
-    return images, next(iter(images.values()))
+def first_image(images: Mapping[str, Image] | Image) -> Image:
+    """Return a scan, or the first of its images."""
+    return next(iter(images.values())) if isinstance(images, Mapping) else images
 
 
 def segmented_entry(each: ScanToSegment, segmentation: Segmentation) -> dict[str, Any]:

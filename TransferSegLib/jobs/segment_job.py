@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.errors import JobError, ScanError
+from TransferSegLib.inference.extras import Extras
 from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.segment_file import ScanToSegment, segment_file, segmented_entry
 from TransferSegLib.jobs.files import read_json, write_json
@@ -35,6 +36,7 @@ class SegmentParameters:
     folder holds several. With ``strict`` nothing is written of a scan that does not fit the model;
     ``modality`` is DICOM's word for the scans' where their files do not hold it, ``options`` how windows are computed.
     With ``places`` the result tells where each scan is doubtful, as it does of scans with a file for their doubt.
+    ``each_structure`` writes also a file for each structure, ``statistics`` is the file of a table of measurements.
     """
 
     scans: tuple[ScanToSegment, ...]
@@ -46,6 +48,8 @@ class SegmentParameters:
     modality: str = ""
     options: PredictionOptions = USUAL
     places: bool = False
+    each_structure: bool = False
+    statistics: Path | None = None
 
     def __post_init__(self) -> None:
         """Raise JobError for parameters that cannot work."""
@@ -75,6 +79,8 @@ class SegmentParameters:
             "series": self.series,
             "strict": self.strict,
             "modality": self.modality,
+            "each_structure": self.each_structure,
+            "statistics": None if self.statistics is None else str(self.statistics.absolute()),
             "options": asdict(self.options),
             "places": self.places,
         }
@@ -103,6 +109,8 @@ class SegmentParameters:
                 str(entry.get("modality") or ""),
                 _options(entry.get("options") or {}),
                 bool(entry.get("places", False)),
+                each_structure=bool(entry.get("each_structure", False)),
+                statistics=Path(entry["statistics"]) if entry.get("statistics") else None,
             )
 
 
@@ -123,6 +131,7 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
     count = len(parameters.scans)
     task = Task("", progress, cancel)
     segmenter: Segmenter | CombinedSegmenter | None = None
+    extras = _extras(parameters)
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for number, each in enumerate(parameters.scans, start=1):
@@ -153,7 +162,15 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
                 print(line)  # into the log
             entry = segmented_entry(each, segmentation)
             finished.add(entry)
+        try:
+            if extras is not None:
+                extras.add(each, extras.of_files(each))
+        except ScanError as error:
+            failed.append({"scan": str(each.scan), "error": str(error)})
+            continue
         done.append(entry)
+    if extras is not None:
+        extras.write_table()
     result = {"scans": done, "failed": failed}
     if failed:
         others = "" if len(failed) == 1 else f" (and {len(failed) - 1} more)"
@@ -182,6 +199,19 @@ def _make_segmenter(parameters: SegmentParameters, device: str, task: Task) -> S
     if parameters.structures is not None:
         label_set.select(parameters.structures)
     return segmenter
+
+
+def _extras(parameters: SegmentParameters) -> Extras | None:
+    """Return what writes the files of structures and the table, None where neither was asked for."""
+    from TransferSegLib.models.combined_parts import parts_of
+    from TransferSegLib.models.locate import find_model
+
+    if not parameters.each_structure and parameters.statistics is None:
+        return None
+    label_set, _ = parts_of(find_model(parameters.model))
+    if parameters.structures is not None:
+        label_set = label_set.select(parameters.structures)
+    return Extras(label_set, parameters.each_structure, parameters.statistics, parameters.series)
 
 
 class _Finished:
