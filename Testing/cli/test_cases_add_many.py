@@ -105,6 +105,7 @@ def test_what_is_missing_is_said(source: Path, tmp_path: Path, capsys: Captured)
     for words, message in (
         ((scan, "--reviewed", "all"), "Which label map belongs to"),
         ((scan, labels), "Say with --reviewed"),
+        ((source,), "Say with --reviewed which structures"),
         ((source, "--reviewed", "all", "--id", "x"), "--id is for one case"),
         ((tmp_path, "--reviewed", "all"), "Say how the files are named"),
     ):

@@ -166,6 +166,9 @@ def test_mistakes_with_lists(archive: Path, tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(TransferSegError, match="cannot be read"):
         listed_scans(tmp_path / "none.txt", tmp_path / "out")
     (tmp_path / "empty.txt").write_text("# nothing\n")
+    (tmp_path / "no list.txt").write_text("{\n}\n")
+    with pytest.raises(TransferSegError, match="None of the 2 paths in"):
+        listed_scans(tmp_path / "no list.txt", tmp_path / "out")
     with pytest.raises(TransferSegError, match="There is no scan in"):
         listed_scans(tmp_path / "empty.txt", tmp_path / "out")
 

@@ -72,6 +72,11 @@ def _add_many(arguments: argparse.Namespace, files: FilesToAdd) -> int:
         if getattr(arguments, option):
             raise DatasetError(f"--{option.replace('_', '-')} is for one case: leave it out, or use a CSV table.")
     pairs, problems = pairs_to_add(files, arguments.image_pattern, arguments.label_pattern)
+    if pairs and not arguments.reviewed and not any(pair.reviewed for pair in pairs):
+        raise DatasetError(
+            "Say with --reviewed which structures are correct in the whole scans, or --reviewed all (in a table: in "
+            "its column 'reviewed')."
+        )
     model = _model(arguments.model, arguments.model_version)
     project = Project(arguments.project, create=True)
     lines = JsonLines() if arguments.progress == "json" else None

@@ -162,7 +162,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with 2, without the whole usage, in which it would not be found."""
-        message = f"{message}{self._suggestion(message)}"
+        suggestion = self._suggestion(message)
+        message = f"{message}{'.' if suggestion.startswith(' ') else ''}{suggestion}"
         message = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
         self.exit(2, f"transferseg: {message} (see: {self.prog} --help)\n")
 

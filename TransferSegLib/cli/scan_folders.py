@@ -70,6 +70,11 @@ def listed_scans(given: Path, output: Path) -> list[Path]:
         raise TransferSegError(f"The list {given} cannot be read: {reason}.") from error
     if not scans:
         raise TransferSegError(f"There is no scan in {given}.")
+    if not any(os.path.lexists(scan) for scan in scans):
+        raise TransferSegError(
+            f"None of the {len(scans)} paths in {given} exists. A list has a path in each line, which counts from the "
+            "folder of the list."
+        )
     return list(dict.fromkeys(scans))
 
 

@@ -207,7 +207,7 @@ def _check_outputs(arguments: argparse.Namespace, files: list[Path]) -> None:
         if arguments.statistics.suffix.lower() != ".csv":
             raise TransferSegError(f"--statistics {arguments.statistics}: give the name of a file that ends in .csv.")
         files = [*files, arguments.statistics]
-    if arguments.format == DICOM_SEG or any(file.suffix.lower() == DICOM_SEG_SUFFIX for file in files):
+    if any(file.suffix.lower() == DICOM_SEG_SUFFIX for file in files):
         check_dicom_seg()
         if arguments.each_structure:
             raise TransferSegError("--each-structure is not for DICOM Segmentations: they hold each structure anyway.")
