@@ -211,7 +211,7 @@ def fine_tuned(options: Namespace, cases: Sequence[Case]) -> tuple[Model, list[M
             project, name=name, modality="MR", device=options.device, library=library, runs=runs, most_folds=2
         )
         finetune(request.with_steps(*options.steps), keep)
-    version = load_model(library / name)
+    version = load_model(library / name / "versions" / "1")  # in use or not
     folds = [torch.load(file, weights_only=True, map_location="cpu") for file in sorted(kept.glob("*.pt"))]
     return version, [Model(version.description, state["state_dict"], version.path) for state in folds]
 
