@@ -87,6 +87,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from TransferSegGui.doubtful_places import DoubtfulPlaces
         from TransferSegGui.finetune_panel import FineTunePanel
         from TransferSegGui.first_steps import FirstSteps
+        from TransferSegGui.learn_here_widgets import LearnHereWidgets
         from TransferSegGui.model_panel import ModelPanel
         from TransferSegGui.segment_panel import SegmentPanel
 
@@ -101,10 +102,12 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.fineTunePanel = FineTunePanel(self.ui)
         self.firstSteps = FirstSteps(self.ui, self.fineTunePanel)
         self.doubtfulPlaces = DoubtfulPlaces(self.ui)
+        self.learnHere = LearnHereWidgets(self.ui, self.correctPanel)
         self.panels = [
             self.modelPanel,
             self.segmentPanel,
             self.correctPanel,
+            self.learnHere,
             self.fineTunePanel,
             self.firstSteps,
             self.doubtfulPlaces,
@@ -129,6 +132,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for panel in self.panels:
             panel.stop()
         self.correctPanel.close()
+        self.learnHere.close()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -212,6 +216,12 @@ class TransferSegLogic(ScriptedLoadableModuleLogic):
         return console.saveCorrection(
             volumeNode, segmentationNode, reviewed, project or console.panelProject(self.getParameterNode()), **more
         )
+
+    def learnHere(self, volumeNode, segmentationNode, structures, slices, **more):
+        """Redraw the rest of a scan from its corrected slices: see ``TransferSegGui.console.learnHere``."""
+        from TransferSegGui import console
+
+        return console.learnHere(volumeNode, segmentationNode, structures, slices, **more)
 
     def fineTune(self, project=None, model=None, **more):
         """Make a better model from corrected cases: see ``TransferSegGui.console.fineTune``."""

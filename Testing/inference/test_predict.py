@@ -156,11 +156,11 @@ class Failing(InferenceNetwork):
 
     fails = staticmethod(lambda network, scan: None)
 
-    def __call__(self, scan, content_zyx=None, padding_value=0.0, observer=None, piece_done=None):
+    def __call__(self, scan, content_zyx=None, padding_value=0.0, observer=None, piece_done=None, head_maps=None):
         failure = type(self).fails(self, scan)
         if isinstance(failure, Exception):
             raise failure
-        logits = super().__call__(scan, content_zyx, padding_value, observer, piece_done)
+        logits = super().__call__(scan, content_zyx, padding_value, observer, piece_done, head_maps)
         return logits if failure is None else torch.full_like(logits, failure)
 
 

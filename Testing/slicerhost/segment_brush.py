@@ -55,6 +55,9 @@ class SegmentBrush:
         )
         return int(touched_zyx.sum())
 
+    def saveState(self) -> None:
+        self._logic.SaveStateForUndo()
+
     def undo(self) -> None:
         self._logic.Undo()
 

@@ -117,6 +117,9 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def removeViewObservations(self) -> None:
         self._followsMouse = False
 
+    def saveStateForUndo(self) -> None:
+        self._currentBrush().saveState()
+
     def undo(self) -> None:
         self._currentBrush().undo()
 

@@ -14,13 +14,16 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from TransferSegGui.annotated_region import AnnotatedRegion, slicesText
 from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.correction_process import Correction, CorrectionProcess
 from TransferSegGui.job_process import JobProcess
+from TransferSegGui.learn_here_process import LearnHereProcess
 from TransferSegGui.model_choices import ModelChoice, modelChoices
 from TransferSegGui.project_choice import defaultProject, projectFolder
 from TransferSegGui.segment_process import SegmentProcess
 from TransferSegGui.structure_choice import LEFT_OUT, leftOutStructures
+from TransferSegLib.corrections.inputs import JudgedSlices
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, FineTuneRequest
@@ -133,6 +136,37 @@ def saveCorrection(
     if saving.error:
         raise RuntimeError(saving.error)
     return saving.case
+
+
+def learnHere(
+    volumeNode,
+    segmentationNode,
+    structures: Sequence[str],
+    slices: str,
+    model: str | Path | None = None,
+    device: str = "auto",
+    wait: bool = True,
+    onProgress: Callable[[float | None, float | None, str], None] | None = None,
+    onEnd: Callable[[LearnHereProcess], None] | None = None,
+):
+    """Redraw segments from their corrected slices ("z:10,20"), and return what changed; no such slice changes.
+
+    ``structures`` names the segments, ``model`` the model whose last layer learns (None: the bundled one); it stays as
+    it is. The segmentation is changed unless it was changed meanwhile. With ``wait=False`` the run is returned, see
+    ``LearnHereProcess``.
+    """
+    ids = _segmentIds(segmentationNode, structures)
+    judged = _asRuntimeError(lambda: slicesText(JudgedSlices.parse(slices)))
+    path = str(_asRuntimeError(lambda: find_model(model)))
+    run = LearnHereProcess(volumeNode, segmentationNode, ids, AnnotatedRegion(judged), path, device)
+    run.onProgress, run.onEnd = onProgress or run.onProgress, onEnd or run.onEnd
+    run.start()
+    if not wait:
+        return run
+    run.wait()
+    if run.error:
+        raise RuntimeError(run.error)
+    return run.result
 
 
 def fineTune(

@@ -37,7 +37,7 @@ class CorrectPanel(VTKObservationMixin):
     """Wires the section to the volume and segmentation of the section "Segment", and to a project of corrected cases.
 
     What the user chose is in the parameter node, what was ticked and marked is with the segmentation. ``casesChanged``
-    holds functions to call when the project's cases may have changed.
+    holds functions to call when the project's cases may have changed, ``buttonsUpdated`` is called when buttons were.
     """
 
     def __init__(self, ui, segmentPanel) -> None:
@@ -45,6 +45,7 @@ class CorrectPanel(VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.ui = ui
         self.casesChanged: list[Callable[[], None]] = []
+        self.buttonsUpdated: Callable[[], None] = lambda: None
         self.saving: CorrectionProcess | None = None
         self._parameterNode = None
         self._project: ProjectState | None = None
@@ -331,6 +332,7 @@ class CorrectPanel(VTKObservationMixin):
         there = self._segmentation is not None and named
         enable(self.ui.addStructureButton, "" if there else missing, _("Add the structure, to be drawn in the editor."))
         self.cases.updateButtons()
+        self.buttonsUpdated()
 
     def _patientMeaning(self, case: str) -> str:
         """Return what an empty field for the patient means."""

@@ -27,6 +27,7 @@ from TransferSegLib.wording import did_you_mean
 _VERBS = (
     "demo",
     "segment",
+    "learn_here",
     "train_base",
     "dataset",
     "cases",

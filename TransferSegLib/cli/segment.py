@@ -109,6 +109,12 @@ def add_parser(subparsers: Any) -> None:
         help="also write how doubtful each voxel is, 0 to 1, and say where to look first (several scans: a folder)",
     )
     parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE",
+        help="keep here what `learn-here` needs of the scan (one scan only; usually 10 to 100 MB)",
+    )
+    parser.add_argument(
         "--strict",
         action="store_true",
         help="treat a scan that does not fit the model as an error: write nothing for it and exit with code 2",
@@ -155,9 +161,12 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     if arguments.structures:
         arguments.structures = list(named_structures(label_set, arguments.structures))
         label_set = label_set.select(arguments.structures)
-    _check_outputs(arguments, [*outputs, *(file for file in (*previews, *doubts) if file is not None)])
+    features = arguments.features
+    if features is not None and (len(scans) > 1 or arguments.list is not None):
+        raise TransferSegError("--features is for one scan: segment scan by scan, each with a file of its own.")
+    _check_outputs(arguments, [*outputs, *(file for file in (*previews, *doubts, features) if file is not None)])
     every = [
-        ScanToSegment(scan, output, preview, images, doubt, arguments.series)
+        ScanToSegment(scan, output, preview, images, doubt, arguments.series, features)
         for scan, output, preview, doubt in zip(scans, outputs, previews, doubts, strict=True)
     ]
     if arguments.background:

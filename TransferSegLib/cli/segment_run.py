@@ -136,7 +136,8 @@ class SegmentRun:
         if self._segmenter is None:
             from TransferSegLib.inference.combined import open_segmenter
 
-            self._segmenter = open_segmenter(self._model, arguments.device, arguments.memory, self._options)
+            keeps = arguments.features is not None
+            self._segmenter = open_segmenter(self._model, arguments.device, arguments.memory, self._options, keeps)
         part = self._whole.share(self._number, self._count)
         self._number += 1
         if self._count > 1:

@@ -22,6 +22,17 @@ _LARGEST_MARGIN = 1e4
 
 
 @dataclass(frozen=True)
+class BoxFeatures:
+    """Head features (channels, z, y, x; float16, on the CPU) of the voxels of a volume from ``start_zyx`` on.
+
+    The logits are a linear map of them. Of several folds, each has its channels.
+    """
+
+    start_zyx: Triple
+    values: torch.Tensor
+
+
+@dataclass(frozen=True)
 class BoxLogits:
     """Logits (classes, z, y, x) of the voxels from ``start_zyx`` on, on the device.
 
@@ -37,6 +48,8 @@ class BoxLogits:
     #: Whether logits are interpolated, and not probabilities.
     as_logits: bool = False
     rule: LabelRule = MOST_PROBABLE
+    #: What the head makes the logits of, where it was asked for.
+    features: BoxFeatures | None = None
 
     @property
     def classes(self) -> int:

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.doubt.places import doubtful_places
 from TransferSegLib.doubt.scan_doubt import ScanDoubt
-from TransferSegLib.errors import ScanError
+from TransferSegLib.errors import ModelError, ScanError
 from TransferSegLib.fit.reasons import NOTHING_FOUND, Fit
 from TransferSegLib.images.label_resampling import smallest_label_type
 from TransferSegLib.images.read import scan_given
@@ -31,11 +31,14 @@ def open_segmenter(
     device: str | Device = "auto",
     memory_gb: float | None = None,
     options: PredictionOptions = USUAL,
+    features: bool = False,
 ) -> Segmenter | CombinedSegmenter:
     """Return what segments with a model or a combination; the arguments and errors are those of ``Segmenter``."""
+    if is_combination(path) and features:
+        raise ModelError(f"Features of a combination of models ({path.name}) cannot be kept: name one of its models.")
     if is_combination(path):
         return CombinedSegmenter(path, device, memory_gb, options)
-    return Segmenter(load_model(path), device, memory_gb, options)
+    return Segmenter(load_model(path), device, memory_gb, options, features)
 
 
 class CombinedSegmenter:

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from TransferSegLib.errors import DeviceError
-from TransferSegLib.inference.box_logits import BoxLogits
+from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits
 from TransferSegLib.inference.devices import Device, free_memory_bytes
 from TransferSegLib.inference.fallback import CannotCompute, FallbackDevice, finite_logits
 from TransferSegLib.networks.interface import (
     DeepestLattice,
     DeepestMapsObserver,
     ExactTiles,
+    HeadMapsObserver,
     PieceDone,
     Span,
     Tile,
@@ -66,10 +67,11 @@ class ExactTilePredictor:
         task: Task | None = None,
         observer: DeepestMapsObserver | None = None,
         share_of_use: float = 0.02,
+        features: bool = False,
     ) -> ExactTilePrediction:
         """Return the prediction of a scan; see ``Predictor.predict``."""
         return ExactTilePrediction(
-            self, intensities_czyx, padding_values, tile_bytes, task or Task(), observer, share_of_use
+            self, intensities_czyx, padding_values, tile_bytes, task or Task(), observer, share_of_use, features
         )
 
     def plan(self, size_zyx: Triple, content: Sequence[Span] | None, tile_bytes: float) -> TilePlan:
@@ -93,6 +95,7 @@ class ExactTilePredictor:
         padding_values: Sequence[float],
         observer: DeepestMapsObserver | None = None,
         piece_done: PieceDone | None = None,
+        head_maps: HeadMapsObserver | None = None,
     ) -> torch.Tensor:
         """Return the logits (classes, z, y, x), in the device's precision, of what one tile sees (float32)."""
 
@@ -100,6 +103,8 @@ class ExactTilePredictor:
             if self._runner is None:
                 torch_device = torch.device(self.device.torch_name)
                 self._runner = self.tiles.runner(torch_device, self.device.dtype, self.device.memory_format)
+            if head_maps is not None:
+                return self._runner(seen_czyx, padding_values, observer, piece_done, head_maps)
             return self._runner(seen_czyx, padding_values, observer, piece_done)
 
         return finite_logits(compute, piece_done)
@@ -140,6 +145,7 @@ class ExactTilePrediction:
         task: Task,
         observer: DeepestMapsObserver | None,
         share_of_use: float,
+        features: bool = False,
     ) -> None:
         """Find out which part of the volume needs the network."""
         self._predictor = predictor
@@ -147,6 +153,7 @@ class ExactTilePrediction:
         self._padding = tuple(float(value) for value in padding_values)
         self._tile_bytes = tile_bytes
         self._task, self._observer, self._share_of_use = task, observer, share_of_use
+        self._features = features
         size = (intensities_czyx.shape[1], intensities_czyx.shape[2], intensities_czyx.shape[3])
         self.size_zyx: Triple = size
         self._content = predictor.tiles.content(intensities_czyx, self._padding)
@@ -176,24 +183,34 @@ class ExactTilePrediction:
                 for number, tile in enumerate(tiles):
                     here = task.share(number, len(tiles))
                     computing, using = here.split(1 - self._share_of_use, self._share_of_use)
-                    logits = self._logits(plan, tile, computing, bool(message))
+                    slabs: list[BoxFeatures] = []
+                    logits = self._logits(plan, tile, computing, bool(message), slabs)
                     message = ""
                     kept = _with_one_more(tile, plan.region_stop_zyx)
-                    yield BoxLogits(tile.start_zyx, tile.stop_zyx, logits[(slice(None), *kept)], using)
-                    del logits
+                    found = _joined(slabs, tile, kept)
+                    values = logits[(slice(None), *kept)]
+                    yield BoxLogits(tile.start_zyx, tile.stop_zyx, values, using, features=found)
+                    del logits, values, found, slabs
                     here.done()
                 return
             except CannotCompute as error:
                 failure = error
             message, task = self._predictor.step_back(failure, plan.input_zyx), task.rest()
 
-    def _logits(self, plan: TilePlan, tile: Tile, task: Task, keep_message: bool) -> torch.Tensor:
-        """Compute a tile; meanwhile the message is the device's name, unless another one is to be kept."""
+    def _logits(
+        self, plan: TilePlan, tile: Tile, task: Task, keep_message: bool, slabs: list[BoxFeatures]
+    ) -> torch.Tensor:
+        """Compute a tile; meanwhile the message is the device's name, unless another one is to be kept.
+
+        Its features, if they are asked for, are added to the ``slabs`` of its output.
+        """
         where = f"on {self._predictor.device}"
         task.at(0.0, None if keep_message else where)
         seen = tile_input(self._intensities, self._padding, plan, tile, self._predictor.tiles.margin_zyx)
         task.check()
-        logits = self._predictor.logits(seen, self._padding, self._observed(tile), task.at)
+        logits = self._predictor.logits(
+            seen, self._padding, self._observed(tile), task.at, _kept_in(slabs) if self._features else None
+        )
         task.at(1.0, where)
         return logits
 
@@ -228,6 +245,27 @@ class ExactTilePrediction:
             except CannotCompute as error:
                 failure = error
             self._predictor.step_back(failure, smallest)
+
+
+def _kept_in(slabs: list[BoxFeatures]) -> HeadMapsObserver:
+    """Return an observer that keeps features in half precision; what is too large for it gets its largest number."""
+    largest = torch.finfo(torch.float16).max
+
+    def keep(maps: torch.Tensor, start_zyx: Triple) -> None:
+        slabs.append(BoxFeatures(start_zyx, maps[0].clamp(-largest, largest).to("cpu", torch.float16)))
+
+    return keep
+
+
+def _joined(slabs: list[BoxFeatures], tile: Tile, kept: Sequence[slice]) -> BoxFeatures | None:
+    """Return the features of what is kept of a tile from the slabs along z of its output; None without any."""
+    if not slabs:
+        return None
+    values = torch.cat([slab.values for slab in slabs], dim=1)
+    first = slabs[0].start_zyx
+    inside = tuple(slice(0, max(0, part.stop - start)) for part, start in zip(kept, first, strict=True))
+    z, y, x = (at + start for at, start in zip(tile.start_zyx, first, strict=True))
+    return BoxFeatures((z, y, x), values[(slice(None), *inside)])
 
 
 def tile_input(

@@ -55,6 +55,11 @@ class FeatureSums(BlendedSums):
             yield begin, end, self._logits(slice(begin - offset, end - offset))
             begin = end if end == stop else end - 1
 
+    def features(self, begin: int, end: int) -> torch.Tensor:
+        """Return the features (folds * channels, z, y, x; float16, on the CPU) of rows that ``finished`` yields."""
+        offset = self._first - 1
+        return self._sums[:, :, begin - offset : end - offset].flatten(0, 1).to("cpu", torch.float16, copy=True)
+
     def _logits(self, rows: slice) -> torch.Tensor:
         """Return the logits of some rows, the mean over the folds."""
         with torch.inference_mode():

@@ -64,12 +64,14 @@ class Predictor(Protocol):
         task: Task | None = None,
         observer: DeepestMapsObserver | None = None,
         share_of_use: float = 0.02,
+        features: bool = False,
     ) -> Prediction:
         """Return the prediction of prepared intensities (float32; channels, z, y, x).
 
         ``padding_values`` are the intensities beyond the scan, ``tile_bytes`` the memory that predicting may take on a
         CPU. ``observer`` gets the deepest maps of every tile. ``share_of_use`` is roughly the share of the time that is
-        spent on a box after it was computed, in its ``task``.
+        spent on a box after it was computed, in its ``task``. With ``features`` boxes have what the head makes logits
+        of; a predictor that ``predictor_of`` made without ``features`` may leave them out.
         """
 
 
@@ -80,11 +82,13 @@ def predictor_of(
     longest_side: int | None = None,
     options: PredictionOptions = USUAL,
     regions: bool = False,
+    features: bool = False,
 ) -> Predictor:
     """Return the predictor for a network, or for several of which the mean counts.
 
     ``device`` None: the best; ``longest_side`` caps exact tiles, in voxels. With ``regions`` each output of the network
-    is a region, and the background has none. Raises TransferSegError for options that the network has no use for.
+    is a region, and the background has none. With ``features`` it can give head features. Raises TransferSegError for
+    options that the network has no use for.
     """
     options.check(backbone.tiling)
     networks = (network,) if isinstance(network, nn.Module) else tuple(network)
@@ -93,9 +97,9 @@ def predictor_of(
     classes, tiling = backbone.spec.classes, backbone.tiling
     point = tiling.linear_head
     if point is not None and not options.exact:
-        features = backbone.split_sizes(point).channels
-        if features * len(networks) < classes:
-            head = LinearHead(tuple(cast(nn.Module, backbone.last_layers(one, point)) for one in networks), features)
+        channels = backbone.split_sizes(point).channels
+        if features or channels * len(networks) < classes:
+            head = LinearHead(tuple(cast(nn.Module, backbone.last_layers(one, point)) for one in networks), channels)
             bodies = [backbone.frozen_layers(one, point) for one in networks]
             return WindowPredictor(bodies, classes, tiling, device, options, regions, head)
     return WindowPredictor(networks, classes, tiling, device, options, regions)

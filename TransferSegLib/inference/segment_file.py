@@ -25,6 +25,7 @@ class ScanToSegment:
     """A scan, the file its label map goes to, the picture that is drawn of it and the file of its doubt (None: none).
 
     ``images`` holds the files of a scan that consists of several images by the model's names; ``scan`` is one of them.
+    ``features`` is the file that features for Learn here are kept in (None: none are).
     ``series`` is the DICOM series of the scan, where a folder holds several and the result is a DICOM file.
     """
 
@@ -34,6 +35,7 @@ class ScanToSegment:
     images: Mapping[str, Path] = field(default_factory=dict)
     doubt: Path | None = None
     series: str | None = None
+    features: Path | None = None
 
 
 #: A result that ends so is a DICOM Segmentation.
@@ -89,12 +91,37 @@ def segment_images(
     places: bool = False,
 ) -> Segmentation:
     """Segment a scan that was read; the errors are those of ``segment_file``."""
+    doubt = places or each.doubt is not None
     try:
-        found = segmenter.segment_within(task, images, structures, modality, places or each.doubt is not None)
+        if each.features is None:
+            found = segmenter.segment_within(task, images, structures, modality, doubt)
+        else:
+            found = _segment_and_keep(segmenter, images, structures, modality, doubt, each.features, task)
     except ScanError as error:
         raise ScanError(f"{each.scan}: {error}") from error
     if strict and not found.fit.fits:
         raise ScanError(f"{each.scan}: {' '.join(found.fit.lines())} Nothing was written.")
+    return found
+
+
+def _segment_and_keep(
+    segmenter: Segmenter | CombinedSegmenter,
+    images: Mapping[str, Image] | Image,
+    structures: Iterable[str] | None,
+    modality: str,
+    doubt: bool,
+    file: Path,
+    task: Task,
+) -> Segmentation:
+    """Segment a scan and keep its features in a file; the segmenter was opened with ``features``."""
+    from TransferSegLib.inference.kept_features import FeatureKeeper, save_features
+    from TransferSegLib.inference.segmenter import Segmenter
+
+    assert isinstance(segmenter, Segmenter)
+    keeper = FeatureKeeper()
+    found = segmenter.segment_within(task, images, structures, modality, doubt, keeper)
+    if keeper.kept is not None:
+        save_features(keeper.kept, file)
     return found
 
 

@@ -30,6 +30,7 @@ from TransferSegLib.images.read import scan_given
 from TransferSegLib.images.several_images import check_one_grid, in_order
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.first_scan import other_axes_notices, remember_axes
+from TransferSegLib.inference.kept_features import FeatureKeeper
 from TransferSegLib.inference.memory import default_memory_gb
 from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.postprocessing import keep_largest_part
@@ -50,6 +51,8 @@ _PREPARED_PER_SECOND, _KEPT_PER_SECOND = 3e8, 2e8
 _NETWORK_S = {"cpu": 3.8e-13, "cuda": 6.3e-16, "mps": 6.3e-15}
 #: The share of writing labels in the time of a box.
 _WRITING_LABELS = 0.1
+#: The share of the memory that a tile takes where its features are kept.
+_BESIDE_FEATURES = 0.7
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,12 @@ class Segmenter:
         device: str | Device = "auto",
         memory_gb: float | None = None,
         options: PredictionOptions = USUAL,
+        features: bool = False,
     ) -> None:
         """Load the network; ``device`` as in ``choose_device``, or one that was chosen already.
 
         ``memory_gb`` is for the whole process on a CPU; None: 6, or half of the computer's memory where that is less.
+        With ``features`` it can fill a ``FeatureKeeper``.
 
         Raises DeviceError when the device asked for is not there, TransferSegError for options that are not for the
         model.
@@ -123,7 +128,9 @@ class Segmenter:
         self._backbone = model.description.backbone
         device = choose_device(device) if isinstance(device, str) else device
         regions = bool(model.description.regions)
-        self._predictor = predictor_of(self._networks, self._backbone, device, options=options, regions=regions)
+        self._predictor = predictor_of(
+            self._networks, self._backbone, device, options=options, regions=regions, features=features
+        )
 
     def segment(
         self,
@@ -151,8 +158,9 @@ class Segmenter:
         structures: Iterable[str] | None = None,
         known_modality: str = "",
         doubt: bool = False,
+        keeper: FeatureKeeper | None = None,
     ) -> Segmentation:
-        """Segment one scan as a part of a larger task; see ``segment``."""
+        """Segment one scan as a part of a larger task, ``keeper`` collecting features; see ``segment``."""
         started = time.monotonic()
         description = self.model.description
         selected = description.label_set if structures is None else description.label_set.select(structures)
@@ -173,7 +181,9 @@ class Segmenter:
         usual = None if known is None else known.usual
         collector = self._collector(scan, usual) if known is not None or doubt else None
         # Every structure, be it asked for or not, tells whether the others lie where they should.
-        label_map, doubts = self._label_map(first, scan, predicting, keeping, collector, doubt)
+        label_map, doubts = self._label_map(first, scan, predicting, keeping, collector, doubt, keeper)
+        if keeper is not None:
+            keeper.finish(first, self.model, checking)
         features = None if collector is None else collector.features(0.0 if known is None else known.familiar)
         fit = checking.wait(
             lambda: check_fit(
@@ -224,21 +234,32 @@ class Segmenter:
         keeping: Task,
         observer: FeatureCollector | None,
         doubt: bool = False,
+        keeper: FeatureKeeper | None = None,
     ) -> tuple[sitk.Image, tuple[ScanDoubt, ...]]:
         """Predict box by box, write each box's labels to the scan's own voxels, and collect the doubt if asked to."""
         every = self.model.description.label_set
         values = [0, *(structure.label for structure in every)]
         tile_bytes = self._memory_bytes - self._bytes_besides_tiles(image, scan)
         prediction = self._predictor.predict(
-            scan.intensities_czyx, scan.padding_values, tile_bytes, predicting, observer, _WRITING_LABELS
+            scan.intensities_czyx,
+            scan.padding_values,
+            tile_bytes * (_BESIDE_FEATURES if keeper is not None else 1.0),
+            predicting,
+            observer,
+            _WRITING_LABELS,
+            keeper is not None,
         )
         resampler = label_writer(scan.grid, values, prediction.background_channel)
         collector = None
         if doubt:
             collector = DoubtCollector(scan.grid.size_zyx, every.classes, prediction.background_channel)
+        if keeper is not None:
+            keeper.begin(scan.grid)
         for box in prediction:
             if collector is not None:
                 collector.add(box)
+            if keeper is not None:
+                keeper.add(box)
             resampler.write(box, box.start_zyx, box.task)
             del box  # before the next one is computed
         single = self.model.description.single_part

@@ -17,7 +17,7 @@ from torch import nn
 from TransferSegLib.errors import DeviceError
 from TransferSegLib.freed_memory import keep_freed_memory, return_freed_memory
 from TransferSegLib.images.label_resampling import LabelRule
-from TransferSegLib.inference.box_logits import BoxLogits
+from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.fallback import CannotCompute, FallbackDevice, finite_logits
 from TransferSegLib.inference.feature_sums import FeatureSums
@@ -90,9 +90,12 @@ class WindowPredictor:
         task: Task | None = None,
         observer: DeepestMapsObserver | None = None,
         share_of_use: float = 0.02,
+        features: bool = False,
     ) -> WindowPrediction:
         """Return the prediction of a scan; see ``Predictor.predict``. There are no deepest maps to observe."""
-        return WindowPrediction(self, intensities_czyx, padding_values, tile_bytes, task or Task(), share_of_use)
+        return WindowPrediction(
+            self, intensities_czyx, padding_values, tile_bytes, task or Task(), share_of_use, features
+        )
 
     def window_outputs(self, windows: np.ndarray, layer_done: PieceDone | None = None) -> torch.Tensor:
         """Return what sums take (folds, N, outputs, z, y, x; float32) of windows (N, channels, z, y, x; float32).
@@ -164,11 +167,12 @@ class WindowPrediction:
         tile_bytes: float,
         task: Task,
         share_of_use: float,
+        features: bool = False,
     ) -> None:
         """Plan the windows; raises DeviceError when the sums alone take more than ``tile_bytes`` on a CPU."""
         self._predictor = predictor
         self._intensities, self._padding = intensities_czyx, padding_values
-        self._task, self._share_of_use = task, share_of_use
+        self._task, self._share_of_use, self._features = task, share_of_use, features
         self.size_zyx: Triple = (intensities_czyx.shape[1], intensities_czyx.shape[2], intensities_czyx.shape[3])
         self._starts = predictor.starts(self.size_zyx)
         task.check()
@@ -201,8 +205,12 @@ class WindowPrediction:
             stop = along_z[number + 1] if number + 1 < len(along_z) else depth
             for begin, end, values in sums.finished(stop):
                 part, using = using.split(end - begin, stop - end)
-                yield BoxLogits((begin, 0, 0), (end, height, width), values, part, predictor.as_logits, predictor.rule)
-                del values
+                found = None
+                if self._features and isinstance(sums, FeatureSums):
+                    found = BoxFeatures((begin, 0, 0), sums.features(begin, end))
+                box = (begin, 0, 0), (end, height, width)
+                yield BoxLogits(*box, values, part, predictor.as_logits, predictor.rule, found)
+                del values, found
             sums.move_to(stop)
             using.done()
 

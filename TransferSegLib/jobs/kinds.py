@@ -33,6 +33,7 @@ class Kind:
 #: By name, where each kind is found: ``module:attribute``, imported by the worker only.
 KINDS: Mapping[str, str] = {
     "segment": "TransferSegLib.jobs.segment_job:SEGMENT",
+    "learn-here": "TransferSegLib.jobs.learn_here_job:LEARN_HERE",
     "save": "TransferSegLib.jobs.save_job:SAVE",
     "train-base": "TransferSegLib.jobs.train_base_job:TRAIN_BASE",
     "finetune": "TransferSegLib.jobs.finetune_job:FINETUNE",

@@ -68,6 +68,7 @@ class SegmentParameters:
                 "output": str(each.output.absolute()),
                 "preview": None if each.preview is None else str(each.preview.absolute()),
                 "doubt": None if each.doubt is None else str(each.doubt.absolute()),
+                "features": None if each.features is None else str(each.features.absolute()),
             }
             for each in self.scans
         ]
@@ -95,6 +96,7 @@ class SegmentParameters:
                     Path(each["output"]),
                     Path(each["preview"]) if each.get("preview") else None,
                     doubt=Path(each["doubt"]) if each.get("doubt") else None,
+                    features=Path(each["features"]) if each.get("features") else None,
                 )
                 for each in entry["scans"]
             )
@@ -195,7 +197,8 @@ def _make_segmenter(parameters: SegmentParameters, device: str, task: Task) -> S
     label_set, parts = parts_of(model)
     for part in parts:
         part.description.check_one_image("Segmenting in the background")
-    segmenter = open_segmenter(model, device, parameters.memory_gb, parameters.options)
+    keeps = any(each.features is not None for each in parameters.scans)
+    segmenter = open_segmenter(model, device, parameters.memory_gb, parameters.options, keeps)
     if parameters.structures is not None:
         label_set.select(parameters.structures)
     return segmenter

@@ -26,6 +26,9 @@ Span = tuple[int, int]
 #: Gets the deepest maps (1, channels, z, y, x) of a part of a scan and where they begin on the scan's deep lattice; it
 #: must neither change nor keep them. A position may come more than once, and holds the same then to rounding.
 DeepestMapsObserver = Callable[["torch.Tensor", Triple], None]
+#: Gets maps (1, channels, z, y, x) that the head classifies and where they begin in a tile's output; it must not change
+#: them. What it never gets sees nothing but padding.
+HeadMapsObserver = Callable[["torch.Tensor", Triple], None]
 #: Called after each piece of a tile with the share of its work (0 to 1) that is done; what it raises ends the tile.
 PieceDone = Callable[[float], None]
 
@@ -142,6 +145,7 @@ class TileRunner(Protocol):
         padding_values: Sequence[float],
         observer: DeepestMapsObserver | None = None,
         piece_done: PieceDone | None = None,
+        head_maps: HeadMapsObserver | None = None,
     ) -> torch.Tensor:
         """Return the logits (classes, z, y, x), less a number that a voxel's classes share, of what a tile sees."""
 

@@ -96,6 +96,46 @@ def draw_structure(
     return Drawn(mask_zyx, work.path_mm, work.slices, before, work.quality(), interpolates)
 
 
+@dataclass(frozen=True)
+class SomeSlices:
+    """A structure of which a few slices were drawn: ``judged`` slices (by number along ``axis``) are right.
+
+    Those are the drawn ones and all beyond the first and the last of them, where the structure is not. The ``mask_zyx``
+    is the prediction elsewhere; ``interpolated_zyx`` was drawn from nothing, with the computer filling in between, for
+    ``interpolated_path_mm``.
+    """
+
+    mask_zyx: np.ndarray
+    judged: np.ndarray
+    axis: int
+    path_mm: float
+    interpolated_zyx: np.ndarray
+    interpolated_path_mm: float
+
+
+def draw_some_slices(
+    predicted_zyx: np.ndarray, truth_zyx: np.ndarray, spacing_zyx_mm: Spacing, person: Person, count: int
+) -> SomeSlices:
+    """Draw the first, the last and some slices between them, ``count`` in all and evenly apart."""
+    axis = slice_axis_of(spacing_zyx_mm)
+    there = np.flatnonzero(np.moveaxis(truth_zyx, axis, 0).any(axis=(1, 2)))
+    chosen = [int(number) for number in np.unique(np.rint(np.linspace(there[0], there[-1], count)))]
+    judged = np.ones(truth_zyx.shape[axis], bool)
+    judged[there[0] : there[-1] + 1] = False
+    judged[chosen] = True
+    corrected = _Work.of(predicted_zyx, truth_zyx, spacing_zyx_mm, person)
+    corrected.mask[: there[0]] = corrected.mask[there[-1] + 1 :] = False
+    anew = _Work.of(np.zeros_like(truth_zyx), truth_zyx, spacing_zyx_mm, person)
+    for number in chosen:
+        corrected.draw(number)
+        anew.draw(number)
+    for low, high in pairwise(chosen):
+        anew.mask[low : high + 1] = filled_between(anew.mask[low], anew.mask[high], high - low)
+    masks = (np.moveaxis(one.mask, 0, axis) for one in (corrected, anew))
+    mask_zyx, interpolated_zyx = masks
+    return SomeSlices(mask_zyx, judged, axis, corrected.path_mm, interpolated_zyx, anew.path_mm)
+
+
 @dataclass
 class _Work:
     """A structure being drawn, slices first; ``mask`` is what it looks like now."""

@@ -30,7 +30,7 @@ from typing import cast
 import torch
 from torch.nn import functional
 
-from TransferSegLib.networks.interface import DeepestMapsObserver, PieceDone, Span
+from TransferSegLib.networks.interface import DeepestMapsObserver, HeadMapsObserver, PieceDone, Span
 from TransferSegLib.networks.unet_valid.content import Spans, map_spans
 from TransferSegLib.networks.unet_valid.geometry import check_input_side, output_side
 from TransferSegLib.networks.unet_valid.repeated import repeated_then_convolved
@@ -51,6 +51,7 @@ _FLOAT32_OVER_HALF = 5.0
 #: A GPU computes while the next pieces are prepared: so many of them, and no more, are under way. Preparing one takes
 #: some 50 microseconds, and of small maps so does computing it: with too few the GPU would wait.
 _PIECES_UNDER_WAY = 8
+_Observers = tuple[DeepestMapsObserver | None, HeadMapsObserver | None]
 
 
 class Pieces:
@@ -122,12 +123,14 @@ class InferenceNetwork:
         padding_value: float = 0.0,
         observer: DeepestMapsObserver | None = None,
         piece_done: PieceDone | None = None,
+        head_maps: HeadMapsObserver | None = None,
     ) -> torch.Tensor:
         """Return the logits (1, classes, D - 88, H - 88, W - 88) of a tile (1, 1, D, H, W) in the network's precision.
 
         In half precision they are less the largest of their voxel, which is 0.
         ``content_zyx`` is a box of the tile outside of which every voxel is ``padding_value``, if there is one.
         ``observer`` is shown the deepest maps that are computed on the way, and where they begin among the tile's.
+        ``head_maps`` gets what the head classifies, slab by slab of the output.
         ``piece_done`` gets the share of the tile that is done. Raises NetworkError for an illegal side.
         """
         for side in scan.shape[2:]:
@@ -140,7 +143,7 @@ class InferenceNetwork:
             ready = self._ready(scan)
             if self.memory_format == torch.channels_last_3d:
                 ready = channels_last(ready)
-            return self._logits(ready, spans, observer, self._pieces(spans, piece_done))
+            return self._logits(ready, spans, (observer, head_maps), self._pieces(spans, piece_done))
 
     def _pieces(self, spans: list[Spans], piece_done: PieceDone | None) -> Pieces:
         """Return the count of a tile's pieces."""
@@ -179,9 +182,7 @@ class InferenceNetwork:
         answers["logits"] = self._head_of(values)
         return answers
 
-    def _logits(
-        self, scan: torch.Tensor, spans: list[Spans], observer: DeepestMapsObserver | None, pieces: Pieces
-    ) -> torch.Tensor:
+    def _logits(self, scan: torch.Tensor, spans: list[Spans], observers: _Observers, pieces: Pieces) -> torch.Tensor:
         """Go down to the lowest level and up again, dropping every map as soon as it is not needed."""
         outputs = [output_side(side) for side in scan.shape[2:]]
         # Sides at which the way up enters each level: 4 more than what it hands on, halved (and 2 more) a level down.
@@ -193,10 +194,10 @@ class InferenceNetwork:
             maps, skip = self._go_down(maps, level, entering[level], spans, pieces)
             skips.append(skip)
             del skip
-        maps = self._turn(maps, spans, observer, pieces)
+        maps = self._turn(maps, spans, observers[0], pieces)
         for step in (0, 1):
             maps = self._go_up(maps, skips.pop(), step, spans, pieces)
-        return self._last_level(maps, skips.pop(), spans, pieces)
+        return self._last_level(maps, skips.pop(), spans, pieces, observers[1])
 
     def _go_down(
         self, maps: torch.Tensor, level: int, kept: list[int], spans: list[Spans], pieces: Pieces
@@ -240,13 +241,23 @@ class InferenceNetwork:
         maps = self._join_and_convolve(low[_at(_halved(box), 2)], skip[_at(box, 4)], step, pieces)
         return self._placed(name, size, box, maps)
 
-    def _last_level(self, low: torch.Tensor, skip: torch.Tensor, spans: list[Spans], pieces: Pieces) -> torch.Tensor:
+    def _last_level(
+        self,
+        low: torch.Tensor,
+        skip: torch.Tensor,
+        spans: list[Spans],
+        pieces: Pieces,
+        head_maps: HeadMapsObserver | None,
+    ) -> torch.Tensor:
         """Return the logits from the maps of the level below and the kept maps of the first level."""
         (first, last), *plane = [axis["up0"] for axis in spans]
         logits = self._room("logits", [side - 4 for side in skip.shape[2:]], [(first, last), *plane])
         for start in range(first, last, LAST_SLAB_ROWS):
             box = [(start, min(last, start + LAST_SLAB_ROWS)), *plane]
             maps = self._join_and_convolve(low[_at(_halved(box), 2)], skip[_at(box, 4)], 2, pieces)
+            if head_maps is not None:
+                z, y, x = (first for first, _ in box)
+                head_maps(maps, (z, y, x))
             head_rows = HEAD_ROWS if self.device.type == "cpu" else LAST_SLAB_ROWS
             for row in range(0, maps.shape[2], head_rows):
                 part = [(start + row, min(start + row + head_rows, box[0][1])), *plane]

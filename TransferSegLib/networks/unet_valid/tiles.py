@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from TransferSegLib.networks.interface import DeepestMapsObserver, PieceDone, Span, TileRunner, Triple
+from TransferSegLib.networks.interface import (
+    DeepestMapsObserver,
+    HeadMapsObserver,
+    PieceDone,
+    Span,
+    TileRunner,
+    Triple,
+)
 from TransferSegLib.networks.unet_valid.content import content_spans
 from TransferSegLib.networks.unet_valid.geometry import DEEPEST_LATTICE, MARGIN, SMALLEST_INPUT_SIDE
 from TransferSegLib.networks.unet_valid.inference_network import InferenceNetwork
@@ -57,9 +64,10 @@ class ValidUNetTiles:
             padding_values: Sequence[float],
             observer: DeepestMapsObserver | None = None,
             piece_done: PieceDone | None = None,
+            head_maps: HeadMapsObserver | None = None,
         ) -> torch.Tensor:
             content = content_spans(seen_czyx[0], padding_values[0])
             scan = torch.from_numpy(seen_czyx)[None]
-            return network(scan, content, padding_values[0], observer, piece_done)[0]
+            return network(scan, content, padding_values[0], observer, piece_done, head_maps)[0]
 
         return run

@@ -1,0 +1,122 @@
+"""The button "Learn here": redraw the rest of a scan from the part that was corrected and marked as checked."""
+
+from __future__ import annotations
+
+from slicer.i18n import tr as _
+
+from TransferSegGui.annotated_region import REGION_ALL, regionKind, regionOf
+from TransferSegGui.button_state import enable
+from TransferSegGui.device_choice import chosenDevice
+from TransferSegGui.learn_here_process import LearnHereProcess, forgetFeatures
+from TransferSegGui.model_choices import chosenModel, modelChoices
+from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
+from TransferSegGui.status_line import say
+from TransferSegLib.errors import TransferSegError
+
+
+class LearnHereWidgets:
+    """Wires the button, its progress and its Cancel button to the section "Correct"."""
+
+    def __init__(self, ui, correctPanel) -> None:
+        """Connect the widgets of the .ui file; the model is that of the section "Model"."""
+        self.ui, self._correctPanel = ui, correctPanel
+        self.running: LearnHereProcess | None = None
+        self._parameterNode = None
+        self.ui.learnHereButton.connect("clicked(bool)", self._onLearn)
+        self.ui.cancelLearnHereButton.connect("clicked(bool)", self._onCancel)
+        self.ui.learnHereProgressBar.setVisible(False)
+        self.ui.cancelLearnHereButton.setVisible(False)
+        correctPanel.buttonsUpdated = self.update
+        self.update()
+
+    def refresh(self) -> None:
+        """Nothing is read from disk."""
+        self.update()
+
+    def setParameterNode(self, parameterNode) -> None:
+        """Follow another parameter node, None while there is none."""
+        self._parameterNode = parameterNode
+        self.update()
+
+    def updateFromParameterNode(self) -> None:
+        """Show whether the button can be clicked now."""
+        self.update()
+
+    def stop(self) -> None:
+        """Stop what runs: the scene is closing."""
+        if self.running is not None:
+            self.running.stop()
+
+    def close(self) -> None:
+        """Clear up: Slicer is closing, or the module is reloaded."""
+        self.stop()
+        forgetFeatures()
+
+    def obstacle(self) -> str:
+        """Return why Learn here cannot be clicked now, empty when it can."""
+        if self.running is not None:
+            return _("Learn here is running.")
+        obstacle = self._correctPanel.obstacle()
+        if obstacle or self._parameterNode is None:
+            return obstacle or _("Choose an input volume in the section above.")
+        if regionKind(self._parameterNode.GetNodeReference(OUTPUT_SEGMENTATION)) == REGION_ALL:
+            return _("Correct some slices and mark them under 'Region checked': the rest is redrawn from them.")
+        return ""
+
+    def update(self) -> None:
+        """Show whether the button can be clicked, and why not."""
+        text = _("Redraw the rest of the ticked structures from the checked part. Undo takes it back.")
+        enable(self.ui.learnHereButton, self.obstacle(), text)
+
+    def _onLearn(self) -> None:
+        node = self._parameterNode
+        segmentation, volume = node.GetNodeReference(OUTPUT_SEGMENTATION), node.GetNodeReference(INPUT_VOLUME)
+        try:
+            choice = chosenModel(modelChoices(), node)
+            if choice is None:
+                raise RuntimeError(_("Choose a model in the section 'Model'."))
+            run = LearnHereProcess(
+                volume,
+                segmentation,
+                self._correctPanel.reviewed.reviewedIds(),
+                regionOf(segmentation, volume),
+                str(choice.path),
+                chosenDevice(node),
+            )
+            run.saveState = self.ui.segmentEditorWidget.saveStateForUndo
+            run.onProgress, run.onEnd = self._onProgress, self._onEnd
+            run.start()
+        except (RuntimeError, TransferSegError) as error:
+            self._say(_("Nothing was learned: {reason}").format(reason=error))
+            return
+        self.running = run
+        self.ui.learnHereProgressBar.setValue(0)
+        self._showRunning(True)
+        self._say(_("Learning here ..."))
+
+    def _onCancel(self) -> None:
+        if self.running is not None:
+            self.running.cancel()
+
+    def _onProgress(self, fraction: float | None, secondsLeft: float | None, message: str) -> None:
+        self.ui.learnHereProgressBar.setValue(round(100 * (fraction or 0.0)))
+
+    def _onEnd(self, run: LearnHereProcess) -> None:
+        self.running = None
+        self._showRunning(False)
+        if run.cancelled:
+            self._say(_("Cancelled. The segmentation is as it was."))
+        elif run.error:
+            self._say(_("Nothing was learned: {reason}").format(reason=run.error))
+        else:
+            parts = [f"{one['name']}: {one['changed_voxels']}" for one in run.result["structures"]]
+            text = _("The rest was redrawn, voxels changed: {parts}. Undo takes it back.")
+            self._say(text.format(parts=", ".join(parts)))
+
+    def _showRunning(self, isRunning: bool) -> None:
+        self.ui.learnHereProgressBar.setVisible(isRunning)
+        self.ui.cancelLearnHereButton.setVisible(isRunning)
+        self.update()
+
+    def _say(self, text: str) -> None:
+        say(self.ui.correctionStatusLabel, text)

@@ -1,0 +1,221 @@
+"""What the head of a network makes its logits of, kept around the structures of one scan, for learning from it at once.
+
+The features are computed when a scan is segmented and cost nothing then. Of the voxels of the model's grid only those
+near a structure are kept, in half precision; where that does not fit into a budget, nearer ones. A file of them is a
+cache of its own, never a part of a model: it may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import uuid
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from scipy import ndimage
+
+from TransferSegLib.durable_writing import replace_file
+from TransferSegLib.errors import TransferSegError
+from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.inference.box_logits import BoxLogits
+from TransferSegLib.models.store import Model
+from TransferSegLib.networks.interface import Triple
+from TransferSegLib.progress import Task
+
+#: Features are kept of voxels that are closer to a structure than this.
+MARGIN_MM = 30.0
+#: The most that the features of one scan take, on disk and while they are collected.
+BUDGET_MB = 256.0
+#: The format of the file, and its entries.
+_VERSION = 1
+_ENTRIES = ("version", "scan", "model", "size_zyx", "voxels", "features")
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """Features (n, channels; float16) of ``voxels`` (n; ascending flat indices) of a model's grid of ``size_zyx``.
+
+    ``scan`` and ``model`` tell what they were computed of: see ``scan_key`` and ``model_key``.
+    """
+
+    scan: str
+    model: str
+    size_zyx: Triple
+    voxels: np.ndarray
+    features: np.ndarray
+
+    def rows(self) -> np.ndarray:
+        """Return for each voxel of the grid (int32, zyx) the row of its features, -1 where there is none."""
+        rows = np.full(int(np.prod(self.size_zyx)), -1, np.int32)
+        rows[self.voxels] = np.arange(len(self.voxels), dtype=np.int32)
+        return rows.reshape(self.size_zyx)
+
+
+def scan_key(image: sitk.Image) -> str:
+    """Return what tells scans apart: a hash of voxels and grid."""
+    content = hashlib.sha256(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).data)
+    grid = (image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    content.update(repr(grid).encode())
+    return content.hexdigest()
+
+
+def model_key(model: Model) -> str:
+    """Return what tells models and versions apart: a hash of the weights and of how scans are prepared."""
+    content = hashlib.sha256(repr(model.description.preparation).encode())
+    for name, values in sorted(model.state_dict.items()):
+        content.update(name.encode())
+        content.update(values.detach().cpu().contiguous().numpy().data)
+    return content.hexdigest()
+
+
+class FeatureKeeper:
+    """Collects the features of one scan while it is segmented; hand it to ``Segmenter.segment_within``.
+
+    Near a border of a tile features wait for what the next tile finds.
+    """
+
+    def __init__(self, budget_mb: float = BUDGET_MB, also: sitk.Image | None = None) -> None:
+        """Begin; ``also`` is a label map on the scan's grid whose structures are kept like those that are found."""
+        self._budget_bytes, self._also = budget_mb * 1e6, also
+        self._margin: Triple = (1, 1, 1)
+        self._structures = np.zeros((0, 0, 0), bool)
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self._bytes = 0
+        #: What was kept, once the scan is segmented; None where not even the structures fit into the budget.
+        self.kept: KeptFeatures | None = None
+
+    def begin(self, grid: ModelGrid) -> None:
+        """Begin a scan, or begin it again."""
+        z, y, x = (max(1, round(MARGIN_MM / step)) for step in grid.spacing_zyx_mm)
+        self._margin, self._parts, self._bytes, self.kept = (z, y, x), [], 0, None
+        self._structures = np.zeros(grid.size_zyx, bool)
+        if self._also is not None:
+            places = np.argwhere(grid.oriented(sitk.GetArrayViewFromImage(self._also)) != 0)
+            on_grid = places[:, ::-1] @ grid.matrix.T + grid.offset_xyz
+            nearest = np.clip(np.rint(on_grid[:, ::-1]), 0, np.array(grid.size_zyx) - 1).astype(np.int64)
+            self._structures[tuple(nearest.T)] = True
+
+    def add(self, box: BoxLogits) -> None:
+        """Take what was computed of a box of the grid."""
+        if box.features is None:
+            return
+        start, values = box.features.start_zyx, box.features.values
+        size = values.shape[1:]
+        found = box.most_probable() != 0
+        z, y, x = (slice(at, at + length) for at, length in zip(box.start_zyx, found.shape, strict=True))
+        self._structures[z, y, x] |= found
+        here = tuple(slice(at, at + length) for at, length in zip(start, size, strict=True))
+        near = _grown(self._structures[here], self._margin) | self._border(start, size)
+        places = np.flatnonzero(near)
+        features = values.flatten(1)[:, torch.from_numpy(places)].T.contiguous().numpy()
+        flat = np.ravel_multi_index(
+            tuple(index + at for index, at in zip(np.unravel_index(places, size), start, strict=True)),
+            self._structures.shape,
+        )
+        self._parts.append((flat, features))
+        self._bytes += features.nbytes
+
+    def finish(self, image: sitk.Image, model: Model, task: Task | None = None) -> None:
+        """Choose what is kept: all near the structures, or as near as the budget allows."""
+        parts, self._parts = self._parts, []
+        if not parts:
+            return
+        voxels, order = np.unique(np.concatenate([flat for flat, _ in parts]), return_index=True)
+        features = np.concatenate([values for _, values in parts])
+        most = int(self._budget_bytes // (features.itemsize * features.shape[1] + voxels.itemsize))
+        for share in (1.0, 0.75, 0.5, 0.25, 0.1):
+            (task or Task()).check()
+            z, y, x = (max(1, round(share * margin)) for margin in self._margin)
+            chosen = _grown(self._structures, (z, y, x)).reshape(-1)[voxels]
+            if np.count_nonzero(chosen) <= most:
+                size = (self._structures.shape[0], self._structures.shape[1], self._structures.shape[2])
+                kept = np.ascontiguousarray(features[order[chosen]])
+                self.kept = KeptFeatures(scan_key(image), model_key(model), size, voxels[chosen], kept)
+                return
+
+    def _border(self, start: Triple, size: tuple[int, ...]) -> np.ndarray:
+        """Return the voxels of a box that a structure in the next one may be near to."""
+        border = np.zeros(size, bool)
+        for axis, (first, length, margin) in enumerate(zip(start, size, self._margin, strict=True)):
+            along = np.moveaxis(border, axis, 0)
+            if first > 0:
+                along[:margin] = True
+            if first + length < self._structures.shape[axis]:
+                along[max(0, length - margin) :] = True
+        return border
+
+
+def save_features(kept: KeptFeatures, path: Path) -> None:
+    """Write features to a file, completely or not at all; raises TransferSegError."""
+    content = io.BytesIO()
+    np.savez(
+        content,
+        version=np.array(_VERSION),
+        scan=np.array(kept.scan),
+        model=np.array(kept.model),
+        size_zyx=np.array(kept.size_zyx),
+        voxels=kept.voxels,
+        features=kept.features,
+    )
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("xb") as stream:
+            stream.write(content.getbuffer())
+            stream.flush()
+            os.fsync(stream.fileno())
+        replace_file(partial, path)
+    except OSError as error:
+        raise TransferSegError(
+            f"The features cannot be written to {path} ({error.strerror or error}): free some disk space, or name "
+            "another file."
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def load_features(path: Path, scan: str, model: str) -> KeptFeatures | None:
+    """Return the features in a file, None where there is none, or it is damaged, of another scan or of another model.
+
+    Raises TransferSegError for a file of another kind, which must not be written over.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if set(file.files) != set(_ENTRIES):
+                raise TransferSegError(f"{path} holds no features of a scan: name another file.")
+            if int(file["version"]) != _VERSION or str(file["scan"]) != scan or str(file["model"]) != model:
+                return None
+            z, y, x = (int(side) for side in file["size_zyx"])
+            kept = KeptFeatures(scan, model, (z, y, x), file["voxels"], file["features"])
+    except zipfile.BadZipFile:
+        return None  # written to the end, and damaged since
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise TransferSegError(f"{path} holds no features of a scan: name another file.") from error
+    return kept if _is_sound(kept) else None
+
+
+def _is_sound(kept: KeptFeatures) -> bool:
+    """Tell whether what a file holds fits together."""
+    voxels, features = kept.voxels, kept.features
+    if voxels.ndim != 1 or voxels.dtype.kind not in "iu" or features.dtype != np.float16 or features.ndim != 2:
+        return False
+    within = not len(voxels) or (
+        voxels[0] >= 0 and voxels[-1] < np.prod(kept.size_zyx) and bool((np.diff(voxels) > 0).all())
+    )
+    return len(voxels) == len(features) and bool(within) and bool(np.isfinite(features).all())
+
+
+def _grown(mask: np.ndarray, by: tuple[int, ...]) -> np.ndarray:
+    """Return a mask grown by so many voxels along each axis: a box around each voxel."""
+    size = tuple(2 * more + 1 for more in by)
+    return np.asarray(ndimage.maximum_filter(mask.view(np.uint8), size, mode="constant") != 0)

@@ -1,0 +1,79 @@
+"""The kept features of a scan as the last layer sees them: log-odds of a structure, and values between grid voxels."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from TransferSegLib.errors import ModelError
+from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.inference.kept_features import KeptFeatures
+from TransferSegLib.models.store import Model
+
+#: Probabilities are kept so far from 0 and 1: the log-odds stay within 16.
+_SMALLEST = 1e-7
+#: Rows whose logits are computed at once, in numbers.
+_AT_ONCE = 8_000_000
+
+
+class HeadFeatures:
+    """Features of a scan's model grid, and the last layer of the model."""
+
+    def __init__(self, model: Model, kept: KeptFeatures, grid: ModelGrid) -> None:
+        """Take a model's last layer and the features in front of it; raises ModelError when they do not fit."""
+        self.features, self._grid, self._rows = kept.features, grid, kept.rows()
+        name = model.description.backbone.heads[-1]
+        folds = [model.fold_weights(number) for number in range(model.description.folds)]
+        # The mean of linear maps of each fold's features is a linear map of all features.
+        self._weights = np.concatenate([fold[f"{name}.weight"].flatten(1).numpy() for fold in folds], axis=1) / len(
+            folds
+        )
+        self._biases = np.mean([fold[f"{name}.bias"].numpy() for fold in folds], axis=0)
+        if self._weights.shape[1] != self.features.shape[1] or kept.size_zyx != grid.size_zyx:
+            raise ModelError("The features that were kept of this scan do not fit the model: delete their file.")
+
+    def log_odds(self, channel: int) -> np.ndarray:
+        """Return what the model says of a channel (n; float32): the log-odds against all others, by row."""
+        result = np.empty(len(self.features), np.float32)
+        at_once = max(1, _AT_ONCE // len(self._biases))
+        for first in range(0, len(result), at_once):
+            logits = self.features[first : first + at_once].astype(np.float32) @ self._weights.T + self._biases
+            logits = np.exp(logits - logits.max(axis=1, keepdims=True))
+            share = np.clip(logits[:, channel] / logits.sum(axis=1), _SMALLEST, 1 - _SMALLEST)
+            result[first : first + at_once] = np.log(share) - np.log1p(-share)
+        return result
+
+    def known_at(self, places_zyx: np.ndarray) -> np.ndarray:
+        """Return for voxels of the oriented scan (n, 3) whether all features around them were kept."""
+        return self._interpolated(np.empty((len(self.features), 0), np.float32), places_zyx)[1]
+
+    def at(self, values: np.ndarray, places_zyx: np.ndarray) -> np.ndarray:
+        """Interpolate values by row (rows, m) linearly at voxels of the oriented scan (n, 3); returns (n, m)."""
+        return self._interpolated(values, places_zyx)[0]
+
+    def _interpolated(self, values: np.ndarray, places_zyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        base, fraction = self._around(places_zyx)
+        found = np.zeros((len(places_zyx), values.shape[1]), np.float32)
+        is_known = np.ones(len(places_zyx), bool)
+        sizes = np.array(self._grid.size_zyx)
+        for corner in product((0, 1), repeat=3):
+            weight = np.prod(np.where(corner, fraction, 1 - fraction), axis=1, dtype=np.float32)
+            voxel = np.minimum(base + corner, sizes - 1)
+            rows = self._rows[voxel[:, 0], voxel[:, 1], voxel[:, 2]]
+            reached = weight > 0
+            is_known &= ~reached | (rows >= 0)
+            usable = reached & (rows >= 0)
+            found[usable] += values[rows[usable]].astype(np.float32) * weight[usable, None]
+        return found, is_known
+
+    def _around(self, places_zyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lower grid voxel around each voxel of the scan (n, 3), and how far on it lies (0 to 1)."""
+        position = (places_zyx[:, ::-1] @ self._grid.matrix.T + self._grid.offset_xyz)[:, ::-1]
+        position = np.clip(position, 0, np.array(self._grid.size_zyx) - 1)
+        axis = self._grid.nearest_axis
+        if axis is not None:
+            position = position.copy()
+            position[:, axis] = np.floor(position[:, axis] + 0.5)
+        base = np.floor(position).astype(np.int64)
+        return base, (position - base).astype(np.float32)

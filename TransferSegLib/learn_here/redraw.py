@@ -1,0 +1,150 @@
+"""Redraw the voxels that were not judged, structure by structure, after a last layer was fitted to those that were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from TransferSegLib.evaluation.surface_distance import bounding_box
+from TransferSegLib.images.model_grid import ModelGrid
+from TransferSegLib.learn_here.head_features import HeadFeatures
+from TransferSegLib.learn_here.judged_slices import (
+    REACH_UNITS,
+    between_slices,
+    judged_slices,
+    learning_region,
+    slice_axis,
+)
+from TransferSegLib.learn_here.refit import Recipe, Voxels, best_weight, drawn, fit_layer
+from TransferSegLib.progress import Task
+
+_NEIGHBOURS = np.ones((3, 3, 3), bool)
+_NO_WEIGHTS = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A corrected label map and where it was judged, as oriented arrays (zyx) of the part of a scan on the grid."""
+
+    labels: np.ndarray
+    judged: np.ndarray
+    spacing_zyx_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """What became of a structure: voxels (n, 3) that may change with their log-odds (n), and how it was learned.
+
+    ``slices`` counts the judged slices that were interpolated between, ``weight`` is that of the interpolation.
+    """
+
+    places: np.ndarray
+    log_odds: np.ndarray
+    weight: float
+    slices: int
+
+
+class StructureRegion:
+    """Where one structure may change: a box of the scan and the voxels in it, with what its judged slices say."""
+
+    def __init__(self, corrected: Corrected, label: int, grid: ModelGrid) -> None:
+        """Look at a structure; ``is_there`` tells whether there is anything to learn from and to redraw."""
+        spacing = corrected.spacing_zyx_mm
+        present = corrected.labels == label
+        unit = max(float(np.mean(spacing)), float(np.mean(grid.spacing_zyx_mm)))
+        reach = int(np.ceil(REACH_UNITS * unit / min(spacing)))
+        box = bounding_box(present, margin=reach)
+        self.is_there = box is not None
+        if box is None:
+            return
+        self.start = np.array([part.start for part in box])
+        self.present, self.judged = present[box], corrected.judged[box]
+        axis = slice_axis(self.judged, spacing)
+        steps = [step for n, step in enumerate(spacing) if n != axis]
+        on_grid = [step for n, step in enumerate(grid.spacing_zyx_mm) if n != axis]
+        unit = max(float(np.mean(steps)), float(np.mean(on_grid)))
+        near = learning_region(self.present, unit, spacing, axis)
+        slices = judged_slices(self.judged, near, axis)
+        self.between = between_slices(self.present & self.judged, slices, axis, unit, spacing)
+        self.slices = len(slices)
+        self.region = learning_region(self.present | (self.between.distances > 0), unit, spacing, axis)
+        self.is_there = bool((self.region & self.judged).any() and (self.region & ~self.judged).any())
+
+    def places(self, mask: np.ndarray) -> np.ndarray:
+        """Return the voxels (n, 3) of a mask in the oriented scan."""
+        return np.argwhere(mask) + self.start
+
+
+def redraw_structure(
+    where: StructureRegion, head: HeadFeatures, channel: int | None, recipe: Recipe, task: Task
+) -> Redrawn:
+    """Learn one structure and return what becomes of its voxels that were not judged.
+
+    ``channel`` is the model's, None for a structure that it does not know. Voxels without features stay as they are.
+    """
+    fitting, predicting = task.split(1, 2)
+    rows_z = np.zeros(len(head.features), np.float32) if channel is None else head.log_odds(channel)
+    between, judged, region = where.between, where.judged, where.region
+
+    def voxels(mask: np.ndarray, distances: np.ndarray) -> tuple[Voxels, np.ndarray]:
+        inside = drawn(np.flatnonzero(mask), recipe, fitting)
+        places = np.column_stack(np.unravel_index(inside, mask.shape)) + where.start
+        is_known = head.known_at(places)
+        inside, places = inside[is_known], places[is_known]
+        z = head.at(rows_z[:, None], places)[:, 0]
+        return Voxels(head.at(head.features, places), z, distances.reshape(-1)[inside]), inside
+
+    labelled, inside = voxels(region & judged, between.at_slices)
+    others, _ = voxels(region & ~judged, between.distances)
+    if not len(labelled.z) or not len(others.z):
+        return Redrawn(np.zeros((0, 3), np.int64), _NO_WEIGHTS, 0.0, where.slices)
+    is_structure = where.present.reshape(-1)[inside]
+    can_tell = between.is_known.reshape(-1)[inside]
+    weight = 0.0
+    if between.distances.any():
+        weight = best_weight(
+            labelled.z[can_tell], labelled.d[can_tell], is_structure[can_tell], recipe, channel is not None
+        )
+    layer = fit_layer(labelled, is_structure, others, weight, recipe)
+    fitting.done()
+    # What is linear in the features is computed on the grid and interpolated as one number.
+    on_grid = layer.trust * rows_z + head.features @ layer.w.astype(np.float32) + np.float32(layer.b)
+    predicting.check()
+    unjudged = np.flatnonzero(region & ~judged)
+    places = np.column_stack(np.unravel_index(unjudged, region.shape)) + where.start
+    is_known = head.known_at(places)
+    unjudged, places = unjudged[is_known], places[is_known]
+    log_odds = head.at(on_grid[:, None], places)[:, 0] + layer.weight * between.distances.reshape(-1)[unjudged]
+    predicting.done()
+    return Redrawn(places, log_odds, weight, where.slices)
+
+
+def put_together(labels: np.ndarray, redrawn: dict[int, Redrawn]) -> None:
+    """Write what became of the structures, by label, into a label map (in place).
+
+    A voxel gets the structure with the largest log-odds above 0, else the background. Voxels of structures that were
+    not redrawn stay as they are.
+    """
+    values = np.concatenate([np.full(len(one.log_odds), label) for label, one in redrawn.items()])
+    places = np.concatenate([one.places for one in redrawn.values()])
+    log_odds = np.concatenate([one.log_odds for one in redrawn.values()])
+    may_change = np.isin(labels[tuple(places.T)], [0, *redrawn])
+    values, places, log_odds = values[may_change], places[may_change], log_odds[may_change]
+    order = np.argsort(log_odds, kind="stable")  # of a voxel's values the last one stays
+    labels[tuple(places[order].T)] = np.where(log_odds[order] > 0, values[order], 0)
+
+
+def drop_islands(labels: np.ndarray, judged: np.ndarray, label: int) -> None:
+    """Remove (in place) the parts of a structure that hold nothing judged, unless they are its largest part."""
+    box = bounding_box(labels == label)
+    if box is None:
+        return
+    parts, count = ndimage.label(labels[box] == label, _NEIGHBOURS)
+    if count < 2:
+        return
+    sizes = np.bincount(parts.reshape(-1))
+    sizes[0] = 0
+    kept = {int(sizes.argmax()), *np.unique(parts[judged[box]]).tolist()}
+    labels[box][(parts != 0) & ~np.isin(parts, list(kept))] = 0
