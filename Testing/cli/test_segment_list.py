@@ -136,9 +136,9 @@ def test_a_list_in_a_file(archive: Path, tmp_path: Path) -> None:
     assert below == [tmp_path / "out" / name / "ct_segmentation.seg.nrrd" for name in ("p10", "p2")]
     beside = listed_outputs(scans, tmp_path / "out", ".dcm", beside=True)
     assert beside == [archive / name / "ct_segmentation.dcm" for name in ("p10", "p2")]
-    for one in below:
+    for one in (*below, archive / "dicom" / "ct_segmentation.dcm"):  # a DICOM Segmentation beside its scan
         one.parent.mkdir(parents=True)
-        one.touch()
+        one.write_bytes(bytes(128) + b"DICM")
     # In natural order; neither results nor other files are scans, nor is what lies in the output folder.
     found = listed_scans(archive, archive / "p10")
     assert [scan.relative_to(archive).as_posix() for scan in found] == [

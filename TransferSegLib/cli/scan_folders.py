@@ -41,6 +41,7 @@ _RESULT_ENDINGS = (
     "_segmentation.nii.gz",
     "_segmentation.nrrd",
     "_segmentation.seg.nrrd",
+    "_segmentation.dcm",
     "_segmentation_structures",
     "_doubt.nii.gz",
 )
