@@ -151,6 +151,14 @@ def test_a_list_in_a_file(archive: Path, tmp_path: Path) -> None:
         listed_outputs([archive / "a.nii.gz", archive / "a.nrrd"], tmp_path, ".nrrd", beside=False)
 
 
+@pytest.mark.timeout(600)
+def test_a_list_of_one_scan_says_what_was_done(archive: Path, tmp_path: Path) -> None:
+    for said in ("1 of 1 scans segmented.", "1 of 1 scans segmented, 1 of them before."):
+        done = segment(tmp_path, "--list", archive / "p10", "--output", tmp_path / "out", "--format", ".seg.nrrd")
+        assert (done.returncode, done.stdout.strip()) == (0, said), done.stderr
+    assert (tmp_path / "out" / "ct_segmentation.seg.nrrd").is_file()
+
+
 def test_mistakes_with_lists(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scan = str(archive / "p1" / "ct.nii.gz")
     out = str(tmp_path / "out")

@@ -185,7 +185,7 @@ class SegmentRun:
             failures = list(self._record.failures())
             file = self._arguments.output / FAILED
             write_text_durably(file, _csv_text(failures))
-        if count > 1 and self._lines is None:
+        if (count > 1 or self._listed) and self._lines is None:
             if failures:
                 print(failures_table(failures, file))
             before = f", {kept} of them before" if kept else ""
