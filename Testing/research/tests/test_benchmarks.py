@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from Testing.research.benchmarks import effort_streams
+from Testing.research.benchmarks import doubt_map, effort_streams
 from Testing.research.benchmarks.nnunet_finetuning import RESULTS, report
 from Testing.research.common.cases import read_lines
 from Testing.research.common.effort_report import print_report
@@ -21,9 +21,9 @@ NAMES = {file.stem for file in (RESEARCH / "benchmarks").glob("*.py")}
 
 def test_the_readme_describes_every_benchmark() -> None:
     text = (RESEARCH / "README.md").read_text(encoding="utf-8")
-    described = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) | {"publish_base_model", "add_fit_profile"}
-    assert described == NAMES
-    assert "`publish_base_model`" in text and "`add_fit_profile`" in text
+    tools = {"publish_base_model", "add_fit_profile", "add_doubt_calibration"}
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) | tools == NAMES
+    assert all(f"`{tool}`" in text for tool in tools)
 
 
 def test_pages_and_code_name_benchmarks_that_exist() -> None:
@@ -53,3 +53,9 @@ def test_the_page_on_effort_has_the_table_that_the_streams_print(capsys: pytest.
     printed = capsys.readouterr().out.strip()
     assert "parotids" in printed
     assert printed in (TOP / "docs" / "effort.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_doubt_has_the_tables_that_the_benchmark_prints() -> None:
+    printed = doubt_map.report(read_lines(doubt_map.RESULTS))
+    assert "logit margin of the structure" in printed
+    assert printed in (TOP / "docs" / "doubt.md").read_text(encoding="utf-8")
