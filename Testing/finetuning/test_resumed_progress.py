@@ -19,19 +19,20 @@ def test_progress_goes_on_from_where_a_run_was_stopped(world: Any, tmp_path: Pat
     project = add_cases(tmp_path / "project", [1, 2, 3])
     wanted = request(project, library, configuration=replace(KNOBS, tail_steps=6, report_cases=0))
     stopped = 0.0
-    for limit in (0.3, 0.6):
+    # By parts, not by shares: how far a part of milliseconds is depends on what else the computer does.
+    for part in ("compare-finetune:1", "compare-finetune:2"):
         token, reports = CancelToken(), []
 
-        def watch(report: Progress, limit: float = limit, token: CancelToken = token, seen: list = reports) -> None:
+        def watch(report: Progress, part: str = part, token: CancelToken = token, seen: list = reports) -> None:
             seen.append(report.fraction)
-            if report.fraction > limit:
+            if report.key.startswith(part):
                 token.cancel()
 
         with pytest.raises(Cancelled):
             finetune(wanted, watch, token)
         assert stopped <= reports[0] < stopped + 0.25, "not from the start, and not near the end"
+        assert stopped < reports[-1] < 0.95
         stopped = reports[-1]
-        assert limit < stopped < 0.95
     reports = []
     finetune(wanted, lambda report: reports.append(report.fraction))
     assert stopped <= reports[0] < stopped + 0.25

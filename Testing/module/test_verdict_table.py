@@ -47,8 +47,9 @@ def result() -> dict:
 
 
 @pytest.fixture
-def table(host, ui) -> Iterator:
-    """Show the verdict in the open section."""
+def table(host, ui, tmp_path: Path) -> Iterator:
+    """Show the verdict in the open section, of a project without cases."""
+    host.widget._parameterNode.SetParameter("Project", str(tmp_path / "without cases"))
     host.widget.fineTunePanel.decision.show(result(), host.widget._parameterNode)
     ui.fineTuneCollapsibleButton.collapsed = False
     host.process()

@@ -39,7 +39,6 @@ class FineTuneRequest:
     model: str | None = None
     name: str | None = None
     minutes: float = DEFAULT_MINUTES
-    until_converged: bool = False
     configuration: FineTuningConfiguration = field(default_factory=FineTuningConfiguration)
     cases: tuple[str, ...] | None = None
     structures: tuple[str, ...] | None = None
@@ -56,6 +55,7 @@ class FineTuneRequest:
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
     runs: Path | None = None
     command: str = "transferseg finetune"
+    until_converged: bool = False
 
     def __post_init__(self) -> None:
         """Take paths as text and settings as a dictionary, too; raise TrainingError for what cannot work."""
