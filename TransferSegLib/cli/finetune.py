@@ -40,18 +40,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--name", help="model in your library that gets the new version (default: --model, or NAME-corrected)"
     )
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        metavar="N",
-        help=f"time for the whole run [{DEFAULT_MINUTES:g}]; 0: no limit, as many steps as configured",
-    )
-    parser.add_argument(
-        "--until-converged",
-        action="store_true",
-        help="train until the Dice on held-out cases no longer improves; --minutes is then a limit "
-        f"[{LIMIT_MINUTES:g}; 0: none]",
-    )
+    _add_time(parser)
     parser.add_argument(
         "--strategy",
         choices=(*STRATEGIES, AUTO),
@@ -114,6 +103,22 @@ def add_parser(subparsers: Any) -> None:
     )
     add_background_options(parser)
     parser.set_defaults(run=on_project(run))
+
+
+def _add_time(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how long to train."""
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="N",
+        help=f"time for the whole run [{DEFAULT_MINUTES:g}]; 0: no limit, as many steps as configured",
+    )
+    parser.add_argument(
+        "--until-converged",
+        action="store_true",
+        help="train until the Dice on held-out cases no longer improves; --minutes is then a limit "
+        f"[{LIMIT_MINUTES:g}; 0: none]",
+    )
 
 
 def _add_what_becomes_of_it(parser: argparse.ArgumentParser) -> None:

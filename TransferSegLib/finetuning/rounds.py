@@ -76,7 +76,7 @@ def first_minutes(limit: float, amount: Amount, speeds: Speeds, spent_s: float) 
             if not plan_time(minutes, amount, speeds, spent_s).tail_only:
                 break
         except TooLittleTime:
-            pass
+            pass  # longer, perhaps
         minutes = min(2 * minutes, limit)
     return minutes
 
