@@ -147,7 +147,7 @@ def test_a_plan_is_refused_only_where_the_run_would_be(library: Path, tmp_path: 
     wanted = projects.request(project, library, configuration=QUICK, minutes=0.005)
     forecast = foresee(wanted)
     assert forecast.time_plan is None and forecast.minutes_needed is not None and forecast.minutes_needed > 0.005
-    assert "too few to learn anything" in forecast.text and not (project / ".fine-tuning").exists()
+    assert "too little to learn anything" in forecast.text and not (project / ".fine-tuning").exists()
     with RunFolder(runs_of(wanted), plan_fine_tuning(wanted).identity()) as folder:
         folder.write_spent(30.0)
     again = foresee(wanted)

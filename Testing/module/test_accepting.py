@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from correcting_world import add_volume, predicted, ras_of, rows, scan_zyx, tick
+from test_doubtful_places import entry
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -152,17 +153,27 @@ def test_the_menu_of_the_views(host, ui, folder: Path, tmp_path: Path, monkeypat
     base.AbstractScriptedSubjectHierarchyPlugin = object
     monkeypatch.setitem(sys.modules, base.__name__, base)
     monkeypatch.setattr(slicer, "qSlicerSubjectHierarchyAbstractPlugin", _ViewMenu, raising=False)
+    from TransferSegGui.doubt_nodes import keepDoubt
     from TransferSegGui.TransferSegSubjectHierarchyPlugin import TransferSegSubjectHierarchyPlugin
 
     parent = qt.QObject()  # as long as it lives, its actions do
     plugin = TransferSegSubjectHierarchyPlugin(parent)
-    right, accept = plugin.viewContextMenuActions()
+    right, place, accept = plugin.viewContextMenuActions()
     plugin.showViewContextMenuActionsForItem(0, {})
-    assert not right.visible and not accept.visible, "nothing is shown"
+    assert not any(each.visible for each in (right, place, accept)), "nothing is shown"
     node, _labels = predicted(ui, add_volume(), tmp_path)
     ui.segmentEditorWidget.setCurrentSegmentID(node.GetSegmentation().GetNthSegmentID(1))
     plugin.showViewContextMenuActionsForItem(0, {})
-    assert right.visible and right.text == "'right parotid gland' is right in this scan" and accept.visible
+    assert right.visible and right.text == "'right parotid gland' is right in this scan\tCtrl+Shift+R"
+    assert accept.visible and accept.text == "Accept and next scan\tCtrl+Return"
+    assert "Ctrl+Return" in ui.acceptButton.toolTip and "Ctrl+Shift+R" in ui.reviewedTable.item(0, 0).toolTip()
+    assert not place.visible, "of this result no doubtful places are known"
+    keepDoubt(node, entry(("right parotid gland", (12.0, 8.0, -20.0))))
+    host.widget.doubtfulPlaces.refresh()
+    plugin.showViewContextMenuActionsForItem(0, {})
+    assert place.visible and place.text == "Next doubtful place"
+    place.trigger()
+    assert ui.placeLabel.text == "1 of 1: right parotid gland, doubt 0.50"
     right.trigger()
     assert ticked(ui) == ["right parotid gland"]
     accept.trigger()

@@ -69,7 +69,7 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     assert details[:2] == ["Reviewed: right parotid gland", "Patient 1 of this project"]
     assert details[2].startswith("Revision 1, saved 2") and details[3] == "Corrected from: format-one 1.0"
     assert details[4:] == ["Notes: lower pole redrawn"]
-    assert "Reviewed in 1 cases of the project" in ui.reviewedTable.item(1, 0).toolTip()
+    assert "Reviewed in 1 case of the project" in ui.reviewedTable.item(1, 0).toolTip()
 
     tick(ui, "brainstem")
     node.GetSegmentation().GetNthSegment(1).SetName("Parotis rechts")

@@ -134,7 +134,7 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     assert ui.verdictLabel.text.startswith("Verdict: better.\n") and "#2e9d42" in ui.verdictLabel.styleSheet
     assert "\nOn 3 held-out patients the mean Dice rose from " in ui.verdictLabel.text
     rows = rows_of(host.widget._parameterNode.GetNodeReference("FineTuneVerdict"))
-    assert rows[0][:2] == ["mean", "all, 3 patient(s)"] and float(rows[0][4]) > 0.5
+    assert rows[0][:2] == ["mean", "all, 3 patients"] and float(rows[0][4]) > 0.5
     assert [row[1] for row in rows if row[0] == "bright"] == ["all 3", "case-0001", "case-0002", "case-0003"]
     (bright,) = [row for row in rows if row[:2] == ["bright", "all 3"]]
     low, high = map(float, bright[7].split(" to "))
@@ -303,6 +303,7 @@ def test_what_fails_is_told_with_the_end_of_the_log(host, ui, balls: Path):
     host.waitFor(lambda: ended(host))
     text = ui.fineTuneStatusLabel.text
     assert text.startswith("Not fine-tuned: ") and damaged.name in text.splitlines()[0]
+    assert "line " not in text, "where in the program it was found out is for the log"
     assert ui.resumeFineTuneButton.enabled and not ui.promoteButton.enabled and not ui.verdictLabel.visible
     host.widget._parameterNode.SetParameter("Project", str(balls.parent / "another"))
     assert not ui.resumeFineTuneButton.enabled, "it is not this project's job"
@@ -369,7 +370,9 @@ def test_the_plan_is_shown_before_start(host, ui, balls: Path, tmp_path: Path):
 
 def test_a_plan_that_is_refused_says_how_many_minutes_are_needed(host, ui, tmp_path: Path):
     """On a slow computer: a minute is too little for ten cases that take 20 s each."""
-    from TransferSegGui.finetune_plan import planText
+    import math
+
+    from TransferSegGui.finetune_plan import neededMinutes, planText
 
     from TransferSegLib.finetuning.request import FineTuneRequest
 
@@ -379,8 +382,31 @@ def test_a_plan_that_is_refused_says_how_many_minutes_are_needed(host, ui, tmp_p
     speeds |= {"full_step_s": 8.0, "candidate_s": 1.0, "save_s": 2.0}
     measured = {"amount": amount, "speeds": speeds, "spent_s": 5.0, "warnings": ["Nothing can be said of larynx."]}
     text = planText(measured, FineTuneRequest(tmp_path, minutes=1.0))
-    assert text.startswith("1 min are too few to learn anything from 10 cases on this machine: it needs about ")
+    assert text.startswith("1 min is too little to learn anything from 10 cases on this machine: allow ")
     assert text.endswith("\nNothing can be said of larynx.")
-    needed = float(text.partition("--minutes ")[2].split()[0])
+    assert "--" not in text, "there are no options in the panel"
+    needed = float(text.partition("allow ")[2].split()[0])
     assert 8 < needed < 30
     assert "candidates are compared" in planText(measured, FineTuneRequest(tmp_path, minutes=needed))
+    assert neededMinutes(measured, FineTuneRequest(tmp_path, minutes=1.0)) == math.ceil(needed)
+    assert neededMinutes(measured, FineTuneRequest(tmp_path, minutes=needed)) is None
+    plan, seconds = host.widget.fineTunePanel.plan, []
+    before, plan.onTotal = plan.onTotal, seconds.append
+    try:
+        plan._measured = ("", measured)
+        plan._tell(FineTuneRequest(tmp_path, minutes=1.0))
+        assert plan.neededMinutes == math.ceil(needed) and seconds == [None]
+    finally:
+        plan.onTotal = before
+    before(None)
+    assert not ui.fineTuneButton.enabled
+    plan.show(None)
+    assert plan.neededMinutes is None
+
+
+def test_what_is_left_is_told_when_something_is_done(host) -> None:
+    """At the very beginning it is a wild guess: it was "3333 h 21 min left" once."""
+    from TransferSegGui.finetune_panel import progressText
+
+    assert progressText(0.0001, 12_000_000.0, "Planning") == "0 %: Planning"
+    assert progressText(0.4, 185.0, "Training") == "40 %, 3 min 5 s left: Training"

@@ -8,13 +8,14 @@ import pytest
 from correcting_world import add_volume
 
 from TransferSegLib.corrections.project import Project
+from TransferSegLib.finetuning.time_plan import Amount, Speeds
 
 
 def test_without_a_scan_the_tour_is_offered(host, ui) -> None:
     import slicer
 
     assert ui.guideFrame.visible and ui.guideButton.text == "Try it" and not ui.endGuideButton.visible
-    assert ui.guideLabel.text == "Load a scan, or try TransferSeg with a sample scan in about three minutes."
+    assert ui.guideLabel.text == "Load a scan, or try TransferSeg with a sample scan in a few minutes."
     volume = add_volume()
     assert not ui.guideFrame.visible
     slicer.mrmlScene.RemoveNode(volume)
@@ -46,6 +47,16 @@ def test_without_cases_the_section_correct_is_opened(host, ui, folder: Path) -> 
     ui.segmentCollapsibleButton.collapsed = ui.modelCollapsibleButton.collapsed = False
 
 
+def _plan(host, speeds: Speeds) -> None:
+    """Let the plan be that of a computer of such a speed, and measure no more."""
+    plan = host.widget.fineTunePanel.plan
+    plan.stop()
+    amount = Amount(1, 1, 1, 2, 0, 300, 400, 16, 0.35, 0.6)
+    plan._measured = (plan._key, {"amount": amount.to_json(), "speeds": speeds.to_json(), "spent_s": 5.0})
+    plan._measured[1]["warnings"] = []
+    host.widget.fineTunePanel.updateFromParameterNode()
+
+
 def test_the_tour(host, ui, folder: Path) -> None:
     """Its button does each step, to the start of the fine-tuning; afterwards the user's choices are back."""
     node, steps = host.widget._parameterNode, host.widget.firstSteps
@@ -54,11 +65,17 @@ def test_the_tour(host, ui, folder: Path) -> None:
     ui.guideButton.click()
     assert steps.isTouring and ui.endGuideButton.visible
     assert ui.guideLabel.text.startswith("Step 1 of 5: the model finds seven structures")
-    assert ui.inputVolumeSelector.currentNode().GetName().startswith("CT head and neck")
+    volume = ui.inputVolumeSelector.currentNode()
+    assert volume.GetName().startswith("CT head and neck")
+    assert volume.GetDisplayNode().GetWindow() == 400, "glands are seen"
     assert ui.minutesSpinBox.value == 2 and ui.projectPathLineEdit.currentPath.endswith("tour")
     ui.guideButton.click()
+    host.waitFor(lambda: not ui.guideButton.enabled)  # the step is being done
     host.waitFor(lambda: ui.guideLabel.text.startswith("Step 2"), 900)
     assert not ui.correctCollapsibleButton.collapsed and ui.segmentCollapsibleButton.collapsed
+    chosen = ui.reviewedTable.item(ui.reviewedTable.currentRow(), 0).text()
+    assert chosen == "left parotid gland", "what the step speaks of is what Paint and Erase change"
+    assert ui.guideButton.enabled
     ui.guideButton.click()
     host.waitFor(lambda: ui.guideLabel.text.startswith("Step 3"))
     project = Path(ui.projectPathLineEdit.currentPath)
@@ -67,6 +84,11 @@ def test_the_tour(host, ui, folder: Path) -> None:
     (revision,) = Project(project).state().current
     assert revision.case.annotated == ("left parotid gland",)
     assert not ui.fineTuneCollapsibleButton.collapsed and ui.guideButton.text == "Start"
+    assert not ui.guideButton.enabled, "first it is planned"
+    _plan(host, Speeds(1.0, 9.0, 1.0, 0.5, 2.0, 8.0, 1.0, 1.0))
+    host.waitFor(lambda: ui.guideButton.enabled)
+    assert 2 < ui.minutesSpinBox.value < 30, "on so slow a computer two minutes do not suffice"
+    assert ui.guideButton.text == ui.fineTuneButton.text and "min)" in ui.guideButton.text
     ui.guideButton.click()
     assert host.widget.fineTunePanel.isRunning
     ui.cancelFineTuneButton.click()
@@ -78,3 +100,28 @@ def test_the_tour(host, ui, folder: Path) -> None:
     ui.fineTuneCollapsibleButton.collapsed = True
     ui.segmentCollapsibleButton.collapsed = ui.modelCollapsibleButton.collapsed = False
     node.SetParameter("Model", "")
+
+
+def test_after_the_last_step_the_users_own_work_begins(host, ui, folder: Path) -> None:
+    """Another tour does not take the version that an earlier one made for its own."""
+    from TransferSegLib.jobs.events import JobState
+
+    class Earlier:
+        state = JobState.DONE
+
+    steps, panel = host.widget.firstSteps, host.widget.fineTunePanel
+    add_volume()
+    before, panel.job = panel.job, Earlier()
+    try:
+        steps._begin(3)
+        assert not steps._isMade(), "it was there before"
+        panel.job = Earlier()
+        assert steps._isMade()
+        steps._begin(4)
+        assert ui.guideButton.text == "Done" and not ui.endGuideButton.visible, "one way out"
+    finally:
+        panel.job = before
+    ui.guideButton.click()
+    assert not steps.isTouring and not ui.segmentCollapsibleButton.collapsed
+    assert ui.fineTuneCollapsibleButton.collapsed
+    ui.modelCollapsibleButton.collapsed = False

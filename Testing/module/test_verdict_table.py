@@ -97,6 +97,34 @@ def test_a_click_on_a_structure_lists_its_cases(host, ui, table) -> None:
     assert shown(table) == folded
 
 
+def test_a_change_that_cannot_be_read_has_no_colour(host, table) -> None:
+    from TransferSegGui.verdict_rows import VerdictRow, changeText
+    from TransferSegGui.verdict_table import _toneOf
+
+    shown = {change: (changeText(row(change), 2), _toneOf(row(change))) for change in (0.004, -0.004, 0.006, None)}
+    grey = _toneOf(VerdictRow("larynx", "", None, 0.5))
+    assert shown[0.004] == shown[-0.004] == ("0.00", grey), "a green +0.00 says what is not so"
+    assert shown[0.006] == ("+0.01", _toneOf(row(0.5))) and shown[0.006][1] != grey
+    assert shown[None] == ("-", grey)
+
+
+def row(change: float | None):
+    from TransferSegGui.verdict_rows import VerdictRow
+
+    return VerdictRow("larynx", "", 0.5, None if change is None else 0.5 + change)
+
+
+def test_the_colours_follow_the_style(host, ui, table) -> None:
+    """Slicer's style is changed while a verdict is shown."""
+    from dark_style import darkStyle
+
+    light = ui.verdictLabel.styleSheet, table.item(1, 2).background().gradient().stops()[0][1].name()
+    with darkStyle(host):
+        host.widget.fineTunePanel.decision.update()  # as when the module is entered
+        dark = ui.verdictLabel.styleSheet, table.item(1, 2).background().gradient().stops()[0][1].name()
+    assert light[0] != dark[0] and light[1] != dark[1]
+
+
 def test_the_rest_is_in_tooltips_and_in_the_table_node(host, table) -> None:
     text = table.item(1, 2).toolTip()
     assert text.splitlines()[:3] == [KNOWN, "Verdict: worse", "Mean over 2 held-out cases"]

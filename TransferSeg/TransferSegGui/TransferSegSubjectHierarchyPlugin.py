@@ -29,8 +29,8 @@ class TransferSegSubjectHierarchyPlugin(AbstractScriptedSubjectHierarchyPlugin):
     def __init__(self, scriptedPlugin) -> None:
         """Make the lines; the base class must not be initialised for plugins of view menus."""
         self.rightAction = self._action(scriptedPlugin, "TransferSegRightAction", self.onRight)
+        self.placeAction = self._action(scriptedPlugin, "TransferSegPlaceAction", self.onPlace)
         self.acceptAction = self._action(scriptedPlugin, "TransferSegAcceptAction", self.onAccept)
-        self.acceptAction.text = _("Accept and next scan")
 
     @staticmethod
     def _action(scriptedPlugin, name: str, slot):
@@ -43,14 +43,20 @@ class TransferSegSubjectHierarchyPlugin(AbstractScriptedSubjectHierarchyPlugin):
 
     def viewContextMenuActions(self) -> list:
         """Return the lines of this plugin."""
-        return [self.rightAction, self.acceptAction]
+        return [self.rightAction, self.placeAction, self.acceptAction]
 
     def showViewContextMenuActionsForItem(self, itemID, eventData=None) -> None:
         """Show the lines that make sense now."""
+        from TransferSegGui.shortcut_keys import ACCEPT_KEYS, RIGHT_KEYS, keysText
+
         panel = _openPanel()
         name = "" if panel is None else panel.accepting.structure
-        self.rightAction.text = _("'{name}' is right in this scan").format(name=name)
+        # What follows a tab is shown as the key that does the same.
+        self.rightAction.text = _("'{name}' is right in this scan").format(name=name) + "\t" + keysText(RIGHT_KEYS)
+        self.placeAction.text = _("Next doubtful place")
+        self.acceptAction.text = _("Accept and next scan") + "\t" + keysText(ACCEPT_KEYS)
         self.rightAction.visible = bool(name)
+        self.placeAction.visible = panel is not None and panel.ui.nextPlaceButton.enabled
         self.acceptAction.visible = panel is not None and panel.ui.acceptButton.enabled
 
     def onRight(self) -> None:
@@ -58,6 +64,12 @@ class TransferSegSubjectHierarchyPlugin(AbstractScriptedSubjectHierarchyPlugin):
         panel = _openPanel()
         if panel is not None:
             panel.accepting.acceptStructure()
+
+    def onPlace(self) -> None:
+        """Show the next place where the result may be wrong."""
+        panel = _openPanel()
+        if panel is not None and panel.ui.nextPlaceButton.enabled:
+            panel.ui.nextPlaceButton.click()
 
     def onAccept(self) -> None:
         """Save the case and show the next scan."""

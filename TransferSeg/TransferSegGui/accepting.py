@@ -16,9 +16,7 @@ from TransferSegGui.next_scan import nextFile
 from TransferSegGui.project_choice import projectFolder
 from TransferSegGui.reviewed_table import isReviewed, setReviewed, wasUnticked
 from TransferSegGui.scan_ahead import ScanAhead
-
-#: The keys, as Qt writes them.
-ACCEPT_KEYS, RIGHT_KEYS = "Ctrl+Return", "Ctrl+Shift+R"
+from TransferSegGui.shortcut_keys import ACCEPT_KEYS, RIGHT_KEYS, keysText
 
 
 class Accepting(VTKObservationMixin):
@@ -70,7 +68,7 @@ class Accepting(VTKObservationMixin):
             "Save the case, then show the next scan and segment it ({keys}). If nothing is ticked, all structures that "
             "are shown count as right."
         )
-        enable(self.ui.acceptButton, obstacle, text.format(keys=ACCEPT_KEYS))
+        enable(self.ui.acceptButton, obstacle, text.format(keys=keysText(ACCEPT_KEYS)))
 
     # Structures
 

@@ -117,9 +117,10 @@ class CaseButtons:
         self.choose(volume, None)
         text = _("'{name}' is next.").format(name=volume.GetName())
         if folder:
-            text += " " + _("{count} scans in the folder are not saved as cases yet.").format(
-                count=len(remainingFiles(Path(folder), project))
-            )
+            count = len(remainingFiles(Path(folder), project))
+            left = _("{count} scans in the folder are not saved as cases yet.")
+            left = _("1 scan in the folder is not saved as a case yet.") if count == 1 else left
+            text += " " + left.format(count=count)
         self.showStatus(text)
         self.nextShown(volume)
 

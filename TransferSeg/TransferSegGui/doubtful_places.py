@@ -49,7 +49,8 @@ class DoubtfulPlaces:
         meaning = _("Go to the next place where the result may be wrong, the most doubtful first. Check the rest, too.")
         enable(self.ui.nextPlaceButton, obstacle, meaning)
         if segmentation is None or segmentation.GetID() not in self._shown:
-            self.ui.placeLabel.text = _("{count} places").format(count=len(places)) if places else ""
+            counted = _("1 place") if len(places) == 1 else _("{count} places")
+            self.ui.placeLabel.text = counted.format(count=len(places)) if places else ""
 
     def stop(self) -> None:
         """Forget what was shown of this scene."""

@@ -32,6 +32,8 @@ from TransferSegLib.models.locate import library_folder
 #: Milliseconds between two drawings of the curves.
 _DRAW_MS = 1000
 
+#: Before so much is done, of 1, the time that is left is a wild guess.
+_KNOWN_FROM = 0.01
 #: What the list of strategies offers, in its order.
 _STRATEGIES = (*STRATEGIES, AUTO)
 
@@ -187,7 +189,6 @@ class FineTunePanel:
         ui.fineTuneModelLabel.text = choice.text if choice is not None else _("no model selected")
         if choice is not None and not obstacle:
             ui.fineTuneModelLabel.text += _("; creates a new version of '{name}'").format(name=self._request()[1])
-        enable(ui.fineTuneButton, obstacle, _("Fine-tune the model on the ticked cases, in the background"))
         idle = "" if self.isRunning else _("Nothing is running.")
         enable(ui.cancelFineTuneButton, idle, _("Stop. The work done so far is kept and can be resumed."))
         canResume = self.job is not None and not self.isRunning and self.job.state != JobState.DONE
@@ -202,6 +203,8 @@ class FineTunePanel:
             enable(button, "" if isThere else _("There is no curve yet."), toolTip)
         ui.fineTuneProgressBar.setVisible(self.isRunning)
         ui.fineTuneLogButton.setVisible(self.job is not None)
+        isMade = self.job is not None and self.job.state == JobState.DONE
+        ui.fineTunePlanTitleLabel.text = _("Next run:") if isMade else _("Plan:")  # above a verdict it is not of
         self._showPlan()
 
     def _showPlan(self) -> None:
@@ -209,12 +212,21 @@ class FineTunePanel:
         if self.ui.fineTuneCollapsibleButton.collapsed or self._obstacle():
             self.plan.show(None)
             return
-        self.plan.show(self._request()[0], chosenDevice(self._parameterNode), self.cases.state)
+        request = self._request()[0]
+        isMade = self.job is not None and self.job.state == JobState.DONE
+        if isMade and self.job.request.parameters == request.to_json():
+            self.plan.show(None)  # the verdict is to be seen, and the same is not asked for again
+            return
+        self.plan.show(request, chosenDevice(self._parameterNode), self.cases.state)
 
     def _onTotal(self, seconds: float | None) -> None:
-        """Say on the button what a start would take in all."""
+        """Say on the button what a start would take in all; it is disabled where the time would not suffice."""
         start = _("Start") if seconds is None else _("Start ({time})").format(time=roundText(seconds))
         self.ui.fineTuneButton.text = start
+        needed = self.plan.neededMinutes
+        tooShort = "" if needed is None else _("Too little time: allow at least {count} min.").format(count=needed)
+        meaning = _("Fine-tune the model on the ticked cases, in the background")
+        enable(self.ui.fineTuneButton, self._obstacle() or tooShort, meaning)
 
     # The job
 
@@ -339,22 +351,23 @@ def progressText(fraction: float | None, secondsLeft: float | None, message: str
     if fraction is None:
         return message or _("Starting ...")
     text = percentText(fraction)
-    if secondsLeft is not None:
+    if secondsLeft is not None and fraction >= _KNOWN_FROM:
         text += _(", {left} left").format(left=durationText(secondsLeft))
     return f"{text}: {message}" if message else text
 
 
 def endText(job: JobProcess) -> str:
-    """Return the status line of a job that has ended: the reason, and the last lines of the log where they say more."""
+    """Return the status line of a job that has ended: the reason, and the log's last lines where they say more."""
     if job.state == JobState.DONE and job.result is not None:
         return _("Version {number} of '{name}' was made in {time}.").format(
             number=job.result["version"], name=job.result["model"], time=durationText(job.result["seconds"])
         )
     if job.state == JobState.CANCELLED:
         return _("Cancelled. Resume continues from here.")
-    text = _("Not fine-tuned: {reason}").format(reason=job.error)
-    lines = [line for line in job.lastLines() if job.error not in line]
-    return "\n".join([text, _("The log ends with:"), *lines]) if lines else text
+    text, lines = _("Not fine-tuned: {reason}").format(reason=job.error), job.lastLines()
+    if not lines or any(job.error in line for line in lines):
+        return text  # the log says the same
+    return "\n".join([text, _("The log ends with:"), *lines])
 
 
 def _isOf(job: JobProcess, project: Path | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +34,8 @@ class FineTunePlan:
     def __init__(self, ui) -> None:
         """Wait for something to plan."""
         self.onTotal: Callable[[float | None], None] = lambda seconds: None
+        #: Where the minutes do not suffice: the whole minutes that would.
+        self.neededMinutes: int | None = None
         self._title, self._label = ui.fineTunePlanTitleLabel, ui.fineTunePlanLabel
         self._wanted: tuple[FineTuneRequest, str] | None = None
         self._key = ""
@@ -110,10 +113,12 @@ class FineTunePlan:
 
     def _tell(self, request: FineTuneRequest) -> None:
         """Show the plan of a request from what was measured."""
-        self._say(planText(self._measured[1], request), totalSeconds(self._measured[1], request))
+        measured = self._measured[1]
+        self._say(planText(measured, request), totalSeconds(measured, request), neededMinutes(measured, request))
 
-    def _say(self, text: str, seconds: float | None = None) -> None:
+    def _say(self, text: str, seconds: float | None = None, needed: int | None = None) -> None:
         """Show a text, or no line where there is none, and tell what a start would take."""
+        self.neededMinutes = needed
         self.onTotal(seconds)
         self._label.text = text
         for label in (self._title, self._label):
@@ -149,6 +154,15 @@ def totalSeconds(measured: dict, request: FineTuneRequest) -> float | None:
         return _planOf(measured, request).total_s
     except TooLittleTime:
         return None
+
+
+def neededMinutes(measured: dict, request: FineTuneRequest) -> int | None:
+    """Return the whole minutes that a fine-tuning needs where those of the request do not suffice, else None."""
+    try:
+        _planOf(measured, request)
+    except TooLittleTime as error:
+        return math.ceil(error.minutes)
+    return None
 
 
 def _planOf(measured: dict, request: FineTuneRequest) -> TimePlan:

@@ -16,13 +16,14 @@ from TransferSegLib.errors import TransferSegError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.strategies import FINETUNE
+from TransferSegLib.finetuning.time_plan import MOST_FOLDS
 
 #: Names in the parameter node, and thereby in saved scenes. SETTINGS, for scripts, holds further settings of
 #: ``FineTuningConfiguration`` as JSON; LEFT_OUT the ids of the cases without a tick.
 JOB, MINUTES, STRATEGY, NAME = "FineTuneJob", "FineTuneMinutes", "FineTuneStrategy", "FineTuneName"
 UNTIL_CONVERGED = "FineTuneUntilConverged"
 FOLDS, SEED, LEFT_OUT, SETTINGS = "FineTuneFolds", "FineTuneSeed", "FineTuneLeftOut", "FineTuneKnobs"
-DEFAULT_MINUTES, DEFAULT_FOLDS, DEFAULT_SEED = 30, 10, 1
+DEFAULT_MINUTES, DEFAULT_FOLDS, DEFAULT_SEED = 30, MOST_FOLDS, 1
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from TransferSegLib.user_folders import data_folder
 
 #: The structure that the tour is about, and the minutes of its fine-tuning.
 _STRUCTURE, _MINUTES = "left parotid gland", 2
+#: Window and level (HU) in which glands are seen in CT.
+_SOFT_TISSUE = (400, 40)
 #: Milliseconds between two looks at what is done.
 _LOOK_MS = 300
 #: Its cases are kept apart from the user's.
@@ -31,13 +33,14 @@ _TOUR_PROJECT = "tour"
 
 @dataclass(frozen=True)
 class _Step:
-    """A step of the tour: what it says, its button, what that does, and whether it is done."""
+    """A step of the tour: what it says, its button, what that does, whether it is done, and whether it can be now."""
 
     text: str
-    button: str
+    button: Callable[[], str]
     act: Callable[[], None]
     isDone: Callable[[], bool]
     section: str
+    isReady: Callable[[], bool] = lambda: True
 
 
 class FirstSteps:
@@ -53,6 +56,7 @@ class FirstSteps:
         self._parameterNode = None
         self._act: Callable[[], None] = lambda: None
         self._step: int | None = None
+        self._jobBefore = None  # of an earlier tour
         self._before: dict[str, str] = {}
         self._lastProject = None
         self._steps = self._tour()
@@ -91,11 +95,12 @@ class FirstSteps:
         if self.isTouring:
             while self._step < len(self._steps) - 1 and self._steps[self._step].isDone():
                 self._begin(self._step + 1)
+            self._showButton()
             return
         if self.ui.modelComboBox.count == 0:
             self._say(_("There is no model on this computer yet."), _("Get a model"), self._onGetModel)
         elif slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode") is None:
-            text = _("Load a scan, or try TransferSeg with a sample scan in about three minutes.")
+            text = _("Load a scan, or try TransferSeg with a sample scan in a few minutes.")
             self._say(text, _("Try it"), self.begin)
         else:
             self.ui.guideFrame.setVisible(False)
@@ -103,8 +108,10 @@ class FirstSteps:
     def _say(self, text: str, button: str, act: Callable[[], None]) -> None:
         self._act = act
         self.ui.guideLabel.text, self.ui.guideButton.text = text, button
+        self.ui.guideButton.enabled = True
         self.ui.guideFrame.setVisible(True)
-        self.ui.endGuideButton.setVisible(self.isTouring)
+        isUnderWay = self._step is not None and self._step < len(self._steps) - 1
+        self.ui.endGuideButton.setVisible(isUnderWay)
 
     def _onGetModel(self) -> None:
         self._open("model")
@@ -128,6 +135,9 @@ class FirstSteps:
             return
         self._before = {name: node.GetParameter(name) for name in (PROJECT, MINUTES)}
         self._lastProject = slicer.app.userSettings().value(PROJECT_SETTING)
+        if volume.GetDisplayNode() is not None:
+            volume.GetDisplayNode().AutoWindowLevelOff()
+            volume.GetDisplayNode().SetWindowLevel(*_SOFT_TISSUE)
         project = data_folder("Projects", "TRANSFERSEG_PROJECTS") / _TOUR_PROJECT
         wasModifying = node.StartModify()
         node.SetParameter(PROJECT, str(project))
@@ -142,11 +152,23 @@ class FirstSteps:
     def _begin(self, number: int) -> None:
         self._step, step = number, self._steps[number]
         self._open(step.section)
+        self._jobBefore = self._fineTune.job
         if step.section == "correct":
             showStructure(self._segmentation(), _STRUCTURE)
+            segmentId = self._segmentation().GetSegmentation().GetSegmentIdBySegmentName(_STRUCTURE)
+            self.ui.segmentEditorWidget.setCurrentSegmentID(segmentId)  # what Paint and Erase change
         text = _("Step {number} of {count}: {text}")
         text = text.format(number=number + 1, count=len(self._steps), text=step.text)
-        self._say(text, step.button, step.act)
+        self._say(text, step.button(), step.act)
+        self._showButton()
+
+    def _showButton(self) -> None:
+        """Let the button do a step only when it can be done, and give a fine-tuning the minutes that it needs here."""
+        step, plan = self._steps[self._step], self._fineTune.plan
+        isTooShort = plan.neededMinutes is not None and self._parameterNode is not None
+        if step.section == "fineTune" and isTooShort and not self._fineTune.isRunning:
+            self._parameterNode.SetParameter(MINUTES, str(plan.neededMinutes))
+        self.ui.guideButton.text, self.ui.guideButton.enabled = step.button(), step.isReady()
 
     def end(self) -> None:
         """End the tour, and choose the user's project again."""
@@ -156,6 +178,11 @@ class FirstSteps:
             for name, value in self._before.items():
                 node.SetParameter(name, value)
         self.updateFromParameterNode()
+
+    def _onDone(self) -> None:
+        """End the tour where the user's own work begins."""
+        self.end()
+        self._open("segment")
 
     def _leaveTour(self) -> None:
         if self.isTouring:
@@ -171,36 +198,42 @@ class FirstSteps:
         return [
             _Step(
                 _("the model finds seven structures in the sample scan."),
-                _("Segment"),
+                lambda: _("Segment"),
                 ui.segmentButton.click,
                 lambda: self._segmentation() is not None,
                 "segment",
+                lambda: ui.segmentButton.enabled,
             ),
             _Step(
                 _("look at the left parotid gland. Correct it with Paint or Erase, or say that it is right as it is."),
-                _("It is right"),
+                lambda: _("It is right"),
                 self._tick,
                 lambda: ui.saveCorrectionButton.enabled,
                 "correct",
             ),
             _Step(
                 _("save the scan as a corrected case."),
-                _("Save"),
+                lambda: _("Save"),
                 ui.saveCorrectionButton.click,
                 self._isSaved,
                 "correct",
+                lambda: ui.saveCorrectionButton.enabled,
             ),
             _Step(
-                _("make a new version of the model from the case: two minutes show how it goes."),
-                _("Start"),
+                _("make a new version of the model from the case. It takes as long as the button Start says."),
+                lambda: ui.fineTuneButton.text,
                 ui.fineTuneButton.click,
-                lambda: self._fineTune.job is not None and self._fineTune.job.state == JobState.DONE,
+                self._isMade,
                 "fineTune",
+                lambda: ui.fineTuneButton.enabled and not self._fineTune.plan.isMeasuring,
             ),
             _Step(
-                _("the verdict says whether the new version is better. Scans of several patients will tell more."),
-                _("Done"),
-                self.end,
+                _(
+                    "the verdict says whether the new version is better; Promote lets you use it. For a clear answer, "
+                    "correct scans of three or more patients."
+                ),
+                lambda: _("Done"),
+                self._onDone,
                 lambda: False,
                 "fineTune",
             ),
@@ -211,6 +244,10 @@ class FirstSteps:
         segment = segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName(_STRUCTURE))
         if segment is not None:
             setReviewed(segment, True)
+
+    def _isMade(self) -> bool:
+        job = self._fineTune.job
+        return job is not None and job is not self._jobBefore and job.state == JobState.DONE
 
     def _isSaved(self) -> bool:
         volume = self._parameterNode.GetNodeReference(INPUT_VOLUME)

@@ -161,8 +161,9 @@ def versionDetails(version: Version) -> str:
             return _("The original model")
         return _("The original model (version {version})").format(version=version.description.version)
     before, after = ("-" if value is None else f"{value:.3f}" for value in record.mean_dice)
+    made = _("Made {date} from version {parent} with {count} cases")
     lines = [
-        _("Made {date} from version {parent} with {count} case(s)").format(
+        (_("Made {date} from version {parent} with 1 case") if len(record.cases) == 1 else made).format(
             date=local_time(record.created)[:10], parent=record.parent, count=len(record.cases)
         ),
         _("Mean Dice before {before}, after {after}").format(before=before, after=after),

@@ -142,7 +142,9 @@ def evidenceText(model: ModelDescription, record: VersionRecord | None) -> str:
     measured = model.metrics.get("validation") or model.metrics.get("held out") or {}
     mean, cases = measured.get("mean_dice"), measured.get("cases")
     if isinstance(mean, int | float) and isinstance(cases, int):
-        return _("Evidence: mean Dice {mean} on {cases} validation cases").format(mean=f"{mean:.3f}", cases=cases)
+        text = _("Evidence: mean Dice {mean} on {cases} validation cases")
+        text = _("Evidence: mean Dice {mean} on 1 validation case") if cases == 1 else text
+        return text.format(mean=f"{mean:.3f}", cases=cases)
     return _("Evidence: none is recorded.")
 
 

@@ -10,6 +10,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from TransferSegGui.shortcut_keys import RIGHT_KEYS, keysText
 from TransferSegGui.table_columns import setColumns
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.corrections.revisions import ProjectState
@@ -200,10 +201,13 @@ class ReviewedTable(VTKObservationMixin):
 
 def _detailsText(name: str, isSegment: bool, cases: int) -> str:
     """Return what a row has no room for, a line each: for its tooltip."""
-    tick = _("Tick it if it is right wherever it is in this scan. The model learns only from ticked structures.")
+    tick = _(
+        "Tick it if it is right wherever it is in this scan ({keys}). The model learns only from ticked structures."
+    )
     if not isSegment:
         tick = _("It is not drawn in this scan. Tick it if it is absent: the model learns that, too.")
-    return "\n".join([name, tick, _("Reviewed in {count} cases of the project").format(count=cases)])
+    counted = _("Reviewed in 1 case of the project") if cases == 1 else _("Reviewed in {count} cases of the project")
+    return "\n".join([name, tick.format(keys=keysText(RIGHT_KEYS)), counted.format(count=cases)])
 
 
 def keyOf(name: str) -> str:

@@ -324,7 +324,9 @@ def resultText(run: SegmentProcess, kept=None) -> str:
     """
     volumes = run.result["volumes_ml"]
     missing = [name for name, volume in volumes.items() if not volume]
-    text = _("'{name}': {found} of {count} structures found in {time} on {device}.").format(
+    text = _("'{name}': {found} of {count} structures found in {time} on {device}.")
+    text = _("'{name}': {found} of 1 structure found in {time} on {device}.") if len(volumes) == 1 else text
+    text = text.format(
         name=run.segmentationNode.GetName(),
         found=len(volumes) - len(missing),
         count=len(volumes),

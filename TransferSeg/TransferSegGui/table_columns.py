@@ -12,7 +12,11 @@ _MOST_NAMES = 1
 
 
 def setColumns(table, titles: Sequence[str], widest: int) -> None:
-    """Give a QTableWidget its columns; ``widest`` is the number of the one that takes the room that is left."""
+    """Give a QTableWidget its columns; ``widest`` is the number of the one that takes the room that is left.
+
+    The table is as high as its rows; those that its maximum height leaves out are scrolled to.
+    """
+    table.setSizeAdjustPolicy(qt.QAbstractScrollArea.AdjustToContents)
     table.setColumnCount(len(titles))
     table.setHorizontalHeaderLabels(list(titles))
     table.setWordWrap(True)

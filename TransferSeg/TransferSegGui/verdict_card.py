@@ -99,7 +99,8 @@ def verdictTableNode(parameterNode, result: Mapping[str, Any]):
 
 def _cells(row: VerdictRow) -> list[str]:
     """Return the texts of a row of the table node."""
-    where = row.case or (_("all {count}") if row.structure else _("all, {count} patient(s)")).format(count=row.count)
+    patients = _("all, 1 patient") if row.count == 1 else _("all, {count} patients")
+    where = row.case or (_("all {count}") if row.structure else patients).format(count=row.count)
     distances = ["", ""]
     if row.structure:
         distances = [numberText(row.hd95_before_mm, 1), numberText(row.hd95_after_mm, 1)]

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
 from TransferSegGui.colors import frameStyle
-from TransferSegGui.command_process import CommandProcess, runCommand, withoutPath
+from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.model_choices import libraryKey
 from TransferSegGui.status_line import say
 from TransferSegGui.verdict_card import (
@@ -64,7 +64,6 @@ class VerdictDecision:
         self._result, self._parameterNode = result, parameterNode
         label, worst = self.ui.verdictLabel, "" if result is None else worstCaseText(result)
         label.text = "" if result is None else verdictText(result)
-        label.styleSheet = "" if result is None else frameStyle(self.ui.verdictTable, verdictTone(result))
         self.ui.worstCaseLabel.text = worst
         for widget in (label, self.ui.verdictTable):
             widget.setVisible(result is not None)
@@ -75,8 +74,15 @@ class VerdictDecision:
             verdictTableNode(parameterNode, result)
         self.update()
 
+    def _paint(self) -> None:
+        """Give the verdict its colours, mixed from those of Slicer's present style."""
+        result, table = self._result, self.ui.verdictTable
+        self.ui.verdictLabel.styleSheet = "" if result is None else frameStyle(table, verdictTone(result))
+        self.table.paint()
+
     def update(self) -> None:
         """Enable what can be decided now; a disabled button gives the reason in its tooltip."""
+        self._paint()
         isWarned = self._result is not None and isWarnedOf(self._result)
         promote, keep = self._obstacles()
         self.ui.promoteButton.text = _("Promote")
@@ -126,7 +132,10 @@ class VerdictDecision:
 
     def _onPromoted(self, command: CommandProcess) -> None:
         self._command = None
-        say(self.ui.fineTuneStatusLabel, command.error or withoutPath(command.output))
+        used = _("Version {number} of '{name}' is in use now. Segment a scan again to see what has changed.")
+        if self._result is not None:
+            used = used.format(number=self._result["version"], name=self._result["model"])
+        say(self.ui.fineTuneStatusLabel, command.error or used)
         self.update()
         if not command.error and self._result is not None:
             path = find_library_model(self._result["model"]) or Path(self._result["model"])

@@ -93,7 +93,10 @@ def numberText(value: float | None, decimals: int = 3) -> str:
 
 def changeText(row: VerdictRow, decimals: int = 3) -> str:
     """Return the change with its sign; '-' is 'none'."""
-    return "-" if row.change is None else f"{row.change:+.{decimals}f}"
+    if row.change is None:
+        return "-"
+    rounded = round(row.change, decimals)
+    return f"{rounded:+.{decimals}f}" if rounded else f"{0.0:.{decimals}f}"
 
 
 def structureText(row: VerdictRow) -> str:
@@ -109,10 +112,9 @@ def detailsText(row: VerdictRow) -> str:
     if row.word:
         lines.append(_("Verdict: {word}").format(word=row.word))
     if row.count:
-        counted = (
-            _("Mean over {count} held-out patients") if not row.structure else _("Mean over {count} held-out cases")
-        )
-        lines.append(counted.format(count=row.count))
+        patients = _("Mean over 1 held-out patient") if row.count == 1 else _("Mean over {count} held-out patients")
+        cases = _("Mean over 1 held-out case") if row.count == 1 else _("Mean over {count} held-out cases")
+        lines.append((cases if row.structure else patients).format(count=row.count))
     lines.append(
         _("Dice: {before} before, {after} after, change {change}").format(
             before=numberText(row.before), after=numberText(row.after), change=changeText(row)

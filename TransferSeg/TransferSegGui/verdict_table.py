@@ -20,8 +20,8 @@ from TransferSegGui.verdict_rows import (
     summaryRows,
 )
 
-#: A smaller change of the Dice score has no colour.
-_VISIBLE = 0.0005
+#: With so many decimals a Dice score is shown. A change that is 0 with them has no colour.
+_DECIMALS = 2
 #: Signs before a structure whose cases are folded away or listed, and the room before a case.
 _FOLDED, _OPEN, _INDENT = "▸ ", "▾ ", "    "
 
@@ -54,10 +54,9 @@ class VerdictTable:
 
     def _fill(self, number: int) -> None:
         row, table = self._rows[number], self._table
-        tone = NEUTRAL if row.change is None or abs(row.change) < _VISIBLE else GOOD if row.change > 0 else BAD
         details = detailsText(row)
-        texts = ("", numberText(row.before, 2), numberText(row.after, 2), changeText(row, 2))
-        for column, text in enumerate(texts):
+        numbers = (numberText(row.before, _DECIMALS), numberText(row.after, _DECIMALS), changeText(row, _DECIMALS))
+        for column, text in enumerate(("", *numbers)):
             item = qt.QTableWidgetItem(text)
             item.setToolTip(details)
             if column:
@@ -67,12 +66,18 @@ class VerdictTable:
                 font.setBold(not row.structure)
                 item.setFont(font)
             table.setItem(number, column, item)
-        if row.before is not None:
-            table.item(number, 1).setBackground(bar(table, row.before, NEUTRAL))
-        if row.after is not None:
-            table.item(number, 2).setBackground(bar(table, row.after, tone))
-        if tone != NEUTRAL:
-            table.item(number, 3).setBackground(qt.QBrush(tint(table, tone)))
+
+    def paint(self) -> None:
+        """Give the numbers their bars and colours, mixed from those of Slicer's present style."""
+        table = self._table
+        for number, row in enumerate(self._rows):
+            tone = _toneOf(row)
+            if row.before is not None:
+                table.item(number, 1).setBackground(bar(table, row.before, NEUTRAL))
+            if row.after is not None:
+                table.item(number, 2).setBackground(bar(table, row.after, tone))
+            if tone != NEUTRAL:
+                table.item(number, 3).setBackground(qt.QBrush(tint(table, tone)))
 
     def _fold(self) -> None:
         """Hide the cases of structures that are not open, and mark each structure accordingly."""
@@ -99,6 +104,12 @@ class VerdictTable:
     def _onAllCases(self, checked: bool) -> None:
         self._open = {row.structure for row in self._rows if row.case} if checked else set()
         self._fold()
+
+
+def _toneOf(row: VerdictRow) -> str:
+    """Return the colour of a row's change, as far as it can be read in the table."""
+    change = 0.0 if row.change is None else round(row.change, _DECIMALS)
+    return NEUTRAL if not change else GOOD if change > 0 else BAD
 
 
 def _ordered(result: Mapping[str, Any]) -> list[VerdictRow]:

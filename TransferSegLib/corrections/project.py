@@ -38,7 +38,7 @@ from TransferSegLib.errors import DatasetError
 from TransferSegLib.own_files import make_private_folder
 from TransferSegLib.paths import as_path
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
-from TransferSegLib.wording import local_time
+from TransferSegLib.wording import counted, local_time
 
 #: Seconds to wait for the lock when only leftovers are to be cleared: the next change does it too.
 _TIDY_TIMEOUT_S = 5.0
@@ -301,8 +301,8 @@ class Project:
             if good is None:
                 raise
             raise DatasetError(
-                f"{error}\nThe last good state, with {len(good.current)} cases, is in {backup.name}. To put it back "
-                f"(the damaged file is kept): transferseg cases check --repair --project '{self.folder}'"
+                f"{error}\nThe last good state, with {counted(len(good.current), 'case')}, is in {backup.name}. To put "
+                f"it back (the damaged file is kept): transferseg cases check --repair --project '{self.folder}'"
             ) from error
 
     def _pseudonym(self, patient_id: str) -> str:

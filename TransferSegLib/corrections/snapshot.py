@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.structures import LabelSet
+from TransferSegLib.wording import counted
 
 #: Files in the folder.
 DESCRIPTION, VOXELS = "snapshot.json", "volume.raw"
@@ -162,8 +163,8 @@ def _overlap_text(label_set: LabelSet, one: np.ndarray, other: np.ndarray) -> st
     """Return why segments cannot be saved, given the two label values of each voxel that they share."""
     names = {structure.label: structure.name for structure in label_set}
     return (
-        f"'{names[int(one[0])]}' and '{names[int(other[0])]}' share {len(one)} voxels, and a voxel can belong to one "
-        "of them only: erase them from one of the two, or tick only one."
+        f"'{names[int(one[0])]}' and '{names[int(other[0])]}' share {counted(len(one), 'voxel')}, and a voxel can "
+        "belong to one of them only: erase them from one of the two, or tick only one."
     )
 
 

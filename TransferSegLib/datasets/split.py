@@ -13,6 +13,7 @@ import numpy as np
 
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.wording import counted
 
 
 class Split(NamedTuple):
@@ -82,7 +83,7 @@ def _groups(dataset: Dataset, at_least: int) -> list[_Group]:
         members[case.group].append(case)
     if len(members) < at_least:
         raise DatasetError(
-            f"The dataset '{dataset.name}' in {dataset.folder} has cases of {len(members)} patient(s); "
+            f"The dataset '{dataset.name}' in {dataset.folder} has cases of {counted(len(members), 'patient')}; "
             f"{at_least} are needed to divide it without having one patient on both sides."
         )
     return [

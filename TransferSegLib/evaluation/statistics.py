@@ -18,6 +18,7 @@ import numpy as np
 from scipy import stats
 
 from TransferSegLib.structures import structure_key
+from TransferSegLib.wording import counted
 
 #: Below so many patients an exact two-sided Wilcoxon test cannot reach 0.05 (its smallest p is 2 / 2^n), and a
 #: bootstrap, which knows no other patients than these, gives intervals that are far too narrow.
@@ -195,7 +196,7 @@ def wilcoxon(differences: np.ndarray) -> tuple[float | None, str]:
     kept = rounded[rounded != 0]
     dropped = f" ({len(rounded) - len(kept)} without a difference left out)" if len(kept) < len(rounded) else ""
     if len(kept) < FEWEST_FOR_TEST:
-        return None, f"{len(kept)} patients{dropped}: a test needs at least {FEWEST_FOR_TEST}."
+        return None, f"{counted(len(kept), 'patient')}{dropped}: a test needs at least {FEWEST_FOR_TEST}."
     if len(kept) > _MOST_EXACT:
         p_value = float(stats.wilcoxon(kept, method="approx").pvalue)
         return p_value, f"Wilcoxon signed-rank, normal approximation, {len(kept)} patients{dropped}."

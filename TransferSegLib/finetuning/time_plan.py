@@ -354,10 +354,9 @@ def _refusal(minutes: float, needed: float, amount: Amount, speeds: Speeds, spen
     if not work.trains_tail:
         step = f"a training step {_seconds(speeds.full_step_s)}"
     return (
-        f"{minutes:g} min are too few to learn anything from {counted(amount.cases, 'case')} on this machine: it needs "
-        f"about {needed:g} min (give --minutes {needed:g} or more). Reading, predicting and comparing alone take about "
-        f"{_seconds(fixed_s)}, {step}, and at least three candidates are trained. Fewer cases, or a faster device, "
-        "take less."
+        f"{minutes:g} min is too little to learn anything from {counted(amount.cases, 'case')} on this machine: allow "
+        f"{needed:g} min or more. Reading, predicting and comparing alone take about {_seconds(fixed_s)}, {step}, and "
+        "at least three candidates are trained. Fewer cases, or a faster device, take less."
     )
 
 

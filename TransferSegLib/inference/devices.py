@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from TransferSegLib.errors import DeviceError
 from TransferSegLib.inference.probe import fastest
+from TransferSegLib.wording import counted
 
 #: In torch's messages when there is not enough memory on a CPU, a CUDA device, an Apple GPU; the last four come from
 #: NVIDIA's libraries.
@@ -142,7 +143,7 @@ def _missing(name: str) -> str:
         return f"There is no Apple GPU that PyTorch {version} can use: choose auto or cpu."
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
-        return f"There is no '{name}': PyTorch sees {count} CUDA GPU(s), cuda:0 to cuda:{count - 1}."
+        return f"There is no '{name}': PyTorch sees {counted(count, 'CUDA GPU')}, cuda:0 to cuda:{count - 1}."
     return (
         f"There is no CUDA GPU that PyTorch {version} can use: choose auto or cpu. If the computer has an NVIDIA GPU, "
         "its driver or a PyTorch build with CUDA is missing."
