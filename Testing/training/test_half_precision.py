@@ -28,6 +28,7 @@ class SmallGradient:
     """A loss whose gradient passes through float16 as ``size`` times the scale of the loss."""
 
     stream: tuple[int, ...] = ()
+    batch = 1
 
     def __init__(self, size: float) -> None:
         self.module = nn.Linear(1, 1, bias=False)
@@ -35,7 +36,7 @@ class SmallGradient:
         self.hidden: list[nn.Parameter] = []
         self.size = size
 
-    def draw(self, random: np.random.Generator) -> float:
+    def draw(self, *randoms: np.random.Generator) -> float:
         return self.size
 
     def losses(self, drawn: float) -> Losses:

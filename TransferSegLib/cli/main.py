@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TextIO
 from TransferSegLib.clean_text import clean_output
 from TransferSegLib.errors import Cancelled, TransferSegError
 from TransferSegLib.progress import end_process
+from TransferSegLib.training.processes import speaks_for_all
 from TransferSegLib.version import code_version
 from TransferSegLib.wording import did_you_mean
 
@@ -105,7 +106,9 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _say(message: str) -> None:
-    """Print an error for a person, where that is possible."""
+    """Print an error for a person, where that is possible; of processes that train together one does."""
+    if not speaks_for_all():
+        return
     with suppress(OSError, ValueError):
         print(f"transferseg: {message}", file=sys.stderr)
 
@@ -164,6 +167,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with 2, without the whole usage, in which it would not be found."""
         suggestion = self._suggestion(message)
+        if not speaks_for_all():
+            self.exit(2)
         message = f"{message}{'.' if suggestion.startswith(' ') else ''}{suggestion}"
         message = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
         self.exit(2, f"transferseg: {message} (see: {self.prog} --help)\n")

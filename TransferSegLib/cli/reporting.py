@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
+from TransferSegLib.training.processes import are_several
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -51,9 +52,14 @@ def progress_shown(as_result: bool = False) -> Iterator[ProgressCallback]:
 def interruptible() -> Iterator[CancelToken]:
     """Turn the first Ctrl-C into a request to stop at the next safe point; a second one stops at once.
 
-    A second one that finds the process in a long call ends it a moment later, whatever it does.
+    A second one that finds the process in a long call ends it a moment later, whatever it does. Processes that torchrun
+    started stop at the next safe point only: torchrun itself ends those that take longer than half a minute.
     """
     token = CancelToken()
+    if are_several():
+        with _asked_by_torchrun(token):
+            yield token
+        return
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         if token.cancelled:
@@ -67,6 +73,21 @@ def interruptible() -> Iterator[CancelToken]:
             yield token
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _asked_by_torchrun(token: CancelToken) -> Iterator[None]:
+    """Take the signals with which torchrun ends its processes, of which there may be several, as one request."""
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        token.cancel()
+
+    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from TransferSegLib.models.leaving import told_command
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.output_checks import check_output_folder
 from TransferSegLib.training.configuration import NETWORK_SETTINGS, AugmentationConfiguration, TrainingConfiguration
+from TransferSegLib.training.processes import Processes, are_several, joined
 from TransferSegLib.wording import table
 
 
@@ -59,7 +60,15 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, print the validation table, and say where the model is."""
-    check_output_folder(arguments.output, TrainingError)
+    if arguments.background and are_several():
+        raise TrainingError("A training with several processes cannot be put into the background: leave --background.")
+    with joined(arguments.device) as processes:
+        return _run_together(arguments, processes)
+
+
+def _run_together(arguments: argparse.Namespace, processes: Processes) -> int:
+    """Do the same with the processes that torchrun started, of which the first one reads and prints."""
+    processes.first_does(lambda: check_output_folder(arguments.output, TrainingError))
     _check_start(arguments)
     if arguments.background:
         return _start_in_background(arguments)
@@ -70,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = BaseModelPlan(
         dataset=read_dataset(arguments.data),
         output=arguments.output,
-        configuration=_configuration(arguments),
+        configuration=processes.first_does(lambda: _configuration(arguments)),
         name=_name(arguments),
         device=arguments.device,
         start=None if arguments.start_from is None else load_model(find_model(arguments.start_from)),
@@ -83,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
             start = "" if arguments.start_from is None else f" --start-from {arguments.start_from}"
             again = f"transferseg train-base --data {arguments.data} --output {arguments.output}{start} --resume"
             raise Cancelled(f"Stopped; a checkpoint is in {arguments.output}. Go on with: {again}") from None
+    if not processes.is_first:
+        return 0
     metrics = load_description(folder).metrics.get("validation", {})
     if metrics:
         rows = [(name, f"{value:.3f}") for name, value in metrics["dice"].items()]

@@ -137,22 +137,43 @@ def distillation_loss(
 
     ``backbone`` is the parent's.
     """
-    place = torch.device(device.torch_name)
-    parent = parent.to(place).eval().requires_grad_(False)
-    patch = backbone.training_patch(settings.patch, settings.frame)
-    counted = torch.zeros(patch.sides_zyx, dtype=torch.bool, device=place)
-    inner = [slice(frame, side - frame) for frame, side in zip(patch.frame_zyx, patch.sides_zyx, strict=True)]
-    counted[inner[0], inner[1], inner[2]] = True
+    return _HeldToParent(parent, backbone, distillation, settings, device, cancel)
 
-    def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        if not any(distillation.holds(flags) for flags in batch.annotated.tolist()):
+
+class _HeldToParent:
+    """Distillation from a parent that predicts the patches that are learned from."""
+
+    def __init__(
+        self,
+        parent: nn.Module,
+        backbone: Backbone,
+        distillation: Distillation,
+        settings: FineTuningConfiguration,
+        device: Device,
+        cancel: CancelToken | None,
+    ) -> None:
+        self._place = torch.device(device.torch_name)
+        self._parent = parent.to(self._place).eval().requires_grad_(False)
+        self._backbone, self._distillation, self._device, self._cancel = backbone, distillation, device, cancel
+        self._weight = settings.distillation
+        patch = backbone.training_patch(settings.patch, settings.frame)
+        self._counted = torch.zeros(patch.sides_zyx, dtype=torch.bool, device=self._place)
+        inner = [slice(frame, side - frame) for frame, side in zip(patch.frame_zyx, patch.sides_zyx, strict=True)]
+        self._counted[inner[0], inner[1], inner[2]] = True
+
+    def __call__(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the loss of a batch."""
+        if not self.count(batch):
             return logits.new_zeros((), dtype=torch.float32)
-        with torch.no_grad(), torch.autocast(place.type, device.dtype, enabled=device.dtype != torch.float32):
-            scans = batch.scans.contiguous(memory_format=device.memory_format)
-            with interruptible(parent, cancel):
-                teacher = distillation.teacher(backbone.training_logits(parent, scans))
-        return settings.distillation * distillation.loss(
-            logits, teacher, batch.labels, batch.annotated, batch.weights, counted
+        half = self._device.dtype != torch.float32
+        with torch.no_grad(), torch.autocast(self._place.type, self._device.dtype, enabled=half):
+            scans = batch.scans.contiguous(memory_format=self._device.memory_format)
+            with interruptible(self._parent, self._cancel):
+                teacher = self._distillation.teacher(self._backbone.training_logits(self._parent, scans))
+        return self._weight * self._distillation.loss(
+            logits, teacher, batch.labels, batch.annotated, batch.weights, self._counted
         )
 
-    return loss
+    def count(self, batch: Batch) -> int:
+        """Return in how many patches structures are held."""
+        return sum(bool(self._distillation.holds(flags)) for flags in batch.annotated.tolist())

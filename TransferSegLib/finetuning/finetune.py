@@ -61,6 +61,7 @@ from TransferSegLib.models.versions.history import Version, history
 from TransferSegLib.models.versions.record import LearnedCase, VersionRecord
 from TransferSegLib.models.versions.versions import add_version
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
+from TransferSegLib.training.processes import are_several
 
 _FINAL = "final"
 #: A run that took so much longer than asked for says so.
@@ -128,6 +129,8 @@ def finetune(
     is the moment of the clock at which the minutes begin (None: now). Raises DatasetError, ModelError, TrainingError
     (TooLittleTime where the minutes do not suffice) and DeviceError with a line for a person, and Cancelled.
     """
+    if are_several():
+        raise TrainingError("Fine-tuning runs in one process: give the command without torchrun.")
     started = clock() if started is None else started
     plan = plan_fine_tuning(request, Task("", None, cancel))
     check_outputs(plan)

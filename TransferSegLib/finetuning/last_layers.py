@@ -52,11 +52,12 @@ class LastLayersObjective:
         self.module = cast(nn.Module, backbone.last_layers(network, settings.tail))
         head = network.get_parameter(f"{backbone.heads[-1]}.weight")
         self.hidden = [weights for weights in self.module.parameters() if weights.ndim == 5 and weights is not head]
+        self.batch = settings.tail_batch
         self._cache, self._settings, self._device, self._distillation = cache, settings, device, distillation
 
-    def draw(self, random: np.random.Generator) -> CachedBatch:
-        """Draw cached patches."""
-        patches = [self._cache.draw(random) for _ in range(self._settings.tail_batch)]
+    def draw(self, *randoms: np.random.Generator) -> CachedBatch:
+        """Draw a cached patch with each generator."""
+        patches = [self._cache.draw(random) for random in randoms]
         labels, weights, annotated = (
             torch.stack([getattr(patch, name) for patch in patches]) for name in ("labels", "weights", "annotated")
         )

@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from TransferSegLib import safe_json
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.datasets.prepared import PreparedCase, prepare_cases
-from TransferSegLib.datasets.split import split_groups
-from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ModelError, TrainingError
 from TransferSegLib.evaluation.doubt_counts import calibrate
 from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES, IntensityRule
@@ -38,21 +35,19 @@ from TransferSegLib.networks.interface import NetworkSpec
 from TransferSegLib.networks.nnunet.backbone import nnunet_spec
 from TransferSegLib.networks.nnunet.plan import UNetPlan
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
-from TransferSegLib.own_files import new_file
 from TransferSegLib.paths import as_path
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
-from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
+from TransferSegLib.training.checkpoint import write_checkpoint
 from TransferSegLib.training.configuration import NETWORK_SETTINGS, NNUNET, TrainingConfiguration
 from TransferSegLib.training.loop import Hooks, train
 from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import PatchSampler
+from TransferSegLib.training.processes import Processes, joined
+from TransferSegLib.training.saved_run import forget_after, saved_run, split_of, start_name
 from TransferSegLib.training.schedule import Schedule
 from TransferSegLib.training.trainer import Trainer
 from TransferSegLib.training.validation import validate
 from TransferSegLib.version import code_version
-
-#: Settings that a resumed run may change: they move its end and its reports, not what it learns from.
-_CHANGEABLE = ("steps", "validate_every", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -155,13 +150,29 @@ def train_base(
 
     With ``resume`` an interrupted run goes on from its checkpoint and ends as if it had not been interrupted. When
     cancelled, a checkpoint is written before Cancelled is raised. Raises TrainingError, DatasetError, DeviceError.
+
+    Called in each process that torchrun started, they train together (``processes.py``): to the same weights up to
+    rounding, however many they are, also when a run is resumed. The first one writes the folder.
     """
     plan.check()
-    checkpoint_file = plan.output / "checkpoint.pt"
-    saved = _saved_run(checkpoint_file, plan, resume)
-    training_ids, validation_ids = _split(plan, saved)
-    # A resumed run keeps its precision: which one is faster is measured, and need not come out the same again.
-    device = choose_device(plan.device, None if saved is None else getattr(torch, saved["precision"]))
+    with joined(plan.device) as processes:
+        return _train_together(plan, processes, resume, progress if processes.is_first else None, cancel)
+
+
+def _train_together(
+    plan: BaseModelPlan,
+    processes: Processes,
+    resume: bool,
+    progress: ProgressCallback | None,
+    cancel: CancelToken | None,
+) -> Path:
+    """Train with the processes that there are."""
+    processes.check_batch(plan.configuration.batch)
+    same = (plan.configuration.to_json(), plan.dataset.ids, start_name(plan))
+    processes.check_same(same, "settings, cases or a model to begin with")
+    saved = processes.first_does(lambda: saved_run(plan, resume))
+    training_ids, validation_ids = split_of(plan, saved)
+    device = _device(plan, processes, saved)
     cases = prepare_cases(plan.dataset, plan.dataset.label_set, plan.preparation, Task("", progress, cancel))
     training = [case for case in cases if case.id in set(training_ids)]
     validation = [case for case in cases if case.id in set(validation_ids)]
@@ -175,16 +186,35 @@ def train_base(
     objective = PatchObjective(
         network, backbone, sampler, device, settings.batch, deep_supervision=settings.deep_supervision
     )
-    trainer = Trainer(objective, settings, device)
+    trainer = Trainer(objective, settings, device, processes)
     run = _Run(plan, trainer, training_ids, validation, device, cancel)
     if saved is not None:
         trainer.restore(saved["trainer"])
         run.best, run.validated = dict(saved["best"]), int(saved["validated"])
-        _forget_after(plan.output / "history.jsonl", trainer.step)
+    if saved is not None and processes.is_first:
+        forget_after(plan.output / "history.jsonl", trainer.step)
     run.train(Task("training", progress, cancel, "training"))
-    _add_profile(plan, training_ids, Task("", progress, cancel))
-    _add_doubt(plan, validation, device, cancel)
+
+    def describe() -> None:
+        _add_profile(plan, training_ids, Task("", progress, cancel))
+        _add_doubt(plan, validation, device, cancel)
+
+    processes.first_does(describe)
     return plan.output / "model"
+
+
+def _device(plan: BaseModelPlan, processes: Processes, saved: dict[str, Any] | None) -> Device:
+    """Return the device of this process, in the precision of the run.
+
+    A resumed run keeps its precision: which one is faster is measured, and need not come out the same again. Several
+    processes compute in the one that the first has measured.
+    """
+    name = processes.device(plan.device)
+    wanted = None if saved is None else getattr(torch, saved["precision"])
+    if processes.is_first:
+        device = choose_device(name, wanted)
+    precision = processes.first_does(lambda: str(device.dtype).removeprefix("torch."))
+    return device if processes.is_first else choose_device(name, getattr(torch, precision))
 
 
 def _add_profile(plan: BaseModelPlan, training_ids: Sequence[str], task: Task) -> None:
@@ -200,97 +230,6 @@ def _add_doubt(plan: BaseModelPlan, validation: list[PreparedCase], device: Devi
     """Store in the model how often it is wrong by its margin on the validation cases."""
     folder = plan.output / "model"
     set_doubt(folder, calibrate(load_model(folder), validation, device, cancel))
-
-
-def _saved_run(checkpoint_file: Path, plan: BaseModelPlan, resume: bool) -> dict[str, Any] | None:
-    """Return the state to go on from, None for a new run; raises TrainingError when the two do not fit."""
-    if not resume:
-        if checkpoint_file.exists():
-            raise TrainingError(
-                f"{plan.output} holds a training run already: resume it (--resume), or choose another output folder."
-            )
-        try:
-            plan.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(f"The output folder {plan.output} cannot be made: {error}.") from error
-        return None
-    if not checkpoint_file.exists():
-        raise TrainingError(f"There is no checkpoint in {plan.output} to resume from: start without --resume.")
-    saved = read_checkpoint(checkpoint_file)
-    if saved["structures"] != list(plan.dataset.label_set.names):
-        raise TrainingError(
-            f"The run in {plan.output} was started with other structures ({', '.join(saved['structures'])}): "
-            "choose another output folder."
-        )
-    if saved.get("start") != _start_name(plan):
-        began = f"with the model {saved['start']}" if saved.get("start") else "with random weights"
-        raise TrainingError(
-            f"The run in {plan.output} began {began}: resume it the same way, or choose another folder."
-        )
-    # A run of an older version has the defaults where settings have been added since.
-    before, now = TrainingConfiguration().to_json() | saved["configuration"], plan.configuration.to_json()
-    changed = [setting for setting in now if setting not in _CHANGEABLE and before[setting] != now[setting]]
-    if changed:
-        raise TrainingError(
-            f"The run in {plan.output} was started with another {', '.join(changed)}: only "
-            f"{', '.join(_CHANGEABLE)} may change when a run is resumed."
-        )
-    return saved
-
-
-def _split(plan: BaseModelPlan, saved: dict[str, Any] | None) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the ids of training and validation cases; those of a resumed run are the ones it began with."""
-    if saved is None:
-        held_out = _unseen_by_start(plan)
-        if held_out:
-            return tuple(id for id in plan.dataset.ids if id not in set(held_out)), held_out
-        if plan.configuration.validation_share == 0:
-            return plan.dataset.ids, ()
-        split = split_groups(plan.dataset, plan.configuration.validation_share, plan.configuration.seed)
-        return split.training, split.validation
-    ids = (saved["training_ids"], saved["validation_ids"])
-    missing = sorted({id for part in ids for id in part} - set(plan.dataset.ids))
-    if missing:
-        raise TrainingError(f"Cases of the run in {plan.output} are no longer in the dataset: {', '.join(missing)}.")
-    return ids
-
-
-def _unseen_by_start(plan: BaseModelPlan) -> tuple[str, ...]:
-    """Return the cases that the model begun with was validated on: the only ones that it surely has not seen.
-
-    Another split would validate on cases that it has learned from.
-    """
-    if plan.start is None:
-        return ()
-    ids = set(plan.start.description.metrics.get("validation", {}).get("ids", ()))
-    return tuple(id for id in plan.dataset.ids if id in ids)
-
-
-def _start_name(plan: BaseModelPlan) -> str | None:
-    """Return name and version of the model that the training begins with."""
-    if plan.start is None:
-        return None
-    return f"{plan.start.description.name} {plan.start.description.version}"
-
-
-def _forget_after(history: Path, step: int) -> None:
-    """Drop the lines of steps that were made after the checkpoint a run goes on from: they will be made again."""
-    if not history.exists():
-        return
-    lines = history.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if _step_of(line) <= step]
-    part = history.with_name(history.name + ".part")
-    with new_file(part) as stream:
-        stream.write("".join(line + "\n" for line in kept).encode("utf-8"))
-    replace_file(part, history)
-
-
-def _step_of(line: str) -> float:
-    """Return the step of a line of the history; a line cut short by a crash counts as never written."""
-    try:
-        return float(safe_json.parse(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
 
 
 class _Run:
@@ -324,7 +263,7 @@ class _Run:
             self._checkpoint, settings.checkpoint_every, self._append, self._validate_when_due, self._best_dice
         )
         train(self._trainer, schedule, hooks, task)
-        self._checkpoint()
+        self._trainer.processes.first_does(self._checkpoint)
 
     def _best_dice(self) -> float | None:
         """Return the best mean Dice on the validation cases so far, None before there is one."""
@@ -396,7 +335,7 @@ class _Run:
                 command=plain_command(self._plan.command),
                 seed=configuration.seed,
                 code_version=code_version(),
-                parent=_start_name(self._plan),
+                parent=start_name(self._plan),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 configuration=told,
             ),
@@ -413,7 +352,7 @@ class _Run:
                 "precision": str(self._device.dtype).removeprefix("torch."),
                 "configuration": self._plan.configuration.to_json(),
                 "structures": list(self._plan.dataset.label_set.names),
-                "start": _start_name(self._plan),
+                "start": start_name(self._plan),
                 "training_ids": self._training_ids,
                 "validation_ids": [case.id for case in self._validation],
             },

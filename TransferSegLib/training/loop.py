@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,32 +36,59 @@ class Hooks:
 def train(trainer: Trainer, schedule: Schedule, hooks: Hooks, task: Task) -> None:
     """Train until the schedule ends, or ``validate`` does; raises TrainingError and Cancelled.
 
-    The trainer may have made steps already, in a run that is resumed.
+    The trainer may have made steps already, in a run that is resumed. Of several processes all take the steps, and the
+    first one does everything else: it alone calls hooks, reports progress, and looks at the schedule's clock.
     """
-    counting = task.counting(schedule.steps, trainer.step)
-    recent: list[StepReport] = []
+    processes = trainer.processes
+    between = _BetweenSteps(trainer, schedule, hooks, task)
     try:
-        ended = hooks.validate(trainer.step, False)
-        while not ended and schedule.done(trainer.step) < 1.0:
-            counting.check()
-            report = trainer.train_step(schedule.rate(trainer.step), task.cancel)
-            recent.append(report)
-            best = hooks.best_dice()
-            message = f"loss {report.loss:.3f}" + ("" if best is None else f", validation Dice {best:.3f}")
-            counting.step(message, fraction=schedule.done(report.step), loss=report.loss, dice=best)
-            if report.step % _REPORT_STEPS == 0:
-                hooks.history(_means(recent))
-                recent = []
-            ended = hooks.validate(report.step, False)
-            if report.step % hooks.checkpoint_every == 0:
-                hooks.checkpoint()
-        hooks.validate(trainer.step, True)
+        rate = processes.first_does(between.begin)
+        while rate is not None:
+            report = trainer.train_step(rate, task.cancel)
+            rate = processes.first_does(partial(between.after, report))
+        processes.first_does(lambda: hooks.validate(trainer.step, True))
     except BaseException:
         # Whatever stopped the run, what was learned up to the last whole step is kept.
-        hooks.checkpoint()
+        if processes.is_first:
+            hooks.checkpoint()
         raise
     finally:
         trainer.stop_drawing()
+
+
+class _BetweenSteps:
+    """What happens between two steps; each method returns the learning rate of the next one, None after the last."""
+
+    def __init__(self, trainer: Trainer, schedule: Schedule, hooks: Hooks, task: Task) -> None:
+        self._trainer, self._schedule, self._hooks = trainer, schedule, hooks
+        self._counting = task.counting(schedule.steps, trainer.step)
+        self._recent: list[StepReport] = []
+
+    def begin(self) -> float | None:
+        """Validate before the first step, where that is due."""
+        return self._next(self._hooks.validate(self._trainer.step, False))
+
+    def after(self, report: StepReport) -> float | None:
+        """Report a step, validate and write a checkpoint, where that is due."""
+        hooks = self._hooks
+        self._recent.append(report)
+        best = hooks.best_dice()
+        message = f"loss {report.loss:.3f}" + ("" if best is None else f", validation Dice {best:.3f}")
+        self._counting.step(message, fraction=self._schedule.done(report.step), loss=report.loss, dice=best)
+        if report.step % _REPORT_STEPS == 0:
+            hooks.history(_means(self._recent))
+            self._recent = []
+        ended = hooks.validate(report.step, False)
+        if report.step % hooks.checkpoint_every == 0:
+            hooks.checkpoint()
+        return self._next(ended)
+
+    def _next(self, ended: bool) -> float | None:
+        step = self._trainer.step
+        if ended or self._schedule.done(step) >= 1.0:
+            return None
+        self._counting.check()
+        return self._schedule.rate(step)
 
 
 def _means(recent: list[StepReport]) -> dict[str, Any]:

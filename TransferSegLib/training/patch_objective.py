@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from TransferSegLib.networks.interface import Backbone
 from TransferSegLib.training.drawing_ahead import moved, pinned
 from TransferSegLib.training.losses import marginal_loss, occurring_channels
 from TransferSegLib.training.patches import Patch
+from TransferSegLib.training.processes import Shares
 from TransferSegLib.training.trainer import Losses
 
 
@@ -51,8 +52,14 @@ class Batch:
         return replace(self, scans=scans, labels=labels, weights=weights, occurring=occurring)
 
 
-#: A loss added to the marginal one, of the logits (N, classes, z, y, x) of a batch.
-FurtherLoss = Callable[[torch.Tensor, Batch], torch.Tensor]
+class FurtherLoss(Protocol):
+    """A loss added to the marginal one: a mean over those patches of a batch that it is about."""
+
+    def __call__(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the loss of the logits (N, classes, z, y, x) of a batch, a scalar."""
+
+    def count(self, batch: Batch) -> int:
+        """Return how many patches the loss is the mean of."""
 
 
 class PatchObjective:
@@ -73,13 +80,14 @@ class PatchObjective:
         """Learn from ``batch`` patches in a step; ``deep_supervision`` as in ``supervision_weights``."""
         self.module = network
         self.hidden = hidden_weights(network, backbone)
-        self._backbone, self._sampler, self._batch = backbone, sampler, batch
+        self.batch = batch
+        self._backbone, self._sampler = backbone, sampler
         self._device, self._further_loss = device, further_loss
         self._deep_supervision = deep_supervision
 
-    def draw(self, random: np.random.Generator) -> Batch:
-        """Draw patches."""
-        patches = [self._sampler.draw(random) for _ in range(self._batch)]
+    def draw(self, *randoms: np.random.Generator) -> Batch:
+        """Draw a patch with each generator."""
+        patches = [self._sampler.draw(random) for random in randoms]
         scans, labels, weights, annotated = (
             torch.from_numpy(np.stack([getattr(patch, name) for patch in patches]))
             for name in ("intensities", "labels", "weights", "annotated")
@@ -87,8 +95,12 @@ class PatchObjective:
         occurring = occurring_channels(labels, annotated, weights)
         return Batch(scans, labels, weights, annotated, occurring).pinned(torch.device(self._device.torch_name))
 
-    def losses(self, drawn: Batch) -> Losses:
-        """Return the losses of patches."""
+    def losses(self, drawn: Batch, shares: Shares | None = None) -> Losses:
+        """Return the losses of patches.
+
+        With ``shares``, of what several processes counted, the parts of all processes add up to the losses of one
+        batch with all their patches.
+        """
         device = torch.device(self._device.torch_name)
         batch = drawn.to(device)
         with torch.autocast(device.type, self._device.dtype, enabled=self._device.dtype != torch.float32):
@@ -98,9 +110,18 @@ class PatchObjective:
             else:
                 resolutions = (self._backbone.training_logits(self.module, scans),)
         logits = resolutions[0]
-        cross_entropy, dice = _supervised_loss(resolutions, batch, self._deep_supervision)
+        parts = _supervised_losses(resolutions, batch, self._deep_supervision)
         further = self._further_loss(logits, batch) if self._further_loss is not None else logits.new_zeros(())
-        return Losses(cross_entropy, dice, further)
+        if shares is not None:
+            counts = _counts(drawn, [size for size, _, _ in parts])
+            *of_parts, of_further = shares([*counts, self._further_loss.count(drawn) if self._further_loss else 0])
+            further = further * of_further
+            parts = [
+                (size, cross_entropy * of_parts[2 * number], dice * of_parts[2 * number + 1])
+                for number, (size, cross_entropy, dice) in enumerate(parts)
+            ]
+        _, cross_entropies, dices = zip(*parts, strict=True)
+        return Losses(torch.stack(cross_entropies).sum(), torch.stack(dices).sum(), further)
 
 
 def supervision_weights(resolutions: int, share: float) -> list[float]:
@@ -115,19 +136,29 @@ def supervision_weights(resolutions: int, share: float) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _supervised_loss(
+def _supervised_losses(
     resolutions: Sequence[torch.Tensor], batch: Batch, share: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (cross-entropy, Dice loss), the weighted sums over the resolutions of the logits."""
+) -> list[tuple[tuple[int, ...], torch.Tensor, torch.Tensor]]:
+    """Return (size zyx, cross-entropy, Dice loss), weighted, at each resolution of the logits that counts."""
     losses = []
     for logits, weight in zip(resolutions, supervision_weights(len(resolutions), share), strict=True):
         if weight > 0:
             labels, counted = (_reduced(maps, logits.shape[2:]) for maps in (batch.labels, batch.weights))
             occurring = batch.occurring if labels.shape == batch.labels.shape else None
-            parts = marginal_loss(logits, labels, batch.annotated, counted, occurring)
-            losses.append([weight * loss for loss in parts])
-    cross_entropies, dices = zip(*losses, strict=True)
-    return torch.stack(cross_entropies).sum(), torch.stack(dices).sum()
+            cross_entropy, dice = marginal_loss(logits, labels, batch.annotated, counted, occurring)
+            losses.append((tuple(logits.shape[2:]), weight * cross_entropy, weight * dice))
+    return losses
+
+
+def _counts(batch: Batch, sizes_zyx: Sequence[Sequence[int]]) -> list[float]:
+    """Return what the losses at each size are means over: weights of voxels, and structures in patches."""
+    counts: list[float] = []
+    for size in sizes_zyx:
+        labels, weights = _reduced(batch.labels, size), _reduced(batch.weights, size)
+        occurring = batch.occurring if labels.shape == batch.labels.shape else None
+        occurring = occurring or occurring_channels(labels, batch.annotated, weights)
+        counts += [float(weights.double().sum()), float(sum(len(channels) for channels in occurring))]
+    return counts
 
 
 def _reduced(maps: torch.Tensor, size_zyx: Sequence[int]) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Optimisation steps: an objective's losses in, trained weights and their running average out.
 
-A run is a function of its cases, its settings and its seed. Step ``n`` draws what it learns from with the generator
-``(seed, n)``, so a run that was stopped and resumed ends with the same weights as one that was not.
+A run is a function of its cases, its settings and its seed. Step ``n`` draws its first patch with the generator
+``(seed, n)`` and patch ``k`` with ``(seed, n, k)``, so a run that was stopped and resumed ends with the same weights as
+one that was not, and so does one that several processes share (``processes.py``), up to rounding.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from TransferSegLib.errors import TrainingError
+from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.freed_memory import keep_freed_memory
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.progress import CancelToken
 from TransferSegLib.training.drawing_ahead import STEPS_AHEAD, DrawingAhead
 from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.optimiser import MuonWithAdamW
+from TransferSegLib.training.processes import ALONE, Processes, Shares
 
 #: Where float16's gradients overflow with a scale of the loss this small, the training diverges.
 _SMALLEST_SCALE = 1.0
@@ -44,12 +46,21 @@ class Objective(Protocol):
     hidden: list[nn.Parameter]
     #: Numbers between the seed and the step in the generator's seed: objectives of one run draw differently.
     stream: tuple[int, ...]
+    #: Patches in a step, all processes together.
+    batch: int
 
-    def draw(self, random: np.random.Generator) -> Any:
-        """Draw what a step learns from, on the CPU; other threads call this for later steps."""
+    def draw(self, *randoms: np.random.Generator) -> Any:
+        """Draw a patch with each generator, on the CPU; other threads call this for later steps."""
 
     def losses(self, drawn: Any) -> Losses:
         """Return the losses of what was drawn."""
+
+
+class SharedObjective(Objective, Protocol):
+    """An objective that several processes can share."""
+
+    def losses(self, drawn: Any, shares: Shares | None = None) -> Losses:
+        """Return the losses of what was drawn, with ``shares`` as parts of the losses of all processes' patches."""
 
 
 class OptimiserSettings(Protocol):
@@ -104,8 +115,20 @@ class Trainer:
     >>> trainer.averaged_state()
     """
 
-    def __init__(self, objective: Objective, settings: OptimiserSettings, device: Device) -> None:
-        """Put what is trained on the device and set up the optimiser."""
+    def __init__(
+        self,
+        objective: Objective | SharedObjective,
+        settings: OptimiserSettings,
+        device: Device,
+        processes: Processes = ALONE,
+    ) -> None:
+        """Put what is trained on the device and set up the optimiser.
+
+        Several ``processes``, each with its own trainer of the same objective, share every step.
+        """
+        processes.check_batch(objective.batch)
+        processes.check_network(objective.module)
+        self.processes = processes
         self._torch_device = torch.device(device.torch_name)
         if device.kind == "cpu":
             keep_freed_memory()
@@ -124,23 +147,22 @@ class Trainer:
         # float16 has no room for small gradients, unless the loss is large.
         self._scaler = torch.amp.GradScaler(device.kind, enabled=device.dtype == torch.float16)
         self._drawing = DrawingAhead(self._draw, 0 if device.kind == "cpu" else STEPS_AHEAD)
+        self._parameters = list(self.module.parameters())
 
     def train_step(self, rate: float, cancel: CancelToken | None = None) -> StepReport:
         """Take one step of the optimiser and move the running average.
 
         Raises Cancelled within the step, which then counts as never begun, and TrainingError when training diverges.
+        Of several processes all raise them in the same step; after Cancelled the trainer takes no further step.
         """
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         drawn = self._drawing.take(self.step)
-        with interruptible(self.module, cancel):
-            losses = self._objective.losses(drawn)
-            self._optimiser.zero_grad(set_to_none=True)
-            self._scaler.scale(losses.cross_entropy + losses.dice + losses.further).backward()
+        losses = self._gradients(drawn, cancel)
         self._scaler.unscale_(self._optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self._settings.gradient_norm)
         # All at once: a GPU is waited for here, once a step, and computes the rest while the next step is prepared.
-        parts = torch.stack([part.detach().float() for part in (*losses, norm)]).tolist()
+        parts = torch.stack([*losses, norm.detach().float()]).tolist()
         self._check(parts)
         self._scaler.step(self._optimiser)
         self._scaler.update()
@@ -150,13 +172,39 @@ class Trainer:
         gradient_norm = gradient_norm if math.isfinite(gradient_norm) else 0.0
         return StepReport(self.step, cross_entropy, dice, gradient_norm, rate, further)
 
+    def _gradients(self, drawn: Any, cancel: CancelToken | None) -> Sequence[torch.Tensor]:
+        """Compute the gradients of a step, of all processes' patches, and return the parts of the loss."""
+        shared = self.processes.begin_step(self._parameters)
+        try:
+            if cancel is not None and shared is not None:
+                cancel.check()
+            with interruptible(self.module, cancel):
+                if shared is None:
+                    losses = self._objective.losses(drawn)
+                else:
+                    losses = cast(SharedObjective, self._objective).losses(drawn, shared.shares)
+                self._optimiser.zero_grad(set_to_none=True)
+                self._scaler.scale(losses.cross_entropy + losses.dice + losses.further).backward()
+        except Cancelled:
+            if shared is not None:
+                shared.withdraw()
+            raise
+        parts = [part.detach().float() for part in losses]
+        return parts if shared is None else shared.add_gradients(torch.stack(parts)).unbind()
+
     def stop_drawing(self) -> None:
         """End the threads that draw for later steps; the next step begins them anew."""
         self._drawing.stop()
 
     def _draw(self, step: int) -> Any:
-        """Return what the step after so many learns from."""
-        return self._objective.draw(np.random.default_rng([self._settings.seed, *self._objective.stream, step]))
+        """Return what the step after so many learns from: this process's share of its patches."""
+        own = range(self.processes.number, self._objective.batch, self.processes.count)
+        return self._objective.draw(*(self._random(step, patch) for patch in own))
+
+    def _random(self, step: int, patch: int) -> np.random.Generator:
+        """Return the generator of one patch of the step after so many; it depends on nothing else."""
+        of_patch = [patch] if patch else []
+        return np.random.default_rng([self._settings.seed, *self._objective.stream, step, *of_patch])
 
     def _check(self, parts: Sequence[float]) -> None:
         """Raise TrainingError for losses, or a gradient's norm at the end, that are no longer numbers.

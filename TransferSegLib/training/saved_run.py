@@ -1,0 +1,113 @@
+"""What a training of a base model finds in its folder: the run that it resumes, with that run's cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from TransferSegLib import safe_json
+from TransferSegLib.datasets.split import split_groups
+from TransferSegLib.durable_writing import replace_file
+from TransferSegLib.errors import TrainingError
+from TransferSegLib.own_files import new_file
+from TransferSegLib.training.checkpoint import read_checkpoint
+from TransferSegLib.training.configuration import TrainingConfiguration
+
+if TYPE_CHECKING:
+    from TransferSegLib.training.base import BaseModelPlan
+
+#: Settings that a resumed run may change: they move its end and its reports, not what it learns from.
+_CHANGEABLE = ("steps", "validate_every", "checkpoint_every")
+
+
+def saved_run(plan: BaseModelPlan, resume: bool) -> dict[str, Any] | None:
+    """Return the state to go on from, None for a new run; raises TrainingError when the two do not fit."""
+    checkpoint_file = plan.output / "checkpoint.pt"
+    if not resume:
+        if checkpoint_file.exists():
+            raise TrainingError(
+                f"{plan.output} holds a training run already: resume it (--resume), or choose another output folder."
+            )
+        try:
+            plan.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"The output folder {plan.output} cannot be made: {error}.") from error
+        return None
+    if not checkpoint_file.exists():
+        raise TrainingError(f"There is no checkpoint in {plan.output} to resume from: start without --resume.")
+    saved = read_checkpoint(checkpoint_file)
+    if saved["structures"] != list(plan.dataset.label_set.names):
+        raise TrainingError(
+            f"The run in {plan.output} was started with other structures ({', '.join(saved['structures'])}): "
+            "choose another output folder."
+        )
+    if saved.get("start") != start_name(plan):
+        began = f"with the model {saved['start']}" if saved.get("start") else "with random weights"
+        raise TrainingError(
+            f"The run in {plan.output} began {began}: resume it the same way, or choose another folder."
+        )
+    # A run of an older version has the defaults where settings have been added since.
+    before, now = TrainingConfiguration().to_json() | saved["configuration"], plan.configuration.to_json()
+    changed = [setting for setting in now if setting not in _CHANGEABLE and before[setting] != now[setting]]
+    if changed:
+        raise TrainingError(
+            f"The run in {plan.output} was started with another {', '.join(changed)}: only "
+            f"{', '.join(_CHANGEABLE)} may change when a run is resumed."
+        )
+    return saved
+
+
+def split_of(plan: BaseModelPlan, saved: dict[str, Any] | None) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the ids of training and validation cases; those of a resumed run are the ones it began with."""
+    if saved is None:
+        held_out = _unseen_by_start(plan)
+        if held_out:
+            return tuple(id for id in plan.dataset.ids if id not in set(held_out)), held_out
+        if plan.configuration.validation_share == 0:
+            return plan.dataset.ids, ()
+        split = split_groups(plan.dataset, plan.configuration.validation_share, plan.configuration.seed)
+        return split.training, split.validation
+    ids = (saved["training_ids"], saved["validation_ids"])
+    missing = sorted({id for part in ids for id in part} - set(plan.dataset.ids))
+    if missing:
+        raise TrainingError(f"Cases of the run in {plan.output} are no longer in the dataset: {', '.join(missing)}.")
+    return ids
+
+
+def _unseen_by_start(plan: BaseModelPlan) -> tuple[str, ...]:
+    """Return the cases that the model begun with was validated on: the only ones that it surely has not seen.
+
+    Another split would validate on cases that it has learned from.
+    """
+    if plan.start is None:
+        return ()
+    ids = set(plan.start.description.metrics.get("validation", {}).get("ids", ()))
+    return tuple(id for id in plan.dataset.ids if id in ids)
+
+
+def start_name(plan: BaseModelPlan) -> str | None:
+    """Return name and version of the model that the training begins with."""
+    if plan.start is None:
+        return None
+    return f"{plan.start.description.name} {plan.start.description.version}"
+
+
+def forget_after(history: Path, step: int) -> None:
+    """Drop the lines of steps that were made after the checkpoint a run goes on from: they will be made again."""
+    if not history.exists():
+        return
+    lines = history.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if _step_of(line) <= step]
+    part = history.with_name(history.name + ".part")
+    with new_file(part) as stream:
+        stream.write("".join(line + "\n" for line in kept).encode("utf-8"))
+    replace_file(part, history)
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of the history; a line cut short by a crash counts as never written."""
+    try:
+        return float(safe_json.parse(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
