@@ -5,6 +5,7 @@
     python3 Testing/run.py check           ruff and mypy
     python3 Testing/run.py tests           ruff, mypy and the whole test suite
     python3 Testing/run.py nnunet          compare with the real nnU-Net: its models here, models fine-tuned here there
+    python3 Testing/run.py ray             jobs on a Ray cluster of three nodes on this computer, one of which is killed
     python3 Testing/run.py torture         kills, damaged files, full disks, many scans, for --minutes N (Linux, macOS)
     python3 Testing/run.py study ACTION    run, list, choose or report a study (Testing/research/README.md)
     python3 Testing/run.py benchmark NAME  one of the slow measurements in Testing/research/benchmarks
@@ -74,6 +75,9 @@ NNUNET = [
     "yacs",
 ]
 
+#: What the tests of jobs on a Ray cluster need beside the others, in an environment of its own: it takes 250 MB.
+CLUSTER = ["ray==2.60.0"]
+
 #: Benchmarks that run in the environment with the real nnU-Net.
 WITH_NNUNET = {"compare_nnunet"}
 
@@ -95,6 +99,7 @@ def main() -> int:
         "check": check,
         "tests": tests,
         "nnunet": nnunet,
+        "ray": ray,
         "torture": torture,
         "study": study,
         "benchmark": benchmark,
@@ -174,6 +179,14 @@ def nnunet_environment() -> str:
     return python
 
 
+def ray(args: list[str]) -> int:
+    """Run the tests of jobs on a Ray cluster."""
+    python = environment(CLUSTER, "ray", upon=environment(RUNTIME + TESTS, "tests"))
+    # One thread each, and nothing of this computer's use is sent anywhere.
+    settings = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ | {"TRANSFERSEG_RAY_TESTS": "1"}
+    return subprocess.call([python, "-m", "pytest", *(args or ["Testing/executors"])], cwd=ROOT, env=settings)
+
+
 def torture(args: list[str]) -> int:
     """Run the torture command."""
     python = environment(RUNTIME + TESTS, "tests")
@@ -217,19 +230,23 @@ def run_module(python: str, module: str, args: list[str]) -> int:
     return subprocess.call([python, "-P", "-m", module, *args], env=env)
 
 
-def environment(packages: list[str], name: str, alone: Sequence[str] = ()) -> str:
+def environment(packages: list[str], name: str, alone: Sequence[str] = (), upon: str = "") -> str:
     """Make (or reuse) the virtual environment for these packages; returns its Python.
 
-    Of the packages ``alone`` the dependencies are not installed. The environment lies in the checkout, e.g. in
+    Of the packages ``alone`` the dependencies are not installed. ``upon`` is the Python of another environment, whose
+    packages this one has, too. The environment lies in the checkout, e.g. in
     ``.venv-tests``, or below TRANSFERSEG_VENV where that is set.
     """
     folder = Path(os.environ.get("TRANSFERSEG_VENV", ROOT)) / f".venv-{name}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = hashlib.sha256("\n".join([sys.version, *packages, *alone]).encode()).hexdigest()
+    wanted = hashlib.sha256("\n".join([sys.version, *packages, *alone, *filter(None, [upon])]).encode()).hexdigest()
     stamp = folder / "installed"
     if not (python.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == wanted):
         print(f"Setting up {folder} ...", file=sys.stderr, flush=True)
         venv.create(folder, with_pip=True, clear=True)
+        if upon:
+            (own,), (other,) = (tuple(place.glob("[Ll]ib/**/site-packages")) for place in (folder, folder_of(upon)))
+            (own / "upon.pth").write_text(f"{other}\n", encoding="utf-8")
         install(python, packages)
         if alone:
             install(python, ["--no-deps", *alone])
@@ -237,6 +254,11 @@ def environment(packages: list[str], name: str, alone: Sequence[str] = ()) -> st
         install(python, ["--no-deps", "--editable", str(ROOT)])
         stamp.write_text(wanted, encoding="ascii")
     return str(python)
+
+
+def folder_of(python: str) -> Path:
+    """Return the folder of the environment of a Python."""
+    return Path(python).parents[1]
 
 
 def install(python: Path, arguments: Sequence[str]) -> None:

@@ -152,3 +152,46 @@ def test_state_names_are_those_of_the_format() -> None:
         "done",
         "interrupted",
     }
+
+
+def test_a_result_that_has_landed_is_not_made_again(
+    tmp_path: Path, two: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is ended between the result and the note that the scan is done, as by a power cut."""
+    import TransferSegLib.inference.segment_file as module
+
+    write = module.write_results
+    written: list[Path] = []
+
+    def write_and_note(each: ScanToSegment, *arguments: Any) -> None:
+        write(each, *arguments)
+        written.append(each.output)
+
+    def cut_after(each: ScanToSegment, *arguments: Any) -> None:
+        write_and_note(each, *arguments)
+        if each.output.name == "1.nii.gz":
+            raise SystemExit
+
+    def cut_before(each: ScanToSegment, *arguments: Any) -> None:
+        if each.output.name == "2.nii.gz":
+            raise SystemExit
+        write_and_note(each, *arguments)
+
+    asked = request(*two(SCANS[1]))
+    # The second time also 2 is interrupted, before it is written; a file of an earlier run is there.
+    (tmp_path / "out" / "2.nii.gz").write_bytes(b"of an earlier run")
+    for cut in (cut_after, cut_before):
+        monkeypatch.setattr(module, "write_results", cut)
+        with pytest.raises(SystemExit):
+            run_segment(asked, tmp_path, lambda progress: None, CancelToken())
+    monkeypatch.setattr(module, "write_results", write_and_note)
+    result = run_segment(asked, tmp_path, lambda progress: None, CancelToken())
+    assert [path.name for path in written] == ["1.nii.gz", "2.nii.gz"], "each is written once"
+    assert [Path(entry["output"]).name for entry in result["scans"]] == ["1.nii.gz", "2.nii.gz"]
+    assert all({"volumes_ml", "fit", "seconds", "device"} <= set(entry) for entry in result["scans"])
+
+
+def test_rows_of_a_table_that_someone_else_writes(tmp_path: Path, two: Callable[..., Any]) -> None:
+    result = run_segment(request(*two(SCANS[1]), measures=True), tmp_path, lambda progress: None, CancelToken())
+    assert all(len(row) == len(entry["rows"][0]) > 5 for entry in result["scans"] for row in entry["rows"])
+    assert read_json(tmp_path / "finished.json")["scans"] == result["scans"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from TransferSegLib.cli.reporting import JsonLines
 from TransferSegLib.cli.scan_folders import listed_scans, scans_in
 from TransferSegLib.cli.segment_options import add_window_options, check_images, files_given, window_options
 from TransferSegLib.cli.segment_run import SegmentRun
+from TransferSegLib.cli.segment_spread import SpreadRun, add_spread_options, check_spread, is_spread, take_left_results
 from TransferSegLib.cli.segmented_record import SegmentedRecord
 from TransferSegLib.cli.supervised import run_supervised, supervised_run
 from TransferSegLib.errors import TransferSegError
@@ -26,6 +27,7 @@ from TransferSegLib.structure_groups import GROUPS, named_structures
 
 if TYPE_CHECKING:
     from TransferSegLib.inference.options import PredictionOptions
+    from TransferSegLib.jobs.segment_job import SegmentParameters
 
 #: The word for DICOM Segmentations among the file types.
 DICOM_SEG = "dicom-seg"
@@ -68,6 +70,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--beside", action="store_true", help="with --list: write each result beside its scan, not into --output"
     )
+    add_spread_options(parser)
     parser.add_argument(
         "--resume", action="store_true", help="continue a run that was stopped (this is the default with a folder)"
     )
@@ -133,8 +136,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment every scan; exit code 2 when one of them failed."""
+    check_spread(arguments)
     if arguments.list is not None and not supervised_run():
         _check_list(arguments)
+    if arguments.list is not None and not supervised_run() and not is_spread(arguments):
         return run_supervised(arguments.words, arguments.output)
     lines = JsonLines() if arguments.progress == "json" else None
     with nullcontext() if lines is None else lines.errors_written():
@@ -175,7 +180,12 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     record = None
     if arguments.list is not None or (into_folder and outputs[0].parent == arguments.output):
         record = SegmentedRecord(arguments.output, _settings(arguments, model, options), supervised_run())
+        take_left_results(arguments.output, record)
     listed = arguments.list is not None
+    if is_spread(arguments):
+        assert record is not None
+        parameters = _job_parameters(arguments, every, model, options)
+        return SpreadRun(arguments, lines, model, options, record, extras, listed).segment_with(parameters, every)
     return SegmentRun(arguments, lines, model, options, record, extras, listed).segment(every)
 
 
@@ -248,11 +258,26 @@ def _start_in_background(
     arguments: argparse.Namespace, every: list[ScanToSegment], model: Path, options: PredictionOptions
 ) -> int:
     from TransferSegLib.jobs.request import JobRequest
+
+    parameters = replace(
+        _job_parameters(arguments, every, model, options), model=str(model.absolute()), statistics=arguments.statistics
+    )
+    title = f"segment {every[0].scan.name if len(every) == 1 else f'{len(every)} scans'}"
+    return start_in_background(JobRequest("segment", parameters.to_json(), arguments.device, title), arguments)
+
+
+def _job_parameters(
+    arguments: argparse.Namespace, every: list[ScanToSegment], model: Path, options: PredictionOptions
+) -> SegmentParameters:
+    """Return what a job is asked to do; without a table of all scans, which only the caller can write.
+
+    The bundled model has no path: it lies with the program, on another computer elsewhere.
+    """
     from TransferSegLib.jobs.segment_job import SegmentParameters
 
-    parameters = SegmentParameters(
+    return SegmentParameters(
         tuple(every),
-        str(model.absolute()),
+        None if arguments.model is None else str(model.absolute()),
         tuple(arguments.structures) if arguments.structures else None,
         arguments.memory,
         arguments.series,
@@ -260,7 +285,4 @@ def _start_in_background(
         arguments.modality,
         options,
         each_structure=arguments.each_structure,
-        statistics=arguments.statistics,
     )
-    title = f"segment {every[0].scan.name if len(every) == 1 else f'{len(every)} scans'}"
-    return start_in_background(JobRequest("segment", parameters.to_json(), arguments.device, title), arguments)

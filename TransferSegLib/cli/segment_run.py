@@ -78,23 +78,30 @@ class SegmentRun:
 
     def segment(self, every: Sequence[ScanToSegment]) -> int:
         """Segment every scan and return the exit code: 2 when one of them failed."""
+        self._tell(len(every), self._run(every))
+        return 2 if self._failures else 0
+
+    def _run(self, every: Sequence[ScanToSegment]) -> int:
+        """Segment every scan that is not done, and return how many were done before."""
         try:
             with task_shown("Segmenting", self._lines) as task:
                 self._cancel = task.cancel or self._cancel
                 todo = self._todo(every, task)
                 kept = len(every) - len(todo) - len(self._failures)
-                # What was in work when the program was ended comes first, one by one: it may have been the reason.
-                suspects = [each for each in todo if self._record is not None and self._record.in_work(each)]
-                self._alone = {id(each) for each in suspects}
-                others = [each for each in todo if id(each) not in self._alone]
                 self._whole, self._count = task, len(todo)
-                for one in [*([each] for each in suspects), others]:
-                    self._work(one)
+                self._work_through(todo)
             self._extras.write_table()
         finally:
             self._extras.close()
-        self._tell(len(every), kept)
-        return 2 if self._failures else 0
+        return kept
+
+    def _work_through(self, todo: list[ScanToSegment]) -> None:
+        # What was in work when the program was ended comes first, one by one: it may have been the reason.
+        suspects = [each for each in todo if self._record is not None and self._record.in_work(each)]
+        self._alone = {id(each) for each in suspects}
+        others = [each for each in todo if id(each) not in self._alone]
+        for one in [*([each] for each in suspects), others]:
+            self._work(one)
 
     def _todo(self, every: Sequence[ScanToSegment], task: Task) -> list[ScanToSegment]:
         """Return the scans that are not done yet; what earlier runs have done is added to the table."""
@@ -171,6 +178,9 @@ class SegmentRun:
         message = str(error) or f"{each.scan}: not enough memory."
         if isinstance(error, OSError):
             message = f"{error.filename or each.scan}: {error.strerror or error}."
+        self._failed(each, message)
+
+    def _failed(self, each: ScanToSegment, message: str) -> None:
         self._failures.append((str(each.scan), message))
         if self._record is not None:
             self._record.fail(each, message)

@@ -34,7 +34,8 @@ class SegmentedRecord:
     def __init__(self, folder: Path, settings: Mapping[str, Any], run: str = "") -> None:
         """Read the record of a folder, which need not exist; damaged lines are left out."""
         self._folder, self._file = folder.absolute(), folder.absolute() / RECORD
-        self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        #: What stands for the settings in the lines.
+        self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         self._run = run or f"{time.time_ns()}-{os.getpid()}"
         self._done: dict[str, int] = {}
         self._failed: dict[str, int] = {}
@@ -53,12 +54,16 @@ class SegmentedRecord:
                 f"{each.output} exists and was not made by such a run: choose another output folder, or give --replace "
                 "to overwrite it."
             )
-        if entry.get("settings") != self._settings or entry.get("scan") != _state_of(each.scan):
+        if entry.get("settings") != self.settings or entry.get("scan") != _state_of(each.scan):
             raise ScanError(
                 f"{each.output} was made from another scan, or with another model or other settings: choose another "
                 "output folder, or give --replace to overwrite it."
             )
         return True
+
+    def has_line(self, each: ScanToSegment) -> bool:
+        """Tell whether any run has noted a result for a scan."""
+        return self._key(each) in self._done
 
     def was_changed(self, each: ScanToSegment) -> bool:
         """Tell whether a result is not as it was written, because someone corrected it, for example."""
@@ -75,10 +80,13 @@ class SegmentedRecord:
         """Note that a scan is begun, perhaps with no other beside it; raises OSError."""
         self._add({"begun": self._key(each), "path": str(each.scan), "alone": alone})
 
-    def add(self, each: ScanToSegment, rows: list[list[str]] | None = None) -> None:
-        """Note that a scan was segmented, and what was measured; raises OSError."""
+    def add(self, each: ScanToSegment, rows: list[list[str]] | None = None, settings: str = "") -> None:
+        """Note that a scan was segmented, and what was measured; raises OSError.
+
+        ``settings`` are those it was segmented with, if not this run's.
+        """
         states = {"scan": _state_of(each.scan), "written": _state_of(each.output)}
-        self._add({"done": self._key(each), "settings": self._settings, **states, "rows": rows})
+        self._add({"done": self._key(each), "settings": settings or self.settings, **states, "rows": rows})
 
     def fail(self, each: ScanToSegment, why: str) -> None:
         """Note why a scan was not segmented; raises OSError."""

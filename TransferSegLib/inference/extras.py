@@ -52,18 +52,29 @@ Rows = list[list[str]]
 class Extras:
     """Writes what was asked for of each scan, and the table of all, of which no more than a scan is in memory."""
 
-    def __init__(self, label_set: LabelSet, each_structure: bool, statistics: Path | None, series: str | None) -> None:
-        """``label_set`` are the structures that are segmented; ``statistics`` is the file of the table, if any."""
+    def __init__(
+        self,
+        label_set: LabelSet,
+        each_structure: bool,
+        statistics: Path | None,
+        series: str | None,
+        measures: bool = False,
+    ) -> None:
+        """``label_set`` are the structures that are segmented; ``statistics`` is the file of the table, if any.
+
+        With ``measures`` results are measured also without a table, for one that someone else writes.
+        """
         self._label_set = label_set
         self._each_structure = each_structure
         self._statistics = statistics
         self._series = series
+        self._measures = measures or statistics is not None
         self._partial: Path | None = None
 
     @property
     def wanted(self) -> bool:
         """Tell whether anything was asked for."""
-        return self._each_structure or self._statistics is not None
+        return self._each_structure or self._measures
 
     def of_files(self, each: ScanToSegment) -> Rows | None:
         """Write and measure what was asked for from the files of a scan and its result; raises ScanError, OSError."""
@@ -72,7 +83,7 @@ class Extras:
         if not self.wanted:
             return None
         labels = read_label_map(each.output)
-        return self.of_images(each, None if self._statistics is None else read_scan(each.scan, self._series), labels)
+        return self.of_images(each, read_scan(each.scan, self._series) if self._measures else None, labels)
 
     def of_images(self, each: ScanToSegment, scan: Image | None, labels: Image) -> Rows | None:
         """Do the same from images; returns the rows of the table, None where there is no table."""
@@ -80,7 +91,7 @@ class Extras:
 
         if self._each_structure:
             self._write_structures(labels, each.output)
-        if self._statistics is None or scan is None:
+        if not self._measures or scan is None:
             return None
         return [[row.name, *row.cells()] for row in structure_statistics(scan, labels, self._label_set)]
 

@@ -5,7 +5,7 @@ Nothing here imports torch: front ends check what they were asked before anythin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,13 +52,14 @@ def segment_file(
     strict: bool = False,
     modality: str = "",
     places: bool = False,
+    before_writing: Callable[[Segmentation], None] | None = None,
 ) -> Segmentation:
     """Read, segment and write one scan; raises ScanError naming the file, and whatever ``Segmenter.segment`` raises.
 
     ``modality`` is the scan's DICOM modality where the file does not store it. With ``strict`` a scan that
     does not fit the model is a ScanError, and nothing is written. With ``places``, or where there is a file for the
-    doubt, the segmentation tells where to look. Where the task is cancelled nothing is written
-    either: all that takes long comes before the first file has its name.
+    doubt, the segmentation tells where to look. ``before_writing`` gets it before its files are written. Where the task
+    is cancelled nothing is written either: all that takes long comes before the first file has its name.
     """
     task = task or Task()
     of_doubt = 8 if each.doubt is not None else 0
@@ -66,6 +67,8 @@ def segment_file(
     task.say("(reading the scan)")
     images = read_images(each, series, reading)
     segmentation = segment_images(segmenter, each, images, structures, segmenting, strict, modality, places)
+    if before_writing is not None:
+        before_writing(segmentation)
     write_results(each, images, segmentation, writing)
     task.done(look=False)
     return segmentation

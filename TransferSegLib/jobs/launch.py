@@ -43,15 +43,19 @@ def worker_command(python: Path | str | None = None) -> list[str]:
 
 
 def start_job(
-    folder: Path, command: Sequence[str] | None = None, end_with_parent: bool = False
+    folder: Path,
+    command: Sequence[str] | None = None,
+    end_with_parent: bool = False,
+    options: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start the worker of a new job; returns at once.
 
     ``command`` as from ``worker_command``, to which it defaults. The worker keeps running when this process ends; with
     ``end_with_parent`` it stops, as if cancelled, when the pipe to its standard input closes: keep the returned object.
+    ``options`` are further options of the worker.
     Raises JobError when a worker is at the job already, the job is over, or the worker cannot be started.
     """
-    return _start(folder, command, end_with_parent, resume=False)
+    return _start(folder, command, end_with_parent, resume=False, options=options)
 
 
 def resume_job(
@@ -82,7 +86,13 @@ def wait_for_worker(folder: Path, process: subprocess.Popen[bytes], timeout_s: f
         time.sleep(_POLL_S)
 
 
-def _start(folder: Path, command: Sequence[str] | None, end_with_parent: bool, resume: bool) -> subprocess.Popen[bytes]:
+def _start(
+    folder: Path,
+    command: Sequence[str] | None,
+    end_with_parent: bool,
+    resume: bool,
+    options: Sequence[str] = (),
+) -> subprocess.Popen[bytes]:
     folder = folder.absolute()
     command = worker_command() if command is None else command
     request = read_request(folder)
@@ -98,7 +108,7 @@ def _start(folder: Path, command: Sequence[str] | None, end_with_parent: bool, r
             raise JobError(f"The job {folder.name} cannot be queued: {error.strerror or error}.") from error
         writer.write(Event(JobState.QUEUED, message="Resumed; starting." if resume else "Starting."))
     try:
-        return _spawn(folder, command, end_with_parent)
+        return _spawn(folder, command, [*options, *(["--end-with-parent"] if end_with_parent else [])])
     except OSError as error:
         DeviceQueue(folder.parent).leave(folder.name)
         message = f"The worker cannot be started with {command[0]}: {error.strerror or error}."
@@ -119,11 +129,11 @@ def _check_startable(folder: Path, resume: bool) -> None:
         raise JobError(f"The job {folder.name} was started before and is {state}: resume it.")
 
 
-def _spawn(folder: Path, command: Sequence[str], end_with_parent: bool) -> subprocess.Popen[bytes]:
+def _spawn(folder: Path, command: Sequence[str], worker_options: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a worker that writes into the job's log; raises OSError."""
-    args = [*command, str(folder), *(["--end-with-parent"] if end_with_parent else [])]
+    args = [*command, str(folder), *worker_options]
     options: dict[str, Any] = {
-        "stdin": subprocess.PIPE if end_with_parent else subprocess.DEVNULL,
+        "stdin": subprocess.PIPE if "--end-with-parent" in worker_options else subprocess.DEVNULL,
         "stderr": subprocess.STDOUT,
         "env": os.environ | worker_environment(),
         "cwd": folder.parent,  # not the folder where the user is: it could not be removed or unmounted meanwhile

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 if TYPE_CHECKING:
     from TransferSegLib.inference.combined import CombinedSegmenter
-    from TransferSegLib.inference.segment import Segmenter
+    from TransferSegLib.inference.segment import Segmentation, Segmenter
 
 FINISHED = "finished.json"
 
@@ -37,6 +38,7 @@ class SegmentParameters:
     ``modality`` is DICOM's word for the scans' where their files do not hold it, ``options`` how windows are computed.
     With ``places`` the result tells where each scan is doubtful, as it does of scans with a file for their doubt.
     ``each_structure`` writes also a file for each structure, ``statistics`` is the file of a table of measurements.
+    With ``measures`` the entry of each scan has the ``rows`` of such a table, which the caller writes.
     """
 
     scans: tuple[ScanToSegment, ...]
@@ -50,6 +52,7 @@ class SegmentParameters:
     places: bool = False
     each_structure: bool = False
     statistics: Path | None = None
+    measures: bool = False
 
     def __post_init__(self) -> None:
         """Raise JobError for parameters that cannot work."""
@@ -69,6 +72,7 @@ class SegmentParameters:
                 "preview": None if each.preview is None else str(each.preview.absolute()),
                 "doubt": None if each.doubt is None else str(each.doubt.absolute()),
                 "features": None if each.features is None else str(each.features.absolute()),
+                **({} if each.series is None else {"series": each.series}),
             }
             for each in self.scans
         ]
@@ -84,6 +88,7 @@ class SegmentParameters:
             "statistics": None if self.statistics is None else str(self.statistics.absolute()),
             "options": asdict(self.options),
             "places": self.places,
+            **({"measures": True} if self.measures else {}),
         }
 
     @staticmethod
@@ -96,6 +101,7 @@ class SegmentParameters:
                     Path(each["output"]),
                     Path(each["preview"]) if each.get("preview") else None,
                     doubt=Path(each["doubt"]) if each.get("doubt") else None,
+                    series=each.get("series"),
                     features=Path(each["features"]) if each.get("features") else None,
                 )
                 for each in entry["scans"]
@@ -113,6 +119,7 @@ class SegmentParameters:
                 bool(entry.get("places", False)),
                 each_structure=bool(entry.get("each_structure", False)),
                 statistics=Path(entry["statistics"]) if entry.get("statistics") else None,
+                measures=bool(entry.get("measures", False)),
             )
 
 
@@ -144,6 +151,7 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
             of_scan = task.share(number - 1, count).about(which)
             segmenter = segmenter or _make_segmenter(parameters, request.device, of_scan)
             of_scan.named("Reading the scan", "reading").at(0.0)
+            finished.begin(each)
             try:
                 segmentation = segment_file(
                     segmenter,
@@ -154,6 +162,7 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
                     strict=parameters.strict,
                     modality=parameters.modality,
                     places=parameters.places,
+                    before_writing=partial(finished.will_write, each),
                 )
             except (ScanError, MemoryError) as error:
                 message = str(error) or f"{each.scan}: not enough memory."
@@ -166,7 +175,11 @@ def run_segment(request: JobRequest, folder: Path, progress: ProgressCallback, c
             finished.add(entry)
         try:
             if extras is not None:
-                extras.add(each, extras.of_files(each))
+                rows = entry["rows"] if "rows" in entry else extras.of_files(each)
+                extras.add(each, rows)
+                if parameters.measures and "rows" not in entry:
+                    entry = {**entry, "rows": rows}
+                    finished.add(entry)
         except ScanError as error:
             failed.append({"scan": str(each.scan), "error": str(error)})
             continue
@@ -209,30 +222,69 @@ def _extras(parameters: SegmentParameters) -> Extras | None:
     from TransferSegLib.models.combined_parts import parts_of
     from TransferSegLib.models.locate import find_model
 
-    if not parameters.each_structure and parameters.statistics is None:
+    if not parameters.each_structure and parameters.statistics is None and not parameters.measures:
         return None
     label_set, _ = parts_of(find_model(parameters.model))
     if parameters.structures is not None:
         label_set = label_set.select(parameters.structures)
-    return Extras(label_set, parameters.each_structure, parameters.statistics, parameters.series)
+    every = parameters.each_structure, parameters.statistics, parameters.series, parameters.measures
+    return Extras(label_set, *every)
 
 
 class _Finished:
-    """Which scans of a job are done, on disk after each."""
+    """Which scans of a job are done and which one is in work, on disk after each.
+
+    What is to be told of a scan is written down before its files: where a worker ended between its result and its next
+    line here, the result that has appeared since counts, and the scan is not segmented and written again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FINISHED
-        entries = read_json(self._path).get("scans", []) if self._path.exists() else []
-        self._entries: list[dict[str, Any]] = [entry for entry in entries if isinstance(entry, dict)]
+        content = read_json(self._path) if self._path.exists() else {}
+        self._entries: list[dict[str, Any]] = [one for one in content.get("scans", []) if isinstance(one, dict)]
+        begun = content.get("begun")
+        if isinstance(begun, dict) and isinstance(begun.get("entry"), dict) and _has_landed(begun):
+            self._entries.append(begun["entry"])
 
     def entry(self, each: ScanToSegment) -> dict[str, Any] | None:
         """Return what was found in a scan that is done and whose output is still there, else None."""
-        for entry in self._entries:
+        for entry in reversed(self._entries):
             if (entry.get("scan"), entry.get("output")) == (str(each.scan), str(each.output)) and each.output.exists():
                 return entry
         return None
 
+    def begin(self, each: ScanToSegment) -> None:
+        """Write down that a scan is in work; raises OSError."""
+        self._write({"scan": str(each.scan), "output": str(each.output)})
+
+    def will_write(self, each: ScanToSegment, segmentation: Segmentation) -> None:
+        """Write down what was found in a scan, before its files are written; raises OSError."""
+        entry = segmented_entry(each, segmentation)
+        files = [str(file) for file in (each.output, each.preview, each.doubt) if file is not None]
+        before = {file: _state_of(file) for file in files}
+        self._write({"scan": str(each.scan), "output": str(each.output), "entry": entry, "before": before})
+
     def add(self, entry: dict[str, Any]) -> None:
-        """Write down that a scan is done; raises OSError."""
+        """Write down that a scan is done, and what is known of it now; raises OSError."""
+        places = entry["scan"], entry["output"]
+        self._entries = [one for one in self._entries if (one.get("scan"), one.get("output")) != places]
         self._entries.append(entry)
-        write_json(self._path, {"scans": self._entries})
+        self._write(None)
+
+    def _write(self, begun: dict[str, Any] | None) -> None:
+        write_json(self._path, {"scans": self._entries, **({} if begun is None else {"begun": begun})})
+
+
+def _has_landed(begun: Mapping[str, Any]) -> bool:
+    """Tell whether all files of a scan that was in work have appeared since; each appears whole, by one renaming."""
+    before = begun.get("before")
+    return isinstance(before, dict) and all(_state_of(file) not in (None, old) for file, old in before.items())
+
+
+def _state_of(file: str) -> list[int] | None:
+    """Return what is another after a file was written; None: there is no such file."""
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return [found.st_ino, found.st_size, found.st_mtime_ns]

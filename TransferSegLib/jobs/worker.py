@@ -1,4 +1,4 @@
-"""The process that does a job: ``python -m TransferSegLib.jobs.worker FOLDER [--end-with-parent]``.
+"""The process that does a job: ``python -m TransferSegLib.jobs.worker FOLDER [--end-with-parent] [--scheduled]``.
 
 Exit codes: 0 done, 2 failed, 130 cancelled, 3 another worker is at the job. A worker that did not stop in time when
 asked to was killed and has the exit code of that. Its output and all tracebacks are in the folder's ``log.txt``.
@@ -37,6 +37,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_BUSY, EXIT_CANCELLED = 0, 2, 3, 130
 _LOOK_S = 1.0
 #: Before the work has said anything there is nothing to save: importing torch is not waited for.
 _GRACE_BEFORE_WORK_S = 0.5
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 #: Events of one stage are at least so far apart; what comes faster is not written.
 _BETWEEN_EVENTS_S = 0.2
 
@@ -46,8 +47,13 @@ def main(argv: Sequence[str] | None = None, kinds: Mapping[str, str] = KINDS) ->
     parser = argparse.ArgumentParser(prog="python -m TransferSegLib.jobs.worker", description=__doc__)
     parser.add_argument("folder", type=Path, help="the folder of the job")
     parser.add_argument("--end-with-parent", action="store_true", help="stop when standard input is closed")
+    parser.add_argument("--scheduled", action="store_true", help="the device is this job's: do not wait for others")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads that compute on a CPU")
     arguments = parser.parse_args(argv)
     folder = arguments.folder.absolute()
+    if arguments.threads:
+        # Before numpy and torch are imported, which look at these once.
+        os.environ |= dict.fromkeys(_THREAD_VARIABLES, str(arguments.threads))
     lock = FileLock(folder / WORKER_LOCK, _LOOK_S, f"A worker is at the job {folder.name} already.", JobError)
     try:
         read_request(folder)  # a folder that is not a job's stays as it is
@@ -62,7 +68,7 @@ def main(argv: Sequence[str] | None = None, kinds: Mapping[str, str] = KINDS) ->
     try:
         _into_log(folder)
         own_process_group()
-        return _Worker(folder, kinds).run(arguments.end_with_parent)
+        return _Worker(folder, kinds, arguments.scheduled).run(arguments.end_with_parent)
     finally:
         lock.release()
 
@@ -79,9 +85,11 @@ def device_name(wanted: str) -> str:
 class _Worker:
     """One attempt at a job, from the queue to its final event."""
 
-    def __init__(self, folder: Path, kinds: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, kinds: Mapping[str, str], is_scheduled: bool = False) -> None:
         self._folder = folder
         self._kinds = kinds
+        #: Whether whoever started the worker has seen to it that the device is free.
+        self._is_scheduled = is_scheduled
         self._cancel = CancelToken()
         self._writer = EventWriter(folder)
         self._device: str | None = None
@@ -137,6 +145,11 @@ class _Worker:
             self._do(kind, request, "Started.")
             return
         name = device_name(request.device)
+        if self._is_scheduled:
+            queue.leave(self._folder.name)
+            self._device = name
+            self._do(kind, request, f"Started on {name}.")
+            return
         turn = queue.wait(self._folder.name, name, self._waiting, self._cancel)
         try:
             self._device = name
