@@ -14,12 +14,13 @@ from TransferSegLib.cli.default_project import add_project_option, on_project
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.options import add_device_option, add_json_option, print_json, read_settings
 from TransferSegLib.cli.reporting import interruptible, progress_shown, task_shown
-from TransferSegLib.errors import Cancelled, JobError
+from TransferSegLib.errors import Cancelled, JobError, TrainingError
 from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.request import DEFAULT_MINUTES, LIMIT_MINUTES, FineTuneRequest
 from TransferSegLib.finetuning.strategies import AUTO, FINETUNE, STRATEGIES
 from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.training.processes import are_several, is_first, joined
 
 
 def add_parser(subparsers: Any) -> None:
@@ -137,6 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Fine-tune and print what came of it."""
     started = time.monotonic()  # loading PyTorch takes some of the minutes
     request = _request(arguments)
+    if are_several() and (arguments.plan or arguments.background):
+        raise TrainingError("--plan and --background are for one process: give them without torchrun.")
     if arguments.plan:
         return _show_plan(request, arguments)
     if arguments.background:
@@ -144,12 +147,17 @@ def run(arguments: argparse.Namespace) -> int:
     from TransferSegLib.finetuning.finetune import finetune
     from TransferSegLib.finetuning.report import report_text
 
-    _tell_of_others(request, arguments)
-    with nullcontext() if arguments.json else progress_shown() as progress, interruptible() as cancel:
-        try:
-            result = finetune(request, progress, cancel, tell=_tell, started=started).to_json()
-        except Cancelled:
-            raise Cancelled("Stopped. What was done is kept: give the same command again to go on.") from None
+    with joined(arguments.device) as processes:
+        if processes.is_first:
+            _tell_of_others(request, arguments)
+        is_shown = processes.is_first and not arguments.json
+        with progress_shown() if is_shown else nullcontext() as progress, interruptible() as cancel:
+            try:
+                result = finetune(request, progress, cancel, tell=_tell, started=started).to_json()
+            except Cancelled:
+                raise Cancelled("Stopped. What was done is kept: give the same command again to go on.") from None
+    if not is_first():
+        return 0
     if arguments.json:
         print_json(result)
     else:

@@ -83,7 +83,7 @@ def _run(argv: Sequence[str] | None) -> int:
             sys.stdout.flush()
         return code
     except Cancelled as stopped:
-        _say(str(stopped))
+        _say(str(stopped), is_stopped=True)
         return 130
     except KeyboardInterrupt:
         _say("stopped.")
@@ -105,9 +105,9 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
 
 
-def _say(message: str) -> None:
+def _say(message: str, is_stopped: bool = False) -> None:
     """Print an error for a person, where that is possible; of processes that train together one does."""
-    if not speaks_for_all():
+    if not speaks_for_all(is_stopped):
         return
     with suppress(OSError, ValueError):
         print(f"transferseg: {message}", file=sys.stderr)

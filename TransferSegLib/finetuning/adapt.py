@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,12 @@ from torch import nn
 
 from TransferSegLib.datasets.prepared import PreparedCase
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.finetuning.all_layers import Leader, distillation_of, initial_network
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
-from TransferSegLib.finetuning.distillation import Distillation, distillation_loss
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
 from TransferSegLib.finetuning.forgetting import StructureChange, measure_forgetting
-from TransferSegLib.finetuning.head_init import ChannelInit, init_at_random, init_fresh_channels
-from TransferSegLib.finetuning.label_change import LabelChange, adapted_state
+from TransferSegLib.finetuning.head_init import ChannelInit, init_fresh_channels
+from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.finetuning.last_layers import LastLayersObjective
 from TransferSegLib.finetuning.strategies import AUTO, STRATEGIES
 from TransferSegLib.images.preparation import Preparation, spacing_text
@@ -32,10 +32,8 @@ from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import NetworkSpec
-from TransferSegLib.progress import CancelToken, Task
+from TransferSegLib.progress import Task
 from TransferSegLib.training.loop import Hooks, train
-from TransferSegLib.training.patch_objective import PatchObjective
-from TransferSegLib.training.patches import PatchSampler
 from TransferSegLib.training.schedule import Budget, Clock, Schedule
 from TransferSegLib.training.trainer import Trainer
 from TransferSegLib.training.validation import validate
@@ -80,6 +78,7 @@ def adapt(
     save: SaveState | None = None,
     resume: dict[str, Any] | None = None,
     clock: Clock = time.monotonic,
+    leader: Leader | None = None,
 ) -> Adapted:
     """Adapt a parent to cases prepared for ``change.label_set`` (see ``configuration.preparation``).
 
@@ -89,6 +88,7 @@ def adapt(
     then not trained first again, unless nothing else is trained.
     ``save`` gets a state every ``checkpoint_every`` steps and whenever the run is stopped; handed in as ``resume``, a
     run with a budget of steps ends with the same weights as an uninterrupted one (same machine, same precision).
+    ``leader`` is that of processes that train all layers together.
     Raises TrainingError for cases or states that do not fit, and Cancelled.
     """
     if configuration.strategy not in STRATEGIES:
@@ -99,7 +99,8 @@ def adapt(
         raise TrainingError(f"The change of structures was planned for another model than '{parent.description.name}'.")
     if device is None:
         device = choose_device("auto", None if resume is None else getattr(torch, str(resume.get("precision"))))
-    run = _Run(parent, training, change, configuration, validation, device, cache, start, task or Task(), save, clock)
+    task, leader = task or Task(), leader or Leader()
+    run = _Run(parent, training, change, configuration, validation, device, cache, start, task, save, clock, leader)
     if resume is not None:
         run.restore(resume)
     return run.adapt()
@@ -121,12 +122,13 @@ class _Run:
         task: Task,
         save: SaveState | None,
         clock: Clock,
+        leader: Leader,
     ) -> None:
         """Set up a run that has not begun."""
         self._parent, self._training, self._change = parent, list(training), change
         self._configuration, self._validation, self._device = configuration, list(validation), device
         self._lent_cache, self._save, self._cancel = cache, save, task.cancel
-        self._clock, self._start = clock, start
+        self._clock, self._start, self._leader = clock, start, leader
         #: Whether features are computed and the last layers trained: not again after a start that did so.
         self._has_first_stage = start is None or not configuration.full_steps
         #: Of features and last layers, of all layers, and of looking for what was forgotten.
@@ -279,11 +281,16 @@ class _Run:
     def _train_all_layers(self, network: nn.Module) -> int:
         """Train all weights; the network ends with the averaged ones. Returns the number of steps."""
         settings, since_s = self._configuration, float(self._state["since_s"])
-        trainer = all_layers_trainer(
-            self._parent, network, self._training, self._change, settings, self._device, self._cancel
+        trainer = self._leader.trainer(
+            self._parent,
+            network,
+            self._training,
+            self._change,
+            settings,
+            self._device,
+            self._cancel,
+            self._state["trainer"],
         )
-        if self._state["trainer"]:
-            trainer.restore(self._state["trainer"])
         schedule = Schedule(settings.full_steps, settings.rate, settings.warm_up, self._budget, since_s=since_s)
         hooks = Hooks(
             lambda: self._checkpoint(trainer),
@@ -329,51 +336,6 @@ class _Run:
         parent = (self._parent.network(), self._parent.description.backbone)
         adapted = (network, self._backbone)
         return measure_forgetting(parent, adapted, cases, self._change, self._device, self._tasks[2], single_part)
-
-
-def initial_network(parent: Model, change: LabelChange, settings: FineTuningConfiguration) -> nn.Module:
-    """Return the network with the weights that a strategy begins with."""
-    backbone = backbone_of(settings.network(parent.description.network, change.label_set.classes))
-    network = backbone.build()
-    backbone.initialise(network, settings.seed)
-    if settings.way.from_parent:
-        state, fresh = adapted_state(parent.fold_weights(), backbone.heads, change)
-        init_at_random(state, backbone.heads, fresh, settings.seed)
-        network.load_state_dict(state)
-    return network
-
-
-def all_layers_trainer(
-    parent: Model,
-    network: nn.Module,
-    training: Sequence[PreparedCase],
-    change: LabelChange,
-    settings: FineTuningConfiguration,
-    device: Device,
-    cancel: CancelToken | None,
-) -> Trainer:
-    """Return what trains all layers of a network that ``initial_network`` made on patches of the training cases."""
-    backbone = backbone_of(settings.network(parent.description.network, change.label_set.classes))
-    further = None
-    distillation = distillation_of(change, settings)
-    if distillation is not None:
-        of_parent = parent.description.backbone
-        further = distillation_loss(parent.network(), of_parent, distillation, settings, device, cancel)
-    patch = backbone.training_patch(settings.patch, settings.frame)
-    sampler = PatchSampler(training, change.label_set.mirrored_channels(), patch, settings)
-    objective = PatchObjective(network, backbone, sampler, device, settings.batch, further, settings.deep_supervision)
-    if not settings.way.from_parent:
-        settings = replace(settings, size_share=0.0)
-    return Trainer(objective, settings, device)
-
-
-def distillation_of(change: LabelChange, configuration: FineTuningConfiguration) -> Distillation | None:
-    """Return what holds structures without annotation to the parent, None where they are not held.
-
-    From random weights a network learns from the labels only: to hold what a parent knew is a transfer from it.
-    """
-    is_held = configuration.distillation > 0 and configuration.way.from_parent
-    return Distillation(change) if is_held else None
 
 
 def _check_cases(

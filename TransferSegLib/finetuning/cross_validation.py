@@ -166,6 +166,7 @@ class CandidateTrainer:
             save=lambda state: run.folder.write_state(_state_file(name), state),
             resume=reached,
             clock=run.clock,
+            leader=run.leader,
         )
         inits = [asdict(start) for start in adapted.starts]
         candidate = Candidate(adapted.state_dict, adapted.history, inits, adapted.tail_steps, adapted.steps)

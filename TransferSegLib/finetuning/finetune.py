@@ -25,6 +25,7 @@ from TransferSegLib.datasets.prepared import prepare_cases
 from TransferSegLib.errors import Cancelled, ModelError, TrainingError
 from TransferSegLib.evaluation.verdict import Training
 from TransferSegLib.finetuning.adapt import Weights
+from TransferSegLib.finetuning.all_layers import follow, leading
 from TransferSegLib.finetuning.blending import blended
 from TransferSegLib.finetuning.cross_validation import (
     FINAL_TRAINING,
@@ -61,7 +62,7 @@ from TransferSegLib.models.versions.history import Version, history
 from TransferSegLib.models.versions.record import LearnedCase, VersionRecord
 from TransferSegLib.models.versions.versions import add_version
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
-from TransferSegLib.training.processes import are_several
+from TransferSegLib.training.processes import joined
 
 _FINAL = "final"
 #: A run that took so much longer than asked for says so.
@@ -128,14 +129,27 @@ def finetune(
     Progress is of the whole. ``tell`` gets the plan, as text, before the work begins, and what changes it. ``started``
     is the moment of the clock at which the minutes begin (None: now). Raises DatasetError, ModelError, TrainingError
     (TooLittleTime where the minutes do not suffice) and DeviceError with a line for a person, and Cancelled.
+
+    Called in each process that torchrun started, they train all layers together, and each returns the result; the first
+    one does everything else (``all_layers.py``).
     """
-    if are_several():
-        raise TrainingError("Fine-tuning runs in one process: give the command without torchrun.")
     started = clock() if started is None else started
-    plan = plan_fine_tuning(request, Task("", None, cancel))
-    check_outputs(plan)
-    with RunFolder(runs_of(request), plan.identity()) as folder:
-        return _FineTuning(Run(plan, folder, Task("", progress, cancel), clock, started), tell).run()
+    with joined(request.device) as processes:
+        if not processes.is_first:
+            follow(processes, request.device, cancel)
+            return processes.first_does(_told_by_the_first)
+        with leading(processes) as leader:
+            plan = plan_fine_tuning(request, Task("", None, cancel))
+            processes.check_batch(plan.configuration.batch)
+            check_outputs(plan)
+            with RunFolder(runs_of(request), plan.identity()) as folder:
+                run = Run(plan, folder, Task("", progress, cancel), clock, started, leader)
+                result = _FineTuning(run, tell).run()
+        return processes.first_does(lambda: result)
+
+
+def _told_by_the_first() -> FineTuned:
+    raise AssertionError("only the first process makes a version")
 
 
 def overrun_note(minutes: float, seconds: float) -> tuple[str, ...]:

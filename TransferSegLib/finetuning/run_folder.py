@@ -30,6 +30,7 @@ from TransferSegLib.progress import Parts, Task
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
 
 if TYPE_CHECKING:
+    from TransferSegLib.finetuning.all_layers import Leader
     from TransferSegLib.finetuning.plan import FineTuningPlan
     from TransferSegLib.finetuning.request import FineTuneRequest
     from TransferSegLib.inference.devices import Device
@@ -194,12 +195,20 @@ class Run:
     """
 
     def __init__(
-        self, plan: FineTuningPlan, folder: RunFolder, task: Task, clock: Callable[[], float], started: float
+        self,
+        plan: FineTuningPlan,
+        folder: RunFolder,
+        task: Task,
+        clock: Callable[[], float],
+        started: float,
+        leader: Leader,
     ) -> None:
         """Begin or resume a run in a process that started at a moment of the clock."""
         self.plan, self.folder, self.clock = plan, folder, clock
+        #: Of the processes that train all layers together.
+        self.leader = leader
         self.parent_copy = folder.pin(plan.parent_path)
-        self.device = self._device(plan.request.device)
+        self.device = self._device(leader.processes.device(plan.request.device))
         self.limit_s = 60.0 * plan.request.minutes
         self._started = started
         #: What the processes before have spent.

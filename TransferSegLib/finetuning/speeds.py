@@ -14,7 +14,7 @@ import numpy as np
 
 from TransferSegLib.datasets.prepared import PreparedCase, prepare_case
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.finetuning.adapt import all_layers_trainer, distillation_of, initial_network
+from TransferSegLib.finetuning.all_layers import Leader, distillation_of, initial_network
 from TransferSegLib.finetuning.feature_cache import FeatureCache, FeatureSizes, cache_features
 from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
 from TransferSegLib.finetuning.last_layers import LastLayersObjective
@@ -23,6 +23,7 @@ from TransferSegLib.finetuning.strategies import FINETUNE
 from TransferSegLib.finetuning.time_plan import Speeds
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.progress import Task
+from TransferSegLib.training.loop import single_steps
 from TransferSegLib.training.trainer import Trainer
 
 #: What takes longer than this is done once; a prediction that is likely to is not made but calculated.
@@ -32,12 +33,19 @@ _BYTES_PER_S, _KEEPING_S = 4e7, 0.5
 
 
 def measure_speeds(
-    plan: FineTuningPlan, device: Device, task: Task | None = None, clock: Callable[[], float] = time.monotonic
+    plan: FineTuningPlan,
+    device: Device,
+    task: Task | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    leader: Leader | None = None,
 ) -> Speeds:
-    """Return the speeds of a plan's parts on a device; raises DatasetError, TrainingError and Cancelled."""
+    """Return the speeds of a plan's parts on a device; raises DatasetError, TrainingError and Cancelled.
+
+    The other processes of ``leader``, if there are any, take part as they will in the training.
+    """
     began = clock()
     settings, case = plan.configuration, _median_case(plan)
-    measuring = _Measuring(plan, device, _Timer(clock))
+    measuring = _Measuring(plan, device, _Timer(clock), leader or Leader())
     reading, features, last_layers, all_layers, predicting = (
         (task or Task()).named("Measuring how fast this machine is", "measuring").split(1, 1, 1, 1, 1)
     )
@@ -113,8 +121,8 @@ class _Timer:
 class _Measuring:
     """Does each part of a fine-tuning once or a few times, and returns its seconds."""
 
-    def __init__(self, plan: FineTuningPlan, device: Device, timer: _Timer) -> None:
-        self._plan, self._device, self._timer = plan, device, timer
+    def __init__(self, plan: FineTuningPlan, device: Device, timer: _Timer, leader: Leader) -> None:
+        self._plan, self._device, self._timer, self._leader = plan, device, timer, leader
         self._prepared: PreparedCase
 
     def read(self, case: str, task: Task) -> float:
@@ -170,13 +178,11 @@ class _Measuring:
             plan = plan.by_strategy(FINETUNE)
         settings = plan.configuration
         network = initial_network(plan.parent, plan.change, settings)
-        trainer = all_layers_trainer(
+        trainer = self._leader.trainer(
             plan.parent, network, [self._prepared], plan.change, settings, self._device, task.cancel
         )
-        try:
-            return self._timer.repeated(lambda: trainer.train_step(settings.rate, task.cancel), 2)
-        finally:
-            trainer.stop_drawing()
+        with single_steps(trainer, settings.rate, task.cancel) as take_step:
+            return self._timer.repeated(take_step, 2)
 
     def prediction(self, case: str, patch_s: float, task: Task) -> tuple[float, float]:
         """Return the seconds of predicting and of scoring a case; calculated from a patch where it takes long."""

@@ -189,7 +189,7 @@ class TimeBudget:
         if run.limit_s > 0:
             run.parts.estimate({MEASURING: 5.0} | self._estimates(None))
             task = run.parts.begin(MEASURING, "Planning")
-            self._speeds = measure_speeds(run.plan.by_strategy(self.tried[0]), run.device, task, run.clock)
+            self._speeds = measure_speeds(run.plan.by_strategy(self.tried[0]), run.device, task, run.clock, run.leader)
             run.parts.end()
             if run.plan.request.until_converged:
                 first = first_minutes(run.plan.request.minutes, self._amount, self._speeds, run.spent_s)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from TransferSegLib.progress import Task
+from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.training.schedule import Schedule
 from TransferSegLib.training.trainer import StepReport, Trainer
 
@@ -49,11 +50,32 @@ def train(trainer: Trainer, schedule: Schedule, hooks: Hooks, task: Task) -> Non
         processes.first_does(lambda: hooks.validate(trainer.step, True))
     except BaseException:
         # Whatever stopped the run, what was learned up to the last whole step is kept.
+        processes.leave()
         if processes.is_first:
             hooks.checkpoint()
         raise
     finally:
         trainer.stop_drawing()
+
+
+@contextmanager
+def single_steps(trainer: Trainer, rate: float, cancel: CancelToken | None) -> Iterator[Callable[[], StepReport]]:
+    """Lend a function that takes one step, e.g. to measure it; the other processes take them with ``train``."""
+    processes = trainer.processes
+
+    def take_step() -> StepReport:
+        processes.first_does(lambda: rate)
+        return trainer.train_step(rate, cancel)
+
+    try:
+        yield take_step
+    except BaseException:
+        processes.leave()
+        raise
+    finally:
+        trainer.stop_drawing()
+    processes.first_does(lambda: None)  # no further step
+    processes.first_does(lambda: False)  # nor a validation
 
 
 class _BetweenSteps:

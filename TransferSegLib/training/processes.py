@@ -41,6 +41,8 @@ class Processes:
 
     #: The number of this process, from 0, and how many there are.
     number, count = 0, 1
+    #: Whether ``leave`` was called.
+    are_leaving = False
 
     @property
     def is_first(self) -> bool:
@@ -50,6 +52,9 @@ class Processes:
     def first_does(self, call: Callable[[], Result]) -> Result:
         """Return what the first process gets from a call; the others wait for it, and raise what it raises."""
         return call()
+
+    def leave(self) -> None:
+        """Note that a training is stopped, in all processes: they do not hear each other from then on."""
 
     def check_batch(self, batch: int, setting: str = "batch") -> None:
         """Raise TrainingError unless every process has a patch in each step."""
@@ -81,6 +86,10 @@ class Group(Processes):
         """``local`` is the number of the process on its computer; ``store`` is shared by all."""
         self.number, self.count = number, count
         self._local, self.store = local, store
+
+    def leave(self) -> None:
+        """Note that a training is stopped, in all processes: they do not hear each other from then on."""
+        self.are_leaving = True
 
     def first_does(self, call: Callable[[], Result]) -> Result:
         """Return what the first process gets from a call; the others wait for it, and raise what it raises."""
@@ -235,10 +244,15 @@ def is_first() -> bool:
     return not are_several() or os.environ["RANK"] == "0"
 
 
-def speaks_for_all() -> bool:
-    """Tell whether this process is to print what went wrong: of several, the first one that failed."""
+def speaks_for_all(is_stopped: bool = False) -> bool:
+    """Tell whether this process is to print what went wrong: of several, the first one that failed.
+
+    ``is_stopped``: they were asked to stop, of which the first one knows most.
+    """
     if not are_several():
         return True
+    if is_stopped:
+        return is_first()
     group = _joined
     if group is None:  # what all of them got wrong
         return is_first()

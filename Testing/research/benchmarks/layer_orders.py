@@ -45,7 +45,8 @@ from Testing.research.common.cases import add_line, read_lines
 from Testing.research.common.measuring import command_line
 from Testing.research.study.configuration_file import read_study
 from Testing.research.study.study_data import prepare_data
-from TransferSegLib.finetuning.adapt import adapt, all_layers_trainer, initial_network
+from TransferSegLib.finetuning.adapt import adapt
+from TransferSegLib.finetuning.all_layers import all_layers_trainer, initial_network
 from TransferSegLib.models.locate import bundled_models
 from TransferSegLib.models.store import load_model
 from TransferSegLib.training.schedule import Budget, Schedule

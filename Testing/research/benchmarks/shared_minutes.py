@@ -38,7 +38,7 @@ from Testing.research.study.study_data import StudyData, prepare_data
 from TransferSegLib.datasets.dataset import Dataset
 from TransferSegLib.datasets.prepared import PreparedCase, prepare_cases
 from TransferSegLib.evaluation.predict_and_score import evaluate
-from TransferSegLib.finetuning.adapt import all_layers_trainer, initial_network
+from TransferSegLib.finetuning.all_layers import all_layers_trainer, initial_network
 from TransferSegLib.finetuning.blending import blended
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.label_change import LabelChange, plan_label_change

@@ -20,7 +20,7 @@ import torch
 from Testing.research.benchmarks.cached_features import random_case, seconds
 from Testing.research.common.measuring import command_line
 from Testing.research.common.models import random_model
-from TransferSegLib.finetuning.adapt import all_layers_trainer, distillation_of
+from TransferSegLib.finetuning.all_layers import all_layers_trainer, distillation_of
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureSizes, bytes_of_patch, cache_features
 from TransferSegLib.finetuning.label_change import unchanged
