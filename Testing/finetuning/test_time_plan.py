@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from TransferSegLib.finetuning.candidate_minutes import CandidateMinutes
 from TransferSegLib.finetuning.finetune import overrun_note
 from TransferSegLib.finetuning.time_plan import (
+    FEWEST_STEPS_ALONE,
     LEAST_FULL_STEPS,
     LEAST_STEPS_ALONE,
     LEAST_TAIL_STEPS,
@@ -79,7 +80,9 @@ def test_strategies_asked_for_by_name_are_not_replaced() -> None:
     with pytest.raises(TooLittleTime) as refused:
         plan_time(2, named, BARE)
     enough = plan_time(refused.value.minutes, named, BARE)
-    assert enough.steps >= LEAST_STEPS_ALONE and not enough.tail_only
+    assert LEAST_STEPS_ALONE > enough.steps >= FEWEST_STEPS_ALONE and not enough.tail_only
+    usual = plan_time(10, named, BARE)
+    assert usual.steps >= LEAST_STEPS_ALONE
     choosing = replace(FIVE, extra=2)
     assert plan_time(10, choosing, BARE).extra == 2
     assert plan_time(2, choosing, BARE).extra == 0 and "no time to choose" in plan_time(2, choosing, BARE).text
@@ -134,7 +137,7 @@ def test_no_plan_is_longer_than_the_minutes_and_every_refusal_names_enough(
         plan = plan_time(error.minutes, amount, speeds, spent_s=1.0)
         minutes = error.minutes
     assert plan.total_s <= 60 * minutes and 2 <= plan.folds <= max(2, amount.patients)
-    assert plan.tail_steps >= LEAST_TAIL_STEPS or plan.steps >= LEAST_STEPS_ALONE
+    assert plan.tail_steps >= LEAST_TAIL_STEPS or plan.steps >= FEWEST_STEPS_ALONE
 
 
 def test_what_is_left_is_planned_however_little_it_is() -> None:

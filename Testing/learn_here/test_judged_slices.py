@@ -39,6 +39,19 @@ def test_nothing_is_interpolated_across_a_slice_without_the_structure() -> None:
     assert not between.distances[1:8].any() and not between.is_known.any()
 
 
+def test_an_interpolation_is_surer_the_closer_a_judged_slice_is() -> None:
+    """Of a cylinder all slices say the same; only how much it counts differs. Slices are 4 apart."""
+    between = between_slices(discs({0: 9, 4: 9, 8: 9, 12: 9}, depth=13), [0, 4, 8, 12], 0, 4.0, SPACING)
+    middle = (slice(None), 20, 20)
+    own = 8.5 / 4.0 + 0.125  # the centre's distance to the edge, in units of 4 mm, before it is scaled
+    inside = between.distances[middle]
+    # half the distance of the slices over (n - low)(high - n) / (high - low): 2 / 0.75, 2 / 1, 2 / 0.75
+    assert inside[[1, 2, 3]] / inside[2] == pytest.approx([4 / 3, 1, 4 / 3])
+    assert inside[2] == pytest.approx(2 * own, rel=0.1)
+    # a slice that is left out is 4 slices away from both others: 2 / 2
+    assert between.at_slices[middle][[4, 8]] == pytest.approx([inside[2] / 2] * 2)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_all_axes_are_alike(axis: int) -> None:
     mask = discs({0: 6, 4: 9, 8: 6})

@@ -62,7 +62,13 @@ def test_the_weight_follows_the_slices_that_were_left_out() -> None:
     # A structure that the model does not know has nothing but the interpolation.
     assert best_weight(0 * noise, -right, truth, RECIPE, False) == min(weight for weight in RECIPE.weights if weight)
     nothing = np.zeros(0)
-    assert best_weight(nothing, nothing, nothing > 0, RECIPE, True) == RECIPE.weights[0]
+    assert best_weight(nothing, nothing, nothing > 0, RECIPE, False) == RECIPE.weights[0]
+
+
+def test_a_model_is_not_given_up_for_an_interpolation_that_cannot_be_tried() -> None:
+    """With two slices, or one on either side of where a structure begins, none can be left out."""
+    nothing = np.zeros(0)
+    assert best_weight(nothing, nothing, nothing > 0, RECIPE, True) == 0.0
 
 
 def test_voxels_are_drawn_without_repeats_and_always_the_same() -> None:

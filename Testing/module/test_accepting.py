@@ -104,6 +104,8 @@ def test_accept_and_next_with_a_scan_segmented_ahead(host, ui, folder: Path, sca
     assert panel.saving is not None and ui.inputVolumeSelector.currentNode().GetName() == "scan 2"
     second = ui.outputSegmentationSelector.currentNode()
     assert second is not None and second is not shown, "at once: it was segmented ahead"
+    text = ui.segmentStatusLabel.text
+    assert text.startswith(f"'{second.GetName()}': "), "what is said is said of this scan"
     assert second.GetNodeReferenceID("referenceImageGeometryRef") == ui.inputVolumeSelector.currentNode().GetID()
     assert second.GetDisplayNode().GetVisibility() and not shown.GetDisplayNode().GetVisibility()
     assert ahead.isRunning, "the third"
@@ -123,6 +125,36 @@ def test_accept_and_next_with_a_scan_segmented_ahead(host, ui, folder: Path, sca
     ui.segmentAheadCheckBox.click()
 
 
+def test_who_is_faster_is_told_that_the_scan_is_being_segmented(host, ui, folder: Path, scans: Path) -> None:
+    panel = host.widget.correctPanel
+    ui.nextScanButton.click()
+    ui.segmentButton.click()
+    host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
+    assert panel.accepting.ahead.isRunning
+    ui.nextScanButton.click()
+    assert ui.outputSegmentationSelector.currentNode() is None
+    assert "being segmented" in ui.segmentStatusLabel.text
+    run = panel.accepting.ahead._run
+    run.onProgress(0.4, 12.0, "on CPU")
+    assert ui.segmentStatusLabel.text == "Segmenting on CPU: 40 %, 12 s left"
+    host.waitFor(lambda: ui.outputSegmentationSelector.currentNode() is not None)
+    assert "structures found" in ui.segmentStatusLabel.text
+
+
+def test_a_scan_ahead_that_fails_is_told_to_who_waits_for_it(host, ui) -> None:
+    class Failed:
+        segmentationNode, error, log, crashed = None, "the disk is full.", "", False
+
+    accepting = host.widget.correctPanel.accepting
+    waiting, other = add_volume("waiting"), add_volume("other", 1)
+    ui.inputVolumeSelector.setCurrentNode(waiting)
+    for volume, told in ((other, False), (waiting, True)):
+        ui.segmentStatusLabel.text = ""
+        accepting.ahead._volume = volume
+        accepting.ahead._onEnd(Failed())
+        assert (ui.segmentStatusLabel.text == "Not segmented: the disk is full.") == told
+
+
 def test_a_scan_that_cannot_be_read_ahead_is_told(host, ui, folder: Path, scans: Path) -> None:
     (scans / "scan 2.nrrd").write_bytes(b"nothing")
     ui.nextScanButton.click()
@@ -130,6 +162,10 @@ def test_a_scan_that_cannot_be_read_ahead_is_told(host, ui, folder: Path, scans:
     host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
     assert "scan 2.nrrd cannot be read" in ui.correctionStatusLabel.text
     assert ui.outputSegmentationSelector.currentNode() is not None
+
+
+#: As long as a parent lives, its actions do; after them PySide could not tell QAction's properties any more.
+_ALIVE: list = []
 
 
 class _ViewMenu:
@@ -156,7 +192,8 @@ def test_the_menu_of_the_views(host, ui, folder: Path, tmp_path: Path, monkeypat
     from TransferSegGui.doubt_nodes import keepDoubt
     from TransferSegGui.TransferSegSubjectHierarchyPlugin import TransferSegSubjectHierarchyPlugin
 
-    parent = qt.QObject()  # as long as it lives, its actions do
+    parent = qt.QObject()
+    _ALIVE.append(parent)
     plugin = TransferSegSubjectHierarchyPlugin(parent)
     right, place, accept = plugin.viewContextMenuActions()
     plugin.showViewContextMenuActionsForItem(0, {})

@@ -170,6 +170,12 @@ def test_new_structures_and_structures_that_are_absent(host, ui, folder: Path):
     ]
     fonts = [ui.reviewedTable.item(row, 0).font().italic() for row in range(3)]
     assert fonts == [False, True, True] and "absent" in ui.reviewedTable.item(1, 0).toolTip()
+    ui.reviewedTable.cellDoubleClicked.emit(1, 0)
+    drawn = second.GetSegmentation().GetSegmentIdBySegmentName("left parotid gland")
+    assert drawn and ui.segmentEditorWidget.currentSegmentID() == drawn, "it can be drawn in this scan, too"
+    assert ui.correctionStatusLabel.text == "Draw 'left parotid gland', then tick it."
+    assert [texts[1] for texts in rows(ui.reviewedTable)] == ["ignored"] * 3
+    second.GetSegmentation().RemoveSegment(drawn)
     tick(ui, "nodule")
     assert second.GetSegmentation().GetSegmentIdBySegmentName("nodule"), "an empty segment says that it is absent"
     assert [texts[:2] for texts in rows(ui.reviewedTable)][1] == ["nodule", "learned"]

@@ -72,7 +72,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     def sizeHint(self) -> QtCore.QSize:
         if self.layout() is None or self._closed:
             return QtCore.QSize(100, self._TITLE_HEIGHT + 6)
-        return self.layout().sizeHint()
+        return self.layout().totalSizeHint()
 
     def hitButton(self, position) -> bool:
         return position.y() < self._TITLE_HEIGHT

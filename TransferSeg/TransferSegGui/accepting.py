@@ -23,7 +23,8 @@ class Accepting(VTKObservationMixin):
     """Wires *Accept and next*, the keys, and the scan ahead.
 
     ``save`` saves the case and returns whether it is on its way, ``goOn`` shows the next scan, ``segment`` segments
-    the scan that is shown, ``adopt`` shows a segmentation that was made ahead, ``showStatus`` a status line.
+    the scan that is shown, ``adopt`` shows what a run has made ahead, ``awaited`` that it is not done yet, ``failed``
+    why it has made nothing, ``showStatus`` a status line.
     """
 
     def __init__(self, ui, makeRun: Callable) -> None:
@@ -33,9 +34,12 @@ class Accepting(VTKObservationMixin):
         self.save: Callable[[], bool] = lambda: False
         self.goOn: Callable[[], None] = lambda: None
         self.segment: Callable[[], None] = lambda: None
-        self.adopt: Callable = lambda segmentation: None
+        self.adopt: Callable = lambda run: None
         self.showStatus: Callable[[str], None] = lambda text: None
+        self.awaited: Callable[[ScanAhead], None] = lambda ahead: None
+        self.failed: Callable = lambda run: None
         self.ahead = ScanAhead(makeRun, self._onAhead)
+        self.ahead.failed = self._onAheadFailed
         self._parameterNode = self._segmentation = self._volume = None
         self._isGoingOn = False
         self._shortcuts = []
@@ -141,7 +145,9 @@ class Accepting(VTKObservationMixin):
         if made is not None:
             self.adopt(made)
             self.lookAhead()
-        elif self._isGoingOn and not self.ahead.isFor(volume):
+        elif self.ahead.isFor(volume):
+            self.awaited(self.ahead)
+        elif self._isGoingOn:
             self.ahead.stop()
             self.segment()  # its result is what begins the scan after it
 
@@ -160,6 +166,10 @@ class Accepting(VTKObservationMixin):
     def _onAhead(self, volume) -> None:
         if volume is self._volume and self._segmentation is None:
             self.arrived(volume)  # the user was faster
+
+    def _onAheadFailed(self, run, volume) -> None:
+        if volume is self._volume and self._segmentation is None:
+            self.failed(run)
 
     def _onAheadToggled(self, checked: bool) -> None:
         if not checked:

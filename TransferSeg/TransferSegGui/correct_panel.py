@@ -63,7 +63,8 @@ class CorrectPanel(VTKObservationMixin):
         )
         self.accepting = Accepting(ui, segmentPanel.runFor)
         self.accepting.save, self.accepting.goOn = self._onSave, self.cases.showNext
-        self.accepting.segment, self.accepting.adopt = ui.segmentButton.click, segmentPanel.takeResult
+        self.accepting.segment, self.accepting.adopt = ui.segmentButton.click, segmentPanel.adopt
+        self.accepting.awaited, self.accepting.failed = segmentPanel.awaitAhead, segmentPanel.showFailure
         self.accepting.showStatus, self.cases.nextShown = self._showStatus, self.accepting.arrived
         segmentPanel.onResult = self.accepting.lookAhead
         self.reviewed.changed = self.region.changed = self._updateButtons
@@ -81,6 +82,7 @@ class CorrectPanel(VTKObservationMixin):
         self.ui.segmentEditorWidget.connect("currentSegmentIDChanged(QString)", self.reviewed.select)
         self.ui.newStructureLineEdit.connect("textChanged(QString)", self._updateButtons)
         self.ui.newStructureLineEdit.connect("returnPressed()", self._onAddStructure)
+        self.reviewed.drawn = lambda name: self._showStatus(_("Draw '{name}', then tick it.").format(name=name))
         for button, slot in (
             (self.ui.addStructureButton, self._onAddStructure),
             (self.ui.saveCorrectionButton, self._onSave),
@@ -115,6 +117,8 @@ class CorrectPanel(VTKObservationMixin):
         self.ui.scanFolderPathLineEdit.currentPath = node.GetParameter(SCAN_FOLDER)
         self._updating = False
         if self._project is None or self._project.folder != projectFolder(node):
+            if self._project is not None:
+                self._showStatus("")  # it is about another project
             self._readProject()
         self._show(node.GetNodeReference(OUTPUT_SEGMENTATION), node.GetNodeReference(INPUT_VOLUME))
 

@@ -33,7 +33,8 @@ class ReviewedTable(VTKObservationMixin):
     It takes the place of the Segment Editor's own list: the selected structure is the one that is drawn, a double click
     renames it, the last column shows and hides it. The ticks are tags of the segments: two segmentations have two
     lists, and a scene keeps them. ``changed`` is called after a tick, and when segments come, go or are renamed,
-    ``selected`` with the ID of a segment that is chosen, ``refused`` with the reason why a name was not taken.
+    ``selected`` with the ID of a segment that is chosen, ``refused`` with the reason why a name was not taken,
+    ``drawn`` with the name of a structure of the project that is to be drawn here, too.
     """
 
     def __init__(self, table, searchLineEdit) -> None:
@@ -42,17 +43,19 @@ class ReviewedTable(VTKObservationMixin):
         self.changed: Callable[[], None] = lambda: None
         self.selected: Callable[[str], None] = lambda segmentId: None
         self.refused: Callable[[str], None] = lambda reason: None
+        self.drawn: Callable[[str], None] = lambda name: None
         self._table, self._search = table, searchLineEdit
         self._display = None
         self._segmentation = None
         self._project: ProjectState | None = None
         self._rows: list[tuple[str, Structure | None]] = []
         self._updating = False
-        setColumns(table, [_("Right in this scan"), _("Counts as"), _("Shown")], _NAME)
+        setColumns(table, [_("Right in this scan"), _("Counts\nas"), _("Shown")], _NAME)
         table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         table.setEditTriggers(qt.QAbstractItemView.DoubleClicked | qt.QAbstractItemView.EditKeyPressed)
         table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
         table.connect("itemSelectionChanged()", self._onSelected)
+        table.connect("cellDoubleClicked(int,int)", self._onDoubleClicked)
         searchLineEdit.connect("textChanged(QString)", self._filter)
 
     def show(self, segmentationNode, project: ProjectState | None) -> None:
@@ -159,6 +162,14 @@ class ReviewedTable(VTKObservationMixin):
         if not self._updating and rows and self._rows[min(rows)][0]:
             self.selected(self._rows[min(rows)][0])
 
+    def _onDoubleClicked(self, row: int, column: int) -> None:
+        """Let a structure of the project be drawn in this scan, too."""
+        if not 0 <= row < len(self._rows) or self._rows[row][1] is None:
+            return
+        structure = self._rows[row][1]
+        self.selected(addStructure(self._segmentation, structure))
+        self.drawn(structure.name)
+
     def _onItemChanged(self, item) -> None:
         """Keep a tick with its segment; for a structure without one an empty segment is made."""
         if self._updating or item.row() >= len(self._rows):
@@ -205,7 +216,8 @@ def _detailsText(name: str, isSegment: bool, cases: int) -> str:
         "Tick it if it is right wherever it is in this scan ({keys}). The model learns only from ticked structures."
     )
     if not isSegment:
-        tick = _("It is not drawn in this scan. Tick it if it is absent: the model learns that, too.")
+        tick = _("It is not drawn in this scan: double-click it to draw it.")
+        tick += "\n" + _("Tick it if it is absent: the model learns that, too.")
     counted = _("Reviewed in 1 case of the project") if cases == 1 else _("Reviewed in {count} cases of the project")
     return "\n".join([name, tick.format(keys=keysText(RIGHT_KEYS)), counted.format(count=cases)])
 

@@ -23,7 +23,9 @@ class ScanAhead:
         self._makeRun, self._arrived = makeRun, arrived
         self._run: SegmentProcess | None = None
         self._volume = None
-        self._segmentation = None
+        self._made: SegmentProcess | None = None
+        #: Gets a run that has failed, and its volume.
+        self.failed: Callable[[SegmentProcess, object], None] = lambda run, volume: None
 
     @property
     def isRunning(self) -> bool:
@@ -36,7 +38,7 @@ class ScanAhead:
         A run for another scan is given up.
         """
         volume = loadScan(file, show=False)
-        if volume is self._volume and (self.isRunning or self._isThere(self._segmentation)):
+        if volume is self._volume and (self.isRunning or self._isThere()):
             return
         self.stop()
         run = self._makeRun(volume)
@@ -50,12 +52,17 @@ class ScanAhead:
         """Return whether a volume is being segmented ahead."""
         return self.isRunning and volume is self._volume
 
+    def follow(self, onProgress: Callable[[float | None, float | None, str], None]) -> None:
+        """Report how far the run is: the user is waiting for it."""
+        if self._run is not None:
+            self._run.onProgress = onProgress
+
     def take(self, volume):
-        """Return the segmentation of a volume, None when there is none (yet); it is handed out once."""
-        if volume is not self._volume or not self._isThere(self._segmentation):
+        """Return the run that has segmented a volume, None when there is none (yet); it is handed out once."""
+        if volume is not self._volume or not self._isThere():
             return None
-        segmentation, self._segmentation, self._volume = self._segmentation, None, None
-        return segmentation
+        made, self._made, self._volume = self._made, None, None
+        return made
 
     def stop(self) -> None:
         """Give up what is being segmented."""
@@ -63,18 +70,18 @@ class ScanAhead:
             run, self._run = self._run, None
             run.onEnd = lambda run: None
             run.stop()
-        self._volume = self._segmentation = None
+        self._volume = self._made = None
 
     def _onEnd(self, run: SegmentProcess) -> None:
         self._run, node = None, run.segmentationNode
         if node is None:
-            self._volume = None
+            volume, self._volume = self._volume, None
+            self.failed(run, volume)
             return
         if node.GetDisplayNode() is not None:
             node.GetDisplayNode().SetVisibility(False)  # it is not of the scan that is shown
-        self._segmentation = node
+        self._made = run
         self._arrived(self._volume)
 
-    @staticmethod
-    def _isThere(node) -> bool:
-        return node is not None and slicer.mrmlScene.IsNodePresent(node)
+    def _isThere(self) -> bool:
+        return self._made is not None and slicer.mrmlScene.IsNodePresent(self._made.segmentationNode)

@@ -272,7 +272,7 @@ class SegmentPanel:
         elif run.cancelled:
             say(self.ui.segmentStatusLabel, _("Cancelled."))
         else:
-            say(self.ui.segmentStatusLabel, errorText(run))
+            self.showFailure(run)
         self._updateButtons()
 
     def runFor(self, volumeNode) -> SegmentProcess | None:
@@ -284,6 +284,21 @@ class SegmentPanel:
         return SegmentProcess(
             volumeNode, None, str(choice.path), device, self.structures.wanted, self.ui.doubtVolumeCheckBox.checked
         )
+
+    def adopt(self, run: SegmentProcess) -> None:
+        """Show what a run that was started elsewhere has made of the volume."""
+        self._showLog(run.log)
+        say(self.ui.segmentStatusLabel, resultText(run))
+        self.takeResult(run.segmentationNode)
+
+    def awaitAhead(self, ahead) -> None:
+        """Show that the volume is being segmented already, and how far it is; see ``ScanAhead``."""
+        say(self.ui.segmentStatusLabel, _("This scan is being segmented in the background ..."))
+        ahead.follow(self._onProgress)
+
+    def showFailure(self, run: SegmentProcess) -> None:
+        """Say why a run has made nothing."""
+        say(self.ui.segmentStatusLabel, errorText(run))
 
     def takeResult(self, segmentationNode) -> None:
         """Show a segmentation that a run has made of the volume, and correct it from now on."""

@@ -23,6 +23,7 @@ def setColumns(table, titles: Sequence[str], widest: int) -> None:
     header = table.horizontalHeader()
     header.setStretchLastSection(False)
     header.setMinimumSectionSize(1)
+    header.setHighlightSections(False)  # bold letters would take room from the column that wraps
     for column in range(len(titles)):
         header.setSectionResizeMode(
             column, qt.QHeaderView.Stretch if column == widest else qt.QHeaderView.ResizeToContents

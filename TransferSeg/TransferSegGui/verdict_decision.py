@@ -88,11 +88,8 @@ class VerdictDecision:
         self.ui.promoteButton.text = _("Promote")
         use = _("Use the new version from now on. You can roll back to the old one.")
         if isWarned:
-            verdict = self._result["evidence"]["verdict"]
-            isWorse = verdict == WORSE
-            self.ui.promoteButton.text = (
-                _("Promote although it is worse") if isWorse else _("Promote anyway: {verdict}").format(verdict=verdict)
-            )
+            isWorse = self._result["evidence"]["verdict"] == WORSE
+            self.ui.promoteButton.text = _("Promote although it is worse") if isWorse else _("Promote anyway")
             use = _("Not recommended. {why}").format(why=obstacles(self._result)) if obstacles(self._result) else use
         enable(self.ui.promoteButton, promote, use)
         enable(self.ui.keepOldButton, keep, _("Keep using the old version. The new one stays in the history."))

@@ -68,6 +68,8 @@ class FineTuningConfiguration:
     new_tail_rate: float = 0.02
     vanilla_rate: float = 0.01
     scratch_rate: float = 0.02
+    #: Highest rate of all layers for a parent that is itself still learning (``continuation``).
+    continued_rate: float = 0.01
     #: Weights that come from the parent are larger than fresh ones, so that steps of one size turn them less: 0 leaves
     #: it at that, 1 makes steps in proportion. Never for ``scratch``.
     size_share: float = 1.0
@@ -103,6 +105,9 @@ class FineTuningConfiguration:
     intensity: IntensityRule | None = None
     #: Filters of the first convolution for ``scratch``; 0: as many as the parent has.
     scratch_width: int = 0
+    #: Whether structures, grid or intensity rule are new, or were when the parent was made. It is settled by
+    #: ``for_change`` and ``continuation`` (None: not yet) and kept with the model for those who continue it.
+    much_to_learn: bool | None = None
     seed: int = 1
     augmentation: AugmentationConfiguration = field(default_factory=AugmentationConfiguration)
 
@@ -139,7 +144,15 @@ class FineTuningConfiguration:
             "checkpoint_every",
         ):
             rules.append((name, "1 or more", getattr(self, name) >= 1))
-        rates = ("tail_rate", "full_rate", "new_rate", "new_tail_rate", "vanilla_rate", "scratch_rate")
+        rates = (
+            "tail_rate",
+            "full_rate",
+            "new_rate",
+            "new_tail_rate",
+            "vanilla_rate",
+            "scratch_rate",
+            "continued_rate",
+        )
         for name in (*rates, "gradient_norm", "cache_bytes"):
             rules.append((name, "above 0", getattr(self, name) > 0))
         for name in ("tail_minutes_share", "cache_minutes_share", "size_share", "deep_supervision"):
@@ -206,7 +219,8 @@ class FineTuningConfiguration:
             backbone.feature_patch(self.tail_patch)
         if any_new or self.preparation(parent) != parent.preparation:
             tail = points[-1] if self.tail == AUTO else self.tail
-            return replace(self, tail=tail, full_rate=self.new_rate, tail_rate=self.new_tail_rate)
+            much = replace(self, tail=tail, much_to_learn=True)
+            return replace(much, full_rate=self.new_rate, tail_rate=self.new_tail_rate)
         return replace(self, tail=points[0]) if self.tail == AUTO else self
 
     def preparation(self, parent: ModelDescription) -> Preparation:

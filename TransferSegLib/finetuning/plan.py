@@ -22,6 +22,7 @@ from TransferSegLib.finetuning.cases import (
     with_modality,
 )
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.continuation import for_continuation
 from TransferSegLib.finetuning.folds import unevaluated_structures
 from TransferSegLib.finetuning.label_change import LabelChange, plan_label_change
 from TransferSegLib.finetuning.own_grid import with_own_grid
@@ -225,6 +226,8 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
     surveys = [survey[id] for id in dataset.ids]
     drawn = [one for one in dataset.label_set.names if any(one in case.drawn for case in surveys)]
     configuration, more_notes = with_own_grid(configuration, surveys, drawn, change, parent.description)
+    notes += more_notes
+    configuration, more_notes = for_continuation(configuration, change, parent.description)
     notes += more_notes
     hashes = {}
     for case in dataset.cases:

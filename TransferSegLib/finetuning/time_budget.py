@@ -43,6 +43,8 @@ from TransferSegLib.finetuning.strategy_choice import choosing_folds, with_strat
 from TransferSegLib.finetuning.time_plan import (
     CHOOSING_FOLDS,
     FEATURE_SHARE,
+    FEWEST_STEPS_ALONE,
+    LEAST_STEPS_ALONE,
     MOST_FOLDS,
     Amount,
     Speeds,
@@ -160,6 +162,7 @@ def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
         and strategy_of(asked).last_layers_first
         and settings.way.from_parent,
         averages=settings.way.from_parent,
+        least_alone=FEWEST_STEPS_ALONE if settings.way.from_parent and not plan.fresh else LEAST_STEPS_ALONE,
         compared=len(plan.parent_shares),
     )
 

@@ -31,6 +31,9 @@ FINAL_SHARE = 0.5
 #: Fewer steps than these teach too little to be worth a verdict (docs/fine-tuning.md, "Steps that are needed"): of the
 #: last layers on cached features, of all layers after those, and of all layers alone.
 LEAST_TAIL_STEPS, LEAST_FULL_STEPS, LEAST_STEPS_ALONE = 60, 20, 60
+#: Of all layers alone, where the parent knows the structures, or where there is no time for more: the verdict calls
+#: less too short.
+FEWEST_STEPS_ALONE = 30
 #: The plan leaves this share of the minutes for what takes longer than it was measured.
 _RESERVE = 0.05
 #: Longer than any run: all steps are made.
@@ -98,6 +101,8 @@ class Amount:
     may_train_tail_only: bool = True
     #: Whether the final candidate starts from the average of the folds' candidates.
     averages: bool = True
+    #: Steps of all layers alone below which nothing is learned.
+    least_alone: int = LEAST_STEPS_ALONE
     #: How many variants of each candidate are compared on its held-out cases.
     compared: int = 1
     #: Rounds of features that are computed already; None: they are still to be.
@@ -252,8 +257,10 @@ def _usable_s(limit_s: float, spent_s: float) -> float:
 
 
 def _fitting(left_s: float, amount: Amount, speeds: Speeds, later: bool = False) -> tuple[TimePlan, Amount] | None:
-    """Try everything, then fewer folds, no choice of a strategy, the last layers alone, and fewer folds of those."""
+    """Try everything, then fewer folds, no choice of a strategy, the fewest steps, and the last layers alone."""
     ways = [amount] if amount.extra == 0 else [amount, replace(amount, extra=0)]
+    if not amount.trains_tail and amount.least_alone > FEWEST_STEPS_ALONE:
+        ways.append(replace(amount, extra=0, least_alone=FEWEST_STEPS_ALONE))
     ways += [amount.tail_only()] if amount.may_train_tail_only and (amount.steps or not amount.trains_tail) else []
     for way in ways:
         fewest = min(max(2, way.fewest_folds), way.wanted_folds)
@@ -323,7 +330,7 @@ def _learns_enough(plan: TimePlan, amount: Amount) -> bool:
     if plan.minutes_each <= 0:
         return False
     if not amount.trains_tail:
-        return plan.steps >= min(LEAST_STEPS_ALONE, amount.steps)
+        return plan.steps >= min(amount.least_alone, amount.steps)
     return plan.tail_steps >= min(LEAST_TAIL_STEPS, amount.tail_steps) and plan.steps >= min(
         LEAST_FULL_STEPS, amount.steps
     )

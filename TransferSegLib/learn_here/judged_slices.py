@@ -15,13 +15,16 @@ from TransferSegLib.evaluation.effort import slice_axis_of
 
 #: Distances are cut off at so many units: farther away nothing is in doubt.
 REACH_UNITS = 4.0
+#: Next to a judged slice, in slices: closer than this an interpolation gets no surer.
+_LEAST_SPREAD = 0.5
 
 
 @dataclass(frozen=True)
 class BetweenSlices:
     """Signed distances (zyx, in units, positive inside) interpolated between judged slices, 0 where there are none.
 
-    ``at_slices`` holds, in each judged slice with one on either side, what those two say of it; 0 in the others.
+    They are scaled by how sure the interpolation is: larger near a judged slice (``_sureness``). ``at_slices`` holds,
+    in each judged slice with one on either side, what those two say of it; 0 in the others.
     ``is_known`` is true in the slices that have an ``at_slices``. ``axis`` is the axis across the slices.
     """
 
@@ -59,28 +62,42 @@ def between_slices(
 ) -> BetweenSlices:
     """Interpolate the contours of judged slices of a corrected structure (boolean) linearly.
 
-    Only between two slices that hold the structure, with no judged slice between them.
+    Only between two slices that hold the structure, with no judged slice between them. What two slices say of one
+    between them counts less the farther it is from both: a judged slice that is left out is twice as far from its
+    neighbours as a slice between two judged ones, so that interpolating would look worse than it is.
     """
     along = np.moveaxis(corrected, axis, 0)
     steps_mm = [step for n, step in enumerate(spacing_zyx_mm) if n != axis]
     own = {number: _signed_distance(along[number], steps_mm, unit_mm) for number in slices if along[number].any()}
     distances, at_slices = np.zeros(along.shape, np.float32), np.zeros(along.shape, np.float32)
     is_known = np.zeros(along.shape, bool)
+    gap = float(np.mean(np.diff(slices))) if len(slices) > 1 else 1.0
+
+    def said_of(number: int, low: int, high: int) -> np.ndarray:
+        share = (number - low) / (high - low)
+        return np.asarray(_sureness(number, low, high, gap) * ((1 - share) * own[low] + share * own[high]))
+
     for low, high in pairwise(slices):
         if low in own and high in own:
             for number in range(low, high + 1):
-                distances[number] = _mixed(own[low], own[high], (number - low) / (high - low))
+                distances[number] = said_of(number, low, high)
     for low, number, high in zip(slices, slices[1:], slices[2:], strict=False):
         if low in own and number in own and high in own:
-            at_slices[number] = _mixed(own[low], own[high], (number - low) / (high - low))
+            at_slices[number] = said_of(number, low, high)
             is_known[number] = True
     return BetweenSlices(
         np.moveaxis(distances, 0, axis), np.moveaxis(at_slices, 0, axis), np.moveaxis(is_known, 0, axis), axis
     )
 
 
-def _mixed(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
-    return np.asarray((1 - share) * first + share * second)
+def _sureness(number: int, low: int, high: int, gap: float) -> float:
+    """Return 1 for a judged slice that is left out of slices ``gap`` apart, more for a slice that is closer to one.
+
+    The spread of a path that is held at both ends grows with (n - low)(high - n) / (high - low); here it is taken in
+    place of its root, which is better where few slices were judged.
+    """
+    spread = (number - low) * (high - number) / (high - low)
+    return 0.5 * gap / max(spread, _LEAST_SPREAD)
 
 
 def _signed_distance(mask: np.ndarray, steps_mm: list[float], unit_mm: float) -> np.ndarray:

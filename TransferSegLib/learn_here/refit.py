@@ -22,14 +22,15 @@ class Recipe:
     """How the layer is fitted; the values come from ``Testing/research/benchmarks/learn_here.py``.
 
     ``untouched``: weight of all voxels without a label, in that of all labels. ``ridge``: strength on standardised
-    features. ``weights``: those of the interpolated distance that are tried, the first where nothing can be tried;
-    ``trust``: of the model's log-odds beside an interpolation. Of labels and of others ``most_voxels`` are drawn.
+    features. ``weights``: those of the interpolated distance that are tried, the first for a structure that the model
+    does not know where nothing can be tried. ``trust``: of the model's log-odds beside an interpolation. Of labels and
+    of others ``most_voxels`` are drawn.
     """
 
     untouched: float = 0.3
     ridge: float = 3e-3
     weights: tuple[float, ...] = (1.0, 0.5, 1.5, 0.0)
-    trust: float = 0.5
+    trust: float = 0.25
     most_voxels: int = 10_000
     seed: int = 1
 
@@ -60,12 +61,13 @@ class FittedLayer:
 def best_weight(z: np.ndarray, d: np.ndarray, is_structure: np.ndarray, recipe: Recipe, knows: bool) -> float:
     """Return the weight of the interpolation with the smallest cross-entropy in judged slices that were left out.
 
-    ``d`` holds what the other slices say; without voxels the first weight is returned. Where the model does not know
-    the structure (``knows`` false), an interpolation is needed.
+    ``d`` holds what the other slices say. Without voxels, as with two slices, there is no reason to trust the
+    interpolation more than a model that knows the structure. Where it does not (``knows`` false), it is all there is:
+    the first weight is returned.
     """
     tried = [weight for weight in recipe.weights if weight or knows]
     if not len(z):
-        return tried[0]
+        return 0.0 if knows else tried[0]
 
     def loss(weight: float) -> float:
         return float(np.mean(_cross_entropy(recipe.trust_beside(weight) * z + weight * d, is_structure)))

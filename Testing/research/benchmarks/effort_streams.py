@@ -10,7 +10,9 @@ DATA holds the study's collections. A stream is a row of scans of different pati
   report takes the k with which the task needs least;
 - base: every scan starts from the prediction of the base;
 - tune 1, tune 2, tune 4: corrected scans become cases of a project, and after every 1, 2 or 4 of them the model is
-  fine-tuned for --minutes on all cases so far. The next scans start from its current version.
+  fine-tuned for --minutes on all cases so far. The next scans start from its current version;
+- base + learn here, tune 2 + learn here: of a prediction that needs work the person corrects four slices, lets Learn
+  here redraw the others (``common/learning_person.py``) and corrects what is left.
 
 Where there is no prediction, or one of which too little is right, the person interpolates with the same k as above.
 
@@ -35,6 +37,7 @@ import SimpleITK as sitk
 from Testing.research.common.annotator import Drawn, Person, draw_structure
 from Testing.research.common.cases import add_line, read_lines
 from Testing.research.common.effort_report import draw_report, print_report
+from Testing.research.common.learning_person import Segmented, draw_and_learn
 from Testing.research.common.measuring import command_line
 from Testing.research.study.case_selection import Selection, only_structures, training_set
 from Testing.research.study.configuration_file import read_study
@@ -49,11 +52,13 @@ from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.images.label_values import image_like
 from TransferSegLib.images.read import read_label_map_on, read_scan
+from TransferSegLib.inference.kept_features import FeatureKeeper
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description, load_model
 from TransferSegLib.models.versions.history import history
 from TransferSegLib.models.versions.state import version_name
+from TransferSegLib.progress import Task
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 STUDY = Path(__file__).parents[1] / "study.json"
@@ -68,7 +73,9 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 SLICE_STEPS = (2, 3, 4, 6, 8, 12)
 INTERPOLATE, BASE, TUNE = "interpolate", "base", "tune"
-MODES = (INTERPOLATE, BASE, f"{TUNE} 1", f"{TUNE} 2", f"{TUNE} 4")
+#: What is added to the name of a mode in which the person uses Learn here, after so many slices.
+LEARNING, LEARNING_SLICES = " + learn here", 4
+MODES = (INTERPOLATE, BASE, f"{TUNE} 1", f"{TUNE} 2", f"{TUNE} 4", BASE + LEARNING, f"{TUNE} 2{LEARNING}")
 #: The model that a stream fine-tunes, in a library of its own.
 TUNED = "stream"
 
@@ -96,6 +103,8 @@ class Prediction:
 
     masks: dict[str, np.ndarray]
     model: ModelReference | None
+    #: With the features that Learn here needs; None where the person works without it.
+    segmented: Segmented | None = None
 
 
 def stream_of(options: Namespace, data: Any, task: str, seed: int) -> Stream:
@@ -136,26 +145,41 @@ def run_stream(options: Namespace, stream: Stream, mode: str, every: int) -> Non
         if mode.startswith(TUNE):
             path = tuned_model(options, stream, folder, number, int(mode.split()[1]))
         if path is not None and str(path) != model:
-            model, loaded = str(path), Segmenter(load_model(path), options.device)
-        line = correct_scan(stream, stream.dataset.case(id), person, loaded, folder if mode.startswith(TUNE) else None)
+            learns = mode.endswith(LEARNING)
+            model, loaded = str(path), Segmenter(load_model(path), options.device, features=learns)
+        project = folder if mode.startswith(TUNE) else None
+        features = folder / "features" if mode.endswith(LEARNING) else None
+        line = correct_scan(stream, stream.dataset.case(id), person, loaded, project, features)
         add_line(options.output, key | {"scan": number, "case": id} | line)
         print(f"{stream.task}, {mode} (k {every}), scan {number}: {line['added_path_m']} m", flush=True)
 
 
 def correct_scan(
-    stream: Stream, case: Case, person: Person, segmenter: Segmenter | None, folder: Path | None
+    stream: Stream,
+    case: Case,
+    person: Person,
+    segmenter: Segmenter | None,
+    folder: Path | None,
+    features: Path | None = None,
 ) -> dict[str, Any]:
-    """Let the person draw one scan; with a folder, it becomes a case of the project there."""
+    """Let the person draw one scan; with a folder, it becomes a case of the project there.
+
+    With a folder of features the person uses Learn here.
+    """
     scan = read_scan(case.image)
     truth_zyx = sitk.GetArrayFromImage(read_label_map_on(scan, case.labels))
     x_mm, y_mm, z_mm = scan.GetSpacing()
-    prediction = Prediction({}, None) if segmenter is None else predicted(segmenter, scan, stream.structures)
+    prediction = Prediction({}, None) if segmenter is None else predicted(segmenter, scan, stream.structures, features)
     made: dict[str, Drawn] = {}
     result_zyx = np.zeros(truth_zyx.shape, np.uint8)
     before_zyx = np.zeros(truth_zyx.shape, np.uint8)
     for structure in stream.dataset.label_set:
         start = prediction.masks.get(structure.name)
-        drawn = draw_structure(start, truth_zyx == structure.label, (z_mm, y_mm, x_mm), person)
+        truth, spacing = truth_zyx == structure.label, (z_mm, y_mm, x_mm)
+        if start is None or prediction.segmented is None:
+            drawn = draw_structure(start, truth, spacing, person)
+        else:
+            drawn = draw_and_learn(prediction.segmented, structure.name, truth, spacing, person, LEARNING_SLICES)
         made[structure.name] = drawn
         result_zyx[drawn.mask_zyx] = structure.label
         if start is not None:
@@ -187,16 +211,22 @@ def correct_scan(
     return line
 
 
-def predicted(segmenter: Segmenter, scan: sitk.Image, names: Sequence[str]) -> Prediction:
-    """Return what a model makes of a scan, of these structures."""
+def predicted(segmenter: Segmenter, scan: sitk.Image, names: Sequence[str], features: Path | None = None) -> Prediction:
+    """Return what a model makes of these structures in a scan; with a folder, its features are kept there."""
     description = segmenter.model.description
     reference = ModelReference(description.name, version_name(segmenter.model.path, description.version))
     if not any(description.label_set.find(name) for name in names):
         return Prediction({}, reference)
-    found = segmenter.segment(scan)
+    keeper = None if features is None else FeatureKeeper()
+    found = segmenter.segment_within(Task(), scan, keeper=keeper)
     labels_zyx = sitk.GetArrayFromImage(found.label_map)
     known = {name: found.label_set.find(name) for name in names}
-    return Prediction({name: labels_zyx == one.label for name, one in known.items() if one is not None}, reference)
+    masks = {name: labels_zyx == one.label for name, one in known.items() if one is not None}
+    if features is None or keeper is None or keeper.kept is None:
+        return Prediction(masks, reference)
+    features.mkdir(parents=True, exist_ok=True)
+    segmented = Segmented.keeping(scan, found, segmenter.model, keeper.kept, features / "last.features")
+    return Prediction(masks, reference, segmented)
 
 
 def tuned_model(options: Namespace, stream: Stream, folder: Path, number: int, after: int) -> Path:

@@ -5,7 +5,7 @@
 
 DATA holds the study's collections. The person (``common/annotator.py``) corrects the first, the last and some slices
 between them, evenly apart, in the prediction of a model. From there it goes on in three ways until the surface Dice is
-0.95 at 2 voxels:
+0.95 at 2 voxels (or --tolerance-voxels):
 
 - leave: the other slices stay as the model predicted them;
 - interpolate: the same slices are drawn without a prediction, and the computer fills the slices between;
@@ -32,6 +32,7 @@ import SimpleITK as sitk
 from Testing.research.benchmarks.effort_streams import STUDY
 from Testing.research.common.annotator import Person, SomeSlices, draw_some_slices, draw_structure
 from Testing.research.common.cases import add_line, corrected_project, read_lines
+from Testing.research.common.learning_person import judged_mask
 from Testing.research.common.measuring import command_line
 from Testing.research.study.case_selection import only_structures
 from Testing.research.study.configuration_file import read_study
@@ -132,7 +133,7 @@ def measure_case(
         truth = truth_zyx == structure.label
         if np.count_nonzero(truth.any(axis=(1, 2))) >= _LEAST_SLICES * slices:
             line = {"task": task, "case": case.id, "structure": name, "slices": slices, "half": options.half}
-            line |= {"precision": options.precision}
+            line |= {"precision": options.precision, "tolerance_voxels": options.tolerance_voxels}
             for result in measure_structure(options, scan, found, segmenter.model, features, truth, name, slices):
                 add_line(options.output, line | result)
             print(task, case.id, name, slices, flush=True)
@@ -151,7 +152,7 @@ def measure_structure(
     """Let the person draw some slices of a structure, and yield what each way of going on takes."""
     x_mm, y_mm, z_mm = scan.GetSpacing()
     spacing = (z_mm, y_mm, x_mm)
-    person = Person(options.precision, seed=1)
+    person = Person(options.precision, tolerance_voxels=options.tolerance_voxels, seed=1)
     label = found.label_set.structures[found.label_set.channel(name) - 1].label
     labels = sitk.GetArrayFromImage(found.label_map)
     drawn = draw_some_slices(labels == label, truth, spacing, person, slices)
@@ -182,13 +183,6 @@ def measure_structure(
         yield {"mode": mode} | result
 
 
-def judged_mask(drawn: SomeSlices, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the mask (uint8, zyx) of the judged slices."""
-    mask = np.zeros(shape, np.uint8)
-    np.moveaxis(mask, drawn.axis, 0)[drawn.judged] = 1
-    return mask
-
-
 def finished(
     mask_zyx: np.ndarray,
     truth_zyx: np.ndarray,
@@ -213,6 +207,11 @@ def finished(
         "rest_path_m": round(more.path_mm / 1000, 4),
         "rest_slices": more.slices,
     }
+
+
+def is_asked_for(options: Namespace, line: dict[str, Any]) -> bool:
+    """Return whether a line was measured with the same scans and the same target."""
+    return bool(line["half"] == options.half and line.get("tolerance_voxels", 2.0) == options.tolerance_voxels)
 
 
 def report(lines: list[dict[str, Any]]) -> str:
@@ -261,6 +260,7 @@ def main() -> None:
     parser.add_argument("--learn", type=int, default=5, help="cases that they are fine-tuned on (default: 5)")
     parser.add_argument("--minutes", type=float, default=3.0, help="for which they are (default: 3)")
     parser.add_argument("--precision", type=float, default=0.5, help="of the hand, in pixels (default: 0.5)")
+    parser.add_argument("--tolerance-voxels", type=float, default=2.0, help="of the surface Dice (default: 2)")
     parser.add_argument("--ridge", type=float, default=Recipe.ridge)
     parser.add_argument("--untouched", type=float, default=Recipe.untouched)
     parser.add_argument("--trust", type=float, default=Recipe.trust)
@@ -268,7 +268,7 @@ def main() -> None:
     options.recipe = Recipe(options.untouched, options.ridge, trust=options.trust)
     if not options.report:
         measure(options)
-    print(report([line for line in read_lines(options.output) if line["half"] == options.half]))
+    print(report([line for line in read_lines(options.output) if is_asked_for(options, line)]))
 
 
 def measure(options: Namespace) -> None:
@@ -289,7 +289,7 @@ def measure(options: Namespace) -> None:
     options.done = {
         (line["task"], line["case"], line["structure"], line["slices"])
         for line in read_lines(options.output)
-        if line["mode"] == LEARN and line["half"] == options.half
+        if line["mode"] == LEARN and is_asked_for(options, line)
     }
     for source in sources:
         tasks = [task for task in options.tasks if TASKS[task][0] == source]

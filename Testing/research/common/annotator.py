@@ -102,13 +102,14 @@ class SomeSlices:
 
     Those are the drawn ones and all beyond the first and the last of them, where the structure is not. The ``mask_zyx``
     is the prediction elsewhere; ``interpolated_zyx`` was drawn from nothing, with the computer filling in between, for
-    ``interpolated_path_mm``.
+    ``interpolated_path_mm``. ``slices`` counts those in which something was drawn.
     """
 
     mask_zyx: np.ndarray
     judged: np.ndarray
     axis: int
     path_mm: float
+    slices: int
     interpolated_zyx: np.ndarray
     interpolated_path_mm: float
 
@@ -133,7 +134,7 @@ def draw_some_slices(
         anew.mask[low : high + 1] = filled_between(anew.mask[low], anew.mask[high], high - low)
     masks = (np.moveaxis(one.mask, 0, axis) for one in (corrected, anew))
     mask_zyx, interpolated_zyx = masks
-    return SomeSlices(mask_zyx, judged, axis, corrected.path_mm, interpolated_zyx, anew.path_mm)
+    return SomeSlices(mask_zyx, judged, axis, corrected.path_mm, corrected.slices, interpolated_zyx, anew.path_mm)
 
 
 @dataclass

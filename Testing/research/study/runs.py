@@ -16,7 +16,16 @@ from TransferSegLib.training.configuration import TrainingConfiguration
 #: Part of every run's hash: raise it when runs are made or measured differently, so that old results are not mixed in.
 METHOD = 1
 #: Settings that did not exist when the committed results were made; their defaults do what was done then.
-LATER = ("deep_supervision", "network", "levels", "spacing_z_mm", "decay_share", "blend")
+LATER = (
+    "deep_supervision",
+    "network",
+    "levels",
+    "spacing_z_mm",
+    "decay_share",
+    "blend",
+    "continued_rate",
+    "much_to_learn",
+)
 
 
 @dataclass(frozen=True)

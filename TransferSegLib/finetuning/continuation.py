@@ -1,0 +1,42 @@
+"""Parents that were themselves made of few cases: all of their layers continue to learn.
+
+A base model was trained on many scans, and a few more cases change little in it: its last layers come first. A model
+that learned a new structure from two corrected cases has seen little so far, and two more teach all of its layers
+something. Measured with ``Testing/research/benchmarks/continued.py`` (docs/measurements.md, "Continuing").
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.label_change import LabelChange
+from TransferSegLib.finetuning.strategies import FINETUNE, VANILLA
+from TransferSegLib.models.description import ModelDescription
+
+
+def is_still_learning(parent: ModelDescription) -> bool:
+    """Tell whether a model was made by a fine-tuning that had much to learn, or by one that continued it."""
+    return parent.provenance.configuration.get("much_to_learn") is True
+
+
+def for_continuation(
+    configuration: FineTuningConfiguration, change: LabelChange, parent: ModelDescription
+) -> tuple[FineTuningConfiguration, tuple[str, ...]]:
+    """Return the settings for a parent that is still learning, and a note for a person where they are others.
+
+    A strategy or a start of the heads that was chosen stays, and so do the settings where structures are new or scans
+    are prepared otherwise: then there is much to learn in any case.
+    """
+    is_same = not change.fresh_channels and configuration.preparation(parent) == parent.preparation
+    is_default = configuration.strategy == FINETUNE and configuration.head_start == "auto"
+    if not (is_same and is_default and is_still_learning(parent)):
+        return configuration, ()
+    # A mean with weights that have seen less would take back a part of what was learned.
+    settings = replace(configuration, strategy=VANILLA, much_to_learn=True, blend=False)
+    if settings.vanilla_rate != FineTuningConfiguration.vanilla_rate:
+        return settings, ()
+    return replace(settings, vanilla_rate=settings.continued_rate), (
+        "The parent learned its structures from few cases, so all of its layers continue to learn, not the last ones "
+        "first.",
+    )
