@@ -68,6 +68,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each run (default: 1)")
+    parser.add_argument(
+        "--ray",
+        default="",
+        metavar="ADDRESS",
+        help="make the runs on a Ray cluster (auto, or HOST:PORT); see docs/scale.md",
+    )
     add_device_option(parser)
     parser.add_argument(
         "--base",
@@ -107,6 +113,7 @@ def _run(study: Study, arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         device=arguments.device,
         bases=dict(_named_folder(text) for text in arguments.base),
+        ray=arguments.ray,
     )
     check_output_file(study.results, StudyError)
     check_output_folder(options.work, StudyError)

@@ -10,12 +10,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from Testing.research.study.base_facts import facts_file, facts_of, keep_facts
 from Testing.research.study.bases import ReadyBase, handed_in, ready_base, train
@@ -32,6 +33,9 @@ from TransferSegLib.file_lock import FileLock
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 from TransferSegLib.version import code_version
 
+if TYPE_CHECKING:
+    from Testing.research.study.on_cluster import ClusterWorkers
+
 _LOOK_S = 0.5
 #: Where the modules of the workers lie.
 _PACKAGE = "Testing.research.study"
@@ -44,7 +48,7 @@ class StudyOptions:
     """How a study is run; none of it changes a result but ``device``.
 
     ``bases`` hands in models that are trained already, by the base's name; ``only`` is a regular expression found in a
-    run's key; ``threads`` is per run.
+    run's key; ``threads`` is per run. ``ray`` is the address of a Ray cluster that makes the runs ('': this computer).
     """
 
     data: Path
@@ -55,6 +59,7 @@ class StudyOptions:
     threads: int = 1
     device: str = "auto"
     bases: Mapping[str, Path] = field(default_factory=dict)
+    ray: str = ""
 
     def __post_init__(self) -> None:
         """Raise StudyError for what cannot work."""
@@ -139,6 +144,7 @@ class _Runner:
         if python is None:
             raise StudyError("No Python was found to run the study's processes in.")
         self._python = python
+        self._cluster: ClusterWorkers | None = None
         self._failed: dict[str, str] = {}
         self._failures_in_a_row = 0
         self._made = 0
@@ -155,13 +161,31 @@ class _Runner:
         pending = [run for run in wanted if run.key not in found]
         task = Task("runs", self._progress, self._stop, "runs").counting(len(pending))
         precision = self._precision() if pending else ""
+        with self._workers():
+            self._make_all(wanted, pending, data, precision, task)
+        return StudyOutcome(len(wanted), len(found), self._made, self._failed)
+
+    @contextmanager
+    def _workers(self) -> Iterator[None]:
+        """Connect to the cluster, if there is one."""
+        options = self._options
+        if not options.ray:
+            yield
+            return
+        from Testing.research.study.on_cluster import cluster_workers
+
+        with cluster_workers(options.ray, options.work, options.workers, options.threads, options.device) as workers:
+            self._cluster = workers
+            yield
+
+    def _make_all(self, wanted: list[Run], pending: list[Run], data: StudyData, precision: str, task: Task) -> None:
+        """Make the bases that are needed, and the runs of each."""
         for name in self._study.bases:
             mine = [run for run in pending if run.base == name]
             if mine or (name in self._options.bases and any(run.base == name for run in wanted)):
                 base = self._base(name, data)
                 keep_facts(facts_file(self._study), facts_of(self._study, data, name, base))
                 self._make(mine, base, data, precision, task)
-        return StudyOutcome(len(wanted), len(found), self._made, self._failed)
 
     def _still_valid(self, wanted: list[Run], data: StudyData) -> dict[str, Result]:
         """Return the results that are still valid for the runs as configured now."""
@@ -291,6 +315,8 @@ class _Runner:
 
         Raises StudyError with what it said when it fails, Cancelled.
         """
+        if self._cluster is not None:
+            return self._cluster.run(module, place, request, self._stop)
         request = request | {"threads": threads, "parent": os.getpid()}
         try:
             place.mkdir(parents=True, exist_ok=True)
