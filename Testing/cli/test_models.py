@@ -64,7 +64,15 @@ def test_list_and_show_before_anything_is_fetched(transferseg: Transferseg, libr
     assert code == 0
     assert lines[0] == ["model", "version", "modality", "structures", "spacing", "size", "where"]
     assert lines[2] == ["head-neck-ct", "3", "CT", "7", "3", "mm", "8.2", "MB", "bundled"]
+    assert len(lines) == 4, "what is on this computer, and one line on the rest"
+    count, *rest = out.splitlines()[3].split()
+    assert " ".join(rest) == "more models can be fetched: 'transferseg models list --all' lists them."
+    code, out, _ = transferseg("list", "--all")
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[2][0] == "head-neck-ct"
+    assert sum("to fetch" in line for line in out.splitlines()) == int(count) > 40
     assert " ".join(lines[3]) == "thorax-abdomen-ct - CT 22 1 mm (inferred) about 65 MB to fetch"
+    assert "can be fetched" not in out
     code, out, _ = transferseg("list", "--json")
     bundled, published, *others = json.loads(out)
     assert (bundled["name"], bundled["where"], bundled["spacing_mm"]) == ("head-neck-ct", "bundled", 3.0)
@@ -190,11 +198,11 @@ def test_damaged_models_are_listed_with_the_reason(transferseg: Transferseg, lib
 
 
 def test_fetch_and_use(transferseg: Transferseg, library: Path, server: Server, tmp_path: Path) -> None:
-    assert "to fetch" in transferseg("list")[1]
+    assert "to fetch" in transferseg("list", "--all")[1]
     assert f"transferseg models fetch {NAME}" in transferseg("export", NAME, tmp_path / "x.zip")[2]
     code, out, _ = transferseg("fetch", NAME)
     assert code == 0 and f"'{NAME}' is in your library" in out and "licence:" in out and "cite:" in out
-    assert "to fetch" not in transferseg("list")[1]
+    assert "to fetch" not in transferseg("list", "--all")[1]
     assert (library / NAME / "weights.pt").read_bytes() == (MODEL / "weights.pt").read_bytes()
     code, out, _ = transferseg("fetch", NAME)
     assert code == 0 and "is in your library already" in out and len(server.requests) == 1
@@ -210,7 +218,7 @@ def test_file_fetched_by_hand_goes_the_same_way(transferseg: Transferseg, server
     by_hand.write_bytes(server.content)
     code, out, _ = transferseg("import", by_hand)
     assert code == 0 and f"is the published file of '{NAME}'" in out and server.requests == []
-    assert "to fetch" not in transferseg("list")[1]
+    assert "to fetch" not in transferseg("list", "--all")[1]
 
 
 def test_fetch_at_another_spacing(

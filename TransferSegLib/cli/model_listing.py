@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.errors import ModelError
+from TransferSegLib.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from TransferSegLib.models.catalogue import Catalogue, CatalogueEntry
+
+#: Where a model of the catalogue is that can be fetched.
+TO_FETCH = "to fetch"
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,21 @@ def listed(library: Path) -> list[Listed]:
         if entry.name.casefold() not in there:
             spacing = (entry.spacing_mm, entry.spacing_inferred)
             details = (None, entry.modality, entry.structures, *spacing)
-            where = "not fetched: restricted licence" if entry.restriction else "to fetch"
+            where = "not fetched: restricted licence" if entry.restriction else TO_FETCH
             is_guessed = not known.has_known_size(entry)
             models.append(
                 Listed(entry.name, where, entry.about_bytes, *details, is_guessed=is_guessed, parts=entry.parts)
             )
     return models
+
+
+def others_text(others: Sequence[Listed]) -> str:
+    """Return a line on the models of the catalogue that are not listed, empty where there are none."""
+    count = sum(model.where == TO_FETCH for model in others)
+    if not others:
+        return ""
+    fetched = f"{counted(count, 'more model')} can be fetched" if count else "No other model can be fetched"
+    return f"{fetched}: 'transferseg models list --all' lists {'them' if count != 1 else 'it'}."
 
 
 def _combination(path: Path) -> Listed:

@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from TransferSegLib.cli.model_listing import combination_text, entry_text, known_catalogue, listed, spacing_words
+from TransferSegLib.cli.model_listing import (
+    combination_text,
+    entry_text,
+    known_catalogue,
+    listed,
+    others_text,
+    spacing_words,
+)
 from TransferSegLib.cli.model_versions import add_verbs, library_of, record_lines, run_remove_version
 from TransferSegLib.cli.options import add_json_option, add_verb, print_json
 from TransferSegLib.cli.reporting import interruptible, progress_shown
@@ -27,7 +34,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("models", help="list, show, fetch, import, export, compare and remove models")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    listed = _verb(verbs, "list", run_list, "list the bundled models, those in your library and those you can fetch")
+    listed = _verb(verbs, "list", run_list, "list the models on this computer; with --all also those you can fetch")
+    listed.add_argument("--all", action="store_true", help="also list the models of the catalogue that are not here")
     add_json_option(listed)
 
     show = _verb(verbs, "show", run_show, "show what a model segments and where it comes from")
@@ -35,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
     add_json_option(show)
 
     fetch = _verb(verbs, "fetch", run_fetch, "fetch a model of the catalogue into your library")
-    fetch.add_argument("model", help="a name that 'transferseg models list' shows as 'to fetch'")
+    fetch.add_argument("model", help="a name that 'transferseg models list --all' shows as 'to fetch'")
     fetch.add_argument("--spacing-mm", type=float, metavar="MM", help="another spacing than the inferred one")
     fetch.add_argument(
         "--sha256",
@@ -97,13 +105,16 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """Print a line per model; one that cannot be read is listed with the reason."""
+    """Print a line per model; one that cannot be read is listed with the reason. JSON has all of the catalogue."""
     models = listed(library_of(arguments))
     if arguments.json:
         print_json([model.to_json() for model in models])
         return 0
+    shown = [model for model in models if arguments.all or model.path is not None]
     header = ("model", "version", "modality", "structures", "spacing", "size", "where")
-    print(table(header, [model.row() for model in models]) if models else "There are no models.")
+    print(table(header, [model.row() for model in shown]) if shown else "There are no models on this computer.")
+    if more := others_text([model for model in models if model not in shown]):
+        print(more)
     return 0
 
 

@@ -212,7 +212,7 @@ class Catalogue:
         if len(names) <= _MOST_NAMED:
             return ", ".join(names)
         near = difflib.get_close_matches(wanted.casefold(), names, _MOST_NAMED, 0.0)
-        return f"{', '.join(near)} and {len(names) - len(near)} others ('transferseg models list' shows them)"
+        return f"{', '.join(near)} and {len(names) - len(near)} others ('transferseg models list --all' shows them)"
 
     def has_known_size(self, entry: CatalogueEntry) -> bool:
         """Tell whether the size of what is fetched for an entry, for a combination that of all its models, is known."""
