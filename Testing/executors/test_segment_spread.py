@@ -19,7 +19,15 @@ import SimpleITK as sitk
 
 from Testing.executors.conftest import ROOT, Nodes, Noted
 from TransferSegLib.cli.main import main
-from TransferSegLib.cli.segment_spread import JOBS, part_size
+from TransferSegLib.cli.segment_spread import JOBS, part_size, take_left_results
+from TransferSegLib.cli.segmented_record import SegmentedRecord
+from TransferSegLib.errors import JobError, ScanError
+from TransferSegLib.file_lock import FileLock
+from TransferSegLib.inference.segment_file import ScanToSegment
+from TransferSegLib.jobs.files import WORKER_LOCK, write_json
+from TransferSegLib.jobs.request import JobRequest
+from TransferSegLib.jobs.segment_job import FINISHED, SegmentParameters
+from TransferSegLib.jobs.store import create_job
 
 MODEL = ROOT / "Testing" / "Data" / "model_format_1" / "model"
 Wait = Callable[[Callable[[], Any]], Any]
@@ -118,12 +126,12 @@ def test_every_scan_is_segmented_once_when_a_node_is_killed(
 
 
 def test_a_run_that_was_killed_is_continued(
-    archive: Path, tmp_path: Path, noted: Noted, wait_until: Wait, capfd: pytest.CaptureFixture[str]
+    archive: Path, tmp_path: Path, spread: list[str], noted: Noted, wait_until: Wait, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Not even the process that hands out the scans may be lost: what its jobs have done by then counts."""
     noted.clear()
     out = tmp_path / "out"
-    command = [sys.executable, "-P", "-m", "TransferSegLib", *words(archive, out, "--workers", "2")]
+    command = [sys.executable, "-P", "-m", "TransferSegLib", *words(archive, out, *spread)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=tmp_path)
     wait_until(lambda: len(noted.counts("written")) >= 3)
     process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
@@ -132,6 +140,30 @@ def test_a_run_that_was_killed_is_continued(
     wait_until(lambda: main(words(archive, out)) == 0)
     assert "8 of 8 scans segmented, " in capfd.readouterr().out
     assert noted.counts("written") == Counter(results(out)) and len(results(out)) == 8
+
+
+def test_what_a_worker_writes_while_it_ends_counts(archive: Path, tmp_path: Path) -> None:
+    """A run was killed, and the next one is given while a worker still writes its last result."""
+    out = tmp_path / "out"
+    each = ScanToSegment(archive / "slow0.nii.gz", out / "slow0_segmentation.nii.gz")
+    asked = SegmentParameters((each,)).to_json() | {"settings": "of that run"}
+    folder = create_job(JobRequest("segment", asked, "cpu"), out / JOBS)
+    lock = FileLock(folder / WORKER_LOCK, 0, "free", JobError)
+    lock.acquire()
+
+    def write_and_end() -> None:
+        each.output.write_bytes(b"a result")
+        write_json(folder / FINISHED, {"scans": [{"scan": str(each.scan), "output": str(each.output)}]})
+        lock.release()
+
+    ending = threading.Timer(0.5, write_and_end)
+    ending.start()
+    record = SegmentedRecord(out, {})
+    take_left_results(out, record)
+    ending.join()
+    assert record.has_line(each) and not record.was_changed(each) and not folder.exists()
+    with pytest.raises(ScanError, match="other settings"):
+        record.is_done(each)
 
 
 @pytest.mark.parametrize(

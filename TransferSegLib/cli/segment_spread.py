@@ -27,6 +27,7 @@ from TransferSegLib.jobs.diagnosis import why_interrupted
 from TransferSegLib.jobs.events import JobState
 from TransferSegLib.jobs.files import read_json
 from TransferSegLib.jobs.request import read_request
+from TransferSegLib.jobs.status import worker_is_alive
 from TransferSegLib.jobs.store import list_jobs
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ JOBS = ".transferseg-jobs"
 #: What Ray prints goes into this file among the jobs.
 _RAY_LOG = "ray.log"
 _LOOK_S = 0.5
+#: How long the workers of a run that was killed may take to end.
+_END_S = 30.0
 #: A part has so many scans at most: as many results are lost sight of until the next run when this program is killed.
 _MOST_SCANS = 25
 #: So many parts for each worker, so that all of them end at about the same time ...
@@ -98,12 +101,22 @@ def take_left_results(output: Path, record: SegmentedRecord) -> None:
 
     with lock_of(jobs):
         for folder in list_jobs(jobs):
+            _wait_for_end(folder)
             request = read_request(folder)
             for entry in _finished(folder, bool(request.parameters.get("measures"))):
                 each = ScanToSegment(Path(entry["scan"]), Path(entry["output"]))
                 if each.output.exists() and not record.has_line(each):
                     record.add(each, entry.get("rows"), str(request.parameters.get("settings", "")))
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_end(folder: Path) -> None:
+    """Wait for the worker of a run that was killed, which ends with it, but not at once; raises JobError."""
+    deadline = time.monotonic() + _END_S
+    while worker_is_alive(folder):
+        if time.monotonic() > deadline:
+            raise JobError(f"A worker of an earlier run is still at {folder}: wait for its end, and start again.")
+        time.sleep(_LOOK_S)
 
 
 @dataclass(eq=False)

@@ -1,7 +1,7 @@
 """What every executor does: take a request, and hand back a job that can be followed, cancelled and waited for.
 
->>> with open_executor(at_once=4) as executor:
-...     job = executor.submit(JobRequest("segment", parameters))
+>>> with LocalExecutor(folder, at_once=4) as executor:  # or RayExecutor("auto", folder)
+...     job = executor.submit("segment", parameters.to_json())
 ...     for event in job.follow():
 ...         print(event.state, event.fraction)
 ...     print(job.result())
