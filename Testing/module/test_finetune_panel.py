@@ -165,7 +165,7 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     ui.promoteButton.click()
     assert not ui.promoteButton.enabled and "being read" in ui.promoteButton.toolTip
     host.waitFor(lambda: not host.widget.fineTunePanel.decision.isPromoting)
-    assert used_version("balls") == 1 and ui.fineTuneStatusLabel.text.startswith("'balls' is version 1 now")
+    assert used_version("balls") == 1 and ui.fineTuneStatusLabel.text.startswith("Version 1 of 'balls' is in use now")
     assert ui.modelComboBox.currentText == "balls, version 1"
     assert not ui.promoteButton.enabled and ui.promoteButton.toolTip == "Version 1 is already in use."
     assert ui.rollbackButton.enabled
