@@ -2,7 +2,8 @@
 
 A base model was trained on many scans, and a few more cases change little in it: its last layers come first. A model
 that learned a new structure from two corrected cases has seen little so far, and two more teach all of its layers
-something. Measured with ``Testing/research/benchmarks/continued.py`` (docs/measurements.md, "Continuing").
+something. Measured with ``Testing/research/benchmarks/continued.py`` (docs/measurements.md, "Continuing
+a model with more cases").
 """
 
 from __future__ import annotations
