@@ -45,11 +45,27 @@ def test_an_interpolation_is_surer_the_closer_a_judged_slice_is() -> None:
     middle = (slice(None), 20, 20)
     own = 8.5 / 4.0 + 0.125  # the centre's distance to the edge, in units of 4 mm, before it is scaled
     inside = between.distances[middle]
-    # half the distance of the slices over (n - low)(high - n) / (high - low): 2 / 0.75, 2 / 1, 2 / 0.75
+    # in proportion to 1 / ((n - low)(high - n) / (high - low)): 1 / 0.75, 1 / 1, 1 / 0.75
     assert inside[[1, 2, 3]] / inside[2] == pytest.approx([4 / 3, 1, 4 / 3])
-    assert inside[2] == pytest.approx(2 * own, rel=0.1)
-    # a slice that is left out is 4 slices away from both others: 2 / 2
+    # A slice that is left out is 4 slices away from both others: 1 / 2.
     assert between.at_slices[middle][[4, 8]] == pytest.approx([inside[2] / 2] * 2)
+    assert inside[2] == pytest.approx(2 * 0.64 * own, rel=0.1)
+
+
+def test_slices_beyond_the_structure_change_nothing() -> None:
+    """Whoever marks the empty slices on either side, too, gets the same."""
+    mask = discs({3: 9, 7: 9, 11: 9}, depth=15)
+    plain, more = (between_slices(mask, marked, 0, 4.0, SPACING) for marked in ([3, 7, 11], [2, 3, 7, 11, 12]))
+    assert np.array_equal(plain.distances[3:12], more.distances[3:12])
+    assert np.array_equal(plain.at_slices, more.at_slices)
+
+
+def test_slices_side_by_side_and_single_ones_are_no_trouble() -> None:
+    """Between two neighbours there is nothing to interpolate, and one slice says nothing of others."""
+    close = between_slices(discs({2: 9, 3: 9, 4: 9}), [2, 3, 4], 0, 4.0, SPACING)
+    assert np.isfinite(close.distances).all() and np.flatnonzero(close.is_known.any(axis=(1, 2))).tolist() == [3]
+    single = between_slices(discs({4: 9}), [4], 0, 4.0, SPACING)
+    assert not single.distances.any() and not single.is_known.any()
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

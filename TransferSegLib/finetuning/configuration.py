@@ -106,7 +106,8 @@ class FineTuningConfiguration:
     #: Filters of the first convolution for ``scratch``; 0: as many as the parent has.
     scratch_width: int = 0
     #: Whether structures, grid or intensity rule are new, or were when the parent was made. It is settled by
-    #: ``for_change`` and ``continuation`` (None: not yet) and kept with the model for those who continue it.
+    #: ``for_change`` and ``continuation`` (None: not yet) and kept with the model for those who continue it. False: the
+    #: parent is continued as one that was trained on many scans.
     much_to_learn: bool | None = None
     seed: int = 1
     augmentation: AugmentationConfiguration = field(default_factory=AugmentationConfiguration)
@@ -221,7 +222,8 @@ class FineTuningConfiguration:
             tail = points[-1] if self.tail == AUTO else self.tail
             much = replace(self, tail=tail, much_to_learn=True)
             return replace(much, full_rate=self.new_rate, tail_rate=self.new_tail_rate)
-        return replace(self, tail=points[0]) if self.tail == AUTO else self
+        settings = self if self.way.from_parent else replace(self, much_to_learn=True)
+        return replace(settings, tail=points[0]) if self.tail == AUTO else settings
 
     def preparation(self, parent: ModelDescription) -> Preparation:
         """Return how the cases are prepared for the new model: as for the parent by default."""

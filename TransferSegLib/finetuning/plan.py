@@ -227,7 +227,7 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
     drawn = [one for one in dataset.label_set.names if any(one in case.drawn for case in surveys)]
     configuration, more_notes = with_own_grid(configuration, surveys, drawn, change, parent.description)
     notes += more_notes
-    configuration, more_notes = for_continuation(configuration, change, parent.description)
+    configuration, more_notes = for_continuation(configuration, change, parent.description, dataset.label_set.names)
     notes += more_notes
     hashes = {}
     for case in dataset.cases:

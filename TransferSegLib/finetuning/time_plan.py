@@ -259,7 +259,7 @@ def _usable_s(limit_s: float, spent_s: float) -> float:
 def _fitting(left_s: float, amount: Amount, speeds: Speeds, later: bool = False) -> tuple[TimePlan, Amount] | None:
     """Try everything, then fewer folds, no choice of a strategy, the fewest steps, and the last layers alone."""
     ways = [amount] if amount.extra == 0 else [amount, replace(amount, extra=0)]
-    if not amount.trains_tail and amount.least_alone > FEWEST_STEPS_ALONE:
+    if amount.averages and not amount.trains_tail and amount.least_alone > FEWEST_STEPS_ALONE:
         ways.append(replace(amount, extra=0, least_alone=FEWEST_STEPS_ALONE))
     ways += [amount.tail_only()] if amount.may_train_tail_only and (amount.steps or not amount.trains_tail) else []
     for way in ways:
@@ -402,6 +402,8 @@ def _changes(plan: TimePlan, asked: Amount, tail_only: bool) -> str:
     text = ""
     if tail_only:
         text += " There is time for the last layers only; with more minutes all layers would be trained."
+    if asked.averages and not asked.trains_tail and 0 < plan.steps < min(asked.least_alone, asked.steps):
+        text += " That is little training; with more minutes, more is learned."
     if asked.extra and not plan.extra:
         text += " There is no time to choose among strategies."
     if plan.folds < asked.wanted_folds:

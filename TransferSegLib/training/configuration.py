@@ -173,6 +173,7 @@ def _check_kinds(values: dict[str, Any], kind: type, what: str) -> None:
         wanted = known[name]
         if value is None and wanted.endswith("None"):
             continue
+        wanted = wanted.removesuffix(" | None")
         if wanted == "str":
             kind_text = None if isinstance(value, str) else "a word"
         elif wanted == "bool":
