@@ -46,8 +46,8 @@ def draw_and_learn(
 ) -> Drawn:
     """Return what the person makes of a structure of which some ``slices`` are drawn before Learn here.
 
-    Where the prediction is good enough or not worth correcting, or the structure lies in fewer than twice as many slices,
-    the person works as without Learn here.
+    Where the prediction is good enough or not worth correcting, or the structure lies in fewer than twice as many
+    slices, the person works as without Learn here.
     """
     structure = segmented.found.label_set.find(name)
     assert structure is not None
