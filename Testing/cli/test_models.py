@@ -110,7 +110,7 @@ def test_there_and_back_between_two_computers(transferseg: Transferseg, library:
     assert entry["provenance"].pop("command")
     assert carried_entry == entry
     code, out, _ = transferseg("list", "--library", other)
-    assert code == 0 and [line.split()[-1] for line in out.splitlines()[2:5]] == ["bundled", "library", "fetch"]
+    assert code == 0 and [line.split()[-1] for line in out.splitlines()[2:4]] == ["bundled", "library"]
     code, _, err = transferseg("import", carried)
     assert code == 2 and "--replace" in err and len(err.splitlines()) == 1
     assert transferseg("import", carried, "--replace")[0] == 0

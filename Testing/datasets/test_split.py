@@ -133,7 +133,7 @@ def test_an_impossible_fraction_is_refused(fraction: float):
 
 def test_one_patient_cannot_be_divided():
     dataset = dataset_of([("same", ("a",)), ("same", ("a",))])
-    with pytest.raises(DatasetError, match=r"1 patient\(s\)"):
+    with pytest.raises(DatasetError, match=r"1 patient;"):
         split_groups(dataset, 0.5, 0)
     with pytest.raises(DatasetError, match="3 are needed"):
         folds(dataset, 3, 0)

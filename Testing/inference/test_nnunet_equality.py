@@ -66,7 +66,10 @@ def test_every_voxel_has_nnunets_label(name: str, monkeypatch: pytest.MonkeyPatc
     found = segment.Segmenter(model, "cpu", options=options_of(fixture, exact=True)).segment(images_of(fixture, model))
     assert RecordingResampler.logits is not None
     logits, expected = every_second(RecordingResampler.logits), fixture.logits.astype(np.float32)
-    np.testing.assert_allclose(logits, expected, rtol=ROUNDING, atol=ROUNDING)
+    difference = np.abs(logits - expected)
+    # On another processor a sum of half precision may end on its next number.
+    assert np.count_nonzero(difference > ROUNDING * (1 + np.abs(expected))) <= MOST_BY_ROUNDING
+    assert difference.max() <= np.spacing(np.float16(np.abs(expected).max()))
     labels = sitk.GetArrayFromImage(found.label_map)
     allowed = 0 if np.array_equal(logits, expected) else MOST_BY_ROUNDING
     assert np.count_nonzero(labels != fixture.labels) <= allowed

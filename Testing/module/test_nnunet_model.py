@@ -65,7 +65,7 @@ def test_one_structure_of_an_nnunet_model_is_segmented_as_nnunet_does(host, ui, 
     host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
     node = ui.outputSegmentationSelector.currentNode()
     assert node is not None, ui.segmentStatusLabel.text
-    assert segmentedBy(node).structures == ("posterior",) and "1 of 1 structures" in ui.segmentStatusLabel.text
+    assert segmentedBy(node).structures == ("posterior",) and "1 of 1 structure found" in ui.segmentStatusLabel.text
     (posterior,) = [structure for structure in described(library).label_set if structure.name == "posterior"]
     segmentation = node.GetSegmentation()
     assert segmentation.GetNumberOfSegments() == 1
