@@ -67,9 +67,9 @@ def test_every_voxel_has_nnunets_label(name: str, monkeypatch: pytest.MonkeyPatc
     assert RecordingResampler.logits is not None
     logits, expected = every_second(RecordingResampler.logits), fixture.logits.astype(np.float32)
     difference = np.abs(logits - expected)
-    # On another processor a sum of half precision may end on its next number.
+    # On another processor a sum of windows, in half precision, may end one or two of its numbers away.
     assert np.count_nonzero(difference > ROUNDING * (1 + np.abs(expected))) <= MOST_BY_ROUNDING
-    assert difference.max() <= np.spacing(np.float16(np.abs(expected).max()))
+    assert difference.max() <= 2 * np.spacing(np.float16(np.abs(expected).max()))
     labels = sitk.GetArrayFromImage(found.label_map)
     allowed = 0 if np.array_equal(logits, expected) else MOST_BY_ROUNDING
     assert np.count_nonzero(labels != fixture.labels) <= allowed
