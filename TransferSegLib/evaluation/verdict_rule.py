@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from TransferSegLib.evaluation.statistics import mean_interval, patients_for
 
@@ -193,4 +193,4 @@ def _mean(differences: np.ndarray) -> float:
 @lru_cache
 def _t_quantile(level: float, freedom: float) -> float:
     """Return a quantile of Student's t distribution."""
-    return float(stats.t.ppf(level, freedom))
+    return float(special.stdtrit(freedom, level))

@@ -128,6 +128,12 @@ def find_library_model(name: str, library: Path | None = None) -> Path | None:
     return _named(name, library_models(library))
 
 
+def library_names(library: Path | None = None) -> set[str]:
+    """Return the names, case folded, by which ``find_library_model`` finds a model: each description is read once."""
+    models = library_models(library)
+    return {_file_name(model) for model in models} | {name.casefold() for _, name in _described(models)}
+
+
 def find_model(name_or_path: str | Path | None = None, library: Path | None = None) -> Path:
     """Return the folder or zip file of a model; raises ModelError listing the known models.
 
@@ -188,9 +194,14 @@ def _named(wanted: str, models: list[Path]) -> Path | None:
     """Return the model of that folder or file name, else of that name in its description, else None."""
     key = wanted.casefold()
     for model in models:
-        if key == (model.stem if model.is_file() else model.name).casefold():
+        if key == _file_name(model):
             return model
     return next((model for model, name in _described(models) if name.casefold() == key), None)
+
+
+def _file_name(model: Path) -> str:
+    """Return the name of a model's folder, or of its file without the suffix, case folded."""
+    return (model.stem if model.is_file() else model.name).casefold()
 
 
 def _described(models: list[Path]) -> Iterator[tuple[Path, str]]:
