@@ -225,6 +225,32 @@ def test_the_next_scan_comes_from_a_folder_or_from_what_is_loaded(host, ui, fold
     assert "There is no other scan" in ui.correctionStatusLabel.text
 
 
+def test_a_scan_that_is_being_saved_is_not_counted_nor_offered_again(host, ui, folder: Path, tmp_path: Path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for number in (1, 2):
+        sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(scans / f"scan {number}.nii.gz"))
+    ui.scanFolderPathLineEdit.currentPath = str(scans)
+    ui.nextScanButton.click()
+    assert "2 scans in the folder" in ui.correctionStatusLabel.text
+    empty_segmentation(ui, ui.inputVolumeSelector.currentNode(), "nodule")
+    tick(ui, "nodule")
+    ui.saveCorrectionButton.click()
+    assert host.widget.correctPanel.saving is not None
+    ui.nextScanButton.click()
+    second = ui.inputVolumeSelector.currentNode()
+    assert second.GetName().startswith("scan 2") and "1 scan in the folder" in ui.correctionStatusLabel.text
+    for place in (str(scans), ""):
+        ui.scanFolderPathLineEdit.currentPath = place
+        ui.nextScanButton.click()
+        assert "There is no other scan" in ui.correctionStatusLabel.text and host.widget.correctPanel.saving is not None
+        assert ui.inputVolumeSelector.currentNode() is second
+    host.widget.correctPanel.saving.cancel()
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    ui.nextScanButton.click()
+    assert ui.inputVolumeSelector.currentNode().GetName().startswith("scan 1"), "it was not saved"
+
+
 def test_scene_changes_while_a_case_is_saved_and_afterwards(host, ui, folder: Path, tmp_path: Path):
     import slicer
     from slicerhost.scene import openScene, saveScene

@@ -134,6 +134,11 @@ class CorrectionProcess(AttachedJob):
         for each in list(cls._underWay):
             each.finish()
 
+    @classmethod
+    def volumesOnTheirWay(cls, project: Path) -> list:
+        """Return the volumes whose cases are on their way into a project."""
+        return [each.correction.volumeNode for each in cls._underWay if each.correction.project == project]
+
     def _copy(self) -> Snapshot:
         """Copy out of the scene what is saved: only this must be done in the window's thread."""
         volume, segmentation = self.correction.volumeNode, self.correction.segmentationNode

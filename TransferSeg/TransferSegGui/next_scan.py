@@ -11,6 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from TransferSegGui.case_opening import caseOf
+from TransferSegGui.correction_process import CorrectionProcess
 
 #: Attribute of a volume node: the file of the folder that it was loaded from.
 SCAN_ATTRIBUTE = "TransferSeg.ScanFile"
@@ -54,15 +55,17 @@ def _savedByProject() -> dict[str, list[str]]:
 
 
 def remainingFiles(folder: Path, project: Path | None) -> list[Path]:
-    """Return the scans of a folder that are not in the project yet."""
+    """Return the scans of a folder that are not in the project yet, nor on their way into it."""
     saved = savedScans(project) if project is not None else set()
+    saved |= {volume.GetAttribute(SCAN_ATTRIBUTE) for volume in CorrectionProcess.volumesOnTheirWay(project)}
     return [each for each in scanFiles(folder) if os.fspath(each) not in saved]
 
 
 def remainingVolumes(project: Path | None) -> list:
-    """Return the loaded volumes that are not known to be in the project yet."""
+    """Return the loaded volumes that are not known to be in the project yet, nor on their way into it."""
+    onTheirWay = CorrectionProcess.volumesOnTheirWay(project)
     volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    plain = [each for each in volumes if each.GetClassName() == "vtkMRMLScalarVolumeNode"]
+    plain = [each for each in volumes if each.GetClassName() == "vtkMRMLScalarVolumeNode" and each not in onTheirWay]
     return [each for each in plain if not caseOf(each, project) and not each.GetHideFromEditors()]
 
 
