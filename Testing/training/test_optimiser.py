@@ -32,6 +32,27 @@ def test_orthogonalised_keeps_singular_vectors_and_evens_singular_values(shape: 
     assert values.min() > 0.5 and values.max() < 1.3
 
 
+def plainly_iterated(matrix: torch.Tensor) -> torch.Tensor:
+    """Return what Muon's reference implementation makes of a wide matrix, in float64."""
+    first, second, third = 3.4445, -4.7750, 2.0315
+    work = matrix.double() / (matrix.double().norm() + 1e-7)
+    for _ in range(5):
+        gram = work @ work.mT
+        work = first * work + (second * gram + third * gram @ gram) @ work
+    return work
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rank", [32, 3])
+def test_wide_matrices_are_iterated_as_by_the_reference(rank: int, precision: torch.dtype) -> None:
+    """With little beside a low rank, too: there rounding is amplified most."""
+    generator = torch.Generator().manual_seed(5)
+    matrix = torch.randn(32, rank, generator=generator) @ torch.randn(rank, 864, generator=generator)
+    matrix += 1e-3 * torch.randn(32, 864, generator=generator)
+    found, expected = orthogonalised(matrix, precision).double(), plainly_iterated(matrix)
+    assert float((found - expected).norm() / expected.norm()) < 5e-4
+
+
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
 def test_several_matrices_are_orthogonalised_each_for_itself(shape: tuple[int, int]) -> None:
     matrices = (
