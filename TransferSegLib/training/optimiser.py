@@ -165,8 +165,8 @@ def _iterated(work: torch.Tensor) -> torch.Tensor:
 def _iterated_on_gram(work: torch.Tensor) -> torch.Tensor:
     """Return the same of a wide matrix, with two products of its size instead of ten.
 
-    What all iterations multiply it by follows from its first Gram matrix, which is small. Not in half precision: rounded
-    to it, a Gram matrix has eigenvalues below zero, and the iterations would not stay bounded.
+    What all iterations multiply it by follows from its first Gram matrix, which is small. Not in half precision:
+    rounded to it, a Gram matrix has eigenvalues below zero, and the iterations would not stay bounded.
     """
     first, second, third = _QUINTIC
     gram, product = work @ work.mT, None
