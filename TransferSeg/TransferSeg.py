@@ -89,6 +89,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from TransferSegGui.first_steps import FirstSteps
         from TransferSegGui.learn_here_widgets import LearnHereWidgets
         from TransferSegGui.model_panel import ModelPanel
+        from TransferSegGui.rank_widgets import RankWidgets
         from TransferSegGui.segment_panel import SegmentPanel
 
         widget = slicer.util.loadUI(self.resourcePath("UI/TransferSeg.ui"))
@@ -103,11 +104,13 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.firstSteps = FirstSteps(self.ui, self.fineTunePanel)
         self.doubtfulPlaces = DoubtfulPlaces(self.ui)
         self.learnHere = LearnHereWidgets(self.ui, self.correctPanel)
+        self.ranking = RankWidgets(self.ui, self.correctPanel.order)
         self.panels = [
             self.modelPanel,
             self.segmentPanel,
             self.correctPanel,
             self.learnHere,
+            self.ranking,
             self.fineTunePanel,
             self.firstSteps,
             self.doubtfulPlaces,
@@ -116,6 +119,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.correctPanel.casesChanged += [
             self.fineTunePanel.updateFromParameterNode,
             self.firstSteps.updateFromParameterNode,
+            self.ranking.refresh,
         ]
         self.fineTunePanel.onMade, self.fineTunePanel.onPromoted = self.modelPanel.lookAgain, self.modelPanel.choose
         self.fineTunePanel.showCase = self.correctPanel.cases.open

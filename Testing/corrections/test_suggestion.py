@@ -19,6 +19,7 @@ from TransferSegLib.corrections.scan_looks import ScanLook
 from TransferSegLib.corrections.suggestion import ranked, suggest
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.errors import Cancelled
+from TransferSegLib.models.store import load_description
 from TransferSegLib.progress import Task
 
 DATA = Path(__file__).resolve().parents[1] / "Data"
@@ -120,6 +121,23 @@ def test_what_was_seen_is_not_looked_at_again(folder: Path, monkeypatch: pytest.
     # Nothing of a scan is in the cache but what the model saw; a damaged file is made anew.
     text = "".join(file.read_text(encoding="utf-8") for file in cache.iterdir())
     assert "nii" not in text and str(folder) not in text
+
+
+def test_the_first_case_does_not_make_all_scans_be_looked_at_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project with all structures of the model asks for the same doubt as no project at all."""
+    first = suggest(scans_of(folder), MODEL, device="cpu")
+    label_set = load_description(MODEL).label_set
+    project = Project(tmp_path / "project", create=True)
+    scan = sitk.ReadImage(str(CASES[1].image))
+    labels = sitk.Image(scan.GetSize(), sitk.sitkUInt8)
+    labels.CopyInformation(scan)
+    project.add_case(CASES[1].image, labels, "all", structures=label_set)
+    monkeypatch.setattr(scan_looks.Looker, "_seen", lambda *_: pytest.fail("looked at again"))
+    again = suggest(scans_of(folder), MODEL, project.state(), device="cpu")
+    assert [one.scan.name for one in again.ranked] == ["0.nii.gz"]
+    assert again.ranked[0].doubt in [one.doubt for one in first.ranked]
 
 
 def test_a_damaged_file_of_the_cache_is_made_anew(folder: Path) -> None:

@@ -115,6 +115,7 @@ class PanelStates:
     def s08_correct(self) -> None:
         self.say(self.ui.segmentStatusLabel, "")
         self.ui.projectPathLineEdit.currentPath = str(self.folder / "project")
+        self.ui.scanFolderPathLineEdit.currentPath = str(self.folder)
         self.open("correct")
 
     def s09_long_names(self) -> None:

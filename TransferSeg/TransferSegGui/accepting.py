@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import qt
 import slicer
@@ -11,11 +10,10 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from TransferSegGui.button_state import enable
-from TransferSegGui.case_buttons import SCAN_FOLDER
-from TransferSegGui.next_scan import nextFile
-from TransferSegGui.project_choice import projectFolder
+from TransferSegGui.next_scan import SCAN_FOLDER
 from TransferSegGui.reviewed_table import isReviewed, setReviewed, wasUnticked
 from TransferSegGui.scan_ahead import ScanAhead
+from TransferSegGui.scan_order import ScanOrder
 from TransferSegGui.shortcut_keys import ACCEPT_KEYS, RIGHT_KEYS, keysText
 
 
@@ -27,10 +25,10 @@ class Accepting(VTKObservationMixin):
     why it has made nothing, ``showStatus`` a status line.
     """
 
-    def __init__(self, ui, makeRun: Callable) -> None:
-        """Connect the widgets; ``makeRun`` is that of ``ScanAhead``."""
+    def __init__(self, ui, makeRun: Callable, order: ScanOrder) -> None:
+        """Connect the widgets; ``makeRun`` is that of ``ScanAhead``, ``order`` tells which scan comes next."""
         VTKObservationMixin.__init__(self)
-        self.ui = ui
+        self.ui, self._order = ui, order
         self.save: Callable[[], bool] = lambda: False
         self.goOn: Callable[[], None] = lambda: None
         self.segment: Callable[[], None] = lambda: None
@@ -157,7 +155,7 @@ class Accepting(VTKObservationMixin):
         if not folder or not self.ui.segmentAheadCheckBox.checked or self.ahead.isFor(self._volume):
             return
         try:
-            file = nextFile(Path(folder), projectFolder(self._parameterNode), self._volume)
+            file = self._order.next(self._volume)
             if file is not None:
                 self.ahead.begin(file)
         except (RuntimeError, OSError) as error:

@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
 from TransferSegGui.case_opening import openCase
 from TransferSegGui.case_table import CaseTable
-from TransferSegGui.next_scan import loadScan, nextFile, nextVolume, remainingFiles
+from TransferSegGui.next_scan import SCAN_FOLDER, loadScan, nextVolume
 from TransferSegGui.nodes import showStructure
 from TransferSegGui.project_choice import projectFolder
+from TransferSegGui.scan_order import ScanOrder
 from TransferSegGui.segment_panel import INPUT_VOLUME
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.revisions import ProjectState, Revision
 from TransferSegLib.errors import DatasetError
 
-#: In the parameter node: the folder with scans to correct, empty for the volumes that are loaded.
-SCAN_FOLDER = "ScanFolder"
-
 
 class CaseButtons:
-    """Opens, removes and restores cases of a project, and finds the next scan.
+    """Opens, removes and restores cases of a project, and shows the next scan in the order of a ``ScanOrder``.
 
     ``choose`` gets the volume and the segmentation (None: there is none yet) to work on next, ``showStatus`` a status
     line; ``projectChanged`` is called when cases were removed or restored, ``nextShown`` with the next scan's volume.
     """
 
-    def __init__(self, ui) -> None:
+    def __init__(self, ui, order: ScanOrder) -> None:
         """Connect the widgets of the .ui file."""
         self.choose: Callable = lambda volume, segmentation: None
         self.showStatus: Callable[[str], None] = lambda text: None
         self.projectChanged: Callable[[], None] = lambda: None
         self.nextShown: Callable = lambda volume: None
-        self.ui = ui
+        self.ui, self._order = ui, order
         self.table = CaseTable(ui.caseTable)
         self.table.changed = self.updateButtons
         self._parameterNode = None
@@ -99,14 +96,15 @@ class CaseButtons:
 
     def showNext(self) -> None:
         """Show the next scan that is not yet in the project."""
-        project, folder = projectFolder(self._parameterNode), self._parameterNode.GetParameter(SCAN_FOLDER)
-        volume = None
+        folder, volume = self._parameterNode.GetParameter(SCAN_FOLDER), None
+        current = self._parameterNode.GetNodeReference(INPUT_VOLUME)
         try:
             if folder:
-                file = nextFile(Path(folder), project, self._parameterNode.GetNodeReference(INPUT_VOLUME))
+                self._order.look()
+                file = self._order.next(current)
                 volume = loadScan(file) if file is not None else None
             else:
-                volume = nextVolume(project, self._parameterNode.GetNodeReference(INPUT_VOLUME))
+                volume = nextVolume(projectFolder(self._parameterNode), current)
         except (RuntimeError, OSError) as error:
             self.showStatus(str(error))
             return
@@ -114,10 +112,11 @@ class CaseButtons:
             where = folder or _("the loaded volumes")
             self.showStatus(_("There is no other scan in {place} to correct.").format(place=where))
             return
+        self._order.shown(volume)
         self.choose(volume, None)
         text = _("'{name}' is next.").format(name=volume.GetName())
         if folder:
-            count = len(remainingFiles(Path(folder), project))
+            count = len(self._order.remaining())
             left = _("{count} scans in the folder are not saved as cases yet.")
             left = _("1 scan in the folder is not saved as a case yet.") if count == 1 else left
             text += " " + left.format(count=count)

@@ -14,16 +14,17 @@ from slicer.util import VTKObservationMixin
 from TransferSegGui.accepting import Accepting
 from TransferSegGui.annotated_region import regionOf
 from TransferSegGui.button_state import enable
-from TransferSegGui.case_buttons import SCAN_FOLDER, CaseButtons
+from TransferSegGui.case_buttons import CaseButtons
 from TransferSegGui.case_opening import caseOf, markAsCase
 from TransferSegGui.correction_process import Correction, CorrectionProcess, patientId
 from TransferSegGui.label_map import labelSetOf
-from TransferSegGui.next_scan import rememberSaved
+from TransferSegGui.next_scan import SCAN_FOLDER, rememberSaved
 from TransferSegGui.nodes import hasVoxels, takeBack
 from TransferSegGui.predictions import forgetPredictions
 from TransferSegGui.project_choice import PROJECT, PROJECT_SETTING, defaultProject, projectFolder, readProject
 from TransferSegGui.region_widgets import RegionWidgets
 from TransferSegGui.reviewed_table import ReviewedTable, newStructure
+from TransferSegGui.scan_order import ScanOrder
 from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
 from TransferSegGui.status_line import say
 from TransferSegLib.corrections.revisions import ProjectState
@@ -55,13 +56,14 @@ class CorrectPanel(VTKObservationMixin):
         self._confirmedModality: tuple[str, object] | None = None
         self.reviewed = ReviewedTable(ui.reviewedTable, ui.reviewedSearchLineEdit)
         self.region = RegionWidgets(ui)
-        self.cases = CaseButtons(ui)
+        self.order = ScanOrder(segmentPanel.chosenModel)
+        self.cases = CaseButtons(ui, self.order)
         self.cases.choose, self.cases.showStatus, self.cases.projectChanged = (
             self._choose,
             self._showStatus,
             self._readProject,
         )
-        self.accepting = Accepting(ui, segmentPanel.runFor)
+        self.accepting = Accepting(ui, segmentPanel.runFor, self.order)
         self.accepting.save, self.accepting.goOn = self._onSave, self.cases.showNext
         self.accepting.segment, self.accepting.adopt = ui.segmentButton.click, segmentPanel.adopt
         self.accepting.awaited, self.accepting.failed = segmentPanel.awaitAhead, segmentPanel.showFailure

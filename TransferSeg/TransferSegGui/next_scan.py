@@ -13,6 +13,8 @@ from slicer.i18n import tr as _
 from TransferSegGui.case_opening import caseOf
 from TransferSegGui.correction_process import CorrectionProcess
 
+#: In the parameter node: the folder with scans to correct, empty for the volumes that are loaded.
+SCAN_FOLDER = "ScanFolder"
 #: Attribute of a volume node: the file of the folder that it was loaded from.
 SCAN_ATTRIBUTE = "TransferSeg.ScanFile"
 #: In Slicer's settings, so on this computer only: the files of scans that were saved, by project. The project itself

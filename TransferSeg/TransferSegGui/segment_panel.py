@@ -136,12 +136,13 @@ class SegmentPanel:
         node.EndModify(wasModifying)
         self.updateFromParameterNode()
 
-    def _choice(self) -> ModelChoice | None:
+    def chosenModel(self) -> ModelChoice | None:
+        """Return the model that is chosen, None when it is not on this computer."""
         return chosenModel(self._choices, self._parameterNode)
 
     def _describeModel(self) -> Described | None:
         """Return what the chosen model's files say, None when there is none that can be used."""
-        choice = self._choice()
+        choice = self.chosenModel()
         try:
             return None if choice is None or choice.problem else described(choice.path)
         except ModelError:
@@ -200,7 +201,7 @@ class SegmentPanel:
 
     def _obstacle(self) -> str:
         """Return why segmenting cannot start now, empty when it can."""
-        choice = self._choice()
+        choice = self.chosenModel()
         if self._parameterNode is None:
             return _("There is no scene.")
         if not self._torchInstalled:
@@ -234,7 +235,7 @@ class SegmentPanel:
         run = SegmentProcess(
             self.ui.inputVolumeSelector.currentNode(),
             None if self._kept is not None else output,
-            str(self._choice().path),
+            str(self.chosenModel().path),
             chosenDevice(self._parameterNode),
             self.structures.wanted,
             self.ui.doubtVolumeCheckBox.checked,
@@ -277,7 +278,7 @@ class SegmentPanel:
 
     def runFor(self, volumeNode) -> SegmentProcess | None:
         """Return a run, yet to be started, for another volume with what is chosen; None when nothing can run."""
-        choice = self._choice()
+        choice = self.chosenModel()
         if choice is None or choice.problem or not self._torchInstalled or self.structures.obstacle():
             return None
         device = chosenDevice(self._parameterNode)

@@ -90,6 +90,8 @@ def suggest(
     description = load_description(model)
     description.check_one_image("Suggesting scans")
     known = [] if project is None else [name for name in project.label_set.names if description.label_set.find(name)]
+    if len(known) == len(description.label_set.names):
+        known = []  # all, as before the first case: what was seen then still counts
     looker = Looker(model, known or None, device, memory_gb)
     looking, looking_at_known = (
         (task or Task())

@@ -34,6 +34,7 @@ class Kind:
 KINDS: Mapping[str, str] = {
     "segment": "TransferSegLib.jobs.segment_job:SEGMENT",
     "learn-here": "TransferSegLib.jobs.learn_here_job:LEARN_HERE",
+    "suggest": "TransferSegLib.jobs.suggest_job:SUGGEST",
     "save": "TransferSegLib.jobs.save_job:SAVE",
     "train-base": "TransferSegLib.jobs.train_base_job:TRAIN_BASE",
     "finetune": "TransferSegLib.jobs.finetune_job:FINETUNE",
