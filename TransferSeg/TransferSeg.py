@@ -144,12 +144,21 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Bring the panel up to date each time the module is opened."""
         for panel in self.panels:
             panel.refresh()
+        self.paintBoxes()
         self.setParameterNode(self.logic.getParameterNode())
         self.correctPanel.enter()
 
     def exit(self):
         """Deactivate the painting tools: another module is opened."""
         self.correctPanel.leave()
+
+    def paintBoxes(self):
+        """Let boxes without a tick be seen in Slicer's present style."""
+        from TransferSegGui.colors import showUntickedBoxes
+
+        for name, widget in vars(self.ui).items():
+            if name.endswith("CheckBox") or name in ("structureList", "reviewedTable", "fineTuneCaseTable"):
+                showUntickedBoxes(widget)
 
     def refreshPanels(self):
         """Let all other sections look again: models or versions have changed."""

@@ -60,6 +60,10 @@ def cut_off(table) -> list[str]:
             bold = qt.QFontMetrics(item.font()) if item.font().bold() else metrics
             room = width - margin - (tick if item.data(qt.Qt.CheckStateRole) is not None else 0)
             room -= 0 if item.icon().isNull() else item.icon().actualSize(qt.QSize(16, 16)).width() + margin
+            word = max(map(bold.horizontalAdvance, item.text().split() or [""]))
+            room -= int(table.showGrid)
+            if word > room:
+                problems.append(f"{item.text()} (a word of {word} px in {room} px)")
             box = bold.boundingRect(0, 0, room, 10000, qt.Qt.AlignLeft | qt.Qt.TextWordWrap, item.text())
             if box.width() > room or box.height() > table.rowHeight(row):
                 problems.append(f"{item.text()} ({box.width()} x {box.height()} in {room} x {table.rowHeight(row)} px)")

@@ -290,10 +290,12 @@ def variants(host, font_scale: float = 1.0) -> Iterator[tuple[str, object]]:
     for isDark in (False, True):
         with darkStyle(host) if isDark else nullcontext():
             host.widget.fineTunePanel.decision.update()
+            host.widget.paintBoxes()
             for width in WIDTHS:
                 with panel_of(host, width, font_scale, isChecked=False):
                     yield f"{width} {'dark' if isDark else 'light'}", host._area.widget().grab()
     host.widget.fineTunePanel.decision.update()
+    host.widget.paintBoxes()
 
 
 def problems(host) -> list[str]:
@@ -305,6 +307,9 @@ def problems(host) -> list[str]:
     for table in host._area.widget().findChildren(qt.QTableWidget):
         if table.visible and table.objectName:
             found += [f"{table.objectName}: {each}" for each in cut_off(table)]
+    for label in host._area.widget().findChildren(qt.QLabel):
+        if label.visible and label.text and label.heightForWidth(label.width) > label.height:
+            found.append(f"{label.objectName}: {label.text}")
     for button in host._area.widget().findChildren(qt.QPushButton):
         if button.visible and button.width < button.minimumSizeHint().width():
             found.append(f"{button.objectName}: {button.text}")

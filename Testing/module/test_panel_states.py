@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from narrow_panel import panel_of
 from panel_states import SECTIONS, WIDTHS, PanelStates, problems
+from test_verdict_table import contrast
 
 
 @pytest.fixture
@@ -73,3 +74,37 @@ def test_tables_are_as_high_as_their_rows(host, ui, states) -> None:
     finally:
         states.forget_history()
         host.widget.enter()
+
+
+def test_boxes_without_a_tick_are_seen_in_a_dark_style(host, ui, states) -> None:
+    """Their frames stand out from the ground by 3 to 1, as WCAG asks of controls, and go back in a light style."""
+    from dark_style import darkStyle
+
+    for bring in (states.s05_segmenting, states.s06_segmented, states.s08_correct):
+        bring()
+    light = ui.reviewedTable.palette.window().color().name()
+    with darkStyle(host):
+        host.widget.enter()
+        assert frame_contrast(host, ui) >= 3 and not ui.reviewedTable.showGrid
+        ui.segmentAheadCheckBox.checked = False
+        picture = ui.segmentAheadCheckBox.grab().toImage()
+        ground = ui.segmentAheadCheckBox.palette.base().color()
+        assert most_contrast(picture, ground, 14) >= 3
+        ui.segmentAheadCheckBox.checked = True
+    host.widget.enter()
+    assert ui.reviewedTable.palette.window().color().name() == light and ui.reviewedTable.showGrid
+
+
+def frame_contrast(host, ui) -> float:
+    """Return how much the box in the list's first row stands out from the ground."""
+    host.process(50)
+    table = ui.reviewedTable
+    table.clearSelection()
+    picture = table.viewport().grab().toImage().copy(0, 0, 18, table.rowHeight(0) - 1)
+    return most_contrast(picture, table.palette.base().color(), 18)
+
+
+def most_contrast(picture, ground, width: int) -> float:
+    """Return the largest ratio of luminances between the ground and a pixel in the first columns of a picture."""
+    pixels = [picture.pixelColor(x, y) for x in range(width) for y in range(picture.height())]
+    return max(contrast(each, ground) for each in pixels)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 from correcting_world import empty_segmentation, save, scan_zyx, temporary_folders, tick
+from narrow_panel import panel_of
+from panel_states import problems
 
 from TransferSegLib.corrections.kept_order import keep_order, kept_order
 from TransferSegLib.corrections.suggestion import SuggestedScan, Suggestions
@@ -51,6 +53,10 @@ def test_the_next_scan_is_the_first_of_the_ranking(host, ui, folder: Path, scans
     host.widget.enter()
     assert ui.orderLabel.text == "Most doubtful and unusual first, by format-one, version 1.0."
     assert "was not measured" in ui.orderLabel.toolTip
+    ui.correctCollapsibleButton.collapsed = False
+    with panel_of(host, font_scale=1.5):
+        assert ui.orderLabel.visible and problems(host) == []
+    ui.correctCollapsibleButton.collapsed = True
     assert next_scan(ui) == "scan 3"
     empty_segmentation(ui, ui.inputVolumeSelector.currentNode(), "nodule")
     tick(ui, "nodule")

@@ -19,8 +19,6 @@ NOT_SHOWN = {
     "Binary labelmap",  # Slicer's name of a representation
     " part 1",  # how the library calls the parts of a case
     " part 2",
-    "border: 2px solid ",
-    "; padding: 4px; background-color: ",
     "transferseg: ",  # how lines of the command line begin; it is cut off
     "Slicer console",  # kept in a version's record, as the next one
     "transferseg finetune (3D Slicer)",

@@ -118,11 +118,35 @@ def test_the_colours_follow_the_style(host, ui, table) -> None:
     """Slicer's style is changed while a verdict is shown."""
     from dark_style import darkStyle
 
-    light = ui.verdictLabel.styleSheet, table.item(1, 2).background().gradient().stops()[0][1].name()
+    def colors() -> tuple[str, str]:
+        stops = table.item(1, 2).background().gradient().stops()
+        return ui.verdictLabel.palette.window().color().name(), stops[0][1].name()
+
+    def shown() -> str:
+        return ui.verdictLabel.grab().toImage().pixelColor(1, 1).name()
+
+    light = colors()
+    host.widget.ui.fineTuneCollapsibleButton.collapsed = False
+    host.process(50)
+    assert shown() == light[0], "the colour is also painted"
     with darkStyle(host):
         host.widget.fineTunePanel.decision.update()  # as when the module is entered
-        dark = ui.verdictLabel.styleSheet, table.item(1, 2).background().gradient().stops()[0][1].name()
+        dark = colors()
+        assert shown() == dark[0]
+        paper, ink = (getattr(ui.verdictLabel.palette, role)().color() for role in ("window", "windowText"))
+        assert contrast(paper, ink) >= 4.5, "the text has the style's colour, not that of the light one"
     assert light[0] != dark[0] and light[1] != dark[1]
+
+
+def test_the_verdict_follows_the_font(host, ui, table) -> None:
+    """Slicer's font is changed while a verdict is shown."""
+    import qt
+
+    before = ui.verdictLabel.fontMetrics().height()
+    with panel_of(host, font_scale=1.5):
+        assert ui.verdictLabel.fontInfo().pointSizeF() == pytest.approx(qt.QApplication.font().pointSizeF(), abs=0.6)
+        assert ui.verdictLabel.fontMetrics().height() > before
+    assert ui.verdictLabel.fontMetrics().height() == before
 
 
 def test_the_rest_is_in_tooltips_and_in_the_table_node(host, table) -> None:

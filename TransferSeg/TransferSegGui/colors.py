@@ -8,6 +8,8 @@ import qt
 GOOD, BAD, WARNED, NEUTRAL = "#2e9d42", "#d64545", "#ef8a17", "#808890"
 #: How much of a tone is in a background: text stays as readable as on the bare one.
 _SHARE = 0.35
+#: How much of the text's colour is in the colour that a dark style makes frames from.
+_FRAME_SHARE = 0.55
 
 
 def tint(widget, tone: str, share: float = _SHARE):
@@ -24,9 +26,27 @@ def tint(widget, tone: str, share: float = _SHARE):
     return qt.QColor(*mixed)
 
 
-def frameStyle(widget, tone: str) -> str:
-    """Return the style sheet of a label in a frame of a tone, on a background of it; its text keeps its colour."""
-    return f"border: 2px solid {tone}; padding: 4px; background-color: {tint(widget, tone, 0.15).name()};"
+def fill(widget, color) -> None:
+    """Give a widget that fills its background a colour (QColor); no style sheet, which would hold its font fast."""
+    palette = widget.palette
+    palette.setColor(qt.QPalette.Window, color)
+    widget.setPalette(palette)
+    widget.setBackgroundRole(qt.QPalette.Window)  # in a collapsible button it would be that of a button
+
+
+def showUntickedBoxes(widget) -> None:
+    """Let the frames of unticked boxes be seen in a dark style; ``widget`` is a check box, or a list with boxes.
+
+    Slicer's style draws them in a darker shade of the window's colour, which is no frame on a dark ground. Of what else
+    a check box or a list shows, only the grid of a table is made from that colour.
+    """
+    base, text = widget.palette.base().color(), widget.palette.text().color()
+    isDark = base.lightness() < text.lightness()
+    widget.setPalette(qt.QPalette())
+    if isDark:
+        fill(widget, tint(widget, text.name(), _FRAME_SHARE))
+    if hasattr(widget, "showGrid"):
+        widget.showGrid = not isDark
 
 
 def bar(widget, share: float, tone: str):

@@ -50,7 +50,7 @@ class ReviewedTable(VTKObservationMixin):
         self._project: ProjectState | None = None
         self._rows: list[tuple[str, Structure | None]] = []
         self._updating = False
-        setColumns(table, [_("Right in this scan"), _("Counts\nas"), _("Shown")], _NAME)
+        setColumns(table, [_("Right in this scan"), _("Counts\nas"), _("Show")], _NAME)
         table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         table.setEditTriggers(qt.QAbstractItemView.DoubleClicked | qt.QAbstractItemView.EditKeyPressed)
         table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)

@@ -9,7 +9,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
-from TransferSegGui.colors import frameStyle
+from TransferSegGui.colors import fill, tint
 from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.model_choices import libraryKey
 from TransferSegGui.status_line import say
@@ -77,7 +77,8 @@ class VerdictDecision:
     def _paint(self) -> None:
         """Give the verdict its colours, mixed from those of Slicer's present style."""
         result, table = self._result, self.ui.verdictTable
-        self.ui.verdictLabel.styleSheet = "" if result is None else frameStyle(table, verdictTone(result))
+        if result is not None:
+            fill(self.ui.verdictLabel, tint(table, verdictTone(result)))
         self.table.paint()
 
     def update(self) -> None:
