@@ -1,7 +1,8 @@
 """Trained weights in half precision against a float32 tile of the network as it is written: the labels must agree.
 
 Random weights tie everywhere, so this takes the bundled model and the sample that comes with it, of which the part with
-most voxels in structures. ``Testing/research/benchmarks/compare_inference.py --only`` compares the whole sample.
+most voxels in structures. ``Testing/research/benchmarks/compare_inference.py --only`` compares the whole sample, and
+``Testing/networks/test_inference_network.py`` small tiles of random weights on every processor.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from Testing.half_precision import large_in_bfloat16
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.images.preprocess import preprocess
 from TransferSegLib.images.read import read_scan
@@ -23,6 +25,7 @@ from TransferSegLib.networks.unet_valid.tile_plan import TilePlan
 TILE = Tile((32, 16, 56), (76, 60, 100))
 
 
+@large_in_bfloat16
 def test_labels_of_trained_weights_in_bfloat16_are_those_of_float32():
     model = load_model(find_model())
     description, network = model.description, model.network()

@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from Testing.nnunet_fixtures import NAMES, TRAINED, NnUNetFixture, every_second, imported
+from Testing.half_precision import large_in_bfloat16
+from Testing.nnunet_fixtures import NAMES, OLD, TRAINED, NnUNetFixture, every_second, imported
 from TransferSegLib.images import copied_labels
 from TransferSegLib.images.label_resampling import LabelResampler
 from TransferSegLib.images.read import read_scan
@@ -79,8 +80,16 @@ def test_every_voxel_has_nnunets_label(name: str, monkeypatch: pytest.MonkeyPatc
 MOST = {torch.float32: (0.0, 0.006), torch.bfloat16: (2e-4, 0.02)}
 
 
-@pytest.mark.parametrize("dtype", MOST, ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        # Of bfloat16 the trained weights and the smaller of the random ones run everywhere.
+        pytest.param(name, dtype, marks=() if dtype == torch.float32 or name in (OLD, TRAINED) else large_in_bfloat16)
+        for name in NAMES
+        for dtype in MOST
+    ],
+    ids=str,
+)
 def test_the_usual_sums_give_nearly_the_same_labels(name: str, dtype: torch.dtype) -> None:
     fixture = NnUNetFixture(name)
     model = model_of(fixture)

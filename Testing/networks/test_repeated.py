@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from Testing.half_precision import large_in_bfloat16
 from TransferSegLib.networks.unet_valid import unet
 from TransferSegLib.networks.unet_valid.repeated import repeated_then_convolved
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
@@ -49,7 +50,10 @@ def test_training_computes_the_logits_and_gradients_of_the_plain_layers(monkeypa
         torch.testing.assert_close(gradients[name], gradient, atol=1e-12, rtol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize(("width", "side"), [(8, 32), (8, 48), (16, 32)])
+@pytest.mark.parametrize(
+    ("width", "side"),
+    [(4, 32), *(pytest.param(*sizes, marks=large_in_bfloat16) for sizes in [(8, 32), (8, 48), (16, 32)])],
+)
 def test_bfloat16_gradients_are_as_near_to_those_of_float32_as_before(
     width: int, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
