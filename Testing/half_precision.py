@@ -1,6 +1,6 @@
 """Which tests of bfloat16 run where.
 
-Processors that do not multiply bfloat16 emulate it, 10 to 50 times slower, and ``choose_device`` never chooses it there.
+Processors that do not multiply bfloat16 emulate it, many times slower, and ``choose_device`` never chooses it there.
 A small test of each kind runs everywhere; the large ones, which take minutes there, only where bfloat16 is used.
 """
 
