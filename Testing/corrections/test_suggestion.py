@@ -24,7 +24,8 @@ from TransferSegLib.progress import Task
 
 DATA = Path(__file__).resolve().parents[1] / "Data"
 MODEL = DATA / "model_format_1" / "model"
-CASES = read_dataset(DATA / "head_neck_ct").cases
+#: The smaller scans.
+CASES = read_dataset(DATA / "head_neck_ct").select(["pt_70", "pt_103"]).cases
 
 
 def look(name: str, doubt: float, *features: float) -> tuple[Path, ScanLook]:
@@ -75,7 +76,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRANSFERSEG_CACHE", str(tmp_path / "cache"))
     made = tmp_path / "scans"
     made.mkdir()
-    for number, case in enumerate(CASES[:2]):
+    for number, case in enumerate(CASES):
         shutil.copy(case.image, made / f"{number}.nii.gz")
     shutil.copy(CASES[0].image, made / "copy.nii.gz")
     (made / "broken.nii.gz").write_bytes(b"this is no scan")
