@@ -220,9 +220,34 @@ def test_the_next_scan_comes_from_a_folder_or_from_what_is_loaded(host, ui, fold
         names.add(ui.inputVolumeSelector.currentNode().GetName().split(".")[0])
     assert names == {"scan 2", "scan 10"}
     (scans / "scan 10.nii.gz").write_bytes(b"no scan")
-    ui.scanFolderPathLineEdit.currentPath = str(tmp_path / "nothing")
+    for place, why in (
+        (tmp_path / "nothing", "There is no folder"),
+        (scans / "notes.txt", "There is no folder"),
+        (tmp_path, "There is no NIfTI, NRRD or MetaImage file in"),
+    ):
+        ui.scanFolderPathLineEdit.currentPath = str(place)
+        ui.nextScanButton.click()
+        assert ui.correctionStatusLabel.text.startswith(f"{why} {place}")
+
+
+def test_a_scan_that_cannot_be_read_does_not_stop_the_others(host, ui, folder: Path, tmp_path: Path, monkeypatch):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for number in (1, 3):
+        sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(scans / f"scan {number}.nrrd"))
+    (scans / "scan 2.nrrd").write_bytes(b"no scan")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ui.scanFolderPathLineEdit.currentPath = "~/scans"
     ui.nextScanButton.click()
-    assert "There is no other scan" in ui.correctionStatusLabel.text
+    assert ui.inputVolumeSelector.currentNode().GetName() == "scan 1"
+    ui.nextScanButton.click()
+    assert ui.inputVolumeSelector.currentNode().GetName() == "scan 3"
+    text = ui.correctionStatusLabel.text
+    assert text.startswith(f"{scans / 'scan 2.nrrd'} cannot be read as a scan. 'scan 3' is next. 2 scans in the folder")
+    sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(2)), str(scans / "scan 2.nrrd"))
+    ui.nextScanButton.click()
+    ui.nextScanButton.click()
+    assert ui.inputVolumeSelector.currentNode().GetName().startswith("scan 2"), "it was mended"
 
 
 def test_a_scan_that_is_being_saved_is_not_counted_nor_offered_again(host, ui, folder: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.button_state import enable
 from TransferSegGui.case_opening import openCase
 from TransferSegGui.case_table import CaseTable
-from TransferSegGui.next_scan import SCAN_FOLDER, loadScan, nextVolume
+from TransferSegGui.next_scan import loadScan, nextVolume, whyNoScan
 from TransferSegGui.nodes import showStructure
 from TransferSegGui.project_choice import projectFolder
 from TransferSegGui.scan_order import ScanOrder
@@ -96,32 +96,43 @@ class CaseButtons:
 
     def showNext(self) -> None:
         """Show the next scan that is not yet in the project."""
-        folder, volume = self._parameterNode.GetParameter(SCAN_FOLDER), None
+        folder, unreadable = self._order.folder, []
         current = self._parameterNode.GetNodeReference(INPUT_VOLUME)
         try:
-            if folder:
-                self._order.look()
-                file = self._order.next(current)
-                volume = loadScan(file) if file is not None else None
+            if folder is not None:
+                volume, unreadable = self._nextOfFolder(current)
+                why = whyNoScan(folder)
             else:
                 volume = nextVolume(projectFolder(self._parameterNode), current)
+                why = _("There is no other scan in the loaded volumes to correct.")
         except (RuntimeError, OSError) as error:
             self.showStatus(str(error))
             return
         if volume is None:
-            where = folder or _("the loaded volumes")
-            self.showStatus(_("There is no other scan in {place} to correct.").format(place=where))
+            self.showStatus(" ".join([*unreadable, why]))
             return
         self._order.shown(volume)
         self.choose(volume, None)
-        text = _("'{name}' is next.").format(name=volume.GetName())
-        if folder:
+        text = " ".join([*unreadable, _("'{name}' is next.").format(name=volume.GetName())])
+        if folder is not None:
             count = len(self._order.remaining())
             left = _("{count} scans in the folder are not saved as cases yet.")
             left = _("1 scan in the folder is not saved as a case yet.") if count == 1 else left
             text += " " + left.format(count=count)
         self.showStatus(text)
         self.nextShown(volume)
+
+    def _nextOfFolder(self, current) -> tuple[object, list[str]]:
+        """Return the volume of the folder's next scan (None: there is none), and a line on each that cannot be read."""
+        self._order.look()
+        unreadable = []
+        while (file := self._order.next(current)) is not None:
+            try:
+                return loadScan(file), unreadable
+            except RuntimeError as error:
+                self._order.leaveOut(file)
+                unreadable.append(str(error))
+        return None, unreadable
 
     def updateButtons(self) -> None:
         """Enable what can be done now; a disabled button gives the reason in its tooltip."""

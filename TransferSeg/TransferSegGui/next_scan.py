@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import slicer
@@ -71,9 +72,21 @@ def remainingVolumes(project: Path | None) -> list:
     return [each for each in plain if not caseOf(each, project) and not each.GetHideFromEditors()]
 
 
-def nextFile(folder: Path, project: Path | None, currentVolume) -> Path | None:
-    """Return the scan after the current one that is not in the project yet, from the start again after the last."""
-    files = remainingFiles(folder, project)
+def whyNoScan(folder: Path) -> str:
+    """Return why a folder has no next scan."""
+    if not folder.is_dir():
+        return _("There is no folder {folder}.").format(folder=folder)
+    if not scanFiles(folder):
+        text = _(
+            "There is no NIfTI, NRRD or MetaImage file in {folder}; its sub-folders are not looked into. Load DICOM "
+            "scans with the module DICOM, and leave the folder empty here."
+        )
+        return text.format(folder=folder)
+    return _("There is no other scan in {place} to correct.").format(place=folder)
+
+
+def nextFile(folder: Path, files: Sequence[Path], currentVolume) -> Path | None:
+    """Return which of some scans of a folder comes after the current one, from the start again after the last."""
     current = currentVolume.GetAttribute(SCAN_ATTRIBUTE) if currentVolume is not None else None
     order = [os.fspath(each) for each in scanFiles(folder)]
     place = order.index(current) if current in order else -1

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.model_choices import MODEL, ModelChoice
 from TransferSegGui.next_scan import SCAN_ATTRIBUTE, SCAN_FOLDER, nextFile, remainingFiles
 from TransferSegGui.project_choice import projectFolder
-from TransferSegLib.corrections.kept_order import KeptOrder, kept_order, model_checksum
+from TransferSegLib.corrections.kept_order import KeptOrder, kept_order, mark, model_checksum
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.locate import find_model
 
@@ -34,12 +34,17 @@ class ScanOrder:
         self._problem = ""
         #: The scans that were shown in the order of the ranking, since it is in use.
         self._shown: set[str] = set()
+        #: Marks of the files that cannot be read.
+        self._unreadable: set[str] = set()
 
     @property
     def folder(self) -> Path | None:
         """The folder with the scans, None for none."""
         text = "" if self._parameterNode is None else self._parameterNode.GetParameter(SCAN_FOLDER)
-        return Path(text) if text else None
+        try:
+            return Path(text).expanduser() if text else None
+        except RuntimeError:  # "~name" of an unknown user is no folder
+            return Path(text)
 
     @property
     def project(self) -> Path | None:
@@ -94,7 +99,7 @@ class ScanOrder:
 
     def remaining(self) -> list[Path]:
         """Return the scans of the folder that are still to be corrected, in their order; raises OSError."""
-        files = remainingFiles(self.folder, self.project)
+        files = [each for each in remainingFiles(self.folder, self.project) if not self._isUnreadable(each)]
         return files if self._ranking is None else self._ranking.sorted(files)
 
     def next(self, currentVolume) -> Path | None:
@@ -103,10 +108,17 @@ class ScanOrder:
         By a ranking it is the first that was not shown yet; after the last one it is the first again.
         """
         if self._ranking is None:
-            return nextFile(self.folder, self.project, currentVolume)
+            return nextFile(self.folder, self.remaining(), currentVolume)
         current = None if currentVolume is None else currentVolume.GetAttribute(SCAN_ATTRIBUTE)
         others = [each for each in self.remaining() if os.fspath(each) != current]
         return next((each for each in others if os.fspath(each) not in self._shown), next(iter(others), None))
+
+    def leaveOut(self, file: Path) -> None:
+        """Go past a file that cannot be read, until it is another one."""
+        self._unreadable.add(mark(file))
+
+    def _isUnreadable(self, file: Path) -> bool:
+        return bool(self._unreadable) and mark(file) in self._unreadable
 
     def shown(self, volume) -> None:
         """Note that a volume was shown as the next scan."""
