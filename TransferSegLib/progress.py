@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -299,6 +299,10 @@ class Parts:
         """Estimate anew how long the parts that are not done will take; those not named are left out."""
         current = {self._part: self._left[self._part]} if self._part in self._left else {}
         self._left = {**current, **seconds}
+
+    def join(self, keys: Iterable[str], key: str, at_once: int) -> None:
+        """Make one part of some, of which so many are done at the same time."""
+        self._left[key] = sum(self._left.pop(one, 0.0) for one in keys) / at_once
 
     def begin(self, key: str, name: str) -> Task:
         """Begin a part and return its task."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from TransferSegLib.models.versions.history import history
 from TransferSegLib.progress import CancelToken, Progress
 from TransferSegLib.training.processes import is_first
 
+#: What the processes may take before the test fails.
+_LONGEST_S = 300
 KNOBS = replace(projects.KNOBS, tail_steps=4, steps=4, batch=3, patches_per_case=1, report_cases=0)
 
 
@@ -115,3 +119,22 @@ def test_a_batch_of_one_is_refused(place: tuple[Path, Any]) -> None:
 
 def _batch_of_one(project: Path, library: Path) -> Any:
     return finetune(projects.request(project, library, configuration=replace(KNOBS, batch=1)))
+
+
+def test_the_command_under_torchrun(place: tuple[Path, Any], tmp_path: Path) -> None:
+    project, library = place
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps(KNOBS.to_json() | {"batch": 2}), encoding="utf-8")
+    words = ["--project", str(project), "--library", str(library("one")), "--model", "tiny", "--minutes", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "TransferSegLib"]
+    done = subprocess.run(
+        [*command, "finetune", *words, "--device", "cpu", "--configuration", str(settings)],
+        capture_output=True,
+        text=True,
+        timeout=_LONGEST_S,
+        cwd=Path(projects.__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("strategy finetune, 3 corrected cases of 3 patients") == 1, done.stdout
+    assert [version.number for version in history("tiny", tmp_path / "one").versions] == [0, 1]

@@ -173,3 +173,41 @@ def test_candidates_get_less_where_time_ran_and_the_final_one_what_is_left() -> 
 def test_longer_than_asked_for_is_told() -> None:
     assert overrun_note(20, 20.5 * 60) == () and overrun_note(0, 1e6) == ()
     assert overrun_note(20, 22 * 60) and "22.0 min, longer than the 20 min given" in overrun_note(20, 22 * 60)[0]
+
+
+def test_workers_share_the_time_of_the_folds() -> None:
+    """Of 570 s half is for the final one. Three workers have 285 s each at the same time, two have two turns."""
+    start = replace(BARE, slowdown=2.0)
+    three = plan_time(10, replace(FIVE, workers=3, shares=False), start)
+    assert three.folds == 3 and 60 * three.minutes_each == pytest.approx(285)
+    assert 60 * three.final_minutes == pytest.approx(285) and three.total_s == pytest.approx(570)
+    # Twice as slow: 0.2 s for a step of the last layers, 300 of them, and 2 s for one of all layers.
+    assert (three.tail_steps, three.steps, three.final_steps) == (300, 112, 285)
+    assert "3 workers train the compared ones" in three.text and "takes a worker 2.0 times as long" in three.text
+    assert 60 * plan_time(10, replace(FIVE, workers=2, shares=False), start).minutes_each == pytest.approx(142.5)
+    # Two strategies on the first two folds, then the third fold: 3 turns of 2 workers.
+    choosing = replace(FIVE, workers=2, shares=False, extra=2, patients=3)
+    assert 60 * plan_time(10, choosing, start).minutes_each == pytest.approx(95)
+
+
+def test_what_workers_do_beside_training_is_accounted_for() -> None:
+    """Two turns: each begins, reads all 5 cases, and compares 2 of them, more slowly than this process."""
+    slow = replace(REAL, slowdown=1.5, worker_start_s=7.0)
+    parts = plan_time(0, replace(FIVE, workers=2, shares=False), slow).parts_s
+    assert parts["workers' start"] == pytest.approx(2 * (7 + 5 * 0.5))
+    assert parts["comparing"] == pytest.approx(2 * 2 * 1.5 * 2.5)
+    assert parts["candidates' files"] == pytest.approx(3 * 0.5)
+    assert parts["training"] == pytest.approx(2 * 1.5 * (80 * 0.4 + 300 * 0.1 + 400 * 0.5))
+    assert parts["final training"] == pytest.approx(400 * 0.5)
+
+
+def test_candidates_of_workers_get_their_minutes_at_the_same_time() -> None:
+    plan, run = TimePlan(3, 1.0, "", final_minutes=1.0), TimedRun(110.0)
+    amount, speeds = replace(FIVE, reported=0, workers=3), replace(BARE, score_s=5.0, slowdown=2.0)
+    minutes = CandidateMinutes(plan, amount, speeds, run, {"fold-1": 1, "fold-2": 1, "fold-3": 1}, {})  # type: ignore[arg-type]
+    # 110 s less one case at 10 s; half of it for all folds at the same time.
+    assert [60 * minutes.of(f"fold-{number}") for number in (1, 2, 3)] == [pytest.approx(50)] * 3
+    for number in (1, 2, 3):
+        minutes.took(f"fold-{number}")
+    run.left_s = 60.0
+    assert 60 * minutes.of("final") == pytest.approx(60)

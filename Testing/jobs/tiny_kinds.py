@@ -69,7 +69,25 @@ def fail(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: 
     }[request.parameters["with"]]
 
 
+def fold(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
+    """Do the words of ``do`` one after another, one each time that a job with this ``mark`` is begun."""
+    mark = Path(request.parameters["mark"])
+    with mark.open("a") as stream:
+        stream.write("begun\n")
+    what = request.parameters["do"][len(mark.read_text().splitlines()) - 1]
+    progress(Progress("training", 0.5))
+    if what == "crash":
+        ctypes.string_at(0)
+    if what == "fail":
+        raise ScanError("The scan is upside down: turn it.")
+    while what == "wait":
+        cancel.check()
+        time.sleep(0.02)
+    return {}
+
+
 COUNT = Kind(count)
+FINETUNE_FOLD = Kind(fold)
 ASIDE = Kind(count, uses_device=False)
 WAIT = Kind(wait_for_file)
 DEAF = Kind(deaf, grace_s=0.5)

@@ -5,7 +5,8 @@ import sys
 from TransferSegLib.jobs.kinds import KINDS
 from TransferSegLib.jobs.worker import main
 
-NAMES = ("count", "aside", "wait", "deaf", "segfault", "fail")
+NAMES = ("count", "aside", "wait", "deaf", "segfault", "fail", "finetune-fold")
 
 if __name__ == "__main__":
-    sys.exit(main(kinds={**KINDS, **{name: f"tiny_kinds:{name.upper()}" for name in NAMES}}))
+    kinds = {name: f"tiny_kinds:{name.upper().replace('-', '_')}" for name in NAMES}
+    sys.exit(main(kinds={**KINDS, **kinds}))

@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from TransferSegLib.cli.default_project import add_project_option, on_project
+from TransferSegLib.cli.finetune_workers import (
+    add_worker_options,
+    check_worker_options,
+    workers_and_threads,
+    workers_of,
+)
 from TransferSegLib.cli.jobs import add_background_options, start_in_background
 from TransferSegLib.cli.options import add_device_option, add_json_option, print_json, read_settings
 from TransferSegLib.cli.reporting import interruptible, progress_shown, task_shown
@@ -102,6 +108,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="keep all structures of the model, also on another modality, where otherwise none is kept",
     )
+    add_worker_options(parser)
     add_background_options(parser)
     parser.set_defaults(run=on_project(run))
 
@@ -137,6 +144,7 @@ def _add_what_becomes_of_it(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fine-tune and print what came of it."""
     started = time.monotonic()  # loading PyTorch takes some of the minutes
+    check_worker_options(arguments)
     request = _request(arguments)
     if are_several() and (arguments.plan or arguments.background):
         raise TrainingError("--plan and --background are for one process: give them without torchrun.")
@@ -153,7 +161,8 @@ def run(arguments: argparse.Namespace) -> int:
         is_shown = processes.is_first and not arguments.json
         with progress_shown() if is_shown else nullcontext() as progress, interruptible() as cancel:
             try:
-                result = finetune(request, progress, cancel, tell=_tell, started=started).to_json()
+                workers = workers_of(arguments, request)
+                result = finetune(request, progress, cancel, tell=_tell, started=started, workers=workers).to_json()
             except Cancelled:
                 raise Cancelled("Stopped. What was done is kept: give the same command again to go on.") from None
     if not is_first():
@@ -224,6 +233,7 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
     minutes = arguments.minutes
     if minutes is None:
         minutes = LIMIT_MINUTES if arguments.until_converged else DEFAULT_MINUTES
+    workers, threads = workers_and_threads(arguments)
     return FineTuneRequest(
         project=arguments.project,
         model=arguments.model,
@@ -245,6 +255,8 @@ def _request(arguments: argparse.Namespace) -> FineTuneRequest:
         most_folds=arguments.folds,
         tolerance_mm=arguments.tolerance_mm,
         command=_command(arguments, minutes),
+        workers=workers,
+        threads=threads,
     )
 
 

@@ -43,12 +43,16 @@ class CandidateMinutes:
             return 0.0
         if name not in self.given:
             plan, speeds = self._plan, self.speeds
-            later_s = (speeds.predict_s + speeds.score_s) * sum(self.to_do.values()) * self._amount.compared
-            later_s += speeds.candidate_s * (len(self.to_do) + 1) + speeds.save_s
+            turns, held_out, comparing = len(self.to_do), sum(self.to_do.values()), speeds
+            if self._amount.workers:
+                turns = -(-turns // self._amount.workers)
+                held_out, comparing = turns * max(self.to_do.values(), default=0), speeds.of_worker()
+            later_s = (comparing.predict_s + comparing.score_s) * held_out * self._amount.compared
+            later_s += speeds.candidate_s * (turns + 1) + speeds.save_s
             later_s += (speeds.predict_s + speeds.score_s) * self._amount.reported
             left_s = self._run.left_s - later_s
             if self.to_do:
-                left_s *= plan.minutes_each / (plan.minutes_each * len(self.to_do) + plan.final_minutes)
+                left_s *= plan.minutes_each / (plan.minutes_each * turns + plan.final_minutes)
             minutes = max(left_s, _SHORTEST_S) / 60.0
             self.given[name] = min(plan.minutes_each, minutes) if self.to_do else minutes
         return self.given[name]

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from TransferSegLib.datasets.prepared import PreparedCase
+from TransferSegLib.datasets.prepared import PreparedCase, prepare_cases
 from TransferSegLib.finetuning.adapt import Weights, adapt
 from TransferSegLib.finetuning.blending import blended
 from TransferSegLib.finetuning.configuration import UNLIMITED_STEPS, FineTuningConfiguration
-from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features
+from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features, rounds_that_fit
 from TransferSegLib.finetuning.folds import Fold, divide, learned_structures
 from TransferSegLib.finetuning.forgetting import forgetting_of
 from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
@@ -54,6 +54,16 @@ def _of_round(round_number: int) -> str:
     return f"-round-{round_number + 1}" if round_number else ""
 
 
+def read_cases(run: Run) -> Cases:
+    """Bring all cases of a run to the model's grid."""
+    plan, parts = run.plan, run.parts
+    preparation = plan.configuration.preparation(plan.parent.description)
+    task = parts.begin(READING, "Reading cases")
+    prepared = prepare_cases(plan.dataset, plan.change.label_set, preparation, task)
+    parts.end()
+    return {case.id: case for case in prepared}
+
+
 def learnable_cases(cases: Cases) -> list[PreparedCase]:
     """Return the cases with a voxel of something to learn."""
     return [case for case in cases.values() if case.voxels]
@@ -80,10 +90,15 @@ class Candidate:
 
 
 class CandidateTrainer:
-    """Trains the candidates of one fine-tuning; they share the features of the frozen part."""
+    """Trains the candidates of one fine-tuning; they share the features of the frozen part.
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    With ``computes_own`` it trains one of them only, and computes the features of no other case.
+    """
+
+    def __init__(self, run: Run, computes_own: bool = False) -> None:
+        self._run, self._computes_own = run, computes_own
+        #: Whether each candidate computes its own features in its own time, because the run has several workers.
+        self.divides_features = False
         self._cache: FeatureCache | None = None
         #: Patches of each case whose features are cached; known when they were computed before.
         self.rounds: int | None = None
@@ -97,11 +112,28 @@ class CandidateTrainer:
         """Whether all candidates of a strategy (None: the plan's) learn from the same cached features."""
         plan = self._run.plan
         # Slabs differ from fold to fold, and so do their patches.
-        return plan.by_strategy(strategy or plan.configuration.strategy).needs_features and plan.patients > 1
+        needs = plan.by_strategy(strategy or plan.configuration.strategy).needs_features
+        return needs and plan.patients > 1 and not self.divides_features
 
-    def compute_features(self, cases: Cases, limit_s: float | None = None) -> None:
-        """Compute the features of all cases once, as many as before or as the time allows."""
+    def leave_features_to_workers(self, cases: Cases) -> None:
+        """Compute none here: by minutes, each worker computes as many as it has time for, else as many as one would."""
+        run = self._run
+        self.divides_features = run.limit_s > 0
+        if self.shares_features():
+            self.rounds = self._rounds_that_fit(cases)
+
+    def _rounds_that_fit(self, cases: Cases) -> int:
+        plan = self._run.plan
+        return rounds_that_fit(plan.parent, learnable_cases(cases), plan.change, plan.configuration)
+
+    def compute_features(
+        self, cases: Cases, limit_s: float | None = None, only: Sequence[PreparedCase] | None = None
+    ) -> None:
+        """Compute the features of all cases once, as many as before or as the time allows; ``only``: of these."""
         run, learnable = self._run, learnable_cases(cases)
+        if only is not None:
+            self.rounds = self.rounds or self._rounds_that_fit(cases)
+            learnable = [case for case in learnable if case.id in {one.id for one in only}]
         task, began = run.parts.begin(FEATURES, "Computing features"), run.clock()
         self._cache = cache_features(
             run.plan.parent,
@@ -150,9 +182,10 @@ class CandidateTrainer:
         start: Weights | None,
     ) -> Candidate:
         run = self._run
-        shares = self.shares_features(settings.strategy)
+        has_first_stage = start is None or not settings.full_steps
+        shares = self.shares_features(settings.strategy) and has_first_stage
         if shares and self._cache is None:
-            self.compute_features(cases)
+            self.compute_features(cases, only=training if self._computes_own else None)
         reached = run.folder.read_state(_state_file(name))
         adapted = adapt(
             run.plan.parent,

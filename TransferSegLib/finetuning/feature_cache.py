@@ -324,6 +324,15 @@ def _grown(size: Triple, by: Triple) -> Triple:
     return z, y, x
 
 
+def rounds_that_fit(
+    parent: Model, cases: Sequence[PreparedCase], change: LabelChange, configuration: FineTuningConfiguration
+) -> int:
+    """Return how many patches of each case are cached where time does not matter; raises TrainingError as above."""
+    sizes = FeatureSizes.of(parent.description.backbone, configuration)
+    fitting = _rounds(bytes_of_patch(sizes, change, configuration), cases, configuration)
+    return min(configuration.patches_per_case, fitting)
+
+
 def bytes_of_patch(sizes: FeatureSizes, change: LabelChange, configuration: FineTuningConfiguration) -> int:
     """Return the bytes of one cached patch: maps, labels, annotated voxels, the parent's probabilities."""
     inner = math.prod(sizes.logits_zyx)

@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from TransferSegLib.datasets.prepared import prepare_cases
 from TransferSegLib.errors import Cancelled, ModelError, TrainingError
 from TransferSegLib.evaluation.verdict import Training
 from TransferSegLib.finetuning.adapt import Weights
@@ -29,13 +28,13 @@ from TransferSegLib.finetuning.all_layers import follow, leading
 from TransferSegLib.finetuning.blending import blended
 from TransferSegLib.finetuning.cross_validation import (
     FINAL_TRAINING,
-    READING,
     SAVING,
     Candidate,
     CandidateTrainer,
     Cases,
     FoldComparisons,
     learnable_cases,
+    read_cases,
 )
 from TransferSegLib.finetuning.evidence import (
     Evidence,
@@ -53,6 +52,7 @@ from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_f
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.rounds import RoundResult, rounds_text, share_of_all
 from TransferSegLib.finetuning.run_folder import Run, RunFolder, runs_of
+from TransferSegLib.finetuning.side_by_side import JOBS, OpenWorkers, remove_left_jobs
 from TransferSegLib.finetuning.strategy_choice import Choice, evaluation_folds
 from TransferSegLib.finetuning.time_budget import TimeBudget
 from TransferSegLib.finetuning.time_plan import TimePlan
@@ -123,6 +123,7 @@ def finetune(
     clock: Callable[[], float] = time.monotonic,
     tell: Callable[[str], None] = lambda line: None,
     started: float | None = None,
+    workers: OpenWorkers | None = None,
 ) -> FineTuned:
     """Make a new version of a model from corrected cases; called again after an interruption it resumes.
 
@@ -131,10 +132,15 @@ def finetune(
     (TooLittleTime where the minutes do not suffice) and DeviceError with a line for a person, and Cancelled.
 
     Called in each process that torchrun started, they train all layers together, and each returns the result; the first
-    one does everything else (``all_layers.py``).
+    one does everything else (``all_layers.py``). ``workers`` starts those that ``request.workers`` asks for
+    (``TransferSegLib.executors.fold_jobs``).
     """
+    if (workers is None) != (request.workers == 0):
+        raise TrainingError("The number of workers and what starts them must be given together.")
     started = clock() if started is None else started
     with joined(request.device) as processes:
+        if workers is not None and processes.count > 1:
+            raise TrainingError("--workers is not for torchrun: give it without.")
         if not processes.is_first:
             follow(processes, request.device, cancel)
             return processes.first_does(_told_by_the_first)
@@ -142,8 +148,15 @@ def finetune(
             plan = plan_fine_tuning(request, Task("", None, cancel))
             processes.check_batch(plan.configuration.batch)
             check_outputs(plan)
-            with RunFolder(runs_of(request), plan.identity()) as folder:
+            with RunFolder(runs_of(request), plan.identity()) as folder, ExitStack() as stack:
+                jobs = folder.folder / JOBS
+                remove_left_jobs(jobs, cancel)
+                opened = None if workers is None else workers(jobs)
+                if opened is not None:
+                    stack.callback(opened.close)
+                    plan = replace(plan, request=replace(plan.request, workers=opened.at_once))
                 run = Run(plan, folder, Task("", progress, cancel), clock, started, leader)
+                run.workers = opened
                 result = _FineTuning(run, tell).run()
         return processes.first_does(lambda: result)
 
@@ -175,12 +188,14 @@ class _FineTuning:
         run = self._run
         try:
             self._foresee()
-            settled = self._settle(self._read())
+            settled = self._settle(read_cases(run))
             folds, groups = settled.folds, run.plan.groups
             holding_out = HoldingOut(run, self._budget, self._trainer, settled)
             choice = holding_out.choose()
             evaluating = range(len(folds)) if choice is None else evaluation_folds(folds, groups)
             held_out = holding_out.compare(evaluating)
+            if run.workers is not None:
+                run.workers.close()  # the rest is for one
             comparisons, notes = held_out.comparisons, held_out.notes
             notes += [] if choice is None else [choice.caveat]
             # Slabs of one patient cannot tell what is an island in another one.
@@ -219,15 +234,6 @@ class _FineTuning:
         rounds = [rounds_text(request.minutes)] if request.until_converged else []
         for line in (*rounds, *([] if time_plan is None else [f"Plan: {time_plan.text}"]), *run.plan.unevaluated_note):
             self._tell(line)
-
-    def _read(self) -> Cases:
-        """Bring all cases to the model's grid."""
-        plan, parts = self._run.plan, self._run.parts
-        preparation = plan.configuration.preparation(plan.parent.description)
-        task = parts.begin(READING, "Reading cases")
-        prepared = prepare_cases(plan.dataset, plan.change.label_set, preparation, task)
-        parts.end()
-        return {case.id: case for case in prepared}
 
     def _settle(self, cases: Cases) -> Settled:
         """Let the parent predict, then decide on folds and time, or take what was decided before."""

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.adapt import Weights
 from TransferSegLib.finetuning.blending import Blend, choose_blend
-from TransferSegLib.finetuning.cross_validation import CandidateTrainer, Cases, FoldComparisons, candidate_name
+from TransferSegLib.finetuning.cross_validation import (
+    CandidateTrainer,
+    Cases,
+    FoldComparisons,
+    candidate_name,
+    held_out_part,
+    training_part,
+)
 from TransferSegLib.finetuning.evidence import whole_case
+from TransferSegLib.finetuning.fold_worker import FoldTraining
 from TransferSegLib.finetuning.folds import Fold, learned_structures
 from TransferSegLib.finetuning.held_out import CaseComparison
 from TransferSegLib.finetuning.rounds import RoundResult, best_round, curve_note, improves, round_share, share_of_all
 from TransferSegLib.finetuning.run_folder import Run
+from TransferSegLib.finetuning.side_by_side import FoldWork
 from TransferSegLib.finetuning.strategy_choice import Choice, choose, choosing_folds, evaluation_folds
 from TransferSegLib.finetuning.time_budget import TimeBudget
 from TransferSegLib.finetuning.time_plan import TimePlan
@@ -24,6 +35,8 @@ _LOWER_BOUND = (
     "The new version continues from the average of the compared candidates and was trained further, on all cases: it "
     "is usually better than these numbers."
 )
+#: How long a file that a worker on another computer has written may take to appear here.
+_APPEARS_S, _LOOK_S = 15.0, 0.2
 _CHOSEN_ROUND = "How long to train was chosen on the same held-out cases, so their Dice is likely to be a little high."
 
 
@@ -68,6 +81,7 @@ class HoldingOut:
         folds, groups, log = self._settled.folds, self._run.plan.groups, self._run.log
         numbers = choosing_folds(folds)
         tried: dict[str, list[CaseComparison]] = {strategy: [] for strategy in candidates}
+        self._in_workers([(number, strategy) for number in numbers for strategy in candidates], "Trying strategies")
         for number in numbers:
             for strategy, comparisons in tried.items():
                 entry = self._entry(number, strategy, f"Trying '{strategy}' {number + 1} of {len(numbers)}")
@@ -111,14 +125,55 @@ class HoldingOut:
     def _entry(self, number: int, strategy: str, title: str, round_number: int = 0) -> dict[str, Any]:
         """Return the entry of one fold's comparisons, see ``FoldComparisons``, and account for its time."""
         name, made = candidate_name(number, strategy, round_number), self._settled.comparisons
-        if round_number:
-            minutes = self._settled.time_plan.minutes_each * round_share(round_number)
-        else:
-            minutes = self._budget.minutes_of(name)
+        minutes = self._minutes_of(name, round_number)
         entry = made.entry(number, self._settled.folds[number], strategy, minutes, title, round_number)
         self._budget.took(name, made.training_s.get(strategy), made.compare_s)
         self._run.save_time()
         return entry
+
+    def _minutes_of(self, name: str, round_number: int) -> float:
+        """Return the minutes of a candidate that is about to be trained for one round."""
+        if round_number:
+            return self._settled.time_plan.minutes_each * round_share(round_number)
+        return self._budget.minutes_of(name)
+
+    def _in_workers(self, candidates: Sequence[tuple[int, str]], title: str, round_number: int = 0) -> None:
+        """Let the workers of the run, if any, make the entries of candidates (fold, strategy), for ``_entry``."""
+        run = self._run
+        if run.workers is None:
+            return
+        works = [
+            FoldWork(candidate_name(number, strategy, round_number), number, strategy, round_number, title)
+            for number, strategy in candidates
+        ]
+        works = [work for work in works if not run.folder.has(f"{work.name}.json")]
+        keys = [
+            part(work.number, work.strategy, round_number) for work in works for part in (training_part, held_out_part)
+        ]
+        if not works:
+            return
+        key = f"{'folds' if len({work.strategy for work in works}) == 1 else 'choosing'}:{round_number + 1}"
+        run.parts.join(keys, key, min(run.workers.at_once, len(works)))
+        run.workers.train(works, self._parameters, run.parts.begin(key, title), self._worker_has_ended)
+        run.parts.end()
+
+    def _parameters(self, work: FoldWork) -> dict[str, Any]:
+        """Return what a worker is told that is about to train a candidate."""
+        return FoldTraining.of(self._run, work, self._minutes_of(work.name, work.round_number)).to_json()
+
+    def _worker_has_ended(self, work: FoldWork) -> None:
+        """Account for a candidate that a worker has made; raises TrainingError where it cannot be read here."""
+        file = f"{work.name}.json"
+        deadline = time.monotonic() + _APPEARS_S
+        while not self._run.folder.has(file):
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"A worker has written {self._run.folder.folder / file}, and it cannot be seen here: the project "
+                    "must be on a file system that all nodes share, under the same path."
+                )
+            time.sleep(_LOOK_S)
+        self._budget.took(work.name, None, None)
+        self._run.save_time()
 
     def _compare_round(self, evaluating: Sequence[int], round_number: int) -> HeldOut:
         """Train every fold's candidate for one round, and compare it."""
@@ -127,6 +182,7 @@ class HoldingOut:
         plan, folds, steps = self._run.plan, self._settled.folds, []
         strategy, names = plan.configuration.strategy, plan.change.label_set.names
         of_round = f", round {round_number + 1}" if round_number else ""
+        self._in_workers([(number, strategy) for number in evaluating], f"Candidates{of_round}", round_number)
         for number in evaluating:
             title = f"Held-out comparison {number + 1} of {len(folds)}{of_round}"
             entry = self._entry(number, strategy, title, round_number)

@@ -30,7 +30,9 @@ class FineTuneRequest:
     is that of the cases (None: what their folder names, else what their intensities look like). ``most_folds`` caps the
     number of folds. ``promote`` makes the new version the current one unless something speaks against it (worse, not
     usable, trained too short), ``no_promote`` never does. An interrupted run is kept in ``runs`` (None: in the
-    project). ``command`` is recorded in the model, without what names a person (``plain_command``).
+    project). ``command`` is recorded in the model, without what names a person (``plain_command``). ``workers`` is how
+    many candidates of the folds are trained at the same time, in processes of their own with ``threads`` CPU threads
+    each (0: one after another, in this one); ``finetune`` must be told how to start them.
 
     Folders may be given as text, ``configuration`` as a dictionary of settings.
     """
@@ -56,6 +58,8 @@ class FineTuneRequest:
     runs: Path | None = None
     command: str = "transferseg finetune"
     until_converged: bool = False
+    workers: int = 0
+    threads: int = 1
 
     def __post_init__(self) -> None:
         """Take paths as text and settings as a dictionary, too; raise TrainingError for what cannot work."""
@@ -77,6 +81,8 @@ class FineTuneRequest:
                 self._take(name, tuple(getattr(self, name)))
         if not 0 <= self.minutes < float("inf"):
             raise TrainingError(f"{self.minutes:g} minutes are no time to train for: give 0 (no limit) or more.")
+        if self.workers < 0 or self.threads < 1:
+            raise TrainingError("Give 0 workers (none) or more, and each of them 1 thread or more.")
         if self.most_folds is not None and self.most_folds < 2:
             raise TrainingError("Comparing on cases that were held out needs at least 2 folds.")
         if self.modality is not None and not self.modality.strip():

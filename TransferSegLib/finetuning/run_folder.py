@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from TransferSegLib.finetuning.all_layers import Leader
     from TransferSegLib.finetuning.plan import FineTuningPlan
     from TransferSegLib.finetuning.request import FineTuneRequest
+    from TransferSegLib.finetuning.side_by_side import FoldWorkers
     from TransferSegLib.inference.devices import Device
 
 #: In a project's folder: runs that were begun there and have not ended.
@@ -104,6 +105,16 @@ class RunFolder:
             except OSError as error:
                 raise self._unwritable(copy.name, error) from error
         return copy
+
+    def has(self, name: str) -> bool:
+        """Tell whether an entry is there, also where another computer has written it.
+
+        The folder is listed: asked for a single file that was not there, a network file system may remember that.
+        """
+        try:
+            return any(one.name == name for one in self.folder.iterdir())
+        except OSError:
+            return False
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return an entry that was written, None when there is none or it is damaged: then it is made again."""
@@ -207,6 +218,8 @@ class Run:
         self.plan, self.folder, self.clock = plan, folder, clock
         #: Of the processes that train all layers together.
         self.leader = leader
+        #: Those that train the candidates of the folds; None: this process does.
+        self.workers: FoldWorkers | None = None
         self.parent_copy = folder.pin(plan.parent_path)
         self.device = self._device(leader.processes.device(plan.request.device))
         self.limit_s = 60.0 * plan.request.minutes

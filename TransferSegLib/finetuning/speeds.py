@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from TransferSegLib.datasets.prepared import PreparedCase, prepare_case
 from TransferSegLib.errors import TrainingError
@@ -76,6 +79,47 @@ def measure_speeds(
         save_s=_KEEPING_S + 4 * weights / _BYTES_PER_S,
         measuring_s=clock() - began,
     )
+
+
+def measure_worker(
+    speeds: Speeds,
+    plan: FineTuningPlan,
+    device: Device,
+    start_s: float,
+    task: Task | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Speeds:
+    """Return the speeds with those of the workers that a plan asks for, if any: a step with their threads is measured.
+
+    A worker is taken to start in the ``start_s`` that this process took, on a computer like this one. On a GPU it is
+    taken to be as fast as this process.
+    """
+    threads, began, task = plan.request.threads, clock(), task or Task()
+    speeds = replace(speeds, worker_start_s=start_s)
+    if not plan.request.workers or device.kind != "cpu" or threads == torch.get_num_threads():
+        return speeds
+    with _threads(threads):
+        measuring = _Measuring(plan, device, _Timer(clock), Leader())
+        measuring.read(_median_case(plan), task)
+        if plan.configuration.full_steps:
+            slowdown = measuring.all_layers_step(task) / max(speeds.full_step_s, 1e-9)
+        else:
+            feature_s, cache = measuring.features(task)
+            cache.close()
+            slowdown = feature_s / max(speeds.feature_s, 1e-9)
+    measuring_s = speeds.measuring_s + clock() - began
+    return replace(speeds, slowdown=slowdown, measuring_s=measuring_s)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _median_case(plan: FineTuningPlan) -> str:

@@ -37,7 +37,8 @@ from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_f
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.rounds import first_minutes, round_share, rounds_text, share_of_all
 from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder, runs_of
-from TransferSegLib.finetuning.speeds import measure_speeds
+from TransferSegLib.finetuning.side_by_side import turns
+from TransferSegLib.finetuning.speeds import measure_speeds, measure_worker
 from TransferSegLib.finetuning.strategies import FINETUNE, strategy_of
 from TransferSegLib.finetuning.strategy_choice import choosing_folds, with_strategies
 from TransferSegLib.finetuning.time_plan import (
@@ -111,7 +112,8 @@ def foresee(
     check_outputs(plan)
     earlier_s = RunFolder(runs_of(request), plan.identity()).spent_s
     plan, tried = with_strategies(plan)
-    speeds = measure_speeds(plan.by_strategy(tried[0]), choose_device(request.device, None), task, clock)
+    first, device, start_s = plan.by_strategy(tried[0]), choose_device(request.device, None), clock() - began
+    speeds = measure_worker(measure_speeds(first, device, task, clock), first, device, start_s, task, clock)
     amount, spent_s = amount_of(plan, tried), clock() - began
     found: TimePlan | None
     minutes = first_minutes(request.minutes, amount, speeds, spent_s) if request.until_converged else request.minutes
@@ -156,7 +158,7 @@ def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
         parent_answers=any(fate in ("kept", "renamed", "merged") for fate in plan.change.fates),
         trains_tail=settings.has_tail_stage,
         caches=plan.needs_features,
-        shares=plan.needs_features and patients > 1,
+        shares=plan.needs_features and patients > 1 and not plan.request.workers,
         inits_from_data=plan.inits_from_data,
         may_train_tail_only=settings.tail_steps > 0
         and strategy_of(asked).last_layers_first
@@ -164,6 +166,7 @@ def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
         averages=settings.way.from_parent,
         least_alone=FEWEST_STEPS_ALONE if settings.way.from_parent and not plan.fresh else LEAST_STEPS_ALONE,
         compared=len(plan.parent_shares),
+        workers=plan.request.workers,
     )
 
 
@@ -192,7 +195,9 @@ class TimeBudget:
         if run.limit_s > 0:
             run.parts.estimate({MEASURING: 5.0} | self._estimates(None))
             task = run.parts.begin(MEASURING, "Planning")
-            self._speeds = measure_speeds(run.plan.by_strategy(self.tried[0]), run.device, task, run.clock, run.leader)
+            of_first, start_s = run.plan.by_strategy(self.tried[0]), run.spent_s - run.earlier_s
+            speeds = measure_speeds(of_first, run.device, task, run.clock, run.leader)
+            self._speeds = measure_worker(speeds, of_first, run.device, start_s, task, run.clock)
             run.parts.end()
             if run.plan.request.until_converged:
                 first = first_minutes(run.plan.request.minutes, self._amount, self._speeds, run.spent_s)
@@ -213,14 +218,16 @@ class TimeBudget:
             self._run.parts.estimate(self._estimates(TimePlan(**self._saved["time"])))
 
     def settle(self, cases: Cases, prediction_s: float, trainer: CandidateTrainer) -> tuple[TimePlan, tuple[Fold, ...]]:
-        """Return plan and folds, decided now or before, and compute the features that all candidates share."""
+        """Return plan and folds, decided now or before; compute the features that all candidates share, if any do."""
         run = self._run
         if self._saved is not None:
             return self._settled(trainer)
         if prediction_s > 0:
             self._speeds = replace(self._speeds, predict_s=prediction_s)
         plan = self._decide()
-        if trainer.shares_features():
+        if run.workers is not None:
+            trainer.leave_features_to_workers(cases)
+        elif trainer.shares_features():
             limit_s = None
             if run.limit_s > 0:
                 planned_s = _FEATURES_SLACK * plan.parts_s.get("features", 0.0)
@@ -236,6 +243,7 @@ class TimeBudget:
             "time": plan.to_json(),
             "folds": [fold.to_json() for fold in folds],
             "rounds": trainer.rounds,
+            "divided features": trainer.divides_features,
             "speeds": self._speeds.to_json(),
             "minutes": {},
         }
@@ -267,11 +275,14 @@ class TimeBudget:
         if run.plan.request.minutes <= 0:
             return True
         speeds, strategy = self._speeds, run.plan.configuration.strategy
-        held_out = sum(len(folds[n].held_out) for n in evaluating)
+        candidates, held_out = len(evaluating), sum(len(folds[n].held_out) for n in evaluating)
+        if run.workers is not None:
+            candidates = turns(candidates, 0, run.workers.at_once)
+            held_out, speeds = candidates * max(len(folds[n].held_out) for n in evaluating), speeds.of_worker()
         training_s = 60.0 * plan.minutes_each * round_share(number)
         compare_s = (speeds.predict_s + speeds.score_s) * self._amount.compared
         final_s = 60.0 * plan.final_minutes * share_of_all(number + 1)
-        needed_s = len(evaluating) * (training_s + speeds.candidate_s) + held_out * compare_s + final_s + speeds.save_s
+        needed_s = candidates * (training_s + speeds.candidate_s) + held_out * compare_s + final_s + speeds.save_s
         if 60.0 * run.plan.request.minutes * (1 - _ROUND_RESERVE) - run.spent_s < needed_s:
             return False
         parts = {}
@@ -334,6 +345,7 @@ class TimeBudget:
             folds = tuple(Fold.from_json(fold) for fold in saved["folds"])
             self._speeds = Speeds(**saved["speeds"])
             trainer.rounds = saved["rounds"]
+            trainer.divides_features = bool(saved.get("divided features"))
         except (KeyError, TypeError) as error:
             raise TrainingError(
                 f"The plan of the run in {self._run.folder.folder} is damaged: remove that folder to begin anew."
@@ -376,7 +388,7 @@ class TimeBudget:
         """Return the seconds of candidates (fold, strategy), their comparisons, and the final one."""
         plan = plan or plan_time(0.0, self._amount, self._speeds)
         speeds, seconds = self._speeds, plan.parts_s
-        candidate_s = seconds.get("training", 0.0) / (plan.folds + plan.extra) + speeds.candidate_s
+        candidate_s = seconds.get("training", 0.0) / self._amount.turns(plan.folds) + speeds.candidate_s
         parts = {}
         for number, strategy in to_train:
             parts[training_part(number, strategy)] = candidate_s

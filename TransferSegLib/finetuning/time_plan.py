@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.finetuning.side_by_side import turns
+from TransferSegLib.finetuning.time_plan_text import described, seconds_text
 from TransferSegLib.wording import counted
 
 #: Features take at most this share of what is left for training.
@@ -55,7 +57,8 @@ class Speeds:
     """Seconds on this machine: of reading a case, predicting one whole, scoring one, a patch's features, steps.
 
     ``candidate_s`` is what a candidate takes beside its training (networks, files), ``save_s`` what it takes to keep
-    the version, ``measuring_s`` what it took to measure.
+    the version, ``measuring_s`` what it took to measure. In a worker with fewer threads a step takes ``slowdown`` times
+    as long, and it needs ``worker_start_s`` to load the program and the plan.
     """
 
     read_s: float
@@ -67,6 +70,13 @@ class Speeds:
     candidate_s: float
     save_s: float
     measuring_s: float = 0.0
+    slowdown: float = 1.0
+    worker_start_s: float = 0.0
+
+    def of_worker(self) -> Speeds:
+        """Return the speeds of a worker: of all that it computes with its threads."""
+        names = ("predict_s", "score_s", "feature_s", "tail_step_s", "full_step_s")
+        return replace(self, **{name: self.slowdown * getattr(self, name) for name in names})
 
     def to_json(self) -> dict[str, float]:
         """Return JSON values."""
@@ -107,6 +117,8 @@ class Amount:
     compared: int = 1
     #: Rounds of features that are computed already; None: they are still to be.
     cached_rounds: int | None = None
+    #: Processes that train candidates of the folds at the same time; 0: one after another, in this one.
+    workers: int = 0
 
     @property
     def wanted_folds(self) -> int:
@@ -117,7 +129,13 @@ class Amount:
 
     def tail_only(self) -> Amount:
         """Return the same with nothing but the last layers trained, by one strategy."""
-        return replace(self, steps=0, trains_tail=True, caches=True, shares=self.patients > 1, tail_share=1.0, extra=0)
+        shares = self.patients > 1 and not self.workers
+        return replace(self, steps=0, trains_tail=True, caches=True, shares=shares, tail_share=1.0, extra=0)
+
+    def turns(self, folds: int) -> int:
+        """Return how many times as long as one of them the candidates of so many folds take."""
+        choosing = self.extra + CHOOSING_FOLDS if self.extra else 0
+        return turns(folds + self.extra, choosing, max(1, self.workers))
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -159,13 +177,13 @@ def plan_time(minutes: float, amount: Amount, speeds: Speeds, spent_s: float = 0
     if minutes <= 0:
         plan = _planned(_NO_LIMIT_S, amount.wanted_folds, amount, speeds, later=False)
         plan = replace(plan, minutes_each=0.0, final_minutes=0.0, total_s=plan.total_s + spent_s)
-        return _described(plan, amount, speeds, 0.0)
+        return described(plan, amount, speeds, 0.0)
     found = _fitting(_usable_s(60.0 * minutes, spent_s), amount, speeds)
     if found is None:
         needed = _minutes_needed(amount, speeds, spent_s)
         raise TooLittleTime(_refusal(minutes, needed, amount, speeds, spent_s), needed)
     plan, actual = found
-    return _described(replace(plan, total_s=plan.total_s + spent_s), actual, speeds, minutes, amount)
+    return described(replace(plan, total_s=plan.total_s + spent_s), actual, speeds, minutes, amount)
 
 
 def best_of_what_is_left(
@@ -183,7 +201,7 @@ def best_of_what_is_left(
     plan, actual = found
     each, final = (max(minutes, _SHORTEST_MINUTES) for minutes in (plan.minutes_each, plan.final_minutes))
     plan = replace(plan, total_s=plan.total_s + spent_s, minutes_each=each, final_minutes=final)
-    return _described(plan, actual, speeds, limit_s / 60.0, asked or amount)
+    return described(plan, actual, speeds, limit_s / 60.0, asked or amount)
 
 
 def planned_amount(plan: TimePlan, asked: Amount) -> Amount:
@@ -195,7 +213,10 @@ def planned_amount(plan: TimePlan, asked: Amount) -> Amount:
 
 def fixed_seconds(amount: Amount, folds: int, speeds: Speeds, later: bool = False) -> dict[str, float]:
     """Return the seconds of all parts but features and training; ``later``: cases are read, and the parent is asked."""
-    held_out = amount.cases + amount.extra * -(-amount.cases // folds)
+    a_fold = -(-amount.cases // folds)
+    held_out, comparing = amount.cases + amount.extra * a_fold, speeds
+    if amount.workers:
+        held_out, comparing = amount.turns(folds) * a_fold, speeds.of_worker()
     begin = (
         {}
         if later
@@ -204,12 +225,20 @@ def fixed_seconds(amount: Amount, folds: int, speeds: Speeds, later: bool = Fals
             "parent": speeds.predict_s * amount.cases * amount.parent_answers,
         }
     )
-    return begin | {
-        "comparing": (speeds.predict_s + speeds.score_s) * held_out * amount.compared,
-        "candidates' files": speeds.candidate_s * (folds + 1 + amount.extra),
-        "forgetting": (speeds.predict_s + speeds.score_s) * amount.reported,
-        "saving": speeds.save_s,
-    }
+    return (
+        begin
+        | {
+            "comparing": (comparing.predict_s + comparing.score_s) * held_out * amount.compared,
+            "candidates' files": speeds.candidate_s * (amount.turns(folds) + 1),
+            "forgetting": (speeds.predict_s + speeds.score_s) * amount.reported,
+            "saving": speeds.save_s,
+        }
+        | (
+            {"workers' start": amount.turns(folds) * (speeds.worker_start_s + speeds.read_s * amount.cases)}
+            if amount.workers
+            else {}
+        )
+    )
 
 
 def candidate_steps(seconds: float, amount: Amount, speeds: Speeds, rounds: float) -> tuple[int, int]:
@@ -274,7 +303,7 @@ def _fitting(left_s: float, amount: Amount, speeds: Speeds, later: bool = False)
 
 def _planned(left_s: float, folds: int, amount: Amount, speeds: Speeds, later: bool) -> TimePlan:
     """Return the plan with so many folds in so many seconds."""
-    candidates = folds + amount.extra
+    candidates, at_folds = amount.turns(folds), speeds.of_worker() if amount.workers else speeds
     fixed = fixed_seconds(amount, folds, speeds, later)
     training_s = left_s - sum(fixed.values())
     features_s, rounds = 0.0, float(amount.patches)
@@ -286,11 +315,11 @@ def _planned(left_s: float, folds: int, amount: Amount, speeds: Speeds, later: b
         features_s = rounds * a_round
     final_s = max(FINAL_SHARE * (training_s - features_s), 0.0)
     each_s = max((1 - FINAL_SHARE) * (training_s - features_s), 0.0) / candidates
-    tail, full = candidate_steps(each_s, amount, speeds, rounds)
+    tail, full = candidate_steps(each_s, amount, at_folds, rounds)
     final_tail, final_full = _final_steps(final_s, amount, speeds, rounds)
     parts = fixed | {
         "features": features_s,
-        "training": candidates * _lasts(each_s, tail, full, amount, speeds),
+        "training": candidates * _lasts(each_s, tail, full, amount, at_folds),
         "final training": _lasts(final_s, final_tail, final_full, amount, speeds, amount.averages),
     }
     return TimePlan(
@@ -357,66 +386,11 @@ def _refusal(minutes: float, needed: float, amount: Amount, speeds: Speeds, spen
     """Return why so few minutes are refused, and what to do."""
     work = amount.tail_only() if amount.may_train_tail_only else replace(amount, extra=0)
     fixed_s = sum(fixed_seconds(work, 2, speeds).values())
-    step = f"a step of the last layers {_seconds(speeds.tail_step_s)}"
+    step = f"a step of the last layers {seconds_text(speeds.tail_step_s)}"
     if not work.trains_tail:
-        step = f"a training step {_seconds(speeds.full_step_s)}"
+        step = f"a training step {seconds_text(speeds.full_step_s)}"
     return (
         f"{minutes:g} min is too little to learn anything from {counted(amount.cases, 'case')} on this machine: allow "
-        f"{needed:g} min or more. Reading, predicting and comparing alone take about {_seconds(fixed_s)}, {step}, and "
-        "at least three candidates are trained. Fewer cases, or a faster device, take less."
+        f"{needed:g} min or more. Reading, predicting and comparing alone take about {seconds_text(fixed_s)}, {step}, "
+        "and at least three candidates are trained. Fewer cases, or a faster device, take less."
     )
-
-
-def _described(plan: TimePlan, amount: Amount, speeds: Speeds, minutes: float, asked: Amount | None = None) -> TimePlan:
-    """Return the plan with its text; ``asked`` is what would have been done with more time."""
-    asked = amount if asked is None else asked
-    tail_only = (amount.steps == 0 and asked.steps > 0) or (amount.trains_tail and not asked.trains_tail)
-    compared = "slabs" if amount.patients < 2 else "patients"
-    start = "starts from their average and" if amount.averages else "starts like them and"
-    text = (
-        f"{plan.folds} candidates are compared with the parent on {compared} they did not see "
-        f"({_training_text(plan.minutes_each, plan.tail_steps, plan.steps)} each). The final one, which is kept, "
-        f"{start} gets {_training_text(plan.final_minutes, plan.final_tail_steps, plan.final_steps)} on all cases."
-    )
-    if plan.total_s:
-        of = f" of the {minutes:g} min given" if minutes > 0 else ""
-        text = f"About {_seconds(plan.total_s)}{of}: {text}"
-    if plan.extra:
-        text += f" {plan.extra} more candidates serve to choose the strategy."
-    text += _changes(plan, asked, tail_only)
-    return replace(plan, text=text, tail_only=tail_only)
-
-
-def _training_text(minutes: float, tail_steps: int, steps: int) -> str:
-    parts = []
-    if tail_steps:
-        parts.append(f"{tail_steps} steps of the last layers")
-    if steps:
-        parts.append(f"{steps} steps of all layers")
-    most = f"at most {_seconds(60 * minutes)}, " if minutes > 0 else ""
-    return f"{most}about {' and '.join(parts or ['no step'])}"
-
-
-def _changes(plan: TimePlan, asked: Amount, tail_only: bool) -> str:
-    """Return what is left out for want of time, as sentences after a space."""
-    text = ""
-    if tail_only:
-        text += " There is time for the last layers only; with more minutes all layers would be trained."
-    if asked.averages and not asked.trains_tail and 0 < plan.steps < min(asked.least_alone, asked.steps):
-        text += " That is little training; with more minutes, more is learned."
-    if asked.extra and not plan.extra:
-        text += " There is no time to choose among strategies."
-    if plan.folds < asked.wanted_folds:
-        text += f" For {asked.wanted_folds} candidates there is not enough time."
-    if plan.folds < min(asked.fewest_folds, asked.wanted_folds):
-        text += " With so few of them, a new structure may be missing in what one of them learns from."
-    return text
-
-
-def _seconds(seconds: float) -> str:
-    """Return a duration in round words."""
-    if seconds < 1:
-        return f"{seconds:.2f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

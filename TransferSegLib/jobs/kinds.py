@@ -38,6 +38,7 @@ KINDS: Mapping[str, str] = {
     "save": "TransferSegLib.jobs.save_job:SAVE",
     "train-base": "TransferSegLib.jobs.train_base_job:TRAIN_BASE",
     "finetune": "TransferSegLib.jobs.finetune_job:FINETUNE",
+    "finetune-fold": "TransferSegLib.jobs.fold_job:FINETUNE_FOLD",
     "fetch-model": "TransferSegLib.jobs.fetch_job:FETCH",
 }
 
