@@ -28,8 +28,8 @@ from TransferSegLib.training.configuration import TrainingConfiguration
 
 DATA = Path(__file__).resolve().parent / "Data"
 MODEL = DATA / "model_format_1" / "model"
-SCAN = DATA / "head_neck_ct" / "images" / "pt_14.nii.gz"
-LABELS = DATA / "head_neck_ct" / "labels" / "pt_14.nii.gz"
+SCAN = DATA / "head_neck_ct" / "images" / "pt_103.nii.gz"
+LABELS = DATA / "head_neck_ct" / "labels" / "pt_103.nii.gz"
 
 
 def test_paths_as_text() -> None:

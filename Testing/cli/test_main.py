@@ -66,11 +66,11 @@ def test_models_show_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_evaluate_writes_every_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "dice.json"
     words = ["--data", str(DATA / "head_neck_ct"), "--model", MODEL, "--device", "cpu"]
-    assert main(["evaluate", *words, "--cases", "pt_14", "--json", str(file)]) == 0
+    assert main(["evaluate", *words, "--cases", "pt_103", "--json", str(file)]) == 0
     assert "1 cases" in capsys.readouterr().out
     scores = json.loads(file.read_text())
-    assert list(scores) == ["pt_14"]
-    assert all(0 <= value <= 1 for value in scores["pt_14"].values())
+    assert list(scores) == ["pt_103"]
+    assert all(0 <= value <= 1 for value in scores["pt_103"].values())
     assert main(["evaluate", *words, "--cases", "nobody"]) == 2
 
 

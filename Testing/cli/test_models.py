@@ -207,7 +207,7 @@ def test_fetch_and_use(transferseg: Transferseg, library: Path, server: Server, 
     code, out, _ = transferseg("fetch", NAME)
     assert code == 0 and "is in your library already" in out and len(server.requests) == 1
     assert transferseg("fetch", NAME, "--replace")[0] == 0 and len(server.requests) == 2
-    scan = TESTING / "Data" / "head_neck_ct" / "images" / "pt_14.nii.gz"
+    scan = TESTING / "Data" / "head_neck_ct" / "images" / "pt_103.nii.gz"
     output = tmp_path / "organs.nii.gz"
     assert main(["segment", str(scan), "--model", NAME, "--output", str(output), "--device", "cpu"]) == 0
     assert output.stat().st_size > 0

@@ -127,10 +127,10 @@ def test_summary() -> None:
 
 def test_command_line_writes_surfaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", "--data", str(DATA / "head_neck_ct"), "--model", MODEL, "--device", "cpu"]
-    words += ["--cases", "pt_14", "--csv", str(tmp_path / "all.csv")]
+    words += ["--cases", "pt_103", "--csv", str(tmp_path / "all.csv")]
     assert main([*words, "--surface", "--json", str(tmp_path / "all.json")]) == 0
     assert "NSD at 3 mm" in capsys.readouterr().out
-    scores = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))["pt_14"]
+    scores = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))["pt_103"]
     with (tmp_path / "all.csv").open(encoding="utf-8", newline="") as stream:
         rows = {row["structure"]: row for row in csv.DictReader(stream)}
     assert scores.keys() == rows.keys() and rows
@@ -168,7 +168,7 @@ def test_a_result_that_cannot_be_written_is_one_line_and_the_old_file_stays(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    words = ["evaluate", "--data", str(DATA / "head_neck_ct"), "--model", MODEL, "--device", "cpu", "--cases", "pt_14"]
+    words = ["evaluate", "--data", str(DATA / "head_neck_ct"), "--model", MODEL, "--device", "cpu", "--cases", "pt_103"]
     for option in ("--json", "--csv"):
         old = tmp_path / f"old{option}"
         old.write_text("of last week", encoding="utf-8")
