@@ -62,9 +62,9 @@ def cut_off(table) -> list[str]:
             room -= 0 if item.icon().isNull() else item.icon().actualSize(qt.QSize(16, 16)).width() + margin
             word = max(map(bold.horizontalAdvance, item.text().split() or [""]))
             room -= int(table.showGrid)
+            box = bold.boundingRect(0, 0, room, 10000, qt.Qt.AlignLeft | qt.Qt.TextWordWrap, item.text())
             if word > room:
                 problems.append(f"{item.text()} (a word of {word} px in {room} px)")
-            box = bold.boundingRect(0, 0, room, 10000, qt.Qt.AlignLeft | qt.Qt.TextWordWrap, item.text())
-            if box.width() > room or box.height() > table.rowHeight(row):
+            elif box.width() > room or box.height() > table.rowHeight(row):
                 problems.append(f"{item.text()} ({box.width()} x {box.height()} in {room} x {table.rowHeight(row)} px)")
     return problems
