@@ -23,7 +23,7 @@ from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.folds import joined_folds
-from TransferSegLib.models.store import load_model
+from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.models.versions.history import history
 from TransferSegLib.models.versions.versions import promote, rollback
 from TransferSegLib.progress import CancelToken, Progress
@@ -98,27 +98,29 @@ def test_a_trained_base_segments_a_real_scan(base: Path, tmp_path: Path, capsys:
     assert "works at 6 x 6 x 12 mm" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("folds", [1, 2])
-def test_fine_tuning_makes_a_version_and_goes_back(projects: Any, tmp_path: Path, folds: int) -> None:
-    structures = projects.LabelSet((projects.BRIGHT,))
-    parent = tiny_family.tiny_model(structures, spacing_zyx_mm=(2.0, 1.0, 1.0))
-    # Windows as large as the scan: normalised over a window without a ball, noise looks like one.
-    spec = replace(
-        parent.description.network, arguments=dict(parent.description.network.arguments) | {"window": [16, 32, 32]}
-    )
-    parent = replace(parent, description=replace(parent.description, network=spec))
-    others = [tiny_family.tiny_network(parent.description.network, 9).state_dict() for _ in range(folds - 1)]
-    state = joined_folds([parent.state_dict, *others])
-    parent = replace(parent, description=replace(parent.description, folds=folds), state_dict=state)
+def parent_of(projects: Any, folds: int = 1) -> Model:
+    """Return a model of one structure with random weights, the first fold's the same for any number of folds.
+
+    Its windows are as large as the scan: normalised over a window without a ball, noise looks like one.
+    """
+    parent = tiny_family.tiny_model(projects.LabelSet((projects.BRIGHT,)), spacing_zyx_mm=(2.0, 1.0, 1.0))
+    arguments = dict(parent.description.network.arguments) | {"window": [16, 32, 32]}
+    spec = replace(parent.description.network, arguments=arguments)
+    others = [tiny_family.tiny_network(spec, 9).state_dict() for _ in range(folds - 1)]
+    description = replace(parent.description, network=spec, folds=folds)
+    return replace(parent, description=description, state_dict=joined_folds([parent.state_dict, *others]))
+
+
+def test_fine_tuning_makes_a_version_and_goes_back(projects: Any, tmp_path: Path) -> None:
+    parent = parent_of(projects)
     library = projects.put_parent(tmp_path / "library", parent)
-    project = projects.add_cases(tmp_path / "project", [1, 2, 3])
+    project = projects.add_cases(tmp_path / "project", [1, 2])
     settings = replace(
         projects.KNOBS, tail="auto", tail_patch=32, patch=32, tail_steps=160, steps=160, new_rate=0.04, full_rate=0.04
     )
     result = finetune(projects.request(project, library, configuration=settings, promote=False))
     assert result.version.description.network == parent.description.network
     assert result.version.description.preparation == parent.description.preparation
-    assert result.version.description.folds == 1, "a new version goes on from the first fold"
     assert {row.structure for row in result.evidence.rows} >= {"bright"} and result.evidence.cases
     promote("tiny", library, 1)
     image, truth = projects.ball_scan(7)
@@ -128,3 +130,24 @@ def test_fine_tuning_makes_a_version_and_goes_back(projects: Any, tmp_path: Path
     assert overlap > 0.5, "it has learned to see the bright ball"
     rollback("tiny", library)
     assert history("tiny", library).current == 0
+
+
+def test_a_new_version_goes_on_from_the_first_fold(projects: Any, tmp_path: Path) -> None:
+    """The other folds segment with it, and are not trained: the version is the one that the first alone would make."""
+    project = projects.add_cases(tmp_path / "project", [1, 2])
+    settings = replace(projects.KNOBS, tail="auto", tail_patch=32, patch=32, tail_steps=4, steps=4)
+    made = {}
+    for folds in (1, 2):
+        library = projects.put_parent(tmp_path / f"library {folds}", parent_of(projects, folds))
+        result = finetune(projects.request(project, library, configuration=settings, promote=False))
+        assert result.version.description.folds == 1
+        assert {row.structure for row in result.evidence.rows} >= {"bright"} and result.evidence.cases
+        promote("tiny", library, 1)
+        made[folds] = load_model(library / "tiny").state_dict
+        rollback("tiny", library)
+        before = load_model(library / "tiny")
+        assert history("tiny", library).current == 0 and before.description.folds == folds
+    first = parent_of(projects).state_dict
+    assert made[1].keys() == made[2].keys() == first.keys()
+    assert all(torch.equal(value, made[2][name]) for name, value in made[1].items())
+    assert not all(torch.equal(value, first[name]) for name, value in made[1].items()), "it was trained"
