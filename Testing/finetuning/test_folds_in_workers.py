@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from Testing.finetuning import projects
+from TransferSegLib.cli.main import main
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.executors.fold_jobs import fold_jobs
 from TransferSegLib.file_lock import FileLock
@@ -30,6 +31,7 @@ from TransferSegLib.progress import CancelToken, Progress, Task
 #: Bytes for the features of four patches of each case, or of six of each case that a fold learns from.
 CACHE = 1.14e6
 KNOBS = replace(projects.KNOBS, tail_steps=6, steps=4, patches_per_case=9, cache_bytes=CACHE, report_cases=0)
+FEW = replace(KNOBS, tail_steps=3, steps=2, patches_per_case=1)
 
 
 class Here:
@@ -112,7 +114,7 @@ def test_a_choice_of_strategies_and_rounds_end_the_same_too(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("TransferSegLib.finetuning.rounds._MOST_ROUNDS", 2)
-    project, knobs = projects.add_cases(tmp_path / "two patients", [1, 2]), replace(KNOBS, strategy="auto")
+    project, knobs = projects.add_cases(tmp_path / "two patients", [1, 2]), replace(FEW, strategy="auto")
     wanted = projects.request(project, place[1](), configuration=knobs, until_converged=True)
     whole, workers = finetune(wanted), Here()
     assert_same(in_workers(replace(wanted, library=place[1]()), workers), whole)
@@ -128,7 +130,7 @@ def test_a_choice_of_strategies_and_rounds_end_the_same_too(
 
 def test_slabs_of_one_patient_end_the_same_too(place: Place, tmp_path: Path) -> None:
     project = projects.add_cases(tmp_path / "one patient", [1])
-    wanted = projects.request(project, place[1](), configuration=KNOBS)
+    wanted = projects.request(project, place[1](), configuration=FEW)
     whole, workers = finetune(wanted), Here()
     assert_same(in_workers(replace(wanted, library=place[1]()), workers), whole)
     assert len(workers.trained) == 2
@@ -215,3 +217,18 @@ def test_workers_of_a_killed_process_are_waited_for(tmp_path: Path, monkeypatch:
     assert job.exists()
     remove_left_jobs(tmp_path / "jobs")
     assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--threads", "2"], "--threads is for --workers or --ray."),
+        (["--workers", "0"], "--workers 0: give 1 or more."),
+        (["--ray", "auto", "--background"], "--workers and --ray are neither for torchrun nor for --background"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    words: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["finetune", "--project", str(tmp_path), *words]) == 2
+    assert line in capsys.readouterr().err
