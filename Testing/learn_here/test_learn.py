@@ -16,6 +16,7 @@ from Testing.nnunet_fixtures import REGIONS, TRAINED, NnUNetFixture, imported
 from TransferSegLib.errors import Cancelled, DatasetError, ModelError, TransferSegError
 from TransferSegLib.evaluation.surface_distance import surface_dice
 from TransferSegLib.inference.kept_features import load_features, save_features
+from TransferSegLib.learn_here import learn as learning
 from TransferSegLib.learn_here.learn import LearnedHere, learn_here
 from TransferSegLib.models.store import Model
 from TransferSegLib.structures import LabelSet, Structure
@@ -122,24 +123,28 @@ def test_features_that_were_not_kept_are_computed_and_then_kept(
 ) -> None:
     labels, judged = sample.corrected(LARYNX)
     kept = learn(labels, judged, [LARYNX])
-    later = tmp_path / "later.features"
-    computed = learn(labels, judged, [LARYNX], features=later)
-    assert not computed.features_kept and np.array_equal(array(computed), array(kept))
-    assert load_features(later, sample.kept.scan, sample.kept.model) is not None
-    assert learn(labels, judged, [LARYNX], features=later).features_kept
+    keys = sample.kept.scan, sample.kept.model
+    assert load_features(tmp_path / "not there.features", *keys) is None
     features.write_bytes(features.read_bytes()[:-100])
-    damaged = learn(labels, judged, [LARYNX])
-    assert not damaged.features_kept and np.array_equal(array(damaged), array(kept))
+    assert load_features(features, *keys) is None, "a damaged file is as good as none"
+    computed = learn(labels, judged, [LARYNX])
+    assert not computed.features_kept and np.array_equal(array(computed), array(kept))
+    assert load_features(features, *keys) is not None
+    assert learn(labels, judged, [LARYNX]).features_kept
 
 
-def test_features_far_from_what_was_drawn_are_no_use(sample: Sample, learn: Learn, features: Path) -> None:
+def test_features_far_from_what_was_drawn_are_no_use(
+    sample: Sample, learn: Learn, features: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the person found the structure somewhere else, the scan is looked at again."""
+    monkeypatch.setattr(learning, "_computed", lambda *_: sample.kept)
     rows = sample.kept.rows() >= 0
     rows[: rows.shape[0] // 2] = False
     half = np.isin(sample.kept.voxels, np.flatnonzero(rows))
     save_features(replace(sample.kept, voxels=sample.kept.voxels[half], features=sample.kept.features[half]), features)
     labels, judged = sample.corrected(LARYNX)
     assert not learn(labels, judged, [LARYNX]).features_kept
+    assert learn(labels, judged, [LARYNX]).features_kept, "what was computed is kept instead"
 
 
 def test_stopping_leaves_nothing(sample: Sample, learn: Learn, tmp_path: Path) -> None:
@@ -205,7 +210,7 @@ def test_what_cannot_be_learned_is_refused(sample: Sample, learn: Learn, feature
 def test_how_the_scan_is_stored_does_not_matter(sample: Sample, learn: Learn) -> None:
     """With reversed and exchanged axes the result is the same."""
     labels, judged = sample.corrected(LARYNX)
-    reference = array(learn(labels, judged, [LARYNX], features=None))
+    reference = array(learn(labels, judged, [LARYNX]))
 
     def turned(image: sitk.Image) -> sitk.Image:
         return sitk.Flip(sitk.PermuteAxes(image, (2, 0, 1)), (False, True, False))
