@@ -21,6 +21,7 @@ from TransferSegLib.finetuning.time_plan import (
     TooLittleTime,
     best_of_what_is_left,
     plan_time,
+    planned_amount,
 )
 
 #: Nothing but training takes time, a step of the last layers a tenth of one of all layers.
@@ -45,6 +46,42 @@ def test_half_of_the_time_is_for_what_is_kept() -> None:
     )
     alone = plan_time(10, replace(FIVE, averages=False), BARE)
     assert (alone.final_tail_steps, alone.final_steps) == (300, 255) and "average" not in alone.text
+
+
+#: New structures on a slow computer: all layers at once, 4 s a step with the usual patches.
+SLOW = replace(FIVE, trains_tail=False, caches=False, side=64, smaller_sides=(56, 48, 40, 32))
+FOUR_SECONDS = replace(BARE, full_step_s=4.0)
+
+
+def test_with_little_time_patches_get_smaller_before_too_few_steps_are_made() -> None:
+    """Of 570 s two folds get 142.5 s each: 35 steps of 4 s. With 56 voxels a side they are 46, with 48 they are 63."""
+    plan = plan_time(10, SLOW, FOUR_SECONDS)
+    assert (plan.folds, plan.side, plan.steps, plan.tail_only) == (2, 48, 63, False)
+    assert plan.final_steps == 126 and "patches have only 48 voxels a side" in plan.text
+    usual = plan_time(60, SLOW, FOUR_SECONDS)
+    assert (usual.folds, usual.side, usual.steps) == (3, 0, 142) and "patches" not in usual.text
+    # A step with the smallest takes 1 s. With fewer than 60 of them, 30 are accepted, then the last layers alone.
+    for minutes, folds, steps in ((4, 3, 38), (2.2, 2, 31)):
+        plan = plan_time(minutes, SLOW, FOUR_SECONDS)
+        assert (plan.folds, plan.side, plan.steps, plan.tail_only) == (folds, 32, steps, False)
+        assert "little training" in plan.text
+    assert plan_time(1.9, SLOW, FOUR_SECONDS).tail_only
+
+
+def test_a_later_plan_goes_on_with_the_patches_of_an_earlier_one() -> None:
+    first = plan_time(10, SLOW, FOUR_SECONDS)
+    amount = planned_amount(first, SLOW)
+    again = best_of_what_is_left(600, 0, amount, FOUR_SECONDS, SLOW)
+    assert (again.folds, again.side, again.steps) == (first.folds, first.side, first.steps)
+    less = best_of_what_is_left(600, 190, amount, FOUR_SECONDS, SLOW)
+    assert less.side == 40 and planned_amount(less, amount).side == 40
+    smallest = best_of_what_is_left(600, 400, planned_amount(less, amount), FOUR_SECONDS, SLOW)
+    assert smallest.side == 32 and planned_amount(smallest, planned_amount(less, amount)).smaller_sides == ()
+
+
+def test_patches_that_were_asked_for_stay() -> None:
+    plan = plan_time(10, replace(SLOW, smaller_sides=()), FOUR_SECONDS)
+    assert (plan.folds, plan.side, plan.steps) == (2, 0, 35) and "little training" in plan.text
 
 
 def test_everything_beside_training_is_accounted_for() -> None:

@@ -133,6 +133,26 @@ class FineTuningPlan:
         return replace(self, configuration=settings, notes=notes)
 
     @property
+    def smaller_sides(self) -> tuple[int, ...]:
+        """Sides that training patches may have where there is little time, falling; none if one was asked for.
+
+        For new structures only: what the parent knows, it knows with the context of its own patches. Networks that
+        predict in windows of their training patch keep to it.
+        """
+        tiling, asked = self.parent.description.backbone.tiling, self.request.configuration.patch
+        if not self.fresh or tiling.blend != "exact" or asked != FineTuningConfiguration.patch:
+            return ()
+        step = max(tiling.multiple_zyx)
+        return tuple(range(self.configuration.patch - step, max(tiling.smallest_zyx) - 1, -step))
+
+    def with_smaller_patch(self, side: int) -> FineTuningPlan:
+        """Return the same with smaller training patches, and a note on it."""
+        start = "Training patches had only"
+        notes = tuple(note for note in self.notes if not note.startswith(start))  # of an earlier plan of the same run
+        note = f"{start} {side} voxels a side, so that there was time for enough steps."
+        return replace(self, configuration=replace(self.configuration, patch=side), notes=(*notes, note))
+
+    @property
     def unevaluated_note(self) -> tuple[str, ...]:
         """A sentence on the new structures that cannot be evaluated, none where all can."""
         names = unevaluated_structures(self.dataset, self.drawn, self.fresh)

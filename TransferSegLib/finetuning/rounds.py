@@ -69,11 +69,15 @@ def best_round(curve: Sequence[RoundResult]) -> int:
 
 
 def first_minutes(limit: float, amount: Amount, speeds: Speeds, spent_s: float) -> float:
-    """Return the minutes for which the first of several rounds is planned (0: no limit): enough to train all layers."""
+    """Return the minutes for which the first of several rounds is planned (0: no limit).
+
+    They are enough to train all layers, on patches of the usual size.
+    """
     minutes = min(FIRST_MINUTES, limit)
     while 0 < minutes < limit:
         try:
-            if not plan_time(minutes, amount, speeds, spent_s).tail_only:
+            plan = plan_time(minutes, amount, speeds, spent_s)
+            if not (plan.tail_only or plan.side):
                 break
         except TooLittleTime:
             pass  # longer, perhaps

@@ -166,6 +166,8 @@ def amount_of(plan: FineTuningPlan, tried: Sequence[str]) -> Amount:
         averages=settings.way.from_parent,
         least_alone=FEWEST_STEPS_ALONE if settings.way.from_parent and not plan.fresh else LEAST_STEPS_ALONE,
         compared=len(plan.parent_shares),
+        side=settings.patch,
+        smaller_sides=plan.smaller_sides,
         workers=plan.request.workers,
     )
 
@@ -331,6 +333,9 @@ class TimeBudget:
         if plan.tail_only:
             self._run.plan = self._run.plan.with_tail_only()
             self.tried = (FINETUNE,)
+        elif 0 < plan.side < self._run.plan.configuration.patch:
+            self.tried = self.tried[:1]
+            self._run.plan = self._run.plan.by_strategy(self.tried[0]).with_smaller_patch(plan.side)
         elif self._amount.extra and not plan.extra:
             self.tried = self.tried[:1]
             self._run.plan = self._run.plan.by_strategy(self.tried[0])

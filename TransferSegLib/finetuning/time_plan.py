@@ -36,6 +36,9 @@ LEAST_TAIL_STEPS, LEAST_FULL_STEPS, LEAST_STEPS_ALONE = 60, 20, 60
 #: Of all layers alone, where the parent knows the structures, or where there is no time for more: the verdict calls
 #: less too short.
 FEWEST_STEPS_ALONE = 30
+#: With a smaller training patch a step takes so much of the usual time as this power of the sides' quotient says. (A
+#: third power would be the voxels': deep layers and the optimiser take as long for few voxels.)
+_POWER_OF_SIDE = 2.0
 #: The plan leaves this share of the minutes for what takes longer than it was measured.
 _RESERVE = 0.05
 #: Longer than any run: all steps are made.
@@ -119,6 +122,11 @@ class Amount:
     cached_rounds: int | None = None
     #: Processes that train candidates of the folds at the same time; 0: one after another, in this one.
     workers: int = 0
+    #: Side of the training patches, and sides that they may have where there is no time for enough steps, falling.
+    side: int = 0
+    smaller_sides: tuple[int, ...] = ()
+    #: The side that ``Speeds.full_step_s`` is of (0: ``side``).
+    timed_side: int = 0
 
     @property
     def wanted_folds(self) -> int:
@@ -131,6 +139,16 @@ class Amount:
         """Return the same with nothing but the last layers trained, by one strategy."""
         shares = self.patients > 1 and not self.workers
         return replace(self, steps=0, trains_tail=True, caches=True, shares=shares, tail_share=1.0, extra=0)
+
+    def with_side(self, side: int) -> Amount:
+        """Return the same with smaller training patches, by one strategy."""
+        smaller = tuple(other for other in self.smaller_sides if other < side)
+        return replace(self, extra=0, side=side, smaller_sides=smaller, timed_side=self.timed_side or self.side)
+
+    def full_step_s(self, speeds: Speeds) -> float:
+        """Return about what a step of all layers takes."""
+        share = (self.side / self.timed_side) ** _POWER_OF_SIDE if self.timed_side else 1.0
+        return max(share * speeds.full_step_s, 1e-9)
 
     def turns(self, folds: int) -> int:
         """Return how many times as long as one of them the candidates of so many folds take."""
@@ -148,7 +166,8 @@ class TimePlan:
 
     ``tail_steps`` and ``steps`` are about what a fold's candidate will make; ``final_minutes``, ``final_tail_steps``
     and ``final_steps`` are those of the final one. ``total_s`` is about what everything takes (0: not known),
-    ``parts_s`` of what. ``tail_only``: nothing but the last layers is trained. ``extra`` candidates choose.
+    ``parts_s`` of what. ``tail_only``: nothing but the last layers is trained. ``extra`` candidates choose. ``side`` is
+    that of training patches that are smaller than usual, 0 otherwise.
     """
 
     folds: int
@@ -163,6 +182,7 @@ class TimePlan:
     final_minutes: float = 0.0
     final_tail_steps: int = 0
     final_steps: int = 0
+    side: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
@@ -208,7 +228,7 @@ def planned_amount(plan: TimePlan, asked: Amount) -> Amount:
     """Return what is left to do of what was asked for, after a plan has left out what there is no time for."""
     if plan.tail_only:
         return asked.tail_only()
-    return replace(asked, extra=plan.extra)
+    return asked.with_side(plan.side) if 0 < plan.side < asked.side else replace(asked, extra=plan.extra)
 
 
 def fixed_seconds(amount: Amount, folds: int, speeds: Speeds, later: bool = False) -> dict[str, float]:
@@ -254,7 +274,7 @@ def candidate_steps(seconds: float, amount: Amount, speeds: Speeds, rounds: floa
     if amount.trains_tail:
         tail = _whole((amount.tail_share * seconds - used) / max(speeds.tail_step_s, 1e-9), amount.tail_steps)
     used += tail * speeds.tail_step_s
-    return tail, _whole((seconds - used) / max(speeds.full_step_s, 1e-9), amount.steps)
+    return tail, _whole((seconds - used) / amount.full_step_s(speeds), amount.steps)
 
 
 def _final_steps(seconds: float, amount: Amount, speeds: Speeds, rounds: float) -> tuple[int, int]:
@@ -265,7 +285,7 @@ def _final_steps(seconds: float, amount: Amount, speeds: Speeds, rounds: float) 
     if not amount.averages:
         return candidate_steps(seconds, amount, speeds, rounds)
     if amount.steps:
-        return 0, _whole(seconds / max(speeds.full_step_s, 1e-9), amount.steps)
+        return 0, _whole(seconds / amount.full_step_s(speeds), amount.steps)
     return _whole(seconds / max(speeds.tail_step_s, 1e-9), amount.tail_steps), 0
 
 
@@ -286,10 +306,11 @@ def _usable_s(limit_s: float, spent_s: float) -> float:
 
 
 def _fitting(left_s: float, amount: Amount, speeds: Speeds, later: bool = False) -> tuple[TimePlan, Amount] | None:
-    """Try everything, then fewer folds, no choice of a strategy, the fewest steps, and the last layers alone."""
+    """Try everything, then fewer folds, no choice of a strategy, smaller patches, few steps, the last layers alone."""
     ways = [amount] if amount.extra == 0 else [amount, replace(amount, extra=0)]
+    ways += [amount.with_side(side) for side in amount.smaller_sides]
     if amount.averages and not amount.trains_tail and amount.least_alone > FEWEST_STEPS_ALONE:
-        ways.append(replace(amount, extra=0, least_alone=FEWEST_STEPS_ALONE))
+        ways.append(replace(ways[-1], least_alone=FEWEST_STEPS_ALONE))
     ways += [amount.tail_only()] if amount.may_train_tail_only and (amount.steps or not amount.trains_tail) else []
     for way in ways:
         fewest = min(max(2, way.fewest_folds), way.wanted_folds)
@@ -334,6 +355,7 @@ def _planned(left_s: float, folds: int, amount: Amount, speeds: Speeds, later: b
         final_minutes=final_s / 60.0,
         final_tail_steps=final_tail,
         final_steps=final_full,
+        side=amount.side if amount.timed_side else 0,
     )
 
 
@@ -345,7 +367,7 @@ def _lasts(most_s: float, tail: int, full: int, amount: Amount, speeds: Speeds, 
         start_s += _own_features_s(most_s, amount, speeds)
     has_tail = amount.trains_tail and not (from_average and amount.steps)
     made = (tail >= amount.tail_steps or not has_tail) and full >= amount.steps
-    whole_s = start_s + tail * speeds.tail_step_s + full * speeds.full_step_s
+    whole_s = start_s + tail * speeds.tail_step_s + full * amount.full_step_s(speeds)
     return min(most_s, whole_s) if made else most_s
 
 
@@ -388,7 +410,8 @@ def _refusal(minutes: float, needed: float, amount: Amount, speeds: Speeds, spen
     fixed_s = sum(fixed_seconds(work, 2, speeds).values())
     step = f"a step of the last layers {seconds_text(speeds.tail_step_s)}"
     if not work.trains_tail:
-        step = f"a training step {seconds_text(speeds.full_step_s)}"
+        smallest = work.with_side(work.smaller_sides[-1]) if work.smaller_sides else work
+        step = f"a training step {seconds_text(smallest.full_step_s(speeds))}"
     return (
         f"{minutes:g} min is too little to learn anything from {counted(amount.cases, 'case')} on this machine: allow "
         f"{needed:g} min or more. Reading, predicting and comparing alone take about {seconds_text(fixed_s)}, {step}, "

@@ -60,6 +60,8 @@ def _changes(plan: TimePlan, asked: Amount, tail_only: bool) -> str:
     text = ""
     if tail_only:
         text += " There is time for the last layers only; with more minutes all layers would be trained."
+    if plan.side:
+        text += f" Training patches have only {plan.side} voxels a side, so that there is time for enough steps."
     if asked.averages and not asked.trains_tail and 0 < plan.steps < min(asked.least_alone, asked.steps):
         text += " That is little training; with more minutes, more is learned."
     if asked.extra and not plan.extra:
