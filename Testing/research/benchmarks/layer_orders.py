@@ -40,7 +40,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from Testing.research.benchmarks.shared_minutes import KNOWN, PRECISION, SETTINGS, STUDY, State, Task, make_task
+from Testing.research.benchmarks.shared_minutes import KNOWN, SETTINGS, STUDY, State, Task, make_task
 from Testing.research.common.cases import add_line, read_lines
 from Testing.research.common.measuring import command_line
 from Testing.research.study.configuration_file import read_study
@@ -130,7 +130,7 @@ def train_in_order(task: Task, order: Order, seconds: float) -> Trained:
             if number and not _is_decoder(number, len(blocks)):
                 weight = block.get_parameter("weight").detach()
                 parametrize.register_parametrization(block, "weight", LowRank(weight, order.rank, generator))
-    trainer = all_layers_trainer(task.parent, network, task.cases, task.change, task.settings, PRECISION, None)
+    trainer = all_layers_trainer(task.parent, network, task.cases, task.change, task.settings, task.device, None)
     _shape_steps(trainer, network, blocks, order)
     schedule = Schedule(UNLIMITED, task.rate, WARM_UP, budget)
     while (share := budget.share()) < 1:
@@ -179,7 +179,7 @@ def train_by_strategy(task: Task, strategy: str, seconds: float, **settings: Any
     """Train as the library does."""
     values: dict[str, Any] = {"strategy": strategy, "minutes": seconds / 60, "steps": UNLIMITED}
     configuration = replace(task.settings, **values | settings)
-    adapted = adapt(task.parent, task.cases, task.change, configuration, device=PRECISION, clock=time.process_time)
+    adapted = adapt(task.parent, task.cases, task.change, configuration, device=task.device, clock=time.process_time)
     return Trained(adapted.state_dict, adapted.steps, adapted.tail_steps)
 
 

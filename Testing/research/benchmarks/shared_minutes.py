@@ -81,6 +81,7 @@ class Task:
     cases: list[PreparedCase]
     settings: FineTuningConfiguration
     rate: float
+    device: Device = PRECISION
 
     def train(self, numbers: Sequence[int], steps: int, stream: int, start: State | None = None) -> State:
         """Train all layers on some of the cases; ``stream`` makes the patches others."""
@@ -89,7 +90,7 @@ class Task:
             network.load_state_dict(start)
         settings = replace(self.settings, seed=100 * self.settings.seed + stream)
         cases = [self.cases[number] for number in numbers]
-        trainer = all_layers_trainer(self.parent, network, cases, self.change, settings, PRECISION, None)
+        trainer = all_layers_trainer(self.parent, network, cases, self.change, settings, self.device, None)
         while trainer.step < steps:
             falling = 0.5 * (1 + math.cos(math.pi * trainer.step / steps))
             trainer.train_step(self.rate * min(1.0, (trainer.step + 1) / WARM_UP) * falling)
@@ -112,7 +113,7 @@ class Task:
             single_part=tuple(single_part),
         )
         cases = replace(self.dataset, cases=tuple(self.dataset.case(id) for id in self.tested))
-        found = evaluate(Segmenter(Model(description, state, self.parent.path), PRECISION), cases)
+        found = evaluate(Segmenter(Model(description, state, self.parent.path), self.device), cases)
         return {id: {name: round(score.dice, 4) for name, score in scores.items()} for id, scores in found.items()}
 
 
