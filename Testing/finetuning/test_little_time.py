@@ -68,7 +68,9 @@ def test_a_resumed_run_keeps_them(slow: FineTuneRequest) -> None:
     assert report_text(result.to_json()).count("only 32 voxels a side") == 1
 
 
-def test_patches_that_were_asked_for_and_known_structures_keep_theirs(slow: FineTuneRequest) -> None:
+def test_other_runs_keep_their_patches(slow: FineTuneRequest) -> None:
     asked = replace(slow, configuration=replace(KNOBS, patch=56))
     assert plan_fine_tuning(asked).smaller_sides == ()
     assert plan_fine_tuning(replace(slow, structures=("bright",))).smaller_sides == ()
+    last_layers_first = replace(slow, configuration=replace(KNOBS, strategy="finetune"))
+    assert plan_fine_tuning(last_layers_first).smaller_sides == ()

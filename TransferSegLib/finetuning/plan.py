@@ -136,11 +136,13 @@ class FineTuningPlan:
     def smaller_sides(self) -> tuple[int, ...]:
         """Sides that training patches may have where there is little time, falling; none if one was asked for.
 
-        For new structures only: what the parent knows, it knows with the context of its own patches. Networks that
-        predict in windows of their training patch keep to it.
+        For new structures only: what the parent knows, it knows with the context of its own patches. Only where all
+        layers are trained at once: where the last layers are trained first, they alone are a better way to save time.
+        Networks that predict in windows of their training patch keep to it.
         """
         tiling, asked = self.parent.description.backbone.tiling, self.request.configuration.patch
-        if not self.fresh or tiling.blend != "exact" or asked != FineTuningConfiguration.patch:
+        is_possible = tiling.blend == "exact" and asked == FineTuningConfiguration.patch
+        if not (self.fresh and is_possible) or self.configuration.has_tail_stage:
             return ()
         step = max(tiling.multiple_zyx)
         return tuple(range(self.configuration.patch - step, max(tiling.smallest_zyx) - 1, -step))
