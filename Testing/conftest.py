@@ -28,6 +28,45 @@ def shared_data() -> Path:
     return folder
 
 
+#: Files that take half a minute or more, longest first: begun last, one would keep the others waiting at the end.
+SLOW_FILES = (
+    "module/test_finetune_panel.py",
+    "inference/test_nnunet_equality.py",
+    "finetuning/test_finetune.py",
+    "finetuning/test_strategy_choice.py",
+    "learn_here/test_learn.py",
+    "test_bundled.py",
+    "module/test_whole_loop.py",
+    "finetuning/test_several_processes.py",
+    "training/test_processes.py",
+    "module/test_self_test.py",
+    "finetuning/test_rounds.py",
+    "module/test_accepting.py",
+    "executors/test_segment_spread.py",
+    "module/test_model_panel.py",
+    "training/test_base.py",
+    "module/test_documented_examples.py",
+    "finetuning/test_nnunet_base.py",
+    "module/test_first_steps.py",
+    "finetuning/test_another_family_whole.py",
+    "module/test_segment_section.py",
+    "training/test_trainer.py",
+    "jobs/test_train_base_job.py",
+    "models/test_combination.py",
+    "jobs/test_finetune_job.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the slow files be the first, wherever files are shared among processes; the order within a file stays."""
+    top = Path(__file__).parent
+    places = {top / name: number for number, name in enumerate(SLOW_FILES)}
+    gone = [file for file in places if not file.is_file()]
+    if gone:
+        raise pytest.UsageError(f"SLOW_FILES in {__file__} names what is not there: {gone[0]}")
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 #: So begins the reason why tests of the Slicer module were skipped, or failed (Testing/module/conftest.py).
 NOT_STARTED = "The test host cannot start: "
 

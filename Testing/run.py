@@ -161,7 +161,9 @@ def tests(args: list[str]) -> int:
     # One thread each: processes that all use every core wait for each other.
     one_thread = {"OMP_NUM_THREADS": "1"} | os.environ
     processes = str(min(os.cpu_count() or 1, 4))
-    command = [python, "-m", "pytest", "--numprocesses", processes, "--dist", "loadfile"]
+    # In the order of Testing/conftest.py, not files with many tests first: one test may take a minute.
+    shared = ["--numprocesses", processes, "--dist", "loadfile", "--no-loadscope-reorder"]
+    command = [python, "-m", "pytest", *shared]
     return subprocess.call(command, cwd=ROOT, env=one_thread)
 
 

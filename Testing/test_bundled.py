@@ -48,7 +48,7 @@ def test_the_bundled_model_is_small_and_complete() -> None:
 
 
 def test_a_permuted_copy_gives_the_same_and_a_rotated_copy_nearly_the_same() -> None:
-    image = read_scan(read_dataset(bundled_sample()).cases[0].image)
+    image = read_scan(read_dataset(bundled_sample()).cases[0].image)[20:86]  # without the shoulders
     segmenter = Segmenter(load_model(find_model(None)), "cpu")
     original = sitk.GetArrayFromImage(segmenter.segment(image).label_map)
 
