@@ -52,7 +52,7 @@ def test_one_that_dies_or_fails_is_tried_once_more(executor: Executor, tmp_path:
     folds.train()
     assert sorted(folds.ended) == ["fold-1", "fold-2", "fold-3"] and folds.begun() == [2, 1, 2]
     fractions = [one.fraction for one in folds.reports]
-    assert fractions == sorted(fractions) and "2 of 3 candidates, 1 workers" in {one.message for one in folds.reports}
+    assert fractions == sorted(fractions) and "2 of 3 candidates, 1 worker" in {one.message for one in folds.reports}
 
 
 @pytest.mark.parametrize(

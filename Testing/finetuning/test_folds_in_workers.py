@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import re
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from Testing.finetuning import projects
+from TransferSegLib.cli import finetune_workers
 from TransferSegLib.cli.main import main
 from TransferSegLib.errors import Cancelled, TrainingError
 from TransferSegLib.executors.fold_jobs import fold_jobs
@@ -177,6 +179,30 @@ def test_minutes_are_given_to_all_at_once(place: Place, monkeypatch: pytest.Monk
     assert all(0 < one.minutes <= result.time_plan.minutes_each for one in workers.trained)
     assert "2 workers train the compared ones" in lines[0]
     assert re.search(r"takes a worker \d+\.\d times as long", lines[0])
+
+
+def test_a_case_that_is_added_meanwhile_is_for_the_next_run(place: Place, tmp_path: Path) -> None:
+    """As in one process, which reads its cases once. A worker that began later used to refuse the run."""
+    project = projects.add_cases(tmp_path / "project", [1, 2], ["bright"])
+    wanted = projects.request(project, place[1](), configuration=FEW)
+
+    class Adding(Here):
+        def train(self, works: Sequence[FoldWork], *others: Any) -> None:
+            projects.add_cases(project, [4], ["bright", "dark"])
+            super().train(works, *others)
+
+    result = in_workers(wanted, workers := Adding())
+    assert len(workers.trained) == 2 and set(result.plan.dataset.ids) == {"case-0001", "case-0002"}
+
+
+def test_more_workers_than_candidates_do_not_take_threads_from_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune_workers, "_cores", lambda: 16)
+    asked = argparse.Namespace(workers=8, ray=None, threads=None, folds=None, strategy=None)
+    assert finetune_workers.workers_and_threads(asked) == (3, 5)
+    asked.strategy = "auto"
+    assert finetune_workers.workers_and_threads(asked) == (6, 2)
+    asked.folds, asked.strategy = 2, "vanilla"
+    assert finetune_workers.workers_and_threads(asked) == (2, 8)
 
 
 def test_a_worker_refuses_another_run(place: Place, tmp_path: Path) -> None:

@@ -68,6 +68,17 @@ def test_a_resumed_run_keeps_them(slow: FineTuneRequest) -> None:
     assert report_text(result.to_json()).count("only 32 voxels a side") == 1
 
 
+def test_patches_stay_four_times_as_large_as_their_frame(slow: FineTuneRequest) -> None:
+    assert plan_fine_tuning(replace(slow, configuration=replace(KNOBS, frame=10))).smaller_sides == (56, 48, 40)
+
+
+def test_the_last_layers_alone_take_the_patches_of_the_plan_before(slow: FineTuneRequest) -> None:
+    """A resumed run makes the same settings of the last plan as the run that made two."""
+    plan = plan_fine_tuning(slow)
+    both = plan.with_smaller_patch(32).with_tail_only()
+    assert both.configuration.patch == 32 and both.notes == plan.with_tail_only().notes
+
+
 def test_other_runs_keep_their_patches(slow: FineTuneRequest) -> None:
     asked = replace(slow, configuration=replace(KNOBS, patch=56))
     assert plan_fine_tuning(asked).smaller_sides == ()

@@ -79,6 +79,12 @@ def test_a_later_plan_goes_on_with_the_patches_of_an_earlier_one() -> None:
     assert smallest.side == 32 and planned_amount(smallest, planned_amount(less, amount)).smaller_sides == ()
 
 
+def test_what_is_left_when_nothing_fits_goes_to_the_smallest_patches() -> None:
+    """Of 50 s one half is for the final candidate, a quarter for each of two: 12 steps of 1 s."""
+    left = best_of_what_is_left(600, 520, replace(SLOW, may_train_tail_only=False), FOUR_SECONDS)
+    assert (left.side, left.steps, left.tail_only) == (32, 12, False)
+
+
 def test_patches_that_were_asked_for_stay() -> None:
     plan = plan_time(10, replace(SLOW, smaller_sides=()), FOUR_SECONDS)
     assert (plan.folds, plan.side, plan.steps) == (2, 0, 35) and "little training" in plan.text

@@ -135,7 +135,7 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     with capsys.disabled():
         print(f"\nlongest gap of the event loop while fine-tuning: {clock_ms:.0f} ms, of it {busy_ms:.0f} ms at work")
     # Usually less than a tenth of it: this only fails for work that a user feels, on a slow and busy computer too.
-    assert busy_ms < 1000, "the panel's own work never keeps the window; the clock would tell of a busy machine"
+    assert busy_ms < 1000, "no work of the panel keeps the window for a second; the clock would tell of a busy machine"
 
     assert ui.fineTuneStatusLabel.text.startswith("Version 1 of 'balls' was made in ")
     assert any("left: " in text and "%" in text for text in said), said

@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run_suggest(arguments: argparse.Namespace) -> int:
     """Print the scans in the order in which to correct them; 2 when none of them can be used."""
-    from TransferSegLib.corrections.kept_order import keep_order
+    from TransferSegLib.corrections.kept_order import keep_order, mark
     from TransferSegLib.corrections.suggestion import suggest
     from TransferSegLib.models.locate import find_model
 
@@ -45,9 +45,10 @@ def run_suggest(arguments: argparse.Namespace) -> int:
     model = find_model(arguments.model)
     project = _project(arguments.project)
     scans = scans_in(arguments.folder, None, arguments.project)
+    seen = {scan: mark(scan) for scan in scans}
     with task_shown("Looking at scans") as task:
         found = suggest(scans, model, project, device=arguments.device, memory_gb=arguments.memory, task=task)
-    keep_order(found, arguments.folder, model, arguments.project)
+    keep_order(found, arguments.folder, model, arguments.project, seen)
     for path, why in found.unreadable:
         print(f"transferseg: {path.name} is left out: {why}", file=sys.stderr)
     if arguments.json:

@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from TransferSegLib.errors import TrainingError
-from TransferSegLib.finetuning.time_plan import MOST_FOLDS
+from TransferSegLib.finetuning.strategies import AUTO, STRATEGIES
+from TransferSegLib.finetuning.time_plan import CHOOSING_FOLDS, MOST_FOLDS
 from TransferSegLib.training.processes import are_several
 
 if TYPE_CHECKING:
@@ -51,10 +52,16 @@ def check_worker_options(arguments: argparse.Namespace) -> None:
 
 
 def workers_and_threads(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Return how many workers the plan counts with (0: none), and the threads of each."""
+    """Return how many workers the plan counts with (0: none), and the threads of each.
+
+    More workers than candidates would only leave fewer threads for each.
+    """
     if arguments.workers is None and arguments.ray is None:
         return 0, 1
-    workers = arguments.workers or arguments.folds or MOST_FOLDS
+    most = arguments.folds or MOST_FOLDS
+    if arguments.strategy == AUTO:
+        most = max(most, CHOOSING_FOLDS * len(STRATEGIES))
+    workers = min(arguments.workers or most, most)
     return workers, arguments.threads or (1 if arguments.ray is not None else max(1, _cores() // workers))
 
 
@@ -64,7 +71,7 @@ def workers_of(arguments: argparse.Namespace, request: FineTuneRequest) -> OpenW
         return None
     from TransferSegLib.executors.fold_jobs import fold_jobs
 
-    return fold_jobs(request, arguments.ray, arguments.workers)
+    return fold_jobs(request, arguments.ray, None if arguments.workers is None else request.workers)
 
 
 def _cores() -> int:

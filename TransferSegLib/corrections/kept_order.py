@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,20 +46,30 @@ class KeptOrder:
         return sum(mark(scan) not in known for scan in scans)
 
     def sorted(self, scans: Iterable[Path]) -> list[Path]:
-        """Return the scans that are to be corrected in their order; scans that were not looked at are left out."""
+        """Return scans in their order, at the end those that were done then; scans not looked at are left out.
+
+        What was a case when the ranking was made may have been removed from the project since.
+        """
         by_mark = {mark(scan): scan for scan in scans}
-        return [by_mark[each] for each in (*self.ranked, *self.last) if each in by_mark]
+        done = [each for each in by_mark if each in self.done]
+        return [by_mark[each] for each in (*self.ranked, *self.last, *done) if each in by_mark]
 
 
-def keep_order(found: Suggestions, folder: Path, model: Path, project: Path | None) -> None:
+def keep_order(
+    found: Suggestions, folder: Path, model: Path, project: Path | None, seen: Mapping[Path, str] | None = None
+) -> None:
     """Keep an order of the scans in a folder for a project; what is not a file of the folder is left out.
 
-    Raises ModelError. Without a cache nothing is kept.
+    ``seen`` are the marks of the scans before they were looked at, which may be hours ago: one that has changed since
+    is not ranked. Raises ModelError. Without a cache nothing is kept.
     """
+    seen = seen or {}
 
     def marks(scans: Sequence[Path]) -> list[str]:
         here = os.path.realpath(folder)
-        return [mark(scan) for scan in scans if scan.is_file() and os.path.realpath(scan.parent) == here]
+        return [
+            seen.get(scan) or mark(scan) for scan in scans if scan.is_file() and os.path.realpath(scan.parent) == here
+        ]
 
     ranked = marks([one.scan for one in found.ranked])
     last, done = marks([path for path, _why in found.unreadable]), marks([*found.corrected, *found.twice])

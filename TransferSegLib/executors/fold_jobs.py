@@ -21,6 +21,7 @@ from TransferSegLib.finetuning.side_by_side import FoldWork, OpenWorkers
 from TransferSegLib.jobs.diagnosis import why_interrupted
 from TransferSegLib.jobs.events import JobState, last_event
 from TransferSegLib.progress import Task
+from TransferSegLib.wording import counted
 
 _KIND = "finetune-fold"
 #: What Ray prints goes into this file among the jobs: standard output is for the result.
@@ -96,7 +97,10 @@ class FoldJobs:
                     shutil.rmtree(job.folder, ignore_errors=True)
                 done = len(works) - len(waiting) - len(at_work)
                 reached = sum(_reached(job) for _, job in at_work.values())
-                task.at((done + reached) / len(works), f"{done} of {len(works)} candidates, {len(at_work)} workers")
+                task.at(
+                    (done + reached) / len(works),
+                    f"{done} of {counted(len(works), 'candidate')}, {counted(len(at_work), 'worker')}",
+                )
                 time.sleep(_LOOK_S if at_work else 0)
         except BaseException:
             self._executor.stop()
@@ -110,8 +114,9 @@ def _check_may_be_tried_again(work: FoldWork, job: SubmittedJob, state: JobState
     if failures > 1:
         why = job.message() or f"{why_interrupted(job.folder, last_event(job.folder) is not None)}."
         raise TrainingError(
-            f"The candidate of fold {work.number + 1} could not be trained, also not when it was tried again: {why} "
-            f"What was done is kept: give the same command again to go on. The worker's log is in {job.folder}."
+            f"The candidate of fold {work.number + 1} could not be trained, and trying again did not help: {why} "
+            "What was done is kept as long as cases, model and settings are the same: give the command again to go on. "
+            f"The worker's log is in {job.folder}."
         )
 
 

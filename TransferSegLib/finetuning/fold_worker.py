@@ -61,12 +61,13 @@ class FoldTraining:
     def of(run: Run, work: FoldWork, minutes: float) -> FoldTraining:
         """Return what a worker must know of a candidate of this run."""
         plan = run.plan
-        # What a name stands for may change meanwhile: the worker gets what it stood for when the run began.
+        # What a name stands for may change meanwhile, and cases may be added: the worker gets those of the run's begin.
         request = replace(
             plan.request,
             model=str(plan.parent_path.absolute()),
             name=plan.name,
             library=plan.library,
+            cases=plan.dataset.ids,
         )
         return FoldTraining(
             run.folder.folder.absolute(),

@@ -171,6 +171,8 @@ class HoldingOut:
                     f"A worker has written {self._run.folder.folder / file}, and it cannot be seen here: the project "
                     "must be on a file system that all nodes share, under the same path."
                 )
+            if self._run.cancel is not None:
+                self._run.cancel.check()
             time.sleep(_LOOK_S)
         self._budget.took(work.name, None, None)
         self._run.save_time()

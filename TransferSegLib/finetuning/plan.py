@@ -49,6 +49,8 @@ from TransferSegLib.version import code_version
 _COPIES_OF_WEIGHTS = 10
 #: Raised when a run that was begun by an older version cannot be resumed.
 _IDENTITY_VERSION = 3
+#: How the note begins that a plan with little time has made training patches smaller.
+_SMALL_PATCHES = "Training patches had only"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +127,8 @@ class FineTuningPlan:
 
     def with_tail_only(self) -> FineTuningPlan:
         """Return the same with nothing but the last layers to train, and a note on it."""
-        notes = tuple(note for note in self.notes if "('vanilla')" not in note)  # that is not what is done now
+        no_longer_true = ("('vanilla')", _SMALL_PATCHES)
+        notes = tuple(note for note in self.notes if not any(text in note for text in no_longer_true))
         note = "There was time for the last layers only: with more minutes all layers are trained, and more is learned."
         if note not in notes:
             notes = (*notes, note)
@@ -145,13 +148,13 @@ class FineTuningPlan:
         if not (self.fresh and is_possible) or self.configuration.has_tail_stage:
             return ()
         step = max(tiling.multiple_zyx)
-        return tuple(range(self.configuration.patch - step, max(tiling.smallest_zyx) - 1, -step))
+        smallest = max(*tiling.smallest_zyx, 4 * self.configuration.frame)  # the frame is at most a quarter of a side
+        return tuple(range(self.configuration.patch - step, smallest - 1, -step))
 
     def with_smaller_patch(self, side: int) -> FineTuningPlan:
         """Return the same with smaller training patches, and a note on it."""
-        start = "Training patches had only"
-        notes = tuple(note for note in self.notes if not note.startswith(start))  # of an earlier plan of the same run
-        note = f"{start} {side} voxels a side, so that there was time for enough steps."
+        notes = tuple(note for note in self.notes if _SMALL_PATCHES not in note)  # of an earlier plan of the same run
+        note = f"{_SMALL_PATCHES} {side} voxels a side, so that there was time for more steps."
         return replace(self, configuration=replace(self.configuration, patch=side), notes=(*notes, note))
 
     @property

@@ -330,12 +330,12 @@ class TimeBudget:
 
     def _adopt(self, plan: TimePlan) -> None:
         """Take from the run what a plan has no time for."""
+        if 0 < plan.side < self._run.plan.configuration.patch:
+            self.tried = self.tried[:1]
+            self._run.plan = self._run.plan.by_strategy(self.tried[0]).with_smaller_patch(plan.side)
         if plan.tail_only:
             self._run.plan = self._run.plan.with_tail_only()
             self.tried = (FINETUNE,)
-        elif 0 < plan.side < self._run.plan.configuration.patch:
-            self.tried = self.tried[:1]
-            self._run.plan = self._run.plan.by_strategy(self.tried[0]).with_smaller_patch(plan.side)
         elif self._amount.extra and not plan.extra:
             self.tried = self.tried[:1]
             self._run.plan = self._run.plan.by_strategy(self.tried[0])

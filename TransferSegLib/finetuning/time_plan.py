@@ -145,6 +145,10 @@ class Amount:
         smaller = tuple(other for other in self.smaller_sides if other < side)
         return replace(self, extra=0, side=side, smaller_sides=smaller, timed_side=self.timed_side or self.side)
 
+    def with_smallest_side(self) -> Amount:
+        """Return the same with the smallest patches there are, by one strategy."""
+        return self.with_side(self.smaller_sides[-1]) if self.smaller_sides else replace(self, extra=0)
+
     def full_step_s(self, speeds: Speeds) -> float:
         """Return about what a step of all layers takes."""
         share = (self.side / self.timed_side) ** _POWER_OF_SIDE if self.timed_side else 1.0
@@ -216,7 +220,7 @@ def best_of_what_is_left(
     left_s = _usable_s(limit_s, spent_s)
     found = _fitting(left_s, amount, speeds, later=True)
     if found is None:
-        smallest = amount.tail_only() if amount.may_train_tail_only else replace(amount, extra=0)
+        smallest = amount.tail_only() if amount.may_train_tail_only else amount.with_smallest_side()
         found = _planned(left_s, 2, smallest, speeds, later=True), smallest
     plan, actual = found
     each, final = (max(minutes, _SHORTEST_MINUTES) for minutes in (plan.minutes_each, plan.final_minutes))
@@ -410,8 +414,7 @@ def _refusal(minutes: float, needed: float, amount: Amount, speeds: Speeds, spen
     fixed_s = sum(fixed_seconds(work, 2, speeds).values())
     step = f"a step of the last layers {seconds_text(speeds.tail_step_s)}"
     if not work.trains_tail:
-        smallest = work.with_side(work.smaller_sides[-1]) if work.smaller_sides else work
-        step = f"a training step {seconds_text(smallest.full_step_s(speeds))}"
+        step = f"a training step {seconds_text(work.with_smallest_side().full_step_s(speeds))}"
     return (
         f"{minutes:g} min is too little to learn anything from {counted(amount.cases, 'case')} on this machine: allow "
         f"{needed:g} min or more. Reading, predicting and comparing alone take about {seconds_text(fixed_s)}, {step}, "

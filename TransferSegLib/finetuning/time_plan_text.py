@@ -36,7 +36,8 @@ def _workers_text(amount: Amount, speeds: Speeds, minutes: float) -> str:
     """Return what is assumed of the workers, as sentences after a space; empty without workers."""
     if not amount.workers:
         return ""
-    text = f" {counted(amount.workers, 'worker')} train the compared ones, each for itself."
+    verb = "trains" if amount.workers == 1 else "train"
+    text = f" {counted(amount.workers, 'worker')} {verb} the compared ones, each for itself."
     if minutes <= 0:
         return text
     return (
@@ -60,8 +61,8 @@ def _changes(plan: TimePlan, asked: Amount, tail_only: bool) -> str:
     text = ""
     if tail_only:
         text += " There is time for the last layers only; with more minutes all layers would be trained."
-    if plan.side:
-        text += f" Training patches have only {plan.side} voxels a side, so that there is time for enough steps."
+    if plan.side and not tail_only:
+        text += f" Training patches have only {plan.side} voxels a side, so that there is time for more steps."
     if asked.averages and not asked.trains_tail and 0 < plan.steps < min(asked.least_alone, asked.steps):
         text += " That is little training; with more minutes, more is learned."
     if asked.extra and not plan.extra:

@@ -40,7 +40,7 @@ class SuggestParameters:
 
 def run_suggest(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
     """Rank the scans and keep the order; the result is that of ``cases suggest --json``."""
-    from TransferSegLib.corrections.kept_order import keep_order
+    from TransferSegLib.corrections.kept_order import keep_order, mark
     from TransferSegLib.corrections.project import Project
     from TransferSegLib.corrections.suggestion import suggest
     from TransferSegLib.datasets.dataset import FILE_NAME
@@ -50,12 +50,13 @@ def run_suggest(request: JobRequest, folder: Path, progress: ProgressCallback, c
     model, project = find_model(asked.model), Path(asked.project) if asked.project else None
     state = Project(project).state() if project is not None and (project / FILE_NAME).exists() else None
     scans = [Path(scan) for scan in asked.scans]
+    seen = {scan: mark(scan) for scan in scans}
     found = suggest(scans, model, state, device=request.device, task=Task("", progress, cancel))
     if not found.ranked and not found.corrected:
         scan, why = found.unreadable[0] if found.unreadable else (Path(asked.folder), "there is no scan in it")
         why = why.replace(str(scan), scan.name)
         raise JobError(f"None of the scans can be used. {why if scan.name in why else f'{scan.name}: {why}'}")
-    keep_order(found, Path(asked.folder), model, project)
+    keep_order(found, Path(asked.folder), model, project, seen)
     return {"folder": asked.folder, "model": str(model), **found.to_json()}
 
 

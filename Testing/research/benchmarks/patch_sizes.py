@@ -98,9 +98,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
     parser.add_argument("--cases", type=int, nargs="+", default=[2])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--seconds", type=float, nargs="+", default=[60, 180], help="processor seconds of a run")
-    parser.add_argument("--tested", type=int, default=8, help="number of test cases")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seconds", type=float, nargs="+", default=[120], help="processor seconds of a run")
+    parser.add_argument("--tested", type=int, default=6, help="number of test cases")
     options = parser.parse_args()
     if options.report:
         report(options.output)
