@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from window_watch import WindowWatch
 
 TOP = Path(__file__).resolve().parents[2]
 CASES = TOP / "Testing" / "Data" / "head_neck_ct"
@@ -50,35 +50,6 @@ def parts_of_scans(folder: Path) -> list[Path]:
 
     label = read_dataset(bundled_sample()).label_set.find(STRUCTURE).label
     return [writePart(case, label, folder / f"part_{number}.nii.gz") for number, case in enumerate(real_cases())]
-
-
-class WindowWatch:
-    """Measures how long the window's thread computes without letting Qt go on, in processor seconds.
-
-    Processor time, because on a busy machine the clock goes on while other processes compute.
-    """
-
-    def __init__(self) -> None:
-        import qt
-
-        self.longest_s = 0.0
-        self._before = time.thread_time()
-        self._timer = qt.QTimer()
-        self._timer.connect("timeout()", self._tick)
-
-    def __enter__(self) -> WindowWatch:
-        self._before = time.thread_time()
-        self._timer.start(5)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._tick()
-        self._timer.stop()
-
-    def _tick(self) -> None:
-        now = time.thread_time()
-        self.longest_s = max(self.longest_s, now - self._before)
-        self._before = now
 
 
 class WholeLoop:
