@@ -16,7 +16,7 @@ import finetuning_world as world
 from window_watch import WindowWatch
 
 #: How long the window's thread may compute at a stretch, in units of ``window_watch.reference_s``.
-MOST_REFERENCES = 10
+MOST_REFERENCES = 15
 
 #: So many steps that there is time to click before they are over.
 LONG = {"tail_steps": 2, "steps": 4000, "patches_per_case": 1, "report_cases": 0, "checkpoint_every": 1}

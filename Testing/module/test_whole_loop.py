@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 #: How long the window's thread may compute at a stretch, in units of ``window_watch.reference_s``.
-MOST_REFERENCES = 16
+MOST_REFERENCES = 20
 #: Whatever the verdict: the loop is the same after a better training, which test_finetune_panel.py has.
 FEW_STEPS = {"tail_steps": 8, "steps": 4, "patches_per_case": 1, "patch": 48, "tail_patch": 20, "report_cases": 0}
 
