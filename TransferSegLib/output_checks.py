@@ -25,7 +25,7 @@ def check_output_file(
         if path.is_dir():
             raise error(f"{path} is a folder: give the name of a file in it.")
         folder = path.absolute().parent
-        if not folder.exists() and not makes_folders:
+        if not folder.exists() and not makes_folders and file_in_the_way(folder) is None:
             raise error(f"{path} cannot be written: there is no folder {folder}. Make it first.")
         if path.exists() and not os.access(path, os.W_OK):
             raise error(f"{path} exists and is write-protected: name another file.")
@@ -39,13 +39,40 @@ def check_output_folder(folder: Path, error: type[TransferSegError] = TransferSe
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(folder)  # names that no system takes
-        place = _nearest(folder.absolute())
-        if not place.is_dir():
-            raise error(f"{folder} cannot be written: {place} is a file, not a folder. Name another folder.")
-        with tempfile.TemporaryDirectory(prefix=".transferseg-", dir=place):
+        if file_in_the_way(folder) is not None:
+            raise error(f"{folder} cannot be written: {why_no_folder(folder)}. Name another folder.")
+        with tempfile.TemporaryDirectory(prefix=".transferseg-", dir=_nearest(folder.absolute())):
             pass
     except (OSError, ValueError) as reason:
-        raise error(f"{folder} cannot be written: {_words(reason)}. Name another folder.") from reason
+        raise error(f"{folder} cannot be written: {why_no_folder(folder, reason)}. Name another folder.") from reason
+
+
+def file_in_the_way(folder: Path) -> Path | None:
+    """Return the file that lies where a folder, or one above it, should be; None when there is none.
+
+    Also None where that cannot be told: making the folder tells.
+    """
+    try:
+        place = _nearest(folder.absolute())
+        return None if place.is_dir() or not place.exists() else place
+    except (OSError, ValueError):
+        return None
+
+
+def why_no_folder(folder: Path, error: OSError | ValueError | None = None) -> str:
+    """Return in words why a folder cannot be made, or nothing be written into it: no sentence, without a full stop.
+
+    The system's own words for a file in the way are "File exists" and "Not a directory", by the order of the steps.
+    """
+    file = file_in_the_way(folder)
+    if file is not None:
+        return f"{file} is a file, not a folder"
+    if isinstance(error, PermissionError):
+        with suppress(OSError):
+            place = _nearest(folder.absolute())
+            if not os.access(place, os.W_OK):
+                return f"you have no permission to write in {place}"
+    return "it is no folder" if error is None else _words(error)
 
 
 def check_space(folder: Path, needed_bytes: float, error: type[TransferSegError] = TransferSegError) -> None:

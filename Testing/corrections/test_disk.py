@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_written(make, tmp_path: Path, monkeypatch: pyte
     problems = check_project(make.project)
     assert "leftovers were not looked for" in problems[0].what and problems[0].severity == "warning"
     (tmp_path / "a file").write_text("x")
-    with pytest.raises(DatasetError, match=r"that is a file\. Name another folder"):
+    with pytest.raises(DatasetError, match=r"is a file, not a folder\. Name another folder"):
         Project(tmp_path / "a file", create=True).add_case(make.scan(), make.labels(1), "all", structures=make.organs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -138,14 +139,14 @@ def test_slicers_temporary_folder_is_gone(host, ui, monkeypatch: pytest.MonkeyPa
 def test_project_folders_that_cannot_be_used(host, ui, tmp_path: Path):
     volume = add_volume()
     choose(host, volume, add_segmentation(volume))
-    (tmp_path / "file").write_text("no folder")
-    for path in (tmp_path / "file" / "cases", tmp_path / "file" / "deeper" / "cases"):
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    for path in (file, file / "cases", file / "deeper" / "cases"):
         ui.projectPathLineEdit.currentPath = str(path)
-        if ui.saveCorrectionButton.enabled:
-            ui.saveCorrectionButton.click()
-            host.waitFor(lambda: not ui.cancelSaveButton.enabled)
-        assert str(tmp_path / "file") in ui.correctionStatusLabel.text
-        assert "Errno" not in ui.correctionStatusLabel.text
+        said = f"{path} cannot be a project folder: {file} is a file, not a folder. Choose another folder."
+        assert ui.correctionStatusLabel.text == said
+        assert not ui.saveCorrectionButton.enabled and ui.saveCorrectionButton.toolTip == said
+        assert not ui.fineTuneButton.enabled and ui.fineTuneButton.toolTip == said
     for path, reason in (
         ("~nobody-of-this-name/cases", "absolute path"),
         ("cases", "absolute path"),
@@ -160,6 +161,33 @@ def test_project_folders_that_cannot_be_used(host, ui, tmp_path: Path):
     ui.nextScanButton.click()
     assert ui.correctionStatusLabel.text
     ui.scanFolderPathLineEdit.currentPath = ""
+
+
+def test_a_project_folder_that_cannot_be_made(host, ui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """It could be when it was chosen: a file came in its way, or a permission went; the segmentation stays."""
+    volume = add_volume()
+    choose(host, volume, add_segmentation(volume))
+    ui.projectPathLineEdit.currentPath = str(tmp_path / "new" / "cases")
+    assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
+    (tmp_path / "new").write_text("no folder")
+    said = f"Not saved: The folder {tmp_path / 'new'} cannot be created: "
+    ui.saveCorrectionButton.click()
+    reason = f"{tmp_path / 'new'} is a file, not a folder. Choose another project folder."
+    assert ui.correctionStatusLabel.text == said + reason
+    (tmp_path / "new").unlink()
+
+    def refuse(*args, **more):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as denied:
+        denied.setattr(os, "mkdir", refuse)
+        denied.setattr(os, "access", lambda *args, **more: False)
+        ui.saveCorrectionButton.click()
+    reason = f"you have no permission to write in {tmp_path}. Choose another project folder."
+    assert ui.correctionStatusLabel.text == said + reason
+    ui.saveCorrectionButton.click()
+    host.waitFor(lambda: not ui.cancelSaveButton.enabled)
+    assert "is saved." in ui.correctionStatusLabel.text
 
 
 def test_a_project_that_is_deleted_while_it_is_shown(host, ui, tmp_path: Path):

@@ -18,6 +18,7 @@ from TransferSegLib.jobs.events import JobState, last_event
 from TransferSegLib.jobs.files import RESULT, WORKER_FACTS, read_json
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.store import create_job
+from TransferSegLib.output_checks import why_no_folder
 
 #: The log that is kept for the text box; what is older is dropped.
 _LOG_CHARACTERS = 200_000
@@ -163,4 +164,5 @@ def _temporaryFolder() -> tempfile.TemporaryDirectory:
         )
     except OSError as error:
         text = _("No folder can be created in Slicer's temporary folder {path}: {reason}.")
-        raise RuntimeError(text.format(path=slicer.app.temporaryPath, reason=error.strerror or error)) from error
+        reason = why_no_folder(Path(slicer.app.temporaryPath), error)
+        raise RuntimeError(text.format(path=slicer.app.temporaryPath, reason=reason)) from error

@@ -29,6 +29,7 @@ from TransferSegLib.corrections.snapshot import DESCRIPTION, Snapshot
 from TransferSegLib.errors import JobError, TransferSegError
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.save_job import PATIENT_VARIABLE, SaveParameters
+from TransferSegLib.output_checks import why_no_folder
 
 #: Bytes that are written before the window's next events: some milliseconds' work.
 _PORTION = 4_000_000
@@ -234,9 +235,8 @@ def _makeFolder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RuntimeError(
-            _("The folder {path} cannot be created: {reason}.").format(path=folder, reason=error.strerror or error)
-        ) from error
+        text = _("The folder {path} cannot be created: {reason}. Choose another project folder.")
+        raise RuntimeError(text.format(path=folder, reason=why_no_folder(folder, error))) from error
 
 
 def patientId(volumeNode) -> str:

@@ -11,6 +11,7 @@ from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.revisions import ProjectState
 from TransferSegLib.datasets.dataset import FILE_NAME
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.output_checks import file_in_the_way, why_no_folder
 from TransferSegLib.user_folders import data_folder
 
 #: The project's folder in the parameter node, and the last one used in Slicer's settings.
@@ -38,6 +39,9 @@ def readProject(folder: Path | None) -> tuple[ProjectState | None, str]:
         return None, _("Choose a project folder.")
     if not folder.is_absolute():
         return None, _("Give the absolute path of the project folder, not '{path}'.").format(path=folder)
+    if file_in_the_way(folder) is not None:
+        text = _("{path} cannot be a project folder: {reason}. Choose another folder.")
+        return None, text.format(path=folder, reason=why_no_folder(folder))
     try:
         if not (folder / FILE_NAME).exists():
             if folder.is_dir() and any(folder.glob("cases/*")):

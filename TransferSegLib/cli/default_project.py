@@ -10,6 +10,7 @@ from pathlib import Path
 
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import TransferSegError
+from TransferSegLib.output_checks import file_in_the_way, why_no_folder
 from TransferSegLib.user_folders import data_folder
 
 #: This environment variable names the project; it counts before the one that is remembered.
@@ -65,6 +66,8 @@ def remember_project(folder: Path) -> Path:
     folder = folder.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise TransferSegError(f"{folder} is a file, not a folder. Name the folder of a project.")
+    if file_in_the_way(folder) is not None:
+        raise TransferSegError(f"{folder} cannot be a project: {why_no_folder(folder)}. Name another folder.")
     if not folder.parent.is_dir():
         raise TransferSegError(f"There is no folder {folder.parent}: make it first, or name another folder.")
     file = _remembered()
@@ -72,7 +75,7 @@ def remember_project(folder: Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text_durably(file, f"{folder}\n")
     except OSError as error:
-        raise TransferSegError(f"{file} cannot be written: {error.strerror or error}.") from error
+        raise TransferSegError(f"{file} cannot be written: {why_no_folder(file.parent, error)}.") from error
     return folder
 
 

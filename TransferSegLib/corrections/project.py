@@ -35,6 +35,7 @@ from TransferSegLib.corrections.revisions import ProjectState, Revision, now_utc
 from TransferSegLib.datasets.dataset import FILE_NAME, Dataset, dataset_text
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError
+from TransferSegLib.output_checks import file_in_the_way, why_no_folder
 from TransferSegLib.own_files import make_private_folder
 from TransferSegLib.paths import as_path
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
@@ -253,8 +254,8 @@ class Project:
             yield
         except OSError as error:
             raise DatasetError(
-                f"The project in {self.folder} cannot be changed: {error.strerror or error}. What was saved before is "
-                "still there. Check the folder, its permissions and the disk."
+                f"The project in {self.folder} cannot be changed: {why_no_folder(self.folder, error)}. What was saved "
+                "before is still there. Check the folder, its permissions and the disk."
             ) from error
 
     def tidy(self) -> None:
@@ -264,8 +265,10 @@ class Project:
 
     def _check_place(self) -> None:
         """Raise DatasetError when the folder of a new project cannot be made, before any work."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise DatasetError(f"The project in {self.folder} cannot be made: that is a file. Name another folder.")
+        if file_in_the_way(self.folder) is not None:
+            raise DatasetError(
+                f"The project in {self.folder} cannot be made: {why_no_folder(self.folder)}. Name another folder."
+            )
         if not self.folder.parent.is_dir():
             raise DatasetError(
                 f"The project in {self.folder} cannot be made: there is no folder {self.folder.parent}. Make it first, "
@@ -318,6 +321,8 @@ class Project:
 
 def _no_project(folder: Path) -> DatasetError:
     why = f"it has no {FILE_NAME}" if folder.is_dir() else "the folder is not there"
+    if file_in_the_way(folder) is not None:
+        return DatasetError(f"There is no project in {folder}: {why_no_folder(folder)}. Name the folder of a project.")
     return DatasetError(
         f"There is no project of corrected cases in {folder}: {why}. Check the folder, or make a project by adding a "
         "case (transferseg cases add)."

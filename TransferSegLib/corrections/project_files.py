@@ -37,6 +37,7 @@ from TransferSegLib.images.isolated_reading import first_line
 from TransferSegLib.images.label_values import image_like
 from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.images.write import write_label_map
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.own_files import is_link, linked_part, make_folder_like, refuse_links
 from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.structures import LabelSet
@@ -175,7 +176,7 @@ def incoming_folder(project: Path, timeout_s: float, cancel: CancelToken | None 
             make_folder_like(project, incoming.folder)
     except OSError as error:
         incoming.lock.release()
-        raise DatasetError(f"{project} cannot be written: {error.strerror or error}.") from error
+        raise DatasetError(f"{project} cannot be written: {why_no_folder(project, error)}.") from error
     try:
         yield incoming
     finally:

@@ -15,6 +15,7 @@ from TransferSegLib.images.label_values import renumbered
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.images.write import write_label_map
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
 
@@ -112,6 +113,6 @@ def _write(target: Path, replace: bool, write: Callable[[Path], object]) -> Path
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+        reason = why_no_folder(target.parent, error) if isinstance(error, OSError) else str(error).strip()
         raise DatasetError(f"{target} cannot be written: {reason}.") from error
     return target

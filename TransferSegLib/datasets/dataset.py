@@ -16,6 +16,7 @@ from typing import Any
 from TransferSegLib.durable_writing import write_text_durably
 from TransferSegLib.errors import DatasetError, TransferSegError
 from TransferSegLib.json_fields import read_json
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.wording import listed
 
@@ -134,7 +135,7 @@ def write_dataset(dataset: Dataset, folder: Path | str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text_durably(target, text)
     except OSError as error:
-        raise DatasetError(f"{target} cannot be written: {error.strerror or error}.") from error
+        raise DatasetError(f"{target} cannot be written: {why_no_folder(target.parent, error)}.") from error
     return target
 
 

@@ -25,6 +25,7 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.models.archive import read_model_files
 from TransferSegLib.models.store import write_files
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.own_files import is_link, make_private, make_private_folder, new_file, refuse_links
 from TransferSegLib.progress import Parts, Task
 from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
@@ -63,7 +64,7 @@ class RunFolder:
             make_private_folder(self.folder, exist_ok=True)
             make_private(self.folder)
         except OSError as error:
-            raise TrainingError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
+            raise TrainingError(f"{self.folder} cannot be made: {why_no_folder(self.folder, error)}.") from error
         message = (
             f"This very fine-tuning is running already (in {self.folder}), so nothing was started. Wait for its "
             "result, or stop it and give the command again: it goes on where it was."

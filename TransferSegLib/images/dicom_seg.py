@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ScanError, TransferSegError
 from TransferSegLib.images.formats.dicom.series import chosen_files, is_dicom_file
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure
 from TransferSegLib.version import code_version
@@ -96,7 +97,7 @@ def write_dicom_seg(
         task.check()
         replace_file(partial, path)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = why_no_folder(path.parent, error)
         raise ScanError(f"{path} cannot be written: {reason}. Check the folder's permissions and the disk.") from error
     finally:
         with suppress(OSError):

@@ -15,6 +15,7 @@ from TransferSegLib.images.formats.registry import read_checked_header
 from TransferSegLib.images.formats.slicer_segmentation import segmentation_fields
 from TransferSegLib.images.isolated_reading import first_line
 from TransferSegLib.images.label_values import smallest_label_type
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
 
@@ -100,7 +101,7 @@ def _write(
         checking.check()
         replace_file(partial, path)
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        reason = why_no_folder(path.parent, error) if isinstance(error, OSError) else first_line(error)
         raise ScanError(f"{path} cannot be written: {reason}. Check the folder's permissions and the disk.") from error
     except ScanError as error:
         raise ScanError(f"{path} cannot be written completely: is the disk full?") from error

@@ -27,6 +27,7 @@ from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.inference.box_logits import BoxLogits
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.interface import Triple
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.progress import Task
 
 #: Features are kept of voxels that are closer to a structure than this.
@@ -174,8 +175,8 @@ def save_features(kept: KeptFeatures, path: Path) -> None:
         replace_file(partial, path)
     except OSError as error:
         raise TransferSegError(
-            f"The features cannot be written to {path} ({error.strerror or error}): free some disk space, or name "
-            "another file."
+            f"The features cannot be written to {path} ({why_no_folder(path.parent, error)}): free some disk space, or "
+            "name another file."
         ) from error
     finally:
         with suppress(OSError):

@@ -21,6 +21,7 @@ from TransferSegLib.jobs.files import CANCEL, REQUEST, WORKER_LOCK
 from TransferSegLib.jobs.queue import DeviceQueue
 from TransferSegLib.jobs.request import JobRequest, write_request
 from TransferSegLib.jobs.status import read_state
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.own_files import make_private, make_private_folder, open_own
 from TransferSegLib.user_folders import data_folder
 
@@ -67,7 +68,7 @@ def create_job(request: JobRequest, jobs: Path | None = None) -> Path:
             shutil.rmtree(part, ignore_errors=True)
             raise
     except OSError as error:
-        raise JobError(f"A job cannot be made in {jobs}: {error.strerror or error}.") from error
+        raise JobError(f"A job cannot be made in {jobs}: {why_no_folder(jobs, error)}.") from error
 
 
 def list_jobs(jobs: Path | None = None) -> list[Path]:
@@ -78,7 +79,7 @@ def list_jobs(jobs: Path | None = None) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise JobError(f"The jobs in {jobs} cannot be listed: {error.strerror or error}.") from error
+        raise JobError(f"The jobs in {jobs} cannot be listed: {why_no_folder(jobs, error)}.") from error
 
 
 def _is_job(folder: Path) -> bool:

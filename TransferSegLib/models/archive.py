@@ -23,6 +23,7 @@ from TransferSegLib.models.combination import is_combination, load_combination
 from TransferSegLib.models.description import ModelDescription, parse_json
 from TransferSegLib.models.leaving import without_identifiers
 from TransferSegLib.models.part_names import abandoned, part_of
+from TransferSegLib.output_checks import file_in_the_way, why_no_folder
 from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.safe_json import read_bounded
 
@@ -167,6 +168,8 @@ def export_model(
         raise ModelError(f"A model is exported as a .zip file: give a name that ends in .zip instead of {zip_path}.")
     if zip_path.exists() and not overwrite:
         raise ModelError(f"{zip_path} exists already: choose another name, or replace it with --replace.")
+    if file_in_the_way(zip_path.parent) is not None:
+        raise ModelError(f"{zip_path} cannot be written: {why_no_folder(zip_path.parent)}. Name another file.")
     if not zip_path.parent.is_dir():
         raise ModelError(f"{zip_path} cannot be written: there is no folder {zip_path.parent}.")
     files = Task("", None, cancel).wait(lambda: read_model_files(path))
@@ -181,7 +184,9 @@ def export_model(
         _write_zip(temporary, entries, cancel)
         replace_file(temporary, zip_path)
     except OSError as error:
-        raise ModelError(f"The model cannot be written to {zip_path}: {error.strerror or error}.") from error
+        raise ModelError(
+            f"The model cannot be written to {zip_path}: {why_no_folder(zip_path.parent, error)}."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return zip_path

@@ -33,6 +33,7 @@ from TransferSegLib.models.http_source import (
     web_page_instead,
 )
 from TransferSegLib.models.locate import ANOTHER_LIBRARY
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.own_files import refuse_links
 from TransferSegLib.progress import Task
 
@@ -83,7 +84,7 @@ def alone(part: Part, name: str, task: Task | None = None) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(
-            f"The folder {folder} cannot be made: {error.strerror or error}. Choose another library folder."
+            f"The folder {folder} cannot be made: {why_no_folder(folder, error)}. Choose another library folder."
         ) from error
     busy = f"Another program is fetching {name}. Try again when it is done."
     lock = FileLock(part.lock, 0, busy, ModelError, hint=ANOTHER_LIBRARY)

@@ -38,6 +38,7 @@ from TransferSegLib.models.locate import (
 from TransferSegLib.models.recovery import LOCK_FILE, NEW, REMOVED, REPLACED, WORK_FOLDER, refuse_links_in, tidy
 from TransferSegLib.models.store import load_model, write_files
 from TransferSegLib.models.versions.state import VERSIONS_FOLDER, has_versions
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.own_files import refuse_links
 from TransferSegLib.paths import as_path
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
@@ -341,6 +342,6 @@ def _not_writable(library: Path, error: OSError) -> ModelError:
             "program? Close it and try again."
         )
     return ModelError(
-        f"The model library {library} cannot be changed: {error.strerror or error}. Choose another folder with "
+        f"The model library {library} cannot be changed: {why_no_folder(library, error)}. Choose another folder with "
         "--library or the variable TRANSFERSEG_MODELS."
     )

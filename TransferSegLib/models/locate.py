@@ -23,6 +23,7 @@ from TransferSegLib.models.versions.state import (
     version_folder,
     version_numbers,
 )
+from TransferSegLib.output_checks import file_in_the_way, why_no_folder
 from TransferSegLib.user_folders import data_folder
 from TransferSegLib.wording import did_you_mean
 
@@ -114,8 +115,8 @@ def _is_model(path: Path) -> bool:
 
 def check_library(library: Path) -> None:
     """Raise ModelError when a file lies where the library's folder, which need not exist, should be."""
-    if library.exists() and not library.is_dir():
-        raise ModelError(f"The model library is a file, not a folder: {library}. {ANOTHER_LIBRARY}")
+    if file_in_the_way(library) is not None:
+        raise ModelError(f"{library} cannot be a model library: {why_no_folder(library)}. {ANOTHER_LIBRARY}")
 
 
 def find_bundled_model(name: str) -> Path | None:

@@ -40,6 +40,7 @@ from TransferSegLib.models.versions.state import current_folder
 from TransferSegLib.models.weights_pickle import check_weights_file
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.interface import NetworkSpec
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.own_files import is_link
 from TransferSegLib.progress import CancelToken
 
@@ -148,7 +149,7 @@ def save_model(
             write_files(temporary, files)
             _put_in_place(temporary, folder)
     except OSError as error:
-        raise ModelError(f"The model cannot be written to {folder}: {error}.") from error
+        raise ModelError(f"The model cannot be written to {folder}: {why_no_folder(folder.parent, error)}.") from error
     return folder
 
 

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import ScanError
 from TransferSegLib.images.isolated_reading import first_line
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.pictures.text import draw_text, text_width
 
 Color = tuple[int, int, int]
@@ -92,7 +93,7 @@ def write_png(canvas: Canvas, path: Path) -> None:
         sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(partial), useCompression=True)
         replace_file(partial, path)
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        reason = why_no_folder(path.parent, error) if isinstance(error, OSError) else first_line(error)
         raise ScanError(f"{path} cannot be written: {reason}. Check the folder's permissions and the disk.") from error
     finally:
         # In a place that is no folder there is nothing to remove, and asking for it is an error again.

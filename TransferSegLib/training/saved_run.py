@@ -10,6 +10,7 @@ from TransferSegLib import safe_json
 from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.own_files import new_file
 from TransferSegLib.training.checkpoint import read_checkpoint
 from TransferSegLib.training.configuration import TrainingConfiguration
@@ -32,7 +33,9 @@ def saved_run(plan: BaseModelPlan, resume: bool) -> dict[str, Any] | None:
         try:
             plan.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrainingError(f"The output folder {plan.output} cannot be made: {error}.") from error
+            raise TrainingError(
+                f"The output folder {plan.output} cannot be made: {why_no_folder(plan.output, error)}."
+            ) from error
         return None
     if not checkpoint_file.exists():
         raise TrainingError(f"There is no checkpoint in {plan.output} to resume from: start without --resume.")

@@ -29,7 +29,7 @@ from TransferSegLib.models.exporters.nnunet.plans import (
 )
 from TransferSegLib.models.part_names import abandoned_in, part_of
 from TransferSegLib.models.store import load_model, write_files
-from TransferSegLib.output_checks import check_output_folder
+from TransferSegLib.output_checks import check_output_folder, file_in_the_way, why_no_folder
 from TransferSegLib.own_files import is_link
 from TransferSegLib.progress import Task
 
@@ -88,7 +88,7 @@ def export_nnunet(
     try:
         _write(target, files, folds, writing)
     except OSError as error:
-        raise ModelError(f"The model cannot be written to {target}: {error.strerror or error}.") from error
+        raise ModelError(f"The model cannot be written to {target}: {why_no_folder(target, error)}.") from error
     return Exported(target, len(folds), notes(model.description, files))
 
 
@@ -105,7 +105,7 @@ def _check_results(results: Path) -> None:
     """Raise ModelError unless folders can be made in a results folder, which may be made itself."""
     if results.exists() and not results.is_dir():
         raise ModelError(f"{results} is a file: give a folder for nnU-Net's results.")
-    if not results.parent.is_dir():
+    if not results.parent.is_dir() and file_in_the_way(results) is None:
         raise ModelError(f"{results} cannot be written: there is no folder {results.parent}.")
     check_output_folder(results, ModelError)
 
