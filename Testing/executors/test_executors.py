@@ -102,6 +102,12 @@ def test_a_node_that_cannot_do_a_job_is_named(nodes: Nodes, tmp_path: Path) -> N
         assert job.message().startswith("The node ") and job.message().endswith("same version on all nodes.")
 
 
+def test_more_threads_than_any_node_has_are_refused(nodes: Nodes, tmp_path: Path) -> None:
+    """Ray would keep the jobs waiting for ever."""
+    with pytest.raises(JobError, match=r"No node of the Ray cluster has room for --threads 2: .* has 1\. Give"):
+        RayExecutor(nodes.address, tmp_path / "jobs", threads=2)
+
+
 @pytest.fixture
 def attempt(tmp_path: Path) -> Attempt:
     jobs = tmp_path / "jobs"

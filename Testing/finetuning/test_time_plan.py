@@ -233,6 +233,13 @@ def test_workers_share_the_time_of_the_folds() -> None:
     assert 60 * plan_time(10, choosing, start).minutes_each == pytest.approx(95)
 
 
+def test_no_more_workers_are_told_than_there_are_candidates() -> None:
+    assert "3 workers train the compared ones" in plan_time(0, replace(FIVE, workers=64, shares=False), BARE).text
+    # Two strategies on two folds are four candidates at the same time; then there is one left.
+    choosing = plan_time(0, replace(FIVE, workers=64, shares=False, extra=2, patients=3), BARE)
+    assert "4 workers train the compared ones" in choosing.text
+
+
 def test_what_workers_do_beside_training_is_accounted_for() -> None:
     """Two turns: each begins, reads all 5 cases, and compares 2 of them, more slowly than this process."""
     slow = replace(REAL, slowdown=1.5, worker_start_s=7.0)

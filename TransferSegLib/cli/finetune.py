@@ -14,6 +14,7 @@ from TransferSegLib.cli.default_project import add_project_option, on_project
 from TransferSegLib.cli.finetune_workers import (
     add_worker_options,
     check_worker_options,
+    with_room_of_cluster,
     workers_and_threads,
     workers_of,
 )
@@ -161,7 +162,7 @@ def run(arguments: argparse.Namespace) -> int:
         is_shown = processes.is_first and not arguments.json
         with progress_shown() if is_shown else nullcontext() as progress, interruptible() as cancel:
             try:
-                workers = workers_of(arguments, request)
+                workers = workers_of(arguments, request, _tell)
                 result = finetune(request, progress, cancel, tell=_tell, started=started, workers=workers).to_json()
             except Cancelled:
                 raise Cancelled("Stopped. What was done is kept: give the same command again to go on.") from None
@@ -200,6 +201,7 @@ def _show_plan(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
     """Print what would be done; exit code 2 where the minutes do not suffice."""
     from TransferSegLib.finetuning.time_budget import foresee
 
+    request = with_room_of_cluster(request, arguments)
     with task_shown(shown=not arguments.json) as task:
         forecast = foresee(request, task)
     if arguments.json:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from TransferSegLib.errors import TrainingError
@@ -23,7 +25,8 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="train N candidates at a time, each in a process (default: one after another; with --ray as many as fit)",
+        help="train N candidates at a time, each in a process (default: one after another; with --ray as many as fit, "
+        "up to one for each candidate)",
     )
     group.add_argument(
         "--ray",
@@ -65,13 +68,28 @@ def workers_and_threads(arguments: argparse.Namespace) -> tuple[int, int]:
     return workers, arguments.threads or (1 if arguments.ray is not None else max(1, _cores() // workers))
 
 
-def workers_of(arguments: argparse.Namespace, request: FineTuneRequest) -> OpenWorkers | None:
-    """Return what starts the workers that were asked for; None where there are none."""
+def workers_of(
+    arguments: argparse.Namespace, request: FineTuneRequest, tell: Callable[[str], None]
+) -> OpenWorkers | None:
+    """Return what starts the workers that were asked for, and tells where they must wait; None where there are none."""
     if not request.workers:
         return None
     from TransferSegLib.executors.fold_jobs import fold_jobs
 
-    return fold_jobs(request, arguments.ray, None if arguments.workers is None else request.workers)
+    return fold_jobs(request, arguments.ray, None if arguments.workers is None else request.workers, tell)
+
+
+def with_room_of_cluster(request: FineTuneRequest, arguments: argparse.Namespace) -> FineTuneRequest:
+    """Return the request with as many workers as there will be, which on a cluster only the cluster knows.
+
+    Raises JobError where no cluster answers, or none of its nodes is large enough for a worker.
+    """
+    if arguments.ray is None:
+        return request
+    from TransferSegLib.executors.ray_cluster import cluster_room
+
+    room = cluster_room(arguments.ray, request.threads, request.device)
+    return request if arguments.workers is not None else replace(request, workers=max(1, min(request.workers, room)))
 
 
 def _cores() -> int:

@@ -151,6 +151,8 @@ class SpreadRun(SegmentRun):
             redirect_stdout(log),
             self._open_executor(jobs) as self._executor,
         ):
+            if self._executor.notice:
+                print(f"transferseg: note: {self._executor.notice}", file=sys.stderr)
             kept = super()._run(every)
         shutil.rmtree(jobs, ignore_errors=True)
         return kept
@@ -167,6 +169,8 @@ class SpreadRun(SegmentRun):
         return RayExecutor(arguments.ray, jobs, arguments.workers, threads, arguments.device)
 
     def _work_through(self, todo: list[ScanToSegment]) -> None:
+        from TransferSegLib.executors.interface import workers_text
+
         count = part_size(len(todo), self._executor.at_once)
         waiting = deque(_Part(todo[start : start + count]) for start in range(0, len(todo), count))
         at_work: list[_Part] = []
@@ -182,8 +186,8 @@ class SpreadRun(SegmentRun):
                     if state.ended:
                         at_work.remove(part)
                         waiting.extendleft(self._after(part, part.job, state))
-                message = f"{self._ended} of {self._count} scans, {len(at_work)} workers"
-                self._whole.at(self._ended / max(1, self._count), message)
+                workers = workers_text([part.job for part in at_work if part.job is not None])
+                self._whole.at(self._ended / max(1, self._count), f"{self._ended} of {self._count} scans, {workers}")
                 time.sleep(_LOOK_S if at_work else 0)
         except BaseException:
             self._executor.stop()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from TransferSegLib.errors import Cancelled, TrainingError
-from TransferSegLib.executors.interface import Executor, SubmittedJob
+from TransferSegLib.executors.interface import Executor, SubmittedJob, workers_text
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.side_by_side import FoldWork, OpenWorkers
 from TransferSegLib.jobs.diagnosis import why_interrupted
@@ -29,10 +29,16 @@ _RAY_LOG = "ray.log"
 _LOOK_S = 0.3
 
 
-def fold_jobs(request: FineTuneRequest, ray: str | None = None, has_room_for: int | None = None) -> OpenWorkers:
+def fold_jobs(
+    request: FineTuneRequest,
+    ray: str | None = None,
+    has_room_for: int | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> OpenWorkers:
     """Return what makes the workers of a run: ``request.workers`` at a time here, or on the cluster at an address.
 
-    On a cluster ``has_room_for`` is how many run at a time (None: as many as it has room for now).
+    On a cluster ``has_room_for`` is how many run at a time (None: as many as it has room for now, and not more than
+    ``request.workers``). ``tell`` gets a line where it has too little room.
     """
 
     def opened(jobs: Path) -> FoldJobs:
@@ -50,7 +56,9 @@ def fold_jobs(request: FineTuneRequest, ray: str | None = None, has_room_for: in
                 stack.enter_context(redirect_stdout(log))
                 executor = RayExecutor(ray, jobs, has_room_for, request.threads, request.device)
             stack.enter_context(executor)
-            return FoldJobs(executor, stack.pop_all())
+            if executor.notice:
+                tell(executor.notice)
+            return FoldJobs(executor, stack.pop_all(), max(1, request.workers))
         raise AssertionError("not reached")
 
     return opened
@@ -59,8 +67,9 @@ def fold_jobs(request: FineTuneRequest, ray: str | None = None, has_room_for: in
 class FoldJobs:
     """Trains candidates in the jobs of an executor (``FoldWorkers``); one whose job fails is tried once more."""
 
-    def __init__(self, executor: Executor, to_close: ExitStack) -> None:
-        self.at_once = executor.at_once
+    def __init__(self, executor: Executor, to_close: ExitStack, most: int | None = None) -> None:
+        """``most`` is how many workers there is work for (None: unknown): a cluster may have room for many more."""
+        self.at_once = executor.at_once if most is None else min(executor.at_once, most)
         self._executor, self._to_close = executor, to_close
 
     def close(self) -> None:
@@ -97,10 +106,8 @@ class FoldJobs:
                     shutil.rmtree(job.folder, ignore_errors=True)
                 done = len(works) - len(waiting) - len(at_work)
                 reached = sum(_reached(job) for _, job in at_work.values())
-                task.at(
-                    (done + reached) / len(works),
-                    f"{done} of {counted(len(works), 'candidate')}, {counted(len(at_work), 'worker')}",
-                )
+                workers = workers_text([job for _, job in at_work.values()])
+                task.at((done + reached) / len(works), f"{done} of {counted(len(works), 'candidate')}, {workers}")
                 time.sleep(_LOOK_S if at_work else 0)
         except BaseException:
             self._executor.stop()

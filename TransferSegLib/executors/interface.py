@@ -15,7 +15,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,7 @@ from TransferSegLib.file_lock import FileLock
 from TransferSegLib.jobs.events import Event, JobState, last_event, read_events
 from TransferSegLib.jobs.files import CANCEL, RESULT, read_json
 from TransferSegLib.own_files import make_private_folder, open_own
+from TransferSegLib.wording import counted
 
 #: The file in the folder of the jobs that a program holds a lock on as long as its jobs may run.
 LOCK = "run.lock"
@@ -41,6 +42,11 @@ class SubmittedJob(ABC):
     @abstractmethod
     def is_over(self) -> bool:
         """Whether the executor has ended with the job: nothing is at it, and nothing will be."""
+
+    @property
+    @abstractmethod
+    def is_begun(self) -> bool:
+        """Whether a worker was started for the job; until then it waits for room."""
 
     @property
     def trouble(self) -> str:
@@ -103,6 +109,13 @@ class SubmittedJob(ABC):
         return self.trouble or said
 
 
+def workers_text(jobs: Sequence[SubmittedJob]) -> str:
+    """Return how many workers are at jobs that are not over, and how many jobs wait for room, for a person."""
+    begun = sum(job.is_begun for job in jobs)
+    waiting = f", {counted(len(jobs) - begun, 'job')} waiting" if begun < len(jobs) else ""
+    return f"{counted(begun, 'worker')}{waiting}"
+
+
 def lock_of(jobs: Path) -> FileLock:
     """Make a folder of jobs, and return the lock that one program at a time holds; it is not held yet.
 
@@ -113,9 +126,13 @@ def lock_of(jobs: Path) -> FileLock:
 
 
 class Executor(ABC):
-    """Runs jobs; ``at_once`` is how many at the same time, so that it is of use to submit as many."""
+    """Runs jobs; ``at_once`` is how many at the same time, so that it is of use to submit as many.
+
+    ``notice`` is a line for a person where there is too little room for as many now, else empty.
+    """
 
     at_once: int
+    notice: str = ""
 
     @abstractmethod
     def submit(self, kind: str, parameters: dict[str, Any], title: str = "") -> SubmittedJob:

@@ -29,6 +29,11 @@ class LocalJob(SubmittedJob):
         return self.future.done()
 
     @property
+    def is_begun(self) -> bool:
+        """Whether its turn has come."""
+        return self.future.running() or self.future.done()
+
+    @property
     def trouble(self) -> str:
         """Why it could not be started."""
         error = self.future.exception() if self.future.done() else None

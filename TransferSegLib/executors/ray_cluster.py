@@ -6,15 +6,17 @@ continues from what the job's folder holds; a job that is done is not done again
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from TransferSegLib.errors import JobError
-from TransferSegLib.executors.attempt import WORKER, Attempt, make_attempt
+from TransferSegLib.executors.attempt import ATTEMPTS, WORKER, Attempt, make_attempt
 from TransferSegLib.executors.interface import LOCK, Executor, SubmittedJob, lock_of
+from TransferSegLib.executors.ray_room import nodes_of, nodes_to_come, notice_of, room_for
 from TransferSegLib.jobs.request import JobRequest
 from TransferSegLib.jobs.status import worker_is_alive
 from TransferSegLib.jobs.store import create_job
@@ -42,6 +44,11 @@ class RayJob(SubmittedJob):
             if ready and not worker_is_alive(self.folder):
                 self._is_over, self._trouble = True, self._why()
         return self._is_over
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a node has begun it, at least once."""
+        return (self.folder / ATTEMPTS).exists()
 
     @property
     def trouble(self) -> str:
@@ -93,21 +100,22 @@ class RayExecutor(Executor):
 
         ``jobs`` is the folder of the jobs, on a file system that all nodes share; ``at_once`` None: as many as the
         cluster has room for now. ``device`` auto: a GPU where the cluster has any. Raises JobError when Ray is not
-        installed, no cluster answers, or another program uses the folder.
+        installed, no cluster answers, no node is large enough for a worker, or another program uses the folder.
         """
         self._ray = _import_ray()
         self._lock = lock_of(jobs)
         self._lock.acquire()
+        self._connected = False
         try:
             self._connected = _connect(self._ray, address)
-            room = self._ray.cluster_resources()
+            room, self._device = _room(self._ray, threads, device)
         except BaseException:
+            if self._connected:
+                self._ray.shutdown()
             self._lock.release()
             raise
-        self._device = ("cuda" if room.get("GPU") else "cpu") if device == "auto" else device
-        gpus = 1 if self._device.startswith("cuda") else 0
-        fitting = int(room.get("GPU", 0) if gpus else room.get("CPU", 0) / threads)
-        self.at_once = at_once or max(1, fitting)
+        gpus = _gpus(self._device)
+        self.at_once, self.notice = at_once or max(1, room), notice_of(room, at_once)
         self._attempt = partial(
             Attempt, lock=jobs / LOCK, version=code_version(), threads=threads, worker=worker, python_path=python_path
         )
@@ -139,6 +147,34 @@ class RayExecutor(Executor):
         if self._connected:
             self._ray.shutdown()
         self._lock.release()
+
+
+def cluster_room(address: str, threads: int = 1, device: str = "auto") -> int:
+    """Return how many workers the cluster at an address has room for now, 0 where none before it adds a node.
+
+    Raises JobError as ``RayExecutor`` does.
+    """
+    ray = _import_ray()
+    with redirect_stdout(io.StringIO()):
+        is_own = _connect(ray, address)
+        try:
+            return _room(ray, threads, device)[0]
+        finally:
+            if is_own:
+                ray.shutdown()
+
+
+def _room(ray: Any, threads: int, device: str) -> tuple[int, str]:
+    """Return how many workers there is room for, and on which device; raises JobError where none ever has room."""
+    nodes, to_come = nodes_of(ray), nodes_to_come(ray)
+    if device == "auto":
+        device = "cuda" if any(node.gpus for node in nodes) else "cpu"
+    return room_for(nodes, to_come, threads, _gpus(device)), device
+
+
+def _gpus(device: str) -> int:
+    """Return how many GPUs a worker needs."""
+    return 1 if device.startswith("cuda") else 0
 
 
 def _import_ray() -> Any:

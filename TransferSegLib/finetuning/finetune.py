@@ -51,8 +51,8 @@ from TransferSegLib.finetuning.holding_out import HeldOut, HoldingOut, Settled, 
 from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.rounds import RoundResult, rounds_text, share_of_all
-from TransferSegLib.finetuning.run_folder import Run, RunFolder, runs_of
-from TransferSegLib.finetuning.side_by_side import JOBS, OpenWorkers, remove_left_jobs
+from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder, runs_of
+from TransferSegLib.finetuning.side_by_side import JOBS, FoldWorkers, OpenWorkers, remove_left_jobs
 from TransferSegLib.finetuning.strategy_choice import Choice, evaluation_folds
 from TransferSegLib.finetuning.time_budget import TimeBudget
 from TransferSegLib.finetuning.time_plan import TimePlan
@@ -149,9 +149,8 @@ def finetune(
             processes.check_batch(plan.configuration.batch)
             check_outputs(plan)
             with RunFolder(runs_of(request), plan.identity()) as folder, ExitStack() as stack:
-                jobs = folder.folder / JOBS
-                remove_left_jobs(jobs, cancel)
-                opened = None if workers is None else workers(jobs)
+                remove_left_jobs(folder.folder / JOBS, cancel)
+                opened = None if workers is None else _opened(workers, folder)
                 if opened is not None:
                     stack.callback(opened.close)
                     plan = replace(plan, request=replace(plan.request, workers=opened.at_once))
@@ -159,6 +158,16 @@ def finetune(
                 run.workers = opened
                 result = _FineTuning(run, tell).run()
         return processes.first_does(lambda: result)
+
+
+def _opened(workers: OpenWorkers, folder: RunFolder) -> FoldWorkers:
+    """Return the workers; where they cannot be had, a run that was not begun leaves nothing behind."""
+    try:
+        return workers(folder.folder / JOBS)
+    except BaseException:
+        if not folder.spent_s and not folder.has(PLAN):
+            folder.remove()
+        raise
 
 
 def _told_by_the_first() -> FineTuned:

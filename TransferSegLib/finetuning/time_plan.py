@@ -159,6 +159,11 @@ class Amount:
         choosing = self.extra + CHOOSING_FOLDS if self.extra else 0
         return turns(folds + self.extra, choosing, max(1, self.workers))
 
+    def busy_workers(self, folds: int) -> int:
+        """Return how many workers train at the same time at most: never more than there are candidates for."""
+        choosing = self.extra + CHOOSING_FOLDS if self.extra else 0
+        return min(self.workers, max(choosing, folds + self.extra - choosing))
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
         return dict(vars(self))

@@ -25,19 +25,20 @@ def described(plan: TimePlan, amount: Amount, speeds: Speeds, minutes: float, as
     if plan.total_s:
         of = f" of the {minutes:g} min given" if minutes > 0 else ""
         text = f"About {seconds_text(plan.total_s)}{of}: {text}"
-    text += _workers_text(amount, speeds, minutes)
+    text += _workers_text(amount, plan.folds, speeds, minutes)
     if plan.extra:
         text += f" {plan.extra} more candidates serve to choose the strategy."
     text += _changes(plan, asked, tail_only)
     return replace(plan, text=text, tail_only=tail_only)
 
 
-def _workers_text(amount: Amount, speeds: Speeds, minutes: float) -> str:
+def _workers_text(amount: Amount, folds: int, speeds: Speeds, minutes: float) -> str:
     """Return what is assumed of the workers, as sentences after a space; empty without workers."""
     if not amount.workers:
         return ""
-    verb = "trains" if amount.workers == 1 else "train"
-    text = f" {counted(amount.workers, 'worker')} {verb} the compared ones, each for itself."
+    busy = amount.busy_workers(folds)
+    verb = "trains" if busy == 1 else "train"
+    text = f" {counted(busy, 'worker')} {verb} the compared ones, each for itself."
     if minutes <= 0:
         return text
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -76,4 +77,6 @@ def cluster_workers(address: str, work: Path, at_once: int, threads: int, device
     with (jobs / "ray.log").open("w", encoding="utf-8") as log, redirect_stdout(log):
         opened = RayExecutor(address, jobs, at_once, threads, device, worker, (str(_ROOT),))
         with opened as executor:
+            if executor.notice:
+                print(f"study: note: {executor.notice}", file=sys.stderr)
             yield ClusterWorkers(executor, work / "failed")
