@@ -96,6 +96,32 @@ def test_statistics_are_not_loaded_before_a_verdict(module: str) -> None:
     assert result.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "TransferSegLib.cli.main",
+        "TransferSegLib.inference.segment",
+        "TransferSegLib.training.base",
+        "TransferSegLib.finetuning.finetune",
+    ],
+)
+def test_work_on_one_computer_loads_nothing_of_clusters(module: str) -> None:
+    """Nor the writer of DICOM Segmentations. torch loads parts of torch.distributed by itself: these do not count."""
+    program = f"""if True:
+        import importlib, sys
+        if "{module}" != "TransferSegLib.cli.main":
+            import torch
+        before = set(sys.modules)
+        importlib.import_module("{module}")
+        print(*sorted(set(sys.modules) - before))
+    """
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = result.stdout.split()
+    assert module in loaded
+    unwanted = r"(ray|submitit|highdicom|pydicom|torch\.distributed|TransferSegLib\.executors)(\.|$)"
+    assert [name for name in loaded if re.match(unwanted, name)] == []
+
+
 def test_no_mark_of_an_unfinished_merge_is_left() -> None:
     tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
     if tracked.returncode:

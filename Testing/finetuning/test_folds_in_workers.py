@@ -28,6 +28,7 @@ from TransferSegLib.finetuning.run_folder import PLAN, RUNS_NAME
 from TransferSegLib.finetuning.side_by_side import FoldWork, remove_left_jobs
 from TransferSegLib.jobs.files import WORKER_LOCK
 from TransferSegLib.models.store import load_model
+from TransferSegLib.models.versions.versions import LOG_FILE
 from TransferSegLib.progress import CancelToken, Progress, Task
 
 #: Bytes for the features of four patches of each case, or of six of each case that a fold learns from.
@@ -39,7 +40,7 @@ FEW = replace(KNOBS, tail_steps=3, steps=2, patches_per_case=1)
 class Here:
     """Workers that are this process: each candidate is trained as a worker does it, the last one first."""
 
-    at_once = 2
+    at_once, are_here = 2, True
 
     def __init__(self, stop_after: int = -1) -> None:
         self.trained: list[FoldTraining] = []
@@ -109,6 +110,9 @@ def test_the_same_version_as_in_one_process(place: Place, alone: FineTuned) -> N
     fractions = [one.fraction for one in seen]
     assert len({one.fraction for one in seen if one.key == "folds:1"}) > 3 and fractions == sorted(fractions)
     assert not any(one.key.startswith("train-") for one in seen), "no candidate of a fold was trained here"
+    logs = [(one.version.path / LOG_FILE).read_text(encoding="utf-8").splitlines() for one in (spread, alone)]
+    assert logs[0][1].startswith("fold-1-finetune: 6 + 4 steps"), "of the first fold, first"
+    assert logs[0][1:] == logs[1][1:], "all but the plan, which names the workers"
     assert not (project / RUNS_NAME).exists()
 
 
@@ -162,8 +166,10 @@ def test_a_stopped_run_goes_on_with_or_without_workers(
     with pytest.raises(Cancelled):
         in_workers(wanted, second := Here(stop_after=1))
     assert [one.fold for one in second.trained] == [1] and adapted == [None]
-    assert_same(finetune(wanted), alone)
+    assert_same(result := finetune(wanted), alone)
     assert len(adapted) == 3 and adapted[1]["trainer"]["step"] == 2, "the first fold goes on from its checkpoint"
+    log = (result.version.path / LOG_FILE).read_text(encoding="utf-8")
+    assert [log.count(f"\nfold-{number}-finetune: 6 + 4 steps\n") for number in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_minutes_are_given_to_all_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,7 +203,7 @@ def _show_plan(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
 
     request = with_room_of_cluster(request, arguments)
     with task_shown(shown=not arguments.json) as task:
-        forecast = foresee(request, task)
+        forecast = foresee(request, task, workers_are_here=arguments.ray is None)
     if arguments.json:
         print_json(forecast.to_json())
     else:

@@ -58,7 +58,7 @@ def fold_jobs(
             stack.enter_context(executor)
             if executor.notice:
                 tell(executor.notice)
-            return FoldJobs(executor, stack.pop_all(), max(1, request.workers))
+            return FoldJobs(executor, stack.pop_all(), max(1, request.workers), ray is None)
         raise AssertionError("not reached")
 
     return opened
@@ -67,8 +67,9 @@ def fold_jobs(
 class FoldJobs:
     """Trains candidates in the jobs of an executor (``FoldWorkers``); one whose job fails is tried once more."""
 
-    def __init__(self, executor: Executor, to_close: ExitStack, most: int | None = None) -> None:
+    def __init__(self, executor: Executor, to_close: ExitStack, most: int | None = None, are_here: bool = True) -> None:
         """``most`` is how many workers there is work for (None: unknown): a cluster may have room for many more."""
+        self.are_here = are_here
         self.at_once = executor.at_once if most is None else min(executor.at_once, most)
         self._executor, self._to_close = executor, to_close
 

@@ -304,14 +304,17 @@ class FoldComparisons:
         the first (0), it continues from what it was after the round before. The entry
         holds ``by_share`` of the parent's weights the comparisons (see ``CaseComparison.to_json``), ``comparisons``,
         those of the first share, ``unlearned`` (names), and the optimisation steps that the candidate made,
-        ``tail_steps`` (of the last layers) and ``steps`` (of all layers).
+        ``tail_steps`` (of the last layers) and ``steps`` (of all layers). ``log`` has the lines of the version's log.
         """
         run, name = self._run, candidate_name(number, strategy, round_number)
         entry = run.folder.read_json(f"{name}.json")
         if entry is None:
+            before = len(run.log)
             entry = self._compare(number, fold, strategy, minutes, title, round_number)
-            run.folder.write_json(f"{name}.json", entry)
+            run.folder.write_json(f"{name}.json", entry | {"log": run.log[before:]})
         else:
+            # Made by a worker, or before the run was stopped: the version's log has its lines all the same, once.
+            run.log += [line for line in entry.get("log", ()) if line not in run.log]
             run.parts.skip(training_part(number, strategy, round_number))
             run.parts.skip(held_out_part(number, strategy, round_number))
         return entry

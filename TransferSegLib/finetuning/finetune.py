@@ -48,7 +48,8 @@ from TransferSegLib.finetuning.evidence import (
 from TransferSegLib.finetuning.folds import Fold
 from TransferSegLib.finetuning.held_out import CaseComparison, calibration_of
 from TransferSegLib.finetuning.holding_out import HeldOut, HoldingOut, Settled, patients_of
-from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_fine_tuning
+from TransferSegLib.finetuning.needs import check_outputs
+from TransferSegLib.finetuning.plan import FineTuningPlan, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.rounds import RoundResult, rounds_text, share_of_all
 from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder, runs_of
@@ -150,7 +151,7 @@ def finetune(
             check_outputs(plan)
             with RunFolder(runs_of(request), plan.identity()) as folder, ExitStack() as stack:
                 remove_left_jobs(folder.folder / JOBS, cancel)
-                opened = None if workers is None else _opened(workers, folder)
+                opened = None if workers is None else _opened(workers, folder, plan)
                 if opened is not None:
                     stack.callback(opened.close)
                     plan = replace(plan, request=replace(plan.request, workers=opened.at_once))
@@ -160,10 +161,15 @@ def finetune(
         return processes.first_does(lambda: result)
 
 
-def _opened(workers: OpenWorkers, folder: RunFolder) -> FoldWorkers:
+def _opened(workers: OpenWorkers, folder: RunFolder, plan: FineTuningPlan) -> FoldWorkers:
     """Return the workers; where they cannot be had, a run that was not begun leaves nothing behind."""
     try:
-        return workers(folder.folder / JOBS)
+        with ExitStack() as stack:
+            opened = workers(folder.folder / JOBS)
+            stack.callback(opened.close)
+            check_outputs(plan, opened.at_once, opened.are_here)
+            stack.pop_all()
+        return opened
     except BaseException:
         if not folder.spent_s and not folder.has(PLAN):
             folder.remove()

@@ -18,6 +18,7 @@ from TransferSegLib.finetuning.cross_validation import (
     read_cases,
     training_part,
 )
+from TransferSegLib.finetuning.needs import check_needs_of_worker
 from TransferSegLib.finetuning.plan import plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder
@@ -45,6 +46,7 @@ class FoldTraining:
     """One candidate to train: in which run, for which fold (from 0), by which strategy, in which round, for how long.
 
     ``plan_strategy`` is the strategy of the run at that time, ``device`` the one that the run was asked for.
+    ``checks_needs``: whether the worker is on another computer, and looks whether there is room for it.
     """
 
     run: Path
@@ -56,6 +58,7 @@ class FoldTraining:
     round: int
     minutes: float
     title: str
+    checks_needs: bool = False
 
     @staticmethod
     def of(run: Run, work: FoldWork, minutes: float) -> FoldTraining:
@@ -79,6 +82,7 @@ class FoldTraining:
             work.round_number,
             minutes,
             work.title,
+            run.workers is not None and not run.workers.are_here,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -100,11 +104,13 @@ def train_fold(
 ) -> str:
     """Train and compare a candidate on a device, or go on with it; returns what was trained, for the job's log.
 
-    Raises TrainingError when cases or settings are no longer those of the run, what ``plan_fine_tuning`` raises, and
-    Cancelled.
+    Raises TrainingError when cases or settings are no longer those of the run, or there is too little memory or disk,
+    what ``plan_fine_tuning`` raises, and Cancelled.
     """
     plan = _plan(training, cancel)
     plan = replace(plan, request=replace(plan.request, device=device))
+    if training.checks_needs:
+        check_needs_of_worker(plan)
     folder = _LedFolder(training.run.parent, {})
     folder.folder = training.run
     if folder.read_json(PLAN) is None:

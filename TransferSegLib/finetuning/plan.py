@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from TransferSegLib.corrections.content_hash import hash_case
 from TransferSegLib.datasets.dataset import Dataset
-from TransferSegLib.errors import ModelError, TrainingError, naming_case
+from TransferSegLib.errors import ModelError, naming_case
 from TransferSegLib.finetuning.blending import default_share
 from TransferSegLib.finetuning.cases import (
     Survey,
@@ -27,9 +26,7 @@ from TransferSegLib.finetuning.folds import unevaluated_structures
 from TransferSegLib.finetuning.label_change import LabelChange, plan_label_change
 from TransferSegLib.finetuning.own_grid import with_own_grid
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.run_folder import runs_of
 from TransferSegLib.finetuning.strategies import FINETUNE, VANILLA
-from TransferSegLib.finetuning.time_plan import MOST_FOLDS
 from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES
 from TransferSegLib.images.modality import modality_word
 from TransferSegLib.images.preparation import Preparation
@@ -41,12 +38,9 @@ from TransferSegLib.models.locate import find_bundled_model, find_library_model,
 from TransferSegLib.models.store import Model, check_weights, load_description, load_model
 from TransferSegLib.models.versions.record import ModelReference
 from TransferSegLib.models.versions.state import split_version
-from TransferSegLib.output_checks import check_output_folder, check_space
 from TransferSegLib.progress import Task
 from TransferSegLib.version import code_version
 
-#: A run keeps the parent, a candidate with its optimiser, and those that are done; the library gets a version, or two.
-_COPIES_OF_WEIGHTS = 10
 #: Raised when a run that was begun by an older version cannot be resumed.
 _IDENTITY_VERSION = 3
 #: How the note begins that a plan with little time has made training patches smaller.
@@ -273,26 +267,6 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
         notes,
         {id: replace(one, masks={}) for id, one in survey.items()},  # they have served
     )
-
-
-def check_outputs(plan: FineTuningPlan) -> None:
-    """Raise ModelError or TrainingError where the version, or what is kept until then, cannot be written."""
-    from TransferSegLib.finetuning.feature_cache import FeatureSizes, bytes_of_patch  # loads torch
-
-    weights = sum(tensor.numel() * 4.0 for tensor in plan.parent.fold_weights().values())
-    runs, settings = runs_of(plan.request), plan.configuration
-    check_output_folder(plan.library, ModelError)
-    check_output_folder(runs, TrainingError)
-    check_space(plan.library, 2 * weights + 1e6, ModelError)
-    candidates = plan.request.most_folds or MOST_FOLDS
-    check_space(runs, (_COPIES_OF_WEIGHTS + candidates) * weights + 1e6, TrainingError)
-    if settings.has_tail_stage or plan.change.fresh_channels:
-        patches = settings.patches_per_case * sum(bool(names) for names in plan.drawn.values())
-        sizes = FeatureSizes.of(plan.parent.description.backbone, settings)
-        a_patch = bytes_of_patch(sizes, plan.change, settings)
-        features = min(settings.cache_bytes, patches * a_patch)
-        if features > settings.memory_bytes:  # on the disk then
-            check_space(Path(tempfile.gettempdir()), features, TrainingError)
 
 
 def check_request(request: FineTuneRequest) -> str:

@@ -43,9 +43,10 @@ class FoldWork:
 
 
 class FoldWorkers(Protocol):
-    """Where candidates are trained, ``at_once`` at the same time."""
+    """Where candidates are trained, ``at_once`` at the same time; ``are_here``: on this computer."""
 
     at_once: int
+    are_here: bool
 
     def train(
         self,

@@ -33,7 +33,8 @@ from TransferSegLib.finetuning.cross_validation import (
     training_part,
 )
 from TransferSegLib.finetuning.folds import Fold, fewest_folds, learned_structures, plan_folds
-from TransferSegLib.finetuning.plan import FineTuningPlan, check_outputs, plan_fine_tuning
+from TransferSegLib.finetuning.needs import check_outputs
+from TransferSegLib.finetuning.plan import FineTuningPlan, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.rounds import first_minutes, round_share, rounds_text, share_of_all
 from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder, runs_of
@@ -101,15 +102,19 @@ class Forecast:
 
 
 def foresee(
-    request: FineTuneRequest, task: Task | None = None, clock: Callable[[], float] = time.monotonic
+    request: FineTuneRequest,
+    task: Task | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    workers_are_here: bool = True,
 ) -> Forecast:
     """Return what ``finetune`` will do for a request; raises what it raises before it begins, for the same reasons.
 
+    Workers are on this computer, or on a cluster, whose nodes' memory and disks cannot be asked from here.
     Reads the label maps and one case, and measures how fast this machine is; writes nothing.
     """
     began, task = clock(), task or Task()
     plan = plan_fine_tuning(request, Task("", None, task.cancel))
-    check_outputs(plan)
+    check_outputs(plan, request.workers, workers_are_here)
     earlier_s = RunFolder(runs_of(request), plan.identity()).spent_s
     plan, tried = with_strategies(plan)
     first, device, start_s = plan.by_strategy(tried[0]), choose_device(request.device, None), clock() - began

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from Testing.research.benchmarks import doubt_map, effort_streams
+from Testing.research.benchmarks import doubt_map, effort_streams, training_cost
 from Testing.research.benchmarks.nnunet_finetuning import RESULTS, report
 from Testing.research.common.cases import read_lines
 from Testing.research.common.effort_report import print_report
+from Testing.research.common.plain_cost import convolution_channels
 
 TOP = Path(__file__).resolve().parents[3]
 RESEARCH = TOP / "Testing" / "research"
@@ -59,3 +60,32 @@ def test_the_page_on_doubt_has_the_tables_that_the_benchmark_prints() -> None:
     printed = doubt_map.report(read_lines(doubt_map.RESULTS))
     assert "logit margin of the structure" in printed
     assert printed in (TOP / "docs" / "doubt.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_scale_has_the_estimate_that_the_benchmark_prints() -> None:
+    printed = training_cost.report()
+    assert "GeForce RTX 4090" in printed
+    assert printed in (TOP / "docs" / "scale.md").read_text(encoding="utf-8")
+
+
+def test_the_operations_of_a_step_are_those_counted_by_hand() -> None:
+    """Forward by the formula of each convolution; backward twice as much, but for the gradient of the scan itself."""
+    step = training_cost.counted_step(patch=32, width=4, classes=3)
+    sides = [32, 32, 16, 16, 8, 8, 4, 4, 8, 8, 16, 16, 32, 32]
+    of_layers = [
+        2 * 27 * before * after * side**3 for side, (before, after) in zip(sides, convolution_channels(4), strict=True)
+    ]
+    of_layers.append(2 * 2 * 4 * 3 * 32**3)  # the head
+    assert step.network == 3 * sum(of_layers) - of_layers[0]
+    assert step.patch == 32 and step.optimiser > 0
+
+
+def test_the_estimate_follows_from_its_numbers() -> None:
+    """100 TFLOP at half of 50 TFLOP/s, 1 TFLOP at half of 10 TFLOP/s; 16 MB go through a link one and a half times."""
+    step = training_cost.Step(network=100 * 10**12, optimiser=10**12, weights=4_000_000, patch=64)
+    assert step.seconds(training_cost.Gpu("", 50.0, 10.0, 1.0), 0.5) == pytest.approx(4.2)
+    assert training_cost.exchange_seconds(step.weights, 1, 1.0) == 0
+    assert training_cost.exchange_seconds(step.weights, 4, 1.0) == pytest.approx(0.024)
+    assert training_cost.exchange_seconds(step.weights, 32, 1e9) == pytest.approx(0.031 / 12.5)
+    drawn_slowly = training_cost.rows_of(step, drawing_s=1000.0)[0]
+    assert drawn_slowly[4] == "1000000.0" and drawn_slowly[5] == "5555.6 h"
