@@ -49,7 +49,9 @@ def test_every_file_of_the_library_is_installed() -> None:
 def test_entry_for_the_extensions_index_agrees_with_cmake() -> None:
     entry = json.loads((TOP / "TransferSeg.json").read_text(encoding="utf-8"))
     allowed = {"$schema", "category", "scm_url", "scm_revision", "scm_type", "build_dependencies", "build_subdirectory"}
-    assert {"$schema", "category", "scm_url"} <= set(entry) <= allowed | {"enabled", "tier"}
+    assert {"$schema", "category", "scm_url"} <= set(entry) <= allowed | {"enabled", "tier", "dicom_support_rule"}
+    assert entry["$schema"].endswith("schema-v1.0.2.json#"), "what the index checks entries with"
+    assert 1 <= entry["tier"] <= 5
     assert entry["category"] == extension_setting("EXTENSION_CATEGORY") == "Segmentation"
     assert entry["build_dependencies"] == extension_setting("EXTENSION_DEPENDS").split() == ["PyTorch"]
     assert entry["scm_url"] == extension_setting("EXTENSION_HOMEPAGE") + ".git"

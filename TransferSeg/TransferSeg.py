@@ -102,6 +102,7 @@ class TransferSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.correctPanel = CorrectPanel(self.ui, self.segmentPanel)
         self.fineTunePanel = FineTunePanel(self.ui)
         self.firstSteps = FirstSteps(self.ui, self.fineTunePanel)
+        self.firstSteps.installTorch = self.modelPanel.installTorch
         self.doubtfulPlaces = DoubtfulPlaces(self.ui)
         self.learnHere = LearnHereWidgets(self.ui, self.correctPanel)
         self.ranking = RankWidgets(self.ui, self.correctPanel.order)

@@ -51,7 +51,7 @@ def test_a_case_with_everything(make, project: Project) -> None:
     assert make.values(revision.prediction) == [1, 1, 1, 0, 0, 0]
     assert revision.corrected_from == ModelReference("abdomen", "2.1")
     assert (revision.number, revision.notes, revision.removed) == (1, "edges of the spleen", "")
-    assert added.notes == ("Unknown, because not reviewed: liver.",)
+    assert added.notes == ("Ignored, because not reviewed: liver.",)
     assert not has_errors(check_dataset(dataset))
 
 

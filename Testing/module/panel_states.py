@@ -1,24 +1,17 @@
-"""The states of the panel, one after another, for pictures that somebody looks at; nothing is trained for them.
+"""The states of the panel, one after another, and what is cut off in them; nothing is trained for them.
 
-    python Testing/module/panel_states.py FOLDER [STATE ...]
-
-writes a picture of each state into a folder: the whole panel at 400 and 520 pixels, light and dark, side by side. What
-is found to be cut off is printed. The texts of runs under way and of verdicts are examples.
+``state_pictures.py`` takes pictures of them. The texts of runs under way and of verdicts are examples.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP), str(TOP / "Testing"), str(TOP / "Testing" / "module")]
-os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "2")
 
 WIDTHS = (400, 520)
 SECTIONS = ("model", "history", "moreModels", "segment", "segmentLog", "correct", "fineTune", "advanced", "fineTuneLog")
@@ -58,14 +51,26 @@ class PanelStates:
         self.open("model", "segment")
 
     def s02_without_pytorch(self) -> None:
-        ui = self.ui
-        for widget in (ui.torchLabel, ui.installTorchButton):
-            widget.setVisible(True)
+        from TransferSegGui import first_steps, segment_panel
+
+        with (
+            mock.patch.object(first_steps, "torchIsInstalled", lambda: False),
+            mock.patch.object(segment_panel, "torchIsInstalled", lambda: False),
+        ):
+            self.host.widget.enter()
+
+    def s02b_without_a_model(self) -> None:
+        from TransferSegGui import model_choices
+
+        with mock.patch.object(model_choices, "bundled_models", lambda: []):
+            self.host.widget.enter()
 
     def s03_more_models(self) -> None:
-        for widget in (self.ui.torchLabel, self.ui.installTorchButton):
-            widget.setVisible(False)
+        self.host.widget.enter()
         self.open("model", "moreModels")
+
+    def s03b_no_history(self) -> None:
+        self.open("model", "history")
 
     def s04_history(self) -> None:
         from TransferSegLib.models.locate import library_folder
@@ -75,12 +80,27 @@ class PanelStates:
         self.set("Model", "library/clinic")
         self.open("model", "history")
 
+    def s04b_many_structures(self) -> None:
+        """Show the structures of a model of TotalSegmentator's kind: they are searched, by name and group."""
+        from TransferSegLib.anatomy import describe_structure
+        from TransferSegLib.structures import LabelSet
+
+        names = [f"{side} {rib}" for side in ("left", "right") for rib in (f"rib {n}" for n in range(1, 13))]
+        names += ["heart", "spleen", "left kidney", "right kidney", "left autochthonous back muscle", "urinary bladder"]
+        every = tuple(describe_structure(name, number) for number, name in enumerate(names, start=1))
+        choice = self.host.widget.segmentPanel.structures
+        choice.show(self.host.widget._parameterNode, "library/clinic", LabelSet(every))
+        self.open("segment")
+
     def s05_segmenting(self) -> None:
         from correcting_world import add_volume
 
         self.set("Model", "bundled/head-neck-ct")
-        add_volume("CT of the neck, arterial phase, 2 mm")
+        volume = add_volume("CT of the neck, arterial phase, 2 mm")
+        self.ui.inputVolumeSelector.setCurrentNode(volume)
         self.open("segment")
+        self.host.widget.segmentPanel.run = SimpleNamespace(stop=lambda: None)
+        self.host.widget.segmentPanel._updateButtons()
         self.ui.segmentProgressBar.setVisible(True)
         self.ui.segmentProgressBar.setRange(0, 1000)
         self.ui.segmentProgressBar.setValue(430)
@@ -92,11 +112,12 @@ class PanelStates:
         from test_doubtful_places import entry
         from TransferSegGui.doubt_nodes import keepDoubt
 
+        self.host.widget.segmentPanel.run = None
         volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
         self.node, _labels = predicted(self.ui, volume, self.folder)
         keepDoubt(self.node, entry(("right parotid gland", (12.0, 8.0, -20.0)), ("brainstem", (3.0, -4.0, -31.0))))
         self.host.widget.doubtfulPlaces.refresh()
-        self.ui.segmentProgressBar.setVisible(False)
+        self.host.widget.segmentPanel._updateButtons()
         self.say(
             self.ui.segmentStatusLabel,
             "'CT of the neck segmentation': 5 of 7 structures found in 14 s on CPU. Not found: oesophagus, larynx. "
@@ -118,6 +139,19 @@ class PanelStates:
         self.ui.scanFolderPathLineEdit.currentPath = str(self.folder)
         self.open("correct")
 
+    def s08b_ranking(self) -> None:
+        ranking = self.host.widget.ranking
+        ranking.running = SimpleNamespace(scans=range(24), cancelled=False, stop=lambda: None)
+        ranking._of = (ranking._order.folder, ranking._order.project)
+        ranking.update()
+        ranking._onProgress(0.4, 312.0, "scan 10")
+
+    def s08c_ranked(self) -> None:
+        ranking = self.host.widget.ranking
+        ranking.running = None
+        ranking.update()
+        self.say(self.ui.orderLabel, "Most doubtful and unusual first, by head-neck-ct, version 3.")
+
     def s09_long_names(self) -> None:
         from correcting_world import tick
 
@@ -134,6 +168,22 @@ class PanelStates:
 
     def s11_a_box(self) -> None:
         self.ui.regionComboBox.setCurrentIndex(2)
+
+    def s11b_learning_here(self) -> None:
+        learn = self.host.widget.learnHere
+        self.ui.regionComboBox.setCurrentIndex(1)
+        learn.running = SimpleNamespace(stop=lambda: None)
+        learn._showRunning(True)
+        learn._onProgress(0.4, 3.0, "")
+        learn._say("Learning here ...")
+
+    def s11c_learned_here(self) -> None:
+        learn = self.host.widget.learnHere
+        learn.running = None
+        learn._showRunning(False)
+        changed = [("right submandibular gland", 2310), ("left brachiocephalic vein", 801), ("brainstem", 0)]
+        structures = [{"name": name, "changed_voxels": count} for name, count in changed]
+        learn._onEnd(SimpleNamespace(cancelled=False, error=None, result={"structures": structures}))
 
     def s12_saving(self) -> None:
         self.ui.regionComboBox.setCurrentIndex(0)
@@ -189,17 +239,15 @@ class PanelStates:
         from TransferSegGui.finetune_panel import progressText
 
         self.open("fineTune")
-        self.panel.plan.stop()
+        self.job(isFollowed=True)
         self.panel.plan._say("")
-        self.ui.fineTuneProgressBar.setVisible(True)
         self.ui.fineTuneProgressBar.setRange(0, 1000)
         self.ui.fineTuneProgressBar.setValue(680)
         message = "Held-out comparison 2 of 3: training the last layers, loss 0.083"
         self.say(self.ui.fineTuneStatusLabel, progressText(0.68, 185.0, message))
 
     def s21_failed(self) -> None:
-        self.ui.fineTuneProgressBar.setVisible(False)
-        self.ui.fineTuneLogButton.setVisible(True)
+        self.job(isFollowed=False)
         self.ui.fineTuneLogText.setPlainText("reading case-0001\nreading case-0002")
         self.say(
             self.ui.fineTuneStatusLabel,
@@ -217,7 +265,23 @@ class PanelStates:
     def s24_warned_of(self) -> None:
         self.verdict("trained too short to say", "On 2 held-out patients Dice changed little.", (0.65, 0.652), True)
 
+    def s24b_no_clear_difference(self) -> None:
+        self.verdict("no clear difference", "On 4 held-out patients the mean Dice changed by +0.010.", (0.65, 0.66))
+
+    def s24c_promoted(self) -> None:
+        self.verdict("worse", "On 4 held-out patients the mean Dice fell from 0.650 to 0.500.", (0.65, 0.5))
+        self.ui.promoteButton.click()
+        self.host.waitFor(lambda: not self.panel.decision.isPromoting)
+
+    def s24d_promoted_in_the_history(self) -> None:
+        self.open("model", "history")
+
+    def s24e_rolled_back(self) -> None:
+        self.ui.rollbackButton.click()
+        self.host.waitFor(lambda: self.host.widget.modelPanel.history._switch is None)
+
     def s25_the_tour(self) -> None:
+        self.set("Model", "bundled/head-neck-ct")
         self.panel.decision.show(None, self.host.widget._parameterNode)
         self.host.widget.firstSteps._begin(4)
 
@@ -231,6 +295,21 @@ class PanelStates:
         self.ui.endGuideButton.setVisible(True)
         self.open("correct")
 
+    def job(self, isFollowed: bool) -> None:
+        """Let the section follow a job that runs, or was interrupted."""
+        from TransferSegLib.jobs.events import JobState
+
+        self.panel.plan.stop()
+        self.panel.job = SimpleNamespace(
+            id="",
+            isFollowed=isFollowed,
+            state=JobState.RUNNING if isFollowed else JobState.FAILED,
+            request=SimpleNamespace(title="fine-tune head-neck-ct on balls", parameters={}),
+            leave=lambda: None,
+            log=lambda: "reading case-0001\nreading case-0002",
+        )
+        self.panel._updateButtons()
+
     def forget_history(self) -> None:
         """Remove the model whose versions are shown."""
         from TransferSegLib.models.locate import library_folder
@@ -241,7 +320,9 @@ class PanelStates:
         """Show a verdict as a run leaves it, on a known structure and a new one."""
         from test_verdict_table import result
 
-        answer = result()
+        self.panel.job = None
+        self.panel._updateButtons()
+        answer = result() | {"model": "clinic", "version": 2}
         evidence = answer["evidence"]
         before, after = dice
         evidence["verdict"], evidence["reasons"] = word, [reason]
@@ -253,7 +334,7 @@ class PanelStates:
             evidence["promotion"] = {"warned": True, "obstacles": ["Two patients are too few."]}
         answer["notes"] = ["There was time for the last layers only: with more minutes all layers are trained."]
         self.panel.decision.show(answer, self.host.widget._parameterNode)
-        self.say(self.ui.fineTuneStatusLabel, "Version 1 of 'clinic' was made in 5 min 48 s.")
+        self.say(self.ui.fineTuneStatusLabel, "Version 2 of 'clinic' was made in 5 min 48 s.")
         self.open("fineTune")
 
     def say(self, label, text: str) -> None:
@@ -261,41 +342,6 @@ class PanelStates:
         from TransferSegGui.status_line import say
 
         say(label, text)
-
-
-@contextmanager
-def panelHost(folder: Path) -> Iterator:
-    """Open the panel with a library, jobs and projects of its own."""
-    import whole_loop
-
-    whole_loop.use_folders(folder)
-    os.environ["HOME"] = str(folder)  # what the panel shows of it is "~"
-    from slicerhost.window import Host
-
-    host = Host()
-    host.loadModule(TOP / "TransferSeg" / "TransferSeg.py")
-    try:
-        yield host
-    finally:
-        host.close()
-
-
-def variants(host, font_scale: float = 1.0) -> Iterator[tuple[str, object]]:
-    """Show the panel at each width, light and dark; yields a name and the picture of the whole panel."""
-    from contextlib import nullcontext
-
-    from dark_style import darkStyle
-    from narrow_panel import panel_of
-
-    for isDark in (False, True):
-        with darkStyle(host) if isDark else nullcontext():
-            host.widget.fineTunePanel.decision.update()
-            host.widget.paintBoxes()
-            for width in WIDTHS:
-                with panel_of(host, width, font_scale, isChecked=False):
-                    yield f"{width} {'dark' if isDark else 'light'}", host._area.widget().grab()
-    host.widget.fineTunePanel.decision.update()
-    host.widget.paintBoxes()
 
 
 def problems(host) -> list[str]:
@@ -310,41 +356,23 @@ def problems(host) -> list[str]:
     for label in host._area.widget().findChildren(qt.QLabel):
         if label.visible and label.text and label.heightForWidth(label.width) > label.height:
             found.append(f"{label.objectName}: {label.text}")
+    for line in host._area.widget().findChildren(qt.QLineEdit):
+        if line.visible and line.placeholderText:
+            room, width = placeholderRoom(line), line.fontMetrics().horizontalAdvance(line.placeholderText)
+            if width > room:
+                found.append(f"{line.objectName}: {line.placeholderText} ({width} px in {room} px)")
     for button in host._area.widget().findChildren(qt.QPushButton):
         if button.visible and button.width < button.minimumSizeHint().width():
             found.append(f"{button.objectName}: {button.text}")
     return found
 
 
-def main(folder: Path, *wanted: str) -> None:
-    """Take the pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    scale = float(os.environ.get("TRANSFERSEG_FONT_SCALE", "1"))
-    with (
-        tempfile.TemporaryDirectory(prefix="TransferSeg-", ignore_cleanup_errors=True) as temporary,
-        panelHost(Path(temporary)) as host,
-    ):
-        host.window.resize(1280, 720)
-        for name, bring in PanelStates(host, Path(temporary)).every():
-            bring()
-            if wanted and not any(each in name for each in wanted):
-                continue
-            pictures = []
-            for variant, picture in variants(host, scale):
-                pictures.append(picture)
-                for each in problems(host):
-                    print(f"{name}, {variant}: {each}", flush=True)
-            import qt
+def placeholderRoom(line) -> int:
+    """Return how wide a placeholder may be in a QLineEdit before it is elided, pixels."""
+    import qt
 
-            sheet = qt.QPixmap(sum(each.width() for each in pictures), max(each.height() for each in pictures))
-            sheet.fill(qt.QColor("#888888"))
-            painter, left = qt.QPainter(sheet), 0
-            for picture in pictures:
-                painter.drawPixmap(left, 0, picture)
-                left += picture.width()
-            painter.end()
-            assert sheet.save(str(folder / f"{name}.png"))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    option = qt.QStyleOptionFrame()
+    line.initStyleOption(option)
+    inside = line.style().subElementRect(qt.QStyle.SE_LineEditContents, option, line)
+    margins = line.textMargins()
+    return inside.width() - margins.left() - margins.right() - 2 * 2  # Qt's own margin on each side

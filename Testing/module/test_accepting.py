@@ -82,6 +82,22 @@ def test_a_key_ticks_a_structure_and_chooses_the_next(host, ui, folder: Path, tm
     assert len(ticked(ui)) == 3 and ui.correctionStatusLabel.text.startswith("All structures are ticked")
 
 
+def test_every_key_is_in_a_tooltip(host, ui, folder: Path, tmp_path: Path) -> None:
+    """As this computer's keyboard names it, where the button or the row is that does the same."""
+    import qt
+
+    predicted(ui, add_volume(), tmp_path)
+    widgets = host._area.widget().findChildren(qt.QWidget)
+    rows_of = [table for table in widgets if isinstance(table, qt.QTableWidget)]
+    shown = [each.toolTip for each in widgets]
+    shown += [table.item(row, 0).toolTip() for table in rows_of for row in range(table.rowCount)]
+    shortcuts = ui.correctCollapsibleButton.findChildren(qt.QShortcut)
+    assert len(shortcuts) == 2 and host._area.widget().findChildren(qt.QShortcut) == shortcuts
+    for shortcut in shortcuts:
+        keys = f"({shortcut.key.toString(qt.QKeySequence.NativeText)})"
+        assert any(keys in text for text in shown), keys
+
+
 def test_accept_and_next_with_a_scan_segmented_ahead(host, ui, folder: Path, scans: Path) -> None:
     panel = host.widget.correctPanel
     ahead = panel.accepting.ahead
@@ -123,6 +139,22 @@ def test_accept_and_next_with_a_scan_segmented_ahead(host, ui, folder: Path, sca
     assert list(Project(folder).state().current[1].case.annotated) == names[:1], "only what is ticked"
     assert ui.outputSegmentationSelector.currentNode() is not None
     ui.segmentAheadCheckBox.click()
+
+
+def test_a_scan_ahead_of_a_folder_that_is_not_chosen_any_more_is_given_up(host, ui, folder: Path, scans: Path) -> None:
+    ahead = host.widget.correctPanel.accepting.ahead
+    ui.nextScanButton.click()
+    ui.segmentButton.click()
+    host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
+    assert ahead.isRunning
+    ui.notesLineEdit.text = "a note"
+    ui.minutesSpinBox.setValue(31)
+    assert ahead.isRunning, "its folder is chosen still"
+    ui.scanFolderPathLineEdit.currentPath = ""
+    assert not ahead.isRunning
+    ui.scanFolderPathLineEdit.currentPath = str(scans)
+    ui.nextScanButton.click()
+    assert ui.inputVolumeSelector.currentNode().GetName() == "scan 2" and not ahead.isRunning
 
 
 def test_who_is_faster_is_told_that_the_scan_is_being_segmented(host, ui, folder: Path, scans: Path) -> None:

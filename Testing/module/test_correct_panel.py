@@ -47,7 +47,7 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     assert rows(ui.reviewedTable)[1][1] == "learned"
     ui.notesLineEdit.text = "lower pole redrawn"
     assert save(host).startswith("case-0001, revision 1, is saved.")
-    assert "Unknown, because not reviewed: brainstem" in ui.correctionStatusLabel.text
+    assert "Ignored, because not reviewed: brainstem" in ui.correctionStatusLabel.text
     assert temporary_folders() == []
 
     (revision,) = Project(folder).state().current

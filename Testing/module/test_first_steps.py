@@ -47,6 +47,21 @@ def test_without_cases_the_section_correct_is_opened(host, ui, folder: Path) -> 
     ui.segmentCollapsibleButton.collapsed = ui.modelCollapsibleButton.collapsed = False
 
 
+def test_without_a_project_that_can_be_used_the_section_says_why(host, ui, folder: Path) -> None:
+    """The field with the project is in another section, which may be closed."""
+    ui.fineTuneCollapsibleButton.collapsed = False
+    ui.projectPathLineEdit.currentPath = ""
+    assert ui.noCasesLabel.visible and ui.noCasesLabel.text == "Choose a project folder."
+    assert not ui.fineTuneCaseTable.visible and not ui.fineTuneCaseLabel.visible, "an empty table says nothing"
+    assert ui.goToCorrectButton.text == "Choose a project"
+    ui.goToCorrectButton.click()
+    assert ui.projectPathLineEdit.visible and not ui.caseTable.visible and not ui.openCaseButton.visible
+    ui.projectPathLineEdit.currentPath = str(folder)
+    assert ui.goToCorrectButton.text == "Correct a scan"
+    ui.correctCollapsibleButton.collapsed = True
+    ui.segmentCollapsibleButton.collapsed = ui.modelCollapsibleButton.collapsed = False
+
+
 def _plan(host, speeds: Speeds) -> None:
     """Let the plan be that of a computer of such a speed, and measure no more."""
     plan = host.widget.fineTunePanel.plan

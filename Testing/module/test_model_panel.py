@@ -143,6 +143,10 @@ def test_a_worse_version_is_used_only_by_a_button_that_says_so(host, ui, clinic:
 def test_bundled_models_have_no_versions(host, ui):
     choose(host, "bundled/head-neck-ct")
     assert ui.historyTable.rowCount == 0
+    ui.historyCollapsibleButton.collapsed = False
+    assert ui.historyLabel.text.startswith("This model is included with TransferSeg and has no versions.")
+    assert ui.historyLabel.visible and not ui.historyTable.visible and not ui.rollbackButton.visible
+    ui.historyCollapsibleButton.collapsed = True
     for button in (ui.useVersionButton, ui.rollbackButton):
         assert not button.enabled and "included with TransferSeg" in button.toolTip
 
@@ -198,19 +202,23 @@ def test_keras_weights_ask_for_h5py_first(host, ui, tmp_path: Path, monkeypatch:
     ui.importModelPathLineEdit.setCurrentPath("")
 
 
-def test_without_pytorch_the_section_offers_to_install_it(host, ui, monkeypatch: pytest.MonkeyPatch):
+def test_without_pytorch_it_is_one_sentence_and_one_button(host, ui, monkeypatch: pytest.MonkeyPatch):
     import types
 
-    from TransferSegGui import model_panel, segment_panel
+    from TransferSegGui import first_steps, model_panel, segment_panel
 
     installed, asked = [], []
-    for module in (model_panel, segment_panel):
+    for module in (first_steps, model_panel, segment_panel):
         monkeypatch.setattr(module, "torchIsInstalled", lambda: bool(installed))
     host.widget.enter()
-    assert ui.installTorchButton.visible and ui.torchLabel.visible
+    assert ui.guideFrame.visible and ui.guideButton.text == "Install PyTorch" and not ui.endGuideButton.visible
+    assert "PyTorch, which is not installed yet" in ui.guideLabel.text
+    assert ui.segmentButton.toolTip == "PyTorch is not installed yet."
+    ui.modelCollapsibleButton.collapsed = True
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)  # the extension is missing: its import fails
-    ui.installTorchButton.click()
-    assert "Extensions Manager" in ui.modelStatusLabel.text
+    ui.guideButton.click()
+    assert "Extensions Manager" in ui.modelStatusLabel.text and ui.modelStatusLabel.visible
+    assert ui.guideButton.text == "Install PyTorch", "it can be tried again"
 
     class Logic:
         def installTorch(self, askConfirmation, torchVersionRequirement):
@@ -219,9 +227,9 @@ def test_without_pytorch_the_section_offers_to_install_it(host, ui, monkeypatch:
             return object()
 
     monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=Logic))
-    ui.installTorchButton.click()
+    ui.guideButton.click()
     assert asked == [(True, ">=2.4")] and ui.modelStatusLabel.text == "PyTorch is installed."
-    assert not ui.installTorchButton.visible
+    assert ui.guideButton.text == "Try it", "what is missing next"
 
 
 #: Carries every Python that a test starts to the test's server and catalogue.

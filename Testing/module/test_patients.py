@@ -8,7 +8,7 @@ from correcting_world import add_volume, predicted, save, tick
 
 from TransferSegLib.corrections.project import Project
 
-OWN = "this scan counts as a patient of its own"
+OWN = "a patient of its own"
 
 
 def corrected(host, ui, tmp_path: Path, seed: int, patient: str = "") -> None:
@@ -38,7 +38,7 @@ def test_scans_with_the_same_entry_are_one_patient_and_others_are_patients_of_th
 
 def test_a_new_revision_keeps_its_patient_and_the_next_scan_begins_with_none(host, ui, folder, tmp_path):
     corrected(host, ui, tmp_path, 1, "A")
-    assert ui.patientLineEdit.placeholderText == "as saved with case-0001"
+    assert ui.patientLineEdit.placeholderText == "as in case-0001"
     before = Project(folder).state().current[0].case.group
     ui.patientLineEdit.text = ""
     assert "revision 2, is saved." in save(host)

@@ -110,6 +110,36 @@ def test_ranking_in_the_background_cancelled_and_done(host, ui, folder: Path, sc
     ui.correctCollapsibleButton.collapsed = True
 
 
+@pytest.mark.parametrize("other", ["", "another folder", "another project"])
+def test_a_ranking_ends_with_the_choice_of_its_folder(
+    host, ui, folder: Path, scans: Path, tmp_path: Path, other: str
+) -> None:
+    """Nobody waits for it any more; what it saw is kept."""
+    (tmp_path / "others").mkdir()
+    write(tmp_path / "others", 7)
+    ranking = host.widget.ranking
+    ui.rankButton.click()
+    run = ranking.running
+    host.process(300)
+    ui.notesLineEdit.text = "a note"
+    host.widget.enter()
+    assert ranking.running is run and not run.cancelled, "its folder is chosen still"
+    if other == "another project":
+        ui.projectPathLineEdit.currentPath = str(tmp_path / other)
+    else:
+        ui.scanFolderPathLineEdit.currentPath = str(tmp_path / "others") if other else ""
+    assert run.cancelled and ranking.running is None
+    assert not ui.cancelRankButton.visible and not ui.rankProgressBar.visible
+    host.waitFor(lambda: run.ended)
+    assert temporary_folders() == [] and ranking._ending == []
+    assert kept_order(scans, folder) is None
+    assert ui.orderLabel.text == (f"{NAMES}." if other else "")
+    if other == "another folder":
+        ui.rankButton.click()
+        host.waitFor(lambda: ranking.running is None)
+        assert ui.orderLabel.text.startswith("Most doubtful"), "of the folder that is chosen now"
+
+
 def test_what_cannot_be_ranked_is_told_and_a_closed_scene_stops_it(host, ui, folder: Path, scans: Path) -> None:
     import slicer
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from contrast import contrast
 from narrow_panel import cut_off, panel_of
 
 KNOWN, NEW = "left parotid gland", "vertebrae"
@@ -138,6 +139,19 @@ def test_the_colours_follow_the_style(host, ui, table) -> None:
     assert light[0] != dark[0] and light[1] != dark[1]
 
 
+@pytest.mark.parametrize("width", [400, 520])
+def test_a_bar_is_as_long_as_its_dice(host, table, width: int) -> None:
+    """Seen in the picture: Qt moves a brush to the cell's corner, and the cell may have another width than before."""
+    with panel_of(host, width):
+        for row, column, dice in ((1, 1, 0.65), (1, 2, 0.5), (0, 2, 0.5), (4, 2, 0.75)):
+            cell = table.visualItemRect(table.item(row, column))
+            picture = table.viewport().grab(cell).toImage()
+            top = [picture.pixelColor(x, 1).name() for x in range(cell.width() - 1)]
+            filled, ground = top[0], table.palette.base().color().name()
+            assert filled != ground and top == [filled] * top.count(filled) + [ground] * top.count(ground)
+            assert abs(top.count(filled) / cell.width() - dice) <= 1.5 / cell.width(), (row, column)
+
+
 def test_the_verdict_follows_the_font(host, ui, table) -> None:
     """Slicer's font is changed while a verdict is shown."""
     import qt
@@ -234,15 +248,3 @@ def test_at_the_default_width(host, ui, table, font_scale: float, is_dark: bool)
                     paper = stops[0][1] if brush.style() else table.palette.base().color()
                     ink = table.palette.text().color()
                     assert contrast(paper, ink) >= 4.5, "readable, WCAG AA"
-
-
-def contrast(one, other) -> float:
-    """Return the ratio of two colours' luminances (WCAG 2)."""
-
-    def luminance(color) -> float:
-        parts = [color.redF(), color.greenF(), color.blueF()]
-        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)

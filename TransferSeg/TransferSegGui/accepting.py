@@ -40,6 +40,7 @@ class Accepting(VTKObservationMixin):
         self.ahead.failed = self._onAheadFailed
         self._parameterNode = self._segmentation = self._volume = None
         self._isGoingOn = False
+        self._folder = ""
         self._shortcuts = []
         ui.acceptButton.connect("clicked(bool)", self.accept)
         ui.segmentAheadCheckBox.connect("toggled(bool)", self._onAheadToggled)
@@ -57,6 +58,11 @@ class Accepting(VTKObservationMixin):
     def show(self, parameterNode, segmentation, volume) -> None:
         """Follow a segmentation and its volume, None for none."""
         self._parameterNode, self._volume = parameterNode, volume
+        folder = "" if parameterNode is None else parameterNode.GetParameter(SCAN_FOLDER)
+        if folder != self._folder:
+            self._folder = folder
+            if not self.ahead.isFor(volume):
+                self.ahead.stop()  # it is of the folder that was chosen before
         if segmentation is not self._segmentation:
             self.removeObservers()
             self._segmentation = segmentation

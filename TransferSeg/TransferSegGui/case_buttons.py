@@ -47,6 +47,11 @@ class CaseButtons:
         """Show the cases of a project (None: there is none yet)."""
         self._parameterNode, self._project = parameterNode, project
         self.table.show(project)
+        hasCases = project is not None and bool(project.current or project.removed)
+        ui = self.ui
+        buttons = (ui.openCaseButton, ui.removeCaseButton, ui.restoreCaseButton)
+        for widget in (ui.caseTableLabel, ui.caseTable, *buttons):
+            widget.setVisible(hasCases)
 
     def _onOpen(self) -> None:
         selected = self.table.selected()

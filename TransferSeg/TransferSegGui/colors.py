@@ -8,8 +8,10 @@ import qt
 GOOD, BAD, WARNED, NEUTRAL = "#2e9d42", "#d64545", "#ef8a17", "#808890"
 #: How much of a tone is in a background: text stays as readable as on the bare one.
 _SHARE = 0.35
-#: How much of the text's colour is in the colour that a dark style makes frames from.
+#: How much of the text's colour is in that of frames, and in the colour that a dark style makes frames from.
 _FRAME_SHARE = 0.55
+#: The side of an icon that shows a colour, pixels.
+_SQUARE = 12
 
 
 def tint(widget, tone: str, share: float = _SHARE):
@@ -34,6 +36,16 @@ def fill(widget, color) -> None:
     widget.setBackgroundRole(qt.QPalette.Window)  # in a collapsible button it would be that of a button
 
 
+def square(widget, color):
+    """Return an icon of a colour (QColor), in a frame that is seen on the widget's ground whatever the colour is."""
+    icon, painter = qt.QPixmap(_SQUARE, _SQUARE), qt.QPainter()
+    icon.fill(tint(widget, widget.palette.text().color().name(), _FRAME_SHARE))
+    painter.begin(icon)
+    painter.fillRect(1, 1, _SQUARE - 2, _SQUARE - 2, color)
+    painter.end()
+    return qt.QIcon(icon)
+
+
 def showUntickedBoxes(widget) -> None:
     """Let the frames of unticked boxes be seen in a dark style; ``widget`` is a check box, or a list with boxes.
 
@@ -49,12 +61,15 @@ def showUntickedBoxes(widget) -> None:
         widget.showGrid = not isDark
 
 
-def bar(widget, share: float, tone: str):
-    """Return a brush that fills this share (0 to 1) of a cell from the left: a bar behind the cell's number."""
+def bar(widget, share: float, tone: str, width: int):
+    """Return a brush that fills this share (0 to 1) of a cell from the left: a bar behind the cell's number.
+
+    ``width`` is that of the cell. Views move the brush's origin to the cell's corner and fill the cell: with Qt's
+    coordinates relative to what is filled, the corner would count twice, and every cell be filled whole.
+    """
     filled, end = tint(widget, tone), min(max(share, 0.0), 1.0)
     rest = widget.palette.base().color()
-    gradient = qt.QLinearGradient(0.0, 0.0, 1.0, 0.0)
-    gradient.setCoordinateMode(qt.QGradient.ObjectBoundingMode)
+    gradient = qt.QLinearGradient(0.0, 0.0, float(max(width, 1)), 0.0)
     gradient.setColorAt(0.0, filled)
     gradient.setColorAt(end, filled)
     if end < 1.0:

@@ -343,10 +343,10 @@ class CorrectPanel(VTKObservationMixin):
     def _patientMeaning(self, case: str) -> str:
         """Return what an empty field for the patient means."""
         if case:
-            return _("as saved with {case}").format(case=case)
+            return _("as in {case}").format(case=case)
         if self._volume is not None and patientId(self._volume):
             return _("as in DICOM")
-        return _("this scan counts as a patient of its own")
+        return _("a patient of its own")
 
     def _showStatus(self, text: str) -> None:
         say(self.ui.correctionStatusLabel, text)

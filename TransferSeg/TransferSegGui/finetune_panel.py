@@ -65,7 +65,7 @@ class FineTunePanel:
         self.decision = VerdictDecision(ui)
         self.decision.onPromoted = lambda key: self.onPromoted(key)
         self.decision.onShowCase = self._onShowCase
-        self.cases = LearningCases(ui.fineTuneCaseTable)
+        self.cases = LearningCases(ui.fineTuneCaseTable, ui.fineTuneCaseLabel)
         self.cases.onToggled = lambda leftOut: self._save(leftOut=leftOut)
         self._drawTimer = qt.QTimer()
         self._drawTimer.setInterval(_DRAW_MS)

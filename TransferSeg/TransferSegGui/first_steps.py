@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.case_opening import caseOf, readVolume
 from TransferSegGui.finetune_request import MINUTES
 from TransferSegGui.nodes import showStructure
+from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.project_choice import PROJECT, PROJECT_SETTING, projectFolder
 from TransferSegGui.reviewed_table import setReviewed
 from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
@@ -53,6 +54,9 @@ class FirstSteps:
     def __init__(self, ui, fineTunePanel) -> None:
         """Connect the widgets of the .ui file."""
         self.ui, self._fineTune = ui, fineTunePanel
+        #: Installs PyTorch.
+        self.installTorch: Callable[[], None] = lambda: None
+        self._torchInstalled = torchIsInstalled()
         self._parameterNode = None
         self._act: Callable[[], None] = lambda: None
         self._step: int | None = None
@@ -74,6 +78,7 @@ class FirstSteps:
 
     def refresh(self) -> None:
         """Look again at what is missing."""
+        self._torchInstalled = torchIsInstalled()
         self.updateFromParameterNode()
 
     def setParameterNode(self, parameterNode) -> None:
@@ -89,21 +94,34 @@ class FirstSteps:
 
     def updateFromParameterNode(self) -> None:
         """Show the step of the tour, else what is missing."""
-        noCases = not self._fineTune.cases.ids and not self._fineTune.cases.problem
-        for widget in (self.ui.noCasesLabel, self.ui.goToCorrectButton):
-            widget.setVisible(noCases)
+        self._showWhyNoCases()
         if self.isTouring:
             while self._step < len(self._steps) - 1 and self._steps[self._step].isDone():
                 self._begin(self._step + 1)
             self._showButton()
             return
-        if self.ui.modelComboBox.count == 0:
+        if not self._torchInstalled:
+            text = _(
+                "TransferSeg needs PyTorch, which is not installed yet. The extension 'PyTorch' installs it once "
+                "(download: about 1 GB) and asks you first."
+            )
+            self._say(text, _("Install PyTorch"), self._onInstallTorch)
+        elif self.ui.modelComboBox.count == 0:
             self._say(_("There is no model on this computer yet."), _("Get a model"), self._onGetModel)
         elif slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode") is None:
             text = _("Load a scan, or try TransferSeg with a sample scan in a few minutes.")
             self._say(text, _("Try it"), self.begin)
         else:
             self.ui.guideFrame.setVisible(False)
+
+    def _showWhyNoCases(self) -> None:
+        """Say in the section Fine-tune that there is nothing to learn from, with a way to change that."""
+        problem = self._fineTune.cases.problem
+        missing = bool(problem) or not self._fineTune.cases.ids
+        self.ui.noCasesLabel.text = problem or _("There are no corrected cases in this project yet.")
+        self.ui.goToCorrectButton.text = _("Choose a project") if problem else _("Correct a scan")
+        for widget in (self.ui.noCasesLabel, self.ui.goToCorrectButton):
+            widget.setVisible(missing)
 
     def _say(self, text: str, button: str, act: Callable[[], None]) -> None:
         self._act = act
@@ -112,6 +130,10 @@ class FirstSteps:
         self.ui.guideFrame.setVisible(True)
         isUnderWay = self._step is not None and self._step < len(self._steps) - 1
         self.ui.endGuideButton.setVisible(isUnderWay)
+
+    def _onInstallTorch(self) -> None:
+        self.ui.modelCollapsibleButton.collapsed = False  # there it is told how it went
+        self.installTorch()
 
     def _onGetModel(self) -> None:
         self._open("model")

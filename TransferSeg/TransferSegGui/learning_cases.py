@@ -18,11 +18,11 @@ from TransferSegLib.wording import local_time
 class LearningCases:
     """Wires ``fineTuneCaseTable``; ``onToggled`` gets the ids of the cases without a tick."""
 
-    def __init__(self, table) -> None:
-        """Connect the table."""
+    def __init__(self, table, title) -> None:
+        """Connect the table; it and its title are hidden while there are no cases."""
         self.onToggled: Callable[[tuple[str, ...]], None] = lambda leftOut: None
         self.problem = ""
-        self._table = table
+        self._table, self._title = table, title
         self._read: tuple[Path | None, float] = (None, -1.0)
         self._revisions: tuple[Revision, ...] = ()
         self._filling = False
@@ -50,6 +50,8 @@ class LearningCases:
 
     def _fill(self, leftOut: set[str]) -> None:
         self._filling = True
+        for widget in (self._title, self._table):
+            widget.setVisible(bool(self._revisions))
         self._table.setRowCount(len(self._revisions))
         for row, revision in enumerate(self._revisions):
             case = revision.case

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.button_state import enable
 from TransferSegGui.command_process import CommandProcess, runCommand, withoutPath
 from TransferSegGui.model_choices import ModelChoice
+from TransferSegGui.status_line import say
 from TransferSegGui.table_columns import setColumns
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.versions.history import History, Version, read_history
@@ -18,6 +19,8 @@ from TransferSegLib.wording import local_time
 
 class ModelHistory:
     """Wires ``historyTable``, ``useVersionButton`` and ``rollbackButton`` to the versions in the library.
+
+    Where there are no versions, a line says why instead; it also tells what is damaged.
 
     ``onSwitched`` is called when another version has become the current one, ``onStatus`` with lines for the user.
     The versions are read and verified by a process in the background before they are used.
@@ -63,6 +66,9 @@ class ModelHistory:
         """Show the newest version first; the one that is used is bold and marked."""
         table = self.ui.historyTable
         self._shown = [] if self._history is None else list(reversed(self._history.versions))
+        say(self.ui.historyLabel, self._obstacle() if self._history is None else self._problem)
+        for widget in (table, self.ui.useVersionButton, self.ui.rollbackButton):
+            widget.setVisible(bool(self._shown))
         table.setRowCount(len(self._shown))
         for row, version in enumerate(self._shown):
             details = versionDetails(version)

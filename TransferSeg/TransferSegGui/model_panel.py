@@ -1,4 +1,4 @@
-"""The panel's section "Model": which model, on which device, PyTorch, the model's versions, and more models."""
+"""The panel's section "Model": which model, on which device, the model's versions, and more models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ class ModelPanel:
         self.history.onSwitched, self.files.onAdded = self.lookAgain, self.choose
         self._showStatus("")
         ui.modelComboBox.connect("currentIndexChanged(int)", self._onChosen)
-        ui.installTorchButton.connect("clicked(bool)", self._onInstallTorch)
         self.refresh()
 
     def refresh(self) -> None:
@@ -56,8 +55,6 @@ class ModelPanel:
             self.ui.modelComboBox.setItemData(self.ui.modelComboBox.count - 1, choice.details, qt.Qt.ToolTipRole)
         self._updating = False
         self._torchInstalled = torchIsInstalled()
-        self.ui.torchLabel.setVisible(not self._torchInstalled)
-        self.ui.installTorchButton.setVisible(not self._torchInstalled)
         self._goOn()
         self.updateFromParameterNode()
 
@@ -133,7 +130,8 @@ class ModelPanel:
         self.refresh()
         self.onModelsChanged()
 
-    def _onInstallTorch(self) -> None:
+    def installTorch(self) -> None:
+        """Install PyTorch: pressing the button at the top of the panel is what the user says to it."""
         qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
         try:
             problem = installTorch()

@@ -21,6 +21,9 @@ class RankWidgets:
         """Connect the widgets of the .ui file; ``order`` is what the line tells of."""
         self.ui, self._order = ui, order
         self.running: RankProcess | None = None
+        #: The folder and the project that it ranks for, and rankings of others that were cancelled and still end.
+        self._of: tuple | None = None
+        self._ending: list[RankProcess] = []
         self._parameterNode = None
         #: Shown in place of the order, until it is looked at again: how a ranking ended.
         self._outcome = ""
@@ -37,16 +40,30 @@ class RankWidgets:
         """Follow another parameter node, None while there is none."""
         self._parameterNode = parameterNode
         self._order.follow(parameterNode)
+        self._cancelOfAnother()
         self.update()
 
     def updateFromParameterNode(self) -> None:
         """Show the order of what is chosen now."""
         self._order.follow(self._parameterNode)
+        self._cancelOfAnother()
 
     def stop(self) -> None:
         """Stop what runs: the scene is closing."""
-        if self.running is not None:
-            self.running.stop()
+        for run in [*self._ending, self.running]:
+            if run is not None:
+                run.stop()
+
+    def _cancelOfAnother(self) -> None:
+        """Cancel a ranking of a folder, or for a project, that is not chosen any more; what it saw is kept."""
+        run = self.running
+        if run is None or self._of == (self._order.folder, self._order.project):
+            return
+        self.running, run.onProgress = None, lambda fraction, secondsLeft, message: None
+        run.onEnd = self._ending.remove
+        self._ending.append(run)
+        run.cancel()
+        self.update()
 
     def obstacle(self) -> str:
         """Return why the scans cannot be ranked now, empty when they can."""
@@ -100,7 +117,7 @@ class RankWidgets:
         except (RuntimeError, OSError) as error:
             self._end(_("Not ranked: {reason}.").format(reason=str(error).rstrip(".")))
             return
-        self.running = run
+        self.running, self._of = run, (folder, self._order.project)
         self.ui.rankProgressBar.setRange(0, 0)  # busy: reading the model takes a while
         say(self.ui.orderLabel, self._countText())
         self.update()

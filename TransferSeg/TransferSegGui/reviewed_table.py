@@ -10,6 +10,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from TransferSegGui.colors import square
 from TransferSegGui.shortcut_keys import RIGHT_KEYS, keysText
 from TransferSegGui.table_columns import setColumns
 from TransferSegLib.anatomy import describe_structure, readable_name
@@ -127,9 +128,7 @@ class ReviewedTable(VTKObservationMixin):
         isSegment = structure is None
         canRename = qt.Qt.ItemIsEditable if isSegment else 0
         first.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | canRename)
-        square = qt.QPixmap(12, 12)
-        square.fill(color)
-        first.setIcon(qt.QIcon(square))
+        first.setIcon(square(self._table, color))
         font = first.font()
         font.setItalic(not isSegment)
         first.setFont(font)

@@ -39,6 +39,7 @@ class VerdictTable:
         self._rows: list[VerdictRow] = []
         self._open: set[str] = set()
         setColumns(table, [_("Structure"), _("Before"), _("After"), _("Change")], 0)
+        table.horizontalHeader().connect("sectionResized(int,int,int)", self._onResized)
         table.connect("cellClicked(int,int)", self._onClicked)
         allCases.connect("toggled(bool)", self._onAllCases)
 
@@ -73,11 +74,17 @@ class VerdictTable:
         for number, row in enumerate(self._rows):
             tone = _toneOf(row)
             if row.before is not None:
-                table.item(number, 1).setBackground(bar(table, row.before, NEUTRAL))
+                table.item(number, 1).setBackground(bar(table, row.before, NEUTRAL, table.columnWidth(1)))
             if row.after is not None:
-                table.item(number, 2).setBackground(bar(table, row.after, tone))
+                table.item(number, 2).setBackground(bar(table, row.after, tone, table.columnWidth(2)))
             if tone != NEUTRAL:
                 table.item(number, 3).setBackground(qt.QBrush(tint(table, tone)))
+
+    def _onResized(self, column: int, before: int, now: int) -> None:
+        """Draw the bars anew: they are as long as their column is wide."""
+        isFilled = bool(self._rows) and self._table.item(len(self._rows) - 1, 3) is not None
+        if column in (1, 2) and isFilled:
+            self.paint()
 
     def _fold(self) -> None:
         """Hide the cases of structures that are not open, and mark each structure accordingly."""

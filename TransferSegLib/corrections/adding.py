@@ -393,5 +393,5 @@ def _notes_on_structures(submission: Submission, reviewed: Iterable[str]) -> lis
     keys = {one.key for one in submission.reviewed}
     others = [s.name for s in submission.labels.label_set if s.key in present and s.key not in keys]
     if others:
-        notes.append(f"Unknown, because not reviewed: {', '.join(others)}.")
+        notes.append(f"Ignored, because not reviewed: {', '.join(others)}.")
     return notes
