@@ -117,7 +117,7 @@ def test_an_unwritable_library_is_told_before_any_work(library: Path, tmp_path: 
     blocked.write_text("", encoding="utf-8")
     reports: list[Progress] = []
     wanted = projects.request(project, blocked / "library", model=str(library / "tiny"), name="mine")
-    with pytest.raises(ModelError, match=r"cannot be written"):
+    with pytest.raises(ModelError, match=r"file is a file, not a folder"):
         finetune(wanted, reports.append)
     assert not reports and not (project / ".fine-tuning").exists()
 
