@@ -18,6 +18,7 @@ from TransferSegLib.evaluation.surface_distance import surface_dice
 from TransferSegLib.inference.kept_features import load_features, save_features
 from TransferSegLib.learn_here import learn as learning
 from TransferSegLib.learn_here.learn import LearnedHere, learn_here
+from TransferSegLib.learn_here.refit import Recipe
 from TransferSegLib.models.store import Model
 from TransferSegLib.structures import LabelSet, Structure
 
@@ -73,6 +74,15 @@ def test_the_rest_gets_better_and_nothing_else_changes(sample: Sample, learn: Le
     assert (told.name, told.slices) == (name, 4)
     assert told.changed_voxels == np.count_nonzero((result == label) ^ (labels == label)) > 0
     assert all(value.equal(sample.model.state_dict[key]) for key, value in weights.items())
+
+
+def test_an_interpolation_that_differs_by_more_than_the_model_errs_counts_less(sample: Sample, learn: Learn) -> None:
+    """Four slices of this oesophagus are too far apart: the model knows better where it runs between them."""
+    name = "oesophagus"
+    labels, judged = sample.corrected(name)
+    learned, believing = (learn(labels, judged, [name], recipe=Recipe(allowance=most)) for most in (1.3, 1e9))
+    assert 0 < learned.structures[0].weight < believing.structures[0].weight
+    assert agreement(sample, array(learned), name, judged) > agreement(sample, array(believing), name, judged) + 0.02
 
 
 def test_a_second_round_learns_from_both(sample: Sample, learn: Learn) -> None:

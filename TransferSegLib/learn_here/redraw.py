@@ -12,12 +12,13 @@ from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.learn_here.head_features import HeadFeatures
 from TransferSegLib.learn_here.judged_slices import (
     REACH_UNITS,
+    BetweenSlices,
     between_slices,
     judged_slices,
     learning_region,
     slice_axis,
 )
-from TransferSegLib.learn_here.refit import Recipe, Voxels, best_weight, drawn, fit_layer
+from TransferSegLib.learn_here.refit import Mix, Recipe, Voxels, best_weight, drawn, fit_layer, plausibility
 from TransferSegLib.progress import Task
 
 _NEIGHBOURS = np.ones((3, 3, 3), bool)
@@ -101,24 +102,40 @@ def redraw_structure(
     if not len(labelled.z) or not len(others.z):
         return Redrawn(np.zeros((0, 3), np.int64), _NO_WEIGHTS, 0.0, where.slices)
     is_structure = where.present.reshape(-1)[inside]
-    can_tell = between.is_known.reshape(-1)[inside]
-    weight = 0.0
-    if between.distances.any():
-        weight = best_weight(
-            labelled.z[can_tell], labelled.d[can_tell], is_structure[can_tell], recipe, channel is not None
-        )
-    layer = fit_layer(labelled, is_structure, others, weight, recipe)
+    mix = _mix(labelled, is_structure, inside, others, between, recipe, channel is not None)
+    layer = fit_layer(labelled, is_structure, others, mix, recipe)
     fitting.done()
     # What is linear in the features is computed on the grid and interpolated as one number.
-    on_grid = layer.trust * rows_z + head.features @ layer.w.astype(np.float32) + np.float32(layer.b)
+    on_grid = mix.trust * rows_z + head.features @ layer.w.astype(np.float32) + np.float32(layer.b)
     predicting.check()
     unjudged = np.flatnonzero(region & ~judged)
     places = np.column_stack(np.unravel_index(unjudged, region.shape)) + where.start
     is_known = head.known_at(places)
     unjudged, places = unjudged[is_known], places[is_known]
-    log_odds = head.at(on_grid[:, None], places)[:, 0] + layer.weight * between.distances.reshape(-1)[unjudged]
+    log_odds = head.at(on_grid[:, None], places)[:, 0] + mix.weight * between.distances.reshape(-1)[unjudged]
     predicting.done()
-    return Redrawn(places, log_odds, weight, where.slices)
+    return Redrawn(places, log_odds, mix.weight, where.slices)
+
+
+def _mix(
+    labelled: Voxels,
+    is_structure: np.ndarray,
+    inside: np.ndarray,
+    others: Voxels,
+    between: BetweenSlices,
+    recipe: Recipe,
+    knows: bool,
+) -> Mix:
+    """Return how much the model and the interpolation count; ``inside`` are the labelled voxels' places in the box."""
+    distances, is_known = (array.reshape(-1)[inside] for array in (between.distances, between.is_known))
+    holds, is_between = distances != 0, others.d != 0  # slices that hold the structure, and those between them
+    if not is_between.any():
+        return Mix.of(0.0, recipe)
+    weight = best_weight(labelled.only(is_known), is_structure[is_known], recipe, knows)
+    if not knows:
+        return Mix.of(weight, recipe)
+    plausible = plausibility(labelled.only(holds), is_structure[holds], others.only(is_between), recipe)
+    return Mix.of(weight, recipe, plausible)
 
 
 def put_together(labels: np.ndarray, redrawn: dict[int, Redrawn]) -> None:

@@ -5,7 +5,7 @@
 
 DATA holds the study's collections. The person (``common/annotator.py``) corrects the first, the last and some slices
 between them, evenly apart, in the prediction of a model. From there it goes on in three ways until the surface Dice is
-0.95 at 2 voxels (or --tolerance-voxels):
+0.95, at each of --tolerance-voxels:
 
 - leave: the other slices stay as the model predicted them;
 - interpolate: the same slices are drawn without a prediction, and the computer fills the slices between;
@@ -13,8 +13,9 @@ between them, evenly apart, in the prediction of a model. From there it goes on 
 
 Slices beyond the first and the last hold nothing in all three. Head-and-neck scans are those that the bundled model
 was validated on: every second one chose the recipe (``--half recipe``), the others are reported. For the hippocampus
-and the left ventricle, which the bundled model does not know, it is first fine-tuned for ``--minutes`` on ``--learn``
-cases; the scans are the study's test cases, none of which chose anything.
+and the left ventricle, which the bundled model does not know, it is first fine-tuned by ``--steps`` on ``--learn``
+cases; the scans are the study's test cases, of which none chose anything (``--half recipe``: scans that are neither).
+Models, segmentations and features are kept in WORK.
 """
 
 from __future__ import annotations
@@ -32,18 +33,19 @@ import SimpleITK as sitk
 from Testing.research.benchmarks.effort_streams import STUDY
 from Testing.research.common.annotator import Person, SomeSlices, draw_some_slices, draw_structure
 from Testing.research.common.cases import add_line, corrected_project, read_lines
-from Testing.research.common.learning_person import judged_mask
+from Testing.research.common.learning_person import Segmented, judged_mask
 from Testing.research.common.measuring import command_line
 from Testing.research.study.case_selection import only_structures
 from Testing.research.study.configuration_file import read_study
 from Testing.research.study.study_data import prepare_data
 from TransferSegLib.datasets.dataset import Case
 from TransferSegLib.evaluation.surface_distance import surface_dice
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.images.label_values import image_like
 from TransferSegLib.images.read import read_label_map_on, read_scan
-from TransferSegLib.inference.kept_features import FeatureKeeper, save_features
+from TransferSegLib.inference.kept_features import FeatureKeeper, load_features, model_key, scan_key
 from TransferSegLib.inference.segment import Segmentation, Segmenter
 from TransferSegLib.learn_here.learn import learn_here
 from TransferSegLib.learn_here.refit import Recipe
@@ -65,7 +67,9 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "hippocampus": ("hippocampus", ("anterior hippocampus", "posterior hippocampus")),
     "left ventricle": ("left_ventricle", ("left ventricle",)),
 }
-LEAVE, INTERPOLATE, LEARN = "leave", "interpolate", "learn here"
+#: Sides of the training patches, in voxels of the model's grid.
+PATCHES = {"hippocampus": 32, "left_ventricle": 40}
+LEAVE, INTERPOLATE, LEARN = MODES = ("leave", "interpolate", "learn here")
 #: Structures in fewer slices than twice those that are drawn leave too little to redraw.
 _LEAST_SLICES = 2
 
@@ -75,7 +79,11 @@ def cases_of(options: Namespace, data: Any, task: str) -> list[Case]:
     source, _ = TASKS[task]
     whole = data.datasets[read_study(STUDY).tasks[source].collection]
     if source != HEAD_NECK:
-        return [whole.case(id) for id in data.selections[source].test[: options.scans]]
+        chosen = data.selections[source]
+        # Of a patient's scans only the first: those are the more alike.
+        ids = chosen.pool[options.learn :] if options.half == "recipe" else chosen.test
+        first = {case.group: case for case in reversed([whole.case(id) for id in ids])}
+        return list(reversed(first.values()))[: options.scans]
     known = sorted(load_description(find_model(None)).metrics["validation"]["ids"])
     half = known[::2] if options.half == "recipe" else known[1::2]
     return [whole.case(id) for id in half if id in whole.ids]
@@ -86,7 +94,8 @@ def model_of(options: Namespace, data: Any, task: str) -> Model:
     source, names = TASKS[task]
     if source == HEAD_NECK:
         return load_model(find_model(None))
-    folder = options.work / f"model-{source}-{options.learn}-{options.minutes:g}"
+    tail_steps, steps = options.steps
+    folder = options.work / f"model-{source}-{options.learn}-{tail_steps}-{steps}"
     note = folder / "version.txt"
     if not note.exists():
         whole = data.datasets[read_study(STUDY).tasks[source].collection]
@@ -97,12 +106,13 @@ def model_of(options: Namespace, data: Any, task: str) -> Model:
         request = FineTuneRequest(
             project,
             name="tuned",
-            minutes=options.minutes,
             modality=dataset.modality,
             device=options.device,
             library=folder / "library",
             promote=True,
-        )
+            most_folds=2,
+            configuration=FineTuningConfiguration(patch=PATCHES[source]),
+        ).with_steps(tail_steps, steps)
         note.write_text(str(finetune(request).version.path), encoding="utf-8")
     return load_model(Path(note.read_text(encoding="utf-8")))
 
@@ -122,37 +132,41 @@ def measure_case(
     ]
     if not wanted:
         return
-    keeper = FeatureKeeper()
-    found = segmenter.segment_within(Task(), scan, keeper=keeper)
-    assert keeper.kept is not None
-    features = options.work / "features" / f"{case.id}.features"
-    save_features(keeper.kept, features)
+    found = segmented(options.work / "segmented" / TASKS[tasks[0]][0], case, scan, segmenter)
     for task, name, slices in wanted:
         structure = label_set.find(name)
         assert structure is not None
         truth = truth_zyx == structure.label
         if np.count_nonzero(truth.any(axis=(1, 2))) >= _LEAST_SLICES * slices:
             line = {"task": task, "case": case.id, "structure": name, "slices": slices, "half": options.half}
-            line |= {"precision": options.precision, "tolerance_voxels": options.tolerance_voxels}
-            for result in measure_structure(options, scan, found, segmenter.model, features, truth, name, slices):
+            line |= {"precision": options.precision}
+            for result in measure_structure(options, found, truth, name, slices):
                 add_line(options.output, line | result)
             print(task, case.id, name, slices, flush=True)
 
 
+def segmented(folder: Path, case: Case, scan: sitk.Image, segmenter: Segmenter) -> Segmented:
+    """Segment a scan and keep its features, unless a folder holds both."""
+    model, features, labels = segmenter.model, folder / f"{case.id}.features", folder / f"{case.id}.nrrd"
+    if labels.exists() and load_features(features, scan_key(scan), model_key(model)) is not None:
+        found = Segmentation(sitk.ReadImage(str(labels)), model.description.label_set, "kept", 0.0)
+        return Segmented(scan, found, model, features)
+    keeper = FeatureKeeper()
+    found = segmenter.segment_within(Task(), scan, keeper=keeper)
+    assert keeper.kept is not None
+    here = Segmented.keeping(scan, found, model, keeper.kept, features)
+    sitk.WriteImage(found.label_map, str(labels), True)
+    return here
+
+
 def measure_structure(
-    options: Namespace,
-    scan: sitk.Image,
-    found: Segmentation,
-    model: Model,
-    features: Path,
-    truth: np.ndarray,
-    name: str,
-    slices: int,
+    options: Namespace, here: Segmented, truth: np.ndarray, name: str, slices: int
 ) -> Iterator[dict[str, Any]]:
     """Let the person draw some slices of a structure, and yield what each way of going on takes."""
+    scan, found = here.scan, here.found
     x_mm, y_mm, z_mm = scan.GetSpacing()
     spacing = (z_mm, y_mm, x_mm)
-    person = Person(options.precision, tolerance_voxels=options.tolerance_voxels, seed=1)
+    person = Person(options.precision, worth_correcting=0.0, seed=1)
     label = found.label_set.structures[found.label_set.channel(name) - 1].label
     labels = sitk.GetArrayFromImage(found.label_map)
     drawn = draw_some_slices(labels == label, truth, spacing, person, slices)
@@ -163,10 +177,10 @@ def measure_structure(
         scan,
         image_like(labels, scan),
         image_like(judged_mask(drawn, truth.shape), scan),
-        model,
+        here.model,
         [name],
         names=found.label_set,
-        features=features,
+        features=here.features,
         recipe=options.recipe,
     )
     seconds = round(time.process_time() - started, 2)
@@ -175,12 +189,15 @@ def measure_structure(
         INTERPOLATE: (drawn.interpolated_zyx, drawn.interpolated_path_mm),
         LEARN: (sitk.GetArrayFromImage(learned.label_map) == label, drawn.path_mm),
     }
-    for mode, (mask_zyx, path_mm) in masks.items():
-        result = finished(mask_zyx, truth, spacing, replace(person, worth_correcting=0.0), drawn, path_mm)
-        if mode == LEARN:
-            weight, kept = learned.structures[0].weight, learned.features_kept
-            result |= {"seconds": seconds, "weight": weight, "features_kept": kept}
-        yield {"mode": mode} | result
+    for tolerance in options.tolerance_voxels:
+        for mode, (mask_zyx, path_mm) in masks.items():
+            until = replace(person, tolerance_voxels=tolerance)
+            result = {"tolerance_voxels": tolerance, "mode": mode}
+            result |= finished(mask_zyx, truth, spacing, until, drawn, path_mm)
+            if mode == LEARN:
+                weight, kept = learned.structures[0].weight, learned.features_kept
+                result |= {"seconds": seconds, "weight": round(weight, 3), "features_kept": kept}
+            yield result
 
 
 def finished(
@@ -210,21 +227,60 @@ def finished(
 
 
 def is_asked_for(options: Namespace, line: dict[str, Any]) -> bool:
-    """Return whether a line was measured with the same scans and the same target."""
-    return bool(line["half"] == options.half and line.get("tolerance_voxels", 2.0) == options.tolerance_voxels)
+    """Return whether a line was measured with the same scans and one of the targets."""
+    return bool(line["half"] == options.half and line["tolerance_voxels"] in options.tolerance_voxels)
+
+
+def overview(lines: list[dict[str, Any]]) -> str:
+    """Return the table of all that is drawn, by tolerance, number of slices and task; surface Dice by mode."""
+    rows = []
+    groups = dict.fromkeys((line["tolerance_voxels"], line["slices"]) for line in lines)
+    for tolerance, slices in sorted(groups):
+        for task in TASKS:
+            some = [
+                line
+                for line in lines
+                if (line["tolerance_voxels"], line["slices"], line["task"]) == (tolerance, slices, task)
+            ]
+            if not some:
+                continue
+            of = {mode: [line for line in some if line["mode"] == mode] for mode in MODES}
+            means = {mode: drawn_in_all_mm(lines) for mode, lines in of.items()}
+            others = min(means[LEAVE], means[INTERPOLATE])
+            agreement = (float(np.mean([line["rest_surface_dice"] for line in of[mode]])) for mode in MODES)
+            rows.append(
+                (
+                    f"{tolerance:g}",
+                    str(slices),
+                    task,
+                    str(len(of[LEARN])),
+                    *(f"{means[mode]:.0f}" for mode in MODES),
+                    f"{100 * (means[LEARN] / others - 1):+.0f} %",
+                    "  ".join(f"{one:.2f}" for one in agreement),
+                )
+            )
+    header = (
+        "tolerance", "slices", "task", "structures", *(f"{mode}, mm" for mode in MODES), "to the better",
+        "surface Dice of the rest",
+    )  # fmt: skip
+    return table(header, rows)
+
+
+def drawn_in_all_mm(lines: Sequence[dict[str, Any]]) -> float:
+    """Return the mean contour that is drawn, the first slices and the rest."""
+    return 1000 * float(np.mean([line["slices_path_m"] + line["rest_path_m"] for line in lines]))
 
 
 def report(lines: list[dict[str, Any]]) -> str:
     """Return the table of the reported scans, by task, number of slices and mode."""
     rows = []
-    groups = dict.fromkeys((line["task"], line["slices"], line["mode"]) for line in lines)
-    for task, slices, mode in groups:
+    groups = {(line["task"], line["slices"], line["mode"]) for line in lines}
+    for task, slices, mode in sorted(groups, key=lambda one: (list(TASKS).index(one[0]), one[1], MODES.index(one[2]))):
         some = [line for line in lines if (line["task"], line["slices"], line["mode"]) == (task, slices, mode)]
 
         def mean(name: str, of: list[dict[str, Any]] = some) -> float:
             return float(np.mean([line[name] for line in of]))
 
-        total = mean("slices_path_m") + mean("rest_path_m")
         rows.append(
             (
                 task,
@@ -235,7 +291,7 @@ def report(lines: list[dict[str, Any]]) -> str:
                 f"{mean('rest_surface_dice'):.3f}",
                 f"{1000 * mean('rest_path_m'):.0f}",
                 f"{mean('rest_slices'):.1f}",
-                f"{1000 * total:.0f}",
+                f"{drawn_in_all_mm(some):.0f}",
                 f"{mean('seconds'):.1f}" if mode == LEARN else "",
             )
         )
@@ -257,10 +313,19 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--slices", type=int, nargs="+", default=[4], help="slices that are drawn first (default: 4)")
     parser.add_argument("--scans", type=int, default=10, help="test scans of other collections (default: 10)")
-    parser.add_argument("--learn", type=int, default=5, help="cases that they are fine-tuned on (default: 5)")
-    parser.add_argument("--minutes", type=float, default=3.0, help="for which they are (default: 3)")
+    parser.add_argument("--learn", type=int, default=6, help="cases that they are fine-tuned on (default: 6)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs=2,
+        default=(100, 200),
+        metavar=("LAST", "ALL"),
+        help="steps of fine-tuning the last layers and all of them (default: 100 200)",
+    )
     parser.add_argument("--precision", type=float, default=0.5, help="of the hand, in pixels (default: 0.5)")
-    parser.add_argument("--tolerance-voxels", type=float, default=2.0, help="of the surface Dice (default: 2)")
+    parser.add_argument(
+        "--tolerance-voxels", type=float, nargs="+", default=[1.0, 2.0], help="of the surface Dice (default: 1 and 2)"
+    )
     parser.add_argument("--ridge", type=float, default=Recipe.ridge)
     parser.add_argument("--untouched", type=float, default=Recipe.untouched)
     parser.add_argument("--trust", type=float, default=Recipe.trust)
@@ -268,7 +333,11 @@ def main() -> None:
     options.recipe = Recipe(options.untouched, options.ridge, trust=options.trust)
     if not options.report:
         measure(options)
-    print(report([line for line in read_lines(options.output) if is_asked_for(options, line)]))
+    lines = [line for line in read_lines(options.output) if is_asked_for(options, line)]
+    if len(options.tolerance_voxels) > 1:
+        print(overview(lines))
+    else:
+        print(report(lines))
 
 
 def measure(options: Namespace) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from Testing.research.benchmarks import doubt_map, effort_streams, training_cost
+from Testing.research.benchmarks import doubt_map, effort_streams, learn_here, training_cost
 from Testing.research.benchmarks.nnunet_finetuning import RESULTS, report
 from Testing.research.common.cases import read_lines
 from Testing.research.common.effort_report import print_report
@@ -89,3 +89,13 @@ def test_the_estimate_follows_from_its_numbers() -> None:
     assert training_cost.exchange_seconds(step.weights, 32, 1e9) == pytest.approx(0.031 / 12.5)
     drawn_slowly = training_cost.rows_of(step, drawing_s=1000.0)[0]
     assert drawn_slowly[4] == "1000000.0" and drawn_slowly[5] == "5555.6 h"
+
+
+def test_the_page_on_effort_has_the_table_of_learn_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["learn_here", "--report"])
+    learn_here.main()
+    printed = capsys.readouterr().out.strip()
+    assert "parotids" in printed and "mandible" in printed
+    assert printed in (TOP / "docs" / "effort.md").read_text(encoding="utf-8")
