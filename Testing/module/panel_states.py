@@ -272,6 +272,9 @@ class PanelStates:
         self.verdict("worse", "On 4 held-out patients the mean Dice fell from 0.650 to 0.500.", (0.65, 0.5))
         self.ui.promoteButton.click()
         self.host.waitFor(lambda: not self.panel.decision.isPromoting)
+        said = self.ui.fineTuneStatusLabel.text
+        self.verdict("worse", "On 4 held-out patients the mean Dice fell from 0.650 to 0.500.", (0.65, 0.5))
+        self.say(self.ui.fineTuneStatusLabel, said or "Version 2 of 'clinic' is in use now.")
 
     def s24d_promoted_in_the_history(self) -> None:
         self.open("model", "history")
