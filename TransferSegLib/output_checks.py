@@ -60,9 +60,9 @@ def file_in_the_way(folder: Path) -> Path | None:
 
 
 def why_no_folder(folder: Path, error: OSError | ValueError | None = None) -> str:
-    """Return in words why a folder cannot be made, or nothing be written into it: no sentence, without a full stop.
+    """Return why a folder cannot be made, or why nothing can be written into it, as a clause without a full stop.
 
-    The system's own words for a file in the way are "File exists" and "Not a directory", by the order of the steps.
+    Of a file in the way the system says "File exists" or "Not a directory", whichever step it stops at.
     """
     file = file_in_the_way(folder)
     if file is not None:
@@ -89,7 +89,7 @@ def check_space(folder: Path, needed_bytes: float, error: type[TransferSegError]
 
 def _nearest(folder: Path) -> Path:
     """Return the folder, or the first above it that is there."""
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     return folder
 

@@ -90,8 +90,14 @@ def test_room_is_counted_node_by_node() -> None:
 @pytest.mark.parametrize(
     ("nodes", "threads", "gpus", "line"),
     [
-        ([SMALL, LARGE], 17, 0, "--threads 17: the node with most CPUs, large, has 16. Give --threads 16 or less."),
-        ([LARGE, WITH_GPU], 9, 1, "the nodes with a GPU, the one with most CPUs, gpu, has 8. Give --threads 8 or less"),
+        (
+            [SMALL, LARGE],
+            17,
+            0,
+            "--threads 17: the node with the most CPUs, large, has 16. Give --threads 16 or fewer.",
+        ),
+        ([LARGE, WITH_GPU], 9, 1, "one with the most CPUs, gpu, has 8. Give --threads 8 or fewer, or --device cpu."),
+        ([LARGE, Node("bare", 0, 2)], 1, 1, "with a GPU has a CPU to give: add nodes .* or give --device cpu."),
         ([SMALL], 1, 1, "has a GPU: give --device cpu"),
         ([Node("head", 0, 0)], 1, 0, "has a CPU to give: add nodes with ray start"),
         ([], 1, 0, "has a CPU to give: add nodes with ray start"),
@@ -117,7 +123,7 @@ def test_a_cluster_that_may_add_a_large_node_is_waited_for(use_cluster: UseClust
 
 
 def test_too_little_room_for_the_workers_asked_for_is_told() -> None:
-    assert notice_of(2, 4) == "The Ray cluster has room for 2 of 4 workers now: the other jobs wait."
+    assert notice_of(2, 4) == "The Ray cluster is large enough for 2 of 4 workers: the other jobs wait."
     assert notice_of(4, 4) == notice_of(4, None) == ""
 
 
@@ -130,7 +136,7 @@ def test_a_refused_executor_lets_go_of_cluster_and_folder(use_cluster: UseCluste
 
 
 def assert_one_line(error: str) -> None:
-    assert "large, has 16. Give --threads 16 or less." in error and error.count("\n") == 1
+    assert "large, has 16. Give --threads 16 or fewer." in error and error.count("\n") == 1
 
 
 def test_segment_refuses_with_one_line(
@@ -187,13 +193,13 @@ def test_a_run_counts_no_more_workers_than_candidates(use_cluster: UseCluster, t
     jobs = fold_jobs(projects.request(tmp_path, tmp_path, workers=3, threads=2), "auto", 3, told.append)(
         tmp_path / "jobs"
     )
-    assert jobs.at_once == 3 and told == ["The Ray cluster has room for 2 of 3 workers now: the other jobs wait."]
+    assert jobs.at_once == 3 and told == ["The Ray cluster is large enough for 2 of 3 workers: the other jobs wait."]
     jobs.close()
 
 
 def test_a_study_refuses_too(use_cluster: UseCluster, tmp_path: Path) -> None:
     use_cluster(SMALL, LARGE)
-    with ExitStack() as stack, pytest.raises(JobError, match=r"large, has 16\. Give --threads 16 or less"):
+    with ExitStack() as stack, pytest.raises(JobError, match=r"large, has 16\. Give --threads 16 or fewer"):
         stack.enter_context(cluster_workers("auto", tmp_path, 1, 17, "cpu"))
 
 

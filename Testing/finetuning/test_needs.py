@@ -102,11 +102,24 @@ def test_memory_grows_with_what_takes_memory(plan: FineTuningPlan) -> None:
     usual = of()
     # Three scans of 32768 voxels: 3 bytes a voxel, at the model's 1 mm.
     assert of(steps=0, memory_bytes=1.0) == pytest.approx(3 * 3 * 32**3 + 5 * needs._bytes_of_weights(plan))
-    assert of(steps=0) > of(steps=0, memory_bytes=1.0), "features in memory"
-    assert usual > of(steps=0), "the maps of a step of all layers"
-    assert of(batch=2) - of(steps=0) == pytest.approx(2 * (usual - of(steps=0)), rel=0.01)
+    bare, features = of(steps=0, memory_bytes=1.0), of(steps=0) - of(steps=0, memory_bytes=1.0)
+    step = of(memory_bytes=1.0) - bare
+    assert features > 0 and step > 0, "features in memory, the maps of a step of all layers"
+    assert of(batch=2, memory_bytes=1.0) - bare == pytest.approx(2 * step, rel=0.01)
+    assert usual == pytest.approx(bare + max(features, step)), "the features are given up before"
     on_gpu = replace(plan, request=replace(plan.request, device="cuda"))
     assert bytes_of_process(on_gpu) < usual, "the maps are in the GPU's memory"
+
+
+def test_what_a_plan_may_save_is_not_asked_for(plan: FineTuningPlan) -> None:
+    """With minutes there may be time for one patch a case, of two, and for the last layers alone."""
+
+    def of(minutes: float, **settings: Any) -> float:
+        timed = replace(plan, request=replace(plan.request, minutes=minutes))
+        return bytes_of_process(replace(timed, configuration=replace(plan.configuration, **settings)))
+
+    bare = of(0, steps=0, memory_bytes=1.0)
+    assert of(5) - bare == pytest.approx((of(0, steps=0) - bare) / 2)
 
 
 def test_a_run_is_refused_before_it_begins(

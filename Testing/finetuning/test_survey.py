@@ -165,4 +165,4 @@ def test_a_strategy_without_all_layers_plans_no_steps_of_them(
     amount = amount_of(plan_fine_tuning(wanted), ("probe",))
     assert (amount.tail_steps, amount.steps, amount.tail_share) == (5, 0, 1.0)
     text = foresee(wanted).text
-    assert "5 steps of the last layers each" in text and "all layers" not in text
+    assert "(each about 5 steps of the last layers)" in text and "all layers" not in text

@@ -41,9 +41,8 @@ def test_half_of_the_time_is_for_what_is_kept() -> None:
     # The final one starts from the average of the others: its last layers are trained already.
     assert (60 * plan.final_minutes, plan.final_tail_steps, plan.final_steps) == (pytest.approx(285), 0, 285)
     assert plan.total_s == pytest.approx(570) and "About 9.5 min of the 10 min given" in plan.text
-    assert (
-        "which is kept, starts from their average and gets at most 4.8 min, about 285 steps of all layers" in plan.text
-    )
+    final = "starts from their average and learns from all cases (at most 4.8 min, about 285 steps of all layers)"
+    assert f"which is kept, {final}." in plan.text
     alone = plan_time(10, replace(FIVE, averages=False), BARE)
     assert (alone.final_tail_steps, alone.final_steps) == (300, 255) and "average" not in alone.text
 

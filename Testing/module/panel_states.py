@@ -216,9 +216,10 @@ class PanelStates:
     def s17_planned(self) -> None:
         self.panel.plan.stop()
         self.panel.plan._say(
-            "About 9 min of the 10 min given: 3 candidates are compared with the parent on patients they did not see "
-            "(at most 90 s, about 163 steps of the last layers and 41 steps of all layers each). The final one, which "
-            "is kept, starts from their average and gets at most 3.7 min, about 120 steps of all layers on all cases.",
+            "About 9 min of the 10 min given. 3 candidates learn from some of the patients and are tested on the "
+            "others (each at most 90 s, about 163 steps of the last layers and 41 steps of all layers). The final one, "
+            "which is kept, starts from their average and learns from all cases (at most 3.7 min, about 120 steps of "
+            "all layers).",
             540.0,
         )
 

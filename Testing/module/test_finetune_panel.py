@@ -325,15 +325,15 @@ def test_the_plan_is_shown_before_start(host, ui, balls: Path, tmp_path: Path):
         assert ui.fineTuneButton.text == "Start"
         host.waitFor(lambda: not panel.plan.isMeasuring)
         text = ui.fineTunePlanLabel.text
-        assert "of the 30 min given: 3 candidates are compared with the parent on patients they did not see" in text
-        assert "about 60 steps of the last layers each" in text, text
+        assert "of the 30 min given. 3 candidates learn from some of the patients and are tested on the others" in text
+        assert "about 60 steps of the last layers" in text, text
         total = totalSeconds(panel.plan._measured[1], panel._request()[0])
         assert ui.fineTuneButton.text == f"Start ({roundText(total)})", "what it takes in all, before it is started"
         assert total < 30 * 60
         ui.minutesSpinBox.setValue(31)
         assert "of the 31 min given" in ui.fineTunePlanLabel.text and not panel.plan.isMeasuring
         ui.foldsSpinBox.setValue(2)
-        assert ": 2 candidates are compared" in ui.fineTunePlanLabel.text
+        assert ". 2 candidates learn from" in ui.fineTunePlanLabel.text
         ui.untilConvergedCheckBox.click()
         text = ui.fineTunePlanLabel.text
         assert "in rounds" in text and "at most 31 min" in text and "of the 10 min given" in text, text
@@ -370,7 +370,7 @@ def test_a_plan_that_is_refused_says_how_many_minutes_are_needed(host, ui, tmp_p
     assert "--" not in text, "there are no options in the panel"
     needed = float(text.partition("allow ")[2].split()[0])
     assert 8 < needed < 30
-    assert "candidates are compared" in planText(measured, FineTuneRequest(tmp_path, minutes=needed))
+    assert "candidates learn from some" in planText(measured, FineTuneRequest(tmp_path, minutes=needed))
     assert neededMinutes(measured, FineTuneRequest(tmp_path, minutes=1.0)) == math.ceil(needed)
     assert neededMinutes(measured, FineTuneRequest(tmp_path, minutes=needed)) is None
     plan, seconds = host.widget.fineTunePanel.plan, []

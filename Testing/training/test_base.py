@@ -19,6 +19,7 @@ from TransferSegLib.training import base
 from TransferSegLib.training.base import BaseModelPlan, train_base
 from TransferSegLib.training.checkpoint import read_checkpoint
 from TransferSegLib.training.configuration import TrainingConfiguration
+from TransferSegLib.training.saved_run import in_full, made_with
 
 DATA = Path(__file__).resolve().parents[1] / "Data" / "head_neck_ct"
 TINY = TrainingConfiguration(
@@ -101,6 +102,27 @@ def test_a_normalised_network_on_a_grid_of_its_own(tmp_path: Path) -> None:
             replace(TINY, **wrong)  # type: ignore[arg-type]
     with pytest.raises(TrainingError, match="does not halve evenly"):
         plan(tmp_path / "odd", replace(settings, patch=30)).check()
+
+
+@pytest.mark.parametrize(
+    ("network", "before", "now", "is_same"),
+    [
+        ("unet3d-valid", None, 0.0, True),
+        ("unet3d-valid", 0.05, 0.0, True),
+        ("nnunet", None, 0.0, False),
+        ("nnunet", None, 0.05, True),
+        ("nnunet", 0.25, 0.0, True),
+    ],
+)
+def test_a_run_of_an_older_version_goes_on_at_its_rates(
+    network: str, before: float | None, now: float, is_same: bool
+) -> None:
+    """Every network's heads learned at a twentieth of the rate then, and the setting did not exist."""
+    saved = replace(TINY, network=network).to_json() | {"adam_share": before}
+    if before is None:
+        del saved["adam_share"]
+    wanted = replace(TINY, network=network, adam_share=now).to_json()
+    assert (made_with(saved) == in_full(wanted)) == is_same
 
 
 def test_resume_refuses_another_configuration(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ class Settings(NamedTuple):
     seed: int = 0
     weight_decay: float = 0.0
     size_share: float = 0.0
+    adam_share: float = 0.0
     gradient_norm: float = 1.0
     average: float = 0.9
 

@@ -9,7 +9,13 @@ from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
 from TransferSegLib.training import optimiser as optimiser_module
-from TransferSegLib.training.optimiser import ADAM_SHARE, MuonWithAdamW, orthogonalised, relative_sizes
+from TransferSegLib.training.optimiser import (
+    ADAM_SHARE,
+    ADAM_SHARE_NORMALISED,
+    MuonWithAdamW,
+    orthogonalised,
+    relative_sizes,
+)
 from TransferSegLib.training.patch_objective import hidden_weights
 
 
@@ -101,6 +107,23 @@ def test_other_parameters_move_as_with_adam() -> None:
     assert torch.allclose(network.head.weight, twin.head.weight, atol=1e-6)
     assert torch.allclose(network.down[1].first.bias, twin.down[1].first.bias, atol=1e-6)
     assert not torch.allclose(network.down[1].first.weight, twin.down[1].first.weight, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("normalised", "adam_share", "expected"),
+    [(False, 0.0, ADAM_SHARE), (True, 0.0, ADAM_SHARE_NORMALISED), (False, 0.4, 0.4), (True, 0.4, 0.4)],
+)
+def test_the_first_step_of_adam_is_its_share_of_the_rate(normalised: bool, adam_share: float, expected: float) -> None:
+    norm = [torch.nn.InstanceNorm3d(2, affine=True)] if normalised else []
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), *norm, torch.nn.Conv3d(2, 3, 1))
+    head = network[-1]
+    before = head.weight.detach().clone()
+    optimiser = MuonWithAdamW(network, [network[0].weight], 0.0, torch.float32, adam_share=adam_share)
+    for group in optimiser.param_groups:
+        group["lr"] = 0.02
+    head.weight.grad = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(0))
+    optimiser.step()
+    torch.testing.assert_close(head.weight.detach(), before - 0.02 * expected * head.weight.grad.sign())
 
 
 def test_a_step_of_muon_has_the_size_of_the_learning_rate() -> None:

@@ -58,12 +58,15 @@ def room_for(nodes: Sequence[Node], to_come: Sequence[Node], threads: int, gpus:
     if gpus and not any(node.gpus >= gpus for node in nodes):
         raise JobError("No node of the Ray cluster has a GPU: give --device cpu, or add a node that has one.")
     if not suitable:
-        raise JobError("No node of the Ray cluster has a CPU to give: add nodes with ray start --address HEAD:PORT.")
+        which = "No node of the Ray cluster with a GPU" if gpus else "No node of the Ray cluster"
+        instead = ", or give --device cpu" if gpus else ""
+        raise JobError(f"{which} has a CPU to give: add nodes with ray start --address HEAD:PORT{instead}.")
     largest = max(suitable, key=lambda node: node.cpus)
-    whose = "the node with most CPUs" if not gpus else "of the nodes with a GPU, the one with most CPUs"
+    whose = "the node with the most CPUs" if not gpus else "of the nodes with a GPU, the one with the most CPUs"
+    instead = ", or --device cpu" if gpus else ""
     raise JobError(
         f"No node of the Ray cluster has room for --threads {threads}: {whose}, {largest.name}, has "
-        f"{int(largest.cpus)}. Give --threads {int(largest.cpus)} or less."
+        f"{int(largest.cpus)}. Give --threads {int(largest.cpus)} or fewer{instead}."
     )
 
 
@@ -72,7 +75,7 @@ def notice_of(room: int, at_once: int | None) -> str:
     if not room:
         return "No node of the Ray cluster is large enough for a worker now: the jobs wait until the cluster adds one."
     if at_once is not None and at_once > room:
-        return f"The Ray cluster has room for {room} of {at_once} workers now: the other jobs wait."
+        return f"The Ray cluster is large enough for {room} of {at_once} workers: the other jobs wait."
     return ""
 
 

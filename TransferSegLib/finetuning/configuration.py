@@ -42,7 +42,7 @@ class FineTuningConfiguration:
     #: Share of the minutes after which stage 1 ends, and the share of those that computing features may take.
     tail_minutes_share: float = 0.35
     cache_minutes_share: float = 0.6
-    #: Stage 1: optimisation steps on cached features, patches in each, highest rate (Muon's; AdamW has a twentieth).
+    #: Stage 1: optimisation steps on cached features, patches in each, highest rate (Muon's).
     tail_steps: int = 300
     tail_batch: int = 1
     tail_rate: float = 0.005
@@ -73,6 +73,9 @@ class FineTuningConfiguration:
     #: Weights that come from the parent are larger than fresh ones, so that steps of one size turn them less: 0 leaves
     #: it at that, 1 makes steps in proportion. Never for ``scratch``.
     size_share: float = 1.0
+    #: AdamW's learning rate (of heads, biases and the first convolution) as a share of Muon's; 0: a twentieth, or a
+    #: quarter for networks with normalisation (docs/measurements.md).
+    adam_share: float = 0.05
     #: Side of a patch of stage 2 in voxels, a multiple of 8, and the frame in which its loss is not counted.
     patch: int = 64
     frame: int = 4
@@ -156,7 +159,7 @@ class FineTuningConfiguration:
         )
         for name in (*rates, "gradient_norm", "cache_bytes"):
             rules.append((name, "above 0", getattr(self, name) > 0))
-        for name in ("tail_minutes_share", "cache_minutes_share", "size_share", "deep_supervision"):
+        for name in ("tail_minutes_share", "cache_minutes_share", "size_share", "adam_share", "deep_supervision"):
             rules.append((name, "between 0 and 1", 0 <= getattr(self, name) <= 1))
         return rules
 

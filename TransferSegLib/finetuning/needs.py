@@ -1,8 +1,8 @@
 """What a fine-tuning needs of disks and memory, checked before anything takes long.
 
 Workers on this computer need it for each of them. Those on a cluster have the memory and the temporary folder of their
-node, so each checks there, before it trains. Memory is counted from below, without what Python and torch take
-themselves, so that nothing is refused that would have room.
+node, so each checks there, before it trains. Memory is a lower estimate, without what Python and torch take themselves
+and without what a plan may save for want of time: what is refused would not fit.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from TransferSegLib.wording import counted
 if TYPE_CHECKING:
     from TransferSegLib.finetuning.plan import FineTuningPlan
 
-#: A run keeps a candidate with its optimiser, which is written beside the one before, for each process that trains; the
-#: parent, and the candidates that are done, come to that. The library gets a version, or two.
+#: Each process that trains keeps two checkpoints of its candidate with the optimiser. The parent and the finished
+#: candidates are added. The library gets a version, or two.
 _COPIES_OF_WEIGHTS = 9
 #: In memory: the parent, the candidate, its gradients, its running average and its momentum.
 _COPIES_IN_MEMORY = 5
@@ -42,9 +42,9 @@ def check_outputs(plan: FineTuningPlan, workers: int = 0, here: bool = True) -> 
     check_space(plan.library, 2 * weights + 1e6, ModelError)
     kept = 1 + _COPIES_OF_WEIGHTS * max(1, workers) + _candidates(plan)
     check_space(runs, kept * weights + 1e6, TrainingError)
-    of_worker = _bytes_of_features(plan, of_worker=True) if here else 0.0
-    _check_temporary(plan, max(_bytes_of_features(plan), workers * of_worker), workers if here else 0)
+    _check_temporary(plan, _bytes_of_features(plan), 1)
     if workers and here:
+        _check_temporary(plan, _bytes_of_features(plan, of_worker=True), workers)
         _check_memory(plan, workers)
 
 
@@ -63,24 +63,27 @@ def _bytes_of_weights(plan: FineTuningPlan) -> float:
     return sum(tensor.numel() * 4.0 for tensor in plan.parent.fold_weights().values())
 
 
-def _bytes_of_features(plan: FineTuningPlan, of_worker: bool = False) -> float:
-    """Return the bytes of the features that are cached at most: of all cases, or of those that a worker learns from."""
+def _bytes_of_features(plan: FineTuningPlan, of_worker: bool = False, patches_per_case: int | None = None) -> float:
+    """Return the bytes of cached features: of all cases, or of those that a worker learns from.
+
+    ``patches_per_case`` None: as many as are cached at most.
+    """
     from TransferSegLib.finetuning.feature_cache import FeatureSizes, bytes_of_patch  # loads torch
 
     settings = plan.configuration
     if not (settings.has_tail_stage or plan.change.fresh_channels):
         return 0.0
-    patches: float = settings.patches_per_case * sum(bool(names) for names in plan.drawn.values())
+    patches: float = (patches_per_case or settings.patches_per_case) * sum(map(bool, plan.drawn.values()))
     if of_worker and plan.patients > 1:
         patches *= 1 - 1 / min(plan.patients, _candidates(plan))
     a_patch = bytes_of_patch(FeatureSizes.of(plan.parent.description.backbone, settings), plan.change, settings)
     return min(settings.cache_bytes, patches * a_patch)
 
 
-def _check_temporary(plan: FineTuningPlan, needed: float, processes: int) -> None:
-    """Raise TrainingError where features that go to the disk have no room there; several processes divide them."""
-    if needed / max(1, processes) > plan.configuration.memory_bytes:
-        check_space(Path(tempfile.gettempdir()), needed, TrainingError)
+def _check_temporary(plan: FineTuningPlan, each: float, processes: int) -> None:
+    """Raise TrainingError where the features of so many processes, ``each`` so large, go to a disk without room."""
+    if each > plan.configuration.memory_bytes:
+        check_space(Path(tempfile.gettempdir()), processes * each, TrainingError)
 
 
 def _check_memory(plan: FineTuningPlan, workers: int) -> None:
@@ -98,19 +101,27 @@ def _check_memory(plan: FineTuningPlan, workers: int) -> None:
 
 
 def bytes_of_process(plan: FineTuningPlan) -> float:
-    """Return the bytes of memory that a process takes at least which trains one candidate."""
+    """Return the bytes of memory that a process takes at least which trains one candidate.
+
+    With minutes, a plan may cache one patch of each case only, and train smaller patches or the last layers alone. The
+    features are given up before all layers are trained.
+    """
+    import torch
+
     parent, settings = plan.parent.description, plan.configuration
     preparation = settings.preparation(parent)
     # Intensities in half precision and labels of all cases, on the model's grid.
     a_voxel = 2.0 * preparation.image_count + 1.0
     mm3 = math.prod(preparation.spacing_zyx_mm)
     needed = a_voxel * sum(plan.survey[id].volume_mm3 for id in plan.dataset.ids) / mm3
-    features = _bytes_of_features(plan, of_worker=True)
-    needed += features if features <= settings.memory_bytes else 0.0
-    if plan.request.device.startswith("cuda"):
-        return needed  # the rest is in the GPU's memory
-    needed += _COPIES_IN_MEMORY * _bytes_of_weights(plan)
-    return needed + (_bytes_of_step(plan) if settings.full_steps else 0.0)
+    is_timed = plan.request.minutes > 0 or plan.request.until_converged
+    features = _bytes_of_features(plan, of_worker=True, patches_per_case=1 if is_timed else None)
+    features = features if features <= settings.memory_bytes else 0.0
+    device = plan.request.device
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return needed + features  # the rest is in the GPU's memory
+    step = _bytes_of_step(plan) if settings.full_steps and not is_timed else 0.0
+    return needed + _COPIES_IN_MEMORY * _bytes_of_weights(plan) + max(features, step)
 
 
 def _bytes_of_step(plan: FineTuningPlan) -> float:

@@ -16,15 +16,15 @@ def described(plan: TimePlan, amount: Amount, speeds: Speeds, minutes: float, as
     asked = amount if asked is None else asked
     tail_only = (amount.steps == 0 and asked.steps > 0) or (amount.trains_tail and not asked.trains_tail)
     compared = "slabs" if amount.patients < 2 else "patients"
-    start = "starts from their average and" if amount.averages else "starts like them and"
+    start = "starts from their average and " if amount.averages else ""
     text = (
-        f"{plan.folds} candidates are compared with the parent on {compared} they did not see "
-        f"({_training_text(plan.minutes_each, plan.tail_steps, plan.steps)} each). The final one, which is kept, "
-        f"{start} gets {_training_text(plan.final_minutes, plan.final_tail_steps, plan.final_steps)} on all cases."
+        f"{plan.folds} candidates learn from some of the {compared} and are tested on the others "
+        f"(each {_training_text(plan.minutes_each, plan.tail_steps, plan.steps)}). The final one, which is kept, "
+        f"{start}learns from all cases ({_training_text(plan.final_minutes, plan.final_tail_steps, plan.final_steps)})."
     )
     if plan.total_s:
         of = f" of the {minutes:g} min given" if minutes > 0 else ""
-        text = f"About {seconds_text(plan.total_s)}{of}: {text}"
+        text = f"About {seconds_text(plan.total_s)}{of}. {text}"
     text += _workers_text(amount, plan.folds, speeds, minutes)
     if plan.extra:
         text += f" {plan.extra} more candidates serve to choose the strategy."
@@ -61,7 +61,7 @@ def _changes(plan: TimePlan, asked: Amount, tail_only: bool) -> str:
     """Return what is left out for want of time, as sentences after a space."""
     text = ""
     if tail_only:
-        text += " There is time for the last layers only; with more minutes all layers would be trained."
+        text += " There is time for the last layers only; give more minutes to train all layers."
     if plan.side and not tail_only:
         text += f" Training patches have only {plan.side} voxels a side, so that there is time for more steps."
     if asked.averages and not asked.trains_tail and 0 < plan.steps < min(asked.least_alone, asked.steps):

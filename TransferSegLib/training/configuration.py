@@ -77,7 +77,7 @@ class TrainingConfiguration:
     deep_supervision: float = 0.0
     #: Share of patches drawn anywhere; the others hold a voxel of a structure, every structure equally often.
     background_share: float = 0.1
-    #: Highest learning rate (Muon's; AdamW has a twentieth), reached after ``warm_up`` steps.
+    #: Highest learning rate (Muon's), reached after ``warm_up`` steps.
     learning_rate: float = 0.02
     warm_up: int = 50
     #: The rate falls as a cosine to zero over this share of the steps, the last ones. With a small share a run can be
@@ -85,6 +85,9 @@ class TrainingConfiguration:
     decay_share: float = 1.0
     #: How far steps follow the size of a layer's weights: 0 not at all, 1 in proportion (``optimiser.relative_sizes``).
     size_share: float = 0.0
+    #: AdamW's learning rate (of heads, biases and the first convolution) as a share of Muon's. 0: a twentieth, or a
+    #: quarter for networks with normalisation.
+    adam_share: float = 0.0
     #: Far more than usual: without normalisation the weights grow to several times their fresh size otherwise, and
     #: such a base reaches a lower Dice and is worse to fine-tune (docs/training.md).
     weight_decay: float = 0.3
@@ -118,6 +121,7 @@ class TrainingConfiguration:
                 ("background_share", "between 0 and 1", 0 <= self.background_share <= 1),
                 ("learning_rate", "above 0", self.learning_rate > 0),
                 ("size_share", "between 0 and 1", 0 <= self.size_share <= 1),
+                ("adam_share", "between 0 and 1", 0 <= self.adam_share <= 1),
                 ("deep_supervision", "between 0 and 1", 0 <= self.deep_supervision <= 1),
                 ("average", "between 0 and 1", 0 <= self.average < 1),
                 ("validation_share", "between 0 and 0.9", 0 <= self.validation_share <= 0.9),

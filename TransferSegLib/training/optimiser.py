@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-#: AdamW's learning rate as a share of Muon's.
-ADAM_SHARE = 0.05
+#: AdamW's learning rate as a share of Muon's: of a network without normalisation, whose features may grow, and of one
+#: with it, whose features keep their size, so that the head alone must make large logits of them.
+ADAM_SHARE, ADAM_SHARE_NORMALISED = 0.05, 0.25
 #: Coefficients of the quintic Newton-Schulz iteration, from the reference implementation.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
@@ -36,8 +37,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
         precision: torch.dtype,
         momentum: float = 0.95,
         size_share: float = 0.0,
+        adam_share: float = 0.0,
     ) -> None:
         """Sort the parameters; ``precision`` is that of the orthogonalisation. The learning rate is set before steps.
+
+        ``adam_share`` is AdamW's learning rate as a share of Muon's (0: what suits the network).
 
         ``size_share`` is the power of a layer's size (``relative_sizes``) by which its steps grow: with 1 a step turns
         trained, large weights as far as it would turn fresh ones.
@@ -52,6 +56,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         taken |= {id(parameter) for parameter in scales}
         others = [parameter for parameter in network.parameters() if id(parameter) not in taken]
         self._precision, self._size_share = precision, size_share
+        self._adam_share = adam_share or (ADAM_SHARE_NORMALISED if scales else ADAM_SHARE)
         super().__init__(
             [
                 {"params": list(hidden), "muon": True},
@@ -103,7 +108,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         state["square"].lerp_(gradient.square(), 1 - 0.99)
         mean = state["mean"] / (1 - 0.9 ** state["step"])
         root = (state["square"] / (1 - 0.99 ** state["step"])).sqrt() + 1e-8
-        weight.add_(mean / root, alpha=-group["lr"] * ADAM_SHARE)
+        weight.add_(mean / root, alpha=-group["lr"] * self._adam_share)
 
 
 def relative_sizes(weights: Sequence[torch.Tensor]) -> list[float]:

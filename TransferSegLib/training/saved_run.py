@@ -13,7 +13,8 @@ from TransferSegLib.errors import TrainingError
 from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.own_files import new_file
 from TransferSegLib.training.checkpoint import read_checkpoint
-from TransferSegLib.training.configuration import TrainingConfiguration
+from TransferSegLib.training.configuration import NNUNET, TrainingConfiguration
+from TransferSegLib.training.optimiser import ADAM_SHARE, ADAM_SHARE_NORMALISED
 
 if TYPE_CHECKING:
     from TransferSegLib.training.base import BaseModelPlan
@@ -50,8 +51,7 @@ def saved_run(plan: BaseModelPlan, resume: bool) -> dict[str, Any] | None:
         raise TrainingError(
             f"The run in {plan.output} began {began}: resume it the same way, or choose another folder."
         )
-    # A run of an older version has the defaults where settings have been added since.
-    before, now = TrainingConfiguration().to_json() | saved["configuration"], plan.configuration.to_json()
+    before, now = made_with(saved["configuration"]), in_full(plan.configuration.to_json())
     changed = [setting for setting in now if setting not in _CHANGEABLE and before[setting] != now[setting]]
     if changed:
         raise TrainingError(
@@ -76,6 +76,21 @@ def split_of(plan: BaseModelPlan, saved: dict[str, Any] | None) -> tuple[Sequenc
     if missing:
         raise TrainingError(f"Cases of the run in {plan.output} are no longer in the dataset: {', '.join(missing)}.")
     return ids
+
+
+def made_with(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run, maybe of an older version, in full: what did not exist then had its default.
+
+    Every network's heads learned at a twentieth of Muon's rate.
+    """
+    return in_full({"adam_share": ADAM_SHARE} | settings)
+
+
+def in_full(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with defaults for those left out, and the AdamW share that 0 stands for."""
+    settings = TrainingConfiguration().to_json() | settings
+    usual = ADAM_SHARE_NORMALISED if settings["network"] == NNUNET else ADAM_SHARE
+    return settings | {"adam_share": settings["adam_share"] or usual}
 
 
 def _unseen_by_start(plan: BaseModelPlan) -> tuple[str, ...]:

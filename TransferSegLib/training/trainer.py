@@ -79,6 +79,10 @@ class OptimiserSettings(Protocol):
         """How far steps follow the size of a layer's weights."""
 
     @property
+    def adam_share(self) -> float:
+        """AdamW's learning rate as a share of Muon's; 0: what suits the network."""
+
+    @property
     def gradient_norm(self) -> float:
         """Norm to which gradients are scaled down."""
 
@@ -141,7 +145,12 @@ class Trainer:
         self._objective = objective
         self._settings = settings
         self._optimiser = MuonWithAdamW(
-            self.module, objective.hidden, settings.weight_decay, device.dtype, size_share=settings.size_share
+            self.module,
+            objective.hidden,
+            settings.weight_decay,
+            device.dtype,
+            size_share=settings.size_share,
+            adam_share=settings.adam_share,
         )
         self._average = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
         # float16 has no room for small gradients, unless the loss is large.

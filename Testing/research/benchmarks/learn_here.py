@@ -14,8 +14,8 @@ between them, evenly apart, in the prediction of a model. From there it goes on 
 Slices beyond the first and the last hold nothing in all three. Head-and-neck scans are those that the bundled model
 was validated on: every second one chose the recipe (``--half recipe``), the others are reported. For the hippocampus
 and the left ventricle, which the bundled model does not know, it is first fine-tuned by ``--steps`` on ``--learn``
-cases; the scans are the study's test cases, of which none chose anything (``--half recipe``: scans that are neither).
-Models, segmentations and features are kept in WORK.
+cases; the scans are the study's test cases, none of which was used to choose the method (``--half recipe``: scans that
+are neither). Models, segmentations and features are kept in WORK.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def overview(lines: list[dict[str, Any]]) -> str:
                 )
             )
     header = (
-        "tolerance", "slices", "task", "structures", *(f"{mode}, mm" for mode in MODES), "to the better",
+        "tolerance", "slices", "task", "structures", *(f"{mode}, mm" for mode in MODES), "vs. the better",
         "surface Dice of the rest",
     )  # fmt: skip
     return table(header, rows)

@@ -3,8 +3,9 @@
     python3 Testing/run.py benchmark training_cost
     python3 Testing/run.py benchmark training_cost --measure
 
-No GPU is used or measured. The floating point operations of a training step are counted exactly: torch runs the step of
-``gpu train_base`` (its patch, its width, the paper's 23 classes) on tensors without values. Everything else is assumed:
+No GPU is used or measured. The floating point operations of a training step's convolutions and matrix products are
+counted while torch runs the step of ``gpu train_base`` (its patch, its width, the paper's 23 classes) on tensors
+without values; all others are left out. Everything else is assumed:
 the peaks and links of the GPUs are their maker's, and a computation reaches between a fifth and a half of the peak. The
 gradients are exchanged in a ring, in float32, after the backward pass, at the full speed of the slowest link.
 

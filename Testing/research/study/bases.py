@@ -24,7 +24,14 @@ from TransferSegLib.training.configuration import TrainingConfiguration
 #: Settings that decide how often something is written, not what is learned.
 _WITHOUT_EFFECT = ("checkpoint_every", "validate_every")
 #: Settings that models of earlier versions do not name, and what those versions did.
-_LATER_KNOBS = {"size_share": 0.0, "network": "unet3d-valid", "levels": 5, "spacing_z_mm": 0.0, "decay_share": 1.0}
+_LATER_KNOBS = {
+    "size_share": 0.0,
+    "network": "unet3d-valid",
+    "levels": 5,
+    "spacing_z_mm": 0.0,
+    "decay_share": 1.0,
+    "adam_share": 0.0,
+}
 _READY_FILE = "ready.json"
 
 #: Trains a base in a worker process: (request) -> its result.

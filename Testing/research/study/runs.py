@@ -25,6 +25,7 @@ LATER = (
     "blend",
     "continued_rate",
     "much_to_learn",
+    "adam_share",
 )
 
 
