@@ -90,6 +90,14 @@ def ui(host):
 
 
 @pytest.fixture
+def held_jobs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """Hold the jobs that segment or rank until the test lets them work."""
+    from held_jobs import HeldJobs
+
+    return HeldJobs(tmp_path_factory.mktemp("held"), monkeypatch)
+
+
+@pytest.fixture
 def folder(tmp_path: Path, ui) -> Path:
     """Choose a project as the user does; it does not exist yet."""
     ui.projectPathLineEdit.currentPath = str(tmp_path / "project")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from correcting_world import add_volume, predicted, ras_of, rows, scan_zyx, tick
+from correcting_world import add_volume, predicted, ras_of, rows, scan_zyx, temporary_folders, tick
+from held_jobs import HeldJobs
 from test_doubtful_places import entry
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -98,16 +99,18 @@ def test_every_key_is_in_a_tooltip(host, ui, folder: Path, tmp_path: Path) -> No
         assert any(keys in text for text in shown), keys
 
 
-def test_accept_and_next_with_a_scan_segmented_ahead(host, ui, folder: Path, scans: Path) -> None:
+def test_accept_and_next_with_a_scan_segmented_ahead(host, ui, folder: Path, scans: Path, held_jobs: HeldJobs) -> None:
     panel = host.widget.correctPanel
     ahead = panel.accepting.ahead
     assert not ui.acceptButton.enabled
     ui.nextScanButton.click()
     assert not ahead.isRunning, "nothing is corrected yet"
+    held_jobs.let_one()
     ui.segmentButton.click()
     host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
     assert ahead.isRunning, ui.correctionStatusLabel.text
     first, shown = ui.inputVolumeSelector.currentNode(), ui.outputSegmentationSelector.currentNode()
+    held_jobs.let_one()
     host.waitFor(lambda: not ahead.isRunning)
     assert ui.inputVolumeSelector.currentNode() is first
     assert ui.outputSegmentationSelector.currentNode() is shown, "the scan that is corrected stays"
@@ -132,6 +135,8 @@ def test_accept_and_next_with_a_scan_segmented_ahead(host, ui, folder: Path, sca
     tick(ui, names[0])
     ui.segmentAheadCheckBox.click()
     assert not ahead.isRunning
+    host.waitFor(lambda: ahead._ending == [])
+    held_jobs.let_one()
     ui.acceptButton.click()
     assert ui.inputVolumeSelector.currentNode().GetName() == "scan 3"
     assert host.widget.segmentPanel.run is not None, "segmented now"
@@ -141,25 +146,70 @@ def test_accept_and_next_with_a_scan_segmented_ahead(host, ui, folder: Path, sca
     ui.segmentAheadCheckBox.click()
 
 
-def test_a_scan_ahead_of_a_folder_that_is_not_chosen_any_more_is_given_up(host, ui, folder: Path, scans: Path) -> None:
-    ahead = host.widget.correctPanel.accepting.ahead
+def scene_nodes() -> list[str]:
+    import slicer
+
+    scene = slicer.mrmlScene
+    return sorted(scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes()))
+
+
+def test_a_scan_ahead_is_given_up_when_another_folder_is_chosen(
+    host, ui, folder: Path, scans: Path, held_jobs: HeldJobs
+) -> None:
+    """The window does not wait until its worker has ended."""
+    accepting = host.widget.correctPanel.accepting
+    ahead = accepting.ahead
     ui.nextScanButton.click()
-    ui.segmentButton.click()
-    host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
-    assert ahead.isRunning
+    before = scene_nodes()
+    accepting.lookAhead()
+    run = ahead._run
+    host.waitFor(lambda: held_jobs.begun == 1)
+    assert ahead.isRunning and scene_nodes() != before
     ui.notesLineEdit.text = "a note"
     ui.minutesSpinBox.setValue(31)
     assert ahead.isRunning, "its folder is chosen still"
     ui.scanFolderPathLineEdit.currentPath = ""
-    assert not ahead.isRunning
+    assert not ahead.isRunning and run.cancelled and scene_nodes() == before
+    assert not run.ended
+    host.waitFor(lambda: run.ended)
+    assert ahead._ending == [] and temporary_folders() == [] and scene_nodes() == before
     ui.scanFolderPathLineEdit.currentPath = str(scans)
     ui.nextScanButton.click()
     assert ui.inputVolumeSelector.currentNode().GetName() == "scan 2" and not ahead.isRunning
 
 
-def test_who_is_faster_is_told_that_the_scan_is_being_segmented(host, ui, folder: Path, scans: Path) -> None:
+def test_what_was_segmented_ahead_leaves_the_scene_unless_somebody_uses_it(host, ui, folder: Path, scans: Path) -> None:
+    import slicer
+
+    accepting = host.widget.correctPanel.accepting
+
+    def segment_ahead():
+        ui.scanFolderPathLineEdit.currentPath = str(scans)
+        accepting.lookAhead()
+        host.waitFor(lambda: not accepting.ahead.isRunning)
+        return accepting.ahead._made.segmentationNode
+
+    ui.nextScanButton.click()
+    before = scene_nodes()
+    ui.doubtVolumeCheckBox.click()
+    assert segment_ahead() is not None and len(scene_nodes()) > len(before)
+    ui.scanFolderPathLineEdit.currentPath = ""
+    assert scene_nodes() == before, "nobody has seen it"
+    ui.doubtVolumeCheckBox.click()
+    node = segment_ahead()
+    segmentation, volume = node.GetSegmentation(), accepting.ahead._volume
+    filled_zyx = np.ones(scan_zyx().shape, np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(filled_zyx, node, segmentation.GetNthSegmentID(0), volume)
+    ui.scanFolderPathLineEdit.currentPath = ""
+    assert all(slicer.mrmlScene.IsNodePresent(each) for each in (node, volume)), "it was changed by hand"
+
+
+def test_who_is_faster_is_told_that_the_scan_is_being_segmented(
+    host, ui, folder: Path, scans: Path, held_jobs: HeldJobs
+) -> None:
     panel = host.widget.correctPanel
     ui.nextScanButton.click()
+    held_jobs.let_one()
     ui.segmentButton.click()
     host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
     assert panel.accepting.ahead.isRunning
@@ -169,6 +219,7 @@ def test_who_is_faster_is_told_that_the_scan_is_being_segmented(host, ui, folder
     run = panel.accepting.ahead._run
     run.onProgress(0.4, 12.0, "on CPU")
     assert ui.segmentStatusLabel.text == "Segmenting on CPU: 40 %, 12 s left"
+    held_jobs.let_one()
     host.waitFor(lambda: ui.outputSegmentationSelector.currentNode() is not None)
     assert "structures found" in ui.segmentStatusLabel.text
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 from correcting_world import empty_segmentation, save, scan_zyx, temporary_folders, tick
+from held_jobs import HeldJobs
 from narrow_panel import panel_of
 from panel_states import problems
 
@@ -112,7 +113,7 @@ def test_ranking_in_the_background_cancelled_and_done(host, ui, folder: Path, sc
 
 @pytest.mark.parametrize("other", ["", "another folder", "another project"])
 def test_a_ranking_ends_with_the_choice_of_its_folder(
-    host, ui, folder: Path, scans: Path, tmp_path: Path, other: str
+    host, ui, folder: Path, scans: Path, held_jobs: HeldJobs, tmp_path: Path, other: str
 ) -> None:
     """Nobody waits for it any more; what it saw is kept."""
     (tmp_path / "others").mkdir()
@@ -120,7 +121,7 @@ def test_a_ranking_ends_with_the_choice_of_its_folder(
     ranking = host.widget.ranking
     ui.rankButton.click()
     run = ranking.running
-    host.process(300)
+    host.waitFor(lambda: held_jobs.begun == 1)
     ui.notesLineEdit.text = "a note"
     host.widget.enter()
     assert ranking.running is run and not run.cancelled, "its folder is chosen still"
@@ -135,6 +136,7 @@ def test_a_ranking_ends_with_the_choice_of_its_folder(
     assert kept_order(scans, folder) is None
     assert ui.orderLabel.text == (f"{NAMES}." if other else "")
     if other == "another folder":
+        held_jobs.let_one()
         ui.rankButton.click()
         host.waitFor(lambda: ranking.running is None)
         assert ui.orderLabel.text.startswith("Most doubtful"), "of the folder that is chosen now"

@@ -58,11 +58,12 @@ class Accepting(VTKObservationMixin):
     def show(self, parameterNode, segmentation, volume) -> None:
         """Follow a segmentation and its volume, None for none."""
         self._parameterNode, self._volume = parameterNode, volume
+        self.ahead.seen(volume)
         folder = "" if parameterNode is None else parameterNode.GetParameter(SCAN_FOLDER)
         if folder != self._folder:
             self._folder = folder
             if not self.ahead.isFor(volume):
-                self.ahead.stop()  # it is of the folder that was chosen before
+                self.ahead.giveUp()  # it belongs to the previous folder
         if segmentation is not self._segmentation:
             self.removeObservers()
             self._segmentation = segmentation
@@ -152,7 +153,7 @@ class Accepting(VTKObservationMixin):
         elif self.ahead.isFor(volume):
             self.awaited(self.ahead)
         elif self._isGoingOn:
-            self.ahead.stop()
+            self.ahead.giveUp()
             self.segment()  # its result is what begins the scan after it
 
     def lookAhead(self) -> None:
@@ -177,4 +178,4 @@ class Accepting(VTKObservationMixin):
 
     def _onAheadToggled(self, checked: bool) -> None:
         if not checked:
-            self.ahead.stop()
+            self.ahead.giveUp()

@@ -131,7 +131,7 @@ class ModelPanel:
         self.onModelsChanged()
 
     def installTorch(self) -> None:
-        """Install PyTorch: pressing the button at the top of the panel is what the user says to it."""
+        """Install PyTorch: the user agrees by pressing the button at the top of the panel."""
         qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
         try:
             problem = installTorch()

@@ -103,17 +103,26 @@ def nextVolume(project: Path | None, currentVolume):
     return next((each for each in [*later, *remaining] if each is not currentVolume), None)
 
 
+def loadedScan(file: Path):
+    """Return the volume that was loaded from a scan of the folder, None when there is none."""
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return next((each for each in volumes if each.GetAttribute(SCAN_ATTRIBUTE) == os.fspath(file)), None)
+
+
 def loadScan(file: Path, show: bool = True):
     """Return the volume of a scan, which may be loaded already; raises RuntimeError when it cannot be read.
 
     ``show`` False: the slice views go on showing what they show.
     """
-    for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if volume.GetAttribute(SCAN_ATTRIBUTE) == os.fspath(file):
-            return volume
+    volume = loadedScan(file)
+    if volume is not None:
+        return volume
     try:
         volume = slicer.util.loadVolume(str(file), {"show": show})
     except RuntimeError as error:
         raise RuntimeError(_("{file} cannot be read as a scan.").format(file=file)) from error
     volume.SetAttribute(SCAN_ATTRIBUTE, os.fspath(file))
+    name = re.sub(r"_\d+$", "", volume.GetName())
+    if file.name.startswith(f"{name}.") and slicer.mrmlScene.GetFirstNodeByName(name) is None:
+        volume.SetName(name)  # Slicer numbers it when the scan was loaded before, even if that volume was removed
     return volume

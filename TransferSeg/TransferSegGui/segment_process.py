@@ -49,7 +49,7 @@ class SegmentProcess(AttachedJob):
         With ``doubtVolume`` the doubt becomes a volume node, too.
         """
         super().__init__()
-        self._segmentationNode = vtk.vtkWeakReference()
+        self._segmentationNode, self._doubtNode = vtk.vtkWeakReference(), vtk.vtkWeakReference()
         # The nodes themselves: another one may get the name or the ID of one that is removed while the process runs.
         self._volume, self._output = volumeNode, outputNode
         self._model, self._device, self._structures = model, device, list(structures)
@@ -89,6 +89,11 @@ class SegmentProcess(AttachedJob):
         return self._segmentationNode.Get()
 
     @property
+    def doubtNode(self):
+        """The volume of the doubt; None when none was asked for, before there is one, and when it was removed."""
+        return self._doubtNode.Get()
+
+    @property
     def volumeIsGone(self) -> bool:
         """Whether the volume is not in the scene any more; for ``onEnd``."""
         return _ifThere(self._volume) is None
@@ -108,7 +113,7 @@ class SegmentProcess(AttachedJob):
         keepPrediction(node, file)
         keepDoubt(node, self.result.get("doubt"))
         if self._doubtVolume:
-            loadDoubtVolume(self.file("doubt.nrrd"), _ifThere(self._volume))
+            self._doubtNode.Set(loadDoubtVolume(self.file("doubt.nrrd"), _ifThere(self._volume)))
 
     def letGo(self) -> None:
         """Forget the scene's nodes."""
