@@ -111,6 +111,23 @@ def test_what_earlier_processes_spent_is_done():
     assert seen[-1].seconds_left == pytest.approx(50), "the rest of one fold took 5 s; a whole one takes 50"
 
 
+def test_no_more_time_is_left_than_until_the_limit():
+    """A slow moment makes a part look long; the whole ends at its limit all the same, if that is not past."""
+    now = [0.0]
+    seen: list[Progress] = []
+    parts = Parts(Task("", seen.append), lambda: now[0], spent_s=20.0)
+    parts.limit_s = 100.0
+    parts.estimate({"a": 30, "b": 30})
+    task = parts.begin("a", "First")
+    assert seen[-1].seconds_left == pytest.approx(60), "estimated, before the limit"
+    now[0] = 20.0
+    task.at(0.1)
+    assert parts.place(0.1)[1] == pytest.approx(60), "180 s of this part, and 30 s, but 60 s are left"
+    assert parts.place(0.1)[0] == pytest.approx(1 - 210 / 250), "the share done is that of the estimate"
+    now[0] = 90.0
+    assert parts.place(0.9)[1] == pytest.approx(40), "it is late already"
+
+
 def test_a_call_that_is_left_behind_does_not_keep_the_caller():
     token, may_end, ended = CancelToken(), threading.Event(), threading.Event()
 

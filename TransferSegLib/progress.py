@@ -292,6 +292,8 @@ class Parts:
         self._left: dict[str, float] = {}
         self._done_s = spent_s
         self._part, self._started = "", 0.0
+        #: The seconds after which all of it ends, those of earlier processes included; None: when it is done.
+        self.limit_s: float | None = None
         #: How much of the current part is done.
         self.reached = 0.0
 
@@ -339,6 +341,9 @@ class Parts:
         left = length * (1 - share) + sum(self._left.values()) - estimated
         total = self._done_s + length + sum(self._left.values()) - estimated
         fraction = min(0.999, 1 - left / total) if total > 0 else 0.0
+        until_limit = 0.0 if self.limit_s is None else self.limit_s - self._done_s - elapsed
+        if until_limit > 0:  # what is late anyway is as late as it turns out to be
+            left = min(left, until_limit)
         return self._task._start + self._task._length * fraction, left
 
 

@@ -199,11 +199,13 @@ def test_the_next_scan_comes_from_a_folder_or_from_what_is_loaded(host, ui, fold
     first = ui.inputVolumeSelector.currentNode()
     assert first.GetName().startswith("scan 1") and "3 scans in the folder" in ui.correctionStatusLabel.text
     assert ui.outputSegmentationSelector.currentNode() is None
-    empty_segmentation(ui, first, "nodule")
+    drawn = empty_segmentation(ui, first, "nodule")
     tick(ui, "nodule")
     save(host)
+    assert drawn.GetDisplayNode().GetVisibility()
     ui.nextScanButton.click()
     assert ui.inputVolumeSelector.currentNode().GetName().startswith("scan 2")
+    assert not drawn.GetDisplayNode().GetVisibility(), "contours of one patient over the scan of another mislead"
     ui.nextScanButton.click()
     assert ui.inputVolumeSelector.currentNode().GetName().startswith("scan 10"), "2 comes before 10"
     ui.nextScanButton.click()

@@ -10,10 +10,10 @@ from TransferSegGui.button_state import enable
 from TransferSegGui.case_opening import openCase
 from TransferSegGui.case_table import CaseTable
 from TransferSegGui.next_scan import loadScan, nextVolume, whyNoScan
-from TransferSegGui.nodes import showStructure
+from TransferSegGui.nodes import hideOthers, showStructure
 from TransferSegGui.project_choice import projectFolder
 from TransferSegGui.scan_order import ScanOrder
-from TransferSegGui.segment_panel import INPUT_VOLUME
+from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.revisions import ProjectState, Revision
 from TransferSegLib.errors import DatasetError
@@ -75,6 +75,7 @@ class CaseButtons:
             volume, segmentation = openCase(self._project, revision)
         except RuntimeError as error:
             return str(error)
+        self._leaveScan(volume)
         self.choose(volume, segmentation)
         if structure:
             showStructure(segmentation, structure)
@@ -117,6 +118,7 @@ class CaseButtons:
             self.showStatus(" ".join([*unreadable, why]))
             return
         self._order.shown(volume)
+        self._leaveScan(volume)
         self.choose(volume, None)
         text = " ".join([*unreadable, _("'{name}' is next.").format(name=volume.GetName())])
         if folder is not None:
@@ -126,6 +128,13 @@ class CaseButtons:
             text += " " + left.format(count=count)
         self.showStatus(text)
         self.nextShown(volume)
+
+    def _leaveScan(self, volume) -> None:
+        """Hide what was made of other scans, and the segmentation that was chosen: ``volume`` is shown from now on."""
+        hideOthers(volume)
+        chosen = self._parameterNode.GetNodeReference(OUTPUT_SEGMENTATION)
+        if chosen is not None and chosen.GetDisplayNode() is not None:
+            chosen.GetDisplayNode().SetVisibility(False)
 
     def _nextOfFolder(self, current) -> tuple[object, list[str]]:
         """Return the volume of the folder's next scan (None: there is none), and a line on each that cannot be read."""

@@ -251,8 +251,9 @@ class FirstSteps:
             ),
             _Step(
                 _(
-                    "the verdict says whether the new version is better; Promote lets you use it. For a clear answer, "
-                    "correct scans of three or more patients."
+                    "the verdict says whether the new version is better. Below it, Promote uses the new version, Keep "
+                    "the old one does not. For a clear answer, correct scans of three or more patients. They go to a "
+                    "project of your own, not to that of this tour."
                 ),
                 lambda: _("Done"),
                 self._onDone,

@@ -231,6 +231,7 @@ class Run:
         self._task = task
         task.begin_at(folder.reached)
         self.parts = Parts(task, clock, self.earlier_s)
+        self.parts.limit_s = self.limit_s or None
         #: Lines for the version's log.
         self.log: list[str] = []
 
