@@ -315,5 +315,6 @@ def test_library_that_is_a_file(transferseg: Transferseg, library: Path) -> None
     for words in (("list",), ("import", MODEL)):
         code, out, err = transferseg(*words)
         assert (code, out, len(err.splitlines())) == (2, "", 1)
-        assert f"is a file, not a folder: {library}" in err and "TRANSFERSEG_MODELS" in err
+        assert f"{library} cannot be a model library: {library} is a file, not a folder. Choose" in err
+        assert "TRANSFERSEG_MODELS" in err
     assert library.read_text() == "mine"

@@ -189,5 +189,7 @@ def test_read_only_library(folder: Path, zipped: Path, other: Path) -> None:
 
 def test_library_that_cannot_be_made(tmp_path: Path, zipped: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ModelError, match=r"The model library .*library cannot be changed.*--library"):
+    with pytest.raises(
+        ModelError, match=r"library cannot be a model library: .*file is a file, not a folder.*--library"
+    ):
         import_model(zipped, tmp_path / "file" / "library")
