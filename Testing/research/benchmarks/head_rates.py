@@ -20,11 +20,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from Testing.research.benchmarks.shared_minutes import STUDY, Task, make_task
-from Testing.research.common.cases import add_line, read_lines
+from Testing.research.common.cases import add_line, mean_dice, read_lines
 from Testing.research.common.measuring import command_line
 from Testing.research.study.configuration_file import read_study
 from Testing.research.study.study_data import prepare_data
@@ -69,7 +68,7 @@ def measure(options: Any, task: Task, place: dict[str, Any]) -> None:
             "dice": task.dice(adapted.state_dict, tuple(task.change.label_set.names)),
         }
         add_line(options.output, place | found)
-        print(json.dumps(place | {"share": share, "dice": _mean_dice(found)}), flush=True)
+        print(json.dumps(place | {"share": share, "dice": mean_dice(found)}), flush=True)
 
 
 def report(file: Path) -> None:
@@ -78,14 +77,10 @@ def report(file: Path) -> None:
     shares = sorted({line["share"] for line in lines})
     rows = []
     for key in sorted({tuple(line[name] for name in _KEY) for line in lines}):
-        found = {line["share"]: _mean_dice(line) for line in lines if tuple(line[name] for name in _KEY) == key}
+        found = {line["share"]: mean_dice(line) for line in lines if tuple(line[name] for name in _KEY) == key}
         cells = (f"{found[share]:.3f}" if share in found else "" for share in shares)
         rows.append((*map(str, key), *cells))
     print(table((*_KEY, *(f"{share:g}" for share in shares)), rows))
-
-
-def _mean_dice(line: dict[str, Any]) -> float:
-    return float(np.mean([np.mean(list(scores.values())) for scores in line["dice"].values()]))
 
 
 def main() -> None:

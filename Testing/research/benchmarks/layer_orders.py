@@ -41,7 +41,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from Testing.research.benchmarks.shared_minutes import KNOWN, SETTINGS, STUDY, State, Task, make_task
-from Testing.research.common.cases import add_line, read_lines
+from Testing.research.common.cases import add_line, mean_dice, read_lines
 from Testing.research.common.measuring import command_line
 from Testing.research.study.configuration_file import read_study
 from Testing.research.study.study_data import prepare_data
@@ -205,7 +205,7 @@ def report(file: Path) -> None:
         cells, seeds = [], set()
         for name in names:
             means = [
-                _mean_dice(line)
+                mean_dice(line, "dice_largest")
                 for line in lines
                 if line["way"] == name and (line["task"], line["cases"], line["seconds"]) == key
             ]
@@ -213,10 +213,6 @@ def report(file: Path) -> None:
             cells.append(f"{np.mean(means):.3f}" + (f" ({min(means):.2f})" if len(means) > 1 else "") if means else "")
         rows.append((key[0], str(key[1]), f"{key[2]:g}", "/".join(map(str, sorted(seeds))), *cells))
     print(table(("task", "cases", "seconds", "seeds", *names), rows))
-
-
-def _mean_dice(line: dict[str, Any], key: str = "dice_largest") -> float:
-    return float(np.mean([np.mean(list(scores.values())) for scores in line[key].values()]))
 
 
 def _parents(options: Any) -> Iterator[tuple[str, Path]]:
@@ -260,7 +256,7 @@ def main() -> None:
                 line |= {"parent": task.parent.description.name, "dice": task.dice(trained.state)}
                 line["dice_largest"] = task.dice(trained.state, task.change.label_set.names)
                 add_line(options.output, line)
-                shown = {key: round(_mean_dice(line, key), 4) for key in ("dice", "dice_largest")}
+                shown = {key: round(mean_dice(line, key), 4) for key in ("dice", "dice_largest")}
                 print(json.dumps(line | shown), flush=True)
 
 

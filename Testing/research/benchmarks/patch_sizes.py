@@ -24,7 +24,7 @@ import torch
 
 from Testing.research.benchmarks.layer_orders import UNLIMITED, train_by_strategy
 from Testing.research.benchmarks.shared_minutes import STUDY, Task, make_task
-from Testing.research.common.cases import add_line, read_lines
+from Testing.research.common.cases import add_line, mean_dice, read_lines
 from Testing.research.common.measuring import command_line
 from Testing.research.study.configuration_file import read_study
 from Testing.research.study.study_data import prepare_data
@@ -57,7 +57,7 @@ def measure(options: Any, task: Task, place: dict[str, Any]) -> None:
             options.output,
             place | {"side": side, "parent": task.parent.description.name, "precision": str(task.device.dtype)} | found,
         )
-        print(json.dumps(place | {"side": side, "steps": trained.steps, "dice": _mean_dice(found)}), flush=True)
+        print(json.dumps(place | {"side": side, "steps": trained.steps, "dice": mean_dice(found)}), flush=True)
 
 
 def report(file: Path) -> None:
@@ -78,13 +78,9 @@ def report(file: Path) -> None:
 def _cell(lines: Sequence[dict[str, Any]]) -> str:
     if not lines:
         return ""
-    means = [_mean_dice(line) for line in lines]
+    means = [mean_dice(line) for line in lines]
     steps = np.mean([line["steps"] or line["tail_steps"] for line in lines])
     return f"{np.mean(means):.3f} ({min(means):.2f}; {steps:.0f})"
-
-
-def _mean_dice(line: dict[str, Any]) -> float:
-    return float(np.mean([np.mean(list(scores.values())) for scores in line["dice"].values()]))
 
 
 def main() -> None:

@@ -27,10 +27,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from Testing.research.common.cases import add_line, read_lines
+from Testing.research.common.cases import add_line, mean_dice, read_lines
 from Testing.research.common.measuring import command_line
 from Testing.research.study.case_selection import only_structures, training_set
 from Testing.research.study.configuration_file import read_study
@@ -189,7 +188,7 @@ def report(file: Path) -> None:
         ways_made = sorted({line["way"] for line in some}, reverse=True) if known else list(_in_order(some))
         rows = []
         for key in sorted({_place(line) for line in some}):
-            scores = {line["way"]: _mean_dice(line) for line in some if _place(line) == key}
+            scores = {line["way"]: mean_dice(line) for line in some if _place(line) == key}
             task, cases, steps, seed = key
             cells = (f"{scores[way]:.3f}" if way in scores else "" for way in ways_made)
             rows.append((task, str(cases), str(steps), str(seed), *cells))
@@ -203,10 +202,6 @@ def _in_order(lines: Sequence[dict[str, Any]]) -> dict[str, None]:
 
 def _place(line: dict[str, Any]) -> tuple[str, int, int, int]:
     return line["task"], line["cases"], line["steps"], line["seed"]
-
-
-def _mean_dice(line: dict[str, Any]) -> float:
-    return float(np.mean([np.mean(list(scores.values())) for scores in line["dice"].values()]))
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.corrections.project import Project
@@ -56,3 +57,8 @@ def add_line(file: Path, line: dict[str, Any]) -> None:
     """Add what was measured."""
     with file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def mean_dice(line: dict[str, Any], key: str = "dice") -> float:
+    """Return the mean Dice of a line of results over its test cases, and in each over its structures."""
+    return float(np.mean([np.mean(list(scores.values())) for scores in line[key].values()]))
