@@ -21,22 +21,31 @@ Wait = Callable[[Callable[[], Any]], Any]
 
 
 class Folds:
-    """Folds of which each does something when it is begun for the first and the second time."""
+    """Folds of which each does something when it is begun for the first and the second time.
 
-    def __init__(self, executor: Executor, folder: Path, *words: str) -> None:
+    Those that are ``held`` end when ``until`` was said.
+    """
+
+    def __init__(self, executor: Executor, folder: Path, *words: str, until: str = "") -> None:
         self.jobs = FoldJobs(executor, ExitStack())
         self.works = [FoldWork(f"fold-{number + 1}", number, "finetune", 0, "Fold") for number in range(len(words))]
-        self._folder, self._words = folder, words
+        self._folder, self._words, self._until = folder, words, until
         self.ended: list[str] = []
         self.reports: list[Progress] = []
         self.cancel = CancelToken()
 
     def train(self) -> None:
-        task = Task("Folds", self.reports.append, self.cancel)
+        task = Task("Folds", self._reported, self.cancel)
         self.jobs.train(self.works, self.parameters, task, lambda work: self.ended.append(work.name))
 
     def parameters(self, work: FoldWork) -> dict[str, Any]:
         return {"do": self._words[work.number].split(), "mark": str(self._folder / work.name)}
+
+    def _reported(self, progress: Progress) -> None:
+        self.reports.append(progress)
+        if progress.message == self._until:
+            for work in self.works:
+                (self._folder / work.name).with_suffix(".go").touch()
 
     def begun(self) -> list[int]:
         """Return how often each fold was begun."""
@@ -48,7 +57,7 @@ class Folds:
 
 
 def test_one_that_dies_or_fails_is_tried_once_more(executor: Executor, tmp_path: Path) -> None:
-    folds = Folds(executor, tmp_path, "crash done", "done", "fail done")
+    folds = Folds(executor, tmp_path, "crash held", "done", "fail done", until="2 of 3 candidates, 1 worker")
     folds.train()
     assert sorted(folds.ended) == ["fold-1", "fold-2", "fold-3"] and folds.begun() == [2, 1, 2]
     fractions = [one.fraction for one in folds.reports]

@@ -70,7 +70,10 @@ def fail(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: 
 
 
 def fold(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: CancelToken) -> dict[str, Any]:
-    """Do the words of ``do`` one after another, one each time that a job with this ``mark`` is begun."""
+    """Do the words of ``do`` one after another, one each time that a job with this ``mark`` is begun.
+
+    A ``held`` one ends as soon as there is a file ``MARK.go``, or after two minutes.
+    """
     mark = Path(request.parameters["mark"])
     with mark.open("a") as stream:
         stream.write("begun\n")
@@ -81,6 +84,10 @@ def fold(request: JobRequest, folder: Path, progress: ProgressCallback, cancel: 
     if what == "fail":
         raise ScanError("The scan is upside down: turn it.")
     while what == "wait":
+        cancel.check()
+        time.sleep(0.02)
+    held_until = time.monotonic() + 120
+    while what == "held" and not mark.with_suffix(".go").exists() and time.monotonic() < held_until:
         cancel.check()
         time.sleep(0.02)
     return {}
