@@ -33,6 +33,23 @@ def test_help_needs_no_torch() -> None:
         assert verb in done.stdout
 
 
+def test_a_command_imports_what_it_needs() -> None:
+    """The panel waits for ``jobs start``: it is not to load what other commands compute with."""
+    code = (
+        "import sys; from TransferSegLib.cli.main import main\n"
+        "assert main(['jobs', 'list']) == 0\n"
+        "print(*{'numpy', 'scipy', 'SimpleITK', 'torch', 'TransferSegLib.cli.segment'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "", done.stdout
+
+
+def test_an_option_of_another_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["jobs", "list", "--statistics", "here.csv"])
+    assert "it is an option of segment" in capsys.readouterr().err
+
+
 def test_no_verb_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "usage: transferseg" in capsys.readouterr().out

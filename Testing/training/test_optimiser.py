@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
+from Testing.training.group import run_group
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.networks.unet_valid.unet import UNet3D, initialise
@@ -174,3 +177,18 @@ def test_scales_of_normalisation_do_not_decay() -> None:
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
     assert torch.equal(network[1].weight, torch.ones(2)) and torch.allclose(network[0].bias, 0.9 * bias)
+
+
+def loads_the_compiler() -> bool:
+    """Take a step, save and go on from there; return whether torch.compile was imported."""
+    network = UNet3D(3, width=2)
+    optimiser = optimiser_of(network)
+    optimiser.load_state_dict(optimiser.state_dict())
+    optimiser.step()
+    optimiser.zero_grad()
+    return "torch._dynamo" in sys.modules
+
+
+def test_training_does_not_load_torchs_compiler() -> None:
+    """Loading it takes nearly as long as torch itself; in a process of its own, as others may have loaded it here."""
+    assert run_group(1, loads_the_compiler) == [False]

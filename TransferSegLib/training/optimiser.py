@@ -9,6 +9,7 @@ normalisation this is worth a lot: the same loss was reached in less than half o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -28,6 +29,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
     ``hidden`` are Muon's, the weights of convolutions; biases, the first convolution and the heads are AdamW's, and so
     are the scales of normalisation layers, which do not decay.
     """
+
+    # Torch wraps these to keep them out of torch.compile, and the first call of one imports all of the compiler, which
+    # takes longer than torch itself; nothing is compiled here.
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
 
     def __init__(
         self,
