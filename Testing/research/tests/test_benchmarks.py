@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,14 @@ def test_the_page_on_effort_has_the_table_of_learn_here(
     printed = capsys.readouterr().out.strip()
     assert "parotids" in printed and "mandible" in printed
     assert printed in (TOP / "docs" / "effort.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["continued", "head_rates", "layer_orders", "patch_sizes"])
+def test_the_page_on_measurements_has_the_tables_that_benchmarks_print(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, "--report"])
+    import_module(f"Testing.research.benchmarks.{name}").main()
+    printed = capsys.readouterr().out.strip()
+    assert "mandible" in printed or "hippocampus" in printed
+    assert printed in (TOP / "docs" / "measurements.md").read_text(encoding="utf-8")
