@@ -12,6 +12,30 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def enumerated(words: Sequence[str]) -> str:
+    """Return words as a sentence lists them: 'a', 'a and b', 'a, b and c'."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def before_and_after(before: float, after: float, decimals: int | None = None) -> tuple[str, str, str]:
+    """Return two scores and their change as texts that agree: the change is that of the numbers that are shown.
+
+    ``decimals`` None: two, and three where with two the change would be another one than it is.
+
+    >>> before_and_after(0.9149, 0.9151)
+    ('0.915', '0.915', '0.000')
+    """
+    if decimals is None:
+        is_true = round(round(after, 2) - round(before, 2), 2) == round(after - before, 2)
+        decimals = 2 if is_true else 3
+    change = round(round(after, decimals) - round(before, decimals), decimals)
+    return (
+        f"{before:.{decimals}f}",
+        f"{after:.{decimals}f}",
+        f"{change:+.{decimals}f}" if change else f"{0:.{decimals}f}",
+    )
+
+
 def local_time(written: str) -> str:
     """Return an ISO time of a file in this computer's time zone: '2026-01-31 13:05'; another text as it is."""
     try:

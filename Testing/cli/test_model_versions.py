@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +56,21 @@ def test_switching(transferseg: Transferseg, library: Path) -> None:
     code, _, err = transferseg("promote", "clinic")
     assert code == 2 and "models promote clinic NUMBER" in err
     assert transferseg("promote", "clinic", "9")[2].strip().endswith("has no version 9. There are: 0, 1, 2.")
+
+
+@pytest.mark.parametrize(("version", "verb"), [("2", "promote"), ("", "rollback")])
+def test_switching_needs_no_torch_and_refuses_damaged_weights(library: Path, version: str, verb: str) -> None:
+    """Importing it takes 20 seconds on a slow disk, while the panel's user waits for a button."""
+    switch = ["models", verb, "clinic", *([version, "--force"] if version else []), "--library", str(library)]
+    call = f"import sys; from TransferSegLib.cli.main import main; print(main({switch!r}), 'torch' in sys.modules)"
+    weights = library / "clinic" / "versions" / (version or "0") / "weights.pt"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    damaged = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
+    assert damaged.stdout.split() == ["2", "False"] and "weights.pt" in damaged.stderr
+    weights.write_bytes(whole)
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["0", "False"] and f"is version {version or 0} now" in done.stdout
 
 
 def test_compare(transferseg: Transferseg) -> None:

@@ -42,13 +42,15 @@ def test_interval_by_hand() -> None:
 def test_clear_cases() -> None:
     better = judge(PARENT_5, changed(PARENT_5, 0.05, 0.08, 0.06, 0.04, 0.07))
     assert better.answer is Answer.BETTER and not better.warnings
-    assert "5 held-out patients" in better.reasons[0] and "rose from 0.750 to 0.810" in better.reasons[0]
+    assert better.reasons[0] == "On scans it did not learn from, the new version is better (Dice 0.81, before 0.75)."
+    assert "Over 5 patients" in better.reasons[1] and "rose from 0.750 to 0.810 (+0.060)" in better.reasons[1]
     worse = judge(PARENT_5, changed(PARENT_5, -0.05, -0.08, -0.06, -0.04, -0.07))
-    assert worse.answer is Answer.WORSE and "fell from 0.750 to 0.690" in worse.reasons[0]
+    assert worse.answer is Answer.WORSE and "fell from 0.750 to 0.690" in worse.reasons[1]
     same = judge(PARENT_5, changed(PARENT_5, 0.02, -0.02, 0.01, 0.0, -0.01))
-    assert same.answer is Answer.NO_CLEAR_DIFFERENCE and "chance" in same.reasons[0]
+    assert same.answer is Answer.NO_CLEAR_DIFFERENCE and "chance" in same.reasons[1]
+    assert "about as good as the old one" in same.reasons[0] and "Keep the old version" in same.reasons[0]
     stayed = judge(PARENT_5, changed(PARENT_5, 0.02, -0.02, 0.01, -0.0101, -0.001))
-    assert "the mean Dice stayed at 0.750 (-0.000, " in stayed.reasons[0]
+    assert "the mean Dice stayed at 0.750 (0.000); " in stayed.reasons[1]
     unsure = judge(PARENT_5, changed(PARENT_5, 0.3, -0.2, 0.2, -0.1, 0.05))
     assert unsure.answer is Answer.TOO_FEW
 
@@ -72,7 +74,7 @@ def test_one_patient_raises_an_alarm_but_proves_nothing() -> None:
     parent = results((0.7, 0.7, 0.7))
     for gain in (0.0, 0.05, 0.29):
         verdict = judge(parent, changed(parent, gain))
-        assert verdict.answer is Answer.TOO_FEW and "one patient" in verdict.reasons[0]
+        assert verdict.answer is Answer.TOO_FEW and "1 patient cannot show" in verdict.reasons[0]
     assert judge(parent, changed(parent, -0.3)).answer is Answer.WORSE
     # Ten scans of one patient are one patient.
     parent = results(*[(0.7, 0.7, 0.7)] * 10)
@@ -86,7 +88,7 @@ def test_a_sure_difference_that_does_not_matter() -> None:
     rule = VerdictRule(training_noise=0.0)
     verdict = judge(parent, changed(parent, *[0.008] * 400), rule=rule)
     assert verdict.overall is not None and verdict.overall.low > 0
-    assert verdict.answer is Answer.NO_CLEAR_DIFFERENCE and "too little to matter" in verdict.reasons[0]
+    assert verdict.answer is Answer.NO_CLEAR_DIFFERENCE and "too little to matter" in verdict.reasons[1]
     assert judge(parent, changed(parent, *[0.012] * 400), rule=rule).answer is Answer.BETTER
     # What another training run would change by itself is no proof however many patients there are.
     assert judge(parent, changed(parent, *[0.012] * 400)).answer is Answer.NO_CLEAR_DIFFERENCE
@@ -105,7 +107,7 @@ def test_a_collapsed_structure_outweighs_the_gain_of_others() -> None:
     parent = results(*[(0.75, 0.85, 0.35)] * 5)
     verdict = judge(parent, changed(parent, *[(0.2, -0.4, 0.5)] * 5))
     assert verdict.overall is not None and verdict.overall.answer is Answer.BETTER
-    assert verdict.answer is Answer.WORSE and "mandible lost 0.40" in verdict.reasons[0]
+    assert verdict.answer is Answer.WORSE and "worse in mandible (Dice 0.45, before 0.85)" in verdict.reasons[0]
     assert [change.structure for change in verdict.structures if change.collapsed] == ["mandible"]
 
 
@@ -120,7 +122,7 @@ def test_a_new_structure_counts_but_does_not_make_up_for_a_loss() -> None:
     assert "finds mandible" in judge(parent, candidate(0.0, 0.7)).reasons[0]
     assert judge(parent, candidate(-0.1, 0.9)).answer is Answer.WORSE
     weak = judge(parent, candidate(0.0, 0.2))
-    assert weak.answer is Answer.NOT_USABLE and "mandible is new and learns, and is not usable yet" in weak.text
+    assert weak.answer is Answer.NOT_USABLE and "It is being learned, and is not usable yet" in weak.text
     assert (weak.new[0].structure, weak.new[0].patients, weak.new[0].mean) == ("mandible", 6, pytest.approx(0.2))
     nothing_shared = judge({case: {} for case in parent}, {case: {"mandible": 0.7} for case in parent})
     assert nothing_shared.answer is Answer.BETTER and nothing_shared.overall is None
@@ -138,7 +140,7 @@ def test_lost_structures_and_false_claims_are_named() -> None:
 
 def test_nothing_to_compare() -> None:
     verdict = judge({"a": {"x": 0.5}}, {"b": {"x": 0.5}})
-    assert verdict.answer is Answer.TOO_FEW and "no case" in verdict.text
+    assert verdict.answer is Answer.TOO_FEW and "no scan in which both" in verdict.text
     assert judge({}, {}).answer is Answer.TOO_FEW
 
 

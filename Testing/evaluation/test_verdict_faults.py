@@ -50,7 +50,7 @@ def test_the_claim_of_0_203_holds_the_truth_of_0_100() -> None:
     row = verdict.new[0]
     assert row.mean == pytest.approx(0.2025) and row.interval[0] <= 0.100 <= row.interval[1]
     assert row.word is Usability.LEARNS and verdict.answer is Answer.NOT_USABLE and not promotes(verdict)
-    assert "in unseen patients 0.0" in verdict.text
+    assert "in other patients 0.0" in verdict.text
 
 
 def test_five_patients_at_0_are_not_one_patient() -> None:
@@ -67,7 +67,7 @@ def test_ten_steps_are_no_result(steps: int) -> None:
         known({"larynx": [0.9] * 10}, {"larynx": [0.1] * 10}, Training(steps)),
     ):
         assert verdict.answer is Answer.TOO_SHORT and not promotes(verdict)
-        assert f"{steps} optimisation steps" in verdict.reasons[0] and verdict.to_json()["steps"] == steps
+        assert f"{steps} training steps" in verdict.reasons[0] and verdict.to_json()["steps"] == steps
     assert fresh("larynx", *[0.9] * 10, training=Training(30)).answer is Answer.BETTER
 
 

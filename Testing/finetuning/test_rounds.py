@@ -70,7 +70,7 @@ def test_a_training_that_always_improves_ends() -> None:
 
 def test_what_is_said_of_the_curve() -> None:
     assert curve_note(curve(0.5, 0.6, 0.602)) == (
-        "Mean held-out Dice after 1, 2, 4 min of training for each candidate: 0.500, 0.600, 0.602. "
+        "Mean Dice on cases left out of training, after 1, 2, 4 min of it: 0.500, 0.600, 0.602. "
         "The last doubling of the training time brought less than 0.005: training ended."
     )
     assert "the last doubling brought +0.100, and more minutes" in curve_note(curve(0.5, 0.6))
@@ -129,7 +129,7 @@ def test_rounds_end_and_the_kept_one_counts(place: tuple[Path, Path], monkeypatc
     row = next(row for row in result.evidence.rows if row.structure == "bright")
     assert row.candidate == pytest.approx(dice[kept], abs=1e-6)
     text = report_text(result.to_json())
-    assert "Mean held-out Dice after 12, 24" in text and "chosen on the same held-out cases" in text
+    assert "left out of training, after 12, 24" in text and "chosen on the same cases" in text
     assert result.to_json()["rounds"][0]["steps"] == first
 
 

@@ -15,8 +15,15 @@ TOP = Path(__file__).resolve().parents[2]
 
 WIDTHS = (400, 520)
 SECTIONS = ("model", "history", "moreModels", "segment", "segmentLog", "correct", "fineTune", "advanced", "fineTuneLog")
+SECTIONS += ("verdictDetails",)
 LONG_NAMES = ("right submandibular gland", "left brachiocephalic vein", "intervertebral disc L5-S1", "prostate")
 VERSIONS = TOP / "Testing" / "Data" / "model_versions_1" / "clinic"
+#: What verdicts say.
+ON_SCANS, KEEP = "On scans it did not learn from", "Keep the old version"
+WORSE = f"{ON_SCANS}, the new version is worse (Dice 0.50, before 0.65). {KEEP}, and check your corrections."
+NO_DIFFERENCE = f"{ON_SCANS}, the new version is about as good as the old one (Dice 0.66, before 0.65). {KEEP}."
+TOO_SHORT = "The networks that were compared made 10 training steps, and need at least 30. Train longer."
+NUMBERS = "Over 4 patients the mean Dice rose; in other patients -0.03 to +0.05 is to be expected (90 % interval)."
 
 
 class PanelStates:
@@ -257,24 +264,25 @@ class PanelStates:
         self.open("fineTune", "fineTuneLog")
 
     def s22_better(self) -> None:
-        self.verdict("better", "On 4 held-out patients the mean Dice rose from 0.650 to 0.790.", (0.65, 0.79))
+        self.verdict("better", f"{ON_SCANS}, the new version is better (Dice 0.79, before 0.65).", (0.65, 0.79))
 
     def s23_worse_with_all_cases(self) -> None:
-        self.verdict("worse", "On 4 held-out patients the mean Dice fell from 0.650 to 0.500.", (0.65, 0.5))
+        self.verdict("worse", WORSE, (0.65, 0.5))
         self.ui.verdictCasesCheckBox.checked = True
 
     def s24_warned_of(self) -> None:
-        self.verdict("trained too short to say", "On 2 held-out patients Dice changed little.", (0.65, 0.652), True)
+        self.verdict("trained too short to say", TOO_SHORT, (0.65, 0.652), True)
+        self.open("fineTune", "verdictDetails")
 
     def s24b_no_clear_difference(self) -> None:
-        self.verdict("no clear difference", "On 4 held-out patients the mean Dice changed by +0.010.", (0.65, 0.66))
+        self.verdict("no clear difference", NO_DIFFERENCE, (0.65, 0.66))
 
     def s24c_promoted(self) -> None:
-        self.verdict("worse", "On 4 held-out patients the mean Dice fell from 0.650 to 0.500.", (0.65, 0.5))
+        self.verdict("worse", WORSE, (0.65, 0.5))
         self.ui.promoteButton.click()
         self.host.waitFor(lambda: not self.panel.decision.isPromoting)
         said = self.ui.fineTuneStatusLabel.text
-        self.verdict("worse", "On 4 held-out patients the mean Dice fell from 0.650 to 0.500.", (0.65, 0.5))
+        self.verdict("worse", WORSE, (0.65, 0.5))
         self.say(self.ui.fineTuneStatusLabel, said or "Version 2 of 'clinic' is in use now.")
 
     def s24d_promoted_in_the_history(self) -> None:
@@ -286,12 +294,12 @@ class PanelStates:
 
     def s25_the_tour(self) -> None:
         self.set("Model", "bundled/head-neck-ct")
-        self.panel.decision.show(None, self.host.widget._parameterNode)
+        self.verdict("better", f"{ON_SCANS}, the new version is better (Dice 0.79, before 0.65).", (0.65, 0.79))
         self.host.widget.firstSteps._begin(4)
 
     def s26_the_tour_corrects(self) -> None:
         self.host.widget.firstSteps._say(
-            "Step 2 of 5: look at the left parotid gland. Correct it with Paint or Erase, or say that it is right as "
+            "Step 2 of 6: look at the left parotid gland. Correct it with Paint or Erase, or say that it is right as "
             "it is.",
             "It is right",
             lambda: None,
@@ -329,7 +337,7 @@ class PanelStates:
         answer = result() | {"model": "clinic", "version": 2}
         evidence = answer["evidence"]
         before, after = dice
-        evidence["verdict"], evidence["reasons"] = word, [reason]
+        evidence["verdict"], evidence["reasons"] = word, [reason, NUMBERS]
         evidence["overall"] |= {"parent": before, "candidate": after}
         evidence["method"]["rows"][0] |= {"parent": before, "candidate": after}
         evidence["structures"][0]["word"] = word

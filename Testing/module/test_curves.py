@@ -39,12 +39,14 @@ def test_stages_follow_one_another_and_dice_stands_where_it_was_measured(host, c
     assert list(column(host, "FineTuneLoss", "Step")) == [10, 20, 25]
     assert column(host, "FineTuneLoss", "Loss") == pytest.approx([1.0, 0.9, 2.0]), "each stage has its own average"
     assert list(column(host, "FineTuneDice", "Step")) == [20, 25]
-    assert list(column(host, "FineTuneDice", "Held-out Dice")) == [0.7, 0.8]
+    assert list(column(host, "FineTuneDice", "Dice")) == [0.7, 0.8]
     loss, dice = (node.GetNodeReference(f"FineTune{curve}Chart") for curve in ("Loss", "Dice"))
-    for chart, name in ((loss, "Loss"), (dice, "Held-out Dice")):
+    for chart, name in ((loss, "Loss"), (dice, "Dice")):
         assert chart.GetNumberOfPlotSeriesNodes() == 1, "each has its own axis"
         series = chart.GetNthPlotSeriesNode(0)
         assert (series.GetXColumnName(), series.GetYColumnName()) == ("Step", name)
+    lines = {chart.GetName(): chart.GetNthPlotSeriesNode(0).GetLineStyle() for chart in (loss, dice)}
+    assert list(lines.values()) == [series.LineStyleSolid, series.LineStyleNone], "each point is of another network"
     assert loss.GetYAxisRangeAuto() and not dice.GetYAxisRangeAuto() and list(dice.GetYAxisRange()) == [0.0, 1.0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_the_tour(host, ui, folder: Path) -> None:
     ui.minutesSpinBox.setValue(30)
     ui.guideButton.click()
     assert steps.isTouring and ui.endGuideButton.visible
-    assert ui.guideLabel.text.startswith("Step 1 of 5: the model finds seven structures")
+    assert ui.guideLabel.text.startswith("Step 1 of 6: the model finds seven structures")
     volume = ui.inputVolumeSelector.currentNode()
     assert volume.GetName().startswith("CT head and neck")
     assert volume.GetDisplayNode().GetWindow() == 400, "glands are seen"
@@ -132,7 +133,7 @@ def test_after_the_last_step_the_users_own_work_begins(host, ui, folder: Path) -
         assert not steps._isMade(), "it was there before"
         panel.job = Earlier()
         assert steps._isMade()
-        steps._begin(4)
+        steps._begin(5)
         assert ui.guideButton.text == "Done" and not ui.endGuideButton.visible, "one way out"
     finally:
         panel.job = before
@@ -140,3 +141,38 @@ def test_after_the_last_step_the_users_own_work_begins(host, ui, folder: Path) -
     assert not steps.isTouring and not ui.segmentCollapsibleButton.collapsed
     assert ui.fineTuneCollapsibleButton.collapsed
     ui.modelCollapsibleButton.collapsed = False
+
+
+@pytest.mark.parametrize("verdict", ["better", "too few cases to say"])
+def test_before_the_end_the_tour_asks_for_the_decision(host, ui, folder: Path, verdict: str) -> None:
+    """The button in the tour does what the verdict says; either button of the section ends the step."""
+    from test_verdict_table import result
+
+    from TransferSegLib.models.locate import library_folder
+    from TransferSegLib.models.versions.history import history
+    from TransferSegLib.models.versions.versions import promote
+
+    steps, decision, node = host.widget.firstSteps, host.widget.fineTunePanel.decision, host.widget._parameterNode
+    versions = Path(__file__).resolve().parents[1] / "Data" / "model_versions_1" / "clinic"
+    shutil.copytree(versions, library_folder() / "clinic")
+    promote("clinic", library_folder(), 0)
+    shown = result() | {"model": "clinic", "version": 1}
+    shown["evidence"]["verdict"] = verdict
+    add_volume()
+    try:
+        decision.show(shown, node)
+        steps._begin(4)
+        assert "Promote uses the new version" in ui.guideLabel.text and ui.guideButton.enabled
+        assert ui.endGuideButton.visible, "nobody has to decide"
+        button = ui.promoteButton if verdict == "better" else ui.keepOldButton
+        assert ui.guideButton.text == button.text and decision.recommended is button
+        ui.guideButton.click()
+        host.waitFor(lambda: not decision.isPromoting)
+        steps.updateFromParameterNode()
+        assert ui.guideLabel.text.startswith("Step 6 of 6: this was the whole loop") and ui.guideButton.text == "Done"
+        assert history("clinic", library_folder()).current == (1 if verdict == "better" else 0)
+    finally:
+        steps.end()
+        decision.show(None, node)
+        shutil.rmtree(library_folder() / "clinic")
+        host.widget.enter()

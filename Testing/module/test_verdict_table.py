@@ -36,7 +36,10 @@ def result() -> dict:
     interval = {"interval": [0.4, 0.9]}
     evidence = {
         "verdict": "no clear difference",
-        "reasons": ["On 2 held-out patients the mean Dice fell from 0.650 to 0.500."],
+        "reasons": [
+            "On scans it did not learn from, the new version is about as good as the old one (Dice 0.50, before 0.65).",
+            "Over 2 patients the mean Dice fell from 0.650 to 0.500 (90 % interval -0.30 to 0.00).",
+        ],
         "warnings": [],
         "overall": {"parent": 0.65, "candidate": 0.5, "patients": 2} | interval,
         "structures": [{"structure": KNOWN, "word": "worse"} | interval],
@@ -77,15 +80,15 @@ def click(host, table, row: int) -> None:
 def test_a_click_on_a_structure_lists_its_cases(host, ui, table) -> None:
     titles = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
     assert titles == ["Structure", "Before", "After", "Change"]
-    mean = ["mean", "0.65", "0.50", "-0.15"]
-    known = [f"{KNOWN}: worse", "0.65", "0.50", "-0.15"]
-    new = [f"{NEW} (new): usable", "-", "0.75", "-"]
+    mean = ["mean", "0.650", "0.500", "-0.150"]
+    known = [f"{KNOWN}: worse", "0.650", "0.500", "-0.150"]
+    new = [f"{NEW} (new): usable", "-", "0.750", "-"]
     folded = [mean, ["▸ " + known[0], *known[1:]], ["▸ " + new[0], *new[1:]]]
     assert shown(table) == folded
     click(host, table, 1)
     cases = [
-        ["    case-0001", "0.80", "0.70", "-0.10"],
-        ["    case-0002", "0.50", "0.30", "-0.20"],
+        ["  case-0001", "0.800", "0.700", "-0.100"],
+        ["  case-0002", "0.500", "0.300", "-0.200"],
     ]
     assert shown(table) == [mean, ["▾ " + known[0], *known[1:]], *cases, folded[2]]
     click(host, table, 2)
@@ -98,15 +101,25 @@ def test_a_click_on_a_structure_lists_its_cases(host, ui, table) -> None:
     assert shown(table) == folded
 
 
-def test_a_change_that_cannot_be_read_has_no_colour(host, table) -> None:
+def test_a_change_that_does_not_matter_has_no_colour(host, table) -> None:
     from TransferSegGui.verdict_rows import VerdictRow, changeText
     from TransferSegGui.verdict_table import _toneOf
 
-    shown = {change: (changeText(row(change), 2), _toneOf(row(change))) for change in (0.004, -0.004, 0.006, None)}
+    shown = {change: (changeText(row(change)), _toneOf(row(change))) for change in (0.004, -0.004, 0.006, None)}
     grey = _toneOf(VerdictRow("larynx", "", None, 0.5))
-    assert shown[0.004] == shown[-0.004] == ("0.00", grey), "a green +0.00 says what is not so"
-    assert shown[0.006] == ("+0.01", _toneOf(row(0.5))) and shown[0.006][1] != grey
+    assert (shown[0.004], shown[-0.004]) == (("+0.004", grey), ("-0.004", grey)), "green would say what is not so"
+    assert shown[0.006] == ("+0.006", _toneOf(row(0.5))) and shown[0.006][1] != grey
     assert shown[None] == ("-", grey)
+
+
+def test_before_after_and_change_agree(host, table) -> None:
+    """Seen by a clinician: 0.91, 0.92, change 0.00."""
+    from TransferSegGui.verdict_rows import VerdictRow, changeText, numberText
+
+    for before, after in ((0.9149, 0.9151), (0.91449, 0.91551), (0.7951, 0.8549)):
+        one = VerdictRow("larynx", "", before, after)
+        shown = [float(text) for text in (numberText(one.before), numberText(one.after), changeText(one))]
+        assert shown[2] == pytest.approx(shown[1] - shown[0], abs=1e-9)
 
 
 def row(change: float | None):
@@ -165,9 +178,9 @@ def test_the_verdict_follows_the_font(host, ui, table) -> None:
 
 def test_the_rest_is_in_tooltips_and_in_the_table_node(host, table) -> None:
     text = table.item(1, 2).toolTip()
-    assert text.splitlines()[:3] == [KNOWN, "Verdict: worse", "Mean over 2 held-out cases"]
+    assert text.splitlines()[:3] == [KNOWN, "Verdict: worse", "Mean over 2 cases"]
     assert "Dice: 0.650 before, 0.500 after, change -0.150" in text
-    assert "4.2 mm before, 6.0 mm after" in text
+    assert "within 4.2 mm of your correction before, within 6.0 mm after" in text
     assert text.endswith("Dice to expect in other patients: 0.40 to 0.90")
     node = host.widget._parameterNode.GetNodeReference("FineTuneVerdict")
     assert (node.GetNumberOfRows(), node.GetNumberOfColumns()) == (3 + 5, 9)
@@ -193,8 +206,29 @@ def test_bars_are_as_long_as_dice_and_coloured_by_the_change(table) -> None:
     assert table.item(2 + 2, 1).background().gradient() is None, "there is nothing before a new structure"
 
 
+def test_what_to_do_is_read_first_and_statistics_are_folded_away(host, ui, table) -> None:
+    from TransferSegGui.verdict_card import verdictText
+
+    first, *more = ui.verdictLabel.text.splitlines()
+    assert first == (
+        "No clear difference. On scans it did not learn from, the new version is about as good as the old one "
+        "(Dice 0.50, before 0.65)."
+    )
+    assert not more and "interval" not in first
+    assert ui.verdictDetailsButton.visible and ui.verdictDetailsButton.collapsed
+    details = ui.verdictDetailsLabel.text.splitlines()
+    assert details[0].startswith("Over 2 patients the mean Dice fell")
+    assert any(line.startswith("Dice is the overlap") for line in details), "each term is explained"
+    assert any(line.startswith("A 90 % interval is") for line in details)
+    better = result()
+    better["evidence"]["verdict"] = "better"
+    assert verdictText(better).splitlines()[0].endswith("Promote uses it from now on.")
+    assert verdictText(better, isUsed=True).splitlines()[0].endswith("It is in use now.")
+    assert verdictText(better, isDecided=True).splitlines()[0].endswith("You keep the old version.")
+
+
 def test_the_worst_case_is_named(ui, table) -> None:
-    text = f"Worst held-out case: {KNOWN} in case-0002, Dice 0.500 before, 0.300 after."
+    text = f"Worst case: {KNOWN} in case-0002, Dice 0.500 before, 0.300 after."
     assert ui.worstCaseLabel.text == text and ui.worstCaseLabel.visible and ui.showWorstCaseButton.visible
     ui.showWorstCaseButton.click()
     assert ui.fineTuneStatusLabel.text == "case-0002 is not in the project any more."
@@ -202,7 +236,8 @@ def test_the_worst_case_is_named(ui, table) -> None:
 
 def test_without_a_verdict_nothing_can_be_decided(host, ui, table) -> None:
     host.widget.fineTunePanel.decision.show(None, host.widget._parameterNode)
-    for widget in (table, ui.verdictCasesCheckBox, ui.worstCaseLabel, ui.showWorstCaseButton, ui.verdictLabel):
+    hidden = (table, ui.verdictCasesCheckBox, ui.worstCaseLabel, ui.showWorstCaseButton, ui.verdictLabel)
+    for widget in (*hidden, ui.verdictDetailsButton):
         assert not widget.visible
     for button in (ui.promoteButton, ui.keepOldButton):
         assert not button.enabled and button.toolTip == "There is no verdict yet."

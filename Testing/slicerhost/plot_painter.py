@@ -9,7 +9,10 @@ _TITLE_HEIGHT = 20
 
 
 def paintChart(chartNode, width: int, height: int) -> QtGui.QPixmap:
-    """Return a picture of a vtkMRMLPlotChartNode's series as lines, with axes and a legend; None gives an empty one."""
+    """Return a picture of a vtkMRMLPlotChartNode's series as lines or points, with axes and a legend.
+
+    None gives an empty one.
+    """
     picture = QtGui.QPixmap(width, height)
     picture.fill(QtGui.QColor("white"))
     if chartNode is None:
@@ -99,7 +102,8 @@ def _paintCurves(painter, curves, inside, bounds) -> None:
             for x, y in curve
             if y == y  # a value that is not known yet is NaN
         ]
-        painter.drawPolyline(QtGui.QPolygonF(places))
+        if node.GetLineStyle() != node.LineStyleNone:
+            painter.drawPolyline(QtGui.QPolygonF(places))
         for place in places:
             painter.drawEllipse(place, 2, 2)
     legend_x = inside.right()

@@ -22,6 +22,8 @@ CHARTS = {LOSS: "FineTuneLossChart", DICE: "FineTuneDiceChart"}
 class TrainingCurves:
     """Loss (a running average) and held-out Dice over the training steps of all candidates, one after another.
 
+    The Dice are single points: each is of another case, and of the candidate that was trained without it.
+
     >>> curves = TrainingCurves(parameterNode)
     >>> curves.add("Final training: training all layers", 12, 0.43, None)
     >>> curves.draw()
@@ -65,7 +67,7 @@ class TrainingCurves:
         if self._isDrawn or self.isEmpty or self._parameterNode.GetScene() is None:
             return
         self._isDrawn = True
-        for curve, title, points in ((LOSS, _("Loss"), self._loss), (DICE, _("Held-out Dice"), self._dice)):
+        for curve, title, points in ((LOSS, _("Loss"), self._loss), (DICE, _("Dice"), self._dice)):
             if points:
                 self._fill(self._table(curve), title, points)
                 self._chart(curve)
@@ -115,8 +117,8 @@ class TrainingCurves:
             chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", _titleOf(curve))
             chart.SetTitle(_titleOf(curve))
             chart.SetLegendVisibility(False)
-            chart.SetXAxisTitle(_("Training step, all candidates one after another"))
-            chart.SetYAxisTitle(_("Loss (falls)") if curve == LOSS else _("Dice on held-out cases (0 to 1)"))
+            chart.SetXAxisTitle(_("Training step, all networks one after another"))
+            chart.SetYAxisTitle(_("Loss (falls)") if curve == LOSS else _("Dice on cases left out of training"))
             if curve == DICE:
                 chart.SetYAxisRangeAuto(False)
                 chart.SetYAxisRange(0.0, 1.0)
@@ -136,7 +138,7 @@ def _hasSeriesOf(chart, table) -> bool:
 
 
 def _newSeries(curve: str, table):
-    """Return a series node for a curve's table: a line for the loss, points with a line for Dice."""
+    """Return a series node for a curve's table: a line for the loss, points that nothing joins for Dice."""
     title = table.GetTable().GetColumnName(1)
     series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", title)
     series.SetAndObserveTableNodeID(table.GetID())
@@ -148,5 +150,6 @@ def _newSeries(curve: str, table):
         series.SetColor(0.85, 0.35, 0.1)
     else:
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
+        series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleNone)
         series.SetColor(0.1, 0.4, 0.8)
     return series

@@ -22,6 +22,7 @@ from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.project_choice import projectFolder
 from TransferSegGui.status_line import say
 from TransferSegGui.verdict_decision import VerdictDecision
+from TransferSegGui.worst_case import WorstCase
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.finetuning.plan import model_name
 from TransferSegLib.finetuning.strategies import AUTO, STRATEGIES
@@ -64,7 +65,8 @@ class FineTunePanel:
         self.plan.onTotal = self._onTotal
         self.decision = VerdictDecision(ui)
         self.decision.onPromoted = lambda key: self.onPromoted(key)
-        self.decision.onShowCase = self._onShowCase
+        self.worstCase = WorstCase(lambda *where: self.showCase(*where), lambda text: say(ui.fineTuneStatusLabel, text))
+        self.decision.onShowCase = lambda *case: self.worstCase.show(self._parameterNode, *case)
         self.cases = LearningCases(ui.fineTuneCaseTable, ui.fineTuneCaseLabel)
         self.cases.onToggled = lambda leftOut: self._save(leftOut=leftOut)
         self._drawTimer = qt.QTimer()
@@ -197,7 +199,11 @@ class FineTunePanel:
         enable(ui.resumeFineTuneButton, none, _("Resume what was interrupted: {title}").format(title=title))
         for button, curve, toolTip in (
             (ui.showLossButton, LOSS, _("Show the training error, which should fall, in a plot view")),
-            (ui.showDiceButton, DICE, _("Show the overlap with your corrections on held-out cases in a plot view")),
+            (
+                ui.showDiceButton,
+                DICE,
+                _("Show the overlap with your corrections on cases left out of training, in a view"),
+            ),
         ):
             isThere = self.curves is not None and self.curves.has(curve)
             enable(button, "" if isThere else _("There is no curve yet."), toolTip)
@@ -267,6 +273,7 @@ class FineTunePanel:
 
     def _leave(self) -> None:
         self._drawTimer.stop()
+        self.worstCase.stop()
         if self.job is not None:
             self.job.leave()
         self.job = self.curves = None
@@ -317,9 +324,6 @@ class FineTunePanel:
         """Draw the new points: not for each one, that would keep the window busy."""
         if self.curves is not None:
             self.curves.draw()
-
-    def _onShowCase(self, case: str, structure: str) -> None:
-        say(self.ui.fineTuneStatusLabel, self.showCase(case, structure))
 
     def _onLogOpened(self, collapsed: bool) -> None:
         if not collapsed and self.job is not None:

@@ -251,9 +251,20 @@ class FirstSteps:
             ),
             _Step(
                 _(
-                    "the verdict says whether the new version is better. Below it, Promote uses the new version, Keep "
-                    "the old one does not. For a clear answer, correct scans of three or more patients. They go to a "
-                    "project of your own, not to that of this tour."
+                    "read the first lines of the verdict, and decide with a button below it: Promote uses the new "
+                    "version from now on, Keep the old one does not. The button here does what the verdict says."
+                ),
+                lambda: self._fineTune.decision.recommended.text,
+                lambda: self._fineTune.decision.recommended.click(),
+                lambda: self._fineTune.decision.isDecided,
+                "fineTune",
+                lambda: self._fineTune.decision.recommended.enabled,
+            ),
+            _Step(
+                _(
+                    "this was the whole loop. History, in the section Model, has all versions and a way back. For a "
+                    "clear verdict, correct scans of three or more patients. They go to a project of your own, not to "
+                    "that of this tour."
                 ),
                 lambda: _("Done"),
                 self._onDone,

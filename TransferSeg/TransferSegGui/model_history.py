@@ -14,7 +14,7 @@ from TransferSegGui.status_line import say
 from TransferSegGui.table_columns import setColumns
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.versions.history import History, Version, read_history
-from TransferSegLib.wording import local_time
+from TransferSegLib.wording import before_and_after, local_time
 
 
 class ModelHistory:
@@ -155,7 +155,7 @@ def versionCells(version: Version) -> list[str]:
     if record is None or version.number == 0:
         return [str(version.number), _("original"), "", used]
     before, after = record.mean_dice
-    change = "" if before is None or after is None else f"{after - before:+.3f}"
+    change = "" if before is None or after is None else before_and_after(before, after, 3)[2]
     return [str(version.number), record.verdict, change, used]
 
 

@@ -135,7 +135,7 @@ def evidenceText(model: ModelDescription, record: VersionRecord | None) -> str:
         before, after = record.mean_dice
         text = _("Evidence: {verdict}, against {parent}").format(verdict=record.verdict, parent=record.parent)
         if before is not None and after is not None:
-            text += ", " + _("mean Dice {before} to {after} on held-out cases").format(
+            text += ", " + _("mean Dice {before} to {after} on cases left out of training").format(
                 before=f"{before:.3f}", after=f"{after:.3f}"
             )
         return text + "."

@@ -19,6 +19,7 @@ from TransferSegGui.verdict_rows import (
     summaryRows,
     worstRow,
 )
+from TransferSegLib.evaluation.verdict_advice import DICE_MEANS, INTERVAL_MEANS
 from TransferSegLib.models.versions.record import BETTER, WORSE
 
 #: How the parameter node refers to the table.
@@ -26,16 +27,31 @@ VERDICT_TABLE = "FineTuneVerdict"
 _TONES = {BETTER: GOOD, WORSE: BAD}
 
 
-def verdictText(result: Mapping[str, Any]) -> str:
-    """Return the verdict with its reasons, what to look at, and the notes, each on a line.
+def verdictText(result: Mapping[str, Any], isUsed: bool = False, isDecided: bool = False) -> str:
+    """Return what the verdict means and what to do, then what to look at, each on a line.
 
-    ``result`` is that of a ``finetune`` job (docs/job-format.md).
+    ``result`` is that of a ``finetune`` job (docs/job-format.md). ``isUsed``: the new version is in use; ``isDecided``:
+    the user has decided to keep the old one.
     """
     evidence = result["evidence"]
-    lines = [_("Verdict: {answer}.").format(answer=evidence["verdict"]), *evidence["reasons"]]
+    advice = evidence["reasons"][:1]
+    if isUsed:
+        advice.append(_("It is in use now."))
+    elif isDecided:
+        advice.append(_("You keep the old version."))
+    elif evidence["verdict"] == BETTER:
+        advice.append(_("Promote uses it from now on."))
+    word = evidence["verdict"]
+    lines = [" ".join([f"{word[:1].upper()}{word[1:]}.", *advice])]
     lines += [_("Please check: {warning}").format(warning=warning) for warning in evidence["warnings"]]
     lines += [_("Please check: {warning}").format(warning=sentence) for sentence in result.get("not_corrected", ())]
-    return "\n".join([*lines, *result["notes"]])
+    return "\n".join(lines)
+
+
+def verdictDetails(result: Mapping[str, Any]) -> str:
+    """Return the numbers behind the verdict, the notes of the run, and what the words mean, each on a line."""
+    numbers = result["evidence"]["reasons"][1:]
+    return "\n".join([*numbers, *result["notes"], DICE_MEANS, *([INTERVAL_MEANS] if numbers else [])])
 
 
 def verdictTone(result: Mapping[str, Any]) -> str:
@@ -48,9 +64,9 @@ def worstCaseText(result: Mapping[str, Any]) -> str:
     row = worstRow(result)
     if row is None:
         return ""
-    text = _("Worst held-out case: {structure} in {case}, Dice {before} before, {after} after.")
+    text = _("Worst case: {structure} in {case}, Dice {before} before, {after} after.")
     if row.before is None:
-        text = _("Worst held-out case: {structure} in {case}, Dice {after}.")
+        text = _("Worst case: {structure} in {case}, Dice {after}.")
     return text.format(
         structure=row.structure, case=row.case, before=numberText(row.before), after=numberText(row.after)
     )

@@ -9,6 +9,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from TransferSegLib.models.versions.card import unseen_patients
+from TransferSegLib.wording import before_and_after
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,10 @@ def numberText(value: float | None, decimals: int = 3) -> str:
 
 
 def changeText(row: VerdictRow, decimals: int = 3) -> str:
-    """Return the change with its sign; '-' is 'none'."""
+    """Return the change of the numbers that are shown, with its sign; '-' is 'none'."""
     if row.change is None:
         return "-"
-    rounded = round(row.change, decimals)
-    return f"{rounded:+.{decimals}f}" if rounded else f"{0.0:.{decimals}f}"
+    return before_and_after(row.before, row.after, decimals)[2]
 
 
 def structureText(row: VerdictRow) -> str:
@@ -112,9 +112,10 @@ def detailsText(row: VerdictRow) -> str:
     if row.word:
         lines.append(_("Verdict: {word}").format(word=row.word))
     if row.count:
-        patients = _("Mean over 1 held-out patient") if row.count == 1 else _("Mean over {count} held-out patients")
-        cases = _("Mean over 1 held-out case") if row.count == 1 else _("Mean over {count} held-out cases")
+        patients = _("Mean over 1 patient") if row.count == 1 else _("Mean over {count} patients")
+        cases = _("Mean over 1 case") if row.count == 1 else _("Mean over {count} cases")
         lines.append((cases if row.structure else patients).format(count=row.count))
+        lines.append(_("Measured with networks that were trained without these cases"))
     lines.append(
         _("Dice: {before} before, {after} after, change {change}").format(
             before=numberText(row.before), after=numberText(row.after), change=changeText(row)
@@ -122,7 +123,7 @@ def detailsText(row: VerdictRow) -> str:
     )
     if row.structure:
         lines.append(
-            _("95 % Hausdorff distance: {before} mm before, {after} mm after").format(
+            _("95 % of the surface is within {before} mm of your correction before, within {after} mm after").format(
                 before=numberText(row.hd95_before_mm, 1), after=numberText(row.hd95_after_mm, 1)
             )
         )

@@ -20,10 +20,10 @@ from TransferSegGui.verdict_rows import (
     summaryRows,
 )
 
-#: With so many decimals a Dice score is shown. A change that is 0 with them has no colour.
-_DECIMALS = 2
+#: A change that is 0 with so many decimals has no colour: it does not matter.
+_COLOURED_FROM = 2
 #: Signs before a structure whose cases are folded away or listed, and the room before a case.
-_FOLDED, _OPEN, _INDENT = "▸ ", "▾ ", "    "
+_FOLDED, _OPEN, _INDENT = "▸ ", "▾ ", "  "
 
 
 class VerdictTable:
@@ -56,7 +56,7 @@ class VerdictTable:
     def _fill(self, number: int) -> None:
         row, table = self._rows[number], self._table
         details = detailsText(row)
-        numbers = (numberText(row.before, _DECIMALS), numberText(row.after, _DECIMALS), changeText(row, _DECIMALS))
+        numbers = (numberText(row.before), numberText(row.after), changeText(row))
         for column, text in enumerate(("", *numbers)):
             item = qt.QTableWidgetItem(text)
             item.setToolTip(details)
@@ -114,8 +114,8 @@ class VerdictTable:
 
 
 def _toneOf(row: VerdictRow) -> str:
-    """Return the colour of a row's change, as far as it can be read in the table."""
-    change = 0.0 if row.change is None else round(row.change, _DECIMALS)
+    """Return the colour of a row's change, grey for one that does not matter."""
+    change = 0.0 if row.change is None else round(row.change, _COLOURED_FROM)
     return NEUTRAL if not change else GOOD if change > 0 else BAD
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from TransferSegLib.cli.options import add_json_option, print_json
 from TransferSegLib.errors import TransferSegError
-from TransferSegLib.wording import local_time, table
+from TransferSegLib.wording import before_and_after, local_time, table
 
 if TYPE_CHECKING:
-    from TransferSegLib.models.versions.compare import VersionComparison
+    from TransferSegLib.models.versions.compare import ComparedStructure, VersionComparison
     from TransferSegLib.models.versions.history import History, Version
 
 #: Adds a verb: its name, what runs it, what it does.
@@ -228,7 +228,7 @@ def _comparison_text(name: str, compared: VersionComparison, every_setting: bool
     rows = []
     for row in compared.rows:
         interval = "-" if row.low is None or row.high is None else f"{signed(row.low)} to {signed(row.high)}"
-        rows.append((row.structure, plain(row.first), plain(row.second), signed(row.difference), interval))
+        rows.append((row.structure, plain(row.first), plain(row.second), _difference(row), interval))
     if rows:
         lines.append(table(("Dice of", one, other, "difference", "interval"), rows))
     for which, names in ((one, compared.only_first), (other, compared.only_second)):
@@ -240,6 +240,13 @@ def _comparison_text(name: str, compared: VersionComparison, every_setting: bool
         shown = [(change.knob, _value(change.first), _value(change.second)) for change in compared.configuration]
         lines += ["what else differs:", table(("setting", one, other), shown)]
     return "\n".join(lines)
+
+
+def _difference(row: ComparedStructure) -> str:
+    """Return the difference of the two scores as they are printed; '-' where they were not measured together."""
+    if row.difference is None or row.first is None or row.second is None:
+        return "-"
+    return before_and_after(row.first, row.second, 3)[2]
 
 
 def _value(value: Any) -> str:

@@ -292,6 +292,16 @@ def read_state(file: Path) -> ProjectState:
         raise DatasetError(f"{file} is not a project this version can use: {error}") from error
 
 
+def earlier_hashes(dataset: Dataset) -> dict[str, frozenset[str]]:
+    """Return the content hashes of the earlier revisions of a project's cases by the id of the case."""
+    found: dict[str, set[str]] = {}
+    entries = dataset.extra.get(_EARLIER, [])
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("content_hash"), str):
+            found.setdefault(str(entry.get("id")), set()).add(entry["content_hash"])
+    return {case: frozenset(hashes) for case, hashes in found.items()}
+
+
 def now_utc() -> str:
     """Return the time in UTC to the second, e.g. '2026-01-31T12:00:00Z'."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -24,9 +24,11 @@ from TransferSegLib.evaluation.statistics import (
     PairedScore,
     by_patient,
     compare,
+    differences_by_patient,
     mean_interval,
     pair_scores,
 )
+from TransferSegLib.evaluation.verdict_advice import ON_SCANS
 from TransferSegLib.evaluation.verdict_rule import WARNED, Answer, Usability, VerdictRule
 from TransferSegLib.structures import structure_key
 
@@ -155,6 +157,8 @@ def judge(
     *,
     surface: Results | None = None,
     training: Training | None = None,
+    where: str = ON_SCANS,
+    parent_note: str = "",
 ) -> Verdict:
     """Return the verdict on a candidate from the Dice of both models: case -> structure -> Dice.
 
@@ -163,7 +167,8 @@ def judge(
     counts as better than nothing where it is usable, but cannot make up for a loss elsewhere. ``surface`` is the
     candidate's surface Dice (None: not measured), ``training`` how long the candidates were trained (None: unknown).
     ``caveat`` is a sentence on the evidence ("Weak evidence: measured on parts of the training case.") that goes with
-    the reasons.
+    the reasons. The first reason says what the verdict means and what to do: ``where`` is how it begins, and
+    ``parent_note``, where the parent was measured, a sentence on that which ends it.
     """
     rule = rule or VerdictRule()
     surface = surface or {}
@@ -182,10 +187,12 @@ def judge(
     )
     overall = _overall(pairs, changes, rule) if pairs else None
     answer = _answer(overall, changes, new, rule, training)
-    reasons = words.reasons(answer, overall, changes, new, rule, training)
+    more = None if overall is None else rule.more_patients(differences_by_patient(pairs))
+    first = words.headline(answer, overall, changes, new, rule, training, where=where, more_patients=more)
+    first = f"{first} {parent_note}" if parent_note and overall is not None else first
     return Verdict(
         answer=answer,
-        reasons=(*reasons, caveat) if caveat else reasons,
+        reasons=(first, *words.numbers(overall, new, rule), *([caveat] if caveat else [])),
         warnings=(*words.warnings(answer, changes, new), *_unpaired(parent, candidate)),
         overall=overall,
         structures=changes,
@@ -311,7 +318,7 @@ def _unpaired(parent: Results, candidate: Results) -> tuple[str, ...]:
     known, kept = (
         {structure_key(name): name for scores in results.values() for name in scores} for results in (parent, candidate)
     )
-    warnings = [f"{known[key]} is no longer found by the candidate." for key in known if key not in kept]
+    warnings = [f"{known[key]} is no longer found by the new version." for key in known if key not in kept]
     claims: dict[str, list[str]] = {}
     for case, scores in candidate.items():
         before = {structure_key(name) for name in parent.get(case, {})}
@@ -319,7 +326,7 @@ def _unpaired(parent: Results, candidate: Results) -> tuple[str, ...]:
             if case in parent and structure_key(name) in known and structure_key(name) not in before:
                 claims.setdefault(name, []).append(case)
     warnings += [
-        f"The candidate marks {name} where there is none, which its parent does not: {', '.join(cases)}."
+        f"The new version marks {name} where there is none, which the old one does not: {', '.join(cases)}."
         for name, cases in claims.items()
     ]
     return tuple(warnings)

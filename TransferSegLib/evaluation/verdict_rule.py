@@ -167,6 +167,14 @@ class VerdictRule:
             return Answer.NO_CLEAR_DIFFERENCE
         return Answer.TOO_FEW
 
+    def more_patients(self, differences: np.ndarray, most: int = 40) -> int | None:
+        """Return how many more patients like these would settle it; None: more than ``most`` in all."""
+        for count in range(len(differences) + 1, most + 1):
+            like = np.resize(differences, count)
+            if self.answer(count, _mean(like), *self.interval(like)) is not Answer.TOO_FEW:
+                return count - len(differences)
+        return None
+
     def of_known(self, mean: Answer, difference: float, structures: Sequence[Answer], collapsed: bool) -> Answer:
         """Return the word for all known structures from those for their mean and for each: none is outvoted.
 

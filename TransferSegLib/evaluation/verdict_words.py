@@ -5,73 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from TransferSegLib.evaluation.verdict_advice import IMPROVES, SHORT_TRAINING, headline, more_minutes
 from TransferSegLib.evaluation.verdict_rule import Answer, Usability, VerdictRule
-from TransferSegLib.wording import counted
+from TransferSegLib.wording import before_and_after, counted
 
 if TYPE_CHECKING:
     from TransferSegLib.evaluation.verdict import Change, NewStructure, Training
 
-#: The word for a known structure that got better, and is still not usable.
-IMPROVES = "improves, not usable yet"
-#: A candidate with fewer optimisation steps is helped by a longer training before it is by more cases: in the study
-#: (docs/study.md) candidates made about so many.
-_SHORT_TRAINING = 150
+__all__ = ["IMPROVES", "headline", "hint", "numbers", "obstacles", "warnings"]
 
 
-def reasons(
-    answer: Answer,
-    overall: Change | None,
-    changes: Sequence[Change],
-    new: Sequence[NewStructure],
-    rule: VerdictRule,
-    training: Training | None,
-) -> tuple[str, ...]:
-    """Return why the answer is what it is: what was lost, what was found, and the numbers of the mean."""
-    sentences = []
-    if answer is Answer.TOO_SHORT and training is not None:
-        sentences.append(
-            f"The candidates made {counted(training.steps, 'optimisation step')}, too few to judge them "
-            f"(at least {rule.fewest_steps}): train longer."
-        )
-    collapsed = [change for change in changes if change.collapsed]
-    if collapsed:
-        losses = ", ".join(f"{change.structure} lost {-change.difference:.2f}" for change in collapsed)
-        sentences.append(f"In mean Dice {losses}.")
-    found = [
-        f"It finds {row.structure}, which its parent does not know (mean Dice {row.mean:.2f})."
-        for row in new
-        if row.word in (Usability.USABLE, Usability.LOOKS_USABLE)
-    ]
-    if answer is not Answer.WORSE:
-        sentences += [" ".join(found)] if found else []
-        sentences += [
-            f"{row.structure} looks usable on {counted(row.patients, 'patient')}, too few to be sure{_more(row)}."
-            for row in new
-            if row.word is Usability.LOOKS_USABLE
-        ]
-    sentences += [_unusable(row) for row in new if row.word in (Usability.LEARNS, Usability.NOT_FOUND)]
-    if overall is not None:
-        sentences.append(_mean(overall, rule))
-    elif not new:
-        sentences.append("There is no case in which both models have a structure to compare.")
-    return tuple(sentences)
+def numbers(overall: Change | None, new: Sequence[NewStructure], rule: VerdictRule) -> tuple[str, ...]:
+    """Return the numbers behind the headline: what is new, and the mean."""
+    return (*(_new(row, rule) for row in new), *([] if overall is None else [_mean(overall, rule)]))
 
 
 def warnings(answer: Answer, changes: Sequence[Change], new: Sequence[NewStructure]) -> tuple[str, ...]:
     """Return what a person should look at in single structures."""
     sentences = []
     for change in changes:
-        numbers = f"({change.parent:.2f} to {change.candidate:.2f})"
+        before, after, by = before_and_after(change.parent, change.candidate)
+        dice = f"({before} to {after})"
         if change.answer is Answer.WORSE:
             although = " although the mean is better" if answer is Answer.PARTLY_WORSE else ""
-            sentences.append(f"{change.structure} is worse by {-change.difference:.2f} {numbers}{although}.")
+            sentences.append(f"{change.structure} is worse by {by.lstrip('-')} {dice}{although}.")
         elif change.answer is Answer.PROBABLY_WORSE:
             sentences.append(
-                f"{change.structure} is probably worse by {-change.difference:.2f} {numbers}: "
+                f"{change.structure} is probably worse by {by.lstrip('-')} {dice}: "
                 f"{counted(change.patients, 'patient')} cannot make it certain."
             )
         elif change.word == IMPROVES:
-            sentences.append(f"{change.structure} got better, and is not usable yet {numbers}.")
+            sentences.append(f"{change.structure} got better, and is not usable yet {dice}.")
     for row in new:
         if row.patients == 1 and row.word is Usability.LOOKS_USABLE:
             sentences.append(f"One patient does not show what {row.structure} is like in others.")
@@ -85,7 +49,7 @@ def obstacles(
     if answer is Answer.BETTER:
         return ()
     if answer is Answer.TOO_SHORT and training is not None:
-        return (f"It was trained for {counted(training.steps, 'optimisation step')} only.",)
+        return (f"It was trained for {counted(training.steps, 'training step')} only.",)
     found = [
         f"{change.structure} is {change.answer} ({change.parent:.2f} to {change.candidate:.2f})."
         for change in changes
@@ -118,37 +82,55 @@ def hint(word: Usability, more_patients: int | None, patients: int, training: Tr
         return "more cases" if more_patients is None else counted(more_patients, "more case")
     if training is None:
         return "more cases, or a longer training"
-    if training.steps >= _SHORT_TRAINING:
+    if training.steps >= SHORT_TRAINING:
         return "more cases"
-    if training.minutes <= 0 or training.steps <= 0:
+    more = more_minutes(training)
+    if more is None:
         return f"a longer training (it made {training.steps} steps), then more cases"
-    more = max(1, round(training.minutes * (_SHORT_TRAINING / training.steps - 1)))
     return f"{counted(more, 'more minute')} of training (it made {training.steps} steps), then more cases"
 
 
-def _unusable(row: NewStructure) -> str:
-    """Return the sentence on a new structure that is not usable."""
+def _new(row: NewStructure, rule: VerdictRule) -> str:
+    """Return the numbers of a new structure as a sentence."""
     low, high = row.interval
-    dice = f"mean Dice {row.mean:.2f}; in unseen patients {low:.2f} to {high:.2f}"
-    state = "is not found" if row.word is Usability.NOT_FOUND else "learns, and is not usable yet"
-    return f"{row.structure} is new and {state} on {counted(row.patients, 'patient')} ({dice}): {row.hint} would help."
-
-
-def _more(row: NewStructure) -> str:
-    """Return how many more patients would make sure of a structure."""
-    return (
-        "" if row.more_patients is None else f" ({row.hint} like {'this' if row.patients == 1 else 'these'} would do)"
+    # A range that begins just below what is wanted must not look as if it began there.
+    is_near = row.word is not Usability.USABLE and round(low, 2) == round(rule.usability.surely(row.mean), 2)
+    said = (
+        f"{row.structure} is new: over {counted(row.patients, 'patient')} the mean Dice is {row.mean:.2f}, in other "
+        f"patients {low:.{3 if is_near else 2}f} to {high:.2f} is to be expected ({_interval(rule)})."
     )
+    if row.word is Usability.USABLE:
+        return said
+    if row.word is Usability.LOOKS_USABLE:
+        return f"{said} {_why_unsure(row, rule)}"
+    state = "It was not found" if row.word is Usability.NOT_FOUND else "It is being learned, and is not usable yet"
+    return f"{said} {state}: {row.hint} would help."
+
+
+def _why_unsure(row: NewStructure, rule: VerdictRule) -> str:
+    """Return what keeps a structure that looks usable from being called so, and what would settle it."""
+    likes = "this" if row.patients == 1 else "these"
+    would = "" if row.more_patients is None else f": {row.hint} like {likes} would do"
+    if row.patients == 1:
+        return f"It looks usable, but one patient is too few to be sure{would}."
+    least = rule.usability.surely(row.mean)
+    return f"It looks usable, but this range must begin at {least:.2f} or above to be sure{would}."
+
+
+def _interval(rule: VerdictRule) -> str:
+    return f"{100 * rule.confidence:.0f} % interval"
 
 
 def _mean(overall: Change, rule: VerdictRule) -> str:
     """Return the numbers of the mean as a sentence for a person."""
-    before, after = f"{overall.parent:.3f}", f"{overall.candidate:.3f}"
+    before, after, change = before_and_after(overall.parent, overall.candidate, 3)
     moved = f"{'rose' if overall.difference > 0 else 'fell'} from {before} to {after}"
     course = f"stayed at {before}" if before == after else moved
-    interval = f"{100 * rule.confidence:.0f} % interval {overall.low:+.3f} to {overall.high:+.3f}"
-    held_out = counted(overall.patients, "held-out patient")
-    numbers = f"On {held_out} the mean Dice {course} ({overall.difference:+.3f}, {interval})"
+    numbers = (
+        f"Over {counted(overall.patients, 'patient')}, each measured by a network that was trained without them, the "
+        f"mean Dice {course} ({change}); in other patients {overall.low:+.3f} to {overall.high:+.3f} is to be expected "
+        f"({_interval(rule)})"
+    )
     if overall.answer is Answer.NO_CLEAR_DIFFERENCE:
         clear = overall.low > 0 or overall.high < 0
         return numbers + (": too little to matter." if clear else ": that may be chance.")

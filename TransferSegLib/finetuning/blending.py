@@ -48,12 +48,12 @@ class Blend:
         of_mixture, of_trained = (f"{self.mean_dice[share]:.3f}" for share in (mixed, 0.0))
         if self.share:
             return (
-                f"The new version's weights are {mixture}: on held-out cases its mean Dice was {of_mixture}, that of "
-                f"the trained weights alone {of_trained}."
+                f"The new version's weights are {mixture}: on cases left out of training its mean Dice was "
+                f"{of_mixture}, that of the trained weights alone {of_trained}."
             )
         return (
-            f"The trained weights are kept as they are: on held-out cases their mean Dice was {of_trained}, that of "
-            f"{mixture} {of_mixture}."
+            f"The trained weights are kept as they are: on cases left out of training their mean Dice was "
+            f"{of_trained}, that of {mixture} {of_mixture}."
         )
 
 

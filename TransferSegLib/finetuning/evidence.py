@@ -15,8 +15,10 @@ import numpy as np
 
 from TransferSegLib.evaluation.scores import Score
 from TransferSegLib.evaluation.verdict import Training, Verdict, judge
+from TransferSegLib.evaluation.verdict_advice import ON_PARTS, ON_SCANS
 from TransferSegLib.finetuning.folds import WEAK_EVIDENCE, Fold, method_in_words
 from TransferSegLib.finetuning.held_out import CaseComparison
+from TransferSegLib.finetuning.parent_cases import ON_SCANS_LEFT_OUT, ParentCases
 
 #: Predictions of a structure that is not annotated are pointed at where they agree less than this.
 _CHANGED = 0.9
@@ -97,11 +99,13 @@ def summarise(
     notes: Sequence[str] = (),
     seed: int = 0,
     training: Training | None = None,
+    before: ParentCases | None = None,
 ) -> Evidence:
     """Return the evidence; ``groups`` gives the patient of every compared case, ``names`` the order of structures.
 
     ``training`` says how long the candidates were trained (None: unknown). With slabs of one patient the verdict says
-    that the evidence is weak; ``notes`` are further sentences on it.
+    that the evidence is weak; ``notes`` are further sentences on it. ``before`` tells which cases the
+    parent had learned from (None: none).
     """
     is_weak = any(fold.slabs is not None for fold in folds)
     caveat = " ".join([*([WEAK_EVIDENCE] if is_weak else []), *notes])
@@ -113,6 +117,9 @@ def summarise(
     patients = len({groups[one.case] for one in comparisons})
     ids = {id for fold in folds for id in fold.held_out}
     whole = {one.case: whole_case(one.case, ids) for one in comparisons}
+    shared = {whole[one.case] for one in comparisons if one.parent}
+    note = "" if before is None else before.note(shared)
+    where = ON_PARTS if is_weak else ON_SCANS_LEFT_OUT if note else ON_SCANS
     return Evidence(
         method=method_in_words(folds, patients),
         grid=grid,
@@ -121,7 +128,17 @@ def summarise(
         patients=patients,
         cases=tuple(comparisons),
         rows=tuple(row for name in names if (row := _row(name, comparisons, groups, whole)) is not None),
-        verdict=judge(parent, candidate, groups, caveat=caveat, seed=seed, surface=surface, training=training),
+        verdict=judge(
+            parent,
+            candidate,
+            groups,
+            caveat=caveat,
+            seed=seed,
+            surface=surface,
+            training=training,
+            where=where,
+            parent_note=note,
+        ),
     )
 
 
@@ -200,7 +217,8 @@ def largest_component_note(comparisons: Sequence[CaseComparison], names: Sequenc
     for name in names:
         before, after = _dice_of_components(name, comparisons)
         changes.append(f"{name} (Dice {np.mean(before):.3f} to {np.mean(after):.3f})")
-    return f"Only the largest connected part is kept, as held-out cases were better for it: {', '.join(changes)}."
+    why = "cases left out of training were better for it"
+    return f"Only the largest connected part is kept, as {why}: {', '.join(changes)}."
 
 
 def _largest_component_helps(name: str, comparisons: Sequence[CaseComparison]) -> bool:

@@ -49,6 +49,7 @@ from TransferSegLib.finetuning.folds import Fold
 from TransferSegLib.finetuning.held_out import CaseComparison, calibration_of
 from TransferSegLib.finetuning.holding_out import HeldOut, HoldingOut, Settled, patients_of
 from TransferSegLib.finetuning.needs import check_outputs
+from TransferSegLib.finetuning.parent_cases import parent_cases
 from TransferSegLib.finetuning.plan import FineTuningPlan, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.rounds import RoundResult, rounds_text, share_of_all
@@ -292,11 +293,11 @@ class _FineTuning:
     ) -> Evidence:
         """Return the verdict on all comparisons."""
         plan = self._run.plan
-        groups = patients_of({0.0: comparisons}, plan.groups)
-        names, request = plan.change.label_set.names, plan.request
+        groups, names, request = patients_of({0.0: comparisons}, plan.groups), plan.change.label_set.names, plan.request
         training = None if steps is None else Training(steps, request.minutes)
         grid, seed = settled.comparisons.grid, plan.configuration.seed
-        return summarise(comparisons, groups, folds, names, grid, request.tolerance_mm, notes, seed, training)
+        mm, before = request.tolerance_mm, parent_cases(plan)
+        return summarise(comparisons, groups, folds, names, grid, mm, notes, seed, training, before)
 
     def _keep(
         self,

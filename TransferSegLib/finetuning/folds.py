@@ -26,8 +26,8 @@ _DRAWS = 50
 #: The names of the structures that have a voxel, by the id of the case.
 Drawn = Mapping[str, Collection[str]]
 WEAK_EVIDENCE = (
-    "Weak evidence: there is one patient, so candidates learned from every other slab of the scan and were measured on "
-    "the slabs in between."
+    "Weak evidence: all cases are of one patient, so networks learned from every other slab of slices and were "
+    "measured on the slabs in between."
 )
 
 

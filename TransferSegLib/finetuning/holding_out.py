@@ -32,12 +32,12 @@ from TransferSegLib.finetuning.time_plan import TimePlan
 from TransferSegLib.models.description import finite
 
 _LOWER_BOUND = (
-    "The new version continues from the average of the compared candidates and was trained further, on all cases: it "
-    "is usually better than these numbers."
+    "These numbers are of networks that each learned from a part of the cases. The new version starts from their "
+    "average and learned from all cases: it is usually better."
 )
 #: How long a file that a worker on another computer has written may take to appear here.
 _APPEARS_S, _LOOK_S = 15.0, 0.2
-_CHOSEN_ROUND = "How long to train was chosen on the same held-out cases, so their Dice is likely to be a little high."
+_CHOSEN_ROUND = "How long to train was chosen on the same cases, so their Dice is likely to be a little high."
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,8 +200,8 @@ class HoldingOut:
         notes += [blend.note] if blend.note else []
         if unlearned:
             notes.append(
-                f"Nothing can be said of {', '.join(sorted(unlearned))} in patients who were held out: too few others "
-                "have it drawn."
+                f"Nothing can be said of {', '.join(sorted(unlearned))} in other patients: too few have it drawn to "
+                "leave one out."
             )
         cases = self._settled.cases
         evaluated = learned_structures([cases[id] for n in evaluating for id in folds[n].held_out], names)

@@ -158,7 +158,7 @@ class FineTuningPlan:
         if not names:
             return ()
         return (
-            f"Nothing can be said of {', '.join(names)} in patients who are held out, because one patient alone has it "
+            f"Nothing can be said of {', '.join(names)} in other patients, because one patient alone has it "
             "drawn: it is learned, but not tested. Draw it in a second patient.",
         )
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from TransferSegLib.evaluation.verdict_advice import DICE_MEANS, INTERVAL_MEANS
 from TransferSegLib.models.versions.card import unseen_patients
-from TransferSegLib.wording import counted, table
+from TransferSegLib.wording import before_and_after, counted, table
 
 #: Dice with the labels, or agreement, that fell by more is pointed at.
 _LOST = 0.05
@@ -39,7 +40,7 @@ def _compared(result: Mapping[str, Any]) -> str:
     method = result["evidence"]["method"]
     rows = [row for row in method["rows"] if row["cases"]]
     if not rows:
-        return "There is no held-out case to compare the two models on."
+        return "There is no case to compare the two models on: none could be left out of training."
     nsd = f"NSD {method['tolerance_mm']:g} mm"
     header = ("structure", "cases", "patients", "Dice before", "after", "change", nsd, "after", "HD95 mm", "after")
     lines = [(_row_name(row, result), str(row["cases"]), str(row.get("patients", "-")), *_cells(row)) for row in rows]
@@ -69,15 +70,16 @@ def _row_name(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a row's numbers; '-' is 'no number': unknown to the parent, or an infinite distance."""
     before, after = row["parent"], row["candidate"]
-    change = "-" if before is None or after is None else f"{after - before:+.3f}"
+    change = "-" if before is None or after is None else before_and_after(before, after, 3)[2]
     nsd, hd95 = row["nsd"], row["hd95_mm"]
     return (_number(before), _number(after), change, *map(_number, nsd), *(_number(value, 1) for value in hd95))
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
     evidence = result["evidence"]
-    lines = [f"Verdict: {evidence['verdict']}.", *evidence["reasons"]]
+    lines = [" ".join([f"Verdict: {evidence['verdict']}.", *evidence["reasons"][:1]]), *evidence["reasons"][1:]]
     lines += [f"Look: {warning}" for warning in evidence["warnings"]]
+    lines.append(f"{DICE_MEANS} {INTERVAL_MEANS}")
     return "\n".join(lines)
 
 
@@ -87,7 +89,7 @@ def _not_corrected(result: Mapping[str, Any]) -> str:
     lines = [(row["structure"], str(row["unannotated_cases"]), _number(row["agreement"])) for row in rows]
     parts = []
     if lines:
-        title = "Not corrected; do both models still say the same in held-out cases (1 = the same)?"
+        title = "Not corrected; do both models still say the same in cases left out of training (1 = the same)?"
         parts.append(f"{title}\n{table(('structure', 'cases', 'agreement'), lines, ruled=False)}")
     parts += [f"Look: {line}" for line in result["not_corrected"]]
     for fate in result["forgetting"]:

@@ -98,7 +98,7 @@ def curve_note(curve: Sequence[RoundResult]) -> str:
     """Return what the rounds showed, and what more training would bring, in two sentences."""
     lengths = [f"{one.minutes:.3g}" if one.minutes else str(one.steps) for one in curve]
     unit = "min" if curve[0].minutes else "steps"
-    found = f"Mean held-out Dice after {', '.join(lengths)} {unit} of training for each candidate: "
+    found = f"Mean Dice on cases left out of training, after {', '.join(lengths)} {unit} of it: "
     found += ", ".join(f"{one.mean_dice:.3f}" for one in curve) + "."
     if len(curve) > 1 and not improves(curve):
         return f"{found} The last doubling of the training time brought less than {GAIN:g}: training ended."

@@ -10,11 +10,12 @@ from typing import Any
 
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.versions.record import VersionRecord, number
-from TransferSegLib.wording import counted
+from TransferSegLib.wording import before_and_after, counted
 
 _EVIDENCE_TEXT = (
-    "Mean Dice on patients that were held out, parent and this version, the difference with its 90 % interval, and the "
-    "90 % interval of this version's mean Dice in patients nobody has seen."
+    "Mean Dice (overlap with the corrections, 0 to 1) of parent and this version on patients that the compared "
+    "networks were trained without, the difference with its 90 % interval, and the 90 % interval of this version's "
+    "mean Dice in patients nobody has seen."
 )
 
 
@@ -87,7 +88,7 @@ def _evidence(record: VersionRecord) -> list[Sequence[str]]:
         patients = entry.get("patients")
         before, after = number(entry, "parent"), reached(entry)
         interval = f"{signed(number(entry, 'low'))} to {signed(number(entry, 'high'))}" if before is not None else "-"
-        difference = signed(number(entry, "difference"))
+        difference = "-" if before is None or after is None else before_and_after(before, after, 3)[2]
         unseen, word = unseen_patients(entry), str(entry.get("word") or entry.get("answer") or "-")
         rows.append((structure, str(patients or "-"), plain(before), plain(after), difference, interval, unseen, word))
     names = ("structure", "patients", "parent", "this version", "difference", "interval")

@@ -23,7 +23,7 @@ from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.incoming import check_name, read_incoming
 from TransferSegLib.models.library import changing, refuse_linked_versions
 from TransferSegLib.models.locate import bundled_models, find_bundled_model, find_library_model, library_models
-from TransferSegLib.models.store import load_description, load_model, model_files, write_files
+from TransferSegLib.models.store import check_weights, load_description, load_model, model_files, write_files
 from TransferSegLib.models.versions.card import card
 from TransferSegLib.models.versions.history import Version, find_model_with_versions, read_history, read_version
 from TransferSegLib.models.versions.record import (
@@ -114,9 +114,10 @@ def add_version(
 def promote(name: str, library: Path | str, number: int, force: bool = False) -> Version:
     """Make a version the current one and return it.
 
-    It is read and verified first. A version that is worse than its parent needs ``force``; what else speaks against one
-    (``VersionRecord.warning``) is for the caller to tell. Raises ModelError when that is
-    missing, there is no such version, it is damaged, or the library cannot be written.
+    Its description and the checksum of its weights are verified first, which needs no torch; that the weights are those
+    of its network was verified when it was written. A version that is worse than its parent needs ``force``; what else
+    speaks against one (``VersionRecord.warning``) is for the caller to tell. Raises ModelError when that is missing,
+    there is no such version, it is damaged, or the library cannot be written.
     """
     library = as_path(library, "The model library", ModelError)
     with changing(library):
@@ -130,7 +131,7 @@ def promote(name: str, library: Path | str, number: int, force: bool = False) ->
                 f"Version {number} of '{name}' is worse than what it was made from, {record.parent}. {record.reasons} "
                 "To use it all the same: --force."
             )
-        load_model(version.path)
+        check_weights(version.path)
         try:
             before = read_state(model)
         except DamagedState:
@@ -157,7 +158,7 @@ def rollback(name: str, library: Path | str) -> Version:
             raise ModelError(f"The model '{name}' has no versions: there is nothing to go back to.")
         after = read_state(model).rolled_back(now())
         _check_there(model, after.current)
-        load_model(version_folder(model, after.current))
+        check_weights(version_folder(model, after.current))
         write_state(model, after)
     return read_version(model, after.current, after.current)
 

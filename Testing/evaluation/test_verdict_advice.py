@@ -1,0 +1,112 @@
+"""What a person reads first: what the verdict means and what to do, in words that need no explanation."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from TransferSegLib.evaluation.verdict import Answer, Training, Verdict, judge
+
+ENOUGH = Training(steps=400)
+#: Words of statistics and of the program, which somebody who has read nothing does not know.
+JARGON = re.compile(r"held.out|candidate|interval|fold|parent|optimisation|Bonferroni|%", re.IGNORECASE)
+
+
+def verdict(
+    before: dict[str, list[float]], after: dict[str, list[float]], training: Training = ENOUGH, **more: str
+) -> Verdict:
+    """Return the verdict on Dice by structure, one per patient; what is not in ``before`` is new."""
+    count = len(next(iter(after.values())))
+    parent, candidate = (
+        {f"case {n}": {name: values[n] for name, values in dice.items()} for n in range(count)}
+        for dice in (before, after)
+    )
+    return judge(parent, candidate, training=training, **more)
+
+
+def test_a_structure_that_is_found_is_said_first() -> None:
+    found = verdict({}, {"vertebrae": [0.75] * 6})
+    assert found.answer is Answer.BETTER
+    assert found.reasons[0] == (
+        "On scans it did not learn from, the new version finds vertebrae (Dice 0.75), which the old one does not know."
+    )
+    both = verdict({"mandible": [0.8] * 6}, {"mandible": [0.81] * 6, "vertebrae": [0.75] * 6})
+    assert both.reasons[0].endswith("; what the old one knows is about as good as before (Dice 0.81, before 0.80).")
+
+
+def test_a_structure_that_five_patients_cannot_prove_comes_with_what_would_settle_it() -> None:
+    """Of the test person: five patients, mean Dice 0.72. One more patient like these is enough."""
+    dice = [0.6, 0.7, 0.75, 0.77, 0.78]
+    few = verdict({}, {"vertebrae": dice})
+    assert few.answer is Answer.TOO_FEW
+    assert few.reasons[0] == (
+        "On scans it did not learn from, the new version finds vertebrae (Dice 0.72), which the old one does not know, "
+        "but 5 patients cannot show that it does so in others. Correct about 1 more scan of another patient and "
+        "fine-tune again, or look at the worst case and decide yourself."
+    )
+    assert "in other patients 0.39 to 0.85 is to be expected (90 % interval)" in few.reasons[1]
+    assert "this range must begin at 0.40 or above to be sure: 1 more case like these would do." in few.reasons[1]
+    assert verdict({}, {"vertebrae": [*dice, 0.72]}).answer is Answer.BETTER, "the advice is true"
+
+
+@pytest.mark.parametrize(("patients", "dice"), [(5, 0.74), (6, 0.67), (10, 0.54)])
+def test_what_is_enough_is_what_the_page_says(patients: int, dice: float) -> None:
+    assert verdict({}, {"x": [dice] * patients}).answer is Answer.BETTER
+    assert verdict({}, {"x": [dice - 0.01] * patients}).answer is Answer.TOO_FEW
+
+
+def test_a_range_that_begins_just_below_does_not_look_as_if_it_were_enough() -> None:
+    (said,) = verdict({}, {"vertebrae": [0.73] * 5}).reasons[1:]
+    assert "0.399 to 0.85" in said and "must begin at 0.40 or above" in said
+
+
+def test_how_many_more_would_settle_a_change() -> None:
+    before, after = [0.75] * 3, [0.7, 0.9, 0.8]
+    few = verdict({"mandible": before}, {"mandible": after})
+    assert few.answer is Answer.TOO_FEW
+    said = re.search(r"Correct about (\d+) more scans? of", few.reasons[0])
+    assert said is not None and "3 patients cannot show whether that is chance" in few.reasons[0]
+    enough = 3 + int(said[1])
+    for count in range(4, enough + 1):
+        more = verdict({"mandible": (before * 20)[:count]}, {"mandible": (after * 20)[:count]})
+        assert (more.answer is Answer.TOO_FEW) is (count < enough)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "training", "expected"),
+    [
+        ([0.75] * 5, [0.8] * 5, ENOUGH, "the new version is better (Dice 0.80, before 0.75)."),
+        ([0.75] * 5, [0.75] * 5, ENOUGH, "Keep the old version, or correct more scans of other patients"),
+        ([0.75] * 5, [0.65] * 5, ENOUGH, "worse in mandible (Dice 0.65, before 0.75). Keep the old version, and check"),
+        ([0.7], [0.6], ENOUGH, "the new version is worse (Dice 0.60, before 0.70). Keep the old version, and check"),
+        ([0.1] * 6, [0.3] * 6, ENOUGH, "finds mandible (Dice 0.30, before 0.10) better than the old one, but not well"),
+        ([0.7] * 6, [0.9] * 6, Training(10), "made 10 training steps, and need at least 30. Fine-tune again with more"),
+    ],
+)
+def test_each_verdict_says_what_to_do(
+    before: list[float], after: list[float], training: Training, expected: str
+) -> None:
+    first = verdict({"mandible": before}, {"mandible": after}, training).reasons[0]
+    assert expected in first and not JARGON.search(first)
+
+
+def test_what_is_not_usable_says_what_would_help() -> None:
+    def first(training: Training) -> str:
+        return verdict({}, {"vertebrae": [0.3] * 6, "larynx": [0.02] * 6}, training).reasons[0]
+
+    assert "does not find larynx and does not find vertebrae (Dice 0.30) well enough. Keep the old" in first(ENOUGH)
+    assert first(ENOUGH).endswith("Correct more scans of other patients and fine-tune again.")
+    assert "Fine-tune again with about 15 more minutes; if that does not help" in first(Training(60, minutes=10))
+    assert "Train longer; if that does not help" in first(Training(60))
+
+
+def test_a_loss_that_is_not_certain_says_what_would_show_it() -> None:
+    unsure = verdict({"a": [0.62, 0.608], "b": [0.7, 0.7]}, {"a": [0.02, 0.578], "b": [0.7, 0.7]})
+    assert unsure.answer is Answer.PROBABLY_WORSE
+    assert "probably worse in a (Dice 0.30, before 0.61). Keep the old version. More corrected" in unsure.reasons[0]
+
+
+def test_one_that_is_worse_in_a_structure_names_it() -> None:
+    first = verdict({"a": [0.5] * 10, "b": [0.8] * 10}, {"a": [0.8] * 10, "b": [0.74] * 10}).reasons[0]
+    assert "better on average (Dice 0.77, before 0.65), but worse in b (Dice 0.74, before 0.80). Look at" in first

@@ -1,0 +1,169 @@
+"""The first sentences of a verdict, for somebody who has read nothing: what was found, and what to do now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from TransferSegLib.evaluation.verdict_rule import Answer, Usability, VerdictRule
+from TransferSegLib.wording import counted, enumerated
+
+if TYPE_CHECKING:
+    from TransferSegLib.evaluation.verdict import Change, NewStructure, Training
+
+#: The word for a known structure that got better, and is still not usable.
+IMPROVES = "improves, not usable yet"
+#: On what both versions were measured, as a sentence begins with it; the second where there is one patient only.
+ON_SCANS, ON_PARTS = "On scans it did not learn from", "On parts of the scans that it did not learn from"
+#: A candidate with fewer optimisation steps is helped by a longer training before it is by more cases: in the study
+#: (docs/study.md) candidates made about so many.
+SHORT_TRAINING = 150
+#: What the words of a verdict mean.
+DICE_MEANS = "Dice is the overlap with your corrections, from 0 (none) to 1 (the same)."
+INTERVAL_MEANS = (
+    "A 90 % interval is the range in which the mean of many patients like yours is expected; it is right nine times in "
+    "ten."
+)
+_KEEP = "Keep the old version"
+_DECIDE = "or look at the worst case and decide yourself"
+
+
+def headline(
+    answer: Answer,
+    overall: Change | None,
+    changes: Sequence[Change],
+    new: Sequence[NewStructure],
+    rule: VerdictRule,
+    training: Training | None,
+    *,
+    where: str = ON_SCANS,
+    more_patients: int | None = None,
+) -> str:
+    """Return what the verdict means, and what to do unless that is to use the new version.
+
+    ``where`` says on what both were measured, ``more_patients`` how many more would settle the change of the mean
+    (None: not known).
+    """
+    if answer is Answer.TOO_SHORT and training is not None:
+        return (
+            f"The networks that were compared made {counted(training.steps, 'training step')}, and need at least "
+            f"{rule.fewest_steps}. Fine-tune again with more minutes."
+        )
+    if answer is Answer.TOO_FEW:
+        return _too_few(overall, new, where, more_patients)
+    if answer is Answer.NOT_USABLE:
+        return f"{where}, {_unusable(changes, new)}. {_KEEP}. {_what_helps(new, training)}"
+    if answer is Answer.BETTER:
+        return f"{where}, {_better(overall, new)}."
+    assert overall is not None
+    if answer is Answer.NO_CLEAR_DIFFERENCE:
+        return (
+            f"{where}, the new version is about as good as the old one ({_dice(overall)}). {_KEEP}, or correct more "
+            "scans of other patients and fine-tune again."
+        )
+    lost = _lost(changes)
+    if answer is Answer.PARTLY_WORSE:
+        return (
+            f"{where}, the new version is better on average ({_dice(overall)}), but {lost}. Look at the worst case "
+            "before you use it."
+        )
+    if answer is Answer.PROBABLY_WORSE:
+        lost = lost or f"probably worse ({_dice(overall)})"
+        advice = f"{_KEEP}. More corrected scans of other patients would show whether that is so."
+    else:
+        # The mean can be surely worse where no structure by itself is.
+        lost = lost if lost.startswith("worse") else f"worse ({_dice(overall)})"
+        advice = f"{_KEEP}, and check your corrections."
+    return f"{where}, the new version is {lost}. {advice}"
+
+
+def _better(overall: Change | None, new: Sequence[NewStructure]) -> str:
+    """Return what is better."""
+    if not new:
+        assert overall is not None
+        return f"the new version is better ({_dice(overall)})"
+    found = f"the new version finds {_found(new)}, which the old one does not know"
+    if overall is None:
+        return found
+    rest = "is better" if overall.answer is Answer.BETTER else "is about as good as before"
+    return f"{found}; what the old one knows {rest} ({_dice(overall)})"
+
+
+def _too_few(overall: Change | None, new: Sequence[NewStructure], where: str, more_patients: int | None) -> str:
+    """Return what could not be said, and what would settle it."""
+    unsure = [row for row in new if row.word is Usability.LOOKS_USABLE]
+    if unsure:
+        patients = counted(min(row.patients for row in unsure), "patient")
+        known = [row.more_patients for row in unsure if row.more_patients is not None]
+        scans = _more_scans(max(known) if len(known) == len(unsure) else None)
+        return (
+            f"{where}, the new version finds {_found(unsure)}, which the old one does not know, but {patients} cannot "
+            f"show that it does so in others. Correct {scans} and fine-tune again, {_DECIDE}."
+        )
+    if overall is None:
+        return (
+            "There is no scan in which both versions have a structure to compare. Correct more scans of other patients "
+            "and fine-tune again."
+        )
+    patients = counted(overall.patients, "patient")
+    return (
+        f"{where}, the new version scores {_dice(overall)}, but {patients} cannot show whether that is chance. "
+        f"Correct {_more_scans(more_patients)} and fine-tune again, {_DECIDE}."
+    )
+
+
+def _more_scans(count: int | None) -> str:
+    if count is None:
+        return "more scans of other patients"
+    return "about 1 more scan of another patient" if count == 1 else f"about {count} more scans of other patients"
+
+
+def _unusable(changes: Sequence[Change], new: Sequence[NewStructure]) -> str:
+    """Return what is not good enough to be used."""
+    missing = [row.structure for row in new if row.word is Usability.NOT_FOUND]
+    poor = [f"{row.structure} (Dice {row.mean:.2f})" for row in new if row.word is Usability.LEARNS]
+    parts = [f"does not find {enumerated(missing)}"] if missing else []
+    parts += [f"does not find {enumerated(poor)} well enough"] if poor else []
+    if parts:
+        return f"the new version {' and '.join(parts)}"
+    improved = [f"{change.structure} ({_dice(change)})" for change in changes if change.word == IMPROVES]
+    return (
+        f"the new version finds {enumerated(improved) or 'the structures'} better than the old one, but not well enough"
+    )
+
+
+def _what_helps(new: Sequence[NewStructure], training: Training | None) -> str:
+    """Return the advice on what is not usable yet."""
+    minutes = more_minutes(training)
+    cases = "correct more scans of other patients"
+    if training is not None and training.steps >= SHORT_TRAINING:
+        return f"{cases.capitalize()} and fine-tune again."
+    longer = "Train longer" if minutes is None else f"Fine-tune again with about {counted(minutes, 'more minute')}"
+    return f"{longer}; if that does not help, {cases}."
+
+
+def more_minutes(training: Training | None) -> int | None:
+    """Return how many more minutes a training needs that was too short; None where that cannot be told."""
+    if training is None or training.minutes <= 0 or training.steps <= 0:
+        return None
+    return max(1, round(training.minutes * (SHORT_TRAINING / training.steps - 1)))
+
+
+def _found(new: Sequence[NewStructure]) -> str:
+    return enumerated([f"{row.structure} (Dice {row.mean:.2f})" for row in new])
+
+
+def _lost(changes: Sequence[Change]) -> str:
+    """Return in what the new version lost, e.g. 'worse in larynx (Dice 0.30, before 0.61)'; '' in no structure."""
+    surely = [change for change in changes if change.answer is Answer.WORSE or change.collapsed]
+    probably = [change for change in changes if change.answer is Answer.PROBABLY_WORSE and change not in surely]
+    parts = []
+    for word, lost in (("worse", surely), ("probably worse", probably)):
+        named = enumerated([f"{change.structure} ({_dice(change)})" for change in lost])
+        parts += [f"{word} in {named}"] if lost else []
+    return " and ".join(parts)
+
+
+def _dice(change: Change) -> str:
+    """Return the scores before and after, e.g. 'Dice 0.79, before 0.65'."""
+    return f"Dice {change.candidate:.2f}, before {change.parent:.2f}"
