@@ -116,7 +116,14 @@ def test_fine_tuning_makes_a_version_and_goes_back(projects: Any, tmp_path: Path
     library = projects.put_parent(tmp_path / "library", parent)
     project = projects.add_cases(tmp_path / "project", [1, 2])
     settings = replace(
-        projects.KNOBS, tail="auto", tail_patch=32, patch=32, tail_steps=160, steps=160, new_rate=0.04, full_rate=0.04
+        projects.UNBROKEN,
+        tail="auto",
+        tail_patch=32,
+        patch=32,
+        tail_steps=160,
+        steps=160,
+        new_rate=0.04,
+        full_rate=0.04,
     )
     result = finetune(projects.request(project, library, configuration=settings, promote=False))
     assert result.version.description.network == parent.description.network

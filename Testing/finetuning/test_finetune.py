@@ -31,7 +31,8 @@ from TransferSegLib.models.versions.history import history
 from TransferSegLib.models.versions.versions import promote, rollback
 from TransferSegLib.progress import CancelToken, Progress
 
-KNOBS, add_cases, put_parent, request = projects.KNOBS, projects.add_cases, projects.put_parent, projects.request
+KNOBS, UNBROKEN = projects.KNOBS, projects.UNBROKEN
+add_cases, put_parent, request = projects.add_cases, projects.put_parent, projects.request
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_wrong_labels_are_not_used(world: Any, better: tuple[FineTuned, Path, li
     """Labels that are moved in every case otherwise: the parent, version 1, stays in use."""
     _, library, _ = better
     project = add_cases(tmp_path / "spoilt", [11, 12, 13], shifts=[(0, 9, 9), (14, 0, -9), (9, 11, 0)])
-    knobs = replace(KNOBS, report_cases=0)
+    knobs = replace(UNBROKEN, report_cases=0)
     result = finetune(request(project, library, configuration=knobs, promote=False))
     assert result.evidence.answer != "better"
     assert not result.version.current and history("tiny", library).current == 1
@@ -114,7 +115,7 @@ def test_wrong_labels_are_not_used(world: Any, better: tuple[FineTuned, Path, li
 def test_one_patient_is_weak_evidence(world: Any, tmp_path: Path) -> None:
     library = put_parent(tmp_path / "library", world.make_parent(world.label_set("bright"), width=2))
     project = add_cases(tmp_path / "project", [1, 2], patients=["the same", "the same"])
-    knobs = replace(KNOBS, tail_steps=20, report_cases=0)
+    knobs = replace(UNBROKEN, tail_steps=20, report_cases=0)
     result = finetune(request(project, library, configuration=knobs, name="mine"))
     assert result.evidence.is_weak and result.evidence.patients == 1
     assert "Weak evidence" in result.evidence.verdict.text

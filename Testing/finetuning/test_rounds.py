@@ -29,7 +29,7 @@ from TransferSegLib.finetuning.rounds import (
 from TransferSegLib.models.store import load_model
 from TransferSegLib.progress import CancelToken, Progress
 
-KNOBS = replace(projects.KNOBS, tail_steps=12, report_cases=0)
+KNOBS = replace(projects.UNBROKEN, tail_steps=12, report_cases=0)
 
 
 def curve(*dice: float) -> list[RoundResult]:
@@ -98,7 +98,7 @@ def place(world: Any, tmp_path: Path) -> tuple[Path, Path]:
 
 def until_converged(place: tuple[Path, Path], **more: Any) -> FineTuneRequest:
     project, library = place
-    return projects.request(project, library, configuration=KNOBS, until_converged=True, **more)
+    return projects.request(project, library, **({"configuration": KNOBS, "until_converged": True} | more))
 
 
 def test_rounds_end_and_the_kept_one_counts(place: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +135,7 @@ def test_rounds_end_and_the_kept_one_counts(place: tuple[Path, Path], monkeypatc
 
 def test_stopped_in_a_later_round_it_ends_the_same(place: tuple[Path, Path]) -> None:
     whole = finetune(until_converged(place, name="whole"))
+    stopped = until_converged(place, name="stopped", configuration=replace(KNOBS, checkpoint_every=2))
     cancel = CancelToken()
 
     def stop(report: Progress) -> None:
@@ -142,9 +143,9 @@ def test_stopped_in_a_later_round_it_ends_the_same(place: tuple[Path, Path]) -> 
             cancel.cancel()
 
     with pytest.raises(Cancelled):
-        finetune(until_converged(place, name="stopped"), stop, cancel)
+        finetune(stopped, stop, cancel)
     seen: list[str] = []
-    resumed = finetune(until_converged(place, name="stopped"), lambda report: seen.append(report.key))
+    resumed = finetune(stopped, lambda report: seen.append(report.key))
     assert not any("train-finetune:1" in key for key in seen), "the first round is not trained again"
     first, second = (load_model(one.version.path).state_dict for one in (whole, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -203,7 +203,7 @@ def test_the_winner_goes_on_and_others_judge_it(world: Any, tmp_path: Path) -> N
     """Fine-tuning that learns nothing (no steps of stage 1, a rate of nothing) loses, and goes no further."""
     parent = projects.seeing(world.make_parent(world.label_set("bright"), width=2))
     library = projects.put_parent(tmp_path / "library", parent)
-    knobs = replace(AUTO, tail_steps=0, steps=14, full_rate=1e-9, vanilla_rate=0.1)
+    knobs = replace(AUTO, tail_steps=0, steps=14, full_rate=1e-9, vanilla_rate=0.1, checkpoint_every=1000)
     project = projects.add_cases(tmp_path / "project", [1, 2, 3, 4, 5])
     reports: list[Progress] = []
     result = finetune(projects.request(project, library, configuration=knobs), reports.append)

@@ -71,6 +71,13 @@ def test_it_is_written_as_it_is_read(content: dict[str, Any]) -> None:
     assert [CatalogueEntry.from_json(entry) for entry in content["models"]] == list(read_catalogue(FILE).entries)
 
 
+def test_a_file_that_changed_is_read_anew(tmp_path: Path, content: dict[str, Any]) -> None:
+    file = tmp_path / "catalogue.json"
+    for models in (content["models"], content["models"][:2], content["models"]):
+        file.write_text(json.dumps(content | {"models": models}), encoding="utf-8")
+        assert len(read_catalogue(file).entries) == len(models)
+
+
 def test_blob_id_is_that_of_git(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()

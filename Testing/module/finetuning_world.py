@@ -22,7 +22,7 @@ def load(file: Path) -> ModuleType:
 
 def settings(**changes: Any) -> str:
     """Return the further settings of a quick fine-tuning, as the parameter node keeps them."""
-    quick = load(TESTING / "finetuning" / "projects.py").KNOBS.to_json()
+    quick = load(TESTING / "finetuning" / "projects.py").UNBROKEN.to_json()
     for key in ("strategy", "seed", "minutes", "intensity"):
         quick.pop(key)
     return json.dumps(quick | changes)

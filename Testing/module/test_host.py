@@ -45,6 +45,22 @@ def test_a_closed_section_remembers_what_is_hidden_in_it(host, ui):
     section.collapsed = True
 
 
+def test_what_comes_into_a_closed_section_is_hidden_in_it_too(host, ui):
+    import qt
+
+    section, inside = ui.correctCollapsibleButton, ui.saveProgressBar
+    section.collapsed = True
+    later = qt.QLabel("later", section)
+    later.show()
+    inside.setVisible(True)
+    assert not later.visible and not inside.visible
+    section.collapsed = False
+    assert later.visible and inside.visible
+    inside.setVisible(False)
+    section.collapsed = True
+    later.setParent(None)
+
+
 def test_painting_undoing_and_drawing_are_real(host, ui):
     import slicer
 

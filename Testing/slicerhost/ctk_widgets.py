@@ -23,7 +23,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
-        self._closed, self._working, self._openHeight = False, False, 16777215
+        self._closed, self._working, self._hasNewChildren, self._openHeight = False, False, False, 16777215
         self._shown: dict[QtWidgets.QWidget, bool] = {}
         self.setCheckable(True)
         self.setChecked(True)
@@ -46,24 +46,32 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
     def _showContents(self) -> None:
         """Show what the section's owner wants to be seen, if it is open."""
+        self._hasNewChildren = False
         for child in self.children():
-            if not isinstance(child, QtWidgets.QWidget):
-                continue
-            if child not in self._shown:
-                self._shown[child] = not child.isHidden()
-                child.installEventFilter(self)
-            self._working = True
-            child.setVisible(self._shown[child] and not self._closed)
-            self._working = False
-            # Or Qt would take a later wish to hide a child that is hidden for done, and tell nobody.
-            child.setAttribute(QtCore.Qt.WA_WState_ExplicitShowHide, False)
+            if isinstance(child, QtWidgets.QWidget):
+                self._showChild(child)
+
+    def _showChild(self, child) -> None:
+        if child not in self._shown:
+            self._shown[child] = not child.isHidden()
+            child.installEventFilter(self)
+        self._working = True
+        child.setVisible(self._shown[child] and not self._closed)
+        self._working = False
+        # Or Qt would take a later wish to hide a child that is hidden for done, and tell nobody.
+        child.setAttribute(QtCore.Qt.WA_WState_ExplicitShowHide, False)
+
+    def childEvent(self, event) -> None:
+        self._hasNewChildren = self._hasNewChildren or event.added()
 
     def eventFilter(self, child, event) -> bool:
         """Remember what a child's owner wants; it stays hidden while the section is closed."""
         if not self._working and event.type() in (QtCore.QEvent.ShowToParent, QtCore.QEvent.HideToParent):
             self._shown[child] = event.type() == QtCore.QEvent.ShowToParent
-            if self._closed:
+            if self._closed and self._hasNewChildren:
                 self._showContents()
+            elif self._closed:  # not all of them: a panel's update shows and hides dozens, one after another
+                self._showChild(child)
         return False
 
     def showEvent(self, event) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,12 @@ def read_catalogue(file: Path) -> Catalogue:
         text = file.read_bytes()
     except OSError as error:
         raise ModelError(f"The catalogue of models {file} cannot be read: {error.strerror or error}.") from error
+    return _parsed(text, file)
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: bytes, file: Path) -> Catalogue:
+    """Return what a file's content says; the panel asks for the same again with all that it shows."""
     content = parse_json(text, str(file))
     try:
         if json_field(content, "format", str, error=ModelError) != FORMAT:
