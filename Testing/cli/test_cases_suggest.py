@@ -13,7 +13,7 @@ from TransferSegLib.datasets.dataset import read_dataset
 
 DATA = Path(__file__).resolve().parents[1] / "Data"
 MODEL = str(DATA / "model_format_1" / "model")
-CASES = read_dataset(DATA / "head_neck_ct").select(["pt_70", "pt_103"]).cases
+CASES = read_dataset(DATA / "head_neck_ct").select(["pt_170", "pt_70"]).cases
 Captured = pytest.CaptureFixture[str]
 
 

@@ -24,8 +24,8 @@ from TransferSegLib.progress import Task
 
 DATA = Path(__file__).resolve().parents[1] / "Data"
 MODEL = DATA / "model_format_1" / "model"
-#: The smaller scans.
-CASES = read_dataset(DATA / "head_neck_ct").select(["pt_70", "pt_103"]).cases
+#: The two smallest scans.
+CASES = read_dataset(DATA / "head_neck_ct").select(["pt_170", "pt_70"]).cases
 
 
 def look(name: str, doubt: float, *features: float) -> tuple[Path, ScanLook]:
