@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from TransferSegLib.errors import ModelError, TransferSegError
 from TransferSegLib.images.preprocess import preprocess
+from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits
 from TransferSegLib.inference.combined import open_segmenter
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.exact_tiles import ExactTilePredictor
@@ -180,3 +181,49 @@ def test_combinations_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("TransferSegLib.inference.combined.is_combination", lambda path: True)
     with pytest.raises(ModelError, match="combination"):
         open_segmenter(tmp_path / "both", features=True)
+
+
+def collected(keeper: FeatureKeeper, model: Model, scan: sitk.Image, side: int) -> tuple[KeptFeatures | None, int]:
+    """Hand a keeper a scan with a structure in its middle, box by box; return what was kept and the most it held."""
+    grid = preprocess(scan, model.description.preparation).grid
+    keeper.begin(grid)
+    size, most = grid.size_zyx, 0
+    middle = np.array(size) // 2
+    for corner in np.ndindex(*(-(-length // side) for length in size)):
+        start = tuple(side * place for place in corner)
+        stop = tuple(min(length, at + side) for length, at in zip(size, start, strict=True))
+        shape = tuple(last - first for first, last in zip(start, stop, strict=True))
+        logits = torch.zeros(4, *shape)
+        inside = [max(0, m - at) for m, at in zip(middle, start, strict=True)]
+        if all(at <= m < last for at, m, last in zip(start, middle, stop, strict=True)):
+            logits[(1, *inside)] = 1.0
+        flat = np.ravel_multi_index(np.ix_(*(np.arange(a, b) for a, b in zip(start, stop, strict=True))), size)
+        values = torch.from_numpy(np.broadcast_to(flat % 1000, (8, *shape)).astype(np.float16))
+        keeper.add(BoxLogits(start, stop, logits, features=BoxFeatures(start, values)))
+        most = max(most, sum(features.nbytes for _, features in keeper._parts))
+    keeper.finish(scan, model)
+    return keeper.kept, most
+
+
+def test_collecting_stays_within_a_multiple_of_the_budget(silent: Model) -> None:
+    """What waits at the borders of boxes goes when it is not needed; what is near the structure stays all the same."""
+    scan = noise(80, 80, 400)
+    expected, most_of_all = collected(FeatureKeeper(), silent, scan, 40)
+    assert expected is not None
+    budget_mb = 3 * expected.features.nbytes / 1e6
+    kept, most = collected(FeatureKeeper(budget_mb), silent, scan, 40)
+    assert kept is not None and np.array_equal(kept.voxels, expected.voxels)
+    assert np.array_equal(kept.features, expected.features)
+    assert most <= 4 * budget_mb * 1e6 < most_of_all
+
+
+@pytest.mark.parametrize("share", [0.3, 0.02])
+def test_with_less_room_fewer_are_kept_and_memory_stays_small(silent: Model, share: float) -> None:
+    scan = noise(150, 150, 150)
+    whole, _ = collected(FeatureKeeper(), silent, scan, 25)
+    assert whole is not None
+    budget_mb = share * whole.features.nbytes / 1e6
+    kept, most = collected(FeatureKeeper(budget_mb), silent, scan, 25)
+    assert most <= 4 * budget_mb * 1e6 + 25**3 * 16
+    assert kept is None or (kept.features.nbytes <= budget_mb * 1e6 and set(kept.voxels) <= set(whole.voxels))
+    assert kept is not None or share < 0.1

@@ -34,6 +34,13 @@ from TransferSegLib.progress import Task
 MARGIN_MM = 30.0
 #: The most that the features of one scan take, on disk and while they are collected.
 BUDGET_MB = 256.0
+#: Margins that are tried, as shares of ``MARGIN_MM``, until the features fit.
+_SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
+#: While features are collected, those near a border of a tile wait for the next one: with them they may take so many
+#: times the budget. A scan at 1 mm would take 10 GB otherwise.
+_WHILE_COLLECTING = 4.0
+#: Side of the blocks of voxels in which it is seen, roughly, what waits.
+_BLOCK = 8
 #: The format of the file, and its entries.
 _VERSION = 1
 _ENTRIES = ("version", "scan", "model", "size_zyx", "voxels", "features")
@@ -79,16 +86,18 @@ def model_key(model: Model) -> str:
 class FeatureKeeper:
     """Collects the features of one scan while it is segmented; hand it to ``Segmenter.segment_within``.
 
-    Near a border of a tile features wait for what the next tile finds.
+    Near a border of a tile features wait for what the next tile finds. Where those that wait take too much memory, they
+    go as soon as it is clear that they are near no structure; if that is not enough, fewer wait, or none are kept.
     """
 
     def __init__(self, budget_mb: float = BUDGET_MB, also: sitk.Image | None = None) -> None:
         """Begin; ``also`` is a label map on the scan's grid whose structures are kept like those that are found."""
         self._budget_bytes, self._also = budget_mb * 1e6, also
         self._margin: Triple = (1, 1, 1)
-        self._structures = np.zeros((0, 0, 0), bool)
+        self._waiting: Triple = (1, 1, 1)
+        self._structures = self._seen = np.zeros((0, 0, 0), bool)
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
-        self._bytes = 0
+        self._bytes, self._is_full = 0, False
         #: What was kept, once the scan is segmented; None where not even the structures fit into the budget.
         self.kept: KeptFeatures | None = None
 
@@ -96,7 +105,8 @@ class FeatureKeeper:
         """Begin a scan, or begin it again."""
         z, y, x = (max(1, round(MARGIN_MM / step)) for step in grid.spacing_zyx_mm)
         self._margin, self._parts, self._bytes, self.kept = (z, y, x), [], 0, None
-        self._structures = np.zeros(grid.size_zyx, bool)
+        self._waiting, self._is_full = self._margin, False
+        self._structures, self._seen = np.zeros(grid.size_zyx, bool), np.zeros(grid.size_zyx, bool)
         if self._also is not None:
             places = np.argwhere(grid.oriented(sitk.GetArrayViewFromImage(self._also)) != 0)
             on_grid = places[:, ::-1] @ grid.matrix.T + grid.offset_xyz
@@ -105,13 +115,14 @@ class FeatureKeeper:
 
     def add(self, box: BoxLogits) -> None:
         """Take what was computed of a box of the grid."""
-        if box.features is None:
+        if box.features is None or self._is_full:
             return
         start, values = box.features.start_zyx, box.features.values
         size = values.shape[1:]
         found = box.most_probable() != 0
         z, y, x = (slice(at, at + length) for at, length in zip(box.start_zyx, found.shape, strict=True))
         self._structures[z, y, x] |= found
+        self._seen[z, y, x] = True
         here = tuple(slice(at, at + length) for at, length in zip(start, size, strict=True))
         near = _grown(self._structures[here], self._margin) | self._border(start, size)
         places = np.flatnonzero(near)
@@ -121,7 +132,9 @@ class FeatureKeeper:
             self._structures.shape,
         )
         self._parts.append((flat, features))
-        self._bytes += features.nbytes
+        self._bytes += features.nbytes + flat.nbytes
+        if self._bytes > _WHILE_COLLECTING * self._budget_bytes:
+            self._drop()
 
     def finish(self, image: sitk.Image, model: Model, task: Task | None = None) -> None:
         """Choose what is kept: all near the structures, or as near as the budget allows."""
@@ -131,20 +144,50 @@ class FeatureKeeper:
         voxels, order = np.unique(np.concatenate([flat for flat, _ in parts]), return_index=True)
         features = np.concatenate([values for _, values in parts])
         most = int(self._budget_bytes // (features.itemsize * features.shape[1] + voxels.itemsize))
-        for share in (1.0, 0.75, 0.5, 0.25, 0.1):
+        for share in _SHARES:
             (task or Task()).check()
-            z, y, x = (max(1, round(share * margin)) for margin in self._margin)
-            chosen = _grown(self._structures, (z, y, x)).reshape(-1)[voxels]
+            chosen = _grown(self._structures, _part_of(self._margin, share)).reshape(-1)[voxels]
             if np.count_nonzero(chosen) <= most:
                 size = (self._structures.shape[0], self._structures.shape[1], self._structures.shape[2])
                 kept = np.ascontiguousarray(features[order[chosen]])
                 self.kept = KeptFeatures(scan_key(image), model_key(model), size, voxels[chosen], kept)
                 return
 
+    def _drop(self) -> None:
+        """Keep what is near a structure, or near what was not computed yet, as far as the memory allows.
+
+        Structures only grow, so what does not fit into the budget now will not fit in the end.
+        """
+        a_voxel = self._bytes / max(1, sum(len(flat) for flat, _ in self._parts))
+
+        def fit(chosen: list[np.ndarray], times: float) -> bool:
+            return sum(np.count_nonzero(part) for part in chosen) * a_voxel <= times * self._budget_bytes
+
+        for share in _SHARES:
+            near = _grown(self._structures, _part_of(self._margin, share)).reshape(-1)
+            kept = [near[flat] for flat, _ in self._parts]
+            if fit(kept, 1.0):
+                break
+        else:
+            self._parts, self._bytes, self._is_full = [], 0, True
+            return
+        # Of what waits as much as leaves room for the next tiles, or nothing.
+        unseen, size = _blocks(~self._seen), self._seen.shape
+        blocks = [_block_of(flat, size, unseen.shape) for flat, _ in self._parts]
+        for share in _SHARES:
+            self._waiting = _part_of(self._margin, share)
+            beside = _grown(unseen, tuple(-(-voxels // _BLOCK) for voxels in self._waiting)).reshape(-1)
+            waiting = [near_it | beside[block] for near_it, block in zip(kept, blocks, strict=True)]
+            if fit(waiting, 0.5 * _WHILE_COLLECTING):
+                kept = waiting
+                break
+        self._parts = [(flat[one], features[one]) for (flat, features), one in zip(self._parts, kept, strict=True)]
+        self._bytes = sum(flat.nbytes + features.nbytes for flat, features in self._parts)
+
     def _border(self, start: Triple, size: tuple[int, ...]) -> np.ndarray:
         """Return the voxels of a box that a structure in the next one may be near to."""
         border = np.zeros(size, bool)
-        for axis, (first, length, margin) in enumerate(zip(start, size, self._margin, strict=True)):
+        for axis, (first, length, margin) in enumerate(zip(start, size, self._waiting, strict=True)):
             along = np.moveaxis(border, axis, 0)
             if first > 0:
                 along[:margin] = True
@@ -216,7 +259,31 @@ def _is_sound(kept: KeptFeatures) -> bool:
     return len(voxels) == len(features) and bool(within) and bool(np.isfinite(features).all())
 
 
+def _part_of(margin: Triple, share: float) -> Triple:
+    """Return a share of a margin in voxels, at least one."""
+    z, y, x = (max(1, round(share * voxels)) for voxels in margin)
+    return z, y, x
+
+
 def _grown(mask: np.ndarray, by: tuple[int, ...]) -> np.ndarray:
     """Return a mask grown by so many voxels along each axis: a box around each voxel."""
-    size = tuple(2 * more + 1 for more in by)
-    return np.asarray(ndimage.maximum_filter(mask.view(np.uint8), size, mode="constant") != 0)
+    grown = np.zeros_like(mask)
+    axes = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+    if len(axes[0]):
+        box = tuple(slice(max(0, at[0] - more), at[-1] + more + 1) for at, more in zip(axes, by, strict=True))
+        size = tuple(2 * more + 1 for more in by)
+        grown[box] = ndimage.maximum_filter(mask[box].view(np.uint8), size, mode="constant") != 0
+    return grown
+
+
+def _blocks(mask: np.ndarray) -> np.ndarray:
+    """Return for each block of voxels whether it holds one of a mask."""
+    for axis, size in enumerate(mask.shape):
+        mask = np.logical_or.reduceat(mask, np.arange(0, size, _BLOCK), axis=axis)
+    return mask
+
+
+def _block_of(flat: np.ndarray, size: tuple[int, ...], blocks: tuple[int, ...]) -> np.ndarray:
+    """Return the flat indices of the blocks that voxels (flat indices) lie in."""
+    places = tuple(index // _BLOCK for index in np.unravel_index(flat, size))
+    return np.ravel_multi_index(places, blocks)
