@@ -5,7 +5,6 @@ Whoever starts work makes a task and hands it down; nothing in the library keeps
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -18,6 +17,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from TransferSegLib.errors import Cancelled
+from TransferSegLib.pace import passed_share
 from TransferSegLib.progress_reports import Progress as Progress
 from TransferSegLib.progress_reports import ProgressCallback as ProgressCallback
 from TransferSegLib.progress_reports import Reports
@@ -214,7 +214,7 @@ class Task:
 
     def waited(self, seconds: float, expected_s: float, *, look: bool = True) -> None:
         """Report that so many of roughly ``expected_s`` seconds have passed: ever closer to an unknown end."""
-        self.at(1 - math.exp(-seconds / max(expected_s, _LOOK_S)), look=look)
+        self.at(passed_share(seconds, expected_s), look=look)
 
     def wait(self, call: Callable[[], Result], expected_s: float = 1.0, leave: bool = True) -> Result:
         """Return the result of a call into compiled code that cannot be stopped, made in a thread beside this one.

@@ -16,7 +16,7 @@ from TransferSegLib.finetuning.feature_cache import FeatureSizes, cache_features
 from TransferSegLib.finetuning.label_change import plan_label_change
 from TransferSegLib.finetuning.last_layers import LastLayersObjective
 from TransferSegLib.networks.unet_valid.geometry import MARGIN
-from TransferSegLib.progress import CancelToken, Task
+from TransferSegLib.progress import CancelToken, Progress, Task
 from TransferSegLib.training.losses import marginal_loss
 
 
@@ -112,3 +112,35 @@ def test_cancel_leaves_nothing_on_the_disk(world: Any, tmp_path: Path) -> None:
             task=Task("", lambda report: token.cancel(), token),
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_moves_within_a_patch(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("TransferSegLib.progress_reports._BETWEEN_REPORTS_S", 0.0)
+    parent = world.make_parent(world.label_set("bright", "dark"))
+    change = plan_label_change(parent.description.label_set, parent.description.label_set)
+    knobs = replace(world.quick, patches_per_case=2)
+    said: list[Progress] = []
+    cache_features(parent, [world.ball_case()], change, knobs, world.float32, task=Task("", said.append)).close()
+    for number, (start, end) in enumerate(((0.0, 0.5), (0.5, 1.0))):
+        within = {report.fraction for report in said if report.step == number and start < report.fraction < end}
+        assert len(within) > 5, "a report for each layer"
+    fractions = [report.fraction for report in said]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert {report.message for report in said if report.step == 0} == {"ball"}
+
+
+def test_progress_follows_the_time_that_ends_it(world: Any) -> None:
+    """By minutes far fewer patches are made than would fit into the memory."""
+    parent = world.make_parent(world.label_set("bright", "dark"))
+    change = plan_label_change(parent.description.label_set, parent.description.label_set)
+    knobs = replace(world.quick, patches_per_case=50)
+    said: list[Progress] = []
+
+    def spent() -> float:
+        return max((report.step or 0 for report in said), default=0) / 3
+
+    task = Task("", said.append)
+    with cache_features(parent, [world.ball_case()], change, knobs, world.float32, spent=spent, task=task) as cache:
+        assert len(cache) == 3
+    ends = {report.step: report.fraction for report in said}
+    assert ends[2] >= 1 / 3 and ends[3] >= 2 / 3

@@ -99,7 +99,9 @@ def save(host) -> str:
     ui, panel = host.widget.ui, host.widget.correctPanel
     assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
     ui.saveCorrectionButton.click()
-    assert panel.saving is not None and ui.correctionStatusLabel.text == "Saving ...", ui.correctionStatusLabel.text
+    assert panel.saving is not None and ui.correctionStatusLabel.text.startswith("Saving '"), (
+        ui.correctionStatusLabel.text
+    )
     assert not ui.saveCorrectionButton.enabled and ui.saveCorrectionButton.toolTip == "A case is being saved."
     assert ui.cancelSaveButton.enabled
     host.waitFor(lambda: panel.saving is None)

@@ -41,7 +41,7 @@ def test_after_hardening_a_transform_only_the_record_of_the_prediction_is_lost(h
         each.HardenTransform()
     assert predictionOf(node, volume) is None
     tick(ui, "brainstem")
-    assert save(host).startswith("case-0001, revision 1, is saved.")
+    assert save(host).startswith("CT (case-0001), revision 1, is saved.")
     (revision,) = Project(folder).state().current
     assert revision.prediction is None and str(revision.corrected_from) == "format-one 1.0"
 

@@ -46,8 +46,9 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     tick(ui, "right parotid gland")
     assert rows(ui.reviewedTable)[1][1] == "learned"
     ui.notesLineEdit.text = "lower pole redrawn"
-    assert save(host).startswith("case-0001, revision 1, is saved.")
+    assert save(host).startswith("CT (case-0001), revision 1, is saved.")
     assert "Ignored, because not reviewed: brainstem" in ui.correctionStatusLabel.text
+    assert "Not found, and ignored, because not reviewed: left parotid gland." in ui.correctionStatusLabel.text
     assert temporary_folders() == []
 
     (revision,) = Project(folder).state().current
@@ -64,11 +65,11 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     np.testing.assert_allclose(image.GetDirection(), sitk_grid(volume).GetDirection(), atol=1e-6)
     np.testing.assert_allclose(image.GetOrigin(), sitk_grid(volume).GetOrigin(), atol=1e-5)
     (case_row,) = rows(ui.caseTable)
-    assert (case_row[:2], case_row[3]) == (["case-0001", "right parotid gland"], "in use")
+    assert (case_row[:2], case_row[3]) == (["CT", "right parotid gland"], "in use")
     details = ui.caseTable.item(0, 0).toolTip().splitlines()
-    assert details[:2] == ["Reviewed: right parotid gland", "Patient 1 of this project"]
-    assert details[2].startswith("Revision 1, saved 2") and details[3] == "Corrected from: format-one 1.0"
-    assert details[4:] == ["Notes: lower pole redrawn"]
+    assert details[:3] == ["CT (case-0001)", "Reviewed: right parotid gland", "Patient 1 of this project"]
+    assert details[3].startswith("Revision 1, saved 2") and details[4] == "Corrected from: format-one 1.0"
+    assert details[5:] == ["Notes: lower pole redrawn"]
     assert "Reviewed in 1 case of the project" in ui.reviewedTable.item(1, 0).toolTip()
 
     tick(ui, "brainstem")
@@ -76,7 +77,7 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     assert rows(ui.reviewedTable)[1][:2] == ["Parotis rechts", "learned"], "a renamed segment keeps its tick"
     assert "case-0001" in ui.saveCorrectionButton.toolTip
     slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationDisplayNode"))
-    assert save(host).startswith("case-0001, revision 2, is saved.")
+    assert save(host).startswith("CT (case-0001), revision 2, is saved.")
     (revision,) = Project(folder).state().current
     assert revision.number == 2 and set(revision.case.annotated) == {"brainstem", "Parotis rechts"}
     assert len(Project(folder).revisions("case-0001")) == 2
@@ -116,7 +117,7 @@ def test_opening_a_case_gives_its_ticks_its_region_and_todays_names(host, ui, fo
     assert ticks == {"stem": "learned", "right parotid gland": "ignored"}
     assert ui.regionComboBox.currentText == "The region saved with the case"
     assert ui.segmentEditorWidget.sourceVolumeNode() is opened
-    assert save(host).startswith("case-0001, revision 2, is saved.")
+    assert save(host).startswith("CT (case-0001), revision 2, is saved.")
     (revision,) = Project(folder).state().current
     assert revision.case.annotated == ("stem",) and str(revision.corrected_from) == "format-one 1.0"
     np.testing.assert_array_equal(labels_of(revision.case.judged), region_zyx)

@@ -69,7 +69,7 @@ def test_every_placeholder_fits_with_a_large_font(host, ui, states) -> None:
         ui.addStructureButton.click()
     for bring in (states.s12_saving, states.s13_saved):
         bring()
-    assert ui.patientLineEdit.placeholderText == "as in case-0001"
+    assert ui.patientLineEdit.placeholderText == "as saved before"
     look("correct")
     every = {each.objectName for each in host._area.widget().findChildren(qt.QLineEdit) if each.placeholderText}
     assert seen == every and len(every) == 4

@@ -29,7 +29,7 @@ def test_scans_with_the_same_entry_are_one_patient_and_others_are_patients_of_th
     assert len(set(groups.values())) == 3
     shown = [(ui.caseTable.item(row, 0).text(), ui.caseTable.item(row, 0).toolTip()) for row in range(4)]
     for (case, details), (name, number) in zip(
-        shown, [("case-0001", 1), ("case-0002", 2), ("case-0003", 1), ("case-0004", 3)], strict=True
+        shown, [("CT 1, patient 1", 1), ("CT 2", 2), ("CT 3, patient 1", 1), ("CT 4", 3)], strict=True
     ):
         assert case == name and f"\nPatient {number} of this project\n" in details
     written = [file.read_bytes() for file in folder.rglob("*") if file.is_file()]
@@ -38,7 +38,7 @@ def test_scans_with_the_same_entry_are_one_patient_and_others_are_patients_of_th
 
 def test_a_new_revision_keeps_its_patient_and_the_next_scan_begins_with_none(host, ui, folder, tmp_path):
     corrected(host, ui, tmp_path, 1, "A")
-    assert ui.patientLineEdit.placeholderText == "as in case-0001"
+    assert ui.patientLineEdit.placeholderText == "as saved before"
     before = Project(folder).state().current[0].case.group
     ui.patientLineEdit.text = ""
     assert "revision 2, is saved." in save(host)

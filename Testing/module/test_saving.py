@@ -80,7 +80,7 @@ def test_the_click_copies_and_the_rest_is_done_between_events(host, ui, correcti
     timer.connect("timeout()", lambda: turns.append((panel.saving is None or panel.saving.isWriting, project.exists())))
     ui.saveCorrectionButton.click()
     assert files_written() == [] and not project.exists() and panel.saving.isWriting, "the click wrote nothing"
-    assert ui.correctionStatusLabel.text == "Saving ..." and ui.saveProgressBar.visible
+    assert ui.correctionStatusLabel.text == "Saving 'CT' ..." and ui.saveProgressBar.visible
     assert not ui.saveCorrectionButton.enabled and ui.saveCorrectionButton.toolTip == "A case is being saved."
 
     # The user goes on at once: another stroke, other ticks, other voxels, another note.
@@ -98,7 +98,9 @@ def test_the_click_copies_and_the_rest_is_done_between_events(host, ui, correcti
     assert writing.count(True) >= 1 and writing.count(False) >= 1, "the loop turned while files were written, and after"
     assert turns[0] == (True, False), "the loop turned before there was anything of the case"
 
-    assert ui.correctionStatusLabel.text.startswith("case-0001, revision 1, is saved."), ui.correctionStatusLabel.text
+    assert ui.correctionStatusLabel.text.startswith("CT (case-0001), revision 1, is saved."), (
+        ui.correctionStatusLabel.text
+    )
     (revision,) = Project(project).state().current
     assert revision.case.annotated == ("mandible",) and revision.notes == "as clicked"
     scan_zyx, labels_zyx = saved_files(project)
@@ -184,7 +186,7 @@ def test_a_correction_that_could_not_be_saved_comes_back_when_its_scene_was_clos
     other = slicer.util.addVolumeFromArray(np.zeros((3, 4, 5), np.int16), name="CT")
     host.waitFor(lambda: host.widget.correctPanel.saving is None)
     text = ui.correctionStatusLabel.text
-    assert text.startswith("Not saved: ") and text.endswith("'ours' was added to the scene again."), text
+    assert text.startswith("Not saved") and text.endswith("'ours' was added to the scene again."), text
     (back,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     reference = back.GetNodeReference("referenceImageGeometryRef")
     assert reference is not other and slicer.mrmlScene.IsNodePresent(reference)
@@ -232,7 +234,7 @@ def test_another_project_is_shown_and_the_scene_is_closed_before_the_case_is_sav
     ui.projectPathLineEdit.currentPath = str(tmp_path / "other")
     ui.caseTable.clearSelection()
     host.waitFor(lambda: host.widget.correctPanel.saving is None)
-    assert ui.correctionStatusLabel.text.startswith(f"case-0001, revision 1, is saved in {project}.")
+    assert ui.correctionStatusLabel.text.startswith(f"CT (case-0001), revision 1, is saved in {project}.")
     assert host.widget.correctPanel.cases.table.selected() is None, "case-0001 of this project is another one"
     assert savedScans(project) == {str(tmp_path / "scan.nii.gz")}, "the scan is not offered again as the next"
 
@@ -338,4 +340,4 @@ def test_another_modality_is_saved_only_by_a_second_click(host, ui, correction) 
     assert len(project.dataset()) == 1
     ui.saveCorrectionButton.click()
     host.waitFor(lambda: host.widget.correctPanel.saving is None)
-    assert "case-0002, revision 1, is saved." in ui.correctionStatusLabel.text
+    assert "(case-0002), revision 1, is saved." in ui.correctionStatusLabel.text

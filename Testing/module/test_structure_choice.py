@@ -151,7 +151,8 @@ def test_only_the_ticked_structures_are_segmented_by_the_panel_and_the_console(h
     assert "brainstem" not in names and names
     assert "of 2 structures found" in ui.segmentStatusLabel.text
     tick(ui, "brainstem", True)
-    assert ui.segmentStatusLabel.text == "Not in the result yet: brainstem. Segment again."
+    found, toSegment = ui.segmentStatusLabel.text.splitlines()
+    assert "of 2 structures found" in found and toSegment == "Not in the result yet: brainstem. Segment again."
     tick(ui, "brainstem", False)
 
     logic = slicer.util.getModuleLogic("TransferSeg")

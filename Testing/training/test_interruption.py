@@ -7,11 +7,14 @@ from TransferSegLib.errors import Cancelled
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.networks.families import backbone_of
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
-from TransferSegLib.progress import CancelToken
+from TransferSegLib.pace import Pace
+from TransferSegLib.progress import CancelToken, Progress, Task
 from TransferSegLib.training.configuration import TrainingConfiguration
 from TransferSegLib.training.interruption import interruptible
+from TransferSegLib.training.loop import Hooks, train
 from TransferSegLib.training.patch_objective import PatchObjective
 from TransferSegLib.training.patches import Patch
+from TransferSegLib.training.schedule import Schedule
 from TransferSegLib.training.trainer import Trainer
 
 KNOBS = TrainingConfiguration(width=2, patch=32, frame=2, steps=4, warm_up=1, seed=3)
@@ -91,3 +94,35 @@ def test_looking_changes_nothing() -> None:
         looking.train_step(0.02, cancel=CancelToken())
     for name, values in plain.module.state_dict().items():
         assert torch.equal(values, looking.module.state_dict()[name])
+
+
+def test_progress_moves_within_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("TransferSegLib.progress_reports._BETWEEN_REPORTS_S", 0.0)
+    said: list[Progress] = []
+    trainer, quiet = make_trainer(), make_trainer()
+    nothing = Hooks(lambda: None, 100, lambda line: None)
+    train(trainer, Schedule(3, 0.02, 1), nothing, Task("", said.append))
+    for number in range(3):
+        within = {report.fraction for report in said if report.step == number and report.fraction > number / 3}
+        assert len(within) > 10 and max(within) < (number + 1) / 3, "on the way forward and back"
+    fractions = [report.fraction for report in said]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    train(quiet, Schedule(3, 0.02, 1), nothing, Task())
+    for name, values in quiet.module.state_dict().items():
+        assert torch.equal(values, trainer.module.state_dict()[name]), "looking changes nothing"
+
+
+def test_a_step_is_as_far_as_the_one_before_it_took() -> None:
+    now = 0.0
+    pace = Pace(clock=lambda: now)
+    pace.begin()
+    now = 4.0
+    pace.end()
+    pace.begin()
+    assert pace.share() == 0.0
+    now = 6.0
+    assert 0.3 < pace.share() < 0.5
+    now = 8.0
+    assert 0.5 < pace.share() < 0.7
+    now = 1000.0
+    assert 0.999 < pace.share() <= 1.0

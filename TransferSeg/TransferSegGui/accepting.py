@@ -22,7 +22,8 @@ class Accepting(VTKObservationMixin):
 
     ``save`` saves the case and returns whether it is on its way, ``goOn`` shows the next scan, ``segment`` segments
     the scan that is shown, ``adopt`` shows what a run has made ahead, ``awaited`` that it is not done yet, ``failed``
-    why it has made nothing, ``showStatus`` a status line.
+    why it has made nothing, ``invite`` that the user is to segment a volume, ``showStatus`` a status line and
+    ``reportAhead`` why no scan can be segmented ahead.
     """
 
     def __init__(self, ui, makeRun: Callable, order: ScanOrder) -> None:
@@ -34,6 +35,8 @@ class Accepting(VTKObservationMixin):
         self.segment: Callable[[], None] = lambda: None
         self.adopt: Callable = lambda run: None
         self.showStatus: Callable[[str], None] = lambda text: None
+        self.reportAhead: Callable[[str], None] = lambda text: None
+        self.invite: Callable = lambda volume: None
         self.awaited: Callable[[ScanAhead], None] = lambda ahead: None
         self.failed: Callable = lambda run: None
         self.ahead = ScanAhead(makeRun, self._onAhead)
@@ -144,29 +147,37 @@ class Accepting(VTKObservationMixin):
         finally:
             self._isGoingOn = False
 
-    def arrived(self, volume) -> None:
-        """Show what was segmented ahead of a scan that is shown now, and begin with the one after it."""
+    def arrived(self, volume) -> bool:
+        """Show what was segmented ahead of a scan that is shown now, and begin with the one after it.
+
+        Returns whether nothing was, nor will be: the user is asked to segment it.
+        """
         made = self.ahead.take(volume)
         if made is not None:
             self.adopt(made)
             self.lookAhead()
         elif self.ahead.isFor(volume):
             self.awaited(self.ahead)
-        elif self._isGoingOn:
+        elif self._isGoingOn and self.ui.segmentButton.enabled:
             self.ahead.giveUp()
             self.segment()  # its result is what begins the scan after it
+        else:
+            self.invite(volume)
+            return True
+        return False
 
     def lookAhead(self) -> None:
         """Begin to segment the scan after this one, if scans come from a folder."""
         folder = "" if self._parameterNode is None else self._parameterNode.GetParameter(SCAN_FOLDER)
         if not folder or not self.ui.segmentAheadCheckBox.checked or self.ahead.isFor(self._volume):
             return
+        self.reportAhead("")
         try:
             file = self._order.next(self._volume)
             if file is not None:
                 self.ahead.begin(file)
         except (RuntimeError, OSError) as error:
-            self.showStatus(str(error))
+            self.reportAhead(str(error))
 
     def _onAhead(self, volume) -> None:
         if volume is self._volume and self._segmentation is None:

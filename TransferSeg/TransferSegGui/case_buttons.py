@@ -7,9 +7,11 @@ from collections.abc import Callable
 from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
-from TransferSegGui.case_opening import openCase
+from TransferSegGui.case_names import CaseNames
+from TransferSegGui.case_opening import caseOf, openCase
 from TransferSegGui.case_table import CaseTable
-from TransferSegGui.next_scan import loadScan, nextVolume, whyNoScan
+from TransferSegGui.correction_process import CorrectionProcess
+from TransferSegGui.next_scan import loadScan, nextVolume, remainingVolumes, scanFiles, whyNoScan
 from TransferSegGui.nodes import hideOthers, showStructure
 from TransferSegGui.project_choice import projectFolder
 from TransferSegGui.scan_order import ScanOrder
@@ -23,7 +25,8 @@ class CaseButtons:
     """Opens, removes and restores cases of a project, and shows the next scan in the order of a ``ScanOrder``.
 
     ``choose`` gets the volume and the segmentation (None: there is none yet) to work on next, ``showStatus`` a status
-    line; ``projectChanged`` is called when cases were removed or restored, ``nextShown`` with the next scan's volume.
+    line, ``showDone`` that no scan is left; ``projectChanged`` is called when cases were removed or restored,
+    ``nextShown`` with the next scan's volume: it returns whether the user is to segment that.
     """
 
     def __init__(self, ui, order: ScanOrder) -> None:
@@ -31,7 +34,8 @@ class CaseButtons:
         self.choose: Callable = lambda volume, segmentation: None
         self.showStatus: Callable[[str], None] = lambda text: None
         self.projectChanged: Callable[[], None] = lambda: None
-        self.nextShown: Callable = lambda volume: None
+        self.showDone: Callable[[str], None] = lambda text: None
+        self.nextShown: Callable[[object], bool] = lambda volume: False
         self.ui, self._order = ui, order
         self.table = CaseTable(ui.caseTable)
         self.table.changed = self.updateButtons
@@ -80,7 +84,11 @@ class CaseButtons:
         if structure:
             showStructure(segmentation, structure)
         text = _("{case} is open. Saving it creates revision {number}.")
-        return text.format(case=revision.case.id, number=revision.number + 1)
+        return text.format(case=self._nameOf(revision.case.id), number=revision.number + 1)
+
+    def _nameOf(self, case: str) -> str:
+        """Return what a sentence calls a case."""
+        return CaseNames.of(self._project).text(case)
 
     def _onRemove(self) -> None:
         self._change(lambda project, case: project.remove_case(case), _("{case} is removed. It can be restored."))
@@ -98,7 +106,7 @@ class CaseButtons:
             self.showStatus(str(error))
             return
         self.projectChanged()
-        self.showStatus(text.format(case=selected.case.id))
+        self.showStatus(text.format(case=self._nameOf(selected.case.id)))
 
     def showNext(self) -> None:
         """Show the next scan that is not yet in the project."""
@@ -115,7 +123,9 @@ class CaseButtons:
             self.showStatus(str(error))
             return
         if volume is None:
-            self.showStatus(" ".join([*unreadable, why]))
+            done = self._allDone()
+            show = self.showDone if done else self.showStatus
+            show(" ".join([*unreadable, done or why]))
             return
         self._order.shown(volume)
         self._leaveScan(volume)
@@ -127,7 +137,22 @@ class CaseButtons:
             left = _("1 scan in the folder is not saved as a case yet.") if count == 1 else left
             text += " " + left.format(count=count)
         self.showStatus(text)
-        self.nextShown(volume)
+        if self.nextShown(volume):
+            section = self.ui.segmentCollapsibleButton.text
+            self.showStatus(text + " " + _("Segment it: section '{name}', above.").format(name=section))
+
+    def _allDone(self) -> str:
+        """Return that all scans are saved and what comes next, empty while scans are left, and without any case."""
+        folder, project = self._order.folder, projectFolder(self._parameterNode)
+        left = remainingVolumes(project) if folder is None else self._order.remaining()
+        onTheirWay = [each for each in CorrectionProcess.volumesOnTheirWay(project) if not caseOf(each, project)]
+        count = len(onTheirWay) + (0 if self._project is None else len(self._project.current))
+        if left or not count or (folder is not None and not scanFiles(folder)):
+            return ""
+        done = _("All loaded volumes are done.") if folder is None else _("All scans of the folder are done.")
+        ready = _("1 case is ready.") if count == 1 else _("{count} cases are ready.").format(count=count)
+        following = _("Next comes the section '{name}', below.").format(name=self.ui.fineTuneCollapsibleButton.text)
+        return " ".join([done, ready, following])
 
     def _leaveScan(self, volume) -> None:
         """Hide what was made of other scans, and the segmentation that was chosen: ``volume`` is shown from now on."""

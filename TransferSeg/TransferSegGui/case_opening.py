@@ -8,6 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from TransferSegGui.annotated_region import REGION_SAVED, setRegion
+from TransferSegGui.case_names import CaseNames
 from TransferSegGui.nodes import SegmentedBy, readSegmentation
 from TransferSegGui.predictions import PREDICTION_ATTRIBUTE
 from TransferSegGui.reviewed_table import keyOf, setReviewed
@@ -23,13 +24,14 @@ def openCase(project: ProjectState, revision: Revision):
     Their nodes have no storage: saving the scene asks for files of its own and never writes into the project.
     """
     case = revision.case
-    volume = readVolume(case.image, case.id)
+    scan = CaseNames.of(project).scans.get(case.id, case.id)
+    volume = readVolume(case.image, scan)
     try:
         segmentation = readSegmentation(case.labels, volume)
     except RuntimeError:
         slicer.mrmlScene.RemoveNode(volume)
         raise
-    segmentation.SetName(slicer.mrmlScene.GenerateUniqueName(_("{case} corrected").format(case=case.id)))
+    segmentation.SetName(slicer.mrmlScene.GenerateUniqueName(_("{scan} corrected").format(scan=scan)))
     _useNamesOfProject(segmentation, project)
     reviewed = {keyOf(name) for name in case.annotated}
     for each in segmentation.GetSegmentation().GetSegmentIDs():

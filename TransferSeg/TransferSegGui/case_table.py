@@ -1,17 +1,18 @@
-"""The table of a project's cases: reviewed structures, drawing effort and state; the rest is in the tooltips."""
+"""The table of a project's cases: scan, reviewed structures, drawing effort, state; the rest is in the tooltips."""
 
 from __future__ import annotations
 
 import qt
 from slicer.i18n import tr as _
 
-from TransferSegGui.table_columns import setColumns, structuresText
+from TransferSegGui.case_names import CaseNames
+from TransferSegGui.table_columns import breakable, setColumns, structuresText
 from TransferSegLib.corrections.effort_curve import metres
 from TransferSegLib.corrections.revisions import ProjectState, Revision
 from TransferSegLib.wording import local_time
 
-#: The columns with the reviewed structures and with the contour that was drawn.
-_REVIEWED, _EFFORT = 1, 2
+#: The columns with the scan's name, the reviewed structures and the contour that was drawn.
+_CASE, _REVIEWED, _EFFORT = 0, 1, 2
 
 
 class CaseTable:
@@ -22,7 +23,7 @@ class CaseTable:
         self.changed = lambda: None
         self._table = table
         self._revisions: list[Revision] = []
-        setColumns(table, [_("Case"), _("Reviewed"), _("Effort"), _("State")], _REVIEWED)
+        setColumns(table, [_("Case"), _("Reviewed"), _("Effort"), _("State")], _CASE, _REVIEWED)
         table.connect("itemSelectionChanged()", lambda: self.changed())
 
     def show(self, project: ProjectState | None) -> None:
@@ -32,12 +33,11 @@ class CaseTable:
         self._table.blockSignals(True)
         self._table.clearSelection()
         self._table.setRowCount(len(self._revisions))
-        groups = list(dict.fromkeys(revision.case.group for revision in self._revisions))
+        names = CaseNames.of(project)
         for row, revision in enumerate(self._revisions):
-            patient = groups.index(revision.case.group) + 1
-            for column, text in enumerate(rowOf(revision)):
+            for column, text in enumerate(rowOf(revision, names)):
                 item = qt.QTableWidgetItem(text)
-                item.setToolTip(effortDetails(revision) if column == _EFFORT else caseDetails(revision, patient))
+                item.setToolTip(effortDetails(revision) if column == _EFFORT else caseDetails(revision, names))
                 self._table.setItem(row, column, item)
             if before is not None and revision.case.id == before.case.id:
                 self._table.selectRow(row)
@@ -56,19 +56,21 @@ class CaseTable:
                 self._table.selectRow(row)
 
 
-def rowOf(revision: Revision) -> list[str]:
+def rowOf(revision: Revision, names: CaseNames) -> list[str]:
     """Return the texts of a case's row."""
     return [
-        revision.case.id,
+        breakable(names.row(revision.case.id)),
         structuresText(revision.case.annotated),
         "" if revision.effort is None else metres(revision.effort.added_path_mm),
         _("removed") if revision.removed else _("in use"),
     ]
 
 
-def caseDetails(revision: Revision, patient: int) -> str:
+def caseDetails(revision: Revision, names: CaseNames) -> str:
     """Return what the row has no room for, a line each; cases of one patient have the same number."""
+    patient = names.patients[revision.case.id]
     lines = [
+        names.text(revision.case.id),
         _("Reviewed: {names}").format(names=", ".join(revision.case.annotated) or "-"),
         _("Patient {number} of this project").format(number=patient),
         _("Revision {number}, saved {time}").format(number=revision.number, time=local_time(revision.created)),

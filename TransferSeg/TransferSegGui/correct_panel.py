@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import ctk
 import qt
@@ -15,6 +16,7 @@ from TransferSegGui.accepting import Accepting
 from TransferSegGui.annotated_region import regionOf
 from TransferSegGui.button_state import enable
 from TransferSegGui.case_buttons import CaseButtons
+from TransferSegGui.case_names import CaseNames
 from TransferSegGui.case_opening import caseOf, markAsCase
 from TransferSegGui.correction_process import Correction, CorrectionProcess, patientId
 from TransferSegGui.label_map import labelSetOf
@@ -26,7 +28,7 @@ from TransferSegGui.region_widgets import RegionWidgets
 from TransferSegGui.reviewed_table import ReviewedTable, newStructure
 from TransferSegGui.scan_order import ScanOrder
 from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
-from TransferSegGui.status_line import say
+from TransferSegGui.status_line import StatusLines
 from TransferSegLib.corrections.revisions import ProjectState
 from TransferSegLib.errors import TransferSegError
 
@@ -37,7 +39,8 @@ _REFERENCE_ROLE = "referenceImageGeometryRef"
 class CorrectPanel(VTKObservationMixin):
     """Wires the section to the volume and segmentation of the section "Segment", and to a project of corrected cases.
 
-    What the user chose is in the parameter node, what was ticked and marked is with the segmentation. ``casesChanged``
+    What the user chose is in the parameter node, what was ticked and marked is with the segmentation. ``status`` are
+    the lines of all that goes on in the section. ``casesChanged``
     holds functions to call when the project's cases may have changed, ``buttonsUpdated`` is called when buttons were.
     """
 
@@ -51,9 +54,13 @@ class CorrectPanel(VTKObservationMixin):
         self._parameterNode = None
         self._project: ProjectState | None = None
         self._projectProblem = ""
+        #: The project that the status lines are about.
+        self._told: Path | None = None
+        self._names = CaseNames()
         self._segmentation, self._volume = None, None
         self._updating = False
         self._confirmedModality: tuple[str, object] | None = None
+        self.status = StatusLines(ui.correctionStatusLabel)
         self.reviewed = ReviewedTable(ui.reviewedTable, ui.reviewedSearchLineEdit)
         self.region = RegionWidgets(ui)
         self.order = ScanOrder(segmentPanel.chosenModel)
@@ -67,13 +74,14 @@ class CorrectPanel(VTKObservationMixin):
         self.accepting.save, self.accepting.goOn = self._onSave, self.cases.showNext
         self.accepting.segment, self.accepting.adopt = ui.segmentButton.click, segmentPanel.adopt
         self.accepting.awaited, self.accepting.failed = segmentPanel.awaitAhead, segmentPanel.showFailure
-        self.accepting.showStatus, self.cases.nextShown = self._showStatus, self.accepting.arrived
+        self.accepting.invite = segmentPanel.invite
+        self.accepting.showStatus, self.accepting.reportAhead = self._showStatus, self._reportAhead
+        self.cases.nextShown, self.cases.showDone = self.accepting.arrived, self._showDone
         segmentPanel.onResult = self.accepting.lookAhead
         self.reviewed.changed = self.region.changed = self._updateButtons
         self.reviewed.selected, self.reviewed.refused = ui.segmentEditorWidget.setCurrentSegmentID, self._showStatus
         _hideOwnList(ui.segmentEditorWidget)
         self.ui.saveProgressBar.setVisible(False)
-        self._showStatus("")
         self._connect()
 
     def _connect(self) -> None:
@@ -118,9 +126,11 @@ class CorrectPanel(VTKObservationMixin):
         self.ui.projectPathLineEdit.currentPath = node.GetParameter(PROJECT)
         self.ui.scanFolderPathLineEdit.currentPath = node.GetParameter(SCAN_FOLDER)
         self._updating = False
-        if self._project is None or self._project.folder != projectFolder(node):
-            if self._project is not None:
-                self._showStatus("")  # it is about another project
+        folder = projectFolder(node)
+        if folder != self._told:
+            self._told = folder
+            self.status.clear()  # they are about another project
+        if self._project is None or self._project.folder != folder:
             self._readProject()
         self._show(node.GetNodeReference(OUTPUT_SEGMENTATION), node.GetNodeReference(INPUT_VOLUME))
 
@@ -188,10 +198,10 @@ class CorrectPanel(VTKObservationMixin):
 
     def _readProject(self) -> None:
         self._project, self._projectProblem = readProject(projectFolder(self._parameterNode))
+        self._names = CaseNames.of(self._project)
         self.cases.show(self._parameterNode, self._project)
         self.reviewed.show(self._segmentation, self._project)
-        if self._projectProblem:
-            self._showStatus(self._projectProblem)
+        self.status.report("project", self._projectProblem, lasts=True)
         for function in self.casesChanged:
             function()
 
@@ -260,9 +270,9 @@ class CorrectPanel(VTKObservationMixin):
             saving.onEnd = lambda saving: self._onSaved(saving, before, notes)
             saving.start()
         except (RuntimeError, TransferSegError) as error:
-            self._showStatus(_("Not saved: {reason}").format(reason=error))
+            self.status.say("save", _("Not saved: {reason}").format(reason=error), lasts=True)
             return False
-        self._showStatus(_("Saving ..."))
+        self.status.say("save", _("Saving '{name}' ...").format(name=volume.GetName()), lasts=True)
         self.ui.saveProgressBar.setValue(0)
         self.saving = saving
         self._updateButtons()
@@ -285,17 +295,25 @@ class CorrectPanel(VTKObservationMixin):
         if saving.case is not None:
             self._takeSaved(saving.case, saving.correction, notes)
         elif not saving.cancelled:
-            reason = _("Not saved: {reason}").format(reason=saving.error)
-            self._showStatus(
-                " ".join([reason, *takeBack(saving.correction.volumeNode, saving.correction.segmentationNode)])
-            )
+            self._tellNotSaved(saving)
         elif readProject(saving.correction.project)[0] == before:
-            self._showStatus(_("Not saved. The project is unchanged."))
+            self.status.report("save", _("Not saved. The project is unchanged."))
         else:
-            self._showStatus(
-                _("Cancelled, but the project changed in the meantime. Check in the table whether the case was saved.")
+            text = _(
+                "Cancelled, but the project changed in the meantime. Check in the table whether the case was saved."
             )
+            self.status.report("save", text, lasts=True)
         self._updateButtons()
+
+    def _tellNotSaved(self, saving: CorrectionProcess) -> None:
+        """Say why a case was not saved, and of which scan, if another one is shown by now."""
+        volume, segmentation = saving.correction.volumeNode, saving.correction.segmentationNode
+        text = _("Not saved: {reason}") if volume is self._volume else _("Not saved ('{name}'): {reason}")
+        text = text.format(name=volume.GetName(), reason=saving.error)
+        self.status.report("save", " ".join([text, *takeBack(volume, segmentation)]), lasts=True)
+        self.status.report("done", "")  # not all scans are cases
+        if self._projectProblem and self._projectProblem in saving.error:
+            self.status.report("project", "")  # it was just said
 
     def _takeSaved(self, case: dict, correction: Correction, notes: str) -> None:
         """Remember which case the volume is, and show it in the table."""
@@ -306,13 +324,13 @@ class CorrectPanel(VTKObservationMixin):
         slicer.app.userSettings().setValue(PROJECT_SETTING, str(folder))
         if self.ui.notesLineEdit.text == notes:  # what was typed meanwhile is for the next case
             self.ui.notesLineEdit.text = ""
-        saved = _("{case}, revision {number}, is saved.")
+        saved, names = _("{case}, revision {number}, is saved."), self._names
         if self._parameterNode is None or projectFolder(self._parameterNode) == folder:
             self.cases.table.select(case["id"])
         else:  # another project's case of that name is another case
-            saved = _("{case}, revision {number}, is saved in {project}.")
-        saved = saved.format(case=case["id"], number=case["revision"], project=folder)
-        self._showStatus(" ".join([saved, *case["remarks"]]))
+            saved, names = _("{case}, revision {number}, is saved in {project}."), CaseNames.of(readProject(folder)[0])
+        saved = saved.format(case=names.text(case["id"]), number=case["revision"], project=folder)
+        self.status.report("save", " ".join([saved, *map(names.inText, case["remarks"])]))
 
     def _choose(self, volume, segmentation) -> None:
         node = self._parameterNode
@@ -328,7 +346,8 @@ class CorrectPanel(VTKObservationMixin):
         case = caseOf(self._volume, projectFolder(self._parameterNode))
         self.ui.patientLineEdit.placeholderText = self._patientMeaning(case)
         ready = _("Keep the scan and the segmentation as a case of the project.")
-        again = _("Keep the segmentation as a new revision of {case}.").format(case=case)
+        again = _("Keep the segmentation as a new revision of {case}.")
+        again = again.format(case=self._names.text(case))
         enable(self.ui.saveCorrectionButton, obstacle, again if case else ready)
         self.accepting.updateButton(self.obstacle(needsTicks=False))
         enable(self.ui.cancelSaveButton, "" if saving else _("No case is being saved."), _("Stop saving."))
@@ -343,13 +362,20 @@ class CorrectPanel(VTKObservationMixin):
     def _patientMeaning(self, case: str) -> str:
         """Return what an empty field for the patient means."""
         if case:
-            return _("as in {case}").format(case=case)
+            return _("as saved before")
         if self._volume is not None and patientId(self._volume):
             return _("as in DICOM")
         return _("a patient of its own")
 
     def _showStatus(self, text: str) -> None:
-        say(self.ui.correctionStatusLabel, text)
+        self.status.say("panel", text)
+
+    def _showDone(self, text: str) -> None:
+        self.status.say("done", text)
+
+    def _reportAhead(self, text: str) -> None:
+        """Say why the scan after this one cannot be segmented ahead, empty when it can."""
+        self.status.report("ahead", text, lasts=True)
 
 
 def _hideOwnList(editor) -> None:

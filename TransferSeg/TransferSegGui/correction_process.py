@@ -21,6 +21,8 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.annotated_region import AnnotatedRegion
 from TransferSegGui.attached_job import AttachedJob
+from TransferSegGui.case_names import rememberName
+from TransferSegGui.case_opening import caseOf
 from TransferSegGui.label_map import gridOf, labelSetOf, layersOf, voxelsOf
 from TransferSegGui.modality_check import dicomModality
 from TransferSegGui.nodes import hasVoxels, segmentedBy
@@ -83,7 +85,7 @@ class CorrectionProcess(AttachedJob):
         self.anotherModality: tuple[str, str] | None = None
         self._earlier: list[CorrectionProcess] = []
         self._request: JobRequest | None = None
-        self._patientId = ""
+        self._patientId = self._scanName = ""
         self._portions: Iterator[None] | None = None
         self._writeTimer = qt.QTimer()
         self._writeTimer.connect("timeout()", self._writePortion)
@@ -146,6 +148,8 @@ class CorrectionProcess(AttachedJob):
         if not hasVoxels(volume):
             raise RuntimeError(_("The volume '{name}' has no voxels.").format(name=volume.GetName()))
         labelSet = labelSetOf(segmentation)
+        if not caseOf(volume, self.correction.project):  # else it may be called by the number of its case
+            self._scanName = volume.GetName()
         self._patientId = self.correction.patient.strip() or patientId(volume)
         layers = layersOf(segmentation, volume, self.correction.reviewedIds)
         return Snapshot(voxelsOf(volume), gridOf(volume), labelSet, layers, self.correction.region.box)
@@ -210,8 +214,9 @@ class CorrectionProcess(AttachedJob):
             portions.close()
 
     def takeResult(self) -> None:
-        """Keep what was saved."""
+        """Keep what was saved, and on this computer what its scan is called."""
         self.case = self.result
+        rememberName(self.case["image_hash"], self._scanName)
 
     def _finish(self) -> None:
         """Tell that it is over; without a result nothing was saved."""

@@ -10,6 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
+from TransferSegGui.case_names import CaseNames
 from TransferSegGui.curves import DICE, LOSS, TrainingCurves
 from TransferSegGui.device_choice import chosenDevice
 from TransferSegGui.duration import durationText, percentText, roundText
@@ -65,9 +66,11 @@ class FineTunePanel:
         self.plan.onTotal = self._onTotal
         self.decision = VerdictDecision(ui)
         self.decision.onPromoted = lambda key: self.onPromoted(key)
-        self.worstCase = WorstCase(lambda *where: self.showCase(*where), lambda text: say(ui.fineTuneStatusLabel, text))
+        self.worstCase = WorstCase(lambda *where: self.showCase(*where), self._sayOfCase)
         self.decision.onShowCase = lambda *case: self.worstCase.show(self._parameterNode, *case)
         self.cases = LearningCases(ui.fineTuneCaseTable, ui.fineTuneCaseLabel)
+        self.decision.caseNames = self._caseNames
+        self.plan.inText = lambda text: self.cases.names.inText(text)
         self.cases.onToggled = lambda leftOut: self._save(leftOut=leftOut)
         self._drawTimer = qt.QTimer()
         self._drawTimer.setInterval(_DRAW_MS)
@@ -117,6 +120,7 @@ class FineTunePanel:
             if self._parameterNode is not None:
                 wishes = FineTuneWishes.of(self._parameterNode)
                 self.ui.minutesSpinBox.setValue(wishes.minutes)
+                self.ui.minutesSpinBox.singleStep = minutesStep(wishes.minutes)
                 self.ui.untilConvergedCheckBox.setChecked(wishes.untilConverged)
                 self.ui.foldsSpinBox.setValue(wishes.folds)
                 self.ui.seedSpinBox.setValue(wishes.seed)
@@ -185,6 +189,14 @@ class FineTunePanel:
     def isRunning(self) -> bool:
         """Whether a job is followed that has not ended."""
         return self.job is not None and self.job.isFollowed
+
+    def _caseNames(self) -> CaseNames:
+        """Return what the cases of the job are called: none of another project's is called as one of this."""
+        isOfProject = self.job is not None and _isOf(self.job, projectFolder(self._parameterNode))
+        return self.cases.names if isOfProject else CaseNames()
+
+    def _sayOfCase(self, text: str) -> None:
+        say(self.ui.fineTuneStatusLabel, self.decision.caseNames().inText(text))
 
     def _updateButtons(self) -> None:
         obstacle, choice, ui = self._obstacle(), self._choice(), self.ui
@@ -310,7 +322,7 @@ class FineTunePanel:
         self.job.cancel()
 
     def _onProgress(self, fraction: float | None, secondsLeft: float | None, message: str) -> None:
-        say(self.ui.fineTuneStatusLabel, progressText(fraction, secondsLeft, message))
+        say(self.ui.fineTuneStatusLabel, progressText(fraction, secondsLeft, self._caseNames().inText(message)))
         self.ui.fineTuneProgressBar.setRange(0, 0 if fraction is None else 1000)
         self.ui.fineTuneProgressBar.setValue(0 if fraction is None else round(1000 * fraction))
 
@@ -332,12 +344,17 @@ class FineTunePanel:
     def _onEnd(self, job: JobProcess) -> None:
         self._drawTimer.stop()
         self.curves.draw()
-        say(self.ui.fineTuneStatusLabel, endText(job))
+        say(self.ui.fineTuneStatusLabel, self._caseNames().inText(endText(job)))
         self._onLogOpened(self.ui.fineTuneLogButton.collapsed)
         if job.state == JobState.DONE and job.result is not None:
             self.decision.show(job.result, self._parameterNode)
             self.onMade()
         self._updateButtons()
+
+
+def minutesStep(minutes: int) -> int:
+    """Return by how many minutes the arrows beside so many change them: a minute of few, more of many."""
+    return 1 if minutes < 15 else 5 if minutes < 60 else 15 if minutes < 240 else 60
 
 
 def strategyText(word: str) -> str:

@@ -34,6 +34,8 @@ class FineTunePlan:
     def __init__(self, ui) -> None:
         """Wait for something to plan."""
         self.onTotal: Callable[[float | None], None] = lambda seconds: None
+        #: Gives the library's sentences the names of the cases.
+        self.inText: Callable[[str], str] = lambda text: text
         #: Where the minutes do not suffice: the whole minutes that would.
         self.neededMinutes: int | None = None
         self._title, self._label = ui.fineTunePlanTitleLabel, ui.fineTunePlanLabel
@@ -120,7 +122,7 @@ class FineTunePlan:
         """Show a text, or no line where there is none, and tell what a start would take."""
         self.neededMinutes = needed
         self.onTotal(seconds)
-        self._label.text = text
+        self._label.text = self.inText(text)
         for label in (self._title, self._label):
             label.setVisible(bool(text))
 

@@ -10,7 +10,6 @@ from TransferSegGui.device_choice import chosenDevice
 from TransferSegGui.learn_here_process import LearnHereProcess, forgetFeatures
 from TransferSegGui.model_choices import chosenModel, modelChoices
 from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
-from TransferSegGui.status_line import say
 from TransferSegLib.errors import TransferSegError
 
 
@@ -87,12 +86,12 @@ class LearnHereWidgets:
             run.onProgress, run.onEnd = self._onProgress, self._onEnd
             run.start()
         except (RuntimeError, TransferSegError) as error:
-            self._say(_("Nothing was learned: {reason}").format(reason=error))
+            self._say(_("Nothing was learned: {reason}").format(reason=error), lasts=True)
             return
         self.running = run
         self.ui.learnHereProgressBar.setValue(0)
         self._showRunning(True)
-        self._say(_("Learning here ..."))
+        self._say(_("Learning here ..."), lasts=True)
 
     def _onCancel(self) -> None:
         if self.running is not None:
@@ -105,18 +104,21 @@ class LearnHereWidgets:
         self.running = None
         self._showRunning(False)
         if run.cancelled:
-            self._say(_("Cancelled. The segmentation is as it was."))
+            self._report(_("Cancelled. The segmentation is as it was."))
         elif run.error:
-            self._say(_("Nothing was learned: {reason}").format(reason=run.error))
+            self._report(_("Nothing was learned: {reason}").format(reason=run.error), lasts=True)
         else:
             parts = [f"{one['name']}: {one['changed_voxels']}" for one in run.result["structures"]]
             text = _("The rest was redrawn, voxels changed: {parts}. Undo takes it back.")
-            self._say(text.format(parts=", ".join(parts)))
+            self._report(text.format(parts=", ".join(parts)))
 
     def _showRunning(self, isRunning: bool) -> None:
         self.ui.learnHereProgressBar.setVisible(isRunning)
         self.ui.cancelLearnHereButton.setVisible(isRunning)
         self.update()
 
-    def _say(self, text: str) -> None:
-        say(self.ui.correctionStatusLabel, text)
+    def _say(self, text: str, lasts: bool = False) -> None:
+        self._correctPanel.status.say("learnHere", text, lasts)
+
+    def _report(self, text: str, lasts: bool = False) -> None:
+        self._correctPanel.status.report("learnHere", text, lasts)

@@ -8,8 +8,9 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
+from TransferSegGui.case_names import CaseNames
 from TransferSegGui.project_choice import readProject
-from TransferSegGui.table_columns import setColumns, structuresText
+from TransferSegGui.table_columns import breakable, setColumns, structuresText
 from TransferSegLib.corrections.revisions import Revision
 from TransferSegLib.datasets.dataset import FILE_NAME
 from TransferSegLib.wording import local_time
@@ -25,8 +26,10 @@ class LearningCases:
         self._table, self._title = table, title
         self._read: tuple[Path | None, float] = (None, -1.0)
         self._revisions: tuple[Revision, ...] = ()
+        #: What the cases are called.
+        self.names = CaseNames()
         self._filling = False
-        setColumns(table, [_("Case"), _("Reviewed")], 1)
+        setColumns(table, [_("Case"), _("Reviewed")], 0, 1)
         table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
 
     @property
@@ -45,7 +48,7 @@ class LearningCases:
         if now != self._read:
             self._read = now
             state, self.problem = readProject(project)
-            self._revisions = () if state is None else state.current
+            self._revisions, self.names = () if state is None else state.current, CaseNames.of(state)
         self._fill(set(leftOut))
 
     def _fill(self, leftOut: set[str]) -> None:
@@ -58,11 +61,12 @@ class LearningCases:
             none = _("none: the model cannot learn from it")
             details = "\n".join(
                 [
+                    self.names.text(case.id),
                     _("Reviewed: {names}").format(names=", ".join(case.annotated) or none),
                     _("Saved {time}").format(time=local_time(revision.created)),
                 ]
             )
-            for column, text in enumerate((case.id, structuresText(case.annotated) or none)):
+            for column, text in enumerate((breakable(self.names.row(case.id)), structuresText(case.annotated) or none)):
                 item = self._table.item(row, column)
                 if item is None:
                     item = qt.QTableWidgetItem()

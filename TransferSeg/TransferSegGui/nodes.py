@@ -15,6 +15,8 @@ from slicer.i18n import tr as _
 #: case is kept. The structures are a JSON list of names, those looked for, whether found or not.
 MODEL_ATTRIBUTE, VERSION_ATTRIBUTE = "TransferSeg.Model", "TransferSeg.ModelVersion"
 STRUCTURES_ATTRIBUTE = "TransferSeg.Structures"
+#: The names of those that the model has not found, likewise; it stays when they are drawn by hand.
+NOT_FOUND_ATTRIBUTE = "TransferSeg.NotFound"
 
 
 @dataclass(frozen=True)

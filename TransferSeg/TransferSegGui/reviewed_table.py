@@ -15,8 +15,9 @@ from TransferSegGui.shortcut_keys import RIGHT_KEYS, keysText
 from TransferSegGui.table_columns import setColumns
 from TransferSegLib.anatomy import describe_structure, readable_name
 from TransferSegLib.corrections.revisions import ProjectState
+from TransferSegLib.display_colors import distinguishable
 from TransferSegLib.images.formats.slicer_segmentation import terminology_entry
-from TransferSegLib.structures import Structure, structure_key
+from TransferSegLib.structures import LabelSet, Structure, structure_key
 
 #: Tag of a segment; it is saved with the segmentation and stays when the segment is renamed.
 REVIEWED_TAG = "TransferSeg.Reviewed"
@@ -111,7 +112,8 @@ class ReviewedTable(VTKObservationMixin):
         if self._segmentation is None or self._project is None:
             return []
         there = {keyOf(self._segmentation.GetSegment(each).GetName()) for each in self._segmentation.GetSegmentIDs()}
-        return [("", structure) for structure in self._project.label_set if structure.key not in there]
+        missing = tuple(structure for structure in self._project.label_set if structure.key not in there)
+        return [("", structure) for structure in _apartFromSegments(missing, self._segmentation)]
 
     def _fillRow(self, row: int, segmentId: str, structure: Structure | None, counts: dict[str, int]) -> None:
         if structure is None:
@@ -264,4 +266,14 @@ def newStructure(segmentation, name: str) -> str:
     for each in segmentation.GetSegmentIDs():
         if keyOf(segmentation.GetSegment(each).GetName()) == keyOf(name):
             raise ValueError(_("There is already a structure '{name}'.").format(name=name))
-    return addStructure(segmentation, describe_structure(readable_name(name), 1))
+    (structure,) = _apartFromSegments((describe_structure(readable_name(name), 1),), segmentation)
+    return addStructure(segmentation, structure)
+
+
+def _apartFromSegments(structures: tuple[Structure, ...], segmentation) -> tuple[Structure, ...]:
+    """Return structures with colours that can be told from each other's, and from those of the segments."""
+    if not structures:
+        return ()
+    colors = [segmentation.GetSegment(each).GetColor() for each in segmentation.GetSegmentIDs()]
+    taken = tuple(tuple(round(255 * part) for part in color) for color in colors)
+    return tuple(distinguishable(LabelSet(structures), taken))

@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
-from TransferSegGui.command_process import LAST_LINES, lastLines
 from TransferSegGui.device_choice import chosenDevice
-from TransferSegGui.duration import durationText, percentText
 from TransferSegGui.modality_check import modalityWarning
 from TransferSegGui.model_choices import MODEL, ModelChoice, chosenModel, modelChoices, noModelsMessage
 from TransferSegGui.nodes import hideOthers, segmentedBy, showIn3D
 from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.segment_process import SegmentProcess
-from TransferSegGui.status_line import say
+from TransferSegGui.segment_words import errorText, firstOf, notFoundText, progressText, resultText
+from TransferSegGui.status_line import StatusLines, reveal
 from TransferSegGui.structure_choice import StructureChoice
 from TransferSegGui.untouched import UntouchedSegmentations
 from TransferSegLib.errors import ModelError
-from TransferSegLib.fit.reasons import Fit
 from TransferSegLib.models.combined_parts import Described, described
 
 #: Names in the parameter node, and thereby in saved scenes.
 INPUT_VOLUME, OUTPUT_SEGMENTATION = "InputVolume", "OutputSegmentation"
 SHOW_3D = "ShowIn3D"
-#: A line names so many structures, and counts the others.
-_NAMED = 8
+#: A node that is a segmentation's reference for its geometry.
+_REFERENCE_ROLE = "referenceImageGeometryRef"
 
 
 class SegmentPanel:
@@ -41,6 +40,11 @@ class SegmentPanel:
         """Connect the widgets of the .ui file."""
         self.ui = ui
         self.run: SegmentProcess | None = None
+        #: The lines of the run, of a scan that is awaited, of what is shown, and of a choice of structures.
+        self.status = StatusLines(ui.segmentStatusLabel)
+        self._results: list[tuple] = []
+        self._shown: tuple = (None, None)
+        self._runVolume = None
         self._parameterNode = None
         self._updating = False
         self._choices: list[ModelChoice] = []
@@ -60,7 +64,6 @@ class SegmentPanel:
         self.ui.segmentButton.connect("clicked(bool)", self._onSegment)
         self.ui.cancelSegmentButton.connect("clicked(bool)", self._onCancel)
         self.ui.segmentLogButton.setVisible(False)
-        say(self.ui.segmentStatusLabel, "")
         self.refresh()
 
     def refresh(self) -> None:
@@ -96,14 +99,18 @@ class SegmentPanel:
             labelSet = None if self._description is None else self._description.label_set
             self.structures.show(node, "" if node is None else node.GetParameter(MODEL), labelSet)
             self._showWarning()
+            self._showResultLine()
         finally:
             self._updating = False
         self._updateButtons()
 
     def stop(self) -> None:
-        """End a running process and wait until it is gone; nothing happens when none runs."""
-        if self.run is not None:
+        """End a running process and wait until it is gone: the scene is closing."""
+        wasRunning = self.run is not None
+        if wasRunning:
             self.run.stop()
+        self.status.clear()
+        self.status.report("run", _("Cancelled.") if wasRunning else "", lasts=True)
 
     # The choices
 
@@ -136,6 +143,20 @@ class SegmentPanel:
         node.EndModify(wasModifying)
         self.updateFromParameterNode()
 
+    def _showResultLine(self) -> None:
+        """Show what is known of the segmentation that is chosen now: another one's line must not stay."""
+        node = self._parameterNode
+        references = (INPUT_VOLUME, OUTPUT_SEGMENTATION)
+        shown = (None, None) if node is None else tuple(map(node.GetNodeReferenceID, references))
+        if shown == self._shown:
+            return
+        self._shown = shown
+        output = None if node is None else node.GetNodeReference(OUTPUT_SEGMENTATION)
+        known = [text for made, text in self._results if output is not None and made.Get() is output]
+        line = known[-1] if known else "" if output is None else notFoundText(output)
+        self.status.report("ahead", "")
+        self.status.say("result", line, lasts=True)
+
     def chosenModel(self) -> ModelChoice | None:
         """Return the model that is chosen, None when it is not on this computer."""
         return chosenModel(self._choices, self._parameterNode)
@@ -157,9 +178,8 @@ class SegmentPanel:
         by = None if output is None else segmentedBy(output)
         missing = [] if by is None else [name for name in names if name not in by.structures]
         missing = [name for name in missing if name in self.structures.names]
-        if missing:
-            text = _("Not in the result yet: {names}. Segment again.")
-            say(self.ui.segmentStatusLabel, text.format(names=_firstOf(missing)))
+        text = _("Not in the result yet: {names}. Segment again.").format(names=firstOf(missing)) if missing else ""
+        self.status.report("structures", text)
         self._updateButtons()
 
     def _applyVisibility(self, segmentationNode) -> None:
@@ -243,23 +263,25 @@ class SegmentPanel:
         run.onProgress, run.onEnd = self._onProgress, self._onEnd
         self._showLog("")
         self.ui.segmentProgressBar.setRange(0, 0)  # busy: reading the model takes a while
-        say(self.ui.segmentStatusLabel, _("Starting ..."))
+        self._runVolume = self.ui.inputVolumeSelector.currentNode()
+        self.status.clear()
+        self.status.say("run", _("Starting ..."), lasts=True)
         self.run = run
         try:
             run.start()
         except RuntimeError as error:
             self.run = None
-            say(self.ui.segmentStatusLabel, str(error))
+            self.status.report("run", str(error), lasts=True)
         self._updateButtons()
 
     def _onCancel(self) -> None:
-        say(self.ui.segmentStatusLabel, _("Stopping ..."))
+        self.status.report("run", _("Stopping ..."), lasts=True)
         self.run.cancel()
 
     def _onProgress(self, fraction: float | None, secondsLeft: float | None, message: str) -> None:
         if fraction is None:
             return
-        say(self.ui.segmentStatusLabel, progressText(fraction, secondsLeft, message))
+        self.status.report("run", progressText(fraction, secondsLeft, message, self._nameIfAnother()), lasts=True)
         self.ui.segmentProgressBar.setRange(0, 1000)
         self.ui.segmentProgressBar.setValue(round(1000 * fraction))
 
@@ -267,14 +289,21 @@ class SegmentPanel:
         self.run = None
         self._showLog(run.log)
         if run.segmentationNode is not None:
-            say(self.ui.segmentStatusLabel, resultText(run, self._kept))
-            self.takeResult(run.segmentationNode)
+            self.status.report("run", "")
+            self.takeResult(run.segmentationNode, resultText(run, self._kept))
             self.onResult()
         elif run.cancelled:
-            say(self.ui.segmentStatusLabel, _("Cancelled."))
+            self.status.report("run", _("Cancelled."))
         else:
-            self.showFailure(run)
+            self.status.report("run", errorText(run, self._nameIfAnother()), lasts=True)
+        self._runVolume = None
         self._updateButtons()
+
+    def _nameIfAnother(self) -> str:
+        """Return the name of the volume that is being segmented, empty where it is the one that is shown."""
+        volume, shown = self._runVolume, self.ui.inputVolumeSelector.currentNode()
+        isShown = volume is None or (shown is not None and shown.GetID() == volume.GetID())
+        return "" if isShown else volume.GetName()
 
     def runFor(self, volumeNode) -> SegmentProcess | None:
         """Return a run, yet to be started, for another volume with what is chosen; None when nothing can run."""
@@ -289,24 +318,50 @@ class SegmentPanel:
     def adopt(self, run: SegmentProcess) -> None:
         """Show what a run that was started elsewhere has made of the volume."""
         self._showLog(run.log)
-        say(self.ui.segmentStatusLabel, resultText(run))
-        self.takeResult(run.segmentationNode)
+        self.takeResult(run.segmentationNode, resultText(run))
 
     def awaitAhead(self, ahead) -> None:
         """Show that the volume is being segmented already, and how far it is; see ``ScanAhead``."""
-        say(self.ui.segmentStatusLabel, _("This scan is being segmented in the background ..."))
-        ahead.follow(self._onProgress)
+        self.status.report("ahead", _("This scan is being segmented in the background ..."), lasts=True)
+        shown = self._shown
+        ahead.follow(lambda *progress: self._onAheadProgress(shown, *progress))
+
+    def _onAheadProgress(self, shown: tuple, fraction: float | None, secondsLeft: float | None, message: str) -> None:
+        """Show how far a scan is that the user waits for, as long as it is the one that is shown."""
+        if fraction is not None and shown == self._shown:
+            self.status.report("ahead", progressText(fraction, secondsLeft, message), lasts=True)
 
     def showFailure(self, run: SegmentProcess) -> None:
-        """Say why a run has made nothing."""
-        say(self.ui.segmentStatusLabel, errorText(run))
+        """Say why a run that the user waited for has made nothing."""
+        self.status.report("ahead", errorText(run), lasts=True)
 
-    def takeResult(self, segmentationNode) -> None:
-        """Show a segmentation that a run has made of the volume, and correct it from now on."""
+    def invite(self, volumeNode) -> None:
+        """Say that a volume is to be segmented next, and bring the button for it into view."""
+        text = _("'{name}' is not segmented yet.").format(name=volumeNode.GetName())
+        self.status.report("result", text, lasts=True)
+        self.ui.segmentCollapsibleButton.collapsed = False
+        reveal(self.ui.segmentButton)
+
+    def takeResult(self, segmentationNode, text: str = "") -> None:
+        """Show a segmentation that a run has made of the volume, and correct it from now on; ``text`` tells of it.
+
+        If the user has gone on to another volume meanwhile, it stays hidden until it is chosen.
+        """
+        made = vtk.vtkWeakReference()  # an ID may be that of another node one day
+        made.Set(segmentationNode)
+        others = [(each, line) for each, line in self._results if each.Get() not in (None, segmentationNode)]
+        self._results = [*others, (made, text)]
+        volume = self.ui.inputVolumeSelector.currentNode()
+        reference = segmentationNode.GetNodeReference(_REFERENCE_ROLE)
+        if None not in (volume, reference) and reference.GetID() != volume.GetID():
+            self._untouched.add(segmentationNode)
+            if segmentationNode.GetDisplayNode() is not None:
+                segmentationNode.GetDisplayNode().SetVisibility(False)
+            self.status.report("run", text)
+            return
         if segmentationNode.GetDisplayNode() is not None:
             segmentationNode.GetDisplayNode().SetVisibility(True)
         self._untouched.add(segmentationNode)
-        volume = self.ui.inputVolumeSelector.currentNode()
         if volume is not None:
             hideOthers(volume, segmentationNode)
         self._applyVisibility(segmentationNode)
@@ -315,62 +370,11 @@ class SegmentPanel:
         if self._parameterNode is not None:
             self._parameterNode.SetNodeReferenceID(OUTPUT_SEGMENTATION, segmentationNode.GetID())
             self.updateFromParameterNode()
+        self.status.report("ahead", "")
+        self.status.say("result", text, lasts=True)  # also where the same segmentation was filled anew
 
     def _showLog(self, log: str) -> None:
         self.ui.segmentLogText.setPlainText(log)
         self.ui.segmentLogButton.setVisible(bool(log))
         if not log:
             self.ui.segmentLogButton.collapsed = True
-
-
-def progressText(fraction: float, secondsLeft: float | None, message: str) -> str:
-    """Return the status line of a run, e.g. 'Segmenting on CPU (float32): 40 %, 12 s left'."""
-    percent = percentText(fraction)
-    if secondsLeft is None:
-        return _("Segmenting {where}: {percent}").format(where=message, percent=percent)
-    return _("Segmenting {where}: {percent}, {left} left").format(
-        where=message, percent=percent, left=durationText(secondsLeft)
-    )
-
-
-def resultText(run: SegmentProcess, kept=None) -> str:
-    """Return the status line of a run that went well: what was found, how long it took on what, what not to trust.
-
-    ``kept`` is the segmentation that was to be replaced and was not, because it was changed by hand.
-    """
-    volumes = run.result["volumes_ml"]
-    missing = [name for name, volume in volumes.items() if not volume]
-    text = _("'{name}': {found} of {count} structures found in {time} on {device}.")
-    text = _("'{name}': {found} of 1 structure found in {time} on {device}.") if len(volumes) == 1 else text
-    text = text.format(
-        name=run.segmentationNode.GetName(),
-        found=len(volumes) - len(missing),
-        count=len(volumes),
-        time=durationText(run.result["seconds"]),
-        device=run.result["device"],
-    )
-    if missing:
-        text += " " + _("Not found: {names}.").format(names=_firstOf(missing))
-    for line in Fit.from_json(run.result.get("fit")).lines():
-        text += " " + _("Warning: {line}").format(line=line)
-    for notice in run.result.get("notices", []):
-        text += " " + notice
-    if kept is not None and kept.GetScene() is not None:
-        text += " " + _("'{name}' contains your edits and was kept unchanged.").format(name=kept.GetName())
-    if run.volumeIsGone:
-        text += " " + _("Its volume was removed in the meantime.")
-    return text
-
-
-def _firstOf(names: list[str]) -> str:
-    """Return names for a line: all of a few, else the first ones and how many more there are."""
-    if len(names) <= _NAMED:
-        return ", ".join(names)
-    return _("{names} and {count} more").format(names=", ".join(names[:_NAMED]), count=len(names) - _NAMED)
-
-
-def errorText(run: SegmentProcess) -> str:
-    """Return the status line of a run that failed: the reason, and the last lines of the log where they say more."""
-    lines = [line for line in lastLines(run.log, LAST_LINES) if run.error not in line]
-    text = _("Not segmented: {reason}").format(reason=run.error)
-    return "\n".join([text, _("The log ends with:"), *lines]) if lines and run.crashed else text

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.attached_job import AttachedJob
 from TransferSegGui.doubt_nodes import keepDoubt, loadDoubtVolume
 from TransferSegGui.modality_check import dicomModality
-from TransferSegGui.nodes import SegmentedBy, readSegmentation, writeVolume
+from TransferSegGui.nodes import NOT_FOUND_ATTRIBUTE, SegmentedBy, namesText, readSegmentation, writeVolume
 from TransferSegGui.predictions import keepPrediction
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.jobs.events import Event
@@ -110,6 +110,8 @@ class SegmentProcess(AttachedJob):
         node = readSegmentation(file, _ifThere(self._volume), _ifThere(self._output))
         self._segmentationNode.Set(node)
         self._segmentedBy.writeTo(node)
+        missing = [name for name, volume in self.result["volumes_ml"].items() if not volume]
+        node.SetAttribute(NOT_FOUND_ATTRIBUTE, namesText(missing))
         keepPrediction(node, file)
         keepDoubt(node, self.result.get("doubt"))
         if self._doubtVolume:

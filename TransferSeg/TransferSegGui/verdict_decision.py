@@ -9,6 +9,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from TransferSegGui.button_state import enable
+from TransferSegGui.case_names import CaseNames
 from TransferSegGui.colors import fill, tint
 from TransferSegGui.command_process import CommandProcess, runCommand
 from TransferSegGui.model_choices import libraryKey
@@ -46,6 +47,8 @@ class VerdictDecision:
         self.ui = ui
         self.onPromoted: Callable[[str], None] = lambda key: None
         self.onShowCase: Callable[[dict[str, Any], str, str], None] = lambda result, case, structure: None
+        #: Returns what the cases are called.
+        self.caseNames: Callable[[], CaseNames] = CaseNames
         self._parameterNode = None
         self._result: dict[str, Any] | None = None
         self._command: CommandProcess | None = None
@@ -74,9 +77,10 @@ class VerdictDecision:
     def show(self, result: dict[str, Any] | None, parameterNode) -> None:
         """Show the result of a job, or that there is none."""
         self._result, self._parameterNode = result, parameterNode
-        worst = "" if result is None else worstCaseText(result)
+        names = self.table.names = self.caseNames()
+        worst = "" if result is None else names.inText(worstCaseText(result))
         self.ui.worstCaseLabel.text = worst
-        self.ui.verdictDetailsLabel.text = "" if result is None else verdictDetails(result)
+        self.ui.verdictDetailsLabel.text = "" if result is None else names.inText(verdictDetails(result))
         for widget in (self.ui.verdictLabel, self.ui.verdictTable, self.ui.verdictDetailsButton):
             widget.setVisible(result is not None)
         for widget in (self.ui.worstCaseLabel, self.ui.showWorstCaseButton):
@@ -97,7 +101,8 @@ class VerdictDecision:
         """Enable what can be decided now; a disabled button gives the reason in its tooltip."""
         self.ui.verdictLabel.text = ""
         if self._result is not None:
-            self.ui.verdictLabel.text = verdictText(self._result, self._isUsed(), self._isKept())
+            text = verdictText(self._result, self._isUsed(), self._isKept())
+            self.ui.verdictLabel.text = self.table.names.inText(text)
         self._paint()
         isWarned = self._result is not None and isWarnedOf(self._result)
         promote, keep = self._obstacles()

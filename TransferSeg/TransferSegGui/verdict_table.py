@@ -8,8 +8,9 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from TransferSegGui.case_names import CaseNames
 from TransferSegGui.colors import BAD, GOOD, NEUTRAL, bar, tint
-from TransferSegGui.table_columns import setColumns
+from TransferSegGui.table_columns import breakable, setColumns
 from TransferSegGui.verdict_rows import (
     VerdictRow,
     caseRows,
@@ -36,6 +37,8 @@ class VerdictTable:
     def __init__(self, table, allCases) -> None:
         """Connect the widgets."""
         self._table, self._allCases = table, allCases
+        #: What the cases are called.
+        self.names = CaseNames()
         self._rows: list[VerdictRow] = []
         self._open: set[str] = set()
         setColumns(table, [_("Structure"), _("Before"), _("After"), _("Change")], 0)
@@ -55,7 +58,7 @@ class VerdictTable:
 
     def _fill(self, number: int) -> None:
         row, table = self._rows[number], self._table
-        details = detailsText(row)
+        details = self.names.inText(detailsText(row))
         numbers = (numberText(row.before), numberText(row.after), changeText(row))
         for column, text in enumerate(("", *numbers)):
             item = qt.QTableWidgetItem(text)
@@ -93,7 +96,7 @@ class VerdictTable:
             self._table.setRowHidden(number, bool(row.case) and row.structure not in self._open)
             item = self._table.item(number, 0)
             if row.case:
-                item.setText(_INDENT + row.case)
+                item.setText(_INDENT + breakable(self.names.row(row.case)))
             else:
                 sign = _OPEN if row.structure in self._open else _FOLDED
                 words = structureText(row)

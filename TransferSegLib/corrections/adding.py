@@ -38,6 +38,9 @@ from TransferSegLib.images.read import read_label_map
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure
 
+#: A note names so many structures without a voxel, and counts the others.
+_MOST_NAMED = 8
+
 
 @dataclass(frozen=True)
 class AddedCase:
@@ -391,7 +394,12 @@ def _notes_on_structures(submission: Submission, reviewed: Iterable[str]) -> lis
         if one.key not in present
     ]
     keys = {one.key for one in submission.reviewed}
-    others = [s.name for s in submission.labels.label_set if s.key in present and s.key not in keys]
+    left = [structure for structure in submission.labels.label_set if structure.key not in keys]
+    others = [structure.name for structure in left if structure.key in present]
     if others:
         notes.append(f"Ignored, because not reviewed: {', '.join(others)}.")
+    empty = [structure.name for structure in left if structure.key not in present]
+    if empty:
+        more = f" and {len(empty) - _MOST_NAMED} more" if len(empty) > _MOST_NAMED else ""
+        notes.append(f"Not found, and ignored, because not reviewed: {', '.join(empty[:_MOST_NAMED])}{more}.")
     return notes

@@ -232,7 +232,7 @@ class _Run:
             settings,
             self._device,
             patches_per_case=resumed,
-            enough=None if resumed else lambda: self._budget.share(limit) >= 1.0,
+            spent=None if resumed else lambda: self._budget.share(limit),
             task=self._tasks[0].share(0, 2),
         )
         self._state["rounds"] = len(cache) // len(self._training)

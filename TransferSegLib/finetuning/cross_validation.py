@@ -135,6 +135,10 @@ class CandidateTrainer:
             self.rounds = self.rounds or self._rounds_that_fit(cases)
             learnable = [case for case in learnable if case.id in {one.id for one in only}]
         task, began = run.parts.begin(FEATURES, "Computing features"), run.clock()
+
+        def spent() -> float:
+            return (run.clock() - began) / max(limit_s or 0.0, 1e-9)
+
         self._cache = cache_features(
             run.plan.parent,
             learnable,
@@ -142,7 +146,7 @@ class CandidateTrainer:
             run.plan.configuration,
             run.device,
             patches_per_case=self.rounds,
-            enough=None if limit_s is None or self.rounds is not None else lambda: run.clock() - began >= limit_s,
+            spent=None if limit_s is None or self.rounds is not None else spent,
             task=task,
         )
         run.parts.end()

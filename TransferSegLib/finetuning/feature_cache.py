@@ -27,6 +27,7 @@ from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.models.store import Model
 from TransferSegLib.networks.interface import Backbone, SplitSizes, TrainingPatch, Triple
+from TransferSegLib.pace import Pace
 from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.training.interruption import interruptible
 from TransferSegLib.training.patches import Patch, PatchSampler
@@ -175,14 +176,15 @@ def cache_features(
     device: Device,
     *,
     patches_per_case: int | None = None,
-    enough: Callable[[], bool] | None = None,
+    spent: Callable[[], float] | None = None,
     folder: Path | None = None,
     task: Task | None = None,
 ) -> FeatureCache:
     """Run the parent's frozen layers over augmented patches of every case and return their cache.
 
     As many patches a case as fit into ``cache_bytes``, at most ``patches_per_case`` (None: the configuration's).
-    ``enough``, asked after each round of one patch a case, ends the work early. Beyond ``memory_bytes`` the features
+    ``spent`` is the share of the time for it that has passed: at 1 the work ends early, after a round of one patch a
+    case. Beyond ``memory_bytes`` the features
     go to a temporary file in ``folder`` (None: the system's). Raises TrainingError when not even one patch a case
     fits, Cancelled between two layers of the network.
     """
@@ -195,17 +197,28 @@ def cache_features(
         (*sizes.maps_zyx, sizes.split.channels), dtype, (folder or Path(tempfile.gettempdir())) if on_disk else None
     )
     task = (task or Task()).named("Computing features", "features").counting(rounds * len(cases))
-    maker = _EntryMaker(parent, change, configuration, device, maps, task.cancel)
+    pace, count = Pace(), rounds * len(cases)
+
+    def done(patches: float) -> float:
+        return max(patches / count, 0.0 if spent is None else min(1.0, spent()))
+
+    def moved() -> None:
+        task.at(done(len(entries) + pace.share()), look=False)
+
+    maker = _EntryMaker(parent, change, configuration, device, maps, task.cancel, moved)
     samplers = [patch_sampler(case, change, sizes, configuration) for case in cases]
-    entries = []
+    entries: list[_Entry] = []
     try:
         for number in range(rounds):
             for case, sampler in zip(cases, samplers, strict=True):
                 task.check()
+                task.say(case.id)
+                pace.begin()
                 patch = sampler.draw(patch_random(configuration.seed, case.id, number))
                 entries.append(maker.make(case.id, patch))
-                task.step(case.id)
-            if enough is not None and enough():
+                pace.end()
+                task.step(case.id, fraction=done(len(entries)))
+            if spent is not None and spent() >= 1.0:
                 break
     except BaseException:
         maps.close()
@@ -237,9 +250,10 @@ class _EntryMaker:
         device: Device,
         maps: _Maps,
         cancel: CancelToken | None,
+        moved: Callable[[], None],
     ) -> None:
         backbone, network = parent.description.backbone, parent.network()
-        self._frozen = frozen_features(network, backbone, configuration.tail, device, cancel)
+        self._frozen = frozen_features(network, backbone, configuration.tail, device, cancel, moved)
         self._last_layers = backbone.last_layers(network, configuration.tail).to(torch.device(device.torch_name))
         self._context = backbone.split_sizes(configuration.tail).context_zyx
         self._distillation = Distillation(change) if configuration.distillation > 0 else None
@@ -272,11 +286,17 @@ class _EntryMaker:
 
 
 def frozen_features(
-    network: nn.Module, backbone: Backbone, point: str, device: Device, cancel: CancelToken | None = None
+    network: nn.Module,
+    backbone: Backbone,
+    point: str,
+    device: Device,
+    cancel: CancelToken | None = None,
+    moved: Callable[[], None] | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function from scans (N, channels, z, y, x) to features at a split point, in the device's precision.
 
-    It has a copy of the weights, and raises Cancelled between two layers once ``cancel`` asks for it.
+    It has a copy of the weights, and raises Cancelled between two layers once ``cancel`` asks for it; there ``moved``
+    is called, too.
     """
     place = torch.device(device.torch_name)
     frozen = backbone.frozen_layers(network, point).to(place, device.dtype).eval()
@@ -286,7 +306,7 @@ def frozen_features(
 
     @torch.no_grad()
     def run(scans: torch.Tensor) -> torch.Tensor:
-        with interruptible(frozen, cancel):
+        with interruptible(frozen, cancel, moved):
             features: torch.Tensor = frozen(
                 scans.to(place, device.dtype).contiguous(memory_format=device.memory_format)
             )

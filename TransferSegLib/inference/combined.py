@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from TransferSegLib.display_colors import distinguishable
 from TransferSegLib.doubt.places import doubtful_places
 from TransferSegLib.doubt.scan_doubt import ScanDoubt
 from TransferSegLib.errors import ModelError, ScanError
@@ -83,7 +84,8 @@ class CombinedSegmenter:
         if isinstance(image, Mapping):
             raise ScanError("A combination of models takes one image of each scan: give it without a name.")
         started = time.monotonic()
-        selected = self.label_set if structures is None else self.label_set.select(structures)
+        shown = distinguishable(self.label_set)
+        selected = shown if structures is None else shown.select(structures)
         wanted = {structure.key for structure in selected}
         parts = [part for part in self._parts if wanted & {s.key for s in part.description.label_set}]
         labels = np.zeros(image.GetSize()[::-1], smallest_label_type(self.label_set.label_values))

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from TransferSegLib.display_colors import distinguishable
 from TransferSegLib.doubt.places import DoubtfulPlace, doubtful_places
 from TransferSegLib.doubt.scan_doubt import DoubtCollector, ScanDoubt, doubt_volume
 from TransferSegLib.errors import ScanError, TransferSegError
@@ -163,7 +164,8 @@ class Segmenter:
         """Segment one scan as a part of a larger task, ``keeper`` collecting features; see ``segment``."""
         started = time.monotonic()
         description = self.model.description
-        selected = description.label_set if structures is None else description.label_set.select(structures)
+        shown = distinguishable(description.label_set)
+        selected = shown if structures is None else shown.select(structures)
         images: tuple[sitk.Image, ...] = in_order(image, description.preparation)
         for each in images:
             _check_is_scan(each)

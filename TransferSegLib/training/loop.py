@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from TransferSegLib.pace import Pace
 from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.training.schedule import Schedule
 from TransferSegLib.training.trainer import StepReport, Trainer
@@ -45,7 +46,7 @@ def train(trainer: Trainer, schedule: Schedule, hooks: Hooks, task: Task) -> Non
     try:
         rate = processes.first_does(between.begin)
         while rate is not None:
-            report = trainer.train_step(rate, task.cancel)
+            report = trainer.train_step(rate, task.cancel, between.within_step() if processes.is_first else None)
             rate = processes.first_does(partial(between.after, report))
         processes.first_does(lambda: hooks.validate(trainer.step, True))
     except BaseException:
@@ -85,6 +86,13 @@ class _BetweenSteps:
         self._trainer, self._schedule, self._hooks = trainer, schedule, hooks
         self._counting = task.counting(schedule.steps, trainer.step)
         self._recent: list[StepReport] = []
+        self._pace = Pace()
+
+    def within_step(self) -> Callable[[], None]:
+        """Begin a step; returns what reports how far it is, to be called while it is made."""
+        self._pace.begin()
+        step = self._trainer.step
+        return lambda: self._counting.at(self._schedule.done(step + self._pace.share()), look=False)
 
     def begin(self) -> float | None:
         """Validate before the first step, where that is due."""
@@ -93,6 +101,7 @@ class _BetweenSteps:
     def after(self, report: StepReport) -> float | None:
         """Report a step, validate and write a checkpoint, where that is due."""
         hooks = self._hooks
+        self._pace.end()
         self._recent.append(report)
         best = hooks.best_dice()
         message = f"loss {report.loss:.3f}" + ("" if best is None else f", validation Dice {best:.3f}")

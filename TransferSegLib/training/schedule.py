@@ -49,8 +49,8 @@ class Schedule:
     since_s: float = 0.0
     decay_from: int = 0
 
-    def done(self, step: int) -> float:
-        """Return the share of the training that is done after so many steps, 0 to 1."""
+    def done(self, step: float) -> float:
+        """Return the share of the training that is done after so many steps, 0 to 1; one may be under way."""
         by_steps = 1.0 if self.steps <= 0 else step / self.steps
         return min(1.0, max(by_steps, self.budget.share(self.until, self.since_s)))
 

@@ -8,7 +8,7 @@ one that was not, and so does one that several processes share (``processes.py``
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
@@ -158,8 +158,10 @@ class Trainer:
         self._drawing = DrawingAhead(self._draw, 0 if device.kind == "cpu" else STEPS_AHEAD)
         self._parameters = list(self.module.parameters())
 
-    def train_step(self, rate: float, cancel: CancelToken | None = None) -> StepReport:
-        """Take one step of the optimiser and move the running average.
+    def train_step(
+        self, rate: float, cancel: CancelToken | None = None, moved: Callable[[], None] | None = None
+    ) -> StepReport:
+        """Take one step of the optimiser and move the running average; ``moved`` is called often meanwhile.
 
         Raises Cancelled within the step, which then counts as never begun, and TrainingError when training diverges.
         Of several processes all raise them in the same step; after Cancelled the trainer takes no further step.
@@ -167,7 +169,7 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         drawn = self._drawing.take(self.step)
-        losses = self._gradients(drawn, cancel)
+        losses = self._gradients(drawn, cancel, moved)
         self._scaler.unscale_(self._optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self._settings.gradient_norm)
         # All at once: a GPU is waited for here, once a step, and computes the rest while the next step is prepared.
@@ -181,13 +183,15 @@ class Trainer:
         gradient_norm = gradient_norm if math.isfinite(gradient_norm) else 0.0
         return StepReport(self.step, cross_entropy, dice, gradient_norm, rate, further)
 
-    def _gradients(self, drawn: Any, cancel: CancelToken | None) -> Sequence[torch.Tensor]:
+    def _gradients(
+        self, drawn: Any, cancel: CancelToken | None, moved: Callable[[], None] | None
+    ) -> Sequence[torch.Tensor]:
         """Compute the gradients of a step, of all processes' patches, and return the parts of the loss."""
         shared = self.processes.begin_step(self._parameters)
         try:
             if cancel is not None and shared is not None:
                 cancel.check()
-            with interruptible(self.module, cancel):
+            with interruptible(self.module, cancel, moved):
                 if shared is None:
                     losses = self._objective.losses(drawn)
                 else:
