@@ -46,25 +46,34 @@ class HeadFeatures:
 
     def known_at(self, places_zyx: np.ndarray) -> np.ndarray:
         """Return for voxels of the oriented scan (n, 3) whether all features around them were kept."""
-        return self._interpolated(np.empty((len(self.features), 0), np.float32), places_zyx)[1]
+        return self.at(np.empty((len(self.features), 0), np.float32), places_zyx)[1]
 
-    def at(self, values: np.ndarray, places_zyx: np.ndarray) -> np.ndarray:
-        """Interpolate values by row (rows, m) linearly at voxels of the oriented scan (n, 3); returns (n, m)."""
-        return self._interpolated(values, places_zyx)[0]
+    def at(self, values: np.ndarray, places_zyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Interpolate values by row (rows, m) linearly at voxels of the oriented scan (n, 3).
 
-    def _interpolated(self, values: np.ndarray, places_zyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        base, fraction = self._around(places_zyx)
+        Returns (n, m), and whether all rows around a voxel are there (n).
+        """
         found = np.zeros((len(places_zyx), values.shape[1]), np.float32)
+        if not len(self.features):
+            return found, np.zeros(len(places_zyx), bool)
+        base, fraction = self._around(places_zyx)
         is_known = np.ones(len(places_zyx), bool)
-        sizes = np.array(self._grid.size_zyx)
-        for corner in product((0, 1), repeat=3):
-            weight = np.prod(np.where(corner, fraction, 1 - fraction), axis=1, dtype=np.float32)
-            voxel = np.minimum(base + corner, sizes - 1)
-            rows = self._rows[voxel[:, 0], voxel[:, 1], voxel[:, 2]]
-            reached = weight > 0
-            is_known &= ~reached | (rows >= 0)
-            usable = reached & (rows >= 0)
-            found[usable] += values[rows[usable]].astype(np.float32) * weight[usable, None]
+        sizes, flat_rows = self._grid.size_zyx, self._rows.reshape(-1)
+        strides = (sizes[1] * sizes[2], sizes[2], 1)
+        # Of each axis the lower and the upper neighbour: how much it counts, and where it lies in the flat grid.
+        ends = []
+        for axis in range(3):
+            upper = np.minimum(base[:, axis] + 1, sizes[axis] - 1)
+            part = fraction[:, axis]
+            ends.append(((1 - part, base[:, axis] * strides[axis]), (part, upper * strides[axis])))
+        for (z_part, z), (y_part, y), (x_part, x) in product(*ends):
+            weight = z_part * y_part * x_part
+            rows = flat_rows.take(z + y + x)
+            is_missing = rows < 0
+            is_known &= (weight == 0) | ~is_missing
+            if found.size:
+                weight[is_missing] = 0  # and the row -1 is any of the others
+                found += values.take(rows, axis=0).astype(np.float32, copy=False) * weight[:, None]
         return found, is_known
 
     def _around(self, places_zyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -92,10 +92,9 @@ def redraw_structure(
     def voxels(mask: np.ndarray, distances: np.ndarray) -> tuple[Voxels, np.ndarray]:
         inside = drawn(np.flatnonzero(mask), recipe, fitting)
         places = np.column_stack(np.unravel_index(inside, mask.shape)) + where.start
-        is_known = head.known_at(places)
-        inside, places = inside[is_known], places[is_known]
-        z = head.at(rows_z[:, None], places)[:, 0]
-        return Voxels(head.at(head.features, places), z, distances.reshape(-1)[inside]), inside
+        z, is_known = head.at(rows_z[:, None], places)
+        inside, places, z = inside[is_known], places[is_known], z[is_known, 0]
+        return Voxels(head.at(head.features, places)[0], z, distances.reshape(-1)[inside]), inside
 
     labelled, inside = voxels(region & judged, between.at_slices)
     others, _ = voxels(region & ~judged, between.distances)
@@ -110,9 +109,9 @@ def redraw_structure(
     predicting.check()
     unjudged = np.flatnonzero(region & ~judged)
     places = np.column_stack(np.unravel_index(unjudged, region.shape)) + where.start
-    is_known = head.known_at(places)
-    unjudged, places = unjudged[is_known], places[is_known]
-    log_odds = head.at(on_grid[:, None], places)[:, 0] + mix.weight * between.distances.reshape(-1)[unjudged]
+    log_odds, is_known = head.at(on_grid[:, None], places)
+    unjudged, places, log_odds = unjudged[is_known], places[is_known], log_odds[is_known, 0]
+    log_odds = log_odds + mix.weight * between.distances.reshape(-1)[unjudged]
     predicting.done()
     return Redrawn(places, log_odds, mix.weight, where.slices)
 
