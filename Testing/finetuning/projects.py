@@ -123,6 +123,11 @@ def request(project: Path, library: Path, **more: Any) -> FineTuneRequest:
     return FineTuneRequest(project=project, library=library, **(values | more))
 
 
+def made_steps(reports: Sequence[Progress], key: str) -> list[int | None]:
+    """Return the steps that a stage has made, which have a loss; while one is made there are reports without."""
+    return [report.step for report in reports if report.key.startswith(key) and report.loss is not None]
+
+
 def main() -> None:
     """Fine-tune, and end as a power cut would when a stage has come to a step."""
     from TransferSegLib.finetuning.finetune import finetune

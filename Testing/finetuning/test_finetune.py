@@ -253,7 +253,7 @@ def test_killed_it_goes_on_and_ends_the_same(world: Any, tmp_path: Path) -> None
     result = finetune(wanted, reports.append)
     done = ("train-finetune:1", "train-finetune:2", "compare")
     assert not any(report.key.startswith(done) for report in reports), "what was done is not done again"
-    steps = [report.step for report in reports if report.key == "final-training/all-layers" and report.step]
+    steps = projects.made_steps(reports, "final-training/all-layers")
     assert steps == [3], "the checkpoint after 2 steps was gone on from"
     assert result.evidence.to_json() == whole.evidence.to_json()
     assert result.version.sha256 == whole.version.sha256
@@ -279,7 +279,7 @@ def test_stopped_it_goes_on(world: Any, tmp_path: Path) -> None:
     finetune(wanted, reports.append)
     assert not any(report.key.startswith(("train-finetune:1", "compare-finetune:1")) for report in reports)
     later = "train-finetune:2/last-layers"
-    assert [report.step for report in reports if report.key == later and report.step] == [3, 4]
+    assert projects.made_steps(reports, later) == [3, 4]
 
 
 def test_time_is_planned_by_what_a_stopped_process_measured(
@@ -329,7 +329,7 @@ def test_worse_is_never_promoted(world: Any, better: tuple[FineTuned, Path, list
     knobs = replace(KNOBS, strategy="scratch", steps=1)
     result = finetune(request(project, library, configuration=knobs, promote=True))
     assert result.evidence.answer == "trained too short to say"
-    assert result.evidence.verdict.overall.answer == "worse" and "1 optimisation step," in result.evidence.verdict.text
+    assert result.evidence.verdict.overall.answer == "worse" and "1 training step," in result.evidence.verdict.text
     assert not result.version.current and history("tiny", library).current == 0
     with pytest.raises(ModelError, match="is worse than"):
         promote("tiny", library, 1)

@@ -246,7 +246,7 @@ def test_killed_while_choosing_it_goes_on_and_ends_the_same(world: Any, tmp_path
     result = finetune(wanted, reports.append)
     parts = {report.key.partition("/")[0] for report in reports}
     assert not parts & {"train-finetune:1", "train-vanilla:1", "train-finetune:2", "compare-finetune:2"}, "done is done"
-    steps = [report.step for report in reports if report.key.startswith("train-vanilla:2") and report.step]
+    steps = projects.made_steps(reports, "train-vanilla:2")
     assert steps[0] == 3, "the checkpoint after 2 steps was gone on from"
     assert result.choice == whole.choice and result.choice is not None
     assert "a little too high" in result.evidence.verdict.text

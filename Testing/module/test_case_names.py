@@ -130,6 +130,21 @@ def test_sentences_of_the_library_get_names_and_paths_stay(host, ui) -> None:
     assert names.inText(path) == path
     assert names.inText("Worst: case-0001.") == "Worst: Neck 1 (case-0001)."
     assert names.row("case-0001 part 2") == "Neck 1, part 2" and names.row("case-0002") == "case-0002"
+    own = CaseNames({"3": "Neck", "larynx": "CT 5"}, {}, {})
+    assert own.inText("Over 3 patients the larynx is better.") == "Over 3 patients the larynx is better."
+    assert own.inText("Reading case 3, then case larynx.") == "Reading case Neck (3), then case CT 5 (larynx)."
+
+
+def test_a_case_of_one_project_saved_in_another_gives_no_name(host, ui, folder: Path, tmp_path: Path) -> None:
+    """The scan of a case without a name is called by its number there, which would be wrong here."""
+    finetuning_world.add_cases(folder, [1])
+    host.widget.enter()
+    ui.caseTable.selectRow(0)
+    ui.openCaseButton.click()
+    other = tmp_path / "other project"
+    ui.projectPathLineEdit.currentPath = str(other)
+    assert save(host).startswith("case-0001, revision 1, is saved.")
+    assert column(ui.caseTable) == ["case-0001"]
 
 
 def test_a_long_name_wraps_in_a_narrow_panel(host, ui, folder: Path) -> None:

@@ -233,7 +233,7 @@ def train_by_minutes() -> tuple[int, list[float]]:
 
         budget = Budget(5.0, clock) if group.is_first else Budget.__new__(Budget)
         take = trainer.train_step
-        trainer.train_step = lambda rate, cancel=None: rates.append(rate) or take(rate, cancel)  # type: ignore
+        trainer.train_step = lambda rate, *more: rates.append(rate) or take(rate, *more)  # type: ignore
         ended = Hooks(lambda: None, 100, lambda line: None, lambda step, is_last: group.is_first and step >= 4)
         train(trainer, Schedule(1000, 0.01, 2, budget), ended, Task())
         return trainer.step, rates

@@ -21,6 +21,8 @@ from TransferSegLib.corrections.revisions import ProjectState
 NAMES_SETTING = "TransferSeg/ScanNames"
 #: Longer names lose their middle.
 _LONGEST = 36
+#: An id that no person gave.
+_NUMBERED = re.compile(r"case-\d{4,}")
 #: One of the two parts of a scan that was divided for a test: "case-0001 part 2".
 _PART = re.compile(r"(.+)\spart\s([12])")
 
@@ -85,11 +87,16 @@ class CaseNames:
         return f"{self.scans[case]} ({case})" if case in self.scans else case
 
     def inText(self, text: str) -> str:
-        """Return a sentence of the library with the names of the cases in it; paths of files stay."""
+        """Return a sentence of the library with the names of the cases in it; paths of files stay.
+
+        An id that a person gave may be any word or number: it is one only where "case" stands before it.
+        """
         if not self.scans:
             return text
-        ids = "|".join(re.escape(case) for case in sorted(self.scans, key=len, reverse=True))
-        return re.sub(rf"(?<![\w/\\.(-])({ids})(?![\w/\\-]|\.\w)", lambda found: self.text(found[1]), text)
+        ids = sorted(self.scans, key=len, reverse=True)
+        before = {case: "" if _NUMBERED.fullmatch(case) else "(?<=case )" for case in ids}
+        either = "|".join(before[case] + re.escape(case) for case in ids)
+        return re.sub(rf"(?<![\w/\\.(-])({either})(?![\w/\\-]|\.\w)", lambda found: self.text(found[1]), text)
 
 
 def _short(name: str) -> str:

@@ -22,7 +22,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.annotated_region import AnnotatedRegion
 from TransferSegGui.attached_job import AttachedJob
 from TransferSegGui.case_names import rememberName
-from TransferSegGui.case_opening import caseOf
+from TransferSegGui.case_opening import CASE_ATTRIBUTE
 from TransferSegGui.label_map import gridOf, labelSetOf, layersOf, voxelsOf
 from TransferSegGui.modality_check import dicomModality
 from TransferSegGui.nodes import hasVoxels, segmentedBy
@@ -148,7 +148,7 @@ class CorrectionProcess(AttachedJob):
         if not hasVoxels(volume):
             raise RuntimeError(_("The volume '{name}' has no voxels.").format(name=volume.GetName()))
         labelSet = labelSetOf(segmentation)
-        if not caseOf(volume, self.correction.project):  # else it may be called by the number of its case
+        if not volume.GetAttribute(CASE_ATTRIBUTE):  # else it may be called by the number of its case in a project
             self._scanName = volume.GetName()
         self._patientId = self.correction.patient.strip() or patientId(volume)
         layers = layersOf(segmentation, volume, self.correction.reviewedIds)

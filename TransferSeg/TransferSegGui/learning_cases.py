@@ -28,6 +28,7 @@ class LearningCases:
         self._revisions: tuple[Revision, ...] = ()
         #: What the cases are called.
         self.names = CaseNames()
+        self._state = None
         self._filling = False
         setColumns(table, [_("Case"), _("Reviewed")], 0, 1)
         table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
@@ -48,7 +49,8 @@ class LearningCases:
         if now != self._read:
             self._read = now
             state, self.problem = readProject(project)
-            self._revisions, self.names = () if state is None else state.current, CaseNames.of(state)
+            self._state, self._revisions = state, () if state is None else state.current
+        self.names = CaseNames.of(self._state)  # a scan's name may be known a moment after its case is there
         self._fill(set(leftOut))
 
     def _fill(self, leftOut: set[str]) -> None:

@@ -134,7 +134,7 @@ class FeatureKeeper:
         self._parts.append((flat, features))
         self._bytes += features.nbytes + flat.nbytes
         if self._bytes > _WHILE_COLLECTING * self._budget_bytes:
-            self._drop()
+            self._drop(box.task)
 
     def finish(self, image: sitk.Image, model: Model, task: Task | None = None) -> None:
         """Choose what is kept: all near the structures, or as near as the budget allows."""
@@ -153,7 +153,7 @@ class FeatureKeeper:
                 self.kept = KeptFeatures(scan_key(image), model_key(model), size, voxels[chosen], kept)
                 return
 
-    def _drop(self) -> None:
+    def _drop(self, task: Task) -> None:
         """Keep what is near a structure, or near what was not computed yet, as far as the memory allows.
 
         Structures only grow, so what does not fit into the budget now will not fit in the end.
@@ -164,6 +164,7 @@ class FeatureKeeper:
             return sum(np.count_nonzero(part) for part in chosen) * a_voxel <= times * self._budget_bytes
 
         for share in _SHARES:
+            task.check()
             near = _grown(self._structures, _part_of(self._margin, share)).reshape(-1)
             kept = [near[flat] for flat, _ in self._parts]
             if fit(kept, 1.0):
@@ -175,6 +176,7 @@ class FeatureKeeper:
         unseen, size = _blocks(~self._seen), self._seen.shape
         blocks = [_block_of(flat, size, unseen.shape) for flat, _ in self._parts]
         for share in _SHARES:
+            task.check()
             self._waiting = _part_of(self._margin, share)
             beside = _grown(unseen, tuple(-(-voxels // _BLOCK) for voxels in self._waiting)).reshape(-1)
             waiting = [near_it | beside[block] for near_it, block in zip(kept, blocks, strict=True)]
