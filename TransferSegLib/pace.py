@@ -8,13 +8,15 @@ from collections.abc import Callable
 
 #: Nothing is expected to take less, in seconds.
 _SHORTEST_S = 0.1
+#: How far a step is, is of interest once it has taken so long; shorter ones are counted.
+_LONG_S = 1.0
 
 
 class Pace:
     """How far a step is, by the time that the one before it took: steps of one kind follow each other.
 
     >>> pace.begin()
-    >>> pace.share()    # while it is made: ever closer to 1
+    >>> pace.is_long() and pace.share()    # while it is made: ever closer to 1
     >>> pace.end()
     """
 
@@ -30,6 +32,10 @@ class Pace:
     def share(self) -> float:
         """Return about how much of the step is done."""
         return passed_share(self._clock() - self._began, self._expected_s)
+
+    def is_long(self) -> bool:
+        """Tell whether the step has taken so long that a person wants to see it move."""
+        return self._clock() - self._began >= _LONG_S
 
     def end(self) -> None:
         """End the step."""

@@ -116,6 +116,7 @@ def test_cancel_leaves_nothing_on_the_disk(world: Any, tmp_path: Path) -> None:
 
 def test_progress_moves_within_a_patch(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("TransferSegLib.progress_reports._BETWEEN_REPORTS_S", 0.0)
+    monkeypatch.setattr("TransferSegLib.pace._LONG_S", 0.0)
     parent = world.make_parent(world.label_set("bright", "dark"))
     change = plan_label_change(parent.description.label_set, parent.description.label_set)
     knobs = replace(world.quick, patches_per_case=2)

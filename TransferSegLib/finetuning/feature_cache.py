@@ -203,7 +203,8 @@ def cache_features(
         return max(patches / count, 0.0 if spent is None else min(1.0, spent()))
 
     def moved() -> None:
-        task.at(done(len(entries) + pace.share()), look=False)
+        if pace.is_long():
+            task.at(done(len(entries) + pace.share()), look=False)
 
     maker = _EntryMaker(parent, change, configuration, device, maps, task.cancel, moved)
     samplers = [patch_sampler(case, change, sizes, configuration) for case in cases]

@@ -92,7 +92,12 @@ class _BetweenSteps:
         """Begin a step; returns what reports how far it is, to be called while it is made."""
         self._pace.begin()
         step = self._trainer.step
-        return lambda: self._counting.at(self._schedule.done(step + self._pace.share()), look=False)
+
+        def moved() -> None:
+            if self._pace.is_long():
+                self._counting.at(self._schedule.done(step + self._pace.share()), look=False)
+
+        return moved
 
     def begin(self) -> float | None:
         """Validate before the first step, where that is due."""
