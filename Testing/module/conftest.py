@@ -68,14 +68,24 @@ def loaded_host(host_environment, models):
     host.close()
 
 
+@pytest.fixture(scope="session")
+def closed_sections(loaded_host) -> dict[str, bool]:
+    """Return which sections of the panel are closed when it is loaded, by the names of their buttons."""
+    names = [f"{section}CollapsibleButton" for section in ("model", "segment", "correct", "fineTune")]
+    return {name: getattr(loaded_host.widget.ui, name).collapsed for name in names}
+
+
 @pytest.fixture
-def host(loaded_host):
+def host(loaded_host, closed_sections):
     """Return the host with an empty scene; afterwards no slot may have raised."""
     import slicer
     from slicerhost import pythonqt
 
     pythonqt.slotErrors.clear()
     slicer.mrmlScene.Clear(False)
+    slicer.app.userSettings().remove("TransferSeg/ScanNames")  # another test may have saved the same scan
+    for name, is_closed in closed_sections.items():
+        getattr(loaded_host.widget.ui, name).collapsed = is_closed  # the tour opens one and closes the others
     four_up = loaded_host.layoutManager.layoutLogic().GetLayoutNode().SlicerLayoutFourUpView
     loaded_host.layoutManager.setLayout(four_up)  # another test may have shown a chart
     loaded_host.widget.enter()  # another test may have had a library of its own

@@ -137,7 +137,7 @@ def test_sentences_of_the_library_get_names_and_paths_stay(host, ui) -> None:
 
 def test_a_case_of_one_project_saved_in_another_gives_no_name(host, ui, folder: Path, tmp_path: Path) -> None:
     """The scan of a case without a name is called by its number there, which would be wrong here."""
-    finetuning_world.add_cases(folder, [1])
+    finetuning_world.add_cases(folder, [9])
     host.widget.enter()
     ui.caseTable.selectRow(0)
     ui.openCaseButton.click()

@@ -94,7 +94,7 @@ class CaseNames:
         if not self.scans:
             return text
         ids = sorted(self.scans, key=len, reverse=True)
-        before = {case: "" if _NUMBERED.fullmatch(case) else "(?<=case )" for case in ids}
+        before = {case: "" if _NUMBERED.fullmatch(case) else r"(?<=case\s)" for case in ids}
         either = "|".join(before[case] + re.escape(case) for case in ids)
         return re.sub(rf"(?<![\w/\\.(-])({either})(?![\w/\\-]|\.\w)", lambda found: self.text(found[1]), text)
 

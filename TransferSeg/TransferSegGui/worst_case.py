@@ -13,8 +13,11 @@ from slicer.i18n import tr as _
 from TransferSegGui.case_opening import CASE_ATTRIBUTE, PROJECT_ATTRIBUTE
 from TransferSegGui.device_choice import chosenDevice
 from TransferSegGui.duration import percentText
+from TransferSegGui.nodes import isUsed, removeNode, showStructure
+from TransferSegGui.reviewed_table import keyOf
 from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
 from TransferSegGui.segment_process import SegmentProcess
+from TransferSegGui.untouched import UntouchedSegmentations
 from TransferSegLib.errors import ModelError
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description
@@ -31,7 +34,8 @@ class WorstCase:
     """Opens a case, segments its scan with the new version in the background, and shows where the two differ most.
 
     ``openCase`` opens a case at a structure and returns a status line, ``say`` shows one. The correction stays what is
-    worked on; what the new version makes of the scan is a segmentation of its own, which nothing saves.
+    worked on; what the new version makes of the scan is a segmentation of its own, which nothing saves. It is removed
+    when the next case is shown, unless somebody edited or chose it.
     """
 
     def __init__(self, openCase: Callable[[str, str], str], say: Callable[[str], None]) -> None:
@@ -39,6 +43,7 @@ class WorstCase:
         self._openCase, self._say = openCase, say
         self._run: SegmentProcess | None = None
         self._shown = vtk.vtkWeakReference()
+        self._untouched = UntouchedSegmentations()
 
     @property
     def isSegmenting(self) -> bool:
@@ -58,7 +63,7 @@ class WorstCase:
         useWindow(volume, version)
         run = SegmentProcess(volume, None, version, chosenDevice(parameterNode), [structure])
         run.onProgress = lambda fraction, secondsLeft, message: self._onProgress(result, case, fraction)
-        run.onEnd = lambda run: self._onEnd(run, result, case, structure, volume, correction)
+        run.onEnd = lambda run: self._onEnd(run, result, case, structure, volume, correction, parameterNode)
         self._run = run
         self._onProgress(result, case, None)
         try:
@@ -68,14 +73,18 @@ class WorstCase:
             self._say(f"{text} {error}")
 
     def stop(self) -> None:
-        """End what the new version is doing, and wait until it is gone; remove what it has made of an earlier case."""
+        """End what the new version is doing, and wait until it is gone.
+
+        What it has made of an earlier case is removed, if it is still as it was made and nothing uses it.
+        """
         run, self._run = self._run, None
         if run is not None:
             run.onEnd = lambda run: None
             run.stop()
         earlier = self._shown.Get()
-        if earlier is not None and slicer.mrmlScene.IsNodePresent(earlier):
-            slicer.mrmlScene.RemoveNode(earlier)
+        isThere = earlier is not None and slicer.mrmlScene.IsNodePresent(earlier)
+        if isThere and self._untouched.mayBeReplaced(earlier) and not isUsed(earlier):
+            removeNode(earlier)
         self._shown.Set(None)
 
     def _onProgress(self, result: Mapping[str, Any], case: str, fraction: float | None) -> None:
@@ -83,7 +92,7 @@ class WorstCase:
         text = text.format(case=case, number=result["version"])
         self._say(text if fraction is None else f"{text} {percentText(fraction)}")
 
-    def _onEnd(self, run: SegmentProcess, result, case: str, structure: str, volume, correction) -> None:
+    def _onEnd(self, run: SegmentProcess, result, case, structure, volume, correction, parameterNode) -> None:
         self._run, found = None, run.segmentationNode
         number = result["version"]
         if found is None:
@@ -91,12 +100,26 @@ class WorstCase:
             self._say(text.format(number=number, case=case, reason=run.error))
             return
         self._shown.Set(found)
-        if not all(slicer.mrmlScene.IsNodePresent(node) for node in (volume, correction)):
-            self._say(_("The case was removed from the scene in the meantime."))
-            return
+        self._untouched.add(found)
         name = _("{case} by version {number}").format(case=case, number=number)
         found.SetName(slicer.mrmlScene.GenerateUniqueName(name))
+        if not all(slicer.mrmlScene.IsNodePresent(node) for node in (volume, correction)):
+            found.GetDisplayNode().SetVisibility(False)
+            self._say(_("The case was removed from the scene in the meantime."))
+            return
         _paint(found, correction, structure)
+        if parameterNode.GetNodeReference(INPUT_VOLUME) is not volume:  # a contour of one patient over another's scan
+            found.GetDisplayNode().SetVisibility(False)
+            text = _("Version {number} has segmented {case}. It is hidden, because another scan is shown now.")
+            self._say(text.format(number=number, case=case))
+            return
+        if not _segmentId(correction, structure):
+            showStructure(found, structure)
+            text = _(
+                "Your correction of {case} has no structure '{structure}' any more: only version {number} is shown."
+            )
+            self._say(text.format(case=case, structure=structure, number=number))
+            return
         differs = jumpToDifference(correction, found, structure, volume)
         lines = [
             _("{structure} in {case}: filled, your correction; thick line, version {number}.").format(
@@ -151,9 +174,16 @@ def jumpToDifference(correction, found, structure: str, volume) -> bool:
     return True
 
 
+def _segmentId(segmentationNode, structure: str) -> str:
+    """Return the segment of a structure, however its name is spelled; empty if there is none."""
+    segmentation = segmentationNode.GetSegmentation()
+    ids = segmentation.GetSegmentIDs()
+    return next((each for each in ids if keyOf(segmentation.GetSegment(each).GetName()) == keyOf(structure)), "")
+
+
 def _mask(segmentationNode, structure: str, volume) -> np.ndarray:
     """Return where a structure is (zyx, booleans) on the grid of a volume; nowhere if there is no such segment."""
-    segmentId = segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(structure)
+    segmentId = _segmentId(segmentationNode, structure)
     if not segmentId:
         return np.zeros(tuple(reversed(volume.GetImageData().GetDimensions())), bool)
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentId, volume) > 0
@@ -161,9 +191,8 @@ def _mask(segmentationNode, structure: str, volume) -> np.ndarray:
 
 def _paint(found, correction, structure: str) -> None:
     """Show a segmentation as a thick line in a colour that is not the correction's."""
-    segmentation = correction.GetSegmentation()
-    segment = segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName(structure))
-    taken = (1.0, 1.0, 1.0) if segment is None else segment.GetColor()
+    segmentId = _segmentId(correction, structure)
+    taken = correction.GetSegmentation().GetSegment(segmentId).GetColor() if segmentId else (1.0, 1.0, 1.0)
     color = max(_COLORS, key=lambda each: sum((a - b) ** 2 for a, b in zip(each, taken, strict=True)))
     own = found.GetSegmentation()
     for each in own.GetSegmentIDs():
