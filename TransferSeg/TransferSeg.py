@@ -36,9 +36,9 @@ class TransferSeg(ScriptedLoadableModule):
         self.parent.contributors = ["TransferSeg contributors"]
         self.parent.helpText = _(
             "Segments CT and MR volumes with a 3D network, lets you correct a few results, and fine-tunes the network "
-            "on your corrections. Held-out cases show whether the new model is better. Everything is computed in the "
-            "background on this computer: no image leaves it. The results are for research; a person must check them. "
-            'See the <a href="{url}">tutorial</a>.'
+            "on your corrections. Cases left out of training show whether the new model is better. Everything is "
+            "computed in the background on this computer: no image leaves it. The results are for research; a person "
+            'must check them. See the <a href="{url}">tutorial</a>.'
         ).format(url="https://github.com/transferseg/SlicerTransferSeg/blob/main/docs/tutorial.md")
         self.parent.acknowledgementText = _(
             "The method is that of Humpire-Mamani et al., Transfer learning from a sparsely annotated dataset of 3D "

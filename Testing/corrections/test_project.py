@@ -199,7 +199,7 @@ def test_reviewed_and_absent(make, project: Project) -> None:
     empty = make.add(1, reviewed=["liver"])
     assert empty.notes == (
         "'liver' was reviewed and has no voxel: it counts as absent from this scan.",
-        "Not found, and ignored, because not reviewed: spleen, tumour.",
+        "Empty, and ignored, because not reviewed: spleen, tumour.",
     )
     assert not has_errors(check_project(project))
 

@@ -42,7 +42,7 @@ def test_interval_by_hand() -> None:
 def test_clear_cases() -> None:
     better = judge(PARENT_5, changed(PARENT_5, 0.05, 0.08, 0.06, 0.04, 0.07))
     assert better.answer is Answer.BETTER and not better.warnings
-    assert better.reasons[0] == "On scans it did not learn from, the new version is better (Dice 0.81, before 0.75)."
+    assert better.reasons[0] == "On scans left out of training, the new version is better (Dice 0.81, before 0.75)."
     assert "Over 5 patients" in better.reasons[1] and "rose from 0.750 to 0.810 (+0.060)" in better.reasons[1]
     worse = judge(PARENT_5, changed(PARENT_5, -0.05, -0.08, -0.06, -0.04, -0.07))
     assert worse.answer is Answer.WORSE and "fell from 0.750 to 0.690" in worse.reasons[1]

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from TransferSegLib.evaluation.verdict import Answer, Training, Verdict, judge
+from TransferSegLib.evaluation.verdict_advice import IMPROVES
 from TransferSegLib.evaluation.verdict_rule import Usability, UsabilityRule
-from TransferSegLib.evaluation.verdict_words import IMPROVES
 
 ENOUGH = Training(steps=400)
 
@@ -79,7 +79,7 @@ def test_larynx_0_614_to_0_299_is_probably_worse() -> None:
         assert (larynx.parent, larynx.candidate) == (pytest.approx(0.614), pytest.approx(0.299, abs=1e-3))
         assert larynx.answer in (Answer.PROBABLY_WORSE, Answer.WORSE)
         assert verdict.answer in (Answer.PROBABLY_WORSE, Answer.WORSE) and not promotes(verdict)
-        assert "larynx is" in verdict.obstacles[0] and "0.61 to 0.30" in verdict.obstacles[0]
+        assert "larynx is" in verdict.obstacles[0] and "0.614 to 0.299" in verdict.obstacles[0]
 
 
 def test_no_structure_is_outvoted() -> None:

@@ -97,8 +97,8 @@ def test_progress_is_of_the_whole(better: tuple[FineTuned, Path, list[Progress]]
     fractions = [report.fraction for report in reports]
     assert fractions == sorted(fractions) and fractions[-1] > 0.9
     stages = list(dict.fromkeys(report.stage for report in reports))
-    assert "Held-out comparison 2 of 3: training the last layers" in stages
-    assert stages.index("Computing features") < stages.index("Held-out comparison 1 of 3")
+    assert "Comparison 2 of 3 on cases left out of training: training the last layers" in stages
+    assert stages.index("Computing features") < stages.index("Comparison 1 of 3 on cases left out of training")
 
 
 def test_wrong_labels_are_not_used(world: Any, better: tuple[FineTuned, Path, list[Progress]], tmp_path: Path) -> None:

@@ -61,13 +61,18 @@ def evidence(before: ParentCases | None, parent: float | None = 0.5) -> Evidence
 def test_the_first_sentences_say_that_the_old_version_has_an_advantage() -> None:
     first = evidence(ParentCases(frozenset({"c1", "c2", "elsewhere"}))).verdict.reasons[0]
     assert first == (
-        "On scans left out of this training, the new version is better (Dice 0.80, before 0.50). The old version had "
+        "On scans left out of training, the new version is better (Dice 0.80, before 0.50). The old version had "
         "learned from 2 of these 6 scans before, and the new one continues from it: there the Dice of both is too "
-        "high, that of the old version most, so a gain may be hidden."
+        "high, more so for the old version, so a gain may be hidden."
     )
     scratch = evidence(ParentCases(frozenset({"c1"}), continues=False)).verdict.reasons[0]
     assert "1 of these 6 scans before: its Dice is too high there" in scratch
+    for count, scans in ((1, "this scan"), (2, "both scans"), (3, "all 3 scans")):
+        cases = [f"c{n}" for n in range(count)]
+        assert (
+            ParentCases(frozenset(cases)).note(cases).startswith(f"The old version had learned from {scans} before, ")
+        )
     for none in (None, ParentCases(frozenset({"elsewhere"}))):
-        assert evidence(none).verdict.reasons[0].startswith("On scans it did not learn from, ")
+        assert evidence(none).verdict.reasons[0].startswith("On scans left out of training, ")
     new = evidence(ParentCases(frozenset({"c1"})), parent=None).verdict.reasons[0]
     assert "The old version had" not in new, "it does not know the structure: nothing is compared"

@@ -216,7 +216,7 @@ def test_the_winner_goes_on_and_others_judge_it(world: Any, tmp_path: Path) -> N
         "Trying 'vanilla' 1 of 2",
         "Trying 'finetune' 2 of 2",
         "Trying 'vanilla' 2 of 2",
-        *(f"Held-out comparison {number} of 5" for number in (3, 4, 5)),
+        *(f"Comparison {number} of 5 on cases left out of training" for number in (3, 4, 5)),
     ]
     assert result.evidence.patients == 3 and len(result.evidence.cases) == 3
     assert "2 patients who do not count here" in result.evidence.verdict.text

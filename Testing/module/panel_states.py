@@ -18,11 +18,6 @@ SECTIONS = ("model", "history", "moreModels", "segment", "segmentLog", "correct"
 SECTIONS += ("verdictDetails",)
 LONG_NAMES = ("right submandibular gland", "left brachiocephalic vein", "intervertebral disc L5-S1", "prostate")
 VERSIONS = TOP / "Testing" / "Data" / "model_versions_1" / "clinic"
-#: What verdicts say.
-ON_SCANS, KEEP = "On scans it did not learn from", "Keep the old version"
-WORSE = f"{ON_SCANS}, the new version is worse (Dice 0.50, before 0.65). {KEEP}, and check your corrections."
-NO_DIFFERENCE = f"{ON_SCANS}, the new version is about as good as the old one (Dice 0.66, before 0.65). {KEEP}."
-TOO_SHORT = "The networks that were compared made 10 training steps, and need at least 30. Train longer."
 NUMBERS = "Over 4 patients the mean Dice rose; in other patients -0.03 to +0.05 is to be expected (90 % interval)."
 
 
@@ -251,7 +246,7 @@ class PanelStates:
         self.panel.plan._say("")
         self.ui.fineTuneProgressBar.setRange(0, 1000)
         self.ui.fineTuneProgressBar.setValue(680)
-        message = "Held-out comparison 2 of 3: training the last layers, loss 0.083"
+        message = "Comparison 2 of 3 on cases left out of training: training the last layers, loss 0.083"
         self.say(self.ui.fineTuneStatusLabel, progressText(0.68, 185.0, message))
 
     def s21_failed(self) -> None:
@@ -264,25 +259,32 @@ class PanelStates:
         self.open("fineTune", "fineTuneLog")
 
     def s22_better(self) -> None:
-        self.verdict("better", f"{ON_SCANS}, the new version is better (Dice 0.79, before 0.65).", (0.65, 0.79))
+        self.verdict("better", (0.65, 0.79))
 
     def s23_worse_with_all_cases(self) -> None:
-        self.verdict("worse", WORSE, (0.65, 0.5))
+        self.verdict("worse", (0.65, 0.5))
         self.ui.verdictCasesCheckBox.checked = True
 
     def s24_warned_of(self) -> None:
-        self.verdict("trained too short to say", TOO_SHORT, (0.65, 0.652), True)
+        self.verdict("trained too short to say", (0.65, 0.652), True)
         self.open("fineTune", "verdictDetails")
 
     def s24b_no_clear_difference(self) -> None:
-        self.verdict("no clear difference", NO_DIFFERENCE, (0.65, 0.66))
+        self.verdict("no clear difference", (0.65, 0.66))
+
+    def s24ba_too_few_cases(self) -> None:
+        """Show the longest verdict: new structures, and an old version that had learned from some of the scans."""
+        from TransferSegLib.finetuning.parent_cases import ParentCases
+
+        note = ParentCases(frozenset({"a", "b"})).note(("a", "b", "c", "d", "e"))
+        self.verdict("too few cases to say", (0.65, 0.652), new=LONG_NAMES[:3], note=note)
 
     def s24c_promoted(self) -> None:
-        self.verdict("worse", WORSE, (0.65, 0.5))
+        self.verdict("worse", (0.65, 0.5))
         self.ui.promoteButton.click()
         self.host.waitFor(lambda: not self.panel.decision.isPromoting)
         said = self.ui.fineTuneStatusLabel.text
-        self.verdict("worse", WORSE, (0.65, 0.5))
+        self.verdict("worse", (0.65, 0.5))
         self.say(self.ui.fineTuneStatusLabel, said or "Version 2 of 'clinic' is in use now.")
 
     def s24d_promoted_in_the_history(self) -> None:
@@ -294,7 +296,7 @@ class PanelStates:
 
     def s25_the_tour(self) -> None:
         self.set("Model", "bundled/head-neck-ct")
-        self.verdict("better", f"{ON_SCANS}, the new version is better (Dice 0.79, before 0.65).", (0.65, 0.79))
+        self.verdict("better", (0.65, 0.79))
         self.host.widget.firstSteps._begin(4)
 
     def s26_the_tour_corrects(self) -> None:
@@ -328,8 +330,13 @@ class PanelStates:
 
         shutil.rmtree(library_folder() / "clinic")
 
-    def verdict(self, word: str, reason: str, dice: tuple[float, float], warned: bool = False) -> None:
-        """Show a verdict as a run leaves it, on a known structure and a new one."""
+    def verdict(
+        self, word: str, dice: tuple[float, float], warned: bool = False, new: tuple[str, ...] = (), note: str = ""
+    ) -> None:
+        """Show a verdict as a run leaves it, on a known structure and a new one.
+
+        ``new``: structures of which its first sentences speak; ``note`` ends these.
+        """
         from test_verdict_table import result
 
         self.panel.job = None
@@ -337,7 +344,7 @@ class PanelStates:
         answer = result() | {"model": "clinic", "version": 2}
         evidence = answer["evidence"]
         before, after = dice
-        evidence["verdict"], evidence["reasons"] = word, [reason, NUMBERS]
+        evidence["verdict"], evidence["reasons"] = word, [f"{headlineOf(word, dice, new)} {note}".strip(), NUMBERS]
         evidence["overall"] |= {"parent": before, "candidate": after}
         evidence["method"]["rows"][0] |= {"parent": before, "candidate": after}
         evidence["structures"][0]["word"] = word
@@ -354,6 +361,18 @@ class PanelStates:
         from TransferSegGui.status_line import say
 
         say(label, text)
+
+
+def headlineOf(word: str, dice: tuple[float, float], new: tuple[str, ...] = ()) -> str:
+    """Return the first sentences of a verdict on five patients: the mean before and after, and these new structures."""
+    from TransferSegLib.evaluation.verdict import Answer, Change, NewStructure, Training, VerdictRule
+    from TransferSegLib.evaluation.verdict_advice import headline
+    from TransferSegLib.evaluation.verdict_rule import Usability
+
+    before, after = dice
+    mean = Change(None, 5, before, after, after - before, -0.1, 0.1, Answer(word))
+    rows = [NewStructure(name, 5, 0.72, 0.6, word=Usability.LOOKS_USABLE, more_patients=12) for name in new]
+    return headline(Answer(word), mean, [], rows, VerdictRule(), Training(10), more_patients=12)
 
 
 def problems(host) -> list[str]:

@@ -48,7 +48,7 @@ def test_a_correction_is_painted_ticked_saved_and_saved_again(host, ui, folder: 
     ui.notesLineEdit.text = "lower pole redrawn"
     assert save(host).startswith("CT (case-0001), revision 1, is saved.")
     assert "Ignored, because not reviewed: brainstem" in ui.correctionStatusLabel.text
-    assert "Not found, and ignored, because not reviewed: left parotid gland." in ui.correctionStatusLabel.text
+    assert "Empty, and ignored, because not reviewed: left parotid gland." in ui.correctionStatusLabel.text
     assert temporary_folders() == []
 
     (revision,) = Project(folder).state().current

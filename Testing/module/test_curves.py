@@ -30,9 +30,9 @@ def test_stages_follow_one_another_and_dice_stands_where_it_was_measured(host, c
     for stage, step, loss, dice in (
         ("fold 1", 10, 1.0, None),
         ("fold 1", 20, 0.5, None),
-        ("fold 1: held-out case 1 of 1", None, None, 0.7),
+        ("fold 1: case 1 of 1", None, None, 0.7),
         ("fold 2", 5, 2.0, None),
-        ("fold 2: held-out case 1 of 1", None, None, 0.8),
+        ("fold 2: case 1 of 1", None, None, 0.8),
     ):
         curves.add(stage, step, loss, dice)
     curves.draw()

@@ -115,8 +115,8 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     assert ui.fineTuneStatusLabel.text.startswith("Version 1 of 'balls' was made in ")
     assert any("left: " in text and "%" in text for text in said), said
     first = ui.verdictLabel.text.splitlines()[0]
-    assert first.startswith("Better. On scans it did not learn from, the new version is better (Dice 0.")
-    assert first.endswith("). Promote uses it from now on.") and has_tone(ui, "#2e9d42")
+    assert first.startswith("Better. On scans left out of training, the new version is better (Dice 0.")
+    assert first.endswith("). Promote uses the new version from now on.") and has_tone(ui, "#2e9d42")
     assert ui.verdictDetailsLabel.text.startswith("Over 3 patients, each measured by a network that was trained ")
     rows = rows_of(host.widget._parameterNode.GetNodeReference("FineTuneVerdict"))
     assert rows[0][:2] == ["mean", "all, 3 patients"] and float(rows[0][4]) > 0.5
@@ -153,7 +153,7 @@ def test_from_cases_to_a_better_model_in_use_and_back(host, ui, balls: Path, cap
     host.waitFor(lambda: not host.widget.fineTunePanel.decision.isPromoting)
     assert used_version("balls") == 1 and ui.fineTuneStatusLabel.text.startswith("Version 1 of 'balls' is in use now")
     assert ui.modelComboBox.currentText == "balls, version 1" and ui.promoteButton.text == "Promote"
-    assert ui.verdictLabel.text.splitlines()[0].endswith("It is in use now.")
+    assert ui.verdictLabel.text.splitlines()[0].endswith("). The new version is in use now.")
     assert not ui.promoteButton.enabled and ui.promoteButton.toolTip == "Version 1 is already in use."
     assert ui.rollbackButton.enabled
     ui.rollbackButton.click()

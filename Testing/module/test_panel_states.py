@@ -77,10 +77,12 @@ def test_every_placeholder_fits_with_a_large_font(host, ui, states) -> None:
 
 def test_verdicts_fit_with_a_large_font(host, ui, states) -> None:
     states.s16_planning()
-    for bring in (states.s23_worse_with_all_cases, states.s24_warned_of):
+    for bring in (states.s23_worse_with_all_cases, states.s24_warned_of, states.s24ba_too_few_cases):
         bring()
         with panel_of(host, WIDTHS[0], 1.5):
             assert ui.promoteButton.visible and problems(host) == []
+    said = ui.verdictLabel.text
+    assert "Correct about 12 more scans of other patients" in said and "2 of these 5 scans" in said, "the longest"
 
 
 @pytest.mark.parametrize("font_scale", [1.0, 1.5])

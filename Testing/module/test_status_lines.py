@@ -65,7 +65,7 @@ def test_after_the_last_scan_fine_tuning_is_what_comes_next(host, ui, folder: Pa
     host.waitFor(lambda: host.widget.correctPanel.saving is None)
     lines = ui.correctionStatusLabel.text.splitlines()
     assert len(lines) == 2 and lines[0] == done and lines[1].startswith("scan 1 (case-0001), revision 1, is saved.")
-    assert "Not found, and ignored, because not reviewed: left parotid gland." in lines[1]
+    assert "Empty, and ignored, because not reviewed: left parotid gland." in lines[1]
     ui.nextScanButton.click()
     assert ui.correctionStatusLabel.text == done, "there is nothing else to do here"
 

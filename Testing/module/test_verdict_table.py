@@ -37,7 +37,7 @@ def result() -> dict:
     evidence = {
         "verdict": "no clear difference",
         "reasons": [
-            "On scans it did not learn from, the new version is about as good as the old one (Dice 0.50, before 0.65).",
+            "On scans left out of training, the new version is about as good as the old one (Dice 0.50, before 0.65).",
             "Over 2 patients the mean Dice fell from 0.650 to 0.500 (90 % interval -0.30 to 0.00).",
         ],
         "warnings": [],
@@ -182,6 +182,7 @@ def test_the_rest_is_in_tooltips_and_in_the_table_node(host, table) -> None:
     assert "Dice: 0.650 before, 0.500 after, change -0.150" in text
     assert "within 4.2 mm of your correction before, within 6.0 mm after" in text
     assert text.endswith("Dice to expect in other patients: 0.40 to 0.90")
+    assert "\nMeasured with networks that were trained without these cases\n" in text
     node = host.widget._parameterNode.GetNodeReference("FineTuneVerdict")
     assert (node.GetNumberOfRows(), node.GetNumberOfColumns()) == (3 + 5, 9)
     assert [node.GetCellText(2, column) for column in range(7)] == [
@@ -193,6 +194,21 @@ def test_the_rest_is_in_tooltips_and_in_the_table_node(host, table) -> None:
         "-",
         "4.2",
     ]
+
+
+def test_a_tooltip_says_what_the_networks_were_trained_without(host) -> None:
+    """Of one patient they learned from other parts: nothing was measured without that patient."""
+    from TransferSegGui.verdict_rows import detailsText, summaryRows
+
+    one = result()
+    one["evidence"]["overall"]["patients"] = 1
+    mean, *_ = summaryRows(one)
+    assert "\nMeasured with networks that were trained without this patient\n" in detailsText(mean)
+    one["evidence"]["method"]["weak"] = True
+    for row in summaryRows(one):
+        text = detailsText(row)
+        assert "\nMeasured on parts of the scans, with networks that were trained on other parts of them\n" in text
+        assert "trained without" not in text
 
 
 def test_bars_are_as_long_as_dice_and_coloured_by_the_change(table) -> None:
@@ -211,7 +227,7 @@ def test_what_to_do_is_read_first_and_statistics_are_folded_away(host, ui, table
 
     first, *more = ui.verdictLabel.text.splitlines()
     assert first == (
-        "No clear difference. On scans it did not learn from, the new version is about as good as the old one "
+        "No clear difference. On scans left out of training, the new version is about as good as the old one "
         "(Dice 0.50, before 0.65)."
     )
     assert not more and "interval" not in first
@@ -222,9 +238,23 @@ def test_what_to_do_is_read_first_and_statistics_are_folded_away(host, ui, table
     assert any(line.startswith("A 90 % interval is") for line in details)
     better = result()
     better["evidence"]["verdict"] = "better"
-    assert verdictText(better).splitlines()[0].endswith("Promote uses it from now on.")
-    assert verdictText(better, isUsed=True).splitlines()[0].endswith("It is in use now.")
+    assert verdictText(better).splitlines()[0].endswith("Promote uses the new version from now on.")
+    assert verdictText(better, isUsed=True).splitlines()[0].endswith("). The new version is in use now.")
     assert verdictText(better, isDecided=True).splitlines()[0].endswith("You keep the old version.")
+
+
+def test_nobody_is_told_to_keep_the_old_version_while_the_new_one_is_used() -> None:
+    """After a promotion against the advice it read as if the old version were in use."""
+    from TransferSegGui.verdict_card import verdictText
+
+    worse = result()
+    measured = "On scans left out of training, the new version is worse (Dice 0.50, before 0.65)."
+    worse["evidence"] |= {
+        "verdict": "worse",
+        "reasons": [f"{measured} Keep the old version, and check your corrections."],
+    }
+    assert verdictText(worse) == f"Worse. {measured} Keep the old version, and check your corrections."
+    assert verdictText(worse, isUsed=True) == f"Worse. {measured} The new version is in use now."
 
 
 def test_the_worst_case_is_named(ui, table) -> None:

@@ -40,7 +40,8 @@ def test_from_a_scan_to_a_better_model_and_back(host, monkeypatch: pytest.Monkey
             assert loop.job_states[-1] == "cancelled"
         elif step == "verdict":
             assert ui.verdictTable.rowCount > 0
-            assert ". " in ui.verdictLabel.text.splitlines()[0]
+            word = loop.result["evidence"]["verdict"]
+            assert ui.verdictLabel.text.startswith(f"{word.capitalize()}. ")
             assert not host.widget.fineTunePanel.curves.isEmpty
         elif step == "promoted":
             assert ui.historyTable.rowCount == 2

@@ -19,7 +19,7 @@ from TransferSegGui.verdict_rows import (
     summaryRows,
     worstRow,
 )
-from TransferSegLib.evaluation.verdict_advice import DICE_MEANS, INTERVAL_MEANS
+from TransferSegLib.evaluation.verdict_advice import DICE_MEANS, INTERVAL_MEANS, without_keeping
 from TransferSegLib.models.versions.record import BETTER, WORSE
 
 #: How the parameter node refers to the table.
@@ -36,11 +36,11 @@ def verdictText(result: Mapping[str, Any], isUsed: bool = False, isDecided: bool
     evidence = result["evidence"]
     advice = evidence["reasons"][:1]
     if isUsed:
-        advice.append(_("It is in use now."))
+        advice = [*map(without_keeping, advice), _("The new version is in use now.")]
     elif isDecided:
         advice.append(_("You keep the old version."))
     elif evidence["verdict"] == BETTER:
-        advice.append(_("Promote uses it from now on."))
+        advice.append(_("Promote uses the new version from now on."))
     word = evidence["verdict"]
     lines = [" ".join([f"{word[:1].upper()}{word[1:]}.", *advice])]
     lines += [_("Please check: {warning}").format(warning=warning) for warning in evidence["warnings"]]

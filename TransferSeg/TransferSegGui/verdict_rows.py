@@ -18,6 +18,7 @@ class VerdictRow:
 
     ``structure`` empty: the mean of all structures. None among the numbers: the old version does not know the
     structure, or a distance is infinite. ``expected`` is the interval for other patients, ``word`` the verdict.
+    ``isOnParts``: measured on parts of scans, with networks that were trained on the others.
     """
 
     structure: str
@@ -30,6 +31,7 @@ class VerdictRow:
     isNew: bool = False
     expected: str = ""
     word: str = ""
+    isOnParts: bool = False
 
     @property
     def change(self) -> float | None:
@@ -43,7 +45,7 @@ def summaryRows(result: Mapping[str, Any]) -> Iterator[VerdictRow]:
     ``result`` is that of a ``finetune`` job (docs/job-format.md).
     """
     evidence = result["evidence"]
-    overall = evidence["overall"]
+    overall, isOnParts = evidence["overall"], bool(evidence["method"].get("weak"))
     if overall is not None:
         yield VerdictRow(
             "",
@@ -53,6 +55,7 @@ def summaryRows(result: Mapping[str, Any]) -> Iterator[VerdictRow]:
             count=overall["patients"],
             expected=unseen_patients(overall),
             word=evidence["verdict"],
+            isOnParts=isOnParts,
         )
     entries = {row["structure"]: row for row in [*evidence["structures"], *evidence["new"]]}
     for row in evidence["method"]["rows"]:
@@ -68,6 +71,7 @@ def summaryRows(result: Mapping[str, Any]) -> Iterator[VerdictRow]:
                 isNew=row["structure"] in result["new_structures"],
                 expected=unseen_patients(entry),
                 word=entry.get("word", ""),
+                isOnParts=isOnParts,
             )
 
 
@@ -106,6 +110,15 @@ def structureText(row: VerdictRow) -> str:
     return _("{name} (new)").format(name=row.structure) if row.isNew else row.structure
 
 
+def _measuredText(row: VerdictRow) -> str:
+    """Return that no network was measured on what it had learned from."""
+    if row.isOnParts:
+        return _("Measured on parts of the scans, with networks that were trained on other parts of them")
+    if row.count == 1:
+        return _("Measured with networks that were trained without this patient")
+    return _("Measured with networks that were trained without these cases")
+
+
 def detailsText(row: VerdictRow) -> str:
     """Return what a row has no room for, a line each: for its tooltip."""
     lines = [structureText(row) if not row.case else f"{structureText(row)}, {row.case}"]
@@ -115,7 +128,7 @@ def detailsText(row: VerdictRow) -> str:
         patients = _("Mean over 1 patient") if row.count == 1 else _("Mean over {count} patients")
         cases = _("Mean over 1 case") if row.count == 1 else _("Mean over {count} cases")
         lines.append((cases if row.structure else patients).format(count=row.count))
-        lines.append(_("Measured with networks that were trained without these cases"))
+        lines.append(_measuredText(row))
     lines.append(
         _("Dice: {before} before, {after} after, change {change}").format(
             before=numberText(row.before), after=numberText(row.after), change=changeText(row)

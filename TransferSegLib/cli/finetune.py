@@ -36,7 +36,8 @@ def add_parser(subparsers: Any) -> None:
         "finetune",
         help="fine-tune a model on corrected cases, and test whether it is better",
         description="Fine-tune a model on a project of corrected cases, compare the result with the model on "
-        "held-out cases, and keep it as a version in your library. It is used from then on only if it is better.",
+        "cases left out of training, and keep it as a version in your library. It is used from then on only if it is "
+        "better.",
         epilog="To continue after an interruption (Ctrl-C, a crash, a power cut), give the same command again. "
         'Every training setting can be given in a JSON file with --configuration, e.g. {"steps": 200}; they are '
         "described in TransferSegLib/finetuning/configuration.py.",
@@ -52,7 +53,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--strategy",
         choices=(*STRATEGIES, AUTO),
-        help="how to train [finetune; another modality: vanilla]; auto: whichever does best on held-out cases",
+        help="how to train [finetune; another modality: vanilla]; auto: whichever does best on cases left out of "
+        "training",
     )
     parser.add_argument(
         "--cases", nargs="+", metavar="CASE", help="learn only from these (default: all cases of the project)"
@@ -125,7 +127,7 @@ def _add_time(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until-converged",
         action="store_true",
-        help="train until the Dice on held-out cases no longer improves; --minutes is then a limit "
+        help="train until the Dice on cases left out of training no longer improves; --minutes is then a limit "
         f"[{LIMIT_MINUTES:g}; 0: none]",
     )
 

@@ -401,5 +401,5 @@ def _notes_on_structures(submission: Submission, reviewed: Iterable[str]) -> lis
     empty = [structure.name for structure in left if structure.key not in present]
     if empty:
         more = f" and {len(empty) - _MOST_NAMED} more" if len(empty) > _MOST_NAMED else ""
-        notes.append(f"Not found, and ignored, because not reviewed: {', '.join(empty[:_MOST_NAMED])}{more}.")
+        notes.append(f"Empty, and ignored, because not reviewed: {', '.join(empty[:_MOST_NAMED])}{more}.")
     return notes

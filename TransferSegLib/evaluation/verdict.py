@@ -28,7 +28,7 @@ from TransferSegLib.evaluation.statistics import (
     mean_interval,
     pair_scores,
 )
-from TransferSegLib.evaluation.verdict_advice import ON_SCANS
+from TransferSegLib.evaluation.verdict_advice import IMPROVES, headline
 from TransferSegLib.evaluation.verdict_rule import WARNED, Answer, Usability, VerdictRule
 from TransferSegLib.structures import structure_key
 
@@ -157,7 +157,7 @@ def judge(
     *,
     surface: Results | None = None,
     training: Training | None = None,
-    where: str = ON_SCANS,
+    on_parts: bool = False,
     parent_note: str = "",
 ) -> Verdict:
     """Return the verdict on a candidate from the Dice of both models: case -> structure -> Dice.
@@ -167,8 +167,9 @@ def judge(
     counts as better than nothing where it is usable, but cannot make up for a loss elsewhere. ``surface`` is the
     candidate's surface Dice (None: not measured), ``training`` how long the candidates were trained (None: unknown).
     ``caveat`` is a sentence on the evidence ("Weak evidence: measured on parts of the training case.") that goes with
-    the reasons. The first reason says what the verdict means and what to do: ``where`` is how it begins, and
-    ``parent_note``, where the parent was measured, a sentence on that which ends it.
+    the reasons. ``on_parts``: the cases are parts of scans, each predicted by a network that was trained on other
+    parts. The first reason says what the verdict means and what to do; ``parent_note``, where the parent was
+    measured, is a sentence on that which ends it.
     """
     rule = rule or VerdictRule()
     surface = surface or {}
@@ -188,11 +189,11 @@ def judge(
     overall = _overall(pairs, changes, rule) if pairs else None
     answer = _answer(overall, changes, new, rule, training)
     more = None if overall is None else rule.more_patients(differences_by_patient(pairs))
-    first = words.headline(answer, overall, changes, new, rule, training, where=where, more_patients=more)
+    first = headline(answer, overall, changes, new, rule, training, on_parts=on_parts, more_patients=more)
     first = f"{first} {parent_note}" if parent_note and overall is not None else first
     return Verdict(
         answer=answer,
-        reasons=(first, *words.numbers(overall, new, rule), *([caveat] if caveat else [])),
+        reasons=(first, *words.numbers(overall, new, rule, on_parts), *([caveat] if caveat else [])),
         warnings=(*words.warnings(answer, changes, new), *_unpaired(parent, candidate)),
         overall=overall,
         structures=changes,
@@ -227,7 +228,7 @@ def _change(
         parent_interval=mean_interval(means[:, 0]),
         candidate_interval=mean_interval(means[:, 1]),
         nsd=surface,
-        word=words.IMPROVES if gains else answer,
+        word=IMPROVES if gains else answer,
     )
 
 
@@ -241,8 +242,8 @@ def _overall(pairs: Sequence[PairedScore], changes: Sequence[Change], rule: Verd
     gained = [change for change in changes if change.answer is Answer.BETTER]
     if overall.answer is not Answer.BETTER or not gained:
         return overall
-    is_usable = any(change.word != words.IMPROVES for change in gained)
-    return replace(overall, word=overall.answer if is_usable else words.IMPROVES)
+    is_usable = any(change.word != IMPROVES for change in gained)
+    return replace(overall, word=overall.answer if is_usable else IMPROVES)
 
 
 def _answer(
@@ -267,7 +268,7 @@ def _answer(
         return Answer.TOO_FEW
     if overall is None or known is None:
         return Answer.BETTER if new else Answer.TOO_FEW
-    if overall.word == words.IMPROVES:
+    if overall.word == IMPROVES:
         return Answer.NOT_USABLE
     return Answer.BETTER if known is Answer.NO_CLEAR_DIFFERENCE and new else known
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from TransferSegLib.evaluation.verdict_rule import Answer, Usability, VerdictRule
-from TransferSegLib.wording import counted, enumerated
+from TransferSegLib.wording import before_and_after, counted, enumerated
 
 if TYPE_CHECKING:
     from TransferSegLib.evaluation.verdict import Change, NewStructure, Training
 
 #: The word for a known structure that got better, and is still not usable.
 IMPROVES = "improves, not usable yet"
-#: On what both versions were measured, as a sentence begins with it; the second where there is one patient only.
-ON_SCANS, ON_PARTS = "On scans it did not learn from", "On parts of the scans that it did not learn from"
+#: On what the compared networks were measured, as a sentence begins with it; the second where there is one patient
+#: only. The version itself has learned from all of it.
+ON_SCANS, ON_PARTS = "On scans left out of training", "On parts of the scans that were left out of training"
 #: A candidate with fewer optimisation steps is helped by a longer training before it is by more cases: in the study
 #: (docs/study.md) candidates made about so many.
 SHORT_TRAINING = 150
@@ -36,14 +38,15 @@ def headline(
     rule: VerdictRule,
     training: Training | None,
     *,
-    where: str = ON_SCANS,
+    on_parts: bool = False,
     more_patients: int | None = None,
 ) -> str:
     """Return what the verdict means, and what to do unless that is to use the new version.
 
-    ``where`` says on what both were measured, ``more_patients`` how many more would settle the change of the mean
-    (None: not known).
+    ``on_parts``: measured on parts of scans, with networks that were trained on the others; ``more_patients``: so many
+    more would settle the change of the mean (None: not known).
     """
+    where = ON_PARTS if on_parts else ON_SCANS
     if answer is Answer.TOO_SHORT and training is not None:
         return (
             f"The networks that were compared made {counted(training.steps, 'training step')}, and need at least "
@@ -63,18 +66,24 @@ def headline(
         )
     lost = _lost(changes)
     if answer is Answer.PARTLY_WORSE:
+        better = "better" if overall.difference >= rule.smallest_difference else "about as good as the old one"
         return (
-            f"{where}, the new version is better on average ({_dice(overall)}), but {lost}. Look at the worst case "
+            f"{where}, the new version is {better} on average ({_dice(overall)}), but {lost}. Look at the worst case "
             "before you use it."
         )
     if answer is Answer.PROBABLY_WORSE:
-        lost = lost or f"probably worse ({_dice(overall)})"
+        lost = _lost(changes, is_certain=False) or f"probably worse ({_dice(overall)})"
         advice = f"{_KEEP}. More corrected scans of other patients would show whether that is so."
     else:
         # The mean can be surely worse where no structure by itself is.
         lost = lost if lost.startswith("worse") else f"worse ({_dice(overall)})"
         advice = f"{_KEEP}, and check your corrections."
     return f"{where}, the new version is {lost}. {advice}"
+
+
+def without_keeping(said: str) -> str:
+    """Return a headline without the advice to keep the old version: for somebody who uses the new one."""
+    return re.sub(rf" {_KEEP}[^.]*\.", "", said)
 
 
 def _better(overall: Change | None, new: Sequence[NewStructure]) -> str:
@@ -153,10 +162,15 @@ def _found(new: Sequence[NewStructure]) -> str:
     return enumerated([f"{row.structure} (Dice {row.mean:.2f})" for row in new])
 
 
-def _lost(changes: Sequence[Change]) -> str:
-    """Return in what the new version lost, e.g. 'worse in larynx (Dice 0.30, before 0.61)'; '' in no structure."""
+def _lost(changes: Sequence[Change], is_certain: bool = True) -> str:
+    """Return in what the new version lost, e.g. 'worse in larynx (Dice 0.30, before 0.61)'; '' in no structure.
+
+    ``is_certain`` False: nothing is called more than probable.
+    """
     surely = [change for change in changes if change.answer is Answer.WORSE or change.collapsed]
     probably = [change for change in changes if change.answer is Answer.PROBABLY_WORSE and change not in surely]
+    if not is_certain:
+        surely, probably = [], [*surely, *probably]
     parts = []
     for word, lost in (("worse", surely), ("probably worse", probably)):
         named = enumerated([f"{change.structure} ({_dice(change)})" for change in lost])
@@ -166,4 +180,5 @@ def _lost(changes: Sequence[Change]) -> str:
 
 def _dice(change: Change) -> str:
     """Return the scores before and after, e.g. 'Dice 0.79, before 0.65'."""
-    return f"Dice {change.candidate:.2f}, before {change.parent:.2f}"
+    before, after, _ = before_and_after(change.parent, change.candidate)
+    return f"Dice {after}, before {before}"

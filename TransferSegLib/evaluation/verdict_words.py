@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from TransferSegLib.evaluation.verdict_advice import IMPROVES, SHORT_TRAINING, headline, more_minutes
+from TransferSegLib.evaluation.verdict_advice import IMPROVES, SHORT_TRAINING, more_minutes
 from TransferSegLib.evaluation.verdict_rule import Answer, Usability, VerdictRule
 from TransferSegLib.wording import before_and_after, counted
 
 if TYPE_CHECKING:
     from TransferSegLib.evaluation.verdict import Change, NewStructure, Training
 
-__all__ = ["IMPROVES", "headline", "hint", "numbers", "obstacles", "warnings"]
 
+def numbers(
+    overall: Change | None, new: Sequence[NewStructure], rule: VerdictRule, on_parts: bool = False
+) -> tuple[str, ...]:
+    """Return the numbers behind the headline: what is new, and the mean.
 
-def numbers(overall: Change | None, new: Sequence[NewStructure], rule: VerdictRule) -> tuple[str, ...]:
-    """Return the numbers behind the headline: what is new, and the mean."""
-    return (*(_new(row, rule) for row in new), *([] if overall is None else [_mean(overall, rule)]))
+    ``on_parts``: measured on parts of scans, with networks that were trained on the others.
+    """
+    return (*(_new(row, rule) for row in new), *([] if overall is None else [_mean(overall, rule, on_parts)]))
 
 
 def warnings(answer: Answer, changes: Sequence[Change], new: Sequence[NewStructure]) -> tuple[str, ...]:
@@ -50,11 +53,11 @@ def obstacles(
         return ()
     if answer is Answer.TOO_SHORT and training is not None:
         return (f"It was trained for {counted(training.steps, 'training step')} only.",)
-    found = [
-        f"{change.structure} is {change.answer} ({change.parent:.2f} to {change.candidate:.2f})."
-        for change in changes
-        if change.answer in (Answer.WORSE, Answer.PROBABLY_WORSE)
-    ]
+    found = []
+    for change in changes:
+        if change.answer in (Answer.WORSE, Answer.PROBABLY_WORSE):
+            before, after, _ = before_and_after(change.parent, change.candidate)
+            found.append(f"{change.structure} is {change.answer} ({before} to {after}).")
     if answer in (Answer.WORSE, Answer.PROBABLY_WORSE) and not found:
         found.append(f"It is {answer} than what it was made from.")
     for row in new:
@@ -121,15 +124,24 @@ def _interval(rule: VerdictRule) -> str:
     return f"{100 * rule.confidence:.0f} % interval"
 
 
-def _mean(overall: Change, rule: VerdictRule) -> str:
+def _measured(patients: int, on_parts: bool) -> str:
+    """Return over whom the mean is, and that no network was measured on what it had learned from."""
+    if on_parts:
+        whose = counted(patients, "patient")
+        return f"Over parts of the scans of {whose}, each measured by a network that was trained on other parts"
+    if patients == 1:
+        return "Over 1 patient, measured by a network that was trained without that patient"
+    return f"Over {patients} patients, each measured by a network that was trained without that patient"
+
+
+def _mean(overall: Change, rule: VerdictRule, on_parts: bool) -> str:
     """Return the numbers of the mean as a sentence for a person."""
     before, after, change = before_and_after(overall.parent, overall.candidate, 3)
     moved = f"{'rose' if overall.difference > 0 else 'fell'} from {before} to {after}"
     course = f"stayed at {before}" if before == after else moved
     numbers = (
-        f"Over {counted(overall.patients, 'patient')}, each measured by a network that was trained without them, the "
-        f"mean Dice {course} ({change}); in other patients {overall.low:+.3f} to {overall.high:+.3f} is to be expected "
-        f"({_interval(rule)})"
+        f"{_measured(overall.patients, on_parts)}, the mean Dice {course} ({change}); in other patients "
+        f"{overall.low:+.3f} to {overall.high:+.3f} is to be expected ({_interval(rule)})"
     )
     if overall.answer is Answer.NO_CLEAR_DIFFERENCE:
         clear = overall.low > 0 or overall.high < 0

@@ -347,7 +347,7 @@ class FoldComparisons:
                 predicting = of_case.share(variant, len(models)).named("Segmenting")
                 compared[str(share)].append(self._compare_case(model, case_id, case, unlearned, predicting))
             dice = [_mean_dice(comparisons[-1]) for comparisons in compared.values()]
-            of_case = of_case.named(f"Held-out case {index + 1} of {len(held_out)}", "case")
+            of_case = of_case.named(f"Case {index + 1} of {len(held_out)}", "case")
             of_case.done(dice=max((one for one in dice if one is not None), default=None), look=False)
         run.parts.end()
         self.compare_s = (run.clock() - began) / max(1, len(held_out) * len(models))

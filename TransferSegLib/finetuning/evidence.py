@@ -15,10 +15,9 @@ import numpy as np
 
 from TransferSegLib.evaluation.scores import Score
 from TransferSegLib.evaluation.verdict import Training, Verdict, judge
-from TransferSegLib.evaluation.verdict_advice import ON_PARTS, ON_SCANS
 from TransferSegLib.finetuning.folds import WEAK_EVIDENCE, Fold, method_in_words
 from TransferSegLib.finetuning.held_out import CaseComparison
-from TransferSegLib.finetuning.parent_cases import ON_SCANS_LEFT_OUT, ParentCases
+from TransferSegLib.finetuning.parent_cases import ParentCases
 
 #: Predictions of a structure that is not annotated are pointed at where they agree less than this.
 _CHANGED = 0.9
@@ -119,7 +118,6 @@ def summarise(
     whole = {one.case: whole_case(one.case, ids) for one in comparisons}
     shared = {whole[one.case] for one in comparisons if one.parent}
     note = "" if before is None else before.note(shared)
-    where = ON_PARTS if is_weak else ON_SCANS_LEFT_OUT if note else ON_SCANS
     return Evidence(
         method=method_in_words(folds, patients),
         grid=grid,
@@ -136,7 +134,7 @@ def summarise(
             seed=seed,
             surface=surface,
             training=training,
-            where=where,
+            on_parts=is_weak,
             parent_note=note,
         ),
     )

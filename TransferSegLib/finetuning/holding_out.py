@@ -186,7 +186,8 @@ class HoldingOut:
         of_round = f", round {round_number + 1}" if round_number else ""
         self._in_workers([(number, strategy) for number in evaluating], f"Candidates{of_round}", round_number)
         for number in evaluating:
-            title = f"Held-out comparison {number + 1} of {len(folds)}{of_round}"
+            left_out = "cases" if folds[number].slabs is None else "parts"
+            title = f"Comparison {number + 1} of {len(folds)} on {left_out} left out of training{of_round}"
             entry = self._entry(number, strategy, title, round_number)
             comparisons = json.dumps(finite(entry["comparisons"]))
             self._run.log.append(f"fold {number + 1} of {len(folds)}{of_round}: {comparisons}")

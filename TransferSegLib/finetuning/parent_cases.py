@@ -9,9 +9,6 @@ from TransferSegLib.corrections.revisions import earlier_hashes
 from TransferSegLib.finetuning.plan import FineTuningPlan
 from TransferSegLib.models.versions.learned import learned_hashes
 
-#: How the verdict begins where the parent had learned some of the cases.
-ON_SCANS_LEFT_OUT = "On scans left out of this training"
-
 
 @dataclass(frozen=True)
 class ParentCases:
@@ -28,13 +25,14 @@ class ParentCases:
         count = len(self.learned.intersection(compared))
         if not count:
             return ""
-        scans = "this scan" if len(compared) == 1 else f"{count} of these {len(compared)} scans"
+        every = "this scan" if count == 1 else "both scans" if count == 2 else f"all {count} scans"
+        scans = every if count == len(compared) else f"{count} of these {len(compared)} scans"
         had = f"The old version had learned from {scans} before"
         if not self.continues:
             return f"{had}: its Dice is too high there, so a gain may be hidden."
         return (
-            f"{had}, and the new one continues from it: there the Dice of both is too high, that of the old version "
-            "most, so a gain may be hidden."
+            f"{had}, and the new one continues from it: there the Dice of both is too high, more so for the old "
+            "version, so a gain may be hidden."
         )
 
 

@@ -44,7 +44,7 @@ def _compared(result: Mapping[str, Any]) -> str:
     nsd = f"NSD {method['tolerance_mm']:g} mm"
     header = ("structure", "cases", "patients", "Dice before", "after", "change", nsd, "after", "HD95 mm", "after")
     lines = [(_row_name(row, result), str(row["cases"]), str(row.get("patients", "-")), *_cells(row)) for row in rows]
-    title = f"On cases it did not learn from ({method['held_out']}; {method['grid']}):"
+    title = f"Left out of training ({method['held_out']}; {method['grid']}):"
     return f"{title}\n{table(header, lines, ruled=False)}"
 
 

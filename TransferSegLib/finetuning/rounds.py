@@ -89,8 +89,8 @@ def rounds_text(limit: float) -> str:
     """Return what is planned, in a sentence; ``limit`` in minutes, 0: none."""
     most = f", at most {limit:g} min in all" if limit else ""
     return (
-        "Training continues in rounds, each as long as all before it, until the Dice on held-out cases no longer "
-        f"improves by more than {GAIN:g}{most}."
+        "Training continues in rounds, each as long as all before it, until the Dice on cases left out of training "
+        f"no longer improves by more than {GAIN:g}{most}."
     )
 
 

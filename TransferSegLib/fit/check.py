@@ -13,9 +13,10 @@ from TransferSegLib.fit.feature_profile import ScanFeatures
 from TransferSegLib.fit.intensities import MODALITY_KEY, modality_problem
 from TransferSegLib.fit.positions import missing_reasons, parts_reasons, position_reasons, size_reasons
 from TransferSegLib.fit.profile import FitProfile
-from TransferSegLib.fit.reasons import FEATURES, INTENSITIES, MODALITY, NOTHING_FOUND, Fit, Reason, listed
+from TransferSegLib.fit.reasons import FEATURES, INTENSITIES, MODALITY, NOTHING_FOUND, Fit, Reason
 from TransferSegLib.fit.shapes import ScanShapes
 from TransferSegLib.images.modality import modality_word
+from TransferSegLib.wording import enumerated
 
 #: Scans farther from the training ones than this are unlike them (about 1 is usual); small scans may be farther.
 _FARTHEST = 2.5
@@ -78,7 +79,9 @@ def structure_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reaso
     expected = [one for one in profile.structures.values() if one.cases >= 0.9 * profile.cases]
     if known and len(expected) >= _OF and len(known) < _ENOUGH_SHARE * len(expected):
         was, it = ("was", "it") if len(known) == 1 else ("were", "them")
-        text = f"Only the {listed(known)} {was} found, of {len(profile.structures)} structures: nothing confirms {it}."
+        text = (
+            f"Only the {enumerated(known)} {was} found, of {len(profile.structures)} structures: nothing confirms {it}."
+        )
         yield Reason(NOTHING_FOUND, text)
     yield from position_reasons(shapes, profile)
     yield from size_reasons(shapes, profile)

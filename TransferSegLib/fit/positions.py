@@ -8,8 +8,9 @@ from itertools import combinations
 import numpy as np
 
 from TransferSegLib.fit.profile import PRIOR_MM, FitProfile, Spread
-from TransferSegLib.fit.reasons import MISSING, PARTS, POSITION, SIZE, Reason, listed
+from TransferSegLib.fit.reasons import MISSING, PARTS, POSITION, SIZE, Reason
 from TransferSegLib.fit.shapes import FoundStructure, ScanShapes
+from TransferSegLib.wording import enumerated
 
 #: Sizes may differ from the mean of the logarithm by so many deviations and a slack (0.8: more than twice).
 _SIZE_DEVIATIONS, _SIZE_SLACK = 3.0, 0.8
@@ -78,7 +79,7 @@ def missing_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reason]
         if place is not None and shapes.holds(place, _EXPECTED_MARGIN_MM):
             missing.append(name)
     if missing:
-        yield Reason(MISSING, f"Not found, though the scan should show it: {listed(missing)}.", tuple(missing))
+        yield Reason(MISSING, f"Not found, though the scan should show it: {enumerated(missing)}.", tuple(missing))
 
 
 def parts_reasons(shapes: ScanShapes, profile: FitProfile) -> Iterator[Reason]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from TransferSegLib.wording import enumerated
+
 #: The kinds of reasons.
 MODALITY, INTENSITIES, NOTHING_FOUND = "modality", "intensities", "nothing found"
 MISSING, SIZE, POSITION, PARTS, FEATURES = "missing", "size", "position", "parts", "features"
@@ -54,7 +56,7 @@ class Fit:
         if self.fits:
             return []
         whole = any(not reason.structures for reason in self.reasons)
-        advice = "Do not trust this result." if whole else f"Do not trust: {listed(self.doubtful)}."
+        advice = "Do not trust this result." if whole else f"Do not trust: {enumerated(self.doubtful)}."
         return [*(reason.text for reason in self.reasons), advice]
 
     def to_json(self) -> dict[str, Any]:
@@ -78,8 +80,3 @@ class Fit:
         )
         names = [tuple(map(str, entry.get(key) or ())) for key in ("doubtful", "unchecked")]
         return Fit(reasons, *names)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names with commas and 'and'."""
-    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1] if names else ""

@@ -64,9 +64,9 @@ class VersionComparison:
     def note(self) -> str:
         """What to keep in mind when reading the numbers."""
         if not self.rows:
-            return "Neither was measured on held-out cases."
+            return "Neither was measured on cases left out of training."
         if self.measured_together:
-            return "Both were measured on the same held-out cases."
+            return "Both were measured on the same cases, which were left out of training."
         return (
             "Each was measured against what it was made from, perhaps on different cases: the numbers do not say which "
             "of the two is better."
