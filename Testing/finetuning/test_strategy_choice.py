@@ -211,7 +211,7 @@ def test_the_winner_goes_on_and_others_judge_it(world: Any, tmp_path: Path) -> N
     assert choice is not None and choice.strategy == "vanilla" and choice.apart
     assert choice.mean_dice["vanilla"] > choice.mean_dice["finetune"] + 0.1
     stages = dict.fromkeys(report.stage.partition(":")[0] for report in reports)
-    assert [stage for stage in stages if "Trying" in stage or "comparison" in stage] == [
+    assert [stage for stage in stages if "Trying" in stage or "omparison" in stage] == [
         "Trying 'finetune' 1 of 2",
         "Trying 'vanilla' 1 of 2",
         "Trying 'finetune' 2 of 2",
