@@ -134,8 +134,7 @@ def test_a_contour_never_comes_over_the_scan_of_somebody_else(host, ui, show, he
     display = node.GetDisplayNode()
     assert not display.GetVisibility() and shown_at(host) == before
     said = ui.fineTuneStatusLabel.text
-    assert said.startswith("Version 0 has segmented ")
-    assert said.endswith("It is hidden, because another scan is shown now.")
+    assert said.endswith("is segmented by version 0. The result is hidden, because another scan is shown now.")
     host.widget.fineTunePanel.worstCase.stop()
     assert not any(slicer.mrmlScene.IsNodePresent(each) for each in (node, display)), "nobody has touched it"
 

@@ -110,7 +110,9 @@ class WorstCase:
         _paint(found, correction, structure)
         if parameterNode.GetNodeReference(INPUT_VOLUME) is not volume:  # a contour of one patient over another's scan
             found.GetDisplayNode().SetVisibility(False)
-            text = _("Version {number} has segmented {case}. It is hidden, because another scan is shown now.")
+            text = _(
+                "{case} is segmented by version {number}. The result is hidden, because another scan is shown now."
+            )
             self._say(text.format(number=number, case=case))
             return
         if not _segmentId(correction, structure):
