@@ -130,7 +130,9 @@ class PanelStates:
         self.open("segment", "segmentLog")
 
     def s07_not_segmented(self) -> None:
-        self.say(self.ui.segmentStatusLabel, "Not segmented: 'CT of the neck' has 4 axes: save one of its volumes.")
+        self.say(
+            self.ui.segmentStatusLabel, "Not segmented ('CT of the neck'): it has 4 axes. Save one of its volumes."
+        )
         self.open("segment")
 
     # Correct
@@ -177,7 +179,7 @@ class PanelStates:
         learn.running = SimpleNamespace(stop=lambda: None)
         learn._showRunning(True)
         learn._onProgress(0.4, 3.0, "")
-        learn._say("Learning here ...")
+        learn._say("Learning in 'CT of the neck' ...")
 
     def s11c_learned_here(self) -> None:
         learn = self.host.widget.learnHere

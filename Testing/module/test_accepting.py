@@ -231,11 +231,12 @@ def test_a_scan_ahead_that_fails_is_told_to_who_waits_for_it(host, ui) -> None:
     accepting = host.widget.correctPanel.accepting
     waiting, other = add_volume("waiting"), add_volume("other", 1)
     ui.inputVolumeSelector.setCurrentNode(waiting)
+    expected = "Not segmented ('waiting'): the disk is full."
     for volume, told in ((other, False), (waiting, True)):
         ui.segmentStatusLabel.text = ""
         accepting.ahead._volume = volume
         accepting.ahead._onEnd(Failed())
-        assert (ui.segmentStatusLabel.text == "Not segmented: the disk is full.") == told
+        assert (ui.segmentStatusLabel.text == expected) == told
 
 
 def test_a_scan_that_cannot_be_read_ahead_is_told(host, ui, folder: Path, scans: Path) -> None:
@@ -245,6 +246,37 @@ def test_a_scan_that_cannot_be_read_ahead_is_told(host, ui, folder: Path, scans:
     host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
     assert "scan 2.nrrd cannot be read" in ui.correctionStatusLabel.text
     assert ui.outputSegmentationSelector.currentNode() is not None
+    ui.segmentAheadCheckBox.click()
+    assert "cannot be read" not in ui.correctionStatusLabel.text, "none is asked for any more"
+    ui.segmentAheadCheckBox.click()
+    host.widget.correctPanel.accepting.lookAhead()
+    assert "scan 2.nrrd cannot be read" in ui.correctionStatusLabel.text
+    ui.scanFolderPathLineEdit.currentPath = ""
+    assert "cannot be read" not in ui.correctionStatusLabel.text, "it is of another folder"
+
+
+def test_a_scan_that_is_segmented_but_not_saved_is_not_segmented_again(
+    host, ui, folder: Path, scans: Path, tmp_path: Path
+) -> None:
+    (scans / "scan 3.nrrd").unlink()
+    panel = host.widget.correctPanel
+    ui.nextScanButton.click()
+    first = ui.inputVolumeSelector.currentNode()
+    node, _labels = predicted(ui, first, tmp_path)
+    tick(ui, "brainstem")
+    ui.nextScanButton.click()
+    second = ui.inputVolumeSelector.currentNode()
+    assert second is not first and ui.outputSegmentationSelector.currentNode() is None
+    predicted(ui, second, tmp_path)
+    panel.accepting.lookAhead()
+    assert not panel.accepting.ahead.isRunning, "the next one is segmented"
+    tick(ui, "brainstem")
+    ui.acceptButton.click()
+    assert ui.inputVolumeSelector.currentNode() is first and host.widget.segmentPanel.run is None
+    assert ui.outputSegmentationSelector.currentNode() is node and node.GetDisplayNode().GetVisibility()
+    assert "not segmented" not in ui.segmentStatusLabel.text and "Segment it" not in ui.correctionStatusLabel.text
+    assert ticked(ui) == ["brainstem"]
+    host.waitFor(lambda: panel.saving is None)
 
 
 #: As long as a parent lives, its actions do; after them PySide could not tell QAction's properties any more.

@@ -67,7 +67,7 @@ def test_marking_the_slice_that_a_view_shows(host, ui, folder: Path):
     assert not ui.saveCorrectionButton.enabled and "'middle' does not name slices" in ui.saveCorrectionButton.toolTip
     ui.regionSlicesLineEdit.text = "z:14"
     ui.regionSlicesLineEdit.editingFinished.emit()
-    assert save(host) == "Not saved: The image has no slice 14 along z: they count from 0 to 13."
+    assert save(host) == "Not saved ('CT'): The image has no slice 14 along z: they count from 0 to 13."
     assert temporary_folders() == [] and not folder.exists()
 
     oblique = add_volume("oblique")
@@ -133,7 +133,7 @@ def test_overlaps_and_transforms_in_the_label_map(host, ui, folder: Path):
         np.testing.assert_array_equal(merged_zyx(node, volume, [winner]), expected)
     tick(ui, "one")
     tick(ui, "two")
-    assert save(host).startswith("Not saved: 'one' and 'two' share 8 voxels, and a voxel can belong to one")
+    assert save(host).startswith("Not saved ('CT'): 'one' and 'two' share 8 voxels, and a voxel can belong to one")
     assert not folder.exists() and temporary_folders() == []
 
     # Under one transform they move together: nothing changes. Under another one the segments are brought back.

@@ -109,7 +109,7 @@ def test_a_volume_without_voxels(host, ui, kind: str):
         volume.SetAndObserveImageData(image)
     choose(host, volume)
     ui.segmentButton.click()
-    assert ui.segmentStatusLabel.text == "The volume 'empty' has no voxels."
+    assert ui.segmentStatusLabel.text == "Not segmented ('empty'): The volume 'empty' has no voxels."
     assert not ui.cancelSegmentButton.enabled
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "ours")
     node.GetSegmentation().AddEmptySegment("", "brainstem")
@@ -127,12 +127,14 @@ def test_slicers_temporary_folder_is_gone(host, ui, monkeypatch: pytest.MonkeyPa
     volume = add_volume()
     choose(host, volume)
     ui.segmentButton.click()
-    assert ui.segmentStatusLabel.text.startswith("No folder can be created in Slicer's temporary folder")
+    assert ui.segmentStatusLabel.text.startswith(
+        "Not segmented ('CT'): No folder can be created in Slicer's temporary folder"
+    )
     choose(host, volume, add_segmentation(volume))
     ui.projectPathLineEdit.currentPath = str(tmp_path / "cases")
     assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
     ui.saveCorrectionButton.click()
-    assert ui.correctionStatusLabel.text.startswith("Not saved: No folder can be created")
+    assert ui.correctionStatusLabel.text.startswith("Not saved ('CT'): No folder can be created")
     assert ui.saveCorrectionButton.enabled and not ui.cancelSaveButton.enabled
 
 
@@ -170,7 +172,7 @@ def test_a_project_folder_that_cannot_be_made(host, ui, monkeypatch: pytest.Monk
     ui.projectPathLineEdit.currentPath = str(tmp_path / "new" / "cases")
     assert ui.saveCorrectionButton.enabled, ui.saveCorrectionButton.toolTip
     (tmp_path / "new").write_text("no folder")
-    said = f"Not saved: The folder {tmp_path / 'new'} cannot be created: "
+    said = f"Not saved ('CT'): The folder {tmp_path / 'new'} cannot be created: "
     ui.saveCorrectionButton.click()
     reason = f"{tmp_path / 'new'} is a file, not a folder. Choose another project folder."
     assert ui.correctionStatusLabel.text == said + reason

@@ -224,6 +224,8 @@ def test_closing_the_scene_stops_the_run(host, ui):
     assert is_idle(ui) and ui.segmentStatusLabel.text == "Cancelled." and temporary_folders() == []
     assert ui.inputVolumeSelector.currentNode() is None
     assert not ui.segmentButton.enabled and ui.segmentButton.toolTip == "Choose an input volume."
+    ui.inputVolumeSelector.setCurrentNode(add_volume())
+    assert ui.segmentStatusLabel.text == "", "it was of another scene"
 
 
 def test_an_error_is_told_with_the_childs_words_and_its_log(host, ui, models: Path):
@@ -239,10 +241,11 @@ def test_an_error_is_told_with_the_childs_words_and_its_log(host, ui, models: Pa
     finally:
         shutil.rmtree(models / "broken")
         host.widget.enter()
-    assert ui.segmentStatusLabel.text.startswith("Not segmented: ") and "broken" in ui.segmentStatusLabel.text
+    said = "Not segmented ('CT'): "
+    assert ui.segmentStatusLabel.text.startswith(said) and "broken" in ui.segmentStatusLabel.text
     assert "\n" not in ui.segmentStatusLabel.text
     log = ui.segmentLogText.toPlainText()
-    assert log.strip().endswith(ui.segmentStatusLabel.text.removeprefix("Not segmented: "))
+    assert log.strip().endswith(ui.segmentStatusLabel.text.removeprefix(said))
     assert segmentations() == [] and temporary_folders() == [] and ui.segmentButton.enabled is False
     assert "is not on this computer" in ui.segmentButton.toolTip, "the removed model is still the scene's"
 

@@ -119,7 +119,7 @@ def test_errors_of_the_library_and_of_the_disk_are_shown(host, ui, correction):
     (project / "dataset.json").write_text("{")
     host.waitFor(lambda: panel.saving is None)
     text = ui.correctionStatusLabel.text
-    assert text.startswith("Not saved: ") and str(project / "dataset.json") in text and "\n" not in text
+    assert text.startswith("Not saved ('CT'): ") and str(project / "dataset.json") in text and "\n" not in text
     assert files_written() == [] and not ui.cancelSaveButton.enabled and not ui.saveProgressBar.visible
 
     shutil.rmtree(project)
@@ -129,7 +129,8 @@ def test_errors_of_the_library_and_of_the_disk_are_shown(host, ui, correction):
     gone = Path(panel.saving.temporary.name)
     shutil.rmtree(gone)
     host.waitFor(lambda: panel.saving is None)
-    assert ui.correctionStatusLabel.text == f"Not saved: {gone} cannot be written: No such file or directory."
+    said = f"Not saved ('CT'): {gone} cannot be written: No such file or directory."
+    assert ui.correctionStatusLabel.text == said
     assert ui.saveCorrectionButton.enabled and not project.exists() and ui.notesLineEdit.text == "as clicked"
 
 
@@ -186,7 +187,7 @@ def test_a_correction_that_could_not_be_saved_comes_back_when_its_scene_was_clos
     other = slicer.util.addVolumeFromArray(np.zeros((3, 4, 5), np.int16), name="CT")
     host.waitFor(lambda: host.widget.correctPanel.saving is None)
     text = ui.correctionStatusLabel.text
-    assert text.startswith("Not saved") and text.endswith("'ours' was added to the scene again."), text
+    assert text.startswith("Not saved ('CT'): ") and text.endswith("'ours' was added to the scene again."), text
     (back,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     reference = back.GetNodeReference("referenceImageGeometryRef")
     assert reference is not other and slicer.mrmlScene.IsNodePresent(reference)
@@ -215,7 +216,7 @@ def test_what_was_cancelled_is_never_called_saved_because_somebody_else_saved(ho
     ui.cancelSaveButton.click()
     host.waitFor(lambda: host.widget.correctPanel.saving is None)
     text = ui.correctionStatusLabel.text
-    assert text == "Cancelled, but the project changed in the meantime. Check in the table whether the case was saved."
+    assert text == "Saving 'CT' was cancelled, but the project changed meanwhile: look for it in the table."
     assert [one.case.annotated for one in Project(project).state().current] == [("liver",)]
 
 
@@ -267,7 +268,7 @@ def test_too_little_memory_for_the_copy_is_told(host, ui, correction, monkeypatc
 
     monkeypatch.setattr(correction_process, "voxelsOf", tooMuch)
     ui.saveCorrectionButton.click()
-    assert ui.correctionStatusLabel.text.startswith("Not saved: There is not enough memory")
+    assert ui.correctionStatusLabel.text.startswith("Not saved ('CT'): There is not enough memory")
     assert ui.saveCorrectionButton.enabled and host.widget.correctPanel.saving is None
 
 
@@ -336,7 +337,7 @@ def test_another_modality_is_saved_only_by_a_second_click(host, ui, correction) 
     slicer.util.updateVolumeFromArray(volume, np.abs(voxels_zyx))
     ui.saveCorrectionButton.click()
     host.waitFor(lambda: host.widget.correctPanel.saving is None)
-    assert "Not saved: The scan is MR" in ui.correctionStatusLabel.text
+    assert "Not saved ('CT'): The scan is MR" in ui.correctionStatusLabel.text
     assert len(project.dataset()) == 1
     ui.saveCorrectionButton.click()
     host.waitFor(lambda: host.widget.correctPanel.saving is None)

@@ -212,7 +212,7 @@ def test_a_crash_is_told_with_the_last_lines_of_the_log(host, ui, monkeypatch: p
     choose_tiny(host)
     segment(host)
     assert ui.segmentStatusLabel.text.splitlines() == [
-        "Not segmented: end",
+        "Not segmented ('CT'): end",
         "The log ends with:",
         "loading",
         "Fatal Python error: no memory",
@@ -232,7 +232,8 @@ def test_a_worker_that_is_killed_is_reported_with_the_likely_reason(host, ui):
     host.waitFor(lambda: (run.folder / WORKER_FACTS).exists())
     os.kill(read_json(run.folder / WORKER_FACTS)["pid"], signal.SIGKILL)
     host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
-    assert ui.segmentStatusLabel.text.startswith("Not segmented: The worker was ended from outside, or memory ran out.")
+    said = "Not segmented ('CT'): The worker was ended from outside, or memory ran out."
+    assert ui.segmentStatusLabel.text.startswith(said)
     assert run.crashed and not run.file("").parent.joinpath(run.folder.name).exists()
 
 

@@ -70,6 +70,54 @@ def test_after_the_last_scan_fine_tuning_is_what_comes_next(host, ui, folder: Pa
     assert ui.correctionStatusLabel.text == done, "there is nothing else to do here"
 
 
+def test_saving_that_was_cancelled_leaves_something_to_do(host, ui, folder: Path, scans: Path, tmp_path: Path):
+    (scans / "scan 2.nrrd").unlink()
+    ui.nextScanButton.click()
+    predicted(ui, ui.inputVolumeSelector.currentNode(), tmp_path)
+    tick(ui, "brainstem")
+    ui.acceptButton.click()
+    assert "All scans of the folder are done." in ui.correctionStatusLabel.text
+    ui.cancelSaveButton.click()
+    host.waitFor(lambda: host.widget.correctPanel.saving is None)
+    assert ui.correctionStatusLabel.text == "Not saved. The project is unchanged."
+
+
+def test_a_doubt_volume_is_no_scan(host, ui, folder: Path) -> None:
+    host.widget._parameterNode.SetParameter("Model", "library/tiny")
+    ui.inputVolumeSelector.setCurrentNode(add_volume("scan"))
+    ui.doubtVolumeCheckBox.click()
+    try:
+        ui.segmentButton.click()
+        host.waitFor(lambda: not ui.cancelSegmentButton.enabled)
+        import slicer
+
+        assert slicer.mrmlScene.GetFirstNodeByName("scan doubt") is not None
+        ui.acceptButton.click()
+        assert "All loaded volumes are done." in ui.correctionStatusLabel.text
+        host.waitFor(lambda: host.widget.correctPanel.saving is None)
+        ui.nextScanButton.click()
+        assert ui.inputVolumeSelector.currentNode().GetName() == "scan"
+    finally:
+        ui.doubtVolumeCheckBox.click()
+        host.widget._parameterNode.SetParameter("Model", "")
+
+
+def test_why_nothing_was_learned_names_the_scan(host, ui, folder: Path, tmp_path: Path) -> None:
+    predicted(ui, add_volume(), tmp_path)
+    tick(ui, "brainstem")
+    ui.regionComboBox.setCurrentIndex(1)
+    ui.regionSlicesLineEdit.text = "z:4"
+    ui.regionSlicesLineEdit.editingFinished.emit()
+    host.widget._parameterNode.SetParameter("Model", "library/no such model")
+    try:
+        assert ui.learnHereButton.enabled, ui.learnHereButton.toolTip
+        ui.learnHereButton.click()
+        said = "Nothing was learned ('CT'): Choose a model in the section 'Model'."
+        assert ui.correctionStatusLabel.text == said
+    finally:
+        host.widget._parameterNode.SetParameter("Model", "")
+
+
 def test_why_a_case_was_not_saved_stays_until_one_is_saved_again(host, ui, folder: Path, scans: Path, tmp_path: Path):
     panel = host.widget.correctPanel
     ui.nextScanButton.click()
@@ -80,12 +128,11 @@ def test_why_a_case_was_not_saved_stays_until_one_is_saved_again(host, ui, folde
     failed = SimpleNamespace(case=None, cancelled=False, anotherModality=None, error="the disk is full.")
     failed.correction = correction
     panel._onSaved(failed, None, "")
-    assert ui.correctionStatusLabel.text == "Not saved: the disk is full."
+    said = "Not saved ('scan 1'): the disk is full."
+    assert ui.correctionStatusLabel.text == said
     ui.nextScanButton.click()
     assert "'scan 2' is next." in ui.correctionStatusLabel.text
-    assert "Not saved: the disk is full." in ui.correctionStatusLabel.text
-    panel._onSaved(failed, None, "")
-    assert "Not saved ('scan 1'): the disk is full." in ui.correctionStatusLabel.text, "another scan is shown"
+    assert said in ui.correctionStatusLabel.text, "another scan is shown"
     predicted(ui, ui.inputVolumeSelector.currentNode(), tmp_path)
     tick(ui, "brainstem")
     ui.saveCorrectionButton.click()

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from TransferSegGui.button_state import enable
-from TransferSegGui.next_scan import SCAN_FOLDER
+from TransferSegGui.next_scan import SCAN_FOLDER, loadedScan, segmentationOf
 from TransferSegGui.reviewed_table import isReviewed, setReviewed, wasUnticked
 from TransferSegGui.scan_ahead import ScanAhead
 from TransferSegGui.scan_order import ScanOrder
@@ -22,7 +22,7 @@ class Accepting(VTKObservationMixin):
 
     ``save`` saves the case and returns whether it is on its way, ``goOn`` shows the next scan, ``segment`` segments
     the scan that is shown, ``adopt`` shows what a run has made ahead, ``awaited`` that it is not done yet, ``failed``
-    why it has made nothing, ``invite`` that the user is to segment a volume, ``showStatus`` a status line and
+    why it has made nothing of a volume, ``invite`` that the user is to segment one, ``showStatus`` a status line and
     ``reportAhead`` why no scan can be segmented ahead.
     """
 
@@ -38,7 +38,7 @@ class Accepting(VTKObservationMixin):
         self.reportAhead: Callable[[str], None] = lambda text: None
         self.invite: Callable = lambda volume: None
         self.awaited: Callable[[ScanAhead], None] = lambda ahead: None
-        self.failed: Callable = lambda run: None
+        self.failed: Callable = lambda run, volume: None
         self.ahead = ScanAhead(makeRun, self._onAhead)
         self.ahead.failed = self._onAheadFailed
         self._parameterNode = self._segmentation = self._volume = None
@@ -65,6 +65,7 @@ class Accepting(VTKObservationMixin):
         folder = "" if parameterNode is None else parameterNode.GetParameter(SCAN_FOLDER)
         if folder != self._folder:
             self._folder = folder
+            self.reportAhead("")
             if not self.ahead.isFor(volume):
                 self.ahead.giveUp()  # it belongs to the previous folder
         if segmentation is not self._segmentation:
@@ -156,6 +157,8 @@ class Accepting(VTKObservationMixin):
         if made is not None:
             self.adopt(made)
             self.lookAhead()
+        elif self._segmentation is not None:
+            self.lookAhead()  # it was segmented before, and is not saved yet
         elif self.ahead.isFor(volume):
             self.awaited(self.ahead)
         elif self._isGoingOn and self.ui.segmentButton.enabled:
@@ -168,13 +171,14 @@ class Accepting(VTKObservationMixin):
 
     def lookAhead(self) -> None:
         """Begin to segment the scan after this one, if scans come from a folder."""
+        self.reportAhead("")
         folder = "" if self._parameterNode is None else self._parameterNode.GetParameter(SCAN_FOLDER)
         if not folder or not self.ui.segmentAheadCheckBox.checked or self.ahead.isFor(self._volume):
             return
-        self.reportAhead("")
         try:
             file = self._order.next(self._volume)
-            if file is not None:
+            volume = None if file is None else loadedScan(file)
+            if file is not None and (volume is None or segmentationOf(volume) is None):
                 self.ahead.begin(file)
         except (RuntimeError, OSError) as error:
             self.reportAhead(str(error))
@@ -185,8 +189,9 @@ class Accepting(VTKObservationMixin):
 
     def _onAheadFailed(self, run, volume) -> None:
         if volume is self._volume and self._segmentation is None:
-            self.failed(run)
+            self.failed(run, volume)
 
     def _onAheadToggled(self, checked: bool) -> None:
         if not checked:
             self.ahead.giveUp()
+            self.reportAhead("")

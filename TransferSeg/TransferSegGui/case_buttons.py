@@ -11,7 +11,7 @@ from TransferSegGui.case_names import CaseNames
 from TransferSegGui.case_opening import caseOf, openCase
 from TransferSegGui.case_table import CaseTable
 from TransferSegGui.correction_process import CorrectionProcess
-from TransferSegGui.next_scan import loadScan, nextVolume, remainingVolumes, scanFiles, whyNoScan
+from TransferSegGui.next_scan import loadScan, nextVolume, remainingVolumes, scanFiles, segmentationOf, whyNoScan
 from TransferSegGui.nodes import hideOthers, showStructure
 from TransferSegGui.project_choice import projectFolder
 from TransferSegGui.scan_order import ScanOrder
@@ -129,7 +129,10 @@ class CaseButtons:
             return
         self._order.shown(volume)
         self._leaveScan(volume)
-        self.choose(volume, None)
+        made = segmentationOf(volume)
+        if made is not None and made.GetDisplayNode() is not None:
+            made.GetDisplayNode().SetVisibility(True)
+        self.choose(volume, made)
         text = " ".join([*unreadable, _("'{name}' is next.").format(name=volume.GetName())])
         if folder is not None:
             count = len(self._order.remaining())

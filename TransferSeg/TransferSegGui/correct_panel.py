@@ -270,7 +270,7 @@ class CorrectPanel(VTKObservationMixin):
             saving.onEnd = lambda saving: self._onSaved(saving, before, notes)
             saving.start()
         except (RuntimeError, TransferSegError) as error:
-            self.status.say("save", _("Not saved: {reason}").format(reason=error), lasts=True)
+            self.status.say("save", _notSaved(volume, error), lasts=True)
             return False
         self.status.say("save", _("Saving '{name}' ...").format(name=volume.GetName()), lasts=True)
         self.ui.saveProgressBar.setValue(0)
@@ -294,26 +294,24 @@ class CorrectPanel(VTKObservationMixin):
         self._readProject()
         if saving.case is not None:
             self._takeSaved(saving.case, saving.correction, notes)
-        elif not saving.cancelled:
-            self._tellNotSaved(saving)
+        else:
+            self._tellNotSaved(saving, before)
+        self._updateButtons()
+
+    def _tellNotSaved(self, saving: CorrectionProcess, before: ProjectState | None) -> None:
+        """Say why a case was not saved."""
+        volume, segmentation = saving.correction.volumeNode, saving.correction.segmentationNode
+        self.status.report("done", "")  # not all scans are cases
+        if not saving.cancelled:
+            text = " ".join([_notSaved(volume, saving.error), *takeBack(volume, segmentation)])
+            self.status.report("save", text, lasts=True)
+            if self._projectProblem and self._projectProblem in saving.error:
+                self.status.report("project", "")  # it was just said
         elif readProject(saving.correction.project)[0] == before:
             self.status.report("save", _("Not saved. The project is unchanged."))
         else:
-            text = _(
-                "Cancelled, but the project changed in the meantime. Check in the table whether the case was saved."
-            )
-            self.status.report("save", text, lasts=True)
-        self._updateButtons()
-
-    def _tellNotSaved(self, saving: CorrectionProcess) -> None:
-        """Say why a case was not saved, and of which scan, if another one is shown by now."""
-        volume, segmentation = saving.correction.volumeNode, saving.correction.segmentationNode
-        text = _("Not saved: {reason}") if volume is self._volume else _("Not saved ('{name}'): {reason}")
-        text = text.format(name=volume.GetName(), reason=saving.error)
-        self.status.report("save", " ".join([text, *takeBack(volume, segmentation)]), lasts=True)
-        self.status.report("done", "")  # not all scans are cases
-        if self._projectProblem and self._projectProblem in saving.error:
-            self.status.report("project", "")  # it was just said
+            text = _("Saving '{name}' was cancelled, but the project changed meanwhile: look for it in the table.")
+            self.status.report("save", text.format(name=volume.GetName()), lasts=True)
 
     def _takeSaved(self, case: dict, correction: Correction, notes: str) -> None:
         """Remember which case the volume is, and show it in the table."""
@@ -376,6 +374,11 @@ class CorrectPanel(VTKObservationMixin):
     def _reportAhead(self, text: str) -> None:
         """Say why the scan after this one cannot be segmented ahead, empty when it can."""
         self.status.report("ahead", text, lasts=True)
+
+
+def _notSaved(volume, reason: object) -> str:
+    """Return why a scan was not saved; it is named, because another one may be shown by the time this is read."""
+    return _("Not saved ('{name}'): {reason}").format(name=volume.GetName(), reason=reason)
 
 
 def _hideOwnList(editor) -> None:

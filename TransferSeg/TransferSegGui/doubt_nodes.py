@@ -14,6 +14,8 @@ from TransferSegLib.doubt.places import DoubtfulPlace
 
 #: Attribute of a segmentation node: its doubtful places as JSON, and whether their doubt is calibrated.
 DOUBT_ATTRIBUTE = "TransferSeg.Doubt"
+#: Attribute of a volume node: it is the doubt of a result, and no scan.
+DOUBT_VOLUME_ATTRIBUTE = "TransferSeg.DoubtVolume"
 
 
 def keepDoubt(segmentationNode, entry: dict[str, Any] | None) -> None:
@@ -48,6 +50,7 @@ def loadDoubtVolume(file: Path, volumeNode):
     node = slicer.util.loadVolume(str(file), {"show": False})
     name = volumeNode.GetName() if volumeNode is not None else _("Scan")
     node.SetName(slicer.mrmlScene.GenerateUniqueName(_("{name} doubt").format(name=name)))
+    node.SetAttribute(DOUBT_VOLUME_ATTRIBUTE, "true")
     if volumeNode is not None:
         node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     display = node.GetDisplayNode()

@@ -21,6 +21,8 @@ class LearnHereWidgets:
         self.ui, self._correctPanel = ui, correctPanel
         self.running: LearnHereProcess | None = None
         self._parameterNode = None
+        #: The name of the volume of the run: another one may be shown by the time that its lines are read.
+        self._name = ""
         self.ui.learnHereButton.connect("clicked(bool)", self._onLearn)
         self.ui.cancelLearnHereButton.connect("clicked(bool)", self._onCancel)
         self.ui.learnHereProgressBar.setVisible(False)
@@ -70,6 +72,7 @@ class LearnHereWidgets:
     def _onLearn(self) -> None:
         node = self._parameterNode
         segmentation, volume = node.GetNodeReference(OUTPUT_SEGMENTATION), node.GetNodeReference(INPUT_VOLUME)
+        self._name = volume.GetName()
         try:
             choice = chosenModel(modelChoices(), node)
             if choice is None:
@@ -86,12 +89,12 @@ class LearnHereWidgets:
             run.onProgress, run.onEnd = self._onProgress, self._onEnd
             run.start()
         except (RuntimeError, TransferSegError) as error:
-            self._say(_("Nothing was learned: {reason}").format(reason=error), lasts=True)
+            self._say(self._nothingLearned(error), lasts=True)
             return
         self.running = run
         self.ui.learnHereProgressBar.setValue(0)
         self._showRunning(True)
-        self._say(_("Learning here ..."), lasts=True)
+        self._say(_("Learning in '{name}' ...").format(name=self._name), lasts=True)
 
     def _onCancel(self) -> None:
         if self.running is not None:
@@ -106,11 +109,14 @@ class LearnHereWidgets:
         if run.cancelled:
             self._report(_("Cancelled. The segmentation is as it was."))
         elif run.error:
-            self._report(_("Nothing was learned: {reason}").format(reason=run.error), lasts=True)
+            self._report(self._nothingLearned(run.error), lasts=True)
         else:
             parts = [f"{one['name']}: {one['changed_voxels']}" for one in run.result["structures"]]
             text = _("The rest was redrawn, voxels changed: {parts}. Undo takes it back.")
             self._report(text.format(parts=", ".join(parts)))
+
+    def _nothingLearned(self, reason: object) -> str:
+        return _("Nothing was learned ('{name}'): {reason}").format(name=self._name, reason=reason)
 
     def _showRunning(self, isRunning: bool) -> None:
         self.ui.learnHereProgressBar.setVisible(isRunning)

@@ -13,6 +13,9 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.case_opening import caseOf
 from TransferSegGui.correction_process import CorrectionProcess
+from TransferSegGui.doubt_nodes import DOUBT_VOLUME_ATTRIBUTE
+from TransferSegGui.nodes import segmentedBy
+from TransferSegGui.reviewed_table import isReviewed
 
 #: In the parameter node: the folder with scans to correct, empty for the volumes that are loaded.
 SCAN_FOLDER = "ScanFolder"
@@ -69,7 +72,21 @@ def remainingVolumes(project: Path | None) -> list:
     onTheirWay = CorrectionProcess.volumesOnTheirWay(project)
     volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     plain = [each for each in volumes if each.GetClassName() == "vtkMRMLScalarVolumeNode" and each not in onTheirWay]
-    return [each for each in plain if not caseOf(each, project) and not each.GetHideFromEditors()]
+    scans = [each for each in plain if not each.GetHideFromEditors() and not each.GetAttribute(DOUBT_VOLUME_ATTRIBUTE)]
+    return [each for each in scans if not caseOf(each, project)]
+
+
+def segmentationOf(volume):
+    """Return the latest segmentation of a volume that a model made or that has ticks, None when there is none."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    every = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    found = [each for each in every if each.GetNodeReference(role) is volume and not each.GetHideFromEditors()]
+    return next((each for each in reversed(found) if segmentedBy(each) is not None or _hasTicks(each)), None)
+
+
+def _hasTicks(segmentationNode) -> bool:
+    segmentation = segmentationNode.GetSegmentation()
+    return any(isReviewed(segmentation.GetSegment(each)) for each in segmentation.GetSegmentIDs())
 
 
 def whyNoScan(folder: Path) -> str:

@@ -15,7 +15,7 @@ from TransferSegGui.model_choices import MODEL, ModelChoice, chosenModel, modelC
 from TransferSegGui.nodes import hideOthers, segmentedBy, showIn3D
 from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.segment_process import SegmentProcess
-from TransferSegGui.segment_words import errorText, firstOf, notFoundText, progressText, resultText
+from TransferSegGui.segment_words import errorText, firstOf, notFoundText, notSegmented, progressText, resultText
 from TransferSegGui.status_line import StatusLines, reveal
 from TransferSegGui.structure_choice import StructureChoice
 from TransferSegGui.untouched import UntouchedSegmentations
@@ -110,7 +110,8 @@ class SegmentPanel:
         if wasRunning:
             self.run.stop()
         self.status.clear()
-        self.status.report("run", _("Cancelled.") if wasRunning else "", lasts=True)
+        self._shown = (None, None)  # nothing is shown any more: the line stays until something is again
+        self.status.report("run", _("Cancelled.") if wasRunning else "")
 
     # The choices
 
@@ -271,7 +272,7 @@ class SegmentPanel:
             run.start()
         except RuntimeError as error:
             self.run = None
-            self.status.report("run", str(error), lasts=True)
+            self.status.report("run", notSegmented(self._runVolume.GetName(), error), lasts=True)
         self._updateButtons()
 
     def _onCancel(self) -> None:
@@ -295,7 +296,7 @@ class SegmentPanel:
         elif run.cancelled:
             self.status.report("run", _("Cancelled."))
         else:
-            self.status.report("run", errorText(run, self._nameIfAnother()), lasts=True)
+            self.status.report("run", errorText(run, self._runVolume.GetName()), lasts=True)
         self._runVolume = None
         self._updateButtons()
 
@@ -331,9 +332,9 @@ class SegmentPanel:
         if fraction is not None and shown == self._shown:
             self.status.report("ahead", progressText(fraction, secondsLeft, message), lasts=True)
 
-    def showFailure(self, run: SegmentProcess) -> None:
-        """Say why a run that the user waited for has made nothing."""
-        self.status.report("ahead", errorText(run), lasts=True)
+    def showFailure(self, run: SegmentProcess, volumeNode) -> None:
+        """Say why a run that the user waited for has made nothing of a volume."""
+        self.status.report("ahead", errorText(run, volumeNode.GetName()), lasts=True)
 
     def invite(self, volumeNode) -> None:
         """Say that a volume is to be segmented next, and bring the button for it into view."""

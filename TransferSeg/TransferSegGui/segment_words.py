@@ -71,12 +71,16 @@ def firstOf(names: list[str]) -> str:
     return _("{names} and {count} more").format(names=", ".join(names[:_NAMED]), count=len(names) - _NAMED)
 
 
-def errorText(run: SegmentProcess, name: str = "") -> str:
+def notSegmented(name: str, reason: object) -> str:
+    """Return why a volume was not segmented; it is named, because another one may be shown by the time this is read."""
+    return _("Not segmented ('{name}'): {reason}").format(name=name, reason=reason)
+
+
+def errorText(run: SegmentProcess, name: str) -> str:
     """Return the status line of a run that failed: the reason, and the last lines of the log where they say more.
 
-    ``name`` is that of the volume where it is not the one that is shown.
+    ``name`` is that of the volume.
     """
     lines = [line for line in lastLines(run.log, LAST_LINES) if run.error not in line]
-    text = _("Not segmented ('{name}'): {reason}") if name else _("Not segmented: {reason}")
-    text = text.format(name=name, reason=run.error)
+    text = notSegmented(name, run.error)
     return "\n".join([text, _("The log ends with:"), *lines]) if lines and run.crashed else text
