@@ -266,7 +266,8 @@ def test_a_volume_without_voxels_is_told(host, ui):
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
     ui.inputVolumeSelector.setCurrentNode(volume)
     ui.segmentButton.click()
-    assert ui.segmentStatusLabel.text == "The volume 'empty' has no voxels." and is_idle(ui)
+    said = "Not segmented ('empty'): The volume 'empty' has no voxels."
+    assert ui.segmentStatusLabel.text == said and is_idle(ui)
     assert temporary_folders() == []
 
 
