@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from TransferSegLib.wording import before_and_after, enumerated, local_time, table
+from TransferSegLib.wording import before_and_after, enumerated, first_of, local_time, table
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has one time zone for all processes")
@@ -65,3 +65,7 @@ def test_words_are_listed_as_in_a_sentence() -> None:
         "a and b",
         "a, b and c",
     ]
+
+
+def test_of_many_words_the_first_are_named_and_the_others_counted() -> None:
+    assert [first_of(["a", "b", "c"][:count], 2) for count in range(4)] == ["", "a", "a, b", "a, b and 1 more"]

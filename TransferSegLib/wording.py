@@ -17,6 +17,12 @@ def enumerated(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
+def first_of(words: Sequence[str], most: int) -> str:
+    """Return words with commas, of more than ``most`` the first ones and how many more there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return f"{', '.join(words[:most])}{more}"
+
+
 def before_and_after(before: float, after: float, decimals: int | None = None) -> tuple[str, str, str]:
     """Return two scores and their change as texts that agree: the change is that of the numbers that are shown.
 

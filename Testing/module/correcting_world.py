@@ -28,6 +28,14 @@ def scan_zyx(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(-500, 500, SHAPE_ZYX).astype(np.int16)
 
 
+def write_scans(folder: Path, *numbers: int, ending: str = "nrrd") -> Path:
+    """Write scans ("scan 1.nrrd") into a folder, which may be a new one, and return it."""
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(folder / f"scan {number}.{ending}"))
+    return folder
+
+
 def add_volume(name: str = "CT", seed: int = 0, matrix: np.ndarray = IJK_TO_RAS):
     import slicer
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from correcting_world import add_volume, predicted, ras_of, rows, scan_zyx, temporary_folders, tick
+from correcting_world import add_volume, predicted, ras_of, rows, scan_zyx, temporary_folders, tick, write_scans
 from held_jobs import HeldJobs
 from test_doubtful_places import entry
 
@@ -35,10 +34,7 @@ def press(host, keys: str) -> None:
 @pytest.fixture
 def scans(host, ui, folder: Path, tmp_path: Path):
     """Choose a folder of three scans, and the tiny model."""
-    place = tmp_path / "scans"
-    place.mkdir()
-    for number in (1, 2, 3):
-        sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(place / f"scan {number}.nrrd"))
+    place = write_scans(tmp_path / "scans", 1, 2, 3)
     ui.scanFolderPathLineEdit.currentPath = str(place)
     host.widget._parameterNode.SetParameter("Model", "library/tiny")
     yield place

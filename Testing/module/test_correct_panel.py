@@ -20,6 +20,7 @@ from correcting_world import (
     sitk_grid,
     temporary_folders,
     tick,
+    write_scans,
 )
 
 from TransferSegLib.corrections.project import Project
@@ -189,10 +190,7 @@ def test_new_structures_and_structures_that_are_absent(host, ui, folder: Path):
 
 
 def test_the_next_scan_comes_from_a_folder_or_from_what_is_loaded(host, ui, folder: Path, tmp_path: Path):
-    scans = tmp_path / "scans"
-    scans.mkdir()
-    for number in (1, 2, 10):
-        sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(scans / f"scan {number}.nii.gz"))
+    scans = write_scans(tmp_path / "scans", 1, 2, 10, ending="nii.gz")
     (scans / "scan 3.seg.nrrd").touch()
     (scans / "notes.txt").touch()
     ui.scanFolderPathLineEdit.currentPath = str(scans)
@@ -234,10 +232,7 @@ def test_the_next_scan_comes_from_a_folder_or_from_what_is_loaded(host, ui, fold
 
 
 def test_a_scan_that_cannot_be_read_does_not_stop_the_others(host, ui, folder: Path, tmp_path: Path, monkeypatch):
-    scans = tmp_path / "scans"
-    scans.mkdir()
-    for number in (1, 3):
-        sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(scans / f"scan {number}.nrrd"))
+    scans = write_scans(tmp_path / "scans", 1, 3)
     (scans / "scan 2.nrrd").write_bytes(b"no scan")
     monkeypatch.setenv("HOME", str(tmp_path))
     ui.scanFolderPathLineEdit.currentPath = "~/scans"
@@ -254,10 +249,7 @@ def test_a_scan_that_cannot_be_read_does_not_stop_the_others(host, ui, folder: P
 
 
 def test_a_scan_that_is_being_saved_is_not_counted_nor_offered_again(host, ui, folder: Path, tmp_path: Path):
-    scans = tmp_path / "scans"
-    scans.mkdir()
-    for number in (1, 2):
-        sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(scans / f"scan {number}.nii.gz"))
+    scans = write_scans(tmp_path / "scans", 1, 2, ending="nii.gz")
     ui.scanFolderPathLineEdit.currentPath = str(scans)
     ui.nextScanButton.click()
     assert "2 scans in the folder" in ui.correctionStatusLabel.text

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import SimpleITK as sitk
-from correcting_world import empty_segmentation, save, scan_zyx, temporary_folders, tick
+from correcting_world import empty_segmentation, save, temporary_folders, tick, write_scans
 from held_jobs import HeldJobs
 from narrow_panel import panel_of
 from panel_states import problems
@@ -22,19 +21,12 @@ NAMES = "In the order of the file names"
 def scans(host, ui, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Choose a folder of three scans, and the tiny model; the cache is the test's own."""
     monkeypatch.setenv("TRANSFERSEG_CACHE", str(tmp_path / "cache"))
-    place = tmp_path / "scans"
-    place.mkdir()
-    for number in (1, 2, 3):
-        write(place, number)
+    place = write_scans(tmp_path / "scans", 1, 2, 3)
     host.widget._parameterNode.SetParameter("Model", "library/tiny")
     ui.scanFolderPathLineEdit.currentPath = str(place)
     yield place
     ui.scanFolderPathLineEdit.currentPath = ""
     host.widget._parameterNode.SetParameter("Model", "")
-
-
-def write(place: Path, number: int) -> None:
-    sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(place / f"scan {number}.nrrd"))
 
 
 def keep(place: Path, project: Path, *numbers: int) -> None:
@@ -77,7 +69,7 @@ def test_a_ranking_that_is_out_of_date_is_not_used(host, ui, folder: Path, scans
     assert next_scan(ui) == "scan 1"
     host.widget._parameterNode.SetParameter("Model", "library/tiny")
     assert ui.orderLabel.text.startswith("Most doubtful")
-    write(scans, 4)
+    write_scans(scans, 4)
     assert next_scan(ui) == "scan 2", "after scan 1, by name"
     assert ui.orderLabel.text == f"{NAMES}: 1 scan is not ranked yet."
     host.widget._parameterNode.SetParameter("Model", "library/gone")
@@ -116,8 +108,7 @@ def test_a_ranking_ends_with_the_choice_of_its_folder(
     host, ui, folder: Path, scans: Path, held_jobs: HeldJobs, tmp_path: Path, other: str
 ) -> None:
     """Nobody waits for it any more; what it saw is kept."""
-    (tmp_path / "others").mkdir()
-    write(tmp_path / "others", 7)
+    write_scans(tmp_path / "others", 7)
     ranking = host.widget.ranking
     ui.rankButton.click()
     run = ranking.running

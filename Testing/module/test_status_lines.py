@@ -6,8 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import SimpleITK as sitk
-from correcting_world import add_volume, predicted, scan_zyx, tick
+from correcting_world import add_volume, predicted, tick, write_scans
 from held_jobs import HeldJobs
 from test_structure_choice import tick as tick_structure
 
@@ -17,10 +16,7 @@ STRUCTURES = ["brainstem", "right parotid gland", "left parotid gland"]
 @pytest.fixture
 def scans(host, ui, folder: Path, tmp_path: Path):
     """Choose a folder of two scans, and the tiny model; nothing is segmented ahead."""
-    place = tmp_path / "scans"
-    place.mkdir()
-    for number in (1, 2):
-        sitk.WriteImage(sitk.GetImageFromArray(scan_zyx(number)), str(place / f"scan {number}.nrrd"))
+    place = write_scans(tmp_path / "scans", 1, 2)
     ui.scanFolderPathLineEdit.currentPath = str(place)
     host.widget._parameterNode.SetParameter("Model", "library/tiny")
     ui.segmentAheadCheckBox.checked = False

@@ -37,6 +37,7 @@ from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure
+from TransferSegLib.wording import first_of
 
 #: A note names so many structures without a voxel, and counts the others.
 _MOST_NAMED = 8
@@ -400,6 +401,5 @@ def _notes_on_structures(submission: Submission, reviewed: Iterable[str]) -> lis
         notes.append(f"Ignored, because not reviewed: {', '.join(others)}.")
     empty = [structure.name for structure in left if structure.key not in present]
     if empty:
-        more = f" and {len(empty) - _MOST_NAMED} more" if len(empty) > _MOST_NAMED else ""
-        notes.append(f"Empty, and ignored, because not reviewed: {', '.join(empty[:_MOST_NAMED])}{more}.")
+        notes.append(f"Empty, and ignored, because not reviewed: {first_of(empty, _MOST_NAMED)}.")
     return notes

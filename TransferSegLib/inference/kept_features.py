@@ -37,7 +37,7 @@ BUDGET_MB = 256.0
 #: Margins that are tried, as shares of ``MARGIN_MM``, until the features fit.
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
 #: While features are collected, those near a border of a tile wait for the next one: with them they may take so many
-#: times the budget. A scan at 1 mm would take 10 GB otherwise.
+#: times the budget. At 1 mm most voxels of a scan are near such a border.
 _WHILE_COLLECTING = 4.0
 #: Side of the blocks of voxels in which it is seen, roughly, what waits.
 _BLOCK = 8

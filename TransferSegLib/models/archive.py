@@ -26,6 +26,7 @@ from TransferSegLib.models.part_names import abandoned, part_of
 from TransferSegLib.output_checks import file_in_the_way, why_no_folder
 from TransferSegLib.progress import CancelToken, Task
 from TransferSegLib.safe_json import read_bounded
+from TransferSegLib.wording import first_of
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
@@ -350,6 +351,5 @@ def _not_there(path: Path) -> str:
     except OSError:
         models = []
     if models:
-        more = f" and {len(models) - 5} more" if len(models) > 5 else ""
-        return f"{folder} is a folder of models, not a model. Name one of them: {', '.join(models[:5])}{more}."
+        return f"{folder} is a folder of models, not a model. Name one of them: {first_of(models, 5)}."
     return f"{folder} is not a model: there is no {MODEL_FILE} in it."

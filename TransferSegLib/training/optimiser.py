@@ -31,7 +31,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     # Torch wraps these to keep them out of torch.compile, and the first call of one imports all of the compiler, which
-    # takes longer than torch itself; nothing is compiled here.
+    # takes nearly as long as importing torch; nothing is compiled here.
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
     state_dict = unwrap(torch.optim.Optimizer.state_dict)
