@@ -17,7 +17,7 @@ STRUCTURE = "left parotid gland"
 NEW_STRUCTURE = "vertebrae"
 BUNDLED = "bundled/head-neck-ct"
 #: Bone, and how far from the spinal cord it belongs to a vertebra.
-BONE_HU, FROM_CORD_MM = 180, 25.0
+BONE_HU, FROM_CORD_MM = 100, 25.0
 #: Waiting is for a machine that has other things to do as well.
 PATIENCE_S = 1800.0
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from Testing.research.benchmarks.shared_minutes import PRECISION, SETTINGS, STUDY, State, Task
+from Testing.research.benchmarks.shared_minutes import SETTINGS, STUDY, State, Task
 from Testing.research.common.cases import add_line, read_lines
 from Testing.research.common.measuring import command_line
 from Testing.research.study.case_selection import only_structures, training_set
@@ -36,6 +36,7 @@ from TransferSegLib.datasets.prepared import prepare_cases
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.configuration import UNLIMITED_STEPS, FineTuningConfiguration
 from TransferSegLib.finetuning.label_change import plan_label_change
+from TransferSegLib.inference.devices import choose_device
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.wording import table
@@ -66,13 +67,13 @@ def make_task(data: StudyData, parent: Model, name: str, ids: tuple[str, ...], t
     ).for_change(parent.description, is_first)
     chosen = replace(dataset, cases=tuple(dataset.case(id) for id in ids))
     prepared = prepare_cases(chosen, change.label_set, settings.preparation(parent.description))
-    return Task(parent, change, dataset, ids, test, prepared, settings, 0.0)
+    return Task(parent, change, dataset, ids, test, prepared, settings, 0.0, choose_device("cpu"))
 
 
 def trained(task: Task, seconds: float, **settings: Any) -> tuple[State, int, int]:
     """Return the weights after so many processor seconds, and the steps of the last layers and of all."""
     configuration = replace(task.settings, **{"minutes": seconds / 60, "steps": UNLIMITED_STEPS} | settings)
-    made = adapt(task.parent, task.cases, task.change, configuration, device=PRECISION, clock=time.process_time)
+    made = adapt(task.parent, task.cases, task.change, configuration, device=task.device, clock=time.process_time)
     return made.state_dict, made.tail_steps, made.steps
 
 

@@ -42,7 +42,7 @@ from TransferSegLib.finetuning.blending import blended
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.label_change import LabelChange, plan_label_change
 from TransferSegLib.images.intensity import MR_PERCENTILES
-from TransferSegLib.inference.devices import Device
+from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.segment import Segmenter
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.training.configuration import AugmentationConfiguration
@@ -64,7 +64,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 RATE, RATE_OF_KNOWN, PATCH, WARM_UP = 0.01, 0.004, 48, 10
 PARENTS_SHARES = (0.0, 0.25, 0.5, 0.75)
-PRECISION = Device("cpu", "CPU", torch.bfloat16)
 State = dict[str, torch.Tensor]
 
 
@@ -80,7 +79,7 @@ class Task:
     cases: list[PreparedCase]
     settings: FineTuningConfiguration
     rate: float
-    device: Device = PRECISION
+    device: Device
 
     def train(self, numbers: Sequence[int], steps: int, stream: int, start: State | None = None) -> State:
         """Train all layers on some of the cases; ``stream`` makes the patches others."""
@@ -132,7 +131,7 @@ def make_task(data: StudyData, parent: Model, name: str, cases: int, seed: int, 
     chosen = replace(dataset, cases=tuple(dataset.case(id) for id in ids))
     prepared = prepare_cases(chosen, change.label_set, settings.preparation(parent.description))
     rate = RATE_OF_KNOWN if name == KNOWN else RATE
-    return Task(parent, change, dataset, ids, test, prepared, settings, rate)
+    return Task(parent, change, dataset, ids, test, prepared, settings, rate, choose_device("cpu"))
 
 
 def ways(task: Task, steps: int) -> dict[str, Callable[[], State]]:
