@@ -9,7 +9,7 @@ from scipy import ndimage
 from Testing.research.common.models import random_model
 from TransferSegLib.images.preprocess import preprocess
 from TransferSegLib.inference.kept_features import KeptFeatures
-from TransferSegLib.learn_here.head_features import HeadFeatures
+from TransferSegLib.learn_here.head_features import HeadFeatures, voxels_around
 
 
 def test_values_are_interpolated_as_scipy_does_it() -> None:
@@ -35,6 +35,24 @@ def test_values_are_interpolated_as_scipy_does_it() -> None:
         expected = ndimage.map_coordinates(whole[..., channel].astype(np.float64), position, order=1)
         assert np.allclose(found[is_known, channel], expected[is_known], atol=1e-5)
     assert np.array_equal(head.known_at(places), is_known)
+
+
+def test_the_voxels_around_places_are_those_that_are_needed() -> None:
+    """With them all places are known, and without any one of them some place is not."""
+    model, generator = random_model(4, 2, 2.0), np.random.default_rng(3)
+    scan = sitk.GetImageFromArray(generator.uniform(-200, 200, (9, 10, 11)).astype(np.float32))
+    scan.SetSpacing((1.3, 1.1, 2.0))
+    grid = preprocess(scan, model.description.preparation).grid
+    channels = model.state_dict["head.weight"].shape[1]
+    places = np.argwhere(generator.random((9, 10, 11)) < 0.02)
+    voxels = np.flatnonzero(voxels_around(grid, places))
+
+    def known(some: np.ndarray) -> np.ndarray:
+        nothing = np.zeros((len(some), channels), np.float16)
+        return HeadFeatures(model, KeptFeatures("", "", grid.size_zyx, some, nothing), grid).known_at(places)
+
+    assert len(places) > 5 and known(voxels).all()
+    assert not any(known(np.delete(voxels, number)).all() for number in range(len(voxels)))
 
 
 def test_without_features_nothing_is_known() -> None:

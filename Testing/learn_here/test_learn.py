@@ -157,6 +157,36 @@ def test_features_far_from_what_was_drawn_are_no_use(
     assert learn(labels, judged, [LARYNX]).features_kept, "what was computed is kept instead"
 
 
+def test_the_inside_of_a_large_structure_stays_where_memory_is_short(
+    sample: Sample, learn: Learn, features: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ball with a bad surface: that is redrawn with the features near it, and the ball is not hollow."""
+    features.unlink()
+    shape = sample.truth_zyx.shape
+    z, y, x = (np.arange(side) - side // 2 for side in shape)
+    z_mm, y_mm, x_mm = sample.spacing_zyx_mm
+    radius_mm = np.sqrt((z_mm * z[:, None, None]) ** 2 + (y_mm * y[:, None]) ** 2 + (x_mm * x) ** 2)
+    labels = np.where(radius_mm < 65, 6, 0)
+    judged = np.zeros(shape, bool)
+    judged[shape[0] // 2 - 12 : shape[0] // 2 + 13 : 8] = True
+    labels[~judged & (radius_mm > 60)] = 0
+    learned = learn(labels, judged, [LARYNX], budget_mb=256)
+    needed_mb = features.stat().st_size / 1e6
+    features.unlink()
+    less = learn(labels, judged, [LARYNX], budget_mb=0.9 * needed_mb)
+    assert features.stat().st_size < 0.9e6 * needed_mb
+    assert np.array_equal(array(less)[judged], labels[judged])
+    deep = radius_mm < 40
+    assert (array(less)[deep] == 6).all()
+    (one,), (other,) = learned.structures, less.structures
+    assert one.changed_voxels > 0 and other.changed_voxels > 0
+    assert learn(labels, judged, [LARYNX], budget_mb=0.9 * needed_mb).features_kept
+    features.unlink()
+    monkeypatch.setattr(learning, "_computed", lambda *_: pytest.fail("nothing is computed that does not fit"))
+    with pytest.raises(ModelError, match=r"take \d+ MB, more than the 0.1 MB that are allowed"):
+        learn(labels, judged, [LARYNX], budget_mb=0.1)
+
+
 def test_stopping_leaves_nothing(sample: Sample, learn: Learn, tmp_path: Path) -> None:
     labels, judged = sample.corrected(LARYNX)
     with pytest.raises(Cancelled):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,17 @@ _ROWS_AT_ONCE = 16
 _VOXELS_AT_ONCE = 2**25
 #: Half precision holds larger margins badly, and they mean nothing more.
 _LARGEST_MARGIN = 1e4
+
+
+#: A part of a volume: slices along z, y and x, with a start and a stop.
+Window = tuple[slice, slice, slice]
+
+
+def overlaps(window: Window, start_zyx: Sequence[int], stop_zyx: Sequence[int]) -> bool:
+    """Tell whether a window holds any of the voxels from ``start_zyx`` to ``stop_zyx`` (not included)."""
+    return all(
+        part.start < stop and start < part.stop for part, start, stop in zip(window, start_zyx, stop_zyx, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -108,13 +119,13 @@ class BoxLogits:
         return (logits if self.as_logits else torch.softmax(logits, dim=1)).cpu().numpy()
 
     @property
-    def window(self) -> tuple[slice, slice, slice]:
+    def window(self) -> Window:
         """The voxels of the volume that the box owns."""
         z, y, x = (slice(start, stop) for start, stop in zip(self.start_zyx, self.stop_zyx, strict=True))
         return z, y, x
 
     @property
-    def own(self) -> tuple[slice, slice, slice]:
+    def own(self) -> Window:
         """The voxels of the box that it owns."""
         z, y, x = (slice(0, stop - start) for start, stop in zip(self.start_zyx, self.stop_zyx, strict=True))
         return z, y, x

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from TransferSegLib.errors import DeviceError
-from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits
+from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits, Window, overlaps
 from TransferSegLib.inference.devices import Device, free_memory_bytes
 from TransferSegLib.inference.fallback import CannotCompute, FallbackDevice, finite_logits
 from TransferSegLib.networks.interface import (
@@ -68,10 +68,11 @@ class ExactTilePredictor:
         observer: DeepestMapsObserver | None = None,
         share_of_use: float = 0.02,
         features: bool = False,
+        within: Window | None = None,
     ) -> ExactTilePrediction:
         """Return the prediction of a scan; see ``Predictor.predict``."""
         return ExactTilePrediction(
-            self, intensities_czyx, padding_values, tile_bytes, task or Task(), observer, share_of_use, features
+            self, intensities_czyx, padding_values, tile_bytes, task or Task(), observer, share_of_use, features, within
         )
 
     def plan(self, size_zyx: Triple, content: Sequence[Span] | None, tile_bytes: float) -> TilePlan:
@@ -146,6 +147,7 @@ class ExactTilePrediction:
         observer: DeepestMapsObserver | None,
         share_of_use: float,
         features: bool = False,
+        within: Window | None = None,
     ) -> None:
         """Find out which part of the volume needs the network."""
         self._predictor = predictor
@@ -153,7 +155,7 @@ class ExactTilePrediction:
         self._padding = tuple(float(value) for value in padding_values)
         self._tile_bytes = tile_bytes
         self._task, self._observer, self._share_of_use = task, observer, share_of_use
-        self._features = features
+        self._features, self._within = features, within
         size = (intensities_czyx.shape[1], intensities_czyx.shape[2], intensities_czyx.shape[3])
         self.size_zyx: Triple = size
         self._content = predictor.tiles.content(intensities_czyx, self._padding)
@@ -175,7 +177,11 @@ class ExactTilePrediction:
         task, message = self._task, ""
         while True:
             plan = self._predictor.plan(self.size_zyx, self._content, self._tile_bytes)
-            tiles = [tile for tile in plan if self.background_logits is None or self._sees_anything(plan, tile)]
+            tiles = [
+                tile
+                for tile in plan
+                if self._is_wanted(tile) and (self.background_logits is None or self._sees_anything(plan, tile))
+            ]
             message, self._predictor.notice = message or self._predictor.notice, ""
             if message:
                 task.at(0.0, message)
@@ -213,6 +219,10 @@ class ExactTilePrediction:
         )
         task.at(1.0, where)
         return logits
+
+    def _is_wanted(self, tile: Tile) -> bool:
+        """Tell whether a tile gives any voxel that is asked for; it gives one more along each axis than it owns."""
+        return self._within is None or overlaps(self._within, tile.start_zyx, [stop + 1 for stop in tile.stop_zyx])
 
     def _sees_anything(self, plan: TilePlan, tile: Tile) -> bool:
         """Tell whether a tile sees any intensity other than padding."""

@@ -83,6 +83,25 @@ def model_key(model: Model) -> str:
     return content.hexdigest()
 
 
+def bytes_of_a_voxel(model: Model) -> int:
+    """Return what the features of one voxel take: those of each fold, and where the voxel lies."""
+    weight = model.fold_weights(0)[f"{model.description.backbone.heads[-1]}.weight"]
+    return model.description.folds * int(weight.shape[1]) * np.dtype(np.float16).itemsize + np.dtype(np.int64).itemsize
+
+
+def joined(before: KeptFeatures | None, new: KeptFeatures, budget_mb: float) -> KeptFeatures:
+    """Return new features of a scan and those that were kept before, or the new ones alone if both take too much."""
+    if before is None or (before.scan, before.model, before.size_zyx) != (new.scan, new.model, new.size_zyx):
+        return new
+    others = ~np.isin(before.voxels, new.voxels)
+    voxels = np.concatenate([new.voxels, before.voxels[others]])
+    if len(voxels) * (new.features.itemsize * new.features.shape[1] + voxels.itemsize) > budget_mb * 1e6:
+        return new
+    order = np.argsort(voxels)
+    features = np.concatenate([new.features, before.features[others]])
+    return KeptFeatures(new.scan, new.model, new.size_zyx, voxels[order], features[order])
+
+
 class FeatureKeeper:
     """Collects the features of one scan while it is segmented; hand it to ``Segmenter.segment_within``.
 

@@ -31,11 +31,12 @@ from TransferSegLib.images.read import scan_given
 from TransferSegLib.images.several_images import check_one_grid, in_order
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.first_scan import other_axes_notices, remember_axes
-from TransferSegLib.inference.kept_features import FeatureKeeper
+from TransferSegLib.inference.kept_features import FeatureKeeper, KeptFeatures
 from TransferSegLib.inference.memory import default_memory_gb
 from TransferSegLib.inference.options import USUAL, PredictionOptions
 from TransferSegLib.inference.postprocessing import keep_largest_part
 from TransferSegLib.inference.predict import predictor_of
+from TransferSegLib.inference.wanted_features import WantedFeatures
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.models.store import Model
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
@@ -206,6 +207,21 @@ class Segmenter:
         seconds = time.monotonic() - started
         device, own_labels = str(self._predictor.device), description.own_labels if description.regions else {}
         return Segmentation(label_map, selected, device, seconds, notices, fit, own_labels, doubts, places, features)
+
+    def features_within(self, task: Task, image: sitk.Image, wanted: WantedFeatures) -> KeptFeatures:
+        """Compute the features that are asked for, and no more of the scan than that takes; see ``segment``."""
+        _check_is_scan(image)
+        preparing, predicting, *_ = task.split(*self._expected_s(image))
+        scan = preprocess(image, self.model.description.preparation, preparing)
+        tile_bytes = _BESIDE_FEATURES * (self._memory_bytes - self._bytes_besides_tiles(image, scan))
+        prediction = self._predictor.predict(
+            scan.intensities_czyx, scan.padding_values, tile_bytes, predicting, features=True, within=wanted.window
+        )
+        for box in prediction:
+            wanted.add(box)
+            del box  # before the next one is computed
+        task.done()
+        return wanted.kept(image, self.model)
 
     def look_at(
         self, image: sitk.Image, cancel: CancelToken | None = None

@@ -17,7 +17,7 @@ from torch import nn
 from TransferSegLib.errors import DeviceError
 from TransferSegLib.freed_memory import keep_freed_memory, return_freed_memory
 from TransferSegLib.images.label_resampling import LabelRule
-from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits
+from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits, Window, overlaps
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.fallback import CannotCompute, FallbackDevice, finite_logits
 from TransferSegLib.inference.feature_sums import FeatureSums
@@ -91,10 +91,11 @@ class WindowPredictor:
         observer: DeepestMapsObserver | None = None,
         share_of_use: float = 0.02,
         features: bool = False,
+        within: Window | None = None,
     ) -> WindowPrediction:
         """Return the prediction of a scan; see ``Predictor.predict``. There are no deepest maps to observe."""
         return WindowPrediction(
-            self, intensities_czyx, padding_values, tile_bytes, task or Task(), share_of_use, features
+            self, intensities_czyx, padding_values, tile_bytes, task or Task(), share_of_use, features, within
         )
 
     def window_outputs(self, windows: np.ndarray, layer_done: PieceDone | None = None) -> torch.Tensor:
@@ -168,11 +169,13 @@ class WindowPrediction:
         task: Task,
         share_of_use: float,
         features: bool = False,
+        within: Window | None = None,
     ) -> None:
         """Plan the windows; raises DeviceError when the sums alone take more than ``tile_bytes`` on a CPU."""
         self._predictor = predictor
         self._intensities, self._padding = intensities_czyx, padding_values
         self._task, self._share_of_use, self._features = task, share_of_use, features
+        self._within = within
         self.size_zyx: Triple = (intensities_czyx.shape[1], intensities_czyx.shape[2], intensities_czyx.shape[3])
         self._starts = predictor.starts(self.size_zyx)
         task.check()
@@ -196,14 +199,19 @@ class WindowPrediction:
         sums = predictor.sums(self.size_zyx)
         along_z, depth = self._starts[0], self.size_zyx[0]
         _, height, width = self.size_zyx
-        for number, first in enumerate(along_z):
-            computing, using = self._task.share(number, len(along_z)).split(1 - self._share_of_use, self._share_of_use)
-            corners = [(first, y, x) for y, x in product(self._starts[1], self._starts[2])]
+        each_slab = [
+            [(first, y, x) for y, x in product(self._starts[1], self._starts[2]) if self._is_wanted((first, y, x))]
+            for first in along_z
+        ]
+        since = 0
+        for number, (corners, task) in enumerate(zip(each_slab, self._task.split(*map(len, each_slab)), strict=True)):
+            computing, using = task.split(1 - self._share_of_use, self._share_of_use)
             for corner, outputs in self._computed(corners, computing):
                 sums.add(corner, outputs)
                 del outputs
             stop = along_z[number + 1] if number + 1 < len(along_z) else depth
-            for begin, end, values in sums.finished(stop):
+            is_wanted = self._within is None or overlaps(self._within, (since - 1, 0, 0), (stop, height, width))
+            for begin, end, values in sums.finished(stop) if is_wanted else ():
                 part, using = using.split(end - begin, stop - end)
                 found = None
                 if self._features and isinstance(sums, FeatureSums):
@@ -212,7 +220,13 @@ class WindowPrediction:
                 yield BoxLogits(*box, values, part, predictor.as_logits, predictor.rule, found)
                 del values, found
             sums.move_to(stop)
+            since = stop
             using.done()
+
+    def _is_wanted(self, corner_zyx: Triple) -> bool:
+        """Tell whether a window counts for any voxel that is asked for."""
+        ends = [start + side for start, side in zip(corner_zyx, self._predictor.patch_zyx, strict=True)]
+        return self._within is None or overlaps(self._within, corner_zyx, ends)
 
     def _computed(self, corners: list[Triple], task: Task) -> Iterator[tuple[Triple, torch.Tensor]]:
         """Compute windows in batches and return each with its first voxel."""

@@ -56,7 +56,7 @@ class HeadFeatures:
         found = np.zeros((len(places_zyx), values.shape[1]), np.float32)
         if not len(self.features):
             return found, np.zeros(len(places_zyx), bool)
-        base, fraction = self._around(places_zyx)
+        base, fraction = _around(self._grid, places_zyx)
         is_known = np.ones(len(places_zyx), bool)
         sizes, flat_rows = self._grid.size_zyx, self._rows.reshape(-1)
         strides = (sizes[1] * sizes[2], sizes[2], 1)
@@ -76,13 +76,25 @@ class HeadFeatures:
                 found += values.take(rows, axis=0).astype(np.float32, copy=False) * weight[:, None]
         return found, is_known
 
-    def _around(self, places_zyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lower grid voxel around each voxel of the scan (n, 3), and how far on it lies (0 to 1)."""
-        position = (places_zyx[:, ::-1] @ self._grid.matrix.T + self._grid.offset_xyz)[:, ::-1]
-        position = np.clip(position, 0, np.array(self._grid.size_zyx) - 1)
-        axis = self._grid.nearest_axis
-        if axis is not None:
-            position = position.copy()
-            position[:, axis] = np.floor(position[:, axis] + 0.5)
-        base = np.floor(position).astype(np.int64)
-        return base, (position - base).astype(np.float32)
+
+def voxels_around(grid: ModelGrid, places_zyx: np.ndarray) -> np.ndarray:
+    """Return the voxels of the grid (mask, zyx) between which voxels of the oriented scan (n, 3) lie."""
+    base, fraction = _around(grid, places_zyx)
+    found = np.zeros(grid.size_zyx, bool)
+    last = np.array(grid.size_zyx) - 1
+    for beyond in product((0, 1), repeat=3):
+        counts = ((fraction > 0) | (np.array(beyond) == 0)).all(axis=1)
+        found[tuple(np.minimum(base[counts] + beyond, last).T)] = True
+    return found
+
+
+def _around(grid: ModelGrid, places_zyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower grid voxel around each voxel of the scan (n, 3), and how far on it lies (0 to 1)."""
+    position = (places_zyx[:, ::-1] @ grid.matrix.T + grid.offset_xyz)[:, ::-1]
+    position = np.clip(position, 0, np.array(grid.size_zyx) - 1)
+    axis = grid.nearest_axis
+    if axis is not None:
+        position = position.copy()
+        position[:, axis] = np.floor(position[:, axis] + 0.5)
+    base = np.floor(position).astype(np.int64)
+    return base, (position - base).astype(np.float32)

@@ -30,15 +30,17 @@ from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.images.preprocess import preprocess
 from TransferSegLib.inference.kept_features import (
     BUDGET_MB,
-    FeatureKeeper,
     KeptFeatures,
+    bytes_of_a_voxel,
+    joined,
     load_features,
     model_key,
     save_features,
     scan_key,
 )
 from TransferSegLib.inference.segmenter import Segmenter
-from TransferSegLib.learn_here.head_features import HeadFeatures
+from TransferSegLib.inference.wanted_features import WantedFeatures
+from TransferSegLib.learn_here.head_features import HeadFeatures, voxels_around
 from TransferSegLib.learn_here.redraw import Corrected, StructureRegion, drop_islands, put_together, redraw_structure
 from TransferSegLib.learn_here.refit import Recipe
 from TransferSegLib.models.combination import is_combination
@@ -133,13 +135,12 @@ def learn_here(
     grid = preprocess(image, loaded.description.preparation, computing.split(1, 9)[0]).grid
     chosen = _chosen(labels.label_set, labels.image, mask, structures)
     here = _Scan(image, labels.image, mask, grid, [one.label for one in chosen])
-    were_kept = (
-        kept is not None
-        and kept.size_zyx == grid.size_zyx
-        and here.share_known(HeadFeatures(loaded, kept, grid)) >= _ENOUGH
-    )
-    if kept is None or not were_kept:
-        kept = _computed(loaded, image, labels.image, budget_mb, device, memory_gb, computing.split(1, 9)[1])
+    wanted = None if here.are_enough(loaded, kept) else here.voxels_needed(loaded, budget_mb)
+    # Where the inside of a structure is left as it is, fewer are enough.
+    were_kept = wanted is None or here.are_enough(loaded, kept)
+    if kept is None or (wanted is not None and not were_kept):
+        assert wanted is not None
+        kept = joined(kept, _computed(loaded, image, wanted, device, memory_gb, computing.split(1, 9)[1]), budget_mb)
         if path is not None:
             save_features(kept, path)
     computing.done()
@@ -186,21 +187,14 @@ def _chosen(
 def _computed(
     model: Model,
     image: sitk.Image,
-    corrected: sitk.Image,
-    budget_mb: float,
+    wanted_zyx: np.ndarray,
     device: str,
     memory_gb: float | None,
     task: Task,
 ) -> KeptFeatures:
-    """Segment a scan again for its features around the structures; raises ModelError when they take too much."""
-    keeper = FeatureKeeper(budget_mb, also=corrected)
+    """Compute the features of some voxels of the model's grid (a mask), in the part of the scan that holds them."""
     segmenter = Segmenter(model, device, memory_gb, features=True)
-    segmenter.segment_within(task.named("Computing features", "features"), image, keeper=keeper)
-    if keeper.kept is None:
-        raise ModelError(
-            f"The features around the structures take more than {budget_mb:g} MB: allow more, or fine-tune the model."
-        )
-    return keeper.kept
+    return segmenter.features_within(task.named("Computing features", "features"), image, WantedFeatures(wanted_zyx))
 
 
 class _Scan:
@@ -218,11 +212,41 @@ class _Scan:
         regions = {label: StructureRegion(before, label, grid) for label in labels}
         self._before, self._regions = before, {label: one for label, one in regions.items() if one.is_there}
 
-    def share_known(self, head: HeadFeatures) -> float:
-        """Return of which share of the voxels that may change there are features."""
-        known = [head.known_at(one.places(one.region & ~one.judged)) for one in self._regions.values()]
+    def are_enough(self, model: Model, kept: KeptFeatures | None) -> bool:
+        """Tell whether features were kept of nearly all voxels that may change."""
+        if kept is None or kept.size_zyx != self._grid.size_zyx:
+            return False
+        head = HeadFeatures(model, kept, self._grid)
+        known = [head.known_at(one.places(one.needed & ~one.judged)) for one in self._regions.values()]
         together = np.concatenate(known) if known else np.ones(1, bool)
-        return float(together.mean())
+        return float(together.mean()) >= _ENOUGH
+
+    def voxels_needed(self, model: Model, budget_mb: float) -> np.ndarray:
+        """Return of which voxels of the model's grid (mask) features are needed; raises ModelError for too many.
+
+        Where all do not fit into the budget, the inside of large structures is left as it is.
+        """
+        a_voxel = bytes_of_a_voxel(model)
+        self._check_there()
+        for leave in (False, True):
+            if leave:
+                for one in self._regions.values():
+                    one.leave_inside()
+            places = np.concatenate([one.places(one.needed) for one in self._regions.values()])
+            wanted_zyx = voxels_around(self._grid, places)
+            needed_mb = np.count_nonzero(wanted_zyx) * a_voxel / 1e6
+            if needed_mb <= budget_mb:
+                return wanted_zyx
+        raise ModelError(
+            f"The features around the structures take {needed_mb:.0f} MB, more than the {budget_mb:g} MB that are "
+            "allowed: learn fewer structures at once, allow more (--features-mb), or fine-tune the model."
+        )
+
+    def _check_there(self) -> None:
+        if not self._regions:
+            raise DatasetError(
+                "There is nothing to learn: the judged part of the scan must hold a part of a structure, not all of it."
+            )
 
     def learn(
         self, model: Model, kept: KeptFeatures, chosen: Sequence[Structure], recipe: Recipe, task: Task
@@ -231,10 +255,7 @@ class _Scan:
         head = HeadFeatures(model, kept, self._grid)
         known = model.description.label_set.names
         redrawn, named = {}, [one for one in chosen if one.label in self._regions]
-        if not named:
-            raise DatasetError(
-                "There is nothing to learn: the judged part of the scan must hold a part of a structure, not all of it."
-            )
+        self._check_there()
         for structure, part in task.named("Learning", "learning").each(named, lambda one: one.name):
             own = model.description.label_set.find(structure.name)
             channel = None if own is None else known.index(own.name) + 1

@@ -72,6 +72,15 @@ class StructureRegion:
         self.slices = len(slices)
         self.region = learning_region(self.present | (self.between.distances > 0), unit, spacing, axis)
         self.is_there = bool((self.region & self.judged).any() and (self.region & ~self.judged).any())
+        self._reach = [0 if n == axis else max(1, round(REACH_UNITS * unit / step)) for n, step in enumerate(spacing)]
+        #: Where features are needed.
+        self.needed = self.region
+
+    def leave_inside(self) -> None:
+        """Need no features deep inside the structure, unless the judged slices speak against it: it stays there."""
+        size = tuple(2 * more + 1 for more in self._reach)
+        deep = ndimage.minimum_filter(self.present.view(np.uint8), size, mode="constant") != 0
+        self.needed = self.region & (~deep | (self.between.distances < 0))
 
     def places(self, mask: np.ndarray) -> np.ndarray:
         """Return the voxels (n, 3) of a mask in the oriented scan."""

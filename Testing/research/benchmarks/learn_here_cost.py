@@ -4,9 +4,9 @@
 
 The models are the bundled one, and the paper's network at full width (32) with 23 classes at 1 mm, with random weights.
 The scan is the bundled sample CT, interpolated to 0.98 x 0.98 x 1 mm. One structure is an ellipsoid, of which four
-slices are judged. The features around it are kept by the same code that keeps them when a scan is segmented, within the
-same budget, but their values are random: no scan is segmented, which at full width would take long. A click reads
-them, fits the layer and redraws the other slices.
+slices are judged. A first click, which is not measured, keeps the features that it needs within the usual budget; their
+values are random, as computing them at full width would take long. A click reads them, fits the layer and redraws the
+other slices.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import SimpleITK as sitk
@@ -24,10 +25,7 @@ from Testing.research.common.measuring import command_line, processor_seconds
 from Testing.research.common.models import random_model
 from Testing.research.common.scans import resampled_around, sample_scan
 from TransferSegLib.corrections.inputs import JudgedSlices
-from TransferSegLib.images.model_grid import ModelGrid
-from TransferSegLib.images.preprocess import preprocess
-from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits
-from TransferSegLib.inference.kept_features import FeatureKeeper, KeptFeatures, save_features
+from TransferSegLib.inference.kept_features import KeptFeatures, load_features, model_key, scan_key
 from TransferSegLib.learn_here.learn import learn_here
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import Model, load_model
@@ -37,8 +35,6 @@ SIZE, SPACING_MM = (512, 512, 300), (0.98, 0.98, 1.0)
 #: Half axes (x, y, z in mm): a larynx, a liver.
 STRUCTURES_MM = {"60 ml": (24.0, 24.0, 25.0), "1500 ml": (90.0, 60.0, 66.0)}
 JUDGED = 4
-#: Side of the boxes of the model's grid that are handed to the keeper, in voxels.
-SIDE = 96
 
 
 def ellipsoid(image: sitk.Image, half_axes_mm: Sequence[float]) -> sitk.Image:
@@ -59,41 +55,33 @@ def judged_slices(labels: sitk.Image, count: int) -> str:
     return "z:" + ",".join(str(held[round(part * (len(held) - 1))]) for part in np.linspace(0, 1, count))
 
 
-def random_features(image: sitk.Image, labels: sitk.Image, model: Model, grid: ModelGrid) -> KeptFeatures:
-    """Return features of random values for the voxels of which a segmentation would keep them."""
+def random_features(model: Model, image: sitk.Image, wanted_zyx: np.ndarray) -> KeptFeatures:
+    """Return features of random values for the voxels of a mask on the model's grid."""
     channels = model.state_dict[f"{model.description.backbone.heads[-1]}.weight"].shape[1]
-    values = torch.rand((channels, SIDE, SIDE, SIDE), generator=torch.Generator().manual_seed(1)).half()
-    background = torch.zeros((1, 1, 1, 1)).expand(2, SIDE, SIDE, SIDE)
-    keeper = FeatureKeeper(also=labels)
-    keeper.begin(grid)
-    for box in np.ndindex(*(-(-size // SIDE) for size in grid.size_zyx)):
-        (z, _), (y, _), (x, _) = within = [
-            (SIDE * place, min(SIDE, size - SIDE * place)) for place, size in zip(box, grid.size_zyx, strict=True)
-        ]
-        part = (slice(None), *(slice(length) for _, length in within))
-        stop = tuple(first + length for first, length in within)
-        features = BoxFeatures((z, y, x), values[part])
-        keeper.add(BoxLogits((z, y, x), (stop[0], stop[1], stop[2]), background[part], features=features))
-    keeper.finish(image, model)
-    assert keeper.kept is not None
-    return keeper.kept
+    voxels = np.flatnonzero(wanted_zyx)
+    values = np.random.default_rng(1).random((len(voxels), channels), np.float32).astype(np.float16)
+    z, y, x = wanted_zyx.shape
+    return KeptFeatures(scan_key(image), model_key(model), (z, y, x), voxels, values)
 
 
 def measured(image: sitk.Image, model: Model, half_axes_mm: Sequence[float], repeats: int) -> list[str]:
     """Return megabytes that were kept, the voxels of the structure and the smallest processor seconds of a click."""
     labels = ellipsoid(image, half_axes_mm)
-    kept = random_features(image, labels, model, preprocess(image, model.description.preparation).grid)
+    names = {1: model.description.label_set.names[0]}
+    judged = JudgedSlices.parse(judged_slices(labels, JUDGED))
     best = float("inf")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "features"
-        save_features(kept, file)
+        made = lambda model, image, wanted_zyx, *_: random_features(model, image, wanted_zyx)  # noqa: E731
+        with patch("TransferSegLib.learn_here.learn._computed", made):
+            learn_here(image, labels, judged, model, names=names, features=file, device="cpu")
         for _ in range(repeats):
             before = processor_seconds()
-            names = {1: model.description.label_set.names[0]}
-            judged = JudgedSlices.parse(judged_slices(labels, JUDGED))
             learned = learn_here(image, labels, judged, model, names=names, features=file, device="cpu")
             assert learned.features_kept
             best = min(best, processor_seconds() - before)
+        kept = load_features(file, scan_key(image), model_key(model))
+    assert kept is not None
     return [f"{kept.features.nbytes / 1e6:.0f}", str(kept.features.shape[1]), f"{best:.1f}"]
 
 
