@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from Testing.impatient import Impatient
 from Testing.inference.test_kept_features import CPU, noise
+from TransferSegLib.errors import Cancelled, ScanError
 from TransferSegLib.images.preprocess import preprocess
-from TransferSegLib.inference.box_logits import Window
 from TransferSegLib.inference.exact_tiles import ExactTilePredictor
 from TransferSegLib.inference.kept_features import FeatureKeeper, KeptFeatures, joined
 from TransferSegLib.inference.predict import predictor_of
@@ -60,7 +61,7 @@ def test_they_are_those_of_the_whole_scan(make_model, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "window", [(slice(3, 5), slice(2, 4), slice(1, 17)), (slice(30, 40), slice(0, 20), slice(15, 18))]
 )
-def test_windows_elsewhere_are_not_computed(window: Window) -> None:
+def test_windows_elsewhere_are_not_computed(window: tuple[slice, slice, slice]) -> None:
     """And those that are computed say the same of the part that is asked for."""
     strides = ((1, 1, 1), (2, 2, 2))
     plan = UNetPlan(False, (4, 8), ((3, 3, 3),) * 2, strides, (1, 1), (1,), (16, 16, 16), overlap=0.5)
@@ -69,20 +70,57 @@ def test_windows_elsewhere_are_not_computed(window: Window) -> None:
     backbone.initialise(network, 3)
     volume = np.random.default_rng(7).normal(size=(1, 64, 20, 18)).astype(np.float32)
     predictor = predictor_of(network, backbone, CPU, features=True)
-    found, counts, shares = [], [], []
-    for within in (None, window):
+    found, counts, boxes, shares = [], [], [], []
+    wanted_zyx = np.zeros(volume.shape[1:], bool)
+    wanted_zyx[window] = True
+    for within in (None, wanted_zyx):
+        shares.clear()
         features, computed = np.full((4, *volume.shape[1:]), np.nan, np.float16), []
         compute = predictor.window_outputs
         predictor.window_outputs = lambda *values, run=compute, seen=computed: (seen.append(1), run(*values))[1]
         task = Task("", lambda progress: shares.append(progress.fraction))
         for box in predictor.predict(volume, [0.0], 1e9, task, features=True, within=within):
             rows = box.features.values.numpy()
+            boxes.append(within is None)
             features[:, box.start_zyx[0] : box.start_zyx[0] + rows.shape[1]] = rows
         predictor.window_outputs = compute
         found.append(features[(slice(None), *window)])
         counts.append(len(computed))
     assert np.isfinite(found[0]).all() and np.array_equal(*found)
-    assert 0 < counts[1] < counts[0] / 2 and shares[-1] == pytest.approx(1.0)
+    assert 0 < counts[1] < counts[0] / 2 and boxes.count(False) < boxes.count(True) / 2
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1.0)
+
+
+def test_a_scan_smaller_than_a_window_and_two_folds() -> None:
+    """Windows begin before such a scan; the features of both folds are those of the whole scan."""
+    strides = ((1, 1, 1), (2, 2, 2))
+    plan = UNetPlan(False, (4, 8), ((3, 3, 3),) * 2, strides, (1, 1), (1,), (16, 16, 16), overlap=0.5)
+    backbone, networks = backbone_of(nnunet_spec(plan, 1, 3)), []
+    for seed in (1, 2):
+        networks.append(backbone.build().eval())
+        backbone.initialise(networks[-1], seed)
+    volume = np.random.default_rng(7).normal(size=(1, 40, 9, 11)).astype(np.float32)
+    wanted_zyx = np.zeros(volume.shape[1:], bool)
+    wanted_zyx[20, 0, 10] = True
+    found = []
+    for within in (None, wanted_zyx):
+        predictor = predictor_of(networks, backbone, CPU, features=True)
+        for box in predictor.predict(volume, [0.0], 1e9, features=True, within=within):
+            if box.start_zyx[0] <= 20 < box.stop_zyx[0]:
+                found.append(box.features.values[:, 20 - box.start_zyx[0], 0, 10].numpy())
+    whole, part = found
+    assert len(part) == 8 and np.array_equal(whole, part)
+
+
+def test_stopping_and_scans_without_numbers(make_model) -> None:
+    model, scan = make_model(), noise(40, 36, 30)
+    segmenter = Segmenter(model, CPU, features=True)
+    wanted = WantedFeatures(np.ones(preprocess(scan, model.description.preparation).grid.size_zyx, bool))
+    with pytest.raises(Cancelled):
+        segmenter.features_within(Task("", None, Impatient(3)), scan, wanted)
+    scan[20, 20, 20] = float("nan")
+    with pytest.raises(ScanError, match="not numbers"):
+        segmenter.features_within(Task(), scan, wanted)
 
 
 def test_what_was_kept_before_stays_if_there_is_room() -> None:

@@ -161,6 +161,7 @@ def test_the_inside_of_a_large_structure_stays_where_memory_is_short(
     sample: Sample, learn: Learn, features: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ball with a bad surface: that is redrawn with the features near it, and the ball is not hollow."""
+    monkeypatch.setattr(learning, "_SLACK_MM", ())
     features.unlink()
     shape = sample.truth_zyx.shape
     z, y, x = (np.arange(side) - side // 2 for side in shape)
@@ -183,8 +184,46 @@ def test_the_inside_of_a_large_structure_stays_where_memory_is_short(
     assert learn(labels, judged, [LARYNX], budget_mb=0.9 * needed_mb).features_kept
     features.unlink()
     monkeypatch.setattr(learning, "_computed", lambda *_: pytest.fail("nothing is computed that does not fit"))
-    with pytest.raises(ModelError, match=r"take \d+ MB, more than the 0.1 MB that are allowed"):
+    with pytest.raises(ModelError, match=r"take \d+.\d MB, more than the 0.1 MB that are allowed: fine-tune"):
         learn(labels, judged, [LARYNX], budget_mb=0.1)
+
+
+def test_a_neighbour_takes_nothing_of_the_inside_that_stays(
+    sample: Sample, learn: Learn, features: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two halves of a ball: with little memory, each keeps its own inside up to the border between them."""
+    monkeypatch.setattr(learning, "_SLACK_MM", ())
+    features.unlink()
+    shape = sample.truth_zyx.shape
+    z, y, x = (np.arange(side) - side // 2 for side in shape)
+    z_mm, y_mm, x_mm = sample.spacing_zyx_mm
+    radius_mm = np.sqrt((z_mm * z[:, None, None]) ** 2 + (y_mm * y[:, None]) ** 2 + (x_mm * x) ** 2)
+    labels = np.where(radius_mm < 75, np.where(x < 0, 6, 7), 0)
+    judged = np.zeros(shape, bool)
+    judged[shape[0] // 2 - 16 : shape[0] // 2 + 17 : 8] = True
+    learn(labels, judged, [LARYNX, "mandible"])
+    budget_mb = 0.95 * features.stat().st_size / 1e6
+    features.unlink()
+    result = array(learn(labels, judged, [LARYNX, "mandible"], budget_mb=budget_mb))
+    deep = (radius_mm < 50) & (np.abs(x_mm * x) > 20)
+    assert deep.any() and np.array_equal(result[deep], labels[deep])
+
+
+def test_only_what_is_missing_is_computed(sample: Sample, learn: Learn, features: Path, monkeypatch) -> None:
+    """Where half of the features were kept, the others are computed, and both are kept then."""
+    asked, compute = [], learning._computed
+    monkeypatch.setattr(learning, "_computed", lambda *values: (asked.append(values[2]), compute(*values))[1])
+    labels, judged = sample.corrected(LARYNX)
+    whole = learn(labels, judged, [LARYNX], features=None)
+    half = sample.kept.voxels < np.median(np.flatnonzero(asked[0]))
+    save_features(replace(sample.kept, voxels=sample.kept.voxels[half], features=sample.kept.features[half]), features)
+    learned = learn(labels, judged, [LARYNX])
+    every, missing = asked
+    assert 0 < np.count_nonzero(missing) < np.count_nonzero(every)
+    assert not missing.reshape(-1)[sample.kept.voxels[half]].any()
+    assert np.array_equal(array(learned), array(whole))
+    kept = load_features(features, sample.kept.scan, sample.kept.model)
+    assert kept is not None and len(kept.voxels) == np.count_nonzero(half) + np.count_nonzero(missing)
 
 
 def test_stopping_leaves_nothing(sample: Sample, learn: Learn, tmp_path: Path) -> None:

@@ -131,7 +131,8 @@ class PanelStates:
 
     def s07_not_segmented(self) -> None:
         self.say(
-            self.ui.segmentStatusLabel, "Not segmented ('CT of the neck'): it has 4 axes. Save one of its volumes."
+            self.ui.segmentStatusLabel,
+            "Not segmented ('CT of the neck'): it has 4 axes (64 x 64 x 30 x 20): several volumes.",
         )
         self.open("segment")
 

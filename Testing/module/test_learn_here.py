@@ -123,7 +123,7 @@ def test_four_slices_redraw_the_rest(host, scan, tmp_path: Path) -> None:
     assert ui.correctionStatusLabel.text.startswith("Cancelled.")
     assert np.array_equal(person.labels_zyx(), before)
     told = person.learns()
-    assert told.startswith("The rest was redrawn") and LARYNX in told, told
+    assert told.startswith("The rest of 'CT' was redrawn") and LARYNX in told, told
     after, better = person.labels_zyx(), person.agreement()
     print(f"\nsurface Dice of the rest at 3 mm: {agreed:.3f} before, {better:.3f} after")
     assert better > agreed + 0.02

@@ -107,13 +107,13 @@ class LearnHereWidgets:
         self.running = None
         self._showRunning(False)
         if run.cancelled:
-            self._report(_("Cancelled. The segmentation is as it was."))
+            self._report(_("Cancelled. The segmentation of '{name}' is as it was.").format(name=self._name))
         elif run.error:
             self._report(self._nothingLearned(run.error), lasts=True)
         else:
             parts = [f"{one['name']}: {one['changed_voxels']}" for one in run.result["structures"]]
-            text = _("The rest was redrawn, voxels changed: {parts}. Undo takes it back.")
-            self._report(text.format(parts=", ".join(parts)))
+            text = _("The rest of '{name}' was redrawn, voxels changed: {parts}. Undo takes it back.")
+            self._report(text.format(name=self._name, parts=", ".join(parts)))
 
     def _nothingLearned(self, reason: object) -> str:
         return _("Nothing was learned ('{name}'): {reason}").format(name=self._name, reason=reason)

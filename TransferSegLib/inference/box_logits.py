@@ -21,14 +21,10 @@ _VOXELS_AT_ONCE = 2**25
 _LARGEST_MARGIN = 1e4
 
 
-#: A part of a volume: slices along z, y and x, with a start and a stop.
-Window = tuple[slice, slice, slice]
-
-
-def overlaps(window: Window, start_zyx: Sequence[int], stop_zyx: Sequence[int]) -> bool:
-    """Tell whether a window holds any of the voxels from ``start_zyx`` to ``stop_zyx`` (not included)."""
-    return all(
-        part.start < stop and start < part.stop for part, start, stop in zip(window, start_zyx, stop_zyx, strict=True)
+def holds_any(wanted_zyx: np.ndarray, start_zyx: Sequence[int], stop_zyx: Sequence[int]) -> bool:
+    """Tell whether a mask holds a voxel from ``start_zyx`` to ``stop_zyx`` (not included), which may lie beyond it."""
+    return bool(
+        wanted_zyx[tuple(slice(max(0, start), stop) for start, stop in zip(start_zyx, stop_zyx, strict=True))].any()
     )
 
 
@@ -119,13 +115,13 @@ class BoxLogits:
         return (logits if self.as_logits else torch.softmax(logits, dim=1)).cpu().numpy()
 
     @property
-    def window(self) -> Window:
+    def window(self) -> tuple[slice, slice, slice]:
         """The voxels of the volume that the box owns."""
         z, y, x = (slice(start, stop) for start, stop in zip(self.start_zyx, self.stop_zyx, strict=True))
         return z, y, x
 
     @property
-    def own(self) -> Window:
+    def own(self) -> tuple[slice, slice, slice]:
         """The voxels of the box that it owns."""
         z, y, x = (slice(0, stop - start) for start, stop in zip(self.start_zyx, self.stop_zyx, strict=True))
         return z, y, x

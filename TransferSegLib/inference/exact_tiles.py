@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from TransferSegLib.errors import DeviceError
-from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits, Window, overlaps
+from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits, holds_any
 from TransferSegLib.inference.devices import Device, free_memory_bytes
 from TransferSegLib.inference.fallback import CannotCompute, FallbackDevice, finite_logits
 from TransferSegLib.networks.interface import (
@@ -68,7 +68,7 @@ class ExactTilePredictor:
         observer: DeepestMapsObserver | None = None,
         share_of_use: float = 0.02,
         features: bool = False,
-        within: Window | None = None,
+        within: np.ndarray | None = None,
     ) -> ExactTilePrediction:
         """Return the prediction of a scan; see ``Predictor.predict``."""
         return ExactTilePrediction(
@@ -147,7 +147,7 @@ class ExactTilePrediction:
         observer: DeepestMapsObserver | None,
         share_of_use: float,
         features: bool = False,
-        within: Window | None = None,
+        within: np.ndarray | None = None,
     ) -> None:
         """Find out which part of the volume needs the network."""
         self._predictor = predictor
@@ -222,7 +222,7 @@ class ExactTilePrediction:
 
     def _is_wanted(self, tile: Tile) -> bool:
         """Tell whether a tile gives any voxel that is asked for; it gives one more along each axis than it owns."""
-        return self._within is None or overlaps(self._within, tile.start_zyx, [stop + 1 for stop in tile.stop_zyx])
+        return self._within is None or holds_any(self._within, tile.start_zyx, [stop + 1 for stop in tile.stop_zyx])
 
     def _sees_anything(self, plan: TilePlan, tile: Tile) -> bool:
         """Tell whether a tile sees any intensity other than padding."""

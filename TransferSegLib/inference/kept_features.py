@@ -102,6 +102,11 @@ def joined(before: KeptFeatures | None, new: KeptFeatures, budget_mb: float) -> 
     return KeptFeatures(new.scan, new.model, new.size_zyx, voxels[order], features[order])
 
 
+def grown_mm(mask_zyx: np.ndarray, margin_mm: float, grid: ModelGrid) -> np.ndarray:
+    """Return a mask on a model's grid grown by a margin along each axis."""
+    return _grown(mask_zyx, tuple(round(margin_mm / step) for step in grid.spacing_zyx_mm))
+
+
 class FeatureKeeper:
     """Collects the features of one scan while it is segmented; hand it to ``Segmenter.segment_within``.
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from TransferSegLib.doubt.scan_doubt import DoubtCollector
-from TransferSegLib.inference.box_logits import BoxLogits, Window
+from TransferSegLib.inference.box_logits import BoxLogits
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.exact_tiles import ExactTilePredictor
 from TransferSegLib.inference.options import USUAL, PredictionOptions
@@ -65,15 +65,15 @@ class Predictor(Protocol):
         observer: DeepestMapsObserver | None = None,
         share_of_use: float = 0.02,
         features: bool = False,
-        within: Window | None = None,
+        within: np.ndarray | None = None,
     ) -> Prediction:
         """Return the prediction of prepared intensities (float32; channels, z, y, x).
 
         ``padding_values`` are the intensities beyond the scan, ``tile_bytes`` the memory that predicting may take on a
         CPU. ``observer`` gets the deepest maps of every tile. ``share_of_use`` is roughly the share of the time that is
         spent on a box after it was computed, in its ``task``. With ``features`` boxes have what the head makes logits
-        of; a predictor that ``predictor_of`` made without ``features`` may leave them out. ``within`` is the part
-        of the scan that is asked for: only boxes that hold a voxel of it are computed; their other voxels mean nothing.
+        of; a predictor that ``predictor_of`` made without ``features`` may leave them out. ``within`` is a mask
+        (zyx) of what is asked for: only boxes that hold a voxel of it are computed; their other voxels mean nothing.
         """
 
 

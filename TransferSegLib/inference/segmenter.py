@@ -118,7 +118,7 @@ class Segmenter:
         """Load the network; ``device`` as in ``choose_device``, or one that was chosen already.
 
         ``memory_gb`` is for the whole process on a CPU; None: 6, or half of the computer's memory where that is less.
-        With ``features`` it can fill a ``FeatureKeeper``.
+        With ``features`` it can fill a ``FeatureKeeper``, and compute those of some voxels (``features_within``).
 
         Raises DeviceError when the device asked for is not there, TransferSegError for options that are not for the
         model.
@@ -176,10 +176,7 @@ class Segmenter:
         expected_s = self._expected_s(first)
         preparing, predicting, keeping, checking, looking = task.split(*expected_s, expected_s[-1] if doubt else 0)
         scan = preprocess(images, description.preparation, preparing)
-        if not all(np.isfinite(plane).all() for channel in scan.intensities_czyx for plane in channel):
-            raise ScanError(
-                "The scan has intensities that are not numbers (NaN or infinite): repair or export it again."
-            )
+        _check_are_numbers(scan)
         known = description.fit.features if description.fit is not None else None
         usual = None if known is None else known.usual
         collector = self._collector(scan, usual) if known is not None or doubt else None
@@ -213,9 +210,10 @@ class Segmenter:
         _check_is_scan(image)
         preparing, predicting, *_ = task.split(*self._expected_s(image))
         scan = preprocess(image, self.model.description.preparation, preparing)
+        _check_are_numbers(scan)
         tile_bytes = _BESIDE_FEATURES * (self._memory_bytes - self._bytes_besides_tiles(image, scan))
         prediction = self._predictor.predict(
-            scan.intensities_czyx, scan.padding_values, tile_bytes, predicting, features=True, within=wanted.window
+            scan.intensities_czyx, scan.padding_values, tile_bytes, predicting, features=True, within=wanted.wanted_zyx
         )
         for box in prediction:
             wanted.add(box)
@@ -317,6 +315,12 @@ def _with_only(label_map: sitk.Image, description: ModelDescription, selected: L
     kept = sitk.GetImageFromArray(becomes[labels])
     kept.CopyInformation(label_map)
     return kept
+
+
+def _check_are_numbers(scan: PreprocessedScan) -> None:
+    """Raise ScanError for intensities that are not finite."""
+    if not all(np.isfinite(plane).all() for channel in scan.intensities_czyx for plane in channel):
+        raise ScanError("The scan has intensities that are not numbers (NaN or infinite): repair or export it again.")
 
 
 def _check_is_scan(image: sitk.Image) -> None:

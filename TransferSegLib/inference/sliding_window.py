@@ -17,7 +17,7 @@ from torch import nn
 from TransferSegLib.errors import DeviceError
 from TransferSegLib.freed_memory import keep_freed_memory, return_freed_memory
 from TransferSegLib.images.label_resampling import LabelRule
-from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits, Window, overlaps
+from TransferSegLib.inference.box_logits import BoxFeatures, BoxLogits, holds_any
 from TransferSegLib.inference.devices import Device
 from TransferSegLib.inference.fallback import CannotCompute, FallbackDevice, finite_logits
 from TransferSegLib.inference.feature_sums import FeatureSums
@@ -91,7 +91,7 @@ class WindowPredictor:
         observer: DeepestMapsObserver | None = None,
         share_of_use: float = 0.02,
         features: bool = False,
-        within: Window | None = None,
+        within: np.ndarray | None = None,
     ) -> WindowPrediction:
         """Return the prediction of a scan; see ``Predictor.predict``. There are no deepest maps to observe."""
         return WindowPrediction(
@@ -169,7 +169,7 @@ class WindowPrediction:
         task: Task,
         share_of_use: float,
         features: bool = False,
-        within: Window | None = None,
+        within: np.ndarray | None = None,
     ) -> None:
         """Plan the windows; raises DeviceError when the sums alone take more than ``tile_bytes`` on a CPU."""
         self._predictor = predictor
@@ -210,7 +210,7 @@ class WindowPrediction:
                 sums.add(corner, outputs)
                 del outputs
             stop = along_z[number + 1] if number + 1 < len(along_z) else depth
-            is_wanted = self._within is None or overlaps(self._within, (since - 1, 0, 0), (stop, height, width))
+            is_wanted = self._within is None or holds_any(self._within, (since - 1, 0, 0), (stop, height, width))
             for begin, end, values in sums.finished(stop) if is_wanted else ():
                 part, using = using.split(end - begin, stop - end)
                 found = None
@@ -226,7 +226,7 @@ class WindowPrediction:
     def _is_wanted(self, corner_zyx: Triple) -> bool:
         """Tell whether a window counts for any voxel that is asked for."""
         ends = [start + side for start, side in zip(corner_zyx, self._predictor.patch_zyx, strict=True)]
-        return self._within is None or overlaps(self._within, corner_zyx, ends)
+        return self._within is None or holds_any(self._within, corner_zyx, ends)
 
     def _computed(self, corners: list[Triple], task: Task) -> Iterator[tuple[Triple, torch.Tensor]]:
         """Compute windows in batches and return each with its first voxel."""

@@ -32,6 +32,7 @@ from TransferSegLib.inference.kept_features import (
     BUDGET_MB,
     KeptFeatures,
     bytes_of_a_voxel,
+    grown_mm,
     joined,
     load_features,
     model_key,
@@ -51,6 +52,8 @@ from TransferSegLib.structures import LabelSet, Structure
 
 #: Features that were kept are used where they cover this share of the voxels that may change.
 _ENOUGH = 0.98
+#: Features are computed so far around where they are needed, as far as there is room.
+_SLACK_MM = (12.0, 6.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class LearnedStructure:
 class LearnedHere:
     """A label map whose voxels that were not judged are redrawn, what became of the structures, and the seconds.
 
-    ``features_kept`` tells whether the features were there already; otherwise the scan was segmented again for them.
+    ``features_kept`` tells whether the features were there already; otherwise they were computed.
     """
 
     label_map: sitk.Image
@@ -135,15 +138,14 @@ def learn_here(
     grid = preprocess(image, loaded.description.preparation, computing.split(1, 9)[0]).grid
     chosen = _chosen(labels.label_set, labels.image, mask, structures)
     here = _Scan(image, labels.image, mask, grid, [one.label for one in chosen])
-    wanted = None if here.are_enough(loaded, kept) else here.voxels_needed(loaded, budget_mb)
-    # Where the inside of a structure is left as it is, fewer are enough.
-    were_kept = wanted is None or here.are_enough(loaded, kept)
-    if kept is None or (wanted is not None and not were_kept):
-        assert wanted is not None
+    wanted = None if here.are_enough(loaded, kept) else here.voxels_needed(loaded, kept, budget_mb, computing)
+    were_kept = wanted is None
+    if wanted is not None:
         kept = joined(kept, _computed(loaded, image, wanted, device, memory_gb, computing.split(1, 9)[1]), budget_mb)
         if path is not None:
             save_features(kept, path)
     computing.done()
+    assert kept is not None
     found = here.learn(loaded, kept, chosen, recipe or Recipe(), learning)
     return LearnedHere(here.label_map(), labels.label_set, found, time.monotonic() - started, were_kept)
 
@@ -217,30 +219,50 @@ class _Scan:
         if kept is None or kept.size_zyx != self._grid.size_zyx:
             return False
         head = HeadFeatures(model, kept, self._grid)
-        known = [head.known_at(one.places(one.needed & ~one.judged)) for one in self._regions.values()]
-        together = np.concatenate(known) if known else np.ones(1, bool)
-        return float(together.mean()) >= _ENOUGH
+        known = (head.known_at(one.places(one.needed & ~one.judged)) for one in self._regions.values())
+        return all(each.mean() >= _ENOUGH for each in known if each.size)
 
-    def voxels_needed(self, model: Model, budget_mb: float) -> np.ndarray:
-        """Return of which voxels of the model's grid (mask) features are needed; raises ModelError for too many.
+    def voxels_needed(self, model: Model, kept: KeptFeatures | None, budget_mb: float, task: Task) -> np.ndarray | None:
+        """Return of which voxels of the model's grid (mask) features are to be computed; ModelError for too many.
 
-        Where all do not fit into the budget, the inside of large structures is left as it is.
+        Those that were kept are not computed again if there is room for all. Where not even those that are needed fit
+        into the budget, the inside of large structures is left as it is; None, if those that were kept are enough then.
         """
-        a_voxel = bytes_of_a_voxel(model)
         self._check_there()
-        for leave in (False, True):
-            if leave:
-                for one in self._regions.values():
-                    one.leave_inside()
-            places = np.concatenate([one.places(one.needed) for one in self._regions.values()])
-            wanted_zyx = voxels_around(self._grid, places)
-            needed_mb = np.count_nonzero(wanted_zyx) * a_voxel / 1e6
-            if needed_mb <= budget_mb:
-                return wanted_zyx
-        raise ModelError(
-            f"The features around the structures take {needed_mb:.0f} MB, more than the {budget_mb:g} MB that are "
-            "allowed: learn fewer structures at once, allow more (--features-mb), or fine-tune the model."
-        )
+        most = budget_mb * 1e6 / bytes_of_a_voxel(model)
+        wanted_zyx = self._around_needed(task)
+        if np.count_nonzero(wanted_zyx) > most:
+            for one in self._regions.values():
+                one.leave_inside()
+            if self.are_enough(model, kept):
+                return None
+            wanted_zyx = self._around_needed(task)
+        needed = np.count_nonzero(wanted_zyx)
+        if needed > most:
+            fewer = "learn fewer structures at once, or " if len(self._regions) > 1 else ""
+            raise ModelError(
+                f"The features around the structures take {needed * bytes_of_a_voxel(model) / 1e6:.1f} MB, more than "
+                f"the {budget_mb:g} MB that are allowed: {fewer}fine-tune the model."
+            )
+        # What is redrawn may be larger than before, and the next click needs what is around that.
+        for margin_mm in _SLACK_MM:
+            grown_zyx = grown_mm(wanted_zyx, margin_mm, self._grid)
+            if np.count_nonzero(grown_zyx) <= most:
+                wanted_zyx = grown_zyx
+                break
+        if kept is not None and kept.size_zyx == self._grid.size_zyx:
+            missing_zyx = wanted_zyx & (kept.rows() < 0)
+            if len(kept.voxels) + np.count_nonzero(missing_zyx) <= most:
+                return missing_zyx
+        return wanted_zyx
+
+    def _around_needed(self, task: Task) -> np.ndarray:
+        """Return the voxels of the model's grid (mask) around those whose features are needed."""
+        around_zyx = np.zeros(self._grid.size_zyx, bool)
+        for one in self._regions.values():
+            task.check()
+            around_zyx |= voxels_around(self._grid, one.places(one.needed))
+        return around_zyx
 
     def _check_there(self) -> None:
         if not self._regions:

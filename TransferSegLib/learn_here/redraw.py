@@ -22,6 +22,8 @@ from TransferSegLib.learn_here.refit import Mix, Recipe, Voxels, best_weight, dr
 from TransferSegLib.progress import Task
 
 _NEIGHBOURS = np.ones((3, 3, 3), bool)
+#: Log-odds above all others: those of a model and an interpolation stay far below.
+_CERTAIN = np.float32(1e6)
 _NO_WEIGHTS = np.zeros(0, np.float32)
 
 
@@ -105,8 +107,8 @@ def redraw_structure(
         inside, places, z = inside[is_known], places[is_known], z[is_known, 0]
         return Voxels(head.at(head.features, places)[0], z, distances.reshape(-1)[inside]), inside
 
-    labelled, inside = voxels(region & judged, between.at_slices)
-    others, _ = voxels(region & ~judged, between.distances)
+    labelled, inside = voxels(where.needed & judged, between.at_slices)
+    others, _ = voxels(where.needed & ~judged, between.distances)
     if not len(labelled.z) or not len(others.z):
         return Redrawn(np.zeros((0, 3), np.int64), _NO_WEIGHTS, 0.0, where.slices)
     is_structure = where.present.reshape(-1)[inside]
@@ -119,8 +121,12 @@ def redraw_structure(
     unjudged = np.flatnonzero(region & ~judged)
     places = np.column_stack(np.unravel_index(unjudged, region.shape)) + where.start
     log_odds, is_known = head.at(on_grid[:, None], places)
-    unjudged, places, log_odds = unjudged[is_known], places[is_known], log_odds[is_known, 0]
-    log_odds = log_odds + mix.weight * between.distances.reshape(-1)[unjudged]
+    log_odds = log_odds[:, 0] + mix.weight * between.distances.reshape(-1)[unjudged]
+    # What was not needed is the inside of the structure, where no neighbour may take a voxel of it either.
+    is_inside = ~where.needed.reshape(-1)[unjudged]
+    log_odds[is_inside] = _CERTAIN
+    decided = is_known | is_inside
+    places, log_odds = places[decided], log_odds[decided]
     predicting.done()
     return Redrawn(places, log_odds, mix.weight, where.slices)
 
