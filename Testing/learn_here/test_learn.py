@@ -57,6 +57,15 @@ def agreement(sample: Sample, labels: np.ndarray, name: str, judged: np.ndarray)
     return surface_dice(*masks, sample.spacing_zyx_mm, 3.0, ~judged)
 
 
+def from_the_middle(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far each voxel of the sample is from its middle (mm, zyx), and how far along x (mm, x)."""
+    z_mm, y_mm, x_mm = (
+        step * (np.arange(side) - side // 2)
+        for step, side in zip(sample.spacing_zyx_mm, sample.truth_zyx.shape, strict=True)
+    )
+    return np.sqrt(z_mm[:, None, None] ** 2 + y_mm[:, None] ** 2 + x_mm**2), x_mm
+
+
 @pytest.mark.parametrize("name", [LARYNX, "oesophagus"])
 def test_the_rest_gets_better_and_nothing_else_changes(sample: Sample, learn: Learn, name: str) -> None:
     labels, judged = sample.corrected(name)
@@ -163,13 +172,10 @@ def test_the_inside_of_a_large_structure_stays_where_memory_is_short(
     """A ball with a bad surface: that is redrawn with the features near it, and the ball is not hollow."""
     monkeypatch.setattr(learning, "_SLACK_MM", ())
     features.unlink()
-    shape = sample.truth_zyx.shape
-    z, y, x = (np.arange(side) - side // 2 for side in shape)
-    z_mm, y_mm, x_mm = sample.spacing_zyx_mm
-    radius_mm = np.sqrt((z_mm * z[:, None, None]) ** 2 + (y_mm * y[:, None]) ** 2 + (x_mm * x) ** 2)
+    radius_mm, x_mm = from_the_middle(sample)
     labels = np.where(radius_mm < 65, 6, 0)
-    judged = np.zeros(shape, bool)
-    judged[shape[0] // 2 - 12 : shape[0] // 2 + 13 : 8] = True
+    judged = np.zeros(labels.shape, bool)
+    judged[len(labels) // 2 - 12 : len(labels) // 2 + 13 : 8] = True
     labels[~judged & (radius_mm > 60)] = 0
     learned = learn(labels, judged, [LARYNX], budget_mb=256)
     needed_mb = features.stat().st_size / 1e6
@@ -194,18 +200,15 @@ def test_a_neighbour_takes_nothing_of_the_inside_that_stays(
     """Two halves of a ball: with little memory, each keeps its own inside up to the border between them."""
     monkeypatch.setattr(learning, "_SLACK_MM", ())
     features.unlink()
-    shape = sample.truth_zyx.shape
-    z, y, x = (np.arange(side) - side // 2 for side in shape)
-    z_mm, y_mm, x_mm = sample.spacing_zyx_mm
-    radius_mm = np.sqrt((z_mm * z[:, None, None]) ** 2 + (y_mm * y[:, None]) ** 2 + (x_mm * x) ** 2)
-    labels = np.where(radius_mm < 75, np.where(x < 0, 6, 7), 0)
-    judged = np.zeros(shape, bool)
-    judged[shape[0] // 2 - 16 : shape[0] // 2 + 17 : 8] = True
+    radius_mm, x_mm = from_the_middle(sample)
+    labels = np.where(radius_mm < 75, np.where(x_mm < 0, 6, 7), 0)
+    judged = np.zeros(labels.shape, bool)
+    judged[len(labels) // 2 - 16 : len(labels) // 2 + 17 : 8] = True
     learn(labels, judged, [LARYNX, "mandible"])
     budget_mb = 0.95 * features.stat().st_size / 1e6
     features.unlink()
     result = array(learn(labels, judged, [LARYNX, "mandible"], budget_mb=budget_mb))
-    deep = (radius_mm < 50) & (np.abs(x_mm * x) > 20)
+    deep = (radius_mm < 50) & (np.abs(x_mm) > 20)
     assert deep.any() and np.array_equal(result[deep], labels[deep])
 
 
