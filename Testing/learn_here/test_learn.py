@@ -172,7 +172,7 @@ def test_the_inside_of_a_large_structure_stays_where_memory_is_short(
     """A ball with a bad surface: that is redrawn with the features near it, and the ball is not hollow."""
     monkeypatch.setattr(learning, "_SLACK_MM", ())
     features.unlink()
-    radius_mm, x_mm = from_the_middle(sample)
+    radius_mm, _ = from_the_middle(sample)
     labels = np.where(radius_mm < 65, 6, 0)
     judged = np.zeros(labels.shape, bool)
     judged[len(labels) // 2 - 12 : len(labels) // 2 + 13 : 8] = True
