@@ -142,6 +142,30 @@ def test_a_run_that_was_killed_is_continued(
     assert noted.counts("written") == Counter(results(out)) and len(results(out)) == 8
 
 
+@pytest.mark.parametrize("measures", [False, True])
+def test_a_result_whose_worker_was_killed_before_it_said_so_counts(
+    archive: Path, tmp_path: Path, measures: bool
+) -> None:
+    """It was there for good and in no record, so that the scan could never be done again."""
+    out = tmp_path / "out"
+    made, old = (ScanToSegment(archive / f"{name}.nii.gz", out / f"{name}.nrrd") for name in ("slow0", "slow1"))
+    folders = []
+    for each in (made, old):
+        asked = SegmentParameters((each,), measures=measures).to_json() | {"settings": "of that run"}
+        folders.append(create_job(JobRequest("segment", asked, "cpu"), out / JOBS))
+        entry = {"scan": str(each.scan), "output": str(each.output)}
+        old.output.write_bytes(b"of a person")
+        before = old.output.stat()
+        state = [before.st_ino, before.st_size, before.st_mtime_ns] if each is old else None
+        begun = {**entry, "entry": entry, "before": {str(each.output): state}}
+        write_json(folders[-1] / FINISHED, {"scans": [], "begun": begun})
+        made.output.write_bytes(b"a result")
+    record = SegmentedRecord(out, {})
+    take_left_results(out, record)
+    assert record.has_line(made) and not record.has_line(old), "one has appeared, the other was there before"
+    assert not any(folder.exists() for folder in folders)
+
+
 def test_what_a_worker_writes_while_it_ends_counts(archive: Path, tmp_path: Path) -> None:
     """A run was killed, and the next one is given while a worker still writes its last result."""
     out = tmp_path / "out"

@@ -98,12 +98,14 @@ def take_left_results(output: Path, record: SegmentedRecord) -> None:
     if not jobs.is_dir():
         return
     from TransferSegLib.executors.interface import lock_of
+    from TransferSegLib.jobs.segment_job import finished_scans
 
     with lock_of(jobs):
         for folder in list_jobs(jobs):
             _wait_for_end(folder)
             request = read_request(folder)
-            for entry in _finished(folder, bool(request.parameters.get("measures"))):
+            # What was not measured yet is measured in the files.
+            for entry in finished_scans(_note(folder)):
                 each = ScanToSegment(Path(entry["scan"]), Path(entry["output"]))
                 if each.output.exists() and not record.has_line(each):
                     record.add(each, entry.get("rows"), str(request.parameters.get("settings", "")))

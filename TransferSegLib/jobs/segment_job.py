@@ -240,11 +240,7 @@ class _Finished:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FINISHED
-        content = read_json(self._path) if self._path.exists() else {}
-        self._entries: list[dict[str, Any]] = [one for one in content.get("scans", []) if isinstance(one, dict)]
-        begun = content.get("begun")
-        if isinstance(begun, dict) and isinstance(begun.get("entry"), dict) and _has_landed(begun):
-            self._entries.append(begun["entry"])
+        self._entries = finished_scans(read_json(self._path) if self._path.exists() else {})
 
     def entry(self, each: ScanToSegment) -> dict[str, Any] | None:
         """Return what was found in a scan that is done and whose output is still there, else None."""
@@ -273,6 +269,18 @@ class _Finished:
 
     def _write(self, begun: dict[str, Any] | None) -> None:
         write_json(self._path, {"scans": self._entries, **({} if begun is None else {"begun": begun})})
+
+
+def finished_scans(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what ``finished.json`` tells of the scans that are done, when its worker is at work no more.
+
+    The scan in work is one of them if its files were written, though the worker ended before it could say so.
+    """
+    entries = [one for one in content.get("scans", []) if isinstance(one, dict)]
+    begun = content.get("begun")
+    if isinstance(begun, dict) and isinstance(begun.get("entry"), dict) and _has_landed(begun):
+        entries.append(begun["entry"])
+    return entries
 
 
 def _has_landed(begun: Mapping[str, Any]) -> bool:
