@@ -129,12 +129,12 @@ def test_a_thin_structure_that_gets_better_is_better_as_a_whole_too() -> None:
 
 def test_few_patients_cannot_make_sure_of_a_new_structure_and_are_told_how_many_would() -> None:
     verdict = fresh("mandible", 0.8, 0.8)
-    assert verdict.new[0].word is Usability.LOOKS_USABLE and verdict.answer is Answer.TOO_FEW
+    assert verdict.new[0].word is Usability.LOOKS_USABLE and verdict.answer is Answer.LOOKS_USABLE
     assert verdict.new[0].more_patients == 3 and "3 more cases" in verdict.text and not promotes(verdict)
     assert not verdict.to_json()["promotion"]["warned"]
     five = fresh("mandible", *[0.8] * 5)
     assert five.new[0].word is Usability.USABLE and five.answer is Answer.BETTER and promotes(five)
-    assert fresh("mandible", 0.9).answer is Answer.TOO_FEW
+    assert fresh("mandible", 0.9).answer is Answer.LOOKS_USABLE
 
 
 def test_what_would_help() -> None:

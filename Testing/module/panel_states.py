@@ -280,7 +280,7 @@ class PanelStates:
         from TransferSegLib.finetuning.parent_cases import ParentCases
 
         note = ParentCases(frozenset({"a", "b"})).note(("a", "b", "c", "d", "e"))
-        self.verdict("too few cases to say", (0.65, 0.652), new=LONG_NAMES[:3], note=note)
+        self.verdict("looks usable, not certain yet", (0.65, 0.652), new=LONG_NAMES[:3], note=note)
 
     def s24c_promoted(self) -> None:
         self.verdict("worse", (0.65, 0.5))
@@ -375,7 +375,7 @@ def headlineOf(word: str, dice: tuple[float, float], new: tuple[str, ...] = ()) 
     before, after = dice
     mean = Change(None, 5, before, after, after - before, -0.1, 0.1, Answer(word))
     rows = [NewStructure(name, 5, 0.72, 0.6, word=Usability.LOOKS_USABLE, more_patients=12) for name in new]
-    return headline(Answer(word), mean, [], rows, VerdictRule(), Training(10), more_patients=12)
+    return headline(Answer(word), mean, [], rows, VerdictRule(), Training(10), more_patients=12).text()
 
 
 def problems(host) -> list[str]:

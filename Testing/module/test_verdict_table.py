@@ -239,7 +239,7 @@ def test_what_to_do_is_read_first_and_statistics_are_folded_away(host, ui, table
     better = result()
     better["evidence"]["verdict"] = "better"
     assert verdictText(better).splitlines()[0].endswith("Promote uses the new version from now on.")
-    assert verdictText(better, isUsed=True).splitlines()[0].endswith("). The new version is in use now.")
+    assert verdictText(better, isUsed=True).splitlines()[0].endswith("). The new version is in use now."), "of old runs"
     assert verdictText(better, isDecided=True).splitlines()[0].endswith("You keep the old version.")
 
 
@@ -252,9 +252,10 @@ def test_nobody_is_told_to_keep_the_old_version_while_the_new_one_is_used() -> N
     worse["evidence"] |= {
         "verdict": "worse",
         "reasons": [f"{measured} Keep the old version, and check your corrections."],
+        "first_in_use": f"{measured} Check your corrections.",
     }
     assert verdictText(worse) == f"Worse. {measured} Keep the old version, and check your corrections."
-    assert verdictText(worse, isUsed=True) == f"Worse. {measured} The new version is in use now."
+    assert verdictText(worse, isUsed=True) == f"Worse. {measured} Check your corrections. The new version is in use now."
 
 
 def test_the_worst_case_is_named(ui, table) -> None:

@@ -19,7 +19,7 @@ from TransferSegGui.verdict_rows import (
     summaryRows,
     worstRow,
 )
-from TransferSegLib.evaluation.verdict_advice import DICE_MEANS, INTERVAL_MEANS, without_keeping
+from TransferSegLib.evaluation.verdict_advice import DICE_MEANS, INTERVAL_MEANS
 from TransferSegLib.models.versions.record import BETTER, WORSE
 
 #: How the parameter node refers to the table.
@@ -36,7 +36,7 @@ def verdictText(result: Mapping[str, Any], isUsed: bool = False, isDecided: bool
     evidence = result["evidence"]
     advice = evidence["reasons"][:1]
     if isUsed:
-        advice = [*map(without_keeping, advice), _("The new version is in use now.")]
+        advice = [evidence.get("first_in_use", *advice), _("The new version is in use now.")]
     elif isDecided:
         advice.append(_("You keep the old version."))
     elif evidence["verdict"] == BETTER:

@@ -109,6 +109,7 @@ class Verdict:
     ``overall`` is None when the two models know no structure in common, or share no case. ``obstacles`` are the
     sentences on why a version with this verdict is not used by itself; it is when there is none. ``comparisons`` are
     the textbook statistics (bootstrap, Wilcoxon) of the same pairs: see ``TransferSegLib.evaluation.statistics``.
+    ``first_in_use`` is the first of the reasons for somebody who uses the new version: it advises other things.
     """
 
     answer: Answer
@@ -121,6 +122,7 @@ class Verdict:
     rule: VerdictRule = field(default_factory=VerdictRule)
     obstacles: tuple[str, ...] = ()
     training: Training | None = None
+    first_in_use: str = ""
 
     @property
     def text(self) -> str:
@@ -132,6 +134,7 @@ class Verdict:
         return {
             "verdict": str(self.answer),
             "reasons": list(self.reasons),
+            "first_in_use": self.first_in_use,
             "warnings": list(self.warnings),
             "overall": None if self.overall is None else self.overall.to_json(),
             "structures": [change.to_json() for change in self.structures],
@@ -190,10 +193,10 @@ def judge(
     answer = _answer(overall, changes, new, rule, training)
     more = None if overall is None else rule.more_patients(differences_by_patient(pairs))
     first = headline(answer, overall, changes, new, rule, training, on_parts=on_parts, more_patients=more)
-    first = f"{first} {parent_note}" if parent_note and overall is not None else first
+    note = "" if overall is None else parent_note
     return Verdict(
         answer=answer,
-        reasons=(first, *words.numbers(overall, new, rule, on_parts), *([caveat] if caveat else [])),
+        reasons=(first.text(note), *words.numbers(overall, new, rule, on_parts), *([caveat] if caveat else [])),
         warnings=(*words.warnings(answer, changes, new), *_unpaired(parent, candidate)),
         overall=overall,
         structures=changes,
@@ -202,6 +205,7 @@ def judge(
         rule=rule,
         obstacles=words.obstacles(answer, changes, new, training),
         training=training,
+        first_in_use=first.text(note, in_use=True),
     )
 
 
@@ -265,7 +269,7 @@ def _answer(
     if any(row.word in (Usability.LEARNS, Usability.NOT_FOUND) for row in new):
         return Answer.NOT_USABLE
     if any(row.word is Usability.LOOKS_USABLE for row in new):
-        return Answer.TOO_FEW
+        return Answer.TOO_FEW if known is Answer.TOO_FEW else Answer.LOOKS_USABLE
     if overall is None or known is None:
         return Answer.BETTER if new else Answer.TOO_FEW
     if overall.word == IMPROVES:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from TransferSegLib.evaluation.verdict_rule import Answer, Usability, VerdictRule
@@ -27,7 +27,24 @@ INTERVAL_MEANS = (
     "ten."
 )
 _KEEP = "Keep the old version"
+_MORE_SCANS = "more scans of other patients"
 _DECIDE = "or look at the worst case and decide yourself"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What was found, and what to do now: ``advice`` for somebody who uses the old version, ``in_use`` for others.
+
+    Both are sentences, empty where there is nothing to do.
+    """
+
+    found: str
+    advice: str = ""
+    in_use: str = ""
+
+    def text(self, note: str = "", *, in_use: bool = False) -> str:
+        """Return the sentences, with a note at their end; ``in_use``: for somebody who uses the new version."""
+        return " ".join(part for part in (self.found, self.in_use if in_use else self.advice, note) if part)
 
 
 def headline(
@@ -40,7 +57,7 @@ def headline(
     *,
     on_parts: bool = False,
     more_patients: int | None = None,
-) -> str:
+) -> Headline:
     """Return what the verdict means, and what to do unless that is to use the new version.
 
     ``on_parts``: measured on parts of scans, with networks that were trained on the others; ``more_patients``: so many
@@ -48,42 +65,48 @@ def headline(
     """
     where = ON_PARTS if on_parts else ON_SCANS
     if answer is Answer.TOO_SHORT and training is not None:
-        return (
+        again = "Fine-tune again with more minutes."
+        return Headline(
             f"The networks that were compared made {counted(training.steps, 'training step')}, and need at least "
-            f"{rule.fewest_steps}. Fine-tune again with more minutes."
+            f"{rule.fewest_steps}.",
+            again,
+            again,
         )
-    if answer is Answer.TOO_FEW:
+    if answer in (Answer.TOO_FEW, Answer.LOOKS_USABLE):
         return _too_few(overall, new, where, more_patients)
     if answer is Answer.NOT_USABLE:
-        return f"{where}, {_unusable(changes, new)}. {_KEEP}. {_what_helps(new, training)}"
+        helps = _what_helps(new, training)
+        return Headline(f"{where}, {_unusable(changes, new)}.", f"{_KEEP}. {helps}", helps)
     if answer is Answer.BETTER:
-        return f"{where}, {_better(overall, new)}."
+        return Headline(f"{where}, {_better(overall, new)}.")
     assert overall is not None
     if answer is Answer.NO_CLEAR_DIFFERENCE:
-        return (
-            f"{where}, the new version is about as good as the old one ({_dice(overall)}). {_KEEP}, or correct more "
-            "scans of other patients and fine-tune again."
+        return Headline(
+            f"{where}, the new version is about as good as the old one ({_dice(overall)}).",
+            f"{_KEEP}, or correct {_MORE_SCANS} and fine-tune again.",
         )
+    return _loss(answer, overall, changes, rule, where)
+
+
+def _loss(answer: Answer, overall: Change, changes: Sequence[Change], rule: VerdictRule, where: str) -> Headline:
+    """Return what is worse, or probably so."""
     lost = _lost(changes)
     if answer is Answer.PARTLY_WORSE:
         better = "better" if overall.difference >= rule.smallest_difference else "about as good as the old one"
-        return (
-            f"{where}, the new version is {better} on average ({_dice(overall)}), but {lost}. Look at the worst case "
-            "before you use it."
+        return Headline(
+            f"{where}, the new version is {better} on average ({_dice(overall)}), but {lost}.",
+            "Look at the worst case before you use it.",
+            "Look at the worst case.",
         )
     if answer is Answer.PROBABLY_WORSE:
         lost = _lost(changes, is_certain=False) or f"probably worse ({_dice(overall)})"
-        advice = f"{_KEEP}. More corrected scans of other patients would show whether that is so."
-    else:
-        # The mean can be surely worse where no structure by itself is.
-        lost = lost if lost.startswith("worse") else f"worse ({_dice(overall)})"
-        advice = f"{_KEEP}, and check your corrections."
-    return f"{where}, the new version is {lost}. {advice}"
-
-
-def without_keeping(said: str) -> str:
-    """Return a headline without the advice to keep the old version: for somebody who uses the new one."""
-    return re.sub(rf" {_KEEP}[^.]*\.", "", said)
+        shows = "More corrected scans of other patients would show whether that is so."
+        return Headline(f"{where}, the new version is {lost}.", f"{_KEEP}. {shows}", shows)
+    # The mean can be surely worse where no structure by itself is.
+    lost = lost if lost.startswith("worse") else f"worse ({_dice(overall)})"
+    return Headline(
+        f"{where}, the new version is {lost}.", f"{_KEEP}, and check your corrections.", "Check your corrections."
+    )
 
 
 def _better(overall: Change | None, new: Sequence[NewStructure]) -> str:
@@ -98,32 +121,36 @@ def _better(overall: Change | None, new: Sequence[NewStructure]) -> str:
     return f"{found}; what the old one knows {rest} ({_dice(overall)})"
 
 
-def _too_few(overall: Change | None, new: Sequence[NewStructure], where: str, more_patients: int | None) -> str:
+def _too_few(
+    overall: Change | None, new: Sequence[NewStructure], where: str, more_patients: int | None
+) -> Headline:
     """Return what could not be said, and what would settle it."""
     unsure = [row for row in new if row.word is Usability.LOOKS_USABLE]
     if unsure:
         patients = counted(min(row.patients for row in unsure), "patient")
         known = [row.more_patients for row in unsure if row.more_patients is not None]
-        scans = _more_scans(max(known) if len(known) == len(unsure) else None)
-        return (
+        again = f"Correct {_more_scans(max(known) if len(known) == len(unsure) else None)} and fine-tune again"
+        return Headline(
             f"{where}, the new version finds {_found(unsure)}, which the old one does not know, but {patients} cannot "
-            f"show that it does so in others. Correct {scans} and fine-tune again, {_DECIDE}."
+            "show that it does so in others.",
+            f"{again}, {_DECIDE}.",
+            f"{again}.",
         )
     if overall is None:
-        return (
-            "There is no scan in which both versions have a structure to compare. Correct more scans of other patients "
-            "and fine-tune again."
-        )
+        again = f"Correct {_MORE_SCANS} and fine-tune again."
+        return Headline("There is no scan in which both versions have a structure to compare.", again, again)
     patients = counted(overall.patients, "patient")
-    return (
-        f"{where}, the new version scores {_dice(overall)}, but {patients} cannot show whether that is chance. "
-        f"Correct {_more_scans(more_patients)} and fine-tune again, {_DECIDE}."
+    again = f"Correct {_more_scans(more_patients)} and fine-tune again"
+    return Headline(
+        f"{where}, the new version scores {_dice(overall)}, but {patients} cannot show whether that is chance.",
+        f"{again}, {_DECIDE}.",
+        f"{again}.",
     )
 
 
 def _more_scans(count: int | None) -> str:
     if count is None:
-        return "more scans of other patients"
+        return _MORE_SCANS
     return "about 1 more scan of another patient" if count == 1 else f"about {count} more scans of other patients"
 
 
@@ -144,7 +171,7 @@ def _unusable(changes: Sequence[Change], new: Sequence[NewStructure]) -> str:
 def _what_helps(new: Sequence[NewStructure], training: Training | None) -> str:
     """Return the advice on what is not usable yet."""
     minutes = more_minutes(training)
-    cases = "correct more scans of other patients"
+    cases = f"correct {_MORE_SCANS}"
     if training is not None and training.steps >= SHORT_TRAINING:
         return f"{cases.capitalize()} and fine-tune again."
     longer = "Train longer" if minutes is None else f"Fine-tune again with about {counted(minutes, 'more minute')}"

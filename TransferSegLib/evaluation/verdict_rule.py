@@ -29,6 +29,7 @@ class Answer(StrEnum):
     PARTLY_WORSE = "worse in some structures"
     NOT_USABLE = "not usable yet"
     TOO_SHORT = "trained too short to say"
+    LOOKS_USABLE = "looks usable, not certain yet"
 
 
 #: Verdicts with which a version is never used without a warning.
@@ -39,7 +40,7 @@ class Usability(StrEnum):
     """What can be said of a structure by itself, without a model to compare it with."""
 
     USABLE = "usable"
-    LOOKS_USABLE = "looks usable, too few cases to be sure"
+    LOOKS_USABLE = "looks usable, not certain yet"
     LEARNS = "learns, not usable yet"
     NOT_FOUND = "not found"
 
