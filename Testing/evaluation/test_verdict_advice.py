@@ -197,7 +197,7 @@ FINE_TUNE = "Correct more scans of other patients and fine-tune again."
 def test_who_uses_the_new_version_gets_other_advice(
     before: dict[str, list[float]], after: dict[str, list[float]], answer: Answer, in_use: str
 ) -> None:
-    """Seen in the panel: 'Look at the worst case before you use it. The new version is in use now.'"""
+    """Seen in the panel: "Look at the worst case before you use it", of a version in use."""
     found = verdict(before, after, parent_note=NOTE)
     assert found.answer is answer
     assert found.first_in_use == found.to_json()["first_in_use"]

@@ -255,7 +255,8 @@ def test_nobody_is_told_to_keep_the_old_version_while_the_new_one_is_used() -> N
         "first_in_use": f"{measured} Check your corrections.",
     }
     assert verdictText(worse) == f"Worse. {measured} Keep the old version, and check your corrections."
-    assert verdictText(worse, isUsed=True) == f"Worse. {measured} Check your corrections. The new version is in use now."
+    inUse = "Check your corrections. The new version is in use now."
+    assert verdictText(worse, isUsed=True) == f"Worse. {measured} {inUse}"
 
 
 def test_the_worst_case_is_named(ui, table) -> None:

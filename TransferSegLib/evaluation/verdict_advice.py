@@ -121,9 +121,7 @@ def _better(overall: Change | None, new: Sequence[NewStructure]) -> str:
     return f"{found}; what the old one knows {rest} ({_dice(overall)})"
 
 
-def _too_few(
-    overall: Change | None, new: Sequence[NewStructure], where: str, more_patients: int | None
-) -> Headline:
+def _too_few(overall: Change | None, new: Sequence[NewStructure], where: str, more_patients: int | None) -> Headline:
     """Return what could not be said, and what would settle it."""
     unsure = [row for row in new if row.word is Usability.LOOKS_USABLE]
     if unsure:
