@@ -117,13 +117,15 @@ def test_a_job_that_another_program_made_is_started_once(
 
 
 def test_training_settings_are_shown_on_request(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parameters = {"project": "here", "configuration": {"steps": 7777}}
+    parameters = {"project": "here", "minutes": 0.0, "cases": None, "configuration": {"steps": 7777}}
     folder = create_job(JobRequest("finetune", parameters, title="learn"), jobs)
     assert main(["jobs", "show", folder.name, "--jobs-folder", str(jobs)]) == 0
     shown = capsys.readouterr().out
     assert '"here"' in shown and "7777" not in shown and "--all" in shown
+    assert '"minutes": 0.0' in shown and "cases" not in shown, "only what was asked for"
     assert main(["jobs", "show", folder.name, "--jobs-folder", str(jobs), "--all"]) == 0
-    assert '"steps": 7777' in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert '"steps": 7777' in shown and '"cases": null' in shown
 
 
 def test_followed_into_a_pipe_every_stage_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:

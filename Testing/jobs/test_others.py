@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from TransferSegLib.cli.finetune import _tell_of_others
+from TransferSegLib.cli.finetune import _start_in_background, _tell_of_others
 from TransferSegLib.cli.jobs import start_in_background
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.run_folder import RunFolder, running, runs_of
@@ -62,3 +62,18 @@ def test_what_else_is_at_a_project(jobs: Path, tmp_path: Path, capsys: Captured)
         assert "Another fine-tuning of this project is running." in capsys.readouterr().err
     assert not running(runs_of(request)), "it was left"
     assert read_state(job) == "queued"
+
+
+def test_of_the_same_job_only_that_is_said(
+    jobs: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told that it waits for the job that runs, and then that nothing was started."""
+    monkeypatch.setattr("TransferSegLib.finetuning.plan.check_request", lambda request: "clinic")
+    project = tmp_path / "project"
+    project.mkdir()
+    request = FineTuneRequest(project)
+    job = create_job(JobRequest("finetune", request.to_json(), "cpu"), jobs)
+    assert _start_in_background(request, asked(device="cpu")) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == job.name and "nothing was started" in printed.err
+    assert "waits until" not in printed.err and list_jobs() == [job]

@@ -275,6 +275,30 @@ def test_a_scan_that_is_segmented_but_not_saved_is_not_segmented_again(
     host.waitFor(lambda: panel.saving is None)
 
 
+def test_a_result_of_an_older_version_is_called_so(host, ui, folder: Path, scans: Path, tmp_path: Path) -> None:
+    """After a promotion, Next scan showed results of the version before as if they were of the new one."""
+    from TransferSegGui.nodes import VERSION_ATTRIBUTE
+
+    ui.nextScanButton.click()
+    first = ui.inputVolumeSelector.currentNode()
+    node, _labels = predicted(ui, first, tmp_path)
+    version = node.GetAttribute(VERSION_ATTRIBUTE)
+    for number, isTold in ((version, False), ("0", True)):
+        node.SetAttribute(VERSION_ATTRIBUTE, number)
+        while True:
+            ui.nextScanButton.click()
+            told = ui.correctionStatusLabel.text
+            if ui.inputVolumeSelector.currentNode() is first:
+                break
+            assert "Its segmentation is by" not in told, "it has none"
+        assert ui.outputSegmentationSelector.currentNode() is node
+        said = (
+            "Its segmentation is by 'format-one', version 0. The model in the section 'Model' is 'format-one', version "
+            f"{version}: segment the scan again to use that one."
+        )
+        assert (said in told) is isTold and ("Its segmentation" in told) is isTold
+
+
 #: As long as a parent lives, its actions do; after them PySide could not tell QAction's properties any more.
 _ALIVE: list = []
 

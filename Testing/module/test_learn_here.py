@@ -144,6 +144,45 @@ def test_four_slices_redraw_the_rest(host, scan, tmp_path: Path) -> None:
     assert segments["structures"][0]["name"] == LARYNX and segments["features_kept"]
 
 
+def test_undo_is_promised_only_where_it_takes_the_right_thing_back(host, ui, folder: Path, tmp_path: Path) -> None:
+    """With another segmentation shown, Undo was promised, and its state was saved in that one."""
+    import slicer
+    from correcting_world import SHAPE_ZYX, STRAIGHT, add_volume, empty_segmentation
+    from TransferSegGui.annotated_region import AnnotatedRegion
+    from TransferSegGui.learn_here_process import LearnHereProcess
+
+    host.widget.correctPanel.enter()
+    volume, widgets = add_volume(matrix=STRAIGHT), host.widget.learnHere
+    node = empty_segmentation(ui, volume, "nodule")
+    (segment,) = node.GetSegmentation().GetSegmentIDs()
+    drawn_zyx = np.zeros(SHAPE_ZYX, np.uint8)
+    drawn_zyx[4:8, 4:9, 4:9] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(drawn_zyx, node, segment, volume)
+    editor = ui.segmentEditorWidget
+
+    def learned(other: bool) -> str:
+        run = LearnHereProcess(volume, node, [segment], AnnotatedRegion("z:5"))
+        run.saveState, run.result = lambda: widgets._saveState(node), {"structures": []}
+        sitk.WriteImage(sitk.GetImageFromArray(np.ones(SHAPE_ZYX, np.uint8)), str(run.file("redrawn.nrrd")))
+        run._untouched.add(node)
+        if other:
+            empty_segmentation(ui, volume, "other")
+        assert (editor.segmentationNode() is node) is not other
+        run.takeResult()
+        assert slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume).all()
+        widgets._onEnd(run)
+        run.removeFiles()
+        return ui.correctionStatusLabel.text
+
+    assert "Undo takes it back." in learned(other=False)
+    editor.undo()
+    assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume), drawn_zyx)
+    said = learned(other=True)
+    assert "Undo takes it back" not in said and "Undo cannot take it back" in said
+    editor.undo()
+    assert editor.segmentationNode().GetSegmentation().GetNumberOfSegments() == 1, "nothing was saved there"
+
+
 @pytest.mark.timeout(1800)
 def test_what_is_drawn_meanwhile_is_not_lost(host, scan, tmp_path: Path) -> None:
     host.widget.enter()

@@ -29,14 +29,14 @@ class CaseButtons:
     ``nextShown`` with the next scan's volume: it returns whether the user is to segment that.
     """
 
-    def __init__(self, ui, order: ScanOrder) -> None:
-        """Connect the widgets of the .ui file."""
+    def __init__(self, ui, order: ScanOrder, otherModel: Callable[[object], str] = lambda segmentation: "") -> None:
+        """Connect the widgets; ``otherModel`` tells whether a segmentation is not by the model that is chosen."""
         self.choose: Callable = lambda volume, segmentation: None
         self.showStatus: Callable[[str], None] = lambda text: None
         self.projectChanged: Callable[[], None] = lambda: None
         self.showDone: Callable[[str], None] = lambda text: None
         self.nextShown: Callable[[object], bool] = lambda volume: False
-        self.ui, self._order = ui, order
+        self.ui, self._order, self._otherModel = ui, order, otherModel
         self.table = CaseTable(ui.caseTable)
         self.table.changed = self.updateButtons
         self._parameterNode = None
@@ -139,6 +139,8 @@ class CaseButtons:
             left = _("{count} scans in the folder are not saved as cases yet.")
             left = _("1 scan in the folder is not saved as a case yet.") if count == 1 else left
             text += " " + left.format(count=count)
+        other = "" if made is None else self._otherModel(made)
+        text += f" {other}" if other else ""
         self.showStatus(text)
         if self.nextShown(volume):
             section = self.ui.segmentCollapsibleButton.text

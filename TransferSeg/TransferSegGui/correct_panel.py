@@ -21,7 +21,7 @@ from TransferSegGui.case_opening import caseOf, markAsCase
 from TransferSegGui.correction_process import Correction, CorrectionProcess, patientId
 from TransferSegGui.label_map import labelSetOf
 from TransferSegGui.next_scan import SCAN_FOLDER, rememberSaved
-from TransferSegGui.nodes import hasVoxels, takeBack
+from TransferSegGui.nodes import hasVoxels, referenceVolume, takeBack
 from TransferSegGui.predictions import forgetPredictions
 from TransferSegGui.project_choice import PROJECT, PROJECT_SETTING, defaultProject, projectFolder, readProject
 from TransferSegGui.region_widgets import RegionWidgets
@@ -31,9 +31,6 @@ from TransferSegGui.segment_panel import INPUT_VOLUME, OUTPUT_SEGMENTATION
 from TransferSegGui.status_line import StatusLines
 from TransferSegLib.corrections.revisions import ProjectState
 from TransferSegLib.errors import TransferSegError
-
-#: A node that is a segmentation's reference for its geometry.
-_REFERENCE_ROLE = "referenceImageGeometryRef"
 
 
 class CorrectPanel(VTKObservationMixin):
@@ -64,7 +61,7 @@ class CorrectPanel(VTKObservationMixin):
         self.reviewed = ReviewedTable(ui.reviewedTable, ui.reviewedSearchLineEdit)
         self.region = RegionWidgets(ui)
         self.order = ScanOrder(segmentPanel.chosenModel)
-        self.cases = CaseButtons(ui, self.order)
+        self.cases = CaseButtons(ui, self.order, segmentPanel.otherModel)
         self.cases.choose, self.cases.showStatus, self.cases.projectChanged = (
             self._choose,
             self._showStatus,
@@ -182,7 +179,7 @@ class CorrectPanel(VTKObservationMixin):
 
     def _referenceVolume(self):
         """Return the volume that the segmentation was made for, None when that is not known."""
-        return self._segmentation.GetNodeReference(_REFERENCE_ROLE) if self._segmentation is not None else None
+        return referenceVolume(self._segmentation) if self._segmentation is not None else None
 
     # The project
 

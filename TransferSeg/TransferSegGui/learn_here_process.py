@@ -35,7 +35,7 @@ class LearnHereProcess(AttachedJob):
     >>> run.onEnd = lambda run: print(run.error or run.result["seconds"])
     >>> run.start()
 
-    ``saveState`` is called before the segments are replaced, so that this can be undone.
+    ``saveState`` is called before the segments are replaced, so that this can be undone; it returns whether it can.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class LearnHereProcess(AttachedJob):
     ) -> None:
         """Describe the run; ``model`` is a name or path (empty: the bundled model)."""
         super().__init__()
-        self.saveState: Callable[[], None] = lambda: None
+        self.saveState: Callable[[], bool] = lambda: False
+        self.canBeUndone = False
         self._volume, self._segmentation, self._segmentIds = volumeNode, segmentationNode, list(segmentIds)
         self._region, self._model, self._device = region, model, device
         self._untouched = UntouchedSegmentations()
@@ -90,7 +91,7 @@ class LearnHereProcess(AttachedJob):
             raise RuntimeError(_("The segmentation was changed meanwhile, and is left as it is. Learn here again."))
         labels_zyx = sitk.GetArrayFromImage(sitk.ReadImage(str(self.file("redrawn.nrrd"))))
         ids = list(segmentation.GetSegmentation().GetSegmentIDs())
-        self.saveState()
+        self.canBeUndone = self.saveState()
         wasModifying = segmentation.StartModify()
         for segmentId in self._segmentIds:
             mask_zyx = (labels_zyx == ids.index(segmentId) + 1).astype("uint8")

@@ -85,7 +85,7 @@ class LearnHereWidgets:
                 str(choice.path),
                 chosenDevice(node),
             )
-            run.saveState = self.ui.segmentEditorWidget.saveStateForUndo
+            run.saveState = lambda: self._saveState(segmentation)
             run.onProgress, run.onEnd = self._onProgress, self._onEnd
             run.start()
         except (RuntimeError, TransferSegError) as error:
@@ -95,6 +95,14 @@ class LearnHereWidgets:
         self.ui.learnHereProgressBar.setValue(0)
         self._showRunning(True)
         self._say(_("Learning in '{name}' ...").format(name=self._name), lasts=True)
+
+    def _saveState(self, segmentation) -> bool:
+        """Let Undo take back what comes next; it does so only in the segmentation that is shown."""
+        editor = self.ui.segmentEditorWidget
+        if editor.segmentationNode() is not segmentation:
+            return False
+        editor.saveStateForUndo()
+        return True
 
     def _onCancel(self) -> None:
         if self.running is not None:
@@ -113,6 +121,11 @@ class LearnHereWidgets:
         else:
             parts = [f"{one['name']}: {one['changed_voxels']}" for one in run.result["structures"]]
             text = _("The rest of '{name}' was redrawn, voxels changed: {parts}. Undo takes it back.")
+            if not run.canBeUndone:
+                text = _(
+                    "The rest of '{name}' was redrawn, voxels changed: {parts}. Undo cannot take it back, because "
+                    "another segmentation was shown."
+                )
             self._report(text.format(name=self._name, parts=", ".join(parts)))
 
     def _nothingLearned(self, reason: object) -> str:

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from TransferSegGui.case_opening import caseOf
 from TransferSegGui.correction_process import CorrectionProcess
 from TransferSegGui.doubt_nodes import DOUBT_VOLUME_ATTRIBUTE
-from TransferSegGui.nodes import segmentedBy
+from TransferSegGui.nodes import referenceVolume, segmentedBy
 from TransferSegGui.reviewed_table import isReviewed
 
 #: In the parameter node: the folder with scans to correct, empty for the volumes that are loaded.
@@ -78,9 +78,8 @@ def remainingVolumes(project: Path | None) -> list:
 
 def segmentationOf(volume):
     """Return the latest segmentation of a volume that a model made or that has ticks, None when there is none."""
-    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     every = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    found = [each for each in every if each.GetNodeReference(role) is volume and not each.GetHideFromEditors()]
+    found = [each for each in every if referenceVolume(each) is volume and not each.GetHideFromEditors()]
     return next((each for each in reversed(found) if segmentedBy(each) is not None or _hasTicks(each)), None)
 
 

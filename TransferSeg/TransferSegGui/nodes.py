@@ -43,6 +43,12 @@ def segmentedBy(segmentationNode) -> SegmentedBy | None:
     return SegmentedBy(model, version or "", namesFrom(structures))
 
 
+def referenceVolume(segmentationNode):
+    """Return the volume that a segmentation was made for, None when that is not known."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    return segmentationNode.GetNodeReference(role)
+
+
 def namesText(names: Iterable[str]) -> str:
     """Return names as nodes keep them, a JSON list; no names are an empty text."""
     listed = list(names)
@@ -144,9 +150,8 @@ def hideOthers(volumeNode, shownNode=None) -> None:
 
     With ``shownNode``, a new result, earlier results of the same volume are hidden too.
     """
-    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        reference, display = node.GetNodeReference(role), node.GetDisplayNode()
+        reference, display = referenceVolume(node), node.GetDisplayNode()
         isOfOther = reference is not None and reference.GetID() != volumeNode.GetID()
         isEarlier = shownNode is not None and node.GetID() != shownNode.GetID()
         if (isOfOther or isEarlier) and display is not None and segmentedBy(node) is not None:

@@ -12,10 +12,18 @@ from TransferSegGui.button_state import enable
 from TransferSegGui.device_choice import chosenDevice
 from TransferSegGui.modality_check import modalityWarning
 from TransferSegGui.model_choices import MODEL, ModelChoice, chosenModel, modelChoices, noModelsMessage
-from TransferSegGui.nodes import hideOthers, segmentedBy, showIn3D
+from TransferSegGui.nodes import hideOthers, referenceVolume, segmentedBy, showIn3D
 from TransferSegGui.package_install import torchIsInstalled
 from TransferSegGui.segment_process import SegmentProcess
-from TransferSegGui.segment_words import errorText, firstOf, notFoundText, notSegmented, progressText, resultText
+from TransferSegGui.segment_words import (
+    errorText,
+    firstOf,
+    notFoundText,
+    notSegmented,
+    otherModelText,
+    progressText,
+    resultText,
+)
 from TransferSegGui.status_line import StatusLines, reveal
 from TransferSegGui.structure_choice import StructureChoice
 from TransferSegGui.untouched import UntouchedSegmentations
@@ -25,8 +33,6 @@ from TransferSegLib.models.combined_parts import Described, described
 #: Names in the parameter node, and thereby in saved scenes.
 INPUT_VOLUME, OUTPUT_SEGMENTATION = "InputVolume", "OutputSegmentation"
 SHOW_3D = "ShowIn3D"
-#: A node that is a segmentation's reference for its geometry.
-_REFERENCE_ROLE = "referenceImageGeometryRef"
 
 
 class SegmentPanel:
@@ -122,7 +128,7 @@ class SegmentPanel:
             return
         volume, output = self.ui.inputVolumeSelector.currentNode(), self.ui.outputSegmentationSelector.currentNode()
         if volume is not None and output is not None:
-            reference = output.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+            reference = referenceVolume(output)
             if reference is not None and reference.GetID() != volume.GetID():
                 self._updating = True
                 self.ui.outputSegmentationSelector.setCurrentNode(None)
@@ -316,10 +322,16 @@ class SegmentPanel:
             volumeNode, None, str(choice.path), device, self.structures.wanted, self.ui.doubtVolumeCheckBox.checked
         )
 
+    def otherModel(self, segmentationNode) -> str:
+        """Return that a segmentation is not by the model and version that are chosen, empty where it is."""
+        return otherModelText(segmentationNode, self._describeModel())
+
     def adopt(self, run: SegmentProcess) -> None:
         """Show what a run that was started elsewhere has made of the volume."""
         self._showLog(run.log)
-        self.takeResult(run.segmentationNode, resultText(run))
+        # The model may have got another version since the run began.
+        text = " ".join([resultText(run), self.otherModel(run.segmentationNode)])
+        self.takeResult(run.segmentationNode, text.rstrip())
 
     def awaitAhead(self, ahead) -> None:
         """Show that the volume is being segmented already, and how far it is; see ``ScanAhead``."""
@@ -353,7 +365,7 @@ class SegmentPanel:
         others = [(each, line) for each, line in self._results if each.Get() not in (None, segmentationNode)]
         self._results = [*others, (made, text)]
         volume = self.ui.inputVolumeSelector.currentNode()
-        reference = segmentationNode.GetNodeReference(_REFERENCE_ROLE)
+        reference = referenceVolume(segmentationNode)
         if None not in (volume, reference) and reference.GetID() != volume.GetID():
             self._untouched.add(segmentationNode)
             if segmentationNode.GetDisplayNode() is not None:

@@ -6,9 +6,10 @@ from slicer.i18n import tr as _
 
 from TransferSegGui.command_process import LAST_LINES, lastLines
 from TransferSegGui.duration import durationText, percentText
-from TransferSegGui.nodes import NOT_FOUND_ATTRIBUTE, namesFrom
+from TransferSegGui.nodes import NOT_FOUND_ATTRIBUTE, namesFrom, segmentedBy
 from TransferSegGui.segment_process import SegmentProcess
 from TransferSegLib.fit.reasons import Fit
+from TransferSegLib.models.combined_parts import Described
 
 #: A line names so many structures, and counts the others.
 _NAMED = 8
@@ -62,6 +63,18 @@ def notFoundText(segmentationNode) -> str:
     missing = list(namesFrom(segmentationNode.GetAttribute(NOT_FOUND_ATTRIBUTE)))
     text = _("'{name}': Not found: {names}.").format(name=segmentationNode.GetName(), names=firstOf(missing))
     return text if missing else ""
+
+
+def otherModelText(segmentationNode, chosen: Described | None) -> str:
+    """Return that another model or version than the chosen one made a segmentation; empty where that is not so."""
+    by = segmentedBy(segmentationNode)
+    if by is None or chosen is None or (by.model, by.version) == (chosen.name, chosen.version):
+        return ""
+    text = _(
+        "Its segmentation is by '{model}', version {version}. The model in the section 'Model' is '{chosen}', version "
+        "{number}: segment the scan again to use that one."
+    )
+    return text.format(model=by.model, version=by.version, chosen=chosen.name, number=chosen.version)
 
 
 def firstOf(names: list[str]) -> str:

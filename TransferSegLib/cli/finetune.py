@@ -217,10 +217,13 @@ def _show_plan(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
 def _start_in_background(request: FineTuneRequest, arguments: argparse.Namespace) -> int:
     """Start the same as a job, after the checks that take no time."""
     from TransferSegLib.finetuning.plan import check_request
+    from TransferSegLib.jobs.others import unfinished_jobs
 
     title = f"fine-tune {check_request(request)} on {request.project.name}"
-    _tell_of_others(request, arguments)
-    return start_in_background(JobRequest("finetune", request.to_json(), arguments.device, title), arguments)
+    job = JobRequest("finetune", request.to_json(), arguments.device, title)
+    if not any(each.is_same(job) for each in unfinished_jobs(arguments.jobs_folder)):  # else nothing is started
+        _tell_of_others(request, arguments)
+    return start_in_background(job, arguments)
 
 
 def _request(arguments: argparse.Namespace) -> FineTuneRequest:

@@ -51,7 +51,9 @@ def add_parser(subparsers: Any) -> None:
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("job", metavar="JOB", nargs="+" if name == "remove" else None, help="id of the job")
         if name == "show":
-            verb.add_argument("--all", action="store_true", help="print the training settings, too")
+            verb.add_argument(
+                "--all", action="store_true", help="print the training settings, and what was not asked for, too"
+            )
         verb.set_defaults(run=run)
         places.append(verb)
     for verb in places:
@@ -115,9 +117,10 @@ def run_show(arguments: argparse.Namespace) -> int:
             print(f"{name:8} {text}")
     print(f"folder   {folder}")
     shown = (lambda values: values) if arguments.all else _without_settings
-    print(
-        "asked    " + json.dumps(shown(request.parameters), indent=1, ensure_ascii=False).replace("\n", "\n         ")
-    )
+    asked = dict(request.parameters)
+    if not arguments.all:
+        asked = {name: value for name, value in asked.items() if value not in (None, "", [], {})}
+    print("asked    " + json.dumps(shown(asked), indent=1, ensure_ascii=False).replace("\n", "\n         "))
     if (folder / RESULT).is_file():
         result = json.dumps(shown(read_json(folder / RESULT).get("result")), indent=1, ensure_ascii=False)
         print("result   " + result.replace("\n", "\n         "))
