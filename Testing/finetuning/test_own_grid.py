@@ -31,11 +31,11 @@ from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.resolution_cap import StructureMask, masks_of, resolution_cap
 from TransferSegLib.finetuning.run_folder import RUNS_NAME
 from TransferSegLib.finetuning.time_budget import foresee
-from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description
 from TransferSegLib.structures import LabelSet, Structure
 
 ISOTROPIC = (1.0, 1.0, 1.0)
+MODEL = Path(__file__).parents[1] / "Data" / "model_format_1" / "model"
 TURNED = tuple(sitk.Euler3DTransform((0, 0, 0), 0.2, 0.1, 0.3).GetMatrix())
 
 
@@ -139,13 +139,15 @@ def two_sizes(size: int = 48) -> np.ndarray:
     return voxels
 
 
-def bundled() -> Any:
-    return load_description(find_model())
+def on_3_mm() -> Any:
+    """The description of a model of the paper's network that works at 3 mm."""
+    description = load_description(MODEL)
+    return replace(description, preparation=description.preparation.with_spacing(3.0))
 
 
 def test_the_smallest_structure_decides(tmp_path: Path) -> None:
     surveys = surveys_of(tmp_path, [two_sizes()], ["large", "small"])
-    preparation = bundled().preparation
+    preparation = on_3_mm().preparation
     assert not choose_grid(surveys, ["large"], preparation).is_own
     choice = choose_grid(surveys, ["large", "small"], preparation)
     assert choice.is_own and choice.of_parent.worst == "small" and choice.chosen.cap >= 0.95
@@ -156,13 +158,13 @@ def test_the_smallest_structure_decides(tmp_path: Path) -> None:
 
 def test_scans_that_would_get_too_large_bound_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     surveys = surveys_of(tmp_path, [two_sizes()], ["large", "small"])
-    free = choose_grid(surveys, ["small"], bundled().preparation)
+    free = choose_grid(surveys, ["small"], on_3_mm().preparation)
     monkeypatch.setattr("TransferSegLib.finetuning.own_grid.MOST_VOXELS", 48**3 / 2.2**3)
-    bounded = choose_grid(surveys, ["small"], bundled().preparation)
+    bounded = choose_grid(surveys, ["small"], on_3_mm().preparation)
     assert bounded.bounded and free.chosen.voxels > bounded.chosen.voxels
     assert bounded.chosen.voxels <= 48**3 / 2.2**3 and "take minutes each" in bounded.text
     monkeypatch.setattr("TransferSegLib.finetuning.own_grid.MOST_VOXELS", 1.0)
-    none = choose_grid(surveys, ["small"], bundled().preparation)
+    none = choose_grid(surveys, ["small"], on_3_mm().preparation)
     assert none.bounded and not none.is_own and none.text.startswith("Voxels of 3 mm: at the parent's 3 mm even")
 
 
@@ -175,7 +177,7 @@ def test_masks_are_kept_of_few_cases(tmp_path: Path) -> None:
 
 def test_patches_hold_the_largest_structure_and_no_more_than_a_scan(tmp_path: Path) -> None:
     surveys = surveys_of(tmp_path, [two_sizes()], ["large", "small"])
-    preparation = bundled().preparation.with_spacing(1.0)
+    preparation = on_3_mm().preparation.with_spacing(1.0)
     assert patch_side(surveys, ["small"], preparation, 4, 8) == 24  # 5 + 2 * 4 + 2 * 4
     assert patch_side(surveys, ["large"], preparation, 4, 8) == 40  # 24 + 2 * 4 + 2 * 4
     assert patch_side(surveys, ["large"], preparation.with_spacing(0.5), 4, 8) == 64
@@ -184,7 +186,7 @@ def test_patches_hold_the_largest_structure_and_no_more_than_a_scan(tmp_path: Pa
 
 
 def test_settings_of_a_new_task(tmp_path: Path) -> None:
-    parent, settings = bundled(), FineTuningConfiguration()
+    parent, settings = on_3_mm(), FineTuningConfiguration()
     surveys, names = surveys_of(tmp_path, [two_sizes()], ["large", "small"]), ["large", "small"]
     known = parent.label_set
     wanted = LabelSet(tuple(Structure(name, label, (0, 0, 0)) for label, name in enumerate(names, start=1)))
@@ -214,10 +216,10 @@ def test_windows_of_nnunet_keep_their_patch(tmp_path: Path) -> None:
 
 def test_a_model_that_knows_the_structure_keeps_its_grid(tmp_path: Path) -> None:
     """A version on a grid of its own is a parent later."""
-    parent = bundled()
-    surveys = surveys_of(tmp_path, [two_sizes()], ["mandible", "larynx"])
-    found, notes = with_own_grid(FineTuningConfiguration(), surveys, ["larynx"], unchanged(parent.label_set), parent)
-    assert found == FineTuningConfiguration() and "for larynx" in notes[0]
+    parent = on_3_mm()
+    surveys = surveys_of(tmp_path, [two_sizes()], ["mandible", "brainstem"])
+    found, notes = with_own_grid(FineTuningConfiguration(), surveys, ["brainstem"], unchanged(parent.label_set), parent)
+    assert found == FineTuningConfiguration() and "for brainstem" in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +248,7 @@ def test_the_spacing_setting(text: str, value: Any) -> None:
     assert settings.spacing_mm == value
     assert FineTuningConfiguration.from_json(json.loads(json.dumps(settings.to_json()))) == settings
     if isinstance(value, tuple):
-        assert settings.preparation(bundled()).spacing_zyx_mm == (2.5, 1, 1)
+        assert settings.preparation(on_3_mm()).spacing_zyx_mm == (2.5, 1, 1)
 
 
 # Whole plans and runs: a parent that sees bright balls at 2 mm, and scans of 1 mm.
@@ -369,7 +371,7 @@ def test_the_command_line_and_jobs_ask_for_it() -> None:
     assert FineTuneRequest.from_json(old).dropped == (), "jobs of earlier versions keep what they kept"
 
 
-# Real data, with the bundled model as parent.
+# Real data, with a parent that works at 3 mm.
 
 
 @pytest.mark.parametrize(
@@ -385,7 +387,7 @@ def test_on_real_cases(shared_data: Path, pattern: str, names: Any, spacing_mm: 
     files = sorted(shared_data.glob(pattern))[:16:4]
     cases = tuple(Case(one.name, one, one, label_set.names) for one in files)
     surveys = list(survey_cases(Dataset(shared_data, "test", "", "", "", label_set, cases)).values())
-    choice = choose_grid(surveys, label_set.names, bundled().preparation)
+    choice = choose_grid(surveys, label_set.names, on_3_mm().preparation)
     assert cap[0] <= choice.of_parent.cap <= cap[1]
     assert all(spacing_mm[0] <= one <= spacing_mm[1] for one in choice.chosen.spacing_zyx_mm), choice.text
     assert choice.chosen.cap >= 0.95

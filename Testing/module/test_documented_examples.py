@@ -19,12 +19,17 @@ def examples() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
+#: A model with another spacing along each axis.
+SLICES = Path(__file__).parents[1] / "Data" / "model_format_2" / "model"
+
+
 @pytest.fixture
 def tiny_is_the_usual_model(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let ``model=None`` be the tiny model of a library of this test's, and jobs and relative paths be its own too."""
     from TransferSegGui import segment_process
 
     shutil.copytree(models, tmp_path / "models")
+    shutil.copytree(SLICES, tmp_path / "models" / "thick-slices")
     monkeypatch.setenv("TRANSFERSEG_MODELS", str(tmp_path / "models"))
     find_model = segment_process.find_model
     monkeypatch.setattr(segment_process, "find_model", lambda name: find_model(name or "tiny"))
@@ -45,6 +50,7 @@ def test_the_examples_run(host, tiny_is_the_usual_model, tmp_path: Path):
             text = code.replace('"head-neck-ct"', '"tiny"').replace('"mandible"', '"brainstem"')
             exec(compile(text, f"{PAGE.name}, example {number}", "exec"), namespace)
     output = said.getvalue()
+    assert "thick-slices 1.0" in output and "(2.5, 1.5, 4.0) mm" in output
     assert "tiny 1.0 CT" in output and "There is no structure 'spleen' here" in output
     assert namespace["organs"].GetAttribute("TransferSeg.Structures").count("parotid") == 2, "a group"
     assert namespace["case"]["reviewed"] == ["brainstem", "left parotid gland"]
