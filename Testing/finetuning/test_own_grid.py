@@ -140,7 +140,7 @@ def two_sizes(size: int = 48) -> np.ndarray:
 
 
 def on_3_mm() -> Any:
-    """The description of a model of the paper's network that works at 3 mm."""
+    """Return the description of a model that works at 3 mm."""
     description = load_description(MODEL)
     return replace(description, preparation=description.preparation.with_spacing(3.0))
 
