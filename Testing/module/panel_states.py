@@ -188,7 +188,21 @@ class PanelStates:
         learn._showRunning(False)
         changed = [("right submandibular gland", 2310), ("left brachiocephalic vein", 801), ("brainstem", 0)]
         structures = [{"name": name, "changed_voxels": count} for name, count in changed]
-        learn._onEnd(SimpleNamespace(cancelled=False, error=None, result={"structures": structures}))
+        ended = SimpleNamespace(cancelled=False, error=None, canBeUndone=False, result={"structures": structures})
+        learn._name = "CT of the neck"
+        learn._onEnd(ended)  # the longer of its two sentences
+
+    def s11d_a_result_of_another_version(self) -> None:
+        """Show what *Next scan* says of a result that the version in use did not make."""
+        from TransferSegGui.nodes import SegmentedBy, segmentedBy
+
+        node = self.host.widget._parameterNode.GetNodeReference("OutputSegmentation")
+        made = segmentedBy(node)
+        SegmentedBy("head-neck-ct", "17", ()).writeTo(node)
+        told = self.host.widget.segmentPanel.otherModel(node)
+        self.say(self.ui.correctionStatusLabel, f"'CT of the neck' is next. {told}")
+        if made is not None:
+            made.writeTo(node)
 
     def s12_saving(self) -> None:
         self.ui.regionComboBox.setCurrentIndex(0)
@@ -350,7 +364,9 @@ class PanelStates:
         evidence["verdict"], evidence["reasons"] = word, [f"{headlineOf(word, dice, new)} {note}".strip(), NUMBERS]
         evidence["overall"] |= {"parent": before, "candidate": after}
         evidence["method"]["rows"][0] |= {"parent": before, "candidate": after}
-        evidence["structures"][0]["word"] = word
+        evidence["structures"][0]["word"] = "no clear difference" if new else word
+        if new:
+            evidence["new"][0]["word"] = word
         if warned:
             evidence["warnings"] = ["larynx was not corrected, and is predicted differently than before (0.88)."]
             evidence["promotion"] = {"warned": True, "obstacles": ["Two patients are too few."]}
