@@ -16,7 +16,7 @@ from TransferSegLib.corrections.snapshot import DESCRIPTION, Box, Grid, Layer, S
 from TransferSegLib.jobs.files import RESULT, read_json
 from TransferSegLib.jobs.launch import worker_command
 from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.jobs.save_job import PATIENT_VARIABLE, SaveParameters
+from TransferSegLib.jobs.save_job import DICOM_PATIENT_VARIABLE, PATIENT_VARIABLE, SaveParameters
 from TransferSegLib.jobs.status import read_status
 from TransferSegLib.jobs.store import create_job
 from TransferSegLib.structures import LabelSet, Structure
@@ -36,7 +36,7 @@ def snapshot(seed: int = 0, scale: float = 1.0) -> Snapshot:
     )
 
 
-def save(tmp_path: Path, copied: Snapshot, **changes: object) -> tuple[Path, str]:
+def save(tmp_path: Path, copied: Snapshot, variable: str = PATIENT_VARIABLE, **changes: object) -> tuple[Path, str]:
     """Run a job as the panel does, and return its folder and its state."""
     folder = tmp_path / "snapshot"
     folder.mkdir(exist_ok=True)
@@ -47,7 +47,7 @@ def save(tmp_path: Path, copied: Snapshot, **changes: object) -> tuple[Path, str
     request = JobRequest("save", replace(asked, **changes).to_json(), "cpu")
     job = create_job(request, tmp_path / "jobs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(PATIENT_VARIABLE, PATIENT)
+        patch.setenv(variable, PATIENT)
         command = [*worker_command(), str(job)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert done.stdout == b"", "all that it prints is in the log"
@@ -68,6 +68,18 @@ def test_a_copy_becomes_a_case_without_the_patients_id(tmp_path: Path) -> None:
     assert sorted(set(np.nonzero(sitk.GetArrayFromImage(region))[0])) == [1, 2, 3]
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or PATIENT.encode() not in file.read_bytes(), file
+
+
+def test_what_was_said_of_the_patient_stays_and_dicom_says_it_where_nothing_was(tmp_path: Path) -> None:
+    job, _ = save(tmp_path, snapshot(), DICOM_PATIENT_VARIABLE)
+    of_dicom = read_json(job / RESULT)["result"]["group"]
+    assert of_dicom.startswith("patient-") and PATIENT not in of_dicom
+    project = Project(tmp_path / "project")
+    project.add_case(snapshot().scan(), snapshot().label_map(), "all", structures=snapshot().label_set, group="A")
+    job, _ = save(tmp_path, snapshot(), DICOM_PATIENT_VARIABLE)
+    assert read_json(job / RESULT)["result"]["group"] == "A", "the panel says: as saved before"
+    job, _ = save(tmp_path, snapshot())
+    assert read_json(job / RESULT)["result"]["group"] == of_dicom
 
 
 def test_what_cannot_be_saved_is_told_and_leaves_no_case(tmp_path: Path) -> None:

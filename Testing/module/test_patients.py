@@ -61,7 +61,12 @@ def test_the_patient_of_a_dicom_scan_is_known_and_can_be_typed_for_another_scan(
     predicted(ui, volume, tmp_path)
     tick(ui, "brainstem")
     assert ui.patientLineEdit.placeholderText == "as in DICOM"
-    assert "is saved." in save(host)
+    groups = []
+    for typed in ("", "someone else", "", "ID-42"):  # empty, the field is shown as "as saved before" from the second on
+        ui.patientLineEdit.text = typed
+        assert "is saved." in save(host)
+        groups.append(Project(folder).state().current[0].case.group)
+    assert groups[0] == groups[3] != groups[1] == groups[2]
     corrected(host, ui, tmp_path, 2, "ID-42")
     first, second = Project(folder).state().current
     assert first.case.group == second.case.group

@@ -30,7 +30,7 @@ from TransferSegGui.predictions import predictionOf
 from TransferSegLib.corrections.snapshot import DESCRIPTION, Snapshot
 from TransferSegLib.errors import JobError, TransferSegError
 from TransferSegLib.jobs.request import JobRequest
-from TransferSegLib.jobs.save_job import PATIENT_VARIABLE, SaveParameters
+from TransferSegLib.jobs.save_job import DICOM_PATIENT_VARIABLE, PATIENT_VARIABLE, SaveParameters
 from TransferSegLib.output_checks import why_no_folder
 
 #: Bytes that are written before the window's next events: some milliseconds' work.
@@ -46,7 +46,7 @@ class Correction:
     """What is saved: the reviewed segments of a segmentation of a volume, into a project's folder.
 
     ``anyModality``: also if the scan is of another modality than the project's cases. ``patient`` is any text for the
-    patient, empty: as DICOM says. Only a pseudonym of it is kept.
+    patient, empty: as saved before, else as DICOM says. Only a pseudonym of it is kept.
     """
 
     volumeNode: object
@@ -85,7 +85,7 @@ class CorrectionProcess(AttachedJob):
         self.anotherModality: tuple[str, str] | None = None
         self._earlier: list[CorrectionProcess] = []
         self._request: JobRequest | None = None
-        self._patientId = self._scanName = ""
+        self._scanName, self._patient = "", {}
         self._portions: Iterator[None] | None = None
         self._writeTimer = qt.QTimer()
         self._writeTimer.connect("timeout()", self._writePortion)
@@ -150,7 +150,8 @@ class CorrectionProcess(AttachedJob):
         labelSet = labelSetOf(segmentation)
         if not volume.GetAttribute(CASE_ATTRIBUTE):  # else it may be called by the number of its case in a project
             self._scanName = volume.GetName()
-        self._patientId = self.correction.patient.strip() or patientId(volume)
+        typed = self.correction.patient.strip()
+        self._patient = {PATIENT_VARIABLE: typed, DICOM_PATIENT_VARIABLE: patientId(volume)}
         layers = layersOf(segmentation, volume, self.correction.reviewedIds)
         return Snapshot(voxelsOf(volume), gridOf(volume), labelSet, layers, self.correction.region.box)
 
@@ -197,7 +198,7 @@ class CorrectionProcess(AttachedJob):
         except StopIteration:
             self._stopWriting()
             try:
-                self.begin(self._request, {PATIENT_VARIABLE: self._patientId})
+                self.begin(self._request, self._patient)
                 return
             except JobError as error:
                 self.error = str(error)

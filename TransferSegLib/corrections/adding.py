@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.anatomy import readable_name
 from TransferSegLib.corrections.case_id import check_case_id
+from TransferSegLib.corrections.case_notes import notes_on_case, notes_on_orientation, notes_on_structures
 from TransferSegLib.corrections.content_hash import hash_content, hash_volume, reviewed_values
 from TransferSegLib.corrections.inputs import (
     ImageSource,
@@ -27,20 +27,15 @@ from TransferSegLib.corrections.inputs import (
     read_named_labels,
     reviewed_structures,
 )
-from TransferSegLib.corrections.mirrored import exchanged_sides, turned_line
+from TransferSegLib.corrections.patients import has_group
 from TransferSegLib.corrections.project_files import IMAGE, JUDGED, LABELS, PREDICTION, Incoming, has_case_folder
 from TransferSegLib.corrections.revisions import ModelReference, ProjectState, RetiredStructure, Revision, now_utc
 from TransferSegLib.datasets.dataset import Case, Dataset
-from TransferSegLib.errors import DatasetError, ScanError
+from TransferSegLib.errors import DatasetError
 from TransferSegLib.evaluation.case_effort import CaseEffort, measure_case_effort
 from TransferSegLib.images.notices import notices_of
-from TransferSegLib.images.read import read_label_map
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet, Structure
-from TransferSegLib.wording import first_of
-
-#: A note names so many structures without a voxel, and counts the others.
-_MOST_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -71,8 +66,9 @@ class CorrectedCase:
     (default: the names in a .seg.nrrd, else ``structures``). ``judged`` is the annotated region, a mask or
     slices (None: the whole scan). ``series`` chooses among several in a DICOM folder.
 
-    ``patient`` is hashed like a DICOM PatientID to make the case's group, ``group`` is kept as it is; without both the
-    group is that of the DICOM patient, else the case's id.
+    ``patient`` is hashed like a DICOM PatientID to make the case's group, ``group`` is kept as it is. Without both a
+    case that is in the project keeps its group; a new one gets that of the DICOM patient (``dicom_patient`` where the
+    image does not say it), else its id.
 
     ``modality`` is the scan's (default: its DICOM header's word, else as it looks); one that is not the project's is
     refused unless ``any_modality``. ``overlap_priority`` names the segments that win where segments of a file overlap,
@@ -97,10 +93,16 @@ class CorrectedCase:
     overlap_priority: tuple[str, ...] = ()
     #: No new revision where the latest one has the same scan, labels, annotated region and reviewed structures.
     unless_same: bool = False
+    dicom_patient: str = ""
+
+    @property
+    def names_patient(self) -> bool:
+        """Whether someone said whose the scan is, which counts more than what was said before."""
+        return bool(self.group or self.patient)
 
     def patient_id(self) -> str:
         """Return the patient's id where it decides the group, else ''."""
-        return "" if self.group else self.patient or patient_id_of(self.image, self.series)
+        return "" if self.group else self.patient or self.dicom_patient or patient_id_of(self.image, self.series)
 
     def read(self, task: Task, known: LabelSet | None) -> Submission:
         """Read and check all files; ``known`` are the structures of the project.
@@ -146,9 +148,10 @@ class Submission:
     judged: sitk.Image | None
     reviewed: tuple[Structure, ...]
 
-    def repeats(self, before: Revision, content_hash: str) -> bool:
-        """Tell whether a revision in use teaches the same, and no new one is wanted then."""
-        return self.asked.unless_same and not before.removed and before.content_hash == content_hash
+    def repeats(self, before: Revision, content_hash: str, group: str) -> bool:
+        """Tell whether a revision in use teaches the same of the same patient, and no new one is wanted then."""
+        same = before.content_hash == content_hash and (not self.asked.names_patient or before.case.group == group)
+        return self.asked.unless_same and not before.removed and same
 
     @property
     def notices(self) -> list[str]:
@@ -201,7 +204,7 @@ def place_case(
     state: ProjectState | None,
     folder: Path,
     submission: Submission,
-    group: str | None,
+    group: str,
     incoming: Incoming,
     modality: str = "",
     effort: CaseEffort | None = None,
@@ -209,8 +212,9 @@ def place_case(
 ) -> tuple[AddedCase, ProjectState]:
     """Write a case's label maps, move its files to their place, and return the state that names them.
 
-    The project in ``folder`` is locked; ``state`` is what it holds now, None when it is new. ``group`` is None for the
-    group the case has already, or its own id; ``modality`` is the project's where it names none yet, ``effort`` the
+    The project in ``folder`` is locked; ``state`` is what it holds now, None when it is new. ``group`` is '' for the
+    group the case has already, or its own id; it counts for a case that has one only where the submission says it.
+    ``modality`` is the project's where it names none yet, ``effort`` the
     submission's. Raises DatasetError when the id is taken by another scan, ScanError and OSError when the files cannot
     be written, Cancelled from the task.
     """
@@ -218,7 +222,7 @@ def place_case(
     case_id, before = _identify(state, folder, submission)
     after, notes = _with_structures(state, folder, submission)
     after = replace(after, dataset=replace(after.dataset, modality=after.dataset.modality or modality))
-    turned = turning.wait(partial(_notes_on_orientation, state, submission, before))
+    turned = turning.wait(partial(notes_on_orientation, state, submission, before))
     label_set = after.label_set.select(structure.name for structure in submission.structures())
     labels = submission.labels.renumbered(label_set)
     labels_hash = incoming.write_labels(labels, LABELS, label_set, writing)
@@ -230,7 +234,7 @@ def place_case(
         judged_hash = incoming.write_labels(submission.judged, JUDGED, None, writing_judged)
     names = tuple(s.name for one in submission.reviewed if (s := label_set.find(one.name)) is not None)
     content_hash = hash_content(submission.image_hash, labels_hash, judged_hash, reviewed_values(names, label_set))
-    if state is not None and before is not None and submission.repeats(before, content_hash):
+    if state is not None and before is not None and submission.repeats(before, content_hash, group):
         return AddedCase(before, replaced=True, unchanged=True), state
     if before is not None:
         (incoming.folder / IMAGE).unlink(missing_ok=True)
@@ -244,7 +248,7 @@ def place_case(
         labels=place / LABELS,
         annotated=tuple(name for name in after.label_set.names if name in names),
         judged=None if submission.judged is None else place / JUDGED,
-        group=group or ("" if before is None else before.case.group),
+        group=_group_of(submission, before, group),
     )
     revision = Revision(
         case=case,
@@ -260,11 +264,17 @@ def place_case(
     notes = [
         *turned,
         *submission.notices,
-        *_notes_on_case(revision, before),
+        *notes_on_case(revision, before),
         *notes,
-        *_notes_on_structures(submission, names),
+        *notes_on_structures(submission, names),
     ]
     return AddedCase(revision, before is not None, tuple(notes)), _counted(after.with_revision(revision), case_id)
+
+
+def _group_of(submission: Submission, before: Revision | None, group: str) -> str:
+    """Return the group of a case: what was said now, else what was said before, else what DICOM says."""
+    keeps = before is not None and has_group(before) and not submission.asked.names_patient
+    return before.case.group if before is not None and (keeps or not group) else group
 
 
 def _named_as_in(label_set: LabelSet, effort: CaseEffort) -> CaseEffort:
@@ -279,15 +289,15 @@ def _identify(state: ProjectState | None, folder: Path, submission: Submission) 
     """Return the id of a case, and its latest revision when its scan is in the project already."""
     revisions = () if state is None else state.every_revision
     ids = {revision.case.id.casefold(): revision.case.id for revision in revisions}
-    same = next((revision.case.id for revision in revisions if revision.image_hash == submission.image_hash), None)
+    same = None if state is None else state.latest_of_scan(submission.image_hash)
     wanted = submission.asked.case_id
     if same is not None:
-        if wanted is not None and wanted.casefold() != same.casefold():
+        if wanted is not None and wanted.casefold() != same.case.id.casefold():
             raise DatasetError(
-                f"This scan is the case '{same}' of the project already: leave the id out to add a new revision of it."
+                f"This scan is the case '{same.case.id}' of the project already: leave the id out to add a new "
+                "revision of it."
             )
-        assert state is not None
-        return same, state.latest(same)
+        return same.case.id, same
     if wanted is not None:
         if wanted.casefold() in ids:
             raise DatasetError(
@@ -348,58 +358,3 @@ def join_structures(
         taken.add(label)
         joined.append(replace(structure, label=label))
     return LabelSet(tuple(joined)), tuple(resting.values())
-
-
-def _notes_on_case(revision: Revision, before: Revision | None) -> list[str]:
-    """Return what a person should know when the scan was in the project already."""
-    if before is None:
-        return []
-    if before.removed:
-        return [f"The scan is that of the removed case '{revision.case.id}', which is back with a new revision."]
-    return [
-        f"The scan is that of the case '{revision.case.id}': this is its revision {revision.number}, "
-        f"revision {before.number} is kept."
-    ]
-
-
-def _notes_on_orientation(state: ProjectState | None, submission: Submission, before: Revision | None) -> list[str]:
-    """Return warnings for a label map that seems to lie upside down or mirrored in its scan, or has sides exchanged."""
-    labels, line = submission.labels, None
-    if submission.prediction is not None:
-        predicted = submission.prediction
-        line = turned_line(labels.image, labels.label_set, predicted.image, predicted.label_set, "the prediction")
-    elif before is not None and state is not None:
-        with suppress(ScanError):  # a damaged file of an earlier revision is told by ``check``
-            earlier = read_label_map(before.case.labels)
-            line = turned_line(
-                labels.image, labels.label_set, earlier, state.every_structure, f"revision {before.number}"
-            )
-    if line is not None:
-        return [line]
-    return [
-        f"WARNING: '{left.name}' lies to the right of '{right.name}': the label map or the scan may be mirrored, or "
-        "the names exchanged. Look at it before anything learns from it."
-        for left, right in exchanged_sides(labels.image, labels.label_set)
-    ]
-
-
-def _notes_on_structures(submission: Submission, reviewed: Iterable[str]) -> list[str]:
-    """Return what a person should know of reviewed structures without voxels, and of others with voxels."""
-    present = {
-        structure.key for structure in submission.labels.label_set if structure.label in submission.labels.present
-    }
-    where = "this scan" if submission.judged is None else "the annotated region of this scan"
-    notes = [
-        f"'{one.name}' was reviewed and has no voxel: it counts as absent from {where}."
-        for one in submission.reviewed
-        if one.key not in present
-    ]
-    keys = {one.key for one in submission.reviewed}
-    left = [structure for structure in submission.labels.label_set if structure.key not in keys]
-    others = [structure.name for structure in left if structure.key in present]
-    if others:
-        notes.append(f"Ignored, because not reviewed: {', '.join(others)}.")
-    empty = [structure.name for structure in left if structure.key not in present]
-    if empty:
-        notes.append(f"Empty, and ignored, because not reviewed: {first_of(empty, _MOST_NAMED)}.")
-    return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from TransferSegLib.corrections.content_hash import hash_case, hash_volume
+from TransferSegLib.corrections.patients import key_problem
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.project_files import refuse_links_in, unnamed_folders
 from TransferSegLib.corrections.revisions import ProjectState, Revision
@@ -31,6 +32,8 @@ def check_project(project: Project, task: Task | None = None) -> list[Problem]:
         problems += [Problem("", f"cleared: {line}", "warning") for line in project.clear_leftovers()]
     except DatasetError as error:
         problems.append(Problem("", f"leftovers were not looked for: {error}", "warning"))
+    if key := key_problem(project.folder, state):
+        problems.append(Problem("", key, "warning"))
     named = {file for revision in state.every_revision for file in revision.files()}
     problems += [
         Problem("", f"{folder.relative_to(state.folder)} belongs to no revision: it was left alone", "warning")

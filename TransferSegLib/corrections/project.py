@@ -21,11 +21,10 @@ import SimpleITK as sitk
 
 from TransferSegLib.corrections.adding import AddedCase, CorrectedCase, Submission, place_case
 from TransferSegLib.corrections.case_modality import check_modality, project_modality, scan_modality
-from TransferSegLib.corrections.dicom_patient import pseudonym
 from TransferSegLib.corrections.inputs import ImageSource
+from TransferSegLib.corrections.patients import PatientGroup, group_of_patient, has_group
 from TransferSegLib.corrections.project_files import (
     BACKUP_NAME,
-    SALT_NAME,
     clear_leftovers,
     incoming_folder,
     project_lock,
@@ -124,31 +123,30 @@ class Project:
             self._check_place()
         submission = case.read(reading, None if known is None else known.label_set)
         lines, modality = self._modality(known, submission)
-        patient_id = case.patient_id()
-        group = self._pseudonym(patient_id) if patient_id else case.group
+        patient = self._patient(case, known, submission.image_hash)
         effort = submission.effort(measuring)
         try:
             with self._saving(), incoming_folder(self._made(), self.timeout_s, task.cancel) as incoming:
-                if known is None or not any(one.image_hash == submission.image_hash for one in known.every_revision):
+                if known is None or known.latest_of_scan(submission.image_hash) is None:
                     incoming.write_image(submission.scan, submission.image_hash, copying)
                 copying.done("copied the image")
                 with self.changing(task.cancel) as change:
                     state = change.new_or_known if known is None else change.state
                     added, state = place_case(
-                        state, self.folder, submission, group, incoming, modality, effort, placing
+                        state, self.folder, submission, patient.group, incoming, modality, effort, placing
                     )
                     if not added.unchanged:
-                        change.save(state)
+                        change.save(patient.recorded_in(state))
         finally:
             self.tidy()
         placing.done(added.revision.case.id, look=False)
-        return replace(added, notes=(*lines, *added.notes))
+        return replace(added, notes=(*lines, *patient.notes, *added.notes))
 
     @staticmethod
     def _modality(known: ProjectState | None, submission: Submission) -> tuple[tuple[str, ...], str]:
         """Return lines on a new scan's modality and that of the project; raises AnotherModality."""
         asked, modality = submission.asked, project_modality(known)
-        if known is not None and any(one.image_hash == submission.image_hash for one in known.every_revision):
+        if known is not None and known.latest_of_scan(submission.image_hash) is not None:
             return (), modality
         name = "the scan" if isinstance(asked.image, sitk.Image) else str(asked.image)
         lines = check_modality(submission.scan, asked.modality, modality, asked.any_modality, name)
@@ -191,6 +189,7 @@ class Project:
         """Make an earlier revision of a case the current one again, as a new revision; returns that.
 
         Structures that were dropped or merged since, and were reviewed in it, are structures of the project again.
+        The case's patient stays that of the latest revision.
         Raises DatasetError when there is no such revision.
         """
         with self.changing() as change:
@@ -201,7 +200,10 @@ class Project:
             old = found[number]
             if number == max(found) and not old.removed:
                 raise DatasetError(f"Revision {number} of the case '{case_id}' is the current one.")
-            revision = replace(old, number=max(found) + 1, created=now_utc(), removed="", restored_from=number)
+            # The patient is a fact about the scan, and stays what was said of it last.
+            case = replace(old.case, group=found[max(found)].case.group)
+            again = replace(old, case=case, restored_from=number)
+            revision = replace(again, number=max(found) + 1, created=now_utc(), removed="")
             change.save(change.state.with_structures_of(old.case.annotated).with_revision(revision))
         return revision
 
@@ -308,15 +310,18 @@ class Project:
                 f"it back (the damaged file is kept): transferseg cases check --repair --project '{self.folder}'"
             ) from error
 
-    def _pseudonym(self, patient_id: str) -> str:
-        """Return the group of a patient; the project's salt is made when it has none."""
+    def _patient(self, case: CorrectedCase, known: ProjectState | None, image_hash: str) -> PatientGroup:
+        """Return the group that a case is handed in with, '' where nothing says one or the case keeps its own."""
+        before = None if known is None else known.latest_of_scan(image_hash)
+        if not case.names_patient and before is not None and has_group(before):
+            return PatientGroup()
+        patient_id = case.patient_id()
+        if not patient_id:
+            return PatientGroup(case.group or "")
         with self._saving():
-            file = self._made() / SALT_NAME
+            self._made()
         with self._saving(), project_lock(self.folder, self.timeout_s):
-            if not file.exists():
-                write_text_durably(file, f"{secrets.token_hex(32)}\n")
-                file.chmod(0o600)
-            return pseudonym(patient_id, file.read_text(encoding="ascii").strip())
+            return group_of_patient(self.folder, patient_id, self._read())
 
 
 def _no_project(folder: Path) -> DatasetError:

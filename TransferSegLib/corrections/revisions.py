@@ -223,6 +223,11 @@ class ProjectState:
         """Return the latest revision of a case, removed or not; raises DatasetError."""
         return self.of_case(case_id)[-1]
 
+    def latest_of_scan(self, image_hash: str) -> Revision | None:
+        """Return the latest revision of the case with a scan, removed or not; None when there is no such case."""
+        same = next((one.case.id for one in self.every_revision if one.image_hash == image_hash), None)
+        return None if same is None else self.latest(same)
+
     def with_revision(self, revision: Revision) -> ProjectState:
         """Return the state in which this is the current revision of its case, and the one before an earlier one."""
         place = [old.case.id for old in self.current]

@@ -1,6 +1,7 @@
 """The job that saves a corrected case: a front end's copy of the scan and its segments becomes a case of a project.
 
-The patient's id is in no file: it comes by the environment variable ``PATIENT_VARIABLE`` of the worker.
+The patient's id is in no file: what was typed comes by the worker's environment variable ``PATIENT_VARIABLE``, what
+DICOM says by ``DICOM_PATIENT_VARIABLE``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from TransferSegLib.json_fields import damage_as
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
 
 PATIENT_VARIABLE = "TRANSFERSEG_PATIENT"
+DICOM_PATIENT_VARIABLE = "TRANSFERSEG_DICOM_PATIENT"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def run_save(request: JobRequest, folder: Path, progress: ProgressCallback, canc
         notes=asked.notes,
         modality=asked.modality,
         any_modality=asked.any_modality,
+        dicom_patient=os.environ.pop(DICOM_PATIENT_VARIABLE, ""),
     )
     try:
         return Project(Path(asked.project), create=True).add(case, Task("", progress, cancel)).to_json()
