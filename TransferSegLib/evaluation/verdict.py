@@ -12,7 +12,7 @@ its own, from which the one for all follows: no structure is outvoted, and what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from TransferSegLib.evaluation.statistics import (
     pair_scores,
 )
 from TransferSegLib.evaluation.verdict_advice import IMPROVES, headline
+from TransferSegLib.evaluation.verdict_claims import MARKED, Claims, claims_of, unknown_to
 from TransferSegLib.evaluation.verdict_rule import WARNED, Answer, Usability, VerdictRule
 from TransferSegLib.structures import structure_key
 
@@ -110,6 +111,7 @@ class Verdict:
     sentences on why a version with this verdict is not used by itself; it is when there is none. ``comparisons`` are
     the textbook statistics (bootstrap, Wilcoxon) of the same pairs: see ``TransferSegLib.evaluation.statistics``.
     ``first_in_use`` is the first of the reasons for somebody who uses the new version: it advises other things.
+    ``claims`` tells what is marked where there is none.
     """
 
     answer: Answer
@@ -123,6 +125,7 @@ class Verdict:
     obstacles: tuple[str, ...] = ()
     training: Training | None = None
     first_in_use: str = ""
+    claims: tuple[Claims, ...] = ()
 
     @property
     def text(self) -> str:
@@ -139,6 +142,7 @@ class Verdict:
             "overall": None if self.overall is None else self.overall.to_json(),
             "structures": [change.to_json() for change in self.structures],
             "new": [structure.to_json() for structure in self.new],
+            "claims": [claim.to_json() for claim in self.claims],
             "comparisons": [row.to_json() for row in self.comparisons],
             "rule": self.rule.to_json(),
             "promotion": {
@@ -162,13 +166,16 @@ def judge(
     training: Training | None = None,
     on_parts: bool = False,
     parent_note: str = "",
+    known: Collection[str] | None = None,
 ) -> Verdict:
     """Return the verdict on a candidate from the Dice of both models: case -> structure -> Dice.
 
     The cases must be ones that the candidate (in cross-validation: the one of that fold) was not trained on.
-    ``groups`` gives the patient of a case (default: the case). A structure without any score of the parent is new: it
-    counts as better than nothing where it is usable, but cannot make up for a loss elsewhere. ``surface`` is the
-    candidate's surface Dice (None: not measured), ``training`` how long the candidates were trained (None: unknown).
+    ``groups`` gives the patient of a case (default: the case). ``known`` names the structures that both models know
+    (None: those that the parent has a score of). A structure that the parent does not know is new: it counts as better
+    than nothing where it is usable, but cannot make up for a loss elsewhere. What is marked where there is none is
+    looked at by itself, see ``verdict_claims``. ``surface`` is the candidate's surface Dice (None: not measured),
+    ``training`` how long the candidates were trained (None: unknown).
     ``caveat`` is a sentence on the evidence ("Weak evidence: measured on parts of the training case.") that goes with
     the reasons. ``on_parts``: the cases are parts of scans, each predicted by a network that was trained on other
     parts. The first reason says what the verdict means and what to do; ``parent_note``, where the parent was
@@ -177,36 +184,51 @@ def judge(
     rule = rule or VerdictRule()
     surface = surface or {}
     pairs = pair_scores(parent, candidate, groups)
-    new = _new_structures(parent, candidate, groups, surface, rule, training)
-    names = list(dict.fromkeys(pair.structure for pair in pairs))
-    changes = tuple(
-        _change(
-            [pair for pair in pairs if pair.structure == name],
-            name,
-            rule,
-            len(names),
-            _patient_means(surface, name, groups),
-        )
-        for name in names
-    )
+    new = _new_structures(unknown_to(parent, candidate, known), candidate, groups, surface, rule, training)
+    claims = claims_of(parent, candidate, known)
+    changes = _changes(pairs, claims, surface, groups, rule)
     overall = _overall(pairs, changes, rule) if pairs else None
-    answer = _answer(overall, changes, new, rule, training)
+    answer = _answer(overall, changes, new, claims, rule, training)
     more = None if overall is None else rule.more_patients(differences_by_patient(pairs))
-    first = headline(answer, overall, changes, new, rule, training, on_parts=on_parts, more_patients=more)
+    first = headline(answer, overall, changes, new, claims, rule, training, on_parts=on_parts, more_patients=more)
     note = "" if overall is None else parent_note
+    numbers = words.numbers(overall, new, claims, rule, on_parts)
     return Verdict(
         answer=answer,
-        reasons=(first.text(note), *words.numbers(overall, new, rule, on_parts), *([caveat] if caveat else [])),
-        warnings=(*words.warnings(answer, changes, new), *_unpaired(parent, candidate)),
+        reasons=(first.text(note), *numbers, *([caveat] if caveat else [])),
+        warnings=(*words.warnings(answer, changes, new), *_lost(parent, candidate), *words.claimed(claims)),
         overall=overall,
         structures=changes,
         new=new,
         comparisons=tuple(compare(pairs, seed=seed)),
         rule=rule,
-        obstacles=words.obstacles(answer, changes, new, training),
+        obstacles=words.obstacles(answer, changes, new, claims, training),
         training=training,
         first_in_use=first.text(note, in_use=True),
+        claims=claims,
     )
+
+
+def _changes(
+    pairs: Sequence[PairedScore],
+    claims: Sequence[Claims],
+    surface: Results,
+    groups: Mapping[str, str] | None,
+    rule: VerdictRule,
+) -> tuple[Change, ...]:
+    """Return what happened to each structure that both have a score of; one marked where there is none says so."""
+    names = list(dict.fromkeys(pair.structure for pair in pairs))
+    marked = {structure_key(claim.structure) for claim in claims if claim.cases}
+    changes = []
+    for name in names:
+        own = [pair for pair in pairs if pair.structure == name]
+        cases = {pair.case for pair in own}
+        nsd = _patient_means({case: found for case, found in surface.items() if case in cases}, name, groups)
+        change = _change(own, name, rule, len(names), nsd)
+        is_lost = change.answer in (Answer.WORSE, Answer.PROBABLY_WORSE)
+        says_marked = structure_key(name) in marked and not is_lost
+        changes.append(replace(change, word=MARKED) if says_marked else change)
+    return tuple(changes)
 
 
 def _change(
@@ -254,6 +276,7 @@ def _answer(
     overall: Change | None,
     changes: Sequence[Change],
     new: Sequence[NewStructure],
+    claims: Sequence[Claims],
     rule: VerdictRule,
     training: Training | None,
 ) -> Answer:
@@ -266,6 +289,8 @@ def _answer(
         known = rule.of_known(overall.answer, overall.difference, [change.answer for change in changes], collapsed)
         if known in WARNED:
             return known
+    if any(claim.cases for claim in claims):
+        return Answer.PARTLY_WORSE
     if any(row.word in (Usability.LEARNS, Usability.NOT_FOUND) for row in new):
         return Answer.NOT_USABLE
     if any(row.word is Usability.LOOKS_USABLE for row in new):
@@ -278,16 +303,14 @@ def _answer(
 
 
 def _new_structures(
-    parent: Results,
+    names: Sequence[str],
     candidate: Results,
     groups: Mapping[str, str] | None,
     surface: Results,
     rule: VerdictRule,
     training: Training | None,
 ) -> tuple[NewStructure, ...]:
-    """Return the structures that only the candidate has scores of."""
-    known = {structure_key(name) for scores in parent.values() for name in scores}
-    names = dict.fromkeys(name for scores in candidate.values() for name in scores if structure_key(name) not in known)
+    """Return what can be said of structures that only the candidate knows."""
     rows = []
     for name in names:
         dice = _patient_means(candidate, name, groups)
@@ -318,20 +341,11 @@ def _patient_means(results: Results, name: str, groups: Mapping[str, str] | None
     return [after for _, after in by_patient(pair_scores(scores, scores, groups)).values()]
 
 
-def _unpaired(parent: Results, candidate: Results) -> tuple[str, ...]:
-    """Return warnings about structures the candidate no longer knows, or claims where there are none."""
-    known, kept = (
-        {structure_key(name): name for scores in results.values() for name in scores} for results in (parent, candidate)
-    )
-    warnings = [f"{known[key]} is no longer found by the new version." for key in known if key not in kept]
-    claims: dict[str, list[str]] = {}
-    for case, scores in candidate.items():
-        before = {structure_key(name) for name in parent.get(case, {})}
-        for name in scores:
-            if case in parent and structure_key(name) in known and structure_key(name) not in before:
-                claims.setdefault(name, []).append(case)
-    warnings += [
-        f"The new version marks {name} where there is none, which the old one does not: {', '.join(cases)}."
-        for name, cases in claims.items()
-    ]
-    return tuple(warnings)
+def _lost(parent: Results, candidate: Results) -> tuple[str, ...]:
+    """Return warnings about structures that are there, and that the candidate does not know any more.
+
+    What it knows has a score wherever it is there; where the parent found nothing right it may not be there at all.
+    """
+    found = {structure_key(name): name for scores in parent.values() for name, dice in scores.items() if dice > 0}
+    kept = {structure_key(name) for scores in candidate.values() for name in scores}
+    return tuple(f"{name} is no longer found by the new version." for key, name in found.items() if key not in kept)

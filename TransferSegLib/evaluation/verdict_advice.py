@@ -11,6 +11,7 @@ from TransferSegLib.wording import before_and_after, counted, enumerated
 
 if TYPE_CHECKING:
     from TransferSegLib.evaluation.verdict import Change, NewStructure, Training
+    from TransferSegLib.evaluation.verdict_claims import Claims
 
 #: The word for a known structure that got better, and is still not usable.
 IMPROVES = "improves, not usable yet"
@@ -52,6 +53,7 @@ def headline(
     overall: Change | None,
     changes: Sequence[Change],
     new: Sequence[NewStructure],
+    claims: Sequence[Claims],
     rule: VerdictRule,
     training: Training | None,
     *,
@@ -79,25 +81,39 @@ def headline(
         return Headline(f"{where}, {_unusable(changes, new)}.", f"{_KEEP}. {helps}", helps)
     if answer is Answer.BETTER:
         return Headline(f"{where}, {_better(overall, new)}.")
+    if answer is Answer.PARTLY_WORSE:
+        return _partly_worse(overall, changes, claims, rule, where)
     assert overall is not None
     if answer is Answer.NO_CLEAR_DIFFERENCE:
         return Headline(
             f"{where}, the new version is about as good as the old one ({_dice(overall)}).",
             f"{_KEEP}, or correct {_MORE_SCANS} and fine-tune again.",
         )
-    return _loss(answer, overall, changes, rule, where)
+    return _loss(answer, overall, changes, where)
 
 
-def _loss(answer: Answer, overall: Change, changes: Sequence[Change], rule: VerdictRule, where: str) -> Headline:
+def _partly_worse(
+    overall: Change | None, changes: Sequence[Change], claims: Sequence[Claims], rule: VerdictRule, where: str
+) -> Headline:
+    """Return in which structures the new version is worse; ``overall`` None: there is nothing else to compare."""
+    marked = [claim.structure for claim in claims if claim.cases]
+    lost = " and ".join(
+        part for part in (_lost(changes), f"marks {enumerated(marked)} where there is none" if marked else "") if part
+    )
+    found = f"the new version {lost}, which the old one does not"
+    if overall is not None:
+        on_average, but = "about as good as the old one on average", "but"
+        if overall.difference >= rule.smallest_difference:
+            on_average = "better on average"
+        elif overall.difference <= -rule.smallest_difference:
+            on_average, but = "not as good on average", "and"
+        found = f"the new version is {on_average} ({_dice(overall)}), {but} {lost}"
+    return Headline(f"{where}, {found}.", "Look at the worst case before you use it.", "Look at the worst case.")
+
+
+def _loss(answer: Answer, overall: Change, changes: Sequence[Change], where: str) -> Headline:
     """Return what is worse, or probably so."""
     lost = _lost(changes)
-    if answer is Answer.PARTLY_WORSE:
-        better = "better" if overall.difference >= rule.smallest_difference else "about as good as the old one"
-        return Headline(
-            f"{where}, the new version is {better} on average ({_dice(overall)}), but {lost}.",
-            "Look at the worst case before you use it.",
-            "Look at the worst case.",
-        )
     if answer is Answer.PROBABLY_WORSE:
         lost = _lost(changes, is_certain=False) or f"probably worse ({_dice(overall)})"
         shows = "More corrected scans of other patients would show whether that is so."

@@ -11,16 +11,26 @@ from TransferSegLib.wording import before_and_after, counted
 
 if TYPE_CHECKING:
     from TransferSegLib.evaluation.verdict import Change, NewStructure, Training
+    from TransferSegLib.evaluation.verdict_claims import Claims
 
 
 def numbers(
-    overall: Change | None, new: Sequence[NewStructure], rule: VerdictRule, on_parts: bool = False
+    overall: Change | None,
+    new: Sequence[NewStructure],
+    claims: Sequence[Claims],
+    rule: VerdictRule,
+    on_parts: bool = False,
 ) -> tuple[str, ...]:
-    """Return the numbers behind the headline: what is new, and the mean.
+    """Return the numbers behind the headline: what is new, the mean, and what is no longer marked where there is none.
 
     ``on_parts``: measured on parts of scans, with networks that were trained on the others.
     """
-    return (*(_new(row, rule) for row in new), *([] if overall is None else [_mean(overall, rule, on_parts)]))
+    gone = [
+        f"In {counted(len(claim.gone), 'case')} without {claim.structure} the new version no longer marks it."
+        for claim in claims
+        if claim.gone
+    ]
+    return (*(_new(row, rule) for row in new), *([] if overall is None else [_mean(overall, rule, on_parts)]), *gone)
 
 
 def warnings(answer: Answer, changes: Sequence[Change], new: Sequence[NewStructure]) -> tuple[str, ...]:
@@ -45,8 +55,22 @@ def warnings(answer: Answer, changes: Sequence[Change], new: Sequence[NewStructu
     return tuple(sentences)
 
 
+def claimed(claims: Sequence[Claims]) -> tuple[str, ...]:
+    """Return the warnings about what only the new version marks where there is none, with the cases."""
+    return tuple(
+        f"The new version marks {claim.structure} where there is none, which the old one does not: "
+        f"{', '.join(claim.cases)}."
+        for claim in claims
+        if claim.cases
+    )
+
+
 def obstacles(
-    answer: Answer, changes: Sequence[Change], new: Sequence[NewStructure], training: Training | None
+    answer: Answer,
+    changes: Sequence[Change],
+    new: Sequence[NewStructure],
+    claims: Sequence[Claims],
+    training: Training | None,
 ) -> tuple[str, ...]:
     """Return why a version is not used by itself, a sentence each; nothing for one that is better."""
     if answer is Answer.BETTER:
@@ -60,6 +84,10 @@ def obstacles(
             found.append(f"{change.structure} is {change.answer} ({before} to {after}).")
     if answer in (Answer.WORSE, Answer.PROBABLY_WORSE) and not found:
         found.append(f"It is {answer} than what it was made from.")
+    for claim in claims:
+        if claim.cases:
+            where = "1 case that has" if len(claim.cases) == 1 else f"{len(claim.cases)} cases that have"
+            found.append(f"{claim.structure} is marked in {where} none.")
     for row in new:
         if row.word is not Usability.USABLE:
             found.append(f"{row.structure}: {row.word} (mean Dice {row.mean:.2f}).")

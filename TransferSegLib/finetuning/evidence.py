@@ -7,7 +7,7 @@ postprocessing"): a model that has seen a structure in a few scans may also find
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ _FEWEST_CASES = 2
 class StructureRow:
     """One structure over the held-out cases in which it was annotated, or, with no score, was not.
 
+    One that the parent knows is compared in the cases in which both models have a score.
     ``cases`` counts whole cases, of ``patients`` patients: two slabs of a scan are one case.
     ``parent`` and ``candidate`` are mean Dice, ``nsd`` and ``hd95_mm`` (parent, candidate) mean and median, None where
     there is none (the parent does not know it; a distance that is infinite). ``agreement`` is the mean Dice between
@@ -99,12 +100,13 @@ def summarise(
     seed: int = 0,
     training: Training | None = None,
     before: ParentCases | None = None,
+    known: Collection[str] | None = None,
 ) -> Evidence:
     """Return the evidence; ``groups`` gives the patient of every compared case, ``names`` the order of structures.
 
     ``training`` says how long the candidates were trained (None: unknown). With slabs of one patient the verdict says
     that the evidence is weak; ``notes`` are further sentences on it. ``before`` tells which cases the
-    parent had learned from (None: none).
+    parent had learned from (None: none), ``known`` which structures it knows (None: those that it has a score of).
     """
     is_weak = any(fold.slabs is not None for fold in folds)
     caveat = " ".join([*([WEAK_EVIDENCE] if is_weak else []), *notes])
@@ -118,6 +120,7 @@ def summarise(
     whole = {one.case: whole_case(one.case, ids) for one in comparisons}
     shared = {whole[one.case] for one in comparisons if one.parent}
     note = "" if before is None else before.note(shared)
+    paired = {name for scores in parent.values() for name in scores} | set(known or ())
     return Evidence(
         method=method_in_words(folds, patients),
         grid=grid,
@@ -125,7 +128,9 @@ def summarise(
         is_weak=is_weak,
         patients=patients,
         cases=tuple(comparisons),
-        rows=tuple(row for name in names if (row := _row(name, comparisons, groups, whole)) is not None),
+        rows=tuple(
+            row for name in names if (row := _row(name, comparisons, groups, whole, name in paired)) is not None
+        ),
         verdict=judge(
             parent,
             candidate,
@@ -136,6 +141,7 @@ def summarise(
             training=training,
             on_parts=is_weak,
             parent_note=note,
+            known=known,
         ),
     )
 
@@ -145,13 +151,27 @@ def whole_case(compared: str, known: Container[str]) -> str:
     return compared if compared in known else compared.rsplit(" part ", 1)[0]
 
 
+def candidate_dice(comparisons: Sequence[CaseComparison], names: Iterable[str]) -> dict[str, float]:
+    """Return the candidate's mean Dice by structure, as ``evaluate`` gives it: 0 where it marks what is not there."""
+    dice = {name: [one.candidate[name].dice for one in comparisons if name in one.candidate] for name in names}
+    return {name: mean for name, values in dice.items() if (mean := _mean(values)) is not None}
+
+
 def _row(
-    name: str, comparisons: Sequence[CaseComparison], groups: Mapping[str, str], whole: Mapping[str, str]
+    name: str,
+    comparisons: Sequence[CaseComparison],
+    groups: Mapping[str, str],
+    whole: Mapping[str, str],
+    is_paired: bool,
 ) -> StructureRow | None:
-    """Return a structure's row, None when there is nothing to say of it; ``whole``: the case that each is a part of."""
-    drawn = [one for one in comparisons if name in one.candidate]
-    candidate = [one.candidate[name] for one in comparisons if name in one.candidate]
-    parent = [one.parent[name] for one in comparisons if name in one.parent]
+    """Return a structure's row, None when there is nothing to say of it; ``whole``: the case that each is a part of.
+
+    ``is_paired``: the parent knows it. Before and after are then over the same cases: where only one of the two marks
+    something that is not there, the other has no score.
+    """
+    drawn = [one for one in comparisons if name in one.candidate and (name in one.parent or not is_paired)]
+    candidate = [one.candidate[name] for one in drawn]
+    parent = [one.parent[name] for one in drawn] if is_paired else []
     agreement = [one.agreement[name] for one in comparisons if name in one.agreement]
     if not candidate and not agreement:
         return None

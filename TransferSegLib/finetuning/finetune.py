@@ -38,6 +38,7 @@ from TransferSegLib.finetuning.cross_validation import (
 )
 from TransferSegLib.finetuning.evidence import (
     Evidence,
+    candidate_dice,
     changed_without_correction,
     largest_component_note,
     largest_component_structures,
@@ -297,7 +298,8 @@ class _FineTuning:
         training = None if steps is None else Training(steps, request.minutes)
         grid, seed = settled.comparisons.grid, plan.configuration.seed
         mm, before = request.tolerance_mm, parent_cases(plan)
-        return summarise(comparisons, groups, folds, names, grid, mm, notes, seed, training, before)
+        known = plan.change.known
+        return summarise(comparisons, groups, folds, names, grid, mm, notes, seed, training, before, known)
 
     def _keep(
         self,
@@ -311,7 +313,7 @@ class _FineTuning:
     ) -> Version:
         """Add the candidate to the library."""
         run, plan = self._run, self._run.plan
-        rows = {row.structure: row.candidate for row in evidence.rows if row.candidate is not None}
+        rows = candidate_dice(evidence.cases, plan.change.label_set.names)
         metrics = {
             "held out": {
                 "cases": len({whole_case(one.case, plan.groups) for one in evidence.cases}),

@@ -94,9 +94,9 @@ class ParentLabels:
 
     def __init__(self, change: LabelChange) -> None:
         self._value_of: dict[str, int] = {}
-        known = []
-        for structure, fate, sources in zip(change.label_set, change.fates, change.sources, strict=True):
-            if fate in ("kept", "renamed", "merged"):
+        names, known = set(change.known), []
+        for structure, sources in zip(change.label_set, change.sources, strict=True):
+            if structure.name in names:
                 known.append(structure)
                 self._value_of |= dict.fromkeys(sources, structure.label)
         #: The new model's structures that the parent knows, None when there are none.

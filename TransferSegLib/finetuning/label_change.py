@@ -72,6 +72,12 @@ class LabelChange:
                 fates.append("kept" if structure.key == structure_key(sources[0]) else "renamed")
         return tuple(fates)
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Names of the new structures that the parent marks, too: kept, renamed and merged ones."""
+        fates = zip(self.label_set.names, self.fates, strict=True)
+        return tuple(name for name, fate in fates if fate in ("kept", "renamed", "merged"))
+
     def groups(self) -> tuple[ChannelGroup, ...]:
         """Return the groups of channels that mean the same region; what only one side knows is its background."""
         background_new = [0]

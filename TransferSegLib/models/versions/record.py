@@ -33,6 +33,7 @@ _TRAVELLING = (
     "overall",
     "structures",
     "new",
+    "claims",
     "comparisons",
     "rule",
     "method",
