@@ -96,6 +96,12 @@ def test_a_model_that_knows_more_than_was_reviewed_is_a_base(base: ModelDescript
     assert for_continuation(USUAL, same_structures(first), first, first.label_set.names[1:]) == (USUAL, ())
 
 
+def test_names_may_be_written_otherwise(base: ModelDescription) -> None:
+    first = child(base, USUAL, any_new=True)
+    written = [name.upper().replace(" ", "_") for name in first.label_set.names]
+    assert for_continuation(USUAL, same_structures(first), first, written)[0].much_to_learn
+
+
 def test_random_weights_have_much_to_learn(base: ModelDescription) -> None:
     assert is_still_learning(child(base, replace(USUAL, strategy="scratch"), any_new=False))
 

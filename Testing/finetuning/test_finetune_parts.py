@@ -35,6 +35,26 @@ def test_slabs_divide_every_structure(world: Any) -> None:
     assert training.id != case.id, "its patches are others"
 
 
+@pytest.mark.parametrize("first", range(8, 14))
+def test_a_structure_of_two_planes_lies_on_either_side_of_a_border(world: Any, first: int) -> None:
+    """All of it was in one slab, and the run was refused after the parent's predictions had been made."""
+    labels = np.zeros((32, 32, 32), np.uint8)
+    labels[first : first + 2, 10:20, 10:20] = 1
+    case = replace(world.ball_case(), labels=labels, voxels={1: np.flatnonzero(labels)})
+    for parity in (0, 1):
+        (training,), (held_out,) = divide({"ball": case}, Fold(("ball",), ("ball",), parity))
+        assert training.voxels[1].size == held_out.voxels[1].size == 100
+
+
+def test_a_structure_of_one_plane_cannot_be_divided(world: Any) -> None:
+    labels = np.zeros((32, 32, 32), np.uint8)
+    labels[10, 10:20, 10:20] = 1
+    case = replace(world.ball_case(), labels=labels, voxels={1: np.flatnonzero(labels)})
+    with pytest.raises(TrainingError, match="draw a structure in more slices, or in a second patient"):
+        for parity in (0, 1):
+            divide({"ball": case}, Fold(("ball",), ("ball",), parity))
+
+
 def test_slabs_keep_to_the_annotated_region(world: Any) -> None:
     region = np.zeros((32, 32, 32), bool)
     region[:, :16] = True

@@ -20,6 +20,7 @@ from TransferSegLib.finetuning.plan import plan_fine_tuning
 from TransferSegLib.finetuning.run_folder import RunFolder, runs_of
 from TransferSegLib.finetuning.strategies import STRATEGIES, Strategy
 from TransferSegLib.finetuning.time_budget import amount_of, foresee
+from TransferSegLib.fit.profile import FitProfile
 from TransferSegLib.inference.first_scan import remember_axes
 from TransferSegLib.models.store import load_description
 from TransferSegLib.progress import Progress
@@ -52,6 +53,19 @@ def test_what_has_voxels_is_seen(tmp_path: Path) -> None:
     assert [one.drawn for one in found.values()] == [("bright", "dark"), ("dark",), ()]
     first = next(iter(found.values()))
     assert first.volume_mm3 == 32**3 and set(first.shapes.found) == {"bright", "dark"}
+
+
+def test_only_the_annotated_region_is_seen(tmp_path: Path) -> None:
+    """A label map holds the prediction beyond the slices that were checked."""
+    project = Project(project_of(tmp_path / "p", [(1, 2)]))
+    dataset = read_corrected_cases(project.folder)
+    (case,) = dataset.cases
+    labels = sitk.ReadImage(str(case.labels))
+    mask = sitk.Cast(labels == 2, sitk.sitkUInt8)
+    sitk.WriteImage(mask, str(tmp_path / "judged.nrrd"))
+    dataset = replace(dataset, cases=(replace(case, judged=tmp_path / "judged.nrrd"),))
+    (found,) = survey_cases(dataset).values()
+    assert found.drawn == ("dark",)
 
 
 def test_cases_stored_in_several_ways_are_told_where_the_parent_does_not_turn_them(
@@ -109,6 +123,38 @@ def test_voxels_of_one_patient_only_are_judged_in_slabs(library: Path, tmp_path:
     assert any("Only one patient has anything drawn, so 1 case of others is not used" in note for note in work.notes)
     result = finetune(projects.request(project, library, configuration=QUICK))
     assert result.evidence.is_weak
+
+
+def test_the_largest_part_of_a_renamed_structure_is_kept(world: Any, tmp_path: Path) -> None:
+    """Its rule was looked for by the new name, and was lost: the new version found islands."""
+    parent = projects.seeing(world.make_parent(world.label_set("bright", "shadow")))
+    parent = replace(parent, description=replace(parent.description, single_part=("shadow",)))
+    library = projects.put_parent(tmp_path / "library", parent)
+    project = project_of(tmp_path / "project", [(1, 2), (1, 2)])
+    plan = plan_fine_tuning(projects.request(project, library, renamed={"dark": "shadow"}))
+    assert plan.change.fates == ("kept", "renamed") and plan.describe().single_part == ("dark",)
+    split = plan_fine_tuning(projects.request(project, library, dropped=("shadow",)))
+    assert split.change.fates == ("kept", "new") and split.describe().single_part == ()
+
+
+def test_the_fit_profile_of_a_structure_that_is_written_otherwise_stays(world: Any, tmp_path: Path) -> None:
+    parent = projects.seeing(world.make_parent(world.label_set("Bright", "DARK")))
+    project = project_of(tmp_path / "project", [(1, 2), (1, 2)])
+    profile = FitProfile.of([one.shapes for one in survey_cases(read_corrected_cases(project)).values()])
+    written = {"bright": "Bright", "dark": "DARK"}
+    profile = FitProfile(
+        40,
+        {written[name]: replace(one, cases=40) for name, one in profile.structures.items()},
+        {(written[a], written[b]): spread for (a, b), spread in profile.pairs.items()},
+    )
+    parent = replace(parent, description=replace(parent.description, fit=profile))
+    library = projects.put_parent(tmp_path / "library", parent)
+    plan = plan_fine_tuning(projects.request(project, library))
+    found = module.profile_of_version(plan, parent.state_dict)
+    assert found is not None and found.cases == 42
+    names = plan.change.label_set.names
+    assert {name: one.cases for name, one in found.structures.items()} == dict.fromkeys(names, 42)
+    assert all(set(pair) <= set(names) for pair in found.pairs)
 
 
 def test_an_unwritable_library_is_told_before_any_work(library: Path, tmp_path: Path) -> None:

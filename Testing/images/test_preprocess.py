@@ -15,7 +15,6 @@ from TransferSegLib.images.preprocess import (
     averaging_weights,
     coverage,
     labels_on_grid,
-    mask_on_grid,
     preprocess,
     resample_to_grid,
 )
@@ -186,7 +185,6 @@ def test_labels_on_the_scans_own_grid_stay_as_they_are():
     # Another order of channels, and a value that is none of them.
     expected = np.array([0, 0, 2, 1])[voxels]
     np.testing.assert_array_equal(labels_on_grid(image, (3, 2), grid), expected)
-    np.testing.assert_array_equal(mask_on_grid(image, grid), voxels > 0)
 
 
 def test_labels_of_another_size_are_refused():

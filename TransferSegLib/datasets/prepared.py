@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import SimpleITK as sitk
 
 from TransferSegLib.datasets.dataset import Case, Dataset
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.images.model_grid import ModelGrid
 from TransferSegLib.images.preparation import Preparation
-from TransferSegLib.images.preprocess import labels_on_grid, mask_on_grid, preprocess
+from TransferSegLib.images.preprocess import judged_labels_on_grid, labels_on_grid, preprocess
 from TransferSegLib.images.read import read_label_map_on, read_mask_on, read_scan
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import LabelSet
@@ -26,7 +27,7 @@ class PreparedCase:
     ``intensities`` float16 (channels, z, y, x) and ``padding_values``, their values beyond the scan; ``labels`` uint8
     channel numbers (zyx), 0 where nothing is annotated; ``region`` booleans (zyx), the annotated region, None for
     everywhere; ``annotated`` a boolean per channel of the model, the background's true. ``voxels`` holds, per channel,
-    flat indices of (at most some thousand) voxels of the structure.
+    flat indices of (at most some thousand) voxels of the structure. Outside the region there are no labels.
     """
 
     id: str
@@ -48,8 +49,8 @@ def prepare_case(
 ) -> PreparedCase:
     """Read one case and bring it to the model's grid; channels are those of ``model_labels``, by name.
 
-    Raises DatasetError naming the case when a file cannot be read or image and labels do not share a grid, Cancelled
-    from the task.
+    Raises DatasetError naming the case when a file cannot be read, image and labels do not share a grid, or nothing of
+    the annotated region is left on the model's grid; Cancelled from the task.
     """
     reading, reading_labels, preparing, preparing_labels, regional = (task or Task()).split(3, 2, 2, 3, 1)
     try:
@@ -57,11 +58,12 @@ def prepare_case(
         label_map = read_label_map_on(image, case.labels, task=reading_labels)
         scan = preprocess(image, preparation, preparing)
         values = [_annotated_value(name, case, dataset_labels) for name in model_labels.names]
-        labels = labels_on_grid(label_map, values, scan.grid, preparing_labels)
-        region = None
-        if case.judged is not None:
-            reading_region, preparing_region = regional.split(1, 1)
-            region = mask_on_grid(read_mask_on(image, case.judged, reading_region), scan.grid, preparing_region)
+        if case.judged is None:
+            labels, region = labels_on_grid(label_map, values, scan.grid, preparing_labels), None
+        else:
+            judged = read_mask_on(image, case.judged, regional)
+            labels, region = judged_labels_on_grid(label_map, judged, values, scan.grid, preparing_labels)
+            _check_region(case, judged, region, preparation)
     except ScanError as error:
         raise DatasetError(f"Case {case.id}: {error}") from error
     annotated = np.array([True, *(value >= 0 for value in values)])
@@ -75,6 +77,15 @@ def prepare_case(
         scan.grid,
         _voxels(labels),
     )
+
+
+def _check_region(case: Case, judged: sitk.Image, region: np.ndarray, preparation: Preparation) -> None:
+    """Raise DatasetError for an annotated region of which the model's grid shows nothing."""
+    if not region.any() and sitk.GetArrayViewFromImage(judged).any():
+        raise DatasetError(
+            f"Case {case.id}: nothing of its annotated region is left at the model's {preparation.spacing_text}: check "
+            "neighbouring slices as well and save the case again, or leave it out."
+        )
 
 
 def prepare_cases(

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.corrections.project import Project
@@ -18,7 +19,7 @@ from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.resolution_cap import ScanAxes, StructureMask, masks_of
 from TransferSegLib.fit.shapes import ScanShapes, shapes_of
 from TransferSegLib.images.modality import guess_modality, modality_word
-from TransferSegLib.images.read import read_label_map, read_scan
+from TransferSegLib.images.read import read_label_map, read_mask_on, read_scan
 from TransferSegLib.images.stored_axes import stored_axes
 from TransferSegLib.inference.first_scan import first_axes, turns_scans
 from TransferSegLib.models.description import ModelDescription
@@ -34,7 +35,7 @@ _MASKS_KEPT = 5
 
 @dataclass(frozen=True)
 class CaseSurvey:
-    """The reviewed structures that have a voxel in a case, and the size of its scan in mm³.
+    """The reviewed structures that have a voxel in the annotated region of a case, and the size of its scan in mm³.
 
     ``drawn`` names them in the dataset's order, ``shapes`` holds their sizes and places. ``stored_axes`` are the
     directions of the scan's axes as they are stored, such as 'LPS', ``axes`` and ``size_xyz_mm`` its voxels and size.
@@ -154,15 +155,25 @@ def survey_cases(dataset: Dataset, task: Task | None = None) -> dict[str, CaseSu
 
 def _survey_case(case: Case, label_set: LabelSet, masked: Collection[str], task: Task) -> CaseSurvey:
     """Return the survey of a case, with the masks of the structures ``masked`` that are drawn in it."""
-    labels = read_label_map(case.labels, task=task)
+    reading, reading_region, measuring = task.split(3, 1, 2)
+    labels = read_label_map(case.labels, task=reading)
+    judged = None if case.judged is None else read_mask_on(labels, case.judged, reading_region)
     annotated = {one.name for one in map(label_set.find, case.annotated) if one is not None}
-    shapes = task.wait(lambda: shapes_of(labels, label_set))
-    shapes = replace(shapes, found={name: one for name, one in shapes.found.items() if name in annotated})
+    shapes = measuring.wait(lambda: shapes_of(labels, label_set))
+    drawn = {one.name for one in label_set if one.label in _values_within(labels, judged)}
+    shapes = replace(shapes, found={name: one for name, one in shapes.found.items() if name in annotated & drawn})
     few = [one for one in label_set if one.name in masked and one.name in shapes.found]
-    masks = task.wait(lambda: masks_of(labels, few)) if few else {}
+    masks = measuring.wait(lambda: masks_of(labels, few)) if few else {}
     axes = ScanAxes.of(labels)
     x, y, z = (count * step for count, step in zip(labels.GetSize(), axes.spacing_xyz_mm, strict=True))
     return CaseSurvey(tuple(shapes.found), x * y * z, shapes, stored_axes(labels), axes, (x, y, z), masks)
+
+
+def _values_within(labels: sitk.Image, judged: sitk.Image | None) -> set[int]:
+    """Return the values of a label map that occur in the annotated region (None: everywhere)."""
+    voxels = sitk.GetArrayViewFromImage(labels)
+    found = voxels if judged is None else voxels[sitk.GetArrayViewFromImage(judged) != 0]
+    return {int(value) for value in np.unique(found)}
 
 
 def learnable_part(

@@ -14,6 +14,7 @@ from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.label_change import LabelChange
 from TransferSegLib.finetuning.strategies import FINETUNE, VANILLA
 from TransferSegLib.models.description import ModelDescription
+from TransferSegLib.structures import structure_key
 
 
 def is_still_learning(parent: ModelDescription) -> bool:
@@ -31,7 +32,8 @@ def for_continuation(
     which it may have learned from many scans; and where a strategy or a start of the heads was chosen.
     """
     is_same = not change.fresh_channels and configuration.preparation(parent) == parent.preparation
-    is_asked = configuration.much_to_learn is not False and set(parent.label_set.names) <= set(reviewed)
+    known, found = ({structure_key(name) for name in names} for names in (parent.label_set.names, reviewed))
+    is_asked = configuration.much_to_learn is not False and known <= found
     if not (is_same and is_asked and is_still_learning(parent)):
         return configuration, ()
     settings = replace(configuration, much_to_learn=True)

@@ -55,13 +55,18 @@ def _of_round(round_number: int) -> str:
 
 
 def read_cases(run: Run) -> Cases:
-    """Bring all cases of a run to the model's grid."""
+    """Bring all cases of a run to the model's grid; raises TrainingError where they cannot be divided for the test."""
     plan, parts = run.plan, run.parts
     preparation = plan.configuration.preparation(plan.parent.description)
     task = parts.begin(READING, "Reading cases")
     prepared = prepare_cases(plan.dataset, plan.change.label_set, preparation, task)
     parts.end()
-    return {case.id: case for case in prepared}
+    cases = {case.id: case for case in prepared}
+    if len({case.group for case in plan.dataset.cases}) == 1:
+        # Before the parent predicts anything, which takes long.
+        for parity in (0, 1):
+            divide(cases, Fold(plan.dataset.ids, plan.dataset.ids, parity))
+    return cases
 
 
 def learnable_cases(cases: Cases) -> list[PreparedCase]:

@@ -369,15 +369,16 @@ def profile_of_version(plan: FineTuningPlan, state_dict: Mapping[str, torch.Tens
     change, scratch = plan.change, not plan.configuration.way.from_parent
     own = FitProfile.of([plan.survey[case.id].shapes for case in plan.dataset.cases])
     known = plan.parent.description.fit or FitProfile(0, {}, {})
+    # New names by those of the parent, which may be written in another case.
     kept = {
-        name
+        sources[0]: name
         for name, sources, fate in zip(change.label_set.names, change.sources, change.fates, strict=True)
-        if fate == "kept" and tuple(sources) == (name,) and not scratch
+        if fate == "kept" and not scratch
     }
     parent = FitProfile(
         known.cases if kept else 0,
-        {name: one for name, one in known.structures.items() if name in kept},
-        {pair: spread for pair, spread in known.pairs.items() if set(pair) <= kept},
+        {kept[name]: one for name, one in known.structures.items() if name in kept},
+        {(kept[a], kept[b]): spread for (a, b), spread in known.pairs.items() if {a, b} <= kept.keys()},
     )
     features = known.features if _has_frozen_layers_of_parent(plan, state_dict) else None
     profile = parent.derived(change.label_set.names, own, features)

@@ -147,6 +147,11 @@ def divide(cases: Mapping[str, PreparedCase], fold: Fold) -> tuple[list[Prepared
         held_out = [_annotated_in(case, mask, fold.slabs) for case, mask in zip(training, masks, strict=True)]
         training = [_annotated_in(case, ~mask, fold.slabs) for case, mask in zip(training, masks, strict=True)]
     training = [case for case in training if case.voxels]
+    if not training and fold.slabs is not None:
+        raise TrainingError(
+            "What is drawn is too small to learn from one part of it and to compare on the other: draw a structure in "
+            "more slices, or in a second patient."
+        )
     if not training:
         raise TrainingError(
             f"Without {', '.join(fold.held_out)} no corrected case has a voxel of a reviewed structure: correct more "
@@ -163,8 +168,21 @@ def held_out_slabs(case: PreparedCase, parity: int) -> np.ndarray:
         extents.append(int(z.max() - z.min()) + 1)
     thickness = min(extents, default=_SLABS_OF_A_STRUCTURE * _THICKEST_SLAB) // _SLABS_OF_A_STRUCTURE
     thickness = min(max(thickness, _THINNEST_SLAB), _THICKEST_SLAB)
-    is_in = (np.arange(case.labels.shape[0]) // thickness) % 2 == parity
+    is_in = _slab_parities(case, thickness) == parity
     return np.broadcast_to(is_in[:, None, None], case.labels.shape)
+
+
+def _slab_parities(case: PreparedCase, thickness: int) -> np.ndarray:
+    """Return the parity (0 or 1) of every plane across z.
+
+    The first slab is as thick as leaves the most structures with voxels in slabs of both parities: of a structure of
+    two planes, one then lies on either side of a border.
+    """
+    planes = np.arange(case.labels.shape[0])
+    drawn = [np.unique(np.unravel_index(indices, case.labels.shape)[0]) for indices in case.voxels.values()]
+    parities = [(planes + shift) // thickness % 2 for shift in range(thickness)]
+    divided = [sum(len(np.unique(parity[z])) == 2 for z in drawn) for parity in parities]
+    return parities[int(np.argmax(divided))]
 
 
 def learned_structures(training: Iterable[PreparedCase], names: Sequence[str]) -> set[str]:

@@ -39,6 +39,7 @@ from TransferSegLib.models.store import Model, check_weights, load_description, 
 from TransferSegLib.models.versions.record import ModelReference
 from TransferSegLib.models.versions.state import split_version
 from TransferSegLib.progress import Task
+from TransferSegLib.structures import structure_key
 from TransferSegLib.version import code_version
 
 #: Raised when a run that was begun by an older version cannot be resumed.
@@ -210,7 +211,16 @@ class FineTuningPlan:
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 configuration=settings.to_json() | {"minutes": self.request.minutes},
             ),
-            single_part=(*(n for n in parent.single_part if self.change.label_set.find(n) is not None), *single_part),
+            single_part=(*self._single_part_of_parent, *single_part),
+        )
+
+    @property
+    def _single_part_of_parent(self) -> tuple[str, ...]:
+        """Structures of which the parent keeps the largest part only, by their names in the new version."""
+        change, rule = self.change, {structure_key(name) for name in self.parent.description.single_part}
+        every = zip(change.label_set.names, change.sources, change.fates, strict=True)
+        return tuple(
+            name for name, sources, fate in every if fate in ("kept", "renamed") and structure_key(sources[0]) in rule
         )
 
 

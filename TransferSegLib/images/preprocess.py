@@ -26,6 +26,11 @@ from TransferSegLib.progress import Task
 _ROWS_AT_ONCE = 16
 #: Voxels that are interpolated in a second, roughly.
 _TURNED_PER_SECOND = 2e7
+#: A voxel of the grid counts as judged from this share of what the thinnest judged part can cover of it: where that
+#: lies on a border of two voxels, each holds half of it.
+_LEAST_OF_A_SLICE = 0.45
+#: No label map holds it.
+_UNUSED_LABEL = -2
 
 
 def preprocess(
@@ -89,13 +94,54 @@ def labels_on_grid(
     ``label_values`` are the values of channels 1, 2, 3 ...; other values count as background. Each structure is
     resampled as a smooth mask and every voxel takes the largest, which keeps thin structures connected.
     """
+    half = np.full(grid.size_zyx, 0.5, np.float32)
+    return _largest_share(_oriented(label_map, grid), label_values, grid, half, task or Task())
+
+
+def judged_labels_on_grid(
+    label_map: sitk.Image, judged: sitk.Image, label_values: Sequence[int], grid: ModelGrid, task: Task | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bring a label map and the region in which it was judged to the grid: channel numbers and booleans (zyx).
+
+    A judged slice that is thinner than the grid's planes is on the plane that it lies in, with what was judged there:
+    the labels are those of the judged part of each voxel, and background (0) outside the region.
+    """
+    measuring, labelling = (task or Task()).split(1, max(1, len(label_values)))
+    inside = _oriented(judged, grid) != 0
+    share = resample_to_grid(inside.astype(np.float32), grid, measuring)
+    thinness = _thinness(inside, grid)
+    region = share > (0.5 if thinness == 1.0 else _LEAST_OF_A_SLICE / thinness)
+    oriented = np.where(inside, _oriented(label_map, grid), np.array(_UNUSED_LABEL, np.int64))
+    half = np.where(region, 0.5 * share, np.inf).astype(np.float32)
+    labels = _largest_share(oriented, label_values, grid, half, labelling)
+    covered = coverage(grid)
+    return labels, region if covered is None else region & covered
+
+
+def _thinness(inside: np.ndarray, grid: ModelGrid) -> float:
+    """Return how many times as thick as the thinnest part of a region (zyx) a voxel of the grid is; 1 at least."""
+    found = 1.0
+    for axis, voxels in enumerate(1.0 / np.linalg.norm(grid.matrix, axis=0)[::-1]):
+        line = inside.any(axis=tuple(other for other in range(3) if other != axis))
+        borders = np.flatnonzero(np.diff(line, prepend=False, append=False))
+        if borders.size:
+            found = max(found, float(voxels) / int((borders[1::2] - borders[::2]).min()))
+    return found
+
+
+def _oriented(label_map: sitk.Image, grid: ModelGrid) -> np.ndarray:
+    """Return a label map's voxels (zyx) along the grid's axes; raises ScanError for one of another size."""
     whole = grid.order.apply(sitk.GetArrayViewFromImage(label_map))
     if whole.shape != grid.whole_zyx:
         raise ScanError(f"The label map has size {whole.shape}, its scan {grid.whole_zyx} (zyx).")
-    oriented = grid.oriented(sitk.GetArrayViewFromImage(label_map))
+    return grid.oriented(sitk.GetArrayViewFromImage(label_map))
+
+
+def _largest_share(
+    oriented: np.ndarray, label_values: Sequence[int], grid: ModelGrid, best: np.ndarray, task: Task
+) -> np.ndarray:
+    """Return the channel with the largest share of each voxel of the grid, 0 where none has as much as ``best``."""
     labels = np.zeros(grid.size_zyx, np.uint8)
-    best = np.full(grid.size_zyx, 0.5, np.float32)
-    task = task or Task()
     for channel, value in enumerate(label_values, start=1):
         here = task.share(channel - 1, len(label_values))
         here.at(0.0)
@@ -112,11 +158,6 @@ def labels_on_grid(
     if inside is not None:
         labels[~inside] = 0
     return labels
-
-
-def mask_on_grid(mask: sitk.Image, grid: ModelGrid, task: Task | None = None) -> np.ndarray:
-    """Bring a mask (any non-zero value) of the grid's own scan to the grid; returns booleans (zyx)."""
-    return labels_on_grid(sitk.Cast(mask != 0, sitk.sitkUInt8), (1,), grid, task) == 1
 
 
 def resample_to_grid(oriented_zyx: np.ndarray, grid: ModelGrid, task: Task | None = None) -> np.ndarray:
