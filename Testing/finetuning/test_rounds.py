@@ -13,6 +13,8 @@ from Testing.finetuning import projects
 from Testing.finetuning.test_time_plan import BARE, FIVE
 from TransferSegLib.errors import Cancelled
 from TransferSegLib.finetuning import cross_validation as module
+from TransferSegLib.finetuning import holding_out
+from TransferSegLib.finetuning import rounds as rounds_module
 from TransferSegLib.finetuning.finetune import finetune
 from TransferSegLib.finetuning.report import report_text
 from TransferSegLib.finetuning.request import FineTuneRequest
@@ -26,6 +28,7 @@ from TransferSegLib.finetuning.rounds import (
     round_share,
     share_of_all,
 )
+from TransferSegLib.finetuning.run_folder import RUNS_NAME, RunFolder
 from TransferSegLib.models.store import load_model
 from TransferSegLib.progress import CancelToken, Progress
 
@@ -164,3 +167,48 @@ def test_minutes_are_a_limit(place: tuple[Path, Path]) -> None:
     assert len(result.curve) == 1 and result.curve[0].minutes > 0
     assert "There was no time for more training" in result.evidence.verdict.text
     assert result.seconds < 1.2 * 90
+
+
+@pytest.mark.parametrize("kind", ["", "of an earlier version", "of other settings"])
+def test_stopped_late_it_goes_on_with_the_rounds_that_it_made(
+    kind: str, place: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the final training, when hardly any time is left: no round is lost, and the final one goes on.
+
+    An earlier version did not keep that the rounds had ended, and could leave a state of other settings.
+    """
+    monkeypatch.setattr(rounds_module, "FIRST_MINUTES", 1.0)
+    seconds, curves = [0.0], []
+
+    def clock() -> float:
+        seconds[0] += 0.05
+        return seconds[0]
+
+    monkeypatch.setattr(holding_out, "improves", lambda curve: curves.append(list(curve)) or True)
+    asked = until_converged(place, minutes=6.0, configuration=replace(KNOBS, checkpoint_every=2))
+    cancel = CancelToken()
+
+    def stop(report: Progress) -> None:
+        if report.key.startswith("final-training") and report.step == 4:
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        finetune(asked, stop, cancel, clock=clock)
+    made = curves[-1]
+    assert len(made) > 1, "the test is about several rounds"
+    (folder,) = (asked.project / RUNS_NAME).glob("run-*")
+    run = RunFolder(folder.parent, {})
+    run.folder = folder
+    run.write_spent(60.0 * asked.minutes * 0.97)
+    if kind:
+        run.forget("rounds.json")
+    if kind == "of other settings":
+        state = run.read_state("final.pt")
+        assert state is not None
+        state["settings"] |= {"minutes": 99.0}
+        run.write_state("final.pt", state)
+    seen: list[str] = []
+    result = finetune(asked, lambda report: seen.append(report.key), clock=clock)
+    assert list(result.curve) == made
+    assert not any(key.startswith("train-") for key in seen), "nothing but the final one is trained"
+    assert "the time was up while it still improved" in result.evidence.verdict.text.lower()

@@ -44,6 +44,10 @@ SaveState = Callable[[dict[str, Any]], None]
 Weights = Mapping[str, torch.Tensor]
 
 
+class OtherTraining(TrainingError):
+    """A state is of another training than the one that is to be resumed with it."""
+
+
 @dataclass(frozen=True)
 class Adapted:
     """What adapting made: float32 weights on the CPU, and how it went.
@@ -89,7 +93,7 @@ def adapt(
     ``save`` gets a state every ``checkpoint_every`` steps and whenever the run is stopped; handed in as ``resume``, a
     run with a budget of steps ends with the same weights as an uninterrupted one (same machine, same precision).
     ``leader`` is that of processes that train all layers together.
-    Raises TrainingError for cases or states that do not fit, and Cancelled.
+    Raises TrainingError for cases that do not fit, OtherTraining for a state that does not, and Cancelled.
     """
     if configuration.strategy not in STRATEGIES:
         raise TrainingError(f"One model is made by one strategy ({', '.join(STRATEGIES)}), not by '{AUTO}'.")
@@ -154,10 +158,10 @@ class _Run:
     # A run's state is one dictionary, so that what is saved and what is gone on from cannot differ.
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; raises TrainingError when it is of another run."""
+        """Go on from a saved state; raises OtherTraining when it is of another run."""
         differing = [key for key, value in self._identity().items() if state.get(key) != value]
         if differing:
-            raise TrainingError(
+            raise OtherTraining(
                 f"This fine-tuning was started with other {', '.join(differing)} and cannot be resumed with these: "
                 "start it again."
             )

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from TransferSegLib.datasets.prepared import PreparedCase, prepare_cases
-from TransferSegLib.finetuning.adapt import Weights, adapt
+from TransferSegLib.finetuning.adapt import OtherTraining, Weights, adapt
 from TransferSegLib.finetuning.blending import blended
-from TransferSegLib.finetuning.configuration import UNLIMITED_STEPS, FineTuningConfiguration
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.finetuning.feature_cache import FeatureCache, cache_features, rounds_that_fit
 from TransferSegLib.finetuning.folds import Fold, divide, learned_structures
 from TransferSegLib.finetuning.forgetting import forgetting_of
 from TransferSegLib.finetuning.held_out import HeldOutScorer, comparison_grid
-from TransferSegLib.finetuning.rounds import round_share
+from TransferSegLib.finetuning.rounds import settings_of_round
 from TransferSegLib.finetuning.run_folder import Run
 from TransferSegLib.models.store import Model
 from TransferSegLib.progress import Task
@@ -31,8 +32,6 @@ Cases = dict[str, PreparedCase]
 #: Keys of the parts of a run in its progress, of which there is one each; the others have a number.
 MEASURING, READING, PARENT, FEATURES, SAVING = "measuring", "reading", "parent", "features", "saving"
 FINAL_TRAINING, FORGETTING = "final-training", "forgetting"
-#: Rounds of a training draw their patches with seeds so far apart.
-_SEED_OF_ROUND = 7919
 
 
 def training_part(number: int, strategy: str, round_number: int = 0) -> str:
@@ -48,6 +47,11 @@ def held_out_part(number: int, strategy: str, round_number: int = 0) -> str:
 def candidate_name(number: int, strategy: str, round_number: int = 0) -> str:
     """Return the name of a fold's candidate after a round of its training; ``number`` is the fold's, from 0."""
     return f"fold-{number + 1}-{strategy}{_of_round(round_number)}"
+
+
+def candidate_files(name: str) -> tuple[str, ...]:
+    """Return the names of the files that hold a candidate, or what there is of it, and its comparisons."""
+    return _state_file(name), _trained_file(name), f"{name}.json"
 
 
 def _of_round(round_number: int) -> str:
@@ -72,15 +76,6 @@ def read_cases(run: Run) -> Cases:
 def learnable_cases(cases: Cases) -> list[PreparedCase]:
     """Return the cases with a voxel of something to learn."""
     return [case for case in cases.values() if case.voxels]
-
-
-def settings_of_round(settings: FineTuningConfiguration, round_number: int) -> FineTuningConfiguration:
-    """Return the settings of a round (from 0) of a training: its steps, and other patches than those seen before."""
-    if round_number == 0:
-        return settings
-    share, seed = round_share(round_number), settings.seed + _SEED_OF_ROUND * round_number
-    steps = (min(int(share * one), UNLIMITED_STEPS) for one in (settings.tail_steps, settings.steps))
-    return replace(settings.with_steps(*steps), minutes=settings.minutes, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +191,8 @@ class CandidateTrainer:
         if shares and self._cache is None:
             self.compute_features(cases, only=training if self._computes_own else None)
         reached = run.folder.read_state(_state_file(name))
-        adapted = adapt(
+        adapting = partial(
+            adapt,
             run.plan.parent,
             training,
             run.plan.change,
@@ -206,10 +202,15 @@ class CandidateTrainer:
             start=start,
             task=run.parts.begin(part, title),
             save=lambda state: run.folder.write_state(_state_file(name), state),
-            resume=reached,
             clock=run.clock,
             leader=run.leader,
         )
+        try:
+            adapted = adapting(resume=reached)
+        except OtherTraining:  # decided otherwise since: it would be refused for ever
+            run.log.append(f"{name}: what was there was trained with other settings, so it is trained anew")
+            reached = None
+            adapted = adapting()
         inits = [asdict(start) for start in adapted.starts]
         candidate = Candidate(adapted.state_dict, adapted.history, inits, adapted.tail_steps, adapted.steps)
         run.folder.write_state(_trained_file(name), dict(vars(candidate)))

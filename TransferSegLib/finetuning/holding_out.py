@@ -97,15 +97,21 @@ class HoldingOut:
         rounds = [self._compare_round(evaluating, 0)]
         if not self._run.plan.request.until_converged:
             return rounds[0]
-        curve = [self._result(rounds)]
-        while improves(curve) and self._budget.has_time_for_round(len(rounds), self._settled.folds, evaluating):
+        curve, budget = [self._result(rounds)], self._budget.rounds
+        ended = budget.ended()
+        while len(rounds) < ended[0] if ended is not None else self._goes_on(curve, evaluating):
             rounds.append(self._compare_round(evaluating, len(rounds)))
             curve.append(self._result(rounds))
-        kept = best_round(curve)
+        kept = best_round(curve) if ended is None else ended[1]
+        budget.end(len(rounds), kept)
         self._run.log.append(f"Rounds: {json.dumps([one.to_json() for one in curve])}, of which {kept + 1} is kept")
         notes = [*rounds[kept].notes, curve_note(curve), *([_CHOSEN_ROUND] if len(curve) > 1 else [])]
         steps = [sum(of_fold) for of_fold in zip(*(one.steps for one in rounds[: kept + 1]), strict=True)]
         return HeldOut(rounds[kept].comparisons, rounds[kept].blend, steps, notes, tuple(curve), kept)
+
+    def _goes_on(self, curve: Sequence[RoundResult], evaluating: Sequence[int]) -> bool:
+        """Tell whether there is another round."""
+        return improves(curve) and self._budget.rounds.begins(len(curve), evaluating, self._budget.speeds)
 
     def average(self, held_out: HeldOut, evaluating: Sequence[int]) -> Weights | None:
         """Return the average of the candidates that learned every structure, of all where none did."""

@@ -12,9 +12,10 @@ that it is compared on stay unseen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from TransferSegLib.finetuning.configuration import UNLIMITED_STEPS, FineTuningConfiguration
 from TransferSegLib.finetuning.time_plan import Amount, Speeds, TooLittleTime, plan_time
 
 #: The first round is planned as a run of so many minutes.
@@ -25,6 +26,8 @@ GAIN = 0.005
 _LITTLE = 0.3
 #: Without a limit: rounds, the last of which is 512 times as long as the first.
 _MOST_ROUNDS = 11
+#: Rounds draw their patches with seeds so far apart.
+_SEED_OF_ROUND = 7919
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,15 @@ def round_share(number: int) -> float:
 def share_of_all(rounds: int) -> float:
     """Return how long so many rounds are together, in lengths of the first one."""
     return 2.0 ** (rounds - 1)
+
+
+def settings_of_round(settings: FineTuningConfiguration, round_number: int) -> FineTuningConfiguration:
+    """Return the settings of a round (from 0) of a training: its steps, and other patches than those seen before."""
+    if round_number == 0:
+        return settings
+    share, seed = round_share(round_number), settings.seed + _SEED_OF_ROUND * round_number
+    steps = (min(int(share * one), UNLIMITED_STEPS) for one in (settings.tail_steps, settings.steps))
+    return replace(settings.with_steps(*steps), minutes=settings.minutes, seed=seed)
 
 
 def improves(curve: Sequence[RoundResult]) -> bool:

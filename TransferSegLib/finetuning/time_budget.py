@@ -36,9 +36,9 @@ from TransferSegLib.finetuning.folds import Fold, fewest_folds, learned_structur
 from TransferSegLib.finetuning.needs import check_outputs
 from TransferSegLib.finetuning.plan import FineTuningPlan, plan_fine_tuning
 from TransferSegLib.finetuning.request import FineTuneRequest
-from TransferSegLib.finetuning.rounds import first_minutes, round_share, rounds_text, share_of_all
+from TransferSegLib.finetuning.round_budget import RoundBudget
+from TransferSegLib.finetuning.rounds import first_minutes, rounds_text, share_of_all
 from TransferSegLib.finetuning.run_folder import PLAN, Run, RunFolder, runs_of
-from TransferSegLib.finetuning.side_by_side import turns
 from TransferSegLib.finetuning.speeds import measure_speeds, measure_worker
 from TransferSegLib.finetuning.strategies import FINETUNE, strategy_of
 from TransferSegLib.finetuning.strategy_choice import choosing_folds, with_strategies
@@ -63,8 +63,6 @@ from TransferSegLib.progress import Task
 _ROUGH = Speeds(0.5, 4.0, 1.0, 0.4, 0.1, 0.4, 0.2, 1.0)
 #: The features are computed for so much longer than planned before they are cut off.
 _FEATURES_SLACK = 1.3
-#: Another round must leave this share of the minutes.
-_ROUND_RESERVE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +186,7 @@ class TimeBudget:
         self._amount = self._asked = amount_of(run.plan, self.tried)
         self._minutes: CandidateMinutes | None = None
         self._plan: TimePlan | None = None
+        self._folds: tuple[Fold, ...] = ()
 
     def draft(self) -> TimePlan | None:
         """Return the plan before any work; None where it was settled before, or where the steps decide.
@@ -275,30 +274,16 @@ class TimeBudget:
         assert self._plan is not None
         return self._plan.final_minutes * share_of_all(kept_round + 1)
 
-    def has_time_for_round(self, number: int, folds: Sequence[Fold], evaluating: Sequence[int]) -> bool:
-        """Tell whether a round (from 0) and a final candidate after it can be trained within the minutes."""
-        run, plan = self._run, self._plan
-        assert plan is not None
-        if run.plan.request.minutes <= 0:
-            return True
-        speeds, strategy = self._speeds, run.plan.configuration.strategy
-        candidates, held_out = len(evaluating), sum(len(folds[n].held_out) for n in evaluating)
-        if run.workers is not None:
-            candidates = turns(candidates, 0, run.workers.at_once)
-            held_out, speeds = candidates * max(len(folds[n].held_out) for n in evaluating), speeds.of_worker()
-        training_s = 60.0 * plan.minutes_each * round_share(number)
-        compare_s = (speeds.predict_s + speeds.score_s) * self._amount.compared
-        final_s = 60.0 * plan.final_minutes * share_of_all(number + 1)
-        needed_s = candidates * (training_s + speeds.candidate_s) + held_out * compare_s + final_s + speeds.save_s
-        if 60.0 * run.plan.request.minutes * (1 - _ROUND_RESERVE) - run.spent_s < needed_s:
-            return False
-        parts = {}
-        for n in evaluating:
-            parts[training_part(n, strategy, number)] = training_s + speeds.candidate_s
-            parts[held_out_part(n, strategy, number)] = compare_s * len(folds[n].held_out)
-        report_s = (speeds.predict_s + speeds.score_s) * self._amount.reported
-        run.parts.estimate(parts | {FINAL_TRAINING: final_s, FORGETTING: report_s, SAVING: speeds.save_s})
-        return True
+    @property
+    def rounds(self) -> RoundBudget:
+        """What decides on the rounds of a training that goes on until it no longer improves."""
+        assert self._plan is not None
+        return RoundBudget(self._run, self._plan, self._amount, self._folds)
+
+    @property
+    def speeds(self) -> Speeds:
+        """The speeds that are known so far."""
+        return self._speeds
 
     def took(self, name: str, training_s: float | None, compare_s: float | None) -> None:
         """Account for a candidate that is done: what it took beside its minutes, and what comparing a case took."""
@@ -373,7 +358,7 @@ class TimeBudget:
             for number, fold in enumerate(folds)
             for strategy in (self.tried if number in chosen_by else self.tried[:1])
         }
-        self._plan = plan
+        self._plan, self._folds = plan, tuple(folds)
         given = dict(self._saved.get("minutes", {}))
         self._minutes = CandidateMinutes(plan, self._amount, self._speeds, self._run, held_out, given)
         done = (READING, PARENT, FEATURES)
