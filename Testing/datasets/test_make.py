@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,52 @@ def test_a_copy_stands_alone_and_is_exact(folders: Path, tmp_path: Path):
     assert dataset.case("p1").image.read_bytes() == original
     assert [problem.severity for problem in check_dataset(dataset)] == ["warning"], "p3 has nothing annotated"
     assert not [path for path in (tmp_path / "elsewhere").rglob("*") if "partial" in path.name]
+
+
+@pytest.fixture
+def with_ignored(folders: Path) -> FolderSource:
+    """Give the spleen's dataset nnU-Net's label "ignore" (4): in p1 it fills a plane, in the others there is none."""
+    write_volume(folders / "labelsTr" / "p1.nii.gz", planes(1, 3, 4))
+    labels = {"background": 0, "spleen": 1, "kidney_left": 3, "ignore": 4}
+    (folders / "dataset.json").write_text(json.dumps({"labels": labels}))
+    return FolderSource(folders / "imagesTr", folders / "labelsTr", annotated="all")
+
+
+def test_what_nnunet_ignores_is_not_annotated_in_a_copy(with_ignored: FolderSource, tmp_path: Path):
+    made = dataset_from_folders(with_ignored, tmp_path / "out", copy=True)
+    dataset = read_dataset(tmp_path / "out")
+    assert (
+        dataset.label_set.names == ("spleen", "left kidney") and dataset.case("p1").annotated == dataset.label_set.names
+    )
+    assert [case.id for case in dataset.cases if case.judged is not None] == ["p1"]
+    assert len(made.notes) == 1 and made.notes[0].startswith("p1: what nothing is known of")
+    image = read_scan(dataset.case("p1").image)
+    labels = sitk.GetArrayFromImage(read_label_map_on(image, dataset.case("p1").labels))
+    np.testing.assert_array_equal(labels, planes(1, 3))
+    assert dataset.case("p1").judged == tmp_path / "out" / "judged" / "p1.nrrd"
+    judged = sitk.GetArrayFromImage(read_label_map_on(image, tmp_path / "out" / "judged" / "p1.nrrd"))
+    np.testing.assert_array_equal(judged != 0, planes(1, 3, 4) != 4)
+    assert not [problem for problem in check_dataset(dataset) if problem.severity == "error"]
+
+
+def test_what_nnunet_ignores_is_refused_where_files_stay(with_ignored: FolderSource, tmp_path: Path):
+    with pytest.raises(DatasetError, match=r"'ignore' \(4\) is no structure.*dataset make --copy"):
+        dataset_from_folders(with_ignored, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_structures_are_present_beside_what_nnunet_ignores(with_ignored: FolderSource, tmp_path: Path):
+    made = dataset_from_folders(replace(with_ignored, annotated="present"), tmp_path / "out", copy=True)
+    assert [case.annotated for case in made.dataset.cases] == [("spleen", "left kidney"), ("spleen",), ()]
+
+
+def test_a_segment_called_ignore_is_refused_though_its_name_is_not_wanted(tmp_path: Path, volume: Volume):
+    volume(tmp_path / "i" / "a.nrrd", scan(1))
+    (tmp_path / "l").mkdir()
+    write_segmentation(tmp_path / "l" / "a.seg.nrrd", planes(1, 2), {1: "spleen", 2: "ignore"})
+    source = FolderSource(tmp_path / "i", tmp_path / "l", {1: "spleen"})
+    with pytest.raises(DatasetError, match=r"a\.seg\.nrrd: the label 'ignore' \(2\) is no structure"):
+        dataset_from_folders(source, tmp_path / "out", copy=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="making links needs a right on Windows that tests lack")

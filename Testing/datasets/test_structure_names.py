@@ -63,6 +63,7 @@ def test_names_that_would_become_one_stay_two():
         ({"1": "a", "2": "A"}, "share the name"),
         ({"0": "background"}, "at least one structure"),
         ({"1": " "}, "no name"),
+        ({"background": 0, "liver": 1, "ignore": 2}, r"'ignore' \(2\) is no structure"),
     ],
 )
 def test_other_shapes_are_refused(tmp_path: Path, content: object, said: str):
@@ -78,6 +79,11 @@ def test_a_file_that_is_not_json_is_refused(tmp_path: Path):
         read_label_set(tmp_path / "x.json")
     with pytest.raises(DatasetError, match="cannot be read"):
         read_label_set(tmp_path / "nowhere.json")
+
+
+def test_segments_called_ignore_are_no_structure():
+    with pytest.raises(DatasetError, match="is no structure"):
+        joined_segment_names({Path("a"): {1: "liver", 2: "Ignore"}})
 
 
 def test_segments_numbered_alike_keep_their_values():

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.datasets.pairing import volume_suffix
 from TransferSegLib.durable_writing import replace_file
 from TransferSegLib.errors import DatasetError
-from TransferSegLib.images.label_values import renumbered
+from TransferSegLib.images.label_values import image_like, renumbered
 from TransferSegLib.images.notices import notices_of
 from TransferSegLib.images.read import read_label_map, read_scan
 from TransferSegLib.images.write import write_label_map
@@ -83,6 +84,40 @@ def copy_label_map(
         labels = renumbered(labels, numbering)
     target = folder / f"{id}{'.seg.nrrd' if numbering is not None else '.nrrd'}"
     return _write(target, replace, lambda partial: write_label_map(labels, partial, label_set, task=writing))
+
+
+def copy_annotated_part(
+    source: Path,
+    output: Path,
+    id: str,
+    ignored: int,
+    label_set: LabelSet,
+    replace: bool = False,
+    task: Task | None = None,
+) -> tuple[Path, Path | None]:
+    """Copy a label map in which one value means that nothing is known: return the copy, and the mask of what is known.
+
+    They go into the folders ``labels`` and ``judged`` of a dataset's folder. Where no voxel has the value there is no
+    mask (None). Raises as ``copy_label_map`` does.
+    """
+    reading, copying, writing = (task or Task()).split(2, 2, 1)
+    labels = read_label_map(source, task=reading)
+    values_zyx = sitk.GetArrayViewFromImage(labels)
+    known_zyx = values_zyx != ignored
+    if known_zyx.all():
+        return copy_label_map(source, output / "labels", id, None, label_set, replace, task=copying), None
+    drawn = image_like(np.where(known_zyx, values_zyx, 0), labels)
+    mask = image_like(known_zyx.astype(np.uint8), labels)
+    copy = _write(
+        output / "labels" / f"{id}.nrrd",
+        replace,
+        lambda partial: write_label_map(drawn, partial, label_set, task=copying),
+    )
+
+    def write(partial: Path) -> None:
+        writing.wait(lambda: sitk.WriteImage(mask, str(partial), useCompression=True), leave=False)
+
+    return copy, _write(output / "judged" / f"{id}.nrrd", replace, write)
 
 
 def _copy_file(source: Path, target: Path, replace: bool, task: Task) -> Path:

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from TransferSegLib.datasets.annotated_table import read_annotated_table
-from TransferSegLib.datasets.copying import copy_image, copy_label_map
+from TransferSegLib.datasets.copying import copy_annotated_part, copy_image, copy_label_map
 from TransferSegLib.datasets.dataset import FILE_NAME, Case, Dataset, write_dataset
 from TransferSegLib.datasets.pairing import Pair, pair_files
 from TransferSegLib.datasets.structure_names import (
+    ignored_problem,
+    ignored_value,
     joined_segment_names,
-    label_set_of,
-    read_label_set,
+    read_label_set_and_ignored,
     segment_key,
     segment_names,
+    split_ignored,
 )
 from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.images.formats.slicer_segmentation import has_layers
@@ -96,7 +98,8 @@ def dataset_from_folders(
     """Write ``dataset.json`` into ``output`` for the images that have a label map, and return the dataset.
 
     The dataset points at the files where they are; with ``copy`` they are copied into ``output`` (and label maps of
-    .seg.nrrd files that number their segments differently are given one numbering). Images are read only to be
+    .seg.nrrd files that number their segments differently are given one numbering, and voxels with nnU-Net's label
+    "ignore" become the part that is not annotated). Images are read only to be
     copied, label maps also to find what is 'present'. Raises DatasetError that names everything found wrong at once,
     also when ``output`` holds a ``dataset.json`` already and ``replace`` is not set. Raises Cancelled: files that are
     copied stay then, and there is no ``dataset.json``.
@@ -110,21 +113,32 @@ def dataset_from_folders(
     pairing = pair_files(source.images.resolve(), source.labels.resolve(), source.image_pattern, source.label_pattern)
     notes = [f"left out, no label map: {path}" for path in pairing.images_without_labels]
     named_segments = _segment_names(pairing.pairs)
-    label_set = _label_set(source, named_segments)
+    label_set, ignored = _label_set(source, named_segments)
+    if ignored is not None and not copy:
+        raise DatasetError(f"The label maps in {source.labels} cannot stay as they are: {ignored_problem(ignored)}")
     numberings = _numberings(pairing.pairs, named_segments, label_set, source, copy)
     groups = _groups(pairing.pairs, source.group_pattern)
-    annotated = _annotated(source, pairing.pairs, label_set, numberings, notes, reading)
-    files = {pair.id: (pair.image, pair.labels) for pair in pairing.pairs}
+    annotated = _annotated(source, pairing.pairs, label_set, numberings, ignored, notes, reading)
+    files: dict[str, tuple[Path, Path]] = {pair.id: (pair.image, pair.labels) for pair in pairing.pairs}
+    judged: dict[str, Path] = {}
     if copy:
-        refuse_links(output, output / "images", output / "labels", error_type=DatasetError)
+        folders = [output / name for name in ("images", "labels", "judged")]
+        refuse_links(output, *folders, error_type=DatasetError)
         for pair, part in copying.named("Copying").each(pairing.pairs, lambda pair: pair.id):
             of_image, of_labels = part.split(3, 1)
             image = copy_image(pair.image, output / "images", pair.id, replace, notes, of_image)
             numbering, first = numberings.get(pair.labels), source.overlap_priority
-            labels = copy_label_map(
-                pair.labels, output / "labels", pair.id, numbering, label_set, replace, first, of_labels
-            )
+            mask = None
+            if ignored is not None and numbering is None:
+                labels, mask = copy_annotated_part(pair.labels, output, pair.id, ignored, label_set, replace, of_labels)
+            else:
+                labels = copy_label_map(
+                    pair.labels, output / "labels", pair.id, numbering, label_set, replace, first, of_labels
+                )
             files[pair.id] = (image, labels)
+            if mask is not None:
+                judged[pair.id] = mask
+                notes.append(f"{pair.id}: what nothing is known of ('ignore') is the part that is not annotated")
     dataset = Dataset(
         folder=output,
         name=facts.name or output.name,
@@ -132,7 +146,7 @@ def dataset_from_folders(
         license=facts.license,
         modality=facts.modality,
         label_set=label_set,
-        cases=tuple(Case(id, *files[id], annotated[id], group=groups[id]) for id in files),
+        cases=tuple(Case(id, *files[id], annotated[id], judged.get(id), groups[id]) for id in files),
     )
     write_dataset(dataset, output)
     return Made(dataset, tuple(notes))
@@ -150,25 +164,34 @@ def _segment_names(pairs: tuple[Pair, ...]) -> dict[Path, dict[int, str]]:
     problems = []
     for pair in pairs:
         try:
-            found |= segment_names([pair.labels])
+            names = segment_names([pair.labels])
+            found |= names
+            problems += [
+                f"{path}: {ignored_problem(value)}"
+                for path, here in names.items()
+                if (value := ignored_value(here)) is not None
+            ]
         except ScanError as error:
             problems.append(str(error))
     _raise_all("Some label maps cannot be read:", problems)
     return found
 
 
-def _label_set(source: FolderSource, named_segments: Mapping[Path, Mapping[int, str]]) -> LabelSet:
-    """Return the structures, from wherever their names are; raises DatasetError when they are nowhere."""
+def _label_set(source: FolderSource, named_segments: Mapping[Path, Mapping[int, str]]) -> tuple[LabelSet, int | None]:
+    """Return the structures, from wherever their names are, and the value of nnU-Net's label "ignore" (None: none).
+
+    Raises DatasetError when the names are nowhere.
+    """
     if isinstance(source.structures, Path):
-        return read_label_set(source.structures, source.keep_names)
+        return read_label_set_and_ignored(source.structures, source.keep_names)
     if source.structures is not None:
-        return label_set_of(source.structures, source.keep_names)
+        return split_ignored(source.structures, source.keep_names)
     if named_segments:
-        return joined_segment_names(named_segments, source.keep_names)
+        return joined_segment_names(named_segments, source.keep_names), None
     for folder in (source.labels, source.labels.resolve().parent):
         for name in ("labels.json", FILE_NAME):
             if (folder / name).is_file():
-                return read_label_set(folder / name, source.keep_names)
+                return read_label_set_and_ignored(folder / name, source.keep_names)
     raise DatasetError(
         f"The label maps in {source.labels} do not say which structure a value stands for. "
         'Name the structures in a JSON file such as {"1": "spleen", "2": "left kidney"}.'
@@ -241,6 +264,7 @@ def _annotated(
     pairs: tuple[Pair, ...],
     label_set: LabelSet,
     numberings: Mapping[Path, Mapping[int, int]],
+    ignored: int | None,
     notes: list[str],
     task: Task,
 ) -> dict[str, tuple[str, ...]]:
@@ -248,7 +272,7 @@ def _annotated(
     if source.annotated == "all":
         return {pair.id: label_set.names for pair in pairs}
     if source.annotated == "present":
-        return _present(pairs, label_set, numberings, source, notes, task)
+        return _present(pairs, label_set, numberings, source, ignored, notes, task)
     table = read_annotated_table(Path(source.annotated), label_set)
     missing = [pair.id for pair in pairs if pair.id not in table]
     _raise_all(f"{source.annotated} has no row for these cases:", missing)
@@ -262,6 +286,7 @@ def _present(
     label_set: LabelSet,
     numberings: Mapping[Path, Mapping[int, int]],
     source: FolderSource,
+    ignored: int | None,
     notes: list[str],
     task: Task,
 ) -> dict[str, tuple[str, ...]]:
@@ -277,7 +302,7 @@ def _present(
             values = looking.wait(partial(count_values, label_map))
             numbering = numberings.get(pair.labels, {})
             labels = {numbering.get(value, value) for value in values}
-            nameless = sorted(labels - set(label_set.label_values))
+            nameless = sorted(labels - {*label_set.label_values, ignored})
             if nameless:
                 problems.append(f"{pair.labels}: no structure has the label value {', '.join(map(str, nameless))}")
             present[pair.id] = tuple(structure.name for structure in label_set if structure.label in labels)

@@ -14,6 +14,8 @@ from TransferSegLib.json_fields import read_json
 from TransferSegLib.structures import LabelSet, structure_key
 
 _BACKGROUND = "background"
+#: nnU-Net's name for the value of voxels about which nothing is said.
+_IGNORE = "ignore"
 _SHAPES = '{"1": "spleen"}, {"spleen": 1}, or the dataset.json of nnU-Net'
 
 
@@ -21,25 +23,59 @@ def read_label_set(source: Path, keep_names: bool = False) -> LabelSet:
     """Read a label set from a JSON file; raises DatasetError when it is none of the known shapes.
 
     Known are {"1": "spleen"}, {"spleen": 1}, either under the key "labels" (nnU-Net), and the structures of a
-    ``dataset.json`` of this project, taken as they are.
+    ``dataset.json`` of this project, taken as they are. nnU-Net's label "ignore" is refused.
+    """
+    label_set, ignored = read_label_set_and_ignored(source, keep_names)
+    if ignored is not None:
+        raise DatasetError(f"{source}: {ignored_problem(ignored)}")
+    return label_set
+
+
+def read_label_set_and_ignored(source: Path, keep_names: bool = False) -> tuple[LabelSet, int | None]:
+    """Read a label set as ``read_label_set`` does, without nnU-Net's label "ignore", whose value is returned beside it.
+
+    None when there is no such label.
     """
     content = read_json(source, DatasetError)
     try:
         if isinstance(content, dict) and isinstance(content.get("structures"), list):
-            return LabelSet.from_json(content["structures"])
+            return LabelSet.from_json(content["structures"]), None
         if isinstance(content, dict) and isinstance(content.get("labels"), dict):
             content = content["labels"]
-        return label_set_of(_names_by_value(content), keep_names)
+        return split_ignored(_names_by_value(content), keep_names)
     except TransferSegError as error:
         raise DatasetError(f"{source} does not name structures as {_SHAPES}: {error}") from error
+
+
+def ignored_problem(value: int) -> str:
+    """Return what is said of a label map with nnU-Net's label "ignore" where it cannot be used."""
+    return (
+        f"the label '{_IGNORE}' ({value}) is no structure: nnU-Net marks with it the voxels of which nothing is known. "
+        "`transferseg dataset make --copy` makes of them the part of a case that is not annotated. Else leave the name "
+        "out, set these voxels to 0, and give a mask of the annotated region (0 there, 1 elsewhere) as 'judged'."
+    )
+
+
+def ignored_value(names: Mapping[int, str]) -> int | None:
+    """Return the value of nnU-Net's label "ignore" among names by label value, None when there is none."""
+    return next((value for value, name in names.items() if value > 0 and structure_key(name) == _IGNORE), None)
+
+
+def split_ignored(names: Mapping[int, str], keep_names: bool = False) -> tuple[LabelSet, int | None]:
+    """Return the label set of names by label value without nnU-Net's label "ignore", and its value (None: none)."""
+    ignored = ignored_value(names)
+    return label_set_of({value: name for value, name in names.items() if value != ignored}, keep_names), ignored
 
 
 def label_set_of(names: Mapping[int, str], keep_names: bool = False) -> LabelSet:
     """Return the label set of names by label value, ordered by value, the background left out.
 
     Names that the catalogue of anatomy knows by another word are given its word, so that data sets from different
-    places agree; ``keep_names`` keeps them. Raises DatasetError for no names, repeated names, and values below 1.
+    places agree; ``keep_names`` keeps them. Raises DatasetError for no names, repeated names, values below 1, and
+    nnU-Net's label "ignore".
     """
+    if (ignored := ignored_value(names)) is not None:
+        raise DatasetError(f"The structures cannot be used: {ignored_problem(ignored)}")
     kept = {
         value: name.strip()
         for value, name in sorted(names.items())
