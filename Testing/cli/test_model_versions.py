@@ -85,6 +85,10 @@ def test_compare(transferseg: Transferseg) -> None:
     out = transferseg("compare", "clinic", "1", "2")[1]
     assert "only in version 1: spleen" in out and "--all lists them" in out and "steps" not in out
     assert "steps" in transferseg("compare", "clinic", "1", "2", "--all")[1]
+    assert transferseg("compare", "clinic@1", "clinic@2")[1] == out == transferseg("compare", "clinic@1", "2")[1]
+    for wrong in (("clinic", "other@2"), ("clinic", "two"), ("clinic@0", "1", "2")):
+        code, said, error = transferseg("compare", *wrong)
+        assert code == 2 and not said and error.count("\n") == 1, error
     out = transferseg("compare", "clinic", "0", "2")[1]
     assert "do not say which of the two is better" in out
     entry = json.loads(transferseg("compare", "clinic", "1", "2", "--json")[1])

@@ -35,9 +35,9 @@ def add_verbs(add: AddVerb) -> None:
     rollback.add_argument("model", help="model name")
 
     compare = add("compare", run_compare, "show how two versions of a model differ")
-    compare.add_argument("model", help="model name")
-    compare.add_argument("first", nargs="?", type=int, metavar="NUMBER", help="(default: what the other was made from)")
-    compare.add_argument("second", nargs="?", type=int, metavar="NUMBER", help="(default: the current version)")
+    compare.add_argument("model", help="model name, or NAME@NUMBER")
+    compare.add_argument("first", nargs="?", metavar="NUMBER", help="(default: what the other was made from)")
+    compare.add_argument("second", nargs="?", metavar="NUMBER", help="(default: the current version)")
     compare.add_argument("--all", action="store_true", help="list also every training setting that differs")
     add_json_option(compare)
 
@@ -97,8 +97,9 @@ def run_compare(arguments: argparse.Namespace) -> int:
     from TransferSegLib.models.versions.compare import compare_versions
     from TransferSegLib.models.versions.history import history
 
-    found = history(arguments.model, library_of(arguments))
-    compared = compare_versions(found, *_pair(found, arguments.first, arguments.second))
+    name, *numbers = _asked_for([arguments.model, arguments.first, arguments.second])
+    found = history(name, library_of(arguments))
+    compared = compare_versions(found, *_pair(found, *numbers))
     if arguments.json:
         print_json({"model": found.name} | compared.to_json())
         return 0
@@ -134,6 +135,27 @@ def library_of(arguments: argparse.Namespace) -> Path:
 
     named: Path | None = arguments.library
     return library_folder() if named is None else named.expanduser()
+
+
+def _asked_for(texts: list[str | None]) -> tuple[str, int | None, int | None]:
+    """Return the model and the numbers in 'NAME 1 2', 'NAME@1 2' or 'NAME@1 NAME@2'."""
+    from TransferSegLib.models.versions.state import split_version
+
+    model = texts[0] or ""
+    split = split_version(model)
+    name = model if split is None else split[0]
+    numbers = [] if split is None else [split[1]]
+    for text in filter(None, texts[1:]):
+        other, number = split_version(text if "@" in text else f"{name}@{text}") or (None, 0)
+        if other != name:
+            raise TransferSegError(
+                f"'{text}' is no version of '{name}': give numbers, as in transferseg models compare {name} 1 2."
+            )
+        numbers.append(number)
+    if len(numbers) > 2:
+        raise TransferSegError(f"Two versions are compared, not {len(numbers)}: {', '.join(map(str, numbers))}.")
+    first, second = (*numbers, None, None)[:2]
+    return name, first, second
 
 
 def _pair(found: History, first: int | None, second: int | None) -> tuple[int, int]:

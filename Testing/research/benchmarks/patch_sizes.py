@@ -37,6 +37,7 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 TASKS = ("hippocampus", "left_ventricle", "mandible", "larynx")
 SIDES = (0, 32, 40, 48, 64)
 FRAME = 4
+PLACE = ("task", "parent", "cases", "seconds")
 
 
 def measure(options: Any, task: Task, place: dict[str, Any]) -> None:
@@ -55,24 +56,25 @@ def measure(options: Any, task: Task, place: dict[str, Any]) -> None:
         found = {"steps": trained.steps, "tail_steps": trained.tail_steps, "dice": task.dice(trained.state, parts)}
         add_line(
             options.output,
-            place | {"side": side, "parent": task.parent.description.name, "precision": str(task.device.dtype)} | found,
+            place | {"side": side, "precision": str(task.device.dtype)} | found,
         )
         print(json.dumps(place | {"side": side, "steps": trained.steps, "dice": mean_dice(found)}), flush=True)
 
 
 def report(file: Path) -> None:
-    """Print the mean Dice by task, cases, seconds and side, the lowest seed, and the mean steps."""
+    """Print the mean Dice by task, parent, cases, seconds and side, the lowest seed, and the mean steps."""
     lines = read_lines(file)
-    keys = sorted({(line["task"], line["cases"], line["seconds"]) for line in lines})
+    keys = sorted({tuple(line[name] for name in PLACE) for line in lines})
     sides = sorted({line["side"] for line in lines})
     rows = []
     for key in keys:
-        some = [line for line in lines if (line["task"], line["cases"], line["seconds"]) == key]
+        some = [line for line in lines if tuple(line[name] for name in PLACE) == key]
         seeds = {sum(line["side"] == side for line in some) for side in sides} - {0}
         cells = [_cell([line for line in some if line["side"] == side]) for side in sides]
-        rows.append((key[0], str(key[1]), f"{key[2]:g}", "/".join(map(str, sorted(seeds))), *cells))
+        task, parent, cases, seconds = key
+        rows.append((task, parent, str(cases), f"{seconds:g}", "/".join(map(str, sorted(seeds))), *cells))
     heads = ["last layers" if side == 0 else f"{side} voxels" for side in sides]
-    print(table(("task", "cases", "seconds", "seeds", *heads), rows))
+    print(table((*PLACE, "seeds", *heads), rows))
 
 
 def _cell(lines: Sequence[dict[str, Any]]) -> str:
@@ -107,7 +109,8 @@ def main() -> None:
     for seed, name, cases in product(options.seeds, options.tasks, options.cases):
         task = replace(make_task(data, parent, name, cases, seed, options.tested), device=device)
         for seconds in options.seconds:
-            measure(options, task, {"task": name, "cases": cases, "seed": seed, "seconds": seconds})
+            place = {"task": name, "parent": parent.description.name, "cases": cases, "seed": seed, "seconds": seconds}
+            measure(options, task, place)
 
 
 if __name__ == "__main__":
