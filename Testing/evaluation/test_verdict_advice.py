@@ -100,6 +100,11 @@ def test_what_is_not_usable_says_what_would_help() -> None:
     assert first(ENOUGH).endswith("Correct more scans of other patients and fine-tune again.")
     assert "Fine-tune again with about 15 more minutes; if that does not help" in first(Training(60, minutes=10))
     assert "Train longer; if that does not help" in first(Training(60))
+    assert first(Training(60, 10, has_converged=True)).endswith(
+        "More training brought nothing. Correct more scans of other patients and fine-tune again."
+    )
+    converged = verdict({}, {"vertebrae": [0.3] * 6}, Training(60, 10, has_converged=True))
+    assert converged.new[0].hint == "more cases" and "minute" not in converged.text
 
 
 def test_a_loss_that_is_not_certain_says_what_would_show_it() -> None:

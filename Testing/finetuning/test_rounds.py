@@ -12,10 +12,14 @@ import torch
 from Testing.finetuning import projects
 from Testing.finetuning.test_time_plan import BARE, FIVE
 from TransferSegLib.errors import Cancelled
+from TransferSegLib.evaluation.verdict import Training
+from TransferSegLib.evaluation.verdict_advice import more_minutes
 from TransferSegLib.finetuning import cross_validation as module
 from TransferSegLib.finetuning import holding_out
 from TransferSegLib.finetuning import rounds as rounds_module
+from TransferSegLib.finetuning.blending import Blend
 from TransferSegLib.finetuning.finetune import finetune
+from TransferSegLib.finetuning.holding_out import HeldOut
 from TransferSegLib.finetuning.report import report_text
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.rounds import (
@@ -69,6 +73,27 @@ def test_it_ends_where_twice_the_training_brings_nothing(dice: list[float], more
 
 def test_a_training_that_always_improves_ends() -> None:
     assert not improves(curve(*(number / 20 for number in range(11))))
+
+
+def held_out(*dice: float, steps: int = 100) -> HeldOut:
+    return HeldOut([], Blend(0.0, {0.0: dice[-1]}), [steps, steps + 5], [], tuple(curve(*dice)))
+
+
+def test_the_time_of_a_training_is_what_it_took_and_not_the_limit() -> None:
+    """Seen in a verdict: "about 240 more minutes", half of a limit of 480, after a run of 15."""
+    stopped = held_out(0.2, 0.3).training(480, 15 * 60.0)
+    assert stopped == Training(100, 15.0) and more_minutes(stopped) == 8
+    assert held_out(0.2).training(10, 11 * 60.0) == Training(100, 10.0)
+    assert held_out(0.2).training(0, 900.0) == Training(100) and more_minutes(Training(100)) is None
+
+
+def test_a_training_that_no_longer_improves_is_long_enough() -> None:
+    ended = held_out(0.5, 0.501).training(480, 900.0)
+    assert ended is not None and ended.has_converged and ended.is_long
+    assert not held_out(0.5, 0.6).training(480, 900.0).is_long
+    without_rounds = HeldOut([], Blend(0.0, {0.0: 0.5}), [100], [])
+    assert without_rounds.training(5, 300.0) == Training(100, 5.0)
+    assert HeldOut([], Blend(0.0, {}), [], []).training(5, 300.0) is None
 
 
 def test_what_is_said_of_the_curve() -> None:
@@ -133,6 +158,8 @@ def test_rounds_end_and_the_kept_one_counts(place: tuple[Path, Path], monkeypatc
     assert row.candidate == pytest.approx(dice[kept], abs=1e-6)
     text = report_text(result.to_json())
     assert "left out of training, after 12, 24" in text and "chosen on the same cases" in text
+    training = result.evidence.verdict.training
+    assert training is not None and training.has_converged and training.minutes == 0, "no limit was given"
     assert result.to_json()["rounds"][0]["steps"] == first
 
 

@@ -28,7 +28,7 @@ from TransferSegLib.evaluation.statistics import (
     mean_interval,
     pair_scores,
 )
-from TransferSegLib.evaluation.verdict_advice import IMPROVES, headline
+from TransferSegLib.evaluation.verdict_advice import IMPROVES, SHORT_TRAINING, headline
 from TransferSegLib.evaluation.verdict_claims import MARKED, Claims, claims_of, unknown_to
 from TransferSegLib.evaluation.verdict_rule import WARNED, Answer, Usability, VerdictRule
 from TransferSegLib.structures import structure_key
@@ -41,13 +41,19 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Training:
-    """How long candidates were trained: the fewest optimisation steps of any, and the minutes given for everything.
+    """How long candidates were trained: the fewest optimisation steps of any, and the minutes that all of it took.
 
-    ``minutes`` 0: none were named.
+    ``minutes`` 0: the minutes did not decide how long. ``has_converged``: more training was tried, and brought nothing.
     """
 
     steps: int
     minutes: float = 0.0
+    has_converged: bool = False
+
+    @property
+    def is_long(self) -> bool:
+        """Whether more cases are likelier to help than more training."""
+        return self.has_converged or self.steps >= SHORT_TRAINING
 
 
 @dataclass(frozen=True)

@@ -186,8 +186,9 @@ def _what_helps(new: Sequence[NewStructure], training: Training | None) -> str:
     """Return the advice on what is not usable yet."""
     minutes = more_minutes(training)
     cases = f"correct {_MORE_SCANS}"
-    if training is not None and training.steps >= SHORT_TRAINING:
-        return f"{cases.capitalize()} and fine-tune again."
+    if training is not None and training.is_long:
+        ended = "More training brought nothing. " if training.has_converged else ""
+        return f"{ended}{cases.capitalize()} and fine-tune again."
     longer = "Train longer" if minutes is None else f"Fine-tune again with about {counted(minutes, 'more minute')}"
     return f"{longer}; if that does not help, {cases}."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from TransferSegLib.evaluation.verdict_advice import IMPROVES, SHORT_TRAINING, more_minutes
+from TransferSegLib.evaluation.verdict_advice import IMPROVES, more_minutes
 from TransferSegLib.evaluation.verdict_rule import Answer, Usability, VerdictRule
 from TransferSegLib.wording import before_and_after, counted
 
@@ -113,7 +113,7 @@ def hint(word: Usability, more_patients: int | None, patients: int, training: Tr
         return "more cases" if more_patients is None else counted(more_patients, "more case")
     if training is None:
         return "more cases, or a longer training"
-    if training.steps >= SHORT_TRAINING:
+    if training.is_long:
         return "more cases"
     more = more_minutes(training)
     if more is None:

@@ -224,7 +224,8 @@ class _FineTuning:
             fates = self._forgetting(settled, final, share, single)
             final = replace(final, state_dict=blended(run.plan.parent, run.plan.change, final.state_dict, share))
             compared = [folds[number] for number in evaluating]
-            evidence = self._summarise(compared, settled, comparisons, notes, min(held_out.steps, default=None))
+            training = held_out.training(run.plan.request.minutes, run.spent_s)
+            evidence = self._summarise(compared, settled, comparisons, notes, training)
             version = self._keep(final, fates, evidence, settled.time_plan, choice, single, held_out.curve)
         except Cancelled:
             with suppress(TrainingError):  # the disk may be full
@@ -290,12 +291,11 @@ class _FineTuning:
         settled: Settled,
         comparisons: list[CaseComparison],
         notes: list[str],
-        steps: int | None,
+        training: Training | None,
     ) -> Evidence:
         """Return the verdict on all comparisons."""
         plan = self._run.plan
         groups, names, request = patients_of({0.0: comparisons}, plan.groups), plan.change.label_set.names, plan.request
-        training = None if steps is None else Training(steps, request.minutes)
         grid, seed = settled.comparisons.grid, plan.configuration.seed
         mm, before = request.tolerance_mm, parent_cases(plan)
         known = plan.change.known

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from TransferSegLib.errors import TrainingError
+from TransferSegLib.evaluation.verdict import Training
 from TransferSegLib.finetuning.adapt import Weights
 from TransferSegLib.finetuning.blending import Blend, choose_blend
 from TransferSegLib.finetuning.cross_validation import (
@@ -65,6 +66,15 @@ class HeldOut:
     notes: list[str]
     curve: tuple[RoundResult, ...] = ()
     kept_round: int = 0
+
+    def training(self, limit: float, spent_s: float) -> Training | None:
+        """Return how long the candidates were trained, None where there is none.
+
+        ``limit`` are the minutes of the run (0: its steps decide), ``spent_s`` is what it has taken so far.
+        """
+        if not self.steps:
+            return None
+        return Training(min(self.steps), min(limit, spent_s / 60), bool(self.curve) and not improves(self.curve))
 
 
 class HoldingOut:
