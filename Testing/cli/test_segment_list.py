@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from TransferSegLib.cli.main import main
 from TransferSegLib.cli.output_files import listed_outputs
 from TransferSegLib.cli.scan_folders import listed_scans
+from TransferSegLib.cli.segment_settings import RunSettings
 from TransferSegLib.cli.segmented_record import RECORD, SegmentedRecord
 from TransferSegLib.errors import TransferSegError
 from TransferSegLib.inference.segment_file import ScanToSegment
@@ -186,7 +187,7 @@ def test_the_record_holds_little_and_survives_a_cut(tmp_path: Path) -> None:
     scan.write_bytes(b"1")
     out.mkdir()
     each = [ScanToSegment(scan, out / f"{number}_segmentation.nii.gz") for number in range(3)]
-    record = SegmentedRecord(out, {"model": "a"}, "run-1")
+    record = SegmentedRecord(out, RunSettings({"model": "a"}), "run-1")
     for one in each:
         one.output.write_bytes(b"2")
         record.begin(one)
@@ -194,18 +195,18 @@ def test_the_record_holds_little_and_survives_a_cut(tmp_path: Path) -> None:
     record.fail(each[1], "no scan")
     file = out / RECORD
     file.write_bytes(file.read_bytes() + b'{"done": "2_segmen')  # the power went
-    again = SegmentedRecord(out, {"model": "a"}, "run-1")
+    again = SegmentedRecord(out, RunSettings({"model": "a"}), "run-1")
     assert again.is_done(each[0]) and again.rows(each[0]) == [["liver", "1.0"]]
     assert list(again.failures()) == [(str(scan), "no scan")] and again.failed_in_this_run(each[1])
     assert again.in_work(each[2]) and again.alone_in_work() is None
     again.add(each[2])
-    third = SegmentedRecord(out, {"model": "a"}, "run-2")
+    third = SegmentedRecord(out, RunSettings({"model": "a"}), "run-2")
     assert third.is_done(each[2]) and not third.anything_in_work and not list(third.failures())
     lines = file.read_text().splitlines()
     assert lines[-2] == '{"done": "2_segmen' and json.loads(lines[-1])["done"] == "2_segmentation.nii.gz"
     each[0].output.write_bytes(b"corrected")
     assert third.was_changed(each[0]) and third.rows(each[0]) is None
     with pytest.raises(TransferSegError, match="other settings"):
-        SegmentedRecord(out, {"model": "b"}).is_done(each[0])
+        SegmentedRecord(out, RunSettings({"model": "b"})).is_done(each[0])
     shutil.rmtree(out)
-    assert not SegmentedRecord(out, {}).is_done(each[0])
+    assert not SegmentedRecord(out, RunSettings({})).is_done(each[0])

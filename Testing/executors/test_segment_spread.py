@@ -19,6 +19,7 @@ import SimpleITK as sitk
 
 from Testing.executors.conftest import ROOT, Nodes, Noted
 from TransferSegLib.cli.main import main
+from TransferSegLib.cli.segment_settings import RunSettings
 from TransferSegLib.cli.segment_spread import JOBS, part_size, take_left_results
 from TransferSegLib.cli.segmented_record import SegmentedRecord
 from TransferSegLib.errors import JobError, ScanError
@@ -160,7 +161,7 @@ def test_a_result_whose_worker_was_killed_before_it_said_so_counts(
         begun = {**entry, "entry": entry, "before": {str(each.output): state}}
         write_json(folders[-1] / FINISHED, {"scans": [], "begun": begun})
         made.output.write_bytes(b"a result")
-    record = SegmentedRecord(out, {})
+    record = SegmentedRecord(out, RunSettings({}))
     take_left_results(out, record)
     assert record.has_line(made) and not record.has_line(old), "one has appeared, the other was there before"
     assert not any(folder.exists() for folder in folders)
@@ -182,7 +183,7 @@ def test_what_a_worker_writes_while_it_ends_counts(archive: Path, tmp_path: Path
 
     ending = threading.Timer(0.5, write_and_end)
     ending.start()
-    record = SegmentedRecord(out, {})
+    record = SegmentedRecord(out, RunSettings({}))
     take_left_results(out, record)
     ending.join()
     assert record.has_line(each) and not record.was_changed(each) and not folder.exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from TransferSegLib.cli.reporting import JsonLines
 from TransferSegLib.cli.scan_folders import listed_scans, scans_in
 from TransferSegLib.cli.segment_options import add_window_options, check_images, files_given, window_options
 from TransferSegLib.cli.segment_run import SegmentRun
+from TransferSegLib.cli.segment_settings import run_settings
 from TransferSegLib.cli.segment_spread import SpreadRun, add_spread_options, check_spread, is_spread, take_left_results
 from TransferSegLib.cli.segmented_record import SegmentedRecord
 from TransferSegLib.cli.supervised import run_supervised, supervised_run
@@ -179,7 +180,7 @@ def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
     extras = Extras(label_set, arguments.each_structure, arguments.statistics, arguments.series)
     record = None
     if arguments.list is not None or (into_folder and outputs[0].parent == arguments.output):
-        record = SegmentedRecord(arguments.output, _settings(arguments, model, options), supervised_run())
+        record = SegmentedRecord(arguments.output, run_settings(arguments, model, options), supervised_run())
         take_left_results(arguments.output, record)
     listed = arguments.list is not None
     if is_spread(arguments):
@@ -235,23 +236,6 @@ def _check_outputs(arguments: argparse.Namespace, files: list[Path]) -> None:
     # Of a long list every folder is tried once: each trial writes a file there.
     for file in {file.parent: file for file in files}.values() if len(files) > _MANY else files:
         check_output_file(file, makes_folders=True)
-
-
-def _settings(arguments: argparse.Namespace, model: Path, options: PredictionOptions) -> dict[str, Any]:
-    """Return what decides about the labels of a scan: the model's version and the options."""
-    from TransferSegLib.models.combined_parts import described
-
-    said = described(model)
-    return {
-        "model": said.name,
-        "version": said.version,
-        "path": str(model.resolve()),
-        "structures": arguments.structures,
-        "series": arguments.series,
-        "modality": arguments.modality,
-        "strict": arguments.strict,
-        "options": asdict(options),
-    }
 
 
 def _start_in_background(

@@ -199,6 +199,7 @@ class SpreadRun(SegmentRun):
 
     def _begin(self, part: _Part) -> _Part:
         parameters = replace(self._parameters, scans=tuple(part.left)).to_json()
+        self._record.describe()
         parameters["settings"] = self._record.settings
         part.job = self._executor.submit("segment", parameters, f"segment {len(part.left)} scans")
         return part

@@ -1,21 +1,23 @@
 """What a run of many scans has done: a line for each scan in ``segmented.jsonl`` in the output folder.
 
 It says of each result from which scan and with which model and settings it was made, so that a run that was stopped is
-continued, and a result of another model is not taken for one of this model. A line is added when a scan is begun and
+continued, and a result of another model is not taken for one of this model. A model is known by its weights, and a scan
+by its name, size and time of change: both may be moved. A line is added when a scan is begun and
 another one when it is done or has failed: what was begun and has not ended was in work when the program was ended.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from TransferSegLib.cli.segment_settings import RunSettings
 from TransferSegLib.errors import ScanError
 from TransferSegLib.inference.segment_file import ScanToSegment
 
@@ -31,12 +33,15 @@ class SegmentedRecord:
     what failed in it is told from what failed before.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], run: str = "") -> None:
+    def __init__(self, folder: Path, settings: RunSettings, run: str = "") -> None:
         """Read the record of a folder, which need not exist; damaged lines are left out."""
         self._folder, self._file = folder.absolute(), folder.absolute() / RECORD
+        self._settings = settings
         #: What stands for the settings in the lines.
-        self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        self.settings = settings.digest
         self._run = run or f"{time.time_ns()}-{os.getpid()}"
+        #: By what stands for settings: the line that says what they are.
+        self._described: dict[str, int] = {}
         self._done: dict[str, int] = {}
         self._failed: dict[str, int] = {}
         #: Whether it is alone, and the scan's path.
@@ -54,12 +59,42 @@ class SegmentedRecord:
                 f"{each.output} exists and was not made by such a run: choose another output folder, or give --replace "
                 "to overwrite it."
             )
-        if entry.get("settings") != self.settings or entry.get("scan") != _state_of(each.scan):
+        differences = [words for words in (self._other_scan(each, entry), self._other_settings(entry)) if words]
+        if differences:
             raise ScanError(
-                f"{each.output} was made from another scan, or with another model or other settings: choose another "
-                "output folder, or give --replace to overwrite it."
+                f"{each.output} was made {' and '.join(differences)}: choose another output folder, or give --replace "
+                "to overwrite it."
             )
         return True
+
+    @staticmethod
+    def _other_scan(each: ScanToSegment, entry: Mapping[str, Any]) -> str:
+        """Return in words from which other scan a result was made, '' for this one."""
+        before, now = entry.get("scan"), _state_of(each.scan)
+        if _same_state(before, now):
+            return ""
+        if isinstance(before, list) and before and before[0] != now[0]:
+            return f"from {before[0]}, which is not the same as {each.scan}"
+        return f"from {each.scan} as it was before a change"
+
+    def _other_settings(self, entry: Mapping[str, Any]) -> str:
+        """Return in words with which other model or settings a result was made, '' for those of this run."""
+        settings = str(entry.get("settings"))
+        if settings == self.settings:
+            return ""
+        place = self._described.get(settings)
+        said = (self._at(place) or {}) if place is not None else {}
+        if isinstance(said.get("deciding"), dict):
+            return self._settings.difference(str(said.get("model")), said["deciding"])
+        if settings != self._settings.earlier:
+            return (
+                "with another model or other settings, or by an earlier version that did not note the model's checksum"
+            )
+        written = entry.get("written")
+        since = written[-1] if isinstance(written, list) and written and isinstance(written[-1], int) else 0
+        return (
+            "" if since >= self._settings.weights_since_ns else f"before the weights of {self._settings.model} changed"
+        )
 
     def has_line(self, each: ScanToSegment) -> bool:
         """Tell whether any run has noted a result for a scan."""
@@ -68,13 +103,19 @@ class SegmentedRecord:
     def was_changed(self, each: ScanToSegment) -> bool:
         """Tell whether a result is not as it was written, because someone corrected it, for example."""
         entry = self._entry(each)
-        return entry is None or entry.get("written") != _state_of(each.output)
+        return entry is None or not _same_state(entry.get("written"), _state_of(each.output))
 
     def rows(self, each: ScanToSegment) -> list[list[str]] | None:
         """Return what was measured in a result that is as it was written; None where nothing was."""
         entry = self._entry(each)
         rows = None if entry is None else entry.get("rows")
         return rows if isinstance(rows, list) and not self.was_changed(each) else None
+
+    def describe(self) -> None:
+        """Note once what the settings of this run are; raises OSError."""
+        if self.settings not in self._described:
+            what = {"model": self._settings.model, "deciding": dict(self._settings.deciding)}
+            self._add({"described": self.settings, **what})
 
     def begin(self, each: ScanToSegment, alone: bool = False) -> None:
         """Note that a scan is begun, perhaps with no other beside it; raises OSError."""
@@ -85,6 +126,7 @@ class SegmentedRecord:
 
         ``settings`` are those it was segmented with, if not this run's.
         """
+        self.describe()
         states = {"scan": _state_of(each.scan), "written": _state_of(each.output)}
         self._add({"done": self._key(each), "settings": settings or self.settings, **states, "rows": rows})
 
@@ -136,6 +178,8 @@ class SegmentedRecord:
                 known[key] = place
                 if what == "done":
                     self._failed.pop(key, None)
+        if isinstance(entry.get("described"), str):
+            self._described[entry["described"]] = place
         if isinstance(entry.get("begun"), str):
             self._begun[entry["begun"]] = bool(entry.get("alone")), str(entry.get("path"))
 
@@ -190,8 +234,16 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
+def _same_state(before: Any, now: list[Any]) -> bool:
+    """Tell whether a file or folder is the same, also where a folder above it has another name now."""
+    if not isinstance(before, list) or len(before) != len(now):
+        return False
+    names = [re.split(r"[/\\]", str(state[0]))[-1] for state in (before, now)]
+    return names[0] == names[1] and before[1:] == now[1:]
+
+
 def _state_of(path: Path) -> list[Any]:
-    """Return what changes when a file, or any file in a folder, does: path, number of files, bytes, latest change."""
+    """Return what tells files and folders apart: path (its name counts), number of files, bytes, latest change."""
     files = path.rglob("*") if path.is_dir() else [path]
     stats = []
     with suppress(OSError):  # gone, or not to be read: that is another state

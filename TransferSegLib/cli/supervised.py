@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import TransferSegLib
+from TransferSegLib.cli.segment_settings import RunSettings
 from TransferSegLib.cli.segmented_record import SegmentedRecord
 from TransferSegLib.errors import TransferSegError
 
@@ -39,7 +40,7 @@ def run_supervised(words: Sequence[str], folder: Path) -> int:
         code = _run_child(words, run)
         if code in _OWN_ENDS:
             return code if code >= 0 else 128 - code
-        record = SegmentedRecord(folder, {}, run)
+        record = SegmentedRecord(folder, RunSettings({}), run)
         end = _words_of(code)
         alone = record.alone_in_work()
         if alone is not None:
