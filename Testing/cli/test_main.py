@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from TransferSegLib.cli.main import main
 from TransferSegLib.cli.reporting import duration
+from TransferSegLib.errors import Cancelled
 from TransferSegLib.wording import table
 
 DATA = Path(__file__).resolve().parents[1] / "Data"
@@ -98,7 +100,18 @@ def test_train_base_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main([*words, *TINY, "--steps", "1"]) == 2
     assert "--resume" in capsys.readouterr().err
     # The knobs of the run are remembered: only what changes needs to be said.
-    assert main([*words, "--resume", "--steps", "2", "--name", "small one", "--device", "cpu"]) == 0
+    assert main([*words, "--resume", "--steps", "2", "--device", "cpu"]) == 0
+    from TransferSegLib.models.store import load_description
+    from TransferSegLib.training.checkpoint import read_checkpoint, write_checkpoint
+
+    assert load_description(tmp_path / "run" / "model").name == "small one"
+    # The checkpoint of an earlier version does not tell the name; the model that was written does.
+    file = tmp_path / "run" / "checkpoint.pt"
+    before = {key: value for key, value in read_checkpoint(file).items() if key != "name"}
+    write_checkpoint(file, before)
+    assert main([*words, "--resume", "--steps", "3", "--device", "cpu"]) == 0
+    assert load_description(tmp_path / "run" / "model").name == "small one"
+    assert read_checkpoint(file)["name"] == "small one"
     assert main([*words, "--resume", "--width", "4", "--device", "cpu"]) == 2
     assert "another width" in capsys.readouterr().err
 
@@ -134,6 +147,32 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume(tmp_path: Path) -> None:
     from TransferSegLib.training.checkpoint import read_checkpoint
 
     assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"] >= 1
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_what_is_said_of_a_stopped_training(
+    has_checkpoint: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while the cases are read there is no checkpoint yet; a command that is printed can be given as it is."""
+    from TransferSegLib.training import base
+
+    output = tmp_path / "my run"
+
+    def stopped(*_: object) -> Path:
+        output.mkdir()
+        if has_checkpoint:
+            (output / "checkpoint.pt").touch()
+        raise Cancelled("Stopped on request.")
+
+    monkeypatch.setattr(base, "train_base", stopped)
+    words = ["--data", str(DATA / "head_neck_ct"), "--output", str(output), "--name", "small one"]
+    assert main(["train-base", *words]) == 130
+    said = capsys.readouterr().err
+    if has_checkpoint:
+        command = said.split("Go on with: ")[1].splitlines()[0]
+        assert shlex.split(command) == ["transferseg", "train-base", *words, "--resume"]
+    else:
+        assert "nothing to resume" in said and "--resume" not in said
 
 
 def test_durations_and_tables() -> None:

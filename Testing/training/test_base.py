@@ -12,14 +12,15 @@ import torch
 
 from TransferSegLib.datasets.dataset import read_dataset
 from TransferSegLib.errors import Cancelled, TrainingError
+from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.models.store import load_model
 from TransferSegLib.progress import CancelToken, Progress
 from TransferSegLib.structures import LabelSet
 from TransferSegLib.training import base
 from TransferSegLib.training.base import BaseModelPlan, train_base
 from TransferSegLib.training.checkpoint import read_checkpoint
-from TransferSegLib.training.configuration import TrainingConfiguration
-from TransferSegLib.training.saved_run import in_full, made_with
+from TransferSegLib.training.configuration import AugmentationConfiguration, TrainingConfiguration
+from TransferSegLib.training.saved_run import in_full, made_with, split_of
 
 DATA = Path(__file__).resolve().parents[1] / "Data" / "head_neck_ct"
 TINY = TrainingConfiguration(
@@ -158,6 +159,54 @@ def test_a_model_is_trained_further_and_never_on_its_validation_cases(tmp_path: 
     assert "width" not in second.description.provenance.configuration
 
 
+def test_other_scans_of_validation_patients_are_not_trained_on(tmp_path: Path) -> None:
+    """The dataset has a second scan of the patient that the model begun with was validated on."""
+    first = load_model(train_base(plan(tmp_path / "first")))
+    (id,) = first.description.metrics["validation"]["ids"]
+    dataset = read_dataset(DATA)
+    (held_out,) = (case for case in dataset.cases if case.id == id)
+    grown = replace(dataset, cases=(*dataset.cases, replace(held_out, id="again")))
+    further = replace(plan(tmp_path / "further"), dataset=grown, start=first)
+    training, validation = split_of(further, None)
+    assert set(training) == {*dataset.ids} - {id} and tuple(validation) == (id,)
+    only = replace(dataset, cases=(held_out, replace(held_out, id="again")))
+    with pytest.raises(TrainingError, match="All cases are of patients that 'tiny' was validated on"):
+        split_of(replace(further, dataset=only), None)
+
+
+def test_a_model_without_a_checkpoint_is_never_replaced(tmp_path: Path) -> None:
+    """Nor after a damaged checkpoint was deleted, as its message used to say without a word of the model."""
+    train_base(plan(tmp_path / "run", replace(TINY, steps=1, validation_share=0.0)))
+    checkpoint, model = tmp_path / "run" / "checkpoint.pt", tmp_path / "run" / "model"
+    content = {file.name: file.read_bytes() for file in model.iterdir()}
+    checkpoint.write_bytes(b"damaged")
+    with pytest.raises(TrainingError, match=r"Delete it .* move the folder .*model away first"):
+        read_checkpoint(checkpoint)
+    checkpoint.unlink()
+    with pytest.raises(TrainingError, match=r"run.model holds a model, .* choose another output folder"):
+        train_base(plan(tmp_path / "run", replace(TINY, steps=1)))
+    assert {file.name: file.read_bytes() for file in model.iterdir()} == content
+    model.rename(tmp_path / "kept")
+    model.mkdir()
+    train_base(plan(tmp_path / "run", replace(TINY, steps=1)))
+
+
+def test_there_is_a_checkpoint_before_there_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed right after the first model was written, a run can be resumed."""
+    written: list[bool] = []
+    save_model = base.save_model
+
+    def watched(*args: object, **options: object) -> None:
+        written.append((tmp_path / "run" / "checkpoint.pt").exists())
+        save_model(*args, **options)  # type: ignore[arg-type]
+        raise SystemExit
+
+    monkeypatch.setattr(base, "save_model", watched)
+    with pytest.raises(SystemExit):
+        train_base(plan(tmp_path / "run", replace(TINY, validate_every=1, checkpoint_every=100)))
+    assert written == [True]
+
+
 def test_a_run_begun_with_a_model_is_resumed_with_it(tmp_path: Path) -> None:
     first = load_model(train_base(plan(tmp_path / "first")))
     train_base(replace(plan(tmp_path / "whole"), start=first))
@@ -222,6 +271,9 @@ def test_interruption_anywhere_keeps_the_last_whole_step(tmp_path: Path, monkeyp
         ({"steps": 2.5}, "whole number"),
         ({"steps": float("inf")}, "whole number"),
         ({"steps": float("nan")}, "whole number"),
+        ({"seed": 2.5}, "seed .*whole number"),
+        ({"seed": 2**64}, "seed must be between 0 and"),
+        ({"seed": -1}, "seed must be between 0 and"),
         ({"learning_rate": "fast"}, "must be a number"),
         ({"augmentation": {"blur": 1}}, "Unknown setting"),
         ({"spacing_mm": float("nan")}, "spacing_mm"),
@@ -230,6 +282,25 @@ def test_interruption_anywhere_keeps_the_last_whole_step(tmp_path: Path, monkeyp
 def test_settings_that_cannot_work(knobs: dict, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         TrainingConfiguration.from_json(knobs)
+
+
+@pytest.mark.parametrize("kind", [TrainingConfiguration, FineTuningConfiguration])
+def test_whole_numbers_are_whole(kind: type) -> None:
+    """JSON writers may write 1.0, or 2e2: that is taken, in settings made from JSON and in those made in Python."""
+    entry = {"seed": 1.0, "patch": 64.0, "steps": 2e2, "batch": np.int64(2), "augmentation": {"curve_points": 7.0}}
+    made = kind.from_json(entry)  # type: ignore[attr-defined]
+    in_python = kind(**entry | {"augmentation": AugmentationConfiguration(curve_points=7.0)})  # type: ignore[arg-type]
+    for settings in (made, in_python):
+        told = settings.to_json()
+        assert [told[name] for name in entry if name != "augmentation"] == [1, 64, 200, 2]
+        assert all(type(told[name]) is int for name in entry if name != "augmentation")
+        assert type(told["augmentation"]["curve_points"]) is int
+    for wrong in ({"seed": 1.5}, {"patch": "64"}, {"steps": True}, {"seed": None}, {"seed": 2**64}, {"seed": 1e30}):
+        (name,) = wrong
+        with pytest.raises(TrainingError, match=name):
+            kind(**wrong)
+        with pytest.raises(TrainingError, match=name):
+            kind.from_json(wrong)  # type: ignore[attr-defined]
 
 
 def test_patches_that_the_network_does_not_take_are_refused_at_once(tmp_path: Path) -> None:

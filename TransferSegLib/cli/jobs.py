@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -212,7 +213,7 @@ def _print_started(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def _call(verb: str, folder: Path, arguments: argparse.Namespace) -> str:
-    place = f" --jobs-folder {arguments.jobs_folder}" if arguments.jobs_folder else ""
+    place = f" --jobs-folder {shlex.quote(str(arguments.jobs_folder))}" if arguments.jobs_folder else ""
     return f"transferseg jobs {verb} {folder.name}{place}"
 
 

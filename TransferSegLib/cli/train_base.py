@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,12 @@ def _run_together(arguments: argparse.Namespace, processes: Processes) -> int:
     from TransferSegLib.models.store import load_description, load_model
     from TransferSegLib.training.base import BaseModelPlan, train_base
 
+    configuration, name = processes.first_does(lambda: _configuration_and_name(arguments))
     plan = BaseModelPlan(
         dataset=read_dataset(arguments.data),
         output=arguments.output,
-        configuration=processes.first_does(lambda: _configuration(arguments)),
-        name=_name(arguments),
+        configuration=configuration,
+        name=name,
         device=arguments.device,
         start=None if arguments.start_from is None else load_model(find_model(arguments.start_from)),
         command=_command(arguments),
@@ -89,9 +91,7 @@ def _run_together(arguments: argparse.Namespace, processes: Processes) -> int:
         try:
             folder = train_base(plan, arguments.resume, progress, cancel)
         except Cancelled:
-            start = "" if arguments.start_from is None else f" --start-from {arguments.start_from}"
-            again = f"transferseg train-base --data {arguments.data} --output {arguments.output}{start} --resume"
-            raise Cancelled(f"Stopped; a checkpoint is in {arguments.output}. Go on with: {again}") from None
+            raise Cancelled(_how_to_go_on(arguments)) from None
     if not processes.is_first:
         return 0
     metrics = load_description(folder).metrics.get("validation", {})
@@ -101,6 +101,19 @@ def _run_together(arguments: argparse.Namespace, processes: Processes) -> int:
         print(f"(validation: {metrics['cases']} cases, {metrics['grid']}, step {metrics['step']})")
     print(f"The model is in {folder}")
     return 0
+
+
+def _how_to_go_on(arguments: argparse.Namespace) -> str:
+    """Return what is said of a training that was stopped: where its checkpoint is, if there is one."""
+    from TransferSegLib.training.checkpoint import CHECKPOINT
+
+    if not (arguments.output / CHECKPOINT).exists():
+        return "Stopped before the first step, so there is nothing to resume: give the same command again."
+    words = ["transferseg", "train-base", "--data", str(arguments.data), "--output", str(arguments.output)]
+    words += [] if arguments.name is None else ["--name", arguments.name]
+    words += [] if arguments.start_from is None else ["--start-from", arguments.start_from]
+    again = shlex.join([*words, "--resume"])
+    return f"Stopped; a checkpoint is in {arguments.output}. Go on with: {again}"
 
 
 def _check_start(arguments: argparse.Namespace) -> None:
@@ -115,11 +128,12 @@ def _start_in_background(arguments: argparse.Namespace) -> int:
     from TransferSegLib.datasets.dataset import read_dataset
 
     dataset = read_dataset(arguments.data)
+    configuration, name = _configuration_and_name(arguments)
     parameters = TrainBaseParameters(
         arguments.data,
-        _name(arguments),
+        name,
         arguments.output,
-        _configuration(arguments),
+        configuration,
         arguments.resume,
         None if arguments.start_from is None else find_model(arguments.start_from),
         _command(arguments),
@@ -128,8 +142,15 @@ def _start_in_background(arguments: argparse.Namespace) -> int:
     return start_in_background(JobRequest("train-base", parameters.to_json(), arguments.device, title), arguments)
 
 
-def _name(arguments: argparse.Namespace) -> str:
-    return arguments.name or str(arguments.output.resolve().name)
+def _configuration_and_name(arguments: argparse.Namespace) -> tuple[TrainingConfiguration, str]:
+    """Return the settings and the model's name; those of a run that is resumed need not be given again."""
+    saved: dict[str, Any] = {}
+    if arguments.resume:
+        from TransferSegLib.training.saved_run import what_was_asked
+
+        saved = what_was_asked(arguments.output)
+    name = arguments.name or saved.get("name") or str(arguments.output.resolve().name)
+    return _configuration(arguments, dict(saved.get("configuration", {}))), str(name)
 
 
 def _short(value: str | float) -> str:
@@ -140,12 +161,9 @@ def _option(setting: str) -> str:
     return "--" + setting.replace("_", "-")
 
 
-def _configuration(arguments: argparse.Namespace) -> TrainingConfiguration:
-    """Return the settings: defaults, then the run being resumed, then the file, then the command line."""
-    values: dict[str, Any] = {"augmentation": {}}
-    if arguments.resume:
-        values = _configuration_of_run(arguments.output) | {}
-        values["augmentation"] = dict(values.get("augmentation", {}))
+def _configuration(arguments: argparse.Namespace, values: dict[str, Any]) -> TrainingConfiguration:
+    """Return the settings: defaults, then ``values`` of the run being resumed, then the file, then the command line."""
+    values["augmentation"] = dict(values.get("augmentation", {}))
     if arguments.configuration is not None:
         given = read_settings(arguments.configuration, '{"width": 16}')
         values["augmentation"] |= given.pop("augmentation", {})
@@ -158,14 +176,6 @@ def _configuration(arguments: argparse.Namespace) -> TrainingConfiguration:
         if value is not None:
             values["augmentation"][field.name] = value
     return TrainingConfiguration.from_json(values)
-
-
-def _configuration_of_run(output: Path) -> dict[str, Any]:
-    """Return the settings a run was started with, so that --resume needs none of them again."""
-    from TransferSegLib.training.checkpoint import read_checkpoint
-
-    file = output / "checkpoint.pt"
-    return dict(read_checkpoint(file)["configuration"]) if file.exists() else {}
 
 
 def _command(arguments: argparse.Namespace) -> str:

@@ -11,7 +11,12 @@ from TransferSegLib.images.intensity import IntensityRule
 from TransferSegLib.images.preparation import Preparation
 from TransferSegLib.models.description import ModelDescription
 from TransferSegLib.networks.interface import NetworkSpec
-from TransferSegLib.training.configuration import AugmentationConfiguration, read_settings
+from TransferSegLib.training.configuration import (
+    MOST_SEED,
+    AugmentationConfiguration,
+    read_settings,
+    take_whole_numbers,
+)
 
 #: More steps than any run makes.
 UNLIMITED_STEPS = 10_000_000
@@ -117,6 +122,7 @@ class FineTuningConfiguration:
 
     def __post_init__(self) -> None:
         """Raise TrainingError, naming every setting whose value cannot work."""
+        take_whole_numbers(self, "fine-tuning")
         wrong = [
             f"{name} must be {rule}, not {getattr(self, name)!r}" for name, rule, holds in self._rules if not holds
         ]
@@ -133,9 +139,10 @@ class FineTuningConfiguration:
             ("background_share", "between 0 and 1", 0 <= self.background_share <= 1),
             ("average", "between 0 and 1", 0 <= self.average < 1),
             ("minutes", "0 (no limit) or more", self.minutes >= 0),
+            ("seed", f"between 0 and {MOST_SEED}", 0 <= self.seed <= MOST_SEED),
             ("spacing_mm", f"above 0, three such numbers (x, y, z) or '{PARENT_SPACING}'", self._has_spacing),
         ]
-        for name in ("tail_steps", "steps", "warm_up", "report_cases", "scratch_width", "seed", "distillation"):
+        for name in ("tail_steps", "steps", "warm_up", "report_cases", "scratch_width", "distillation"):
             rules.append((name, "0 or more", getattr(self, name) >= 0))
         for name in (
             "batch",

@@ -12,6 +12,7 @@ from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
 from TransferSegLib.json_fields import damage_as
 from TransferSegLib.paths import as_path
+from TransferSegLib.training.configuration import as_whole_number
 
 #: Minutes for everything together by default, and their limit for a training until it no longer improves.
 DEFAULT_MINUTES, LIMIT_MINUTES = 10.0, 480.0
@@ -79,6 +80,12 @@ class FineTuneRequest:
                 raise TrainingError(f"'{name}' of a fine-tuning must be a list of names, not one text.")
             if getattr(self, name) is not None:
                 self._take(name, tuple(getattr(self, name)))
+        for name in ("most_folds", "workers", "threads"):
+            value = getattr(self, name)
+            whole = as_whole_number(value)
+            if whole is None and not (name == "most_folds" and value is None):
+                raise TrainingError(f"'{name}' of a fine-tuning must be a whole number, not {value!r}.")
+            self._take(name, whole)
         if not 0 <= self.minutes < float("inf"):
             raise TrainingError(f"{self.minutes:g} minutes are no time to train for: give 0 (no limit) or more.")
         if self.workers < 0 or self.threads < 1:

@@ -73,6 +73,7 @@ def run_train_base(
     from TransferSegLib.datasets.dataset import read_dataset
     from TransferSegLib.models.store import load_description, load_model
     from TransferSegLib.training.base import BaseModelPlan, train_base
+    from TransferSegLib.training.saved_run import holds_model
 
     parameters = TrainBaseParameters.from_json(request.parameters)
     output = parameters.output or folder
@@ -88,7 +89,7 @@ def run_train_base(
     has_checkpoint = (output / "checkpoint.pt").exists()
     ours = folder / OUTPUT_IS_OURS
     resume = has_checkpoint if ours.exists() else parameters.resume
-    if has_checkpoint == resume:
+    if has_checkpoint == resume and (resume or not holds_model(output)):
         ours.touch()  # from here on a checkpoint that is found there was written by this job, or adopted by it
     model = train_base(plan, resume, progress, cancel)
     return {"model": str(model), "validation": load_description(model).metrics.get("validation", {})}

@@ -37,7 +37,7 @@ from TransferSegLib.networks.nnunet.plan import UNetPlan
 from TransferSegLib.networks.unet_valid.backbone import unet_valid_spec
 from TransferSegLib.paths import as_path
 from TransferSegLib.progress import CancelToken, ProgressCallback, Task
-from TransferSegLib.training.checkpoint import write_checkpoint
+from TransferSegLib.training.checkpoint import CHECKPOINT, MODEL, write_checkpoint
 from TransferSegLib.training.configuration import NETWORK_SETTINGS, NNUNET, TrainingConfiguration
 from TransferSegLib.training.loop import Hooks, train
 from TransferSegLib.training.patch_objective import PatchObjective
@@ -200,7 +200,7 @@ def _train_together(
         _add_doubt(plan, validation, device, cancel)
 
     processes.first_does(describe)
-    return plan.output / "model"
+    return plan.output / MODEL
 
 
 def _device(plan: BaseModelPlan, processes: Processes, saved: dict[str, Any] | None) -> Device:
@@ -219,7 +219,7 @@ def _device(plan: BaseModelPlan, processes: Processes, saved: dict[str, Any] | N
 
 def _add_profile(plan: BaseModelPlan, training_ids: Sequence[str], task: Task) -> None:
     """Store in the model what the fit of scans will be judged by: statistics of its training cases."""
-    folder = plan.output / "model"
+    folder = plan.output / MODEL
     segmenter = Segmenter(load_model(folder), plan.device)
     cases = plan.dataset.select(list(training_ids)).cases
     scans = [partial(read_scan, case.image) for case in cases]
@@ -228,7 +228,7 @@ def _add_profile(plan: BaseModelPlan, training_ids: Sequence[str], task: Task) -
 
 def _add_doubt(plan: BaseModelPlan, validation: list[PreparedCase], device: Device, cancel: CancelToken | None) -> None:
     """Store in the model how often it is wrong by its margin on the validation cases."""
-    folder = plan.output / "model"
+    folder = plan.output / MODEL
     set_doubt(folder, calibrate(load_model(folder), validation, device, cancel))
 
 
@@ -277,6 +277,8 @@ class _Run:
         """Validate every ``validate_every`` steps and after the last, unless a run that was stopped did so already."""
         due = is_last or step % self._plan.configuration.validate_every == 0
         if due and self.validated < step:
+            if not (self._plan.output / CHECKPOINT).exists():
+                self._checkpoint()  # a model that is there without one is taken for that of another training
             self._validate()
             self.validated = step
         return False
@@ -299,7 +301,7 @@ class _Run:
 
     def _save(self, state: dict[str, torch.Tensor]) -> None:
         """Write the model folder, replacing the one kept before."""
-        save_model(self._plan.output / "model", self._description(), state, overwrite=True)
+        save_model(self._plan.output / MODEL, self._description(), state, overwrite=True)
 
     def _description(self) -> ModelDescription:
         dataset, configuration = self._plan.dataset, self._plan.configuration
@@ -344,13 +346,14 @@ class _Run:
     def _checkpoint(self) -> None:
         """Write everything that is needed to go on from the last whole step."""
         write_checkpoint(
-            self._plan.output / "checkpoint.pt",
+            self._plan.output / CHECKPOINT,
             {
                 "trainer": self._trainer.state(),
                 "best": self.best,
                 "validated": self.validated,
                 "precision": str(self._device.dtype).removeprefix("torch."),
                 "configuration": self._plan.configuration.to_json(),
+                "name": self._plan.name,
                 "structures": list(self._plan.dataset.label_set.names),
                 "start": start_name(self._plan),
                 "training_ids": self._training_ids,

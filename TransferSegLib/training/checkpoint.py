@@ -12,6 +12,8 @@ from TransferSegLib.own_files import new_file
 
 #: Raised when the content of a checkpoint changes in a way older ones cannot answer.
 CHECKPOINT_VERSION = 1
+#: In the output folder of a training of a base model: what it goes on from, and the best model so far.
+CHECKPOINT, MODEL = "checkpoint.pt", "model"
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -39,8 +41,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file
+        model = path.with_name(MODEL)
+        first = f", and move the folder {model} away first: it holds the best model so far" if model.is_dir() else ""
         raise TrainingError(
-            f"The checkpoint {path} cannot be read ({type(error).__name__}). Delete it to start this training again."
+            f"The checkpoint {path} cannot be read ({type(error).__name__}). Delete it to start this training again"
+            f"{first}."
         ) from error
     if not isinstance(state, dict) or state.get("checkpoint_version") != CHECKPOINT_VERSION:
         raise TrainingError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from TransferSegLib.errors import TrainingError
@@ -11,6 +12,29 @@ from TransferSegLib.errors import TrainingError
 UNET_VALID, NNUNET = "unet3d-valid", "nnunet"
 #: Settings that describe the network and its grid; a model that the training begins with has its own.
 NETWORK_SETTINGS = ("network", "width", "levels", "spacing_mm", "spacing_z_mm")
+#: Seeds are at most this: what is added to them on the way still fits into torch's 64 bits.
+MOST_SEED = 2**62
+
+
+def as_whole_number(value: object) -> int | None:
+    """Return a number as an int, None when it is not whole or no number; JSON may say 1.0 or 2e2."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    if isinstance(value, Integral):
+        return int(value)
+    return int(float(value)) if float(value).is_integer() else None
+
+
+def take_whole_numbers(settings: Any, what: str) -> None:
+    """Make an int of every whole number of a frozen dataclass that is to be one; raises TrainingError for others."""
+    for one in fields(settings):
+        if str(one.type) != "int":
+            continue
+        value = getattr(settings, one.name)
+        whole = as_whole_number(value)
+        if whole is None:
+            raise TrainingError(f"The setting {one.name} of {what} must be a whole number, not {value!r}.")
+        object.__setattr__(settings, one.name, whole)
 
 
 @dataclass(frozen=True)
@@ -41,6 +65,7 @@ class AugmentationConfiguration:
 
     def __post_init__(self) -> None:
         """Raise TrainingError, naming the setting, for values that cannot work."""
+        take_whole_numbers(self, "the augmentation")
         wrong = [
             f"{name} must be between 0 and 1, not {getattr(self, name)}"
             for name in ("mirror", "intensity", "inversion", "intensity_curve")
@@ -105,6 +130,7 @@ class TrainingConfiguration:
 
     def __post_init__(self) -> None:
         """Raise TrainingError, naming the setting, for values that cannot work."""
+        take_whole_numbers(self, "training")
         wrong = [
             f"{name} must be {rule}, not {getattr(self, name)}"
             for name, rule, holds in (
@@ -127,6 +153,7 @@ class TrainingConfiguration:
                 ("validation_share", "between 0 and 0.9", 0 <= self.validation_share <= 0.9),
                 ("validate_every", "1 or more", self.validate_every >= 1),
                 ("checkpoint_every", "1 or more", self.checkpoint_every >= 1),
+                ("seed", f"between 0 and {MOST_SEED}", 0 <= self.seed <= MOST_SEED),
             )
             if not holds
         ]
@@ -184,9 +211,9 @@ def _check_kinds(values: dict[str, Any], kind: type, what: str) -> None:
             kind_text = None if isinstance(value, bool) else "true or false"
         elif wanted.startswith("IntensityRule"):
             continue
-        elif isinstance(value, bool) or not isinstance(value, int | float):
+        elif isinstance(value, bool) or not isinstance(value, Real):
             kind_text = "a number"
         else:
-            kind_text = "a whole number" if wanted == "int" and value != value // 1 else None
+            kind_text = "a whole number" if wanted == "int" and as_whole_number(value) is None else None
         if kind_text is not None:
             raise TrainingError(f"The setting {name} of {what} must be {kind_text}, not {value!r}.")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TransferSegLib import safe_json
 from TransferSegLib.datasets.split import split_groups
 from TransferSegLib.durable_writing import replace_file
-from TransferSegLib.errors import TrainingError
+from TransferSegLib.errors import ModelError, TrainingError
+from TransferSegLib.models.store import load_description
 from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.own_files import new_file
-from TransferSegLib.training.checkpoint import read_checkpoint
+from TransferSegLib.training.checkpoint import CHECKPOINT, MODEL, read_checkpoint
 from TransferSegLib.training.configuration import NNUNET, TrainingConfiguration
 from TransferSegLib.training.optimiser import ADAM_SHARE, ADAM_SHARE_NORMALISED
 
@@ -23,13 +25,24 @@ if TYPE_CHECKING:
 _CHANGEABLE = ("steps", "validate_every", "checkpoint_every")
 
 
+def holds_model(output: Path) -> bool:
+    """Tell whether there is anything in an output folder where a training writes its model."""
+    model = output / MODEL
+    return any(model.iterdir()) if model.is_dir() else model.exists()
+
+
 def saved_run(plan: BaseModelPlan, resume: bool) -> dict[str, Any] | None:
     """Return the state to go on from, None for a new run; raises TrainingError when the two do not fit."""
-    checkpoint_file = plan.output / "checkpoint.pt"
+    checkpoint_file = plan.output / CHECKPOINT
     if not resume:
         if checkpoint_file.exists():
             raise TrainingError(
                 f"{plan.output} holds a training run already: resume it (--resume), or choose another output folder."
+            )
+        if holds_model(plan.output):
+            raise TrainingError(
+                f"{plan.output / MODEL} holds a model, and there is no checkpoint beside it to continue from: a new "
+                "training would replace the model. Move that folder away, or choose another output folder."
             )
         try:
             plan.output.mkdir(parents=True, exist_ok=True)
@@ -61,12 +74,27 @@ def saved_run(plan: BaseModelPlan, resume: bool) -> dict[str, Any] | None:
     return saved
 
 
+def what_was_asked(output: Path) -> dict[str, Any]:
+    """Return ``configuration`` and ``name`` of a run, so that they need not be given again; nothing where none is.
+
+    Raises TrainingError for a checkpoint that cannot be read.
+    """
+    if not (output / CHECKPOINT).exists():
+        return {}
+    saved = read_checkpoint(output / CHECKPOINT)
+    name = saved.get("name")
+    if name is None:  # the checkpoint is of an earlier version
+        with suppress(ModelError):
+            name = load_description(output / MODEL).name
+    return {"configuration": dict(saved["configuration"]), "name": name}
+
+
 def split_of(plan: BaseModelPlan, saved: dict[str, Any] | None) -> tuple[Sequence[str], Sequence[str]]:
     """Return the ids of training and validation cases; those of a resumed run are the ones it began with."""
     if saved is None:
         held_out = _unseen_by_start(plan)
         if held_out:
-            return tuple(id for id in plan.dataset.ids if id not in set(held_out)), held_out
+            return _of_other_patients(plan, held_out), held_out
         if plan.configuration.validation_share == 0:
             return plan.dataset.ids, ()
         split = split_groups(plan.dataset, plan.configuration.validation_share, plan.configuration.seed)
@@ -102,6 +130,18 @@ def _unseen_by_start(plan: BaseModelPlan) -> tuple[str, ...]:
         return ()
     ids = set(plan.start.description.metrics.get("validation", {}).get("ids", ()))
     return tuple(id for id in plan.dataset.ids if id in ids)
+
+
+def _of_other_patients(plan: BaseModelPlan, held_out: Sequence[str]) -> tuple[str, ...]:
+    """Return the cases of patients of whom no case is held out; raises TrainingError when there is none."""
+    patients = {case.group for case in plan.dataset.cases if case.id in set(held_out)}
+    training = tuple(case.id for case in plan.dataset.cases if case.group not in patients)
+    if not training and plan.start is not None:
+        raise TrainingError(
+            f"All cases are of patients that '{plan.start.description.name}' was validated on, so there is nothing to "
+            "train on: add cases of other patients."
+        )
+    return training
 
 
 def start_name(plan: BaseModelPlan) -> str | None:
