@@ -204,8 +204,18 @@ def test_report_for_a_person() -> None:
     assert told[0] == "bright" and told[4:] == [f"{low:.2f}", "to", f"{high:.2f}", "better"] and low < 0.8 < high
     assert claims[2].split()[:2] == ["dark", "-"] and claims[2].endswith("usable")
     assert "made from (tiny version 1), but version 2 of 'our clinic' is in use, with which it was not compared" in text
+    same = {"verdict": "no clear difference", "promotion": {"warned": False, "obstacles": ["It is not better."]}}
+    asked = result | {"evidence": result["evidence"] | same, "promotion": "unless worse"}
+    assert (
+        "It is kept, and not the current one: it was compared with what it was made from (tiny version 1), but version "
+        "2 of 'our clinic' is in use, with which it was not compared." in report_text(asked)
+    )
+    assert "its verdict is 'no clear difference'. It is not" in report_text(asked | {"promotion": "if better"})
     unusable = {"verdict": "not usable yet", "promotion": {"warned": True, "obstacles": ["dark: not found."]}}
     kept = report_text(result | {"evidence": result["evidence"] | unusable})
+    assert "its verdict is 'not usable yet'. dark: not found." in report_text(
+        asked | {"evidence": result["evidence"] | unusable}
+    )
     assert "its verdict is 'not usable yet'. dark: not found." in kept and "against the warnings" in kept
     assert "transferseg models promote 'our clinic' 3    #" in text
     assert "transferseg models rollback 'our clinic'" in report_text(result | {"current": True})

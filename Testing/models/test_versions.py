@@ -98,6 +98,15 @@ def test_better_than_something_that_is_not_in_use_is_not_promoted(library: Path,
     assert add("ours@1").current
 
 
+@pytest.mark.parametrize("verdict", ["better", "no clear difference", "too few cases to say"])
+def test_asked_for_it_does_not_replace_what_it_was_not_compared_with(library: Path, add: Add, verdict: str) -> None:
+    """``finetune --model ours@1 --promote`` where version 2 is in use."""
+    assert add(verdict=verdict, promote="unless worse").current, "a new model is what it was made from"
+    assert add("ours@1", verdict=verdict, promote="unless worse").current
+    assert not add("ours@1", verdict=verdict, promote="unless worse").current
+    assert history("ours", library).current == 2
+
+
 def test_the_verdicts_are_those_of_the_evaluation() -> None:
     assert {BETTER, WORSE} == {str(Answer.BETTER), str(Answer.WORSE)}
     parent, candidate = ({f"case {n}": {"liver": dice} for n in range(4)} for dice in (0.5, 0.8))

@@ -98,7 +98,8 @@ def beginning(tmp_path: Path, saved: Path, description: ModelDescription, state_
     for number in (1, 2):
         weights = {layer: values + number for layer, values in state_dict.items()}
         record = VersionRecord(ModelReference.of(saved), evidence={"verdict": "better"})
-        add_version(library, "line", description, weights, record, origin=saved, promote="unless worse")
+        add_version(library, "line", description, weights, record, origin=saved)
+        promote("line", library, number)
     return library
 
 

@@ -114,17 +114,18 @@ def _outcome(result: Mapping[str, Any]) -> str:
 
 def _why_not_current(result: Mapping[str, Any]) -> str:
     """Return why a new version is not in use, as a sentence without its beginning."""
-    evidence = result["evidence"]
+    evidence, promotion = result["evidence"], result.get("promotion")
     verdict = evidence["verdict"]
-    if result.get("promotion") == "never":
+    if promotion == "never":
         return f"its verdict is '{verdict}', and you decide."
-    if verdict != "better":
+    if _is_warned(result) or (verdict != "better" and promotion != "unless worse"):
         return " ".join([f"its verdict is '{verdict}'.", *evidence.get("promotion", {}).get("obstacles", [])])
     in_use = result.get("in_use")
     if in_use is None:
         return f"it was compared with {result['parent']}, and which version is in use is not known."
+    found = "it is better than" if verdict == "better" else "it was compared with"
     return (
-        f"it is better than what it was made from ({result['parent']}), but version {in_use} of '{result['model']}' is "
+        f"{found} what it was made from ({result['parent']}), but version {in_use} of '{result['model']}' is "
         "in use, with which it was not compared."
     )
 

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     import torch
 
 LOG_FILE = "log.txt"
-#: When a candidate becomes the current version at once: if its verdict is "better", nothing in its evidence speaks
-#: against it, and its parent is the current one; unless something speaks against it; or not at all. One that is worse,
+#: When a candidate, whose parent is the current version, becomes the current one at once: if its verdict is "better"
+#: and nothing in its evidence speaks against it; unless something speaks against it; or not at all. One that is worse,
 #: or not usable, never does by itself.
 Promotion = Literal["if better", "unless worse", "never"]
 
@@ -305,12 +305,14 @@ def _chosen(model: Path, record: VersionRecord, promotion: Promotion) -> bool:
     """Tell whether a candidate becomes the current version at once; ``model`` is where it is or begins."""
     if promotion == "never" or record.is_worse or record.warning:
         return False
+    if promotion == "if better" and not record.is_promoted_by_itself:
+        return False
     try:
         current = version_folder(model, read_state(model).current) if has_versions(model) else model
     except DamagedState:
         return False  # the user has to choose the current version, and is asked to
-    # Better than its parent says nothing of another version that is in use.
-    return promotion == "unless worse" or (record.is_promoted_by_itself and _has_weights(current, record.parent.sha256))
+    # What it is beside its parent says nothing of another version that is in use.
+    return _has_weights(current, record.parent.sha256)
 
 
 def _put(written: Path, model: Path, number: int, chosen: bool) -> None:
