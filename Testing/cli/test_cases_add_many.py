@@ -10,6 +10,7 @@ import pytest
 
 from TransferSegLib.cli.main import main
 from TransferSegLib.corrections.project import Project
+from TransferSegLib.errors import Cancelled
 
 CT = Path(__file__).resolve().parents[1] / "Data" / "head_neck_ct"
 NAMES = ("pt_14", "pt_22")
@@ -64,6 +65,23 @@ def test_two_folders(tmp_path: Path, capsys: Captured) -> None:
     assert add(tmp_path, *words) == 0
     results = [json.loads(line).get("result") for line in capsys.readouterr().out.splitlines()]
     assert [result["id"] for result in results if result] == ["case-0001", "case-0002"]
+
+
+def test_what_ends_the_command_is_a_line_for_a_program_too(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Cancelled("stopped while adding")
+
+    (tmp_path / "empty").mkdir()
+    one = (CT / "images" / "pt_14.nii.gz", CT / "labels" / "pt_14.nii.gz")
+    both = (CT / "images", CT / "labels", "--reviewed", "all")
+    monkeypatch.setattr(Project, "add", stopped)
+    for words, code in (((tmp_path / "empty",), 2), (one, 2), ((*both, "--id", "x"), 2), (both, 130)):
+        assert add(tmp_path, *words, "--progress", "json") == code
+        out, err = capsys.readouterr()
+        errors = [entry["error"] for line in out.splitlines() if "error" in (entry := json.loads(line))]
+        assert len(errors) == 1 and errors[0] in err
 
 
 def test_a_table(source: Path, tmp_path: Path, capsys: Captured) -> None:

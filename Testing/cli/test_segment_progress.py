@@ -50,11 +50,17 @@ def test_the_remaining_time_may_be_unknown():
     assert printed(stream.getvalue())[0]["seconds_left"] is None
 
 
-def test_a_stop_is_written_and_still_raised():
-    stream = io.StringIO()
-    with pytest.raises(Cancelled), JsonLines(stream).errors_written():
+def test_what_ends_the_command_is_a_line(scan: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
+    def stopped(*_: object) -> None:
         raise Cancelled("Stopped on request.")
-    assert printed(stream.getvalue()) == [{"error": "Stopped on request."}]
+
+    words = ["segment", str(scan), "--output", str(tmp_path / "out.nrrd"), "--progress", "json"]
+    assert main([*words, "--beside"]) == 2 == main([*words, "--workers", "2"]), "mistakes, found before the work"
+    before, at_once = (line["error"] for line in printed(capsys.readouterr().out))
+    assert "--beside" in before and "--workers" in at_once
+    monkeypatch.setattr("TransferSegLib.models.locate.find_model", stopped)
+    assert main(words) == 130
+    assert printed(capsys.readouterr().out) == [{"error": "Stopped on request."}]
 
 
 def test_segmenting_reports_progress_then_the_result(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -33,12 +33,11 @@ def run_add(arguments: argparse.Namespace) -> int:
         raise DatasetError("--image-pattern and --label-pattern are for folders.")
     if arguments.progress == "json":
         lines = JsonLines()
-        with lines.errors_written():
-            try:
-                lines.result(_add(arguments, lines).to_json())
-            except AnotherModality as error:
-                lines.another_modality(error.scan, error.project)
-                raise
+        try:
+            lines.result(_add(arguments, lines).to_json())
+        except AnotherModality as error:
+            lines.another_modality(error.scan, error.project)
+            raise
         return 0
     added = _add(arguments)
     for note in added.notes:

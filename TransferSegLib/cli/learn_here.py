@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,9 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_output_file(arguments.output, makes_folders=True)
     if arguments.features is not None:
         check_output_file(arguments.features, makes_folders=True)
-    lines = JsonLines() if arguments.progress == "json" else None
-    with nullcontext() if lines is None else lines.errors_written():
-        return _learn(arguments, lines)
+    return _learn(arguments, JsonLines() if arguments.progress == "json" else None)
 
 
 def _learn(arguments: argparse.Namespace, lines: JsonLines | None) -> int:

@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     """Do what a command line asks for, say what was wrong in one line, and return the exit code."""
+    as_json = False
     try:
         Path.cwd()
     except OSError:
@@ -75,6 +76,7 @@ def _run(argv: Sequence[str] | None) -> int:
         words = list(sys.argv[1:] if argv is None else argv)
         arguments = _parser_for(words).parse_args(words)
         arguments.words = words
+        as_json = getattr(arguments, "progress", None) == "json"
         if not hasattr(arguments, "run"):
             make_parser().print_help()
             return 0
@@ -83,32 +85,40 @@ def _run(argv: Sequence[str] | None) -> int:
             sys.stdout.flush()
         return code
     except Cancelled as stopped:
-        _say(str(stopped), is_stopped=True)
+        _say(str(stopped), as_json, is_stopped=True)
         return 130
     except KeyboardInterrupt:
-        _say("stopped.")
+        _say("stopped.", as_json)
         return 130
     except TransferSegError as error:
-        _say(str(error))
+        _say(str(error), as_json)
         return 2
     except BrokenPipeError:
         # The reader of our output has ended, as `head` does: there is no one to report to.
         _forget(sys.stdout)
         return 0
     except _OF_THE_COMPUTER as error:
-        _say(_reason(error))
+        _say(_reason(error), as_json)
         return 2
     except RuntimeError as error:
         if not str(error).startswith("Symlink loop"):  # what pathlib raises for one
             raise
-        _say(f"{error}: give another path.")
+        _say(f"{error}: give another path.", as_json)
         return 2
 
 
-def _say(message: str, is_stopped: bool = False) -> None:
-    """Print an error for a person, where that is possible; of processes that train together one does."""
+def _say(message: str, as_json: bool = False, is_stopped: bool = False) -> None:
+    """Print an error for a person, where that is possible; of processes that train together one does.
+
+    A program that reads JSON lines gets one, too.
+    """
     if not speaks_for_all(is_stopped):
         return
+    if as_json:
+        from TransferSegLib.cli.reporting import JsonLines
+
+        with suppress(OSError, ValueError):
+            JsonLines().error(message)
     with suppress(OSError, ValueError):
         print(f"transferseg: {message}", file=sys.stderr)
 

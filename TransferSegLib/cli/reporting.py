@@ -17,7 +17,6 @@ from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from TransferSegLib.errors import TransferSegError
 from TransferSegLib.progress import CancelToken, Progress, ProgressCallback, Task
 from TransferSegLib.training.processes import are_several
 
@@ -124,8 +123,8 @@ class JsonLines:
     """Progress, results and errors as one JSON object a line, for a program that follows along.
 
     ``{"stage": "Segmenting", "fraction": 0.4, "message": "on CPU (float32)", "seconds_left": 12.5}`` while work goes
-    on, then ``{"result": {...}}`` for what was done and ``{"error": "..."}`` for what was not. Nothing else is written
-    to the stream: whatever is meant for a person goes to standard error.
+    on, then ``{"result": {...}}`` for what was done and ``{"error": "..."}`` for what was not (``cli.main`` writes what
+    ends a command). Nothing else is written to the stream: whatever is meant for a person goes to standard error.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -149,15 +148,6 @@ class JsonLines:
     def another_modality(self, scan: str, project: str) -> None:
         """Write that a scan's modality is not that of its project, before the error with the words for a person."""
         self._write({"another_modality": {"scan": scan, "project": project}})
-
-    @contextmanager
-    def errors_written(self) -> Iterator[None]:
-        """Write an error of the library (also a request to stop) as a line, and let it go on its way."""
-        try:
-            yield
-        except TransferSegError as error:
-            self.error(str(error))
-            raise
 
     def _write(self, entry: dict[str, Any]) -> None:
         print(json.dumps(entry), file=self._stream, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,9 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
         _check_list(arguments)
     if arguments.list is not None and not supervised_run() and not is_spread(arguments):
         return run_supervised(arguments.words, arguments.output)
-    lines = JsonLines() if arguments.progress == "json" else None
-    with nullcontext() if lines is None else lines.errors_written():
-        return _segment_all(arguments, lines)
+    return _segment_all(arguments, JsonLines() if arguments.progress == "json" else None)
 
 
 def _segment_all(arguments: argparse.Namespace, lines: JsonLines | None) -> int:
