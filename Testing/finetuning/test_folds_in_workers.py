@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from Testing.finetuning import projects
 from TransferSegLib.cli import finetune_workers
 from TransferSegLib.cli.main import main
-from TransferSegLib.errors import Cancelled, TrainingError
+from TransferSegLib.errors import Cancelled, DatasetError, TrainingError
 from TransferSegLib.executors.fold_jobs import fold_jobs
 from TransferSegLib.file_lock import FileLock
 from TransferSegLib.finetuning import cross_validation, side_by_side, speeds
@@ -201,6 +202,23 @@ def test_a_case_that_is_added_meanwhile_is_for_the_next_run(place: Place, tmp_pa
     assert len(workers.trained) == 2 and set(result.plan.dataset.ids) == {"case-0001", "case-0002"}
 
 
+def test_cases_and_parent_may_change_meanwhile(place: Place, alone: FineTuned, tmp_path: Path) -> None:
+    """A worker that begins later has what the run began with, as one process has."""
+    project = projects.add_cases(tmp_path / "project", [1, 2, 3], ["bright"])
+    given = place[1]() / "tiny"
+    wanted = projects.request(project, tmp_path / "library", model=str(given), name="tiny", configuration=KNOBS)
+
+    class Correcting(Here):
+        def train(self, works: Sequence[FoldWork], *others: Any) -> None:
+            projects.add_cases(project, [2], ["bright"], shifts=[(3, 0, 0)])
+            shutil.rmtree(given)
+            super().train(works, *others)
+
+    result = in_workers(wanted, workers := Correcting())
+    assert len(workers.trained) == 3
+    assert_same(result, alone)
+
+
 def test_more_workers_than_candidates_do_not_take_threads_from_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetune_workers, "_cores", lambda: 16)
     asked = argparse.Namespace(workers=8, ray=None, threads=None, folds=None, strategy=None)
@@ -219,8 +237,11 @@ def test_a_worker_refuses_another_run(place: Place, tmp_path: Path) -> None:
     (run,) = (project / RUNS_NAME).iterdir()
     assert json.loads((run / PLAN).read_text())["rounds"] == 4, "as many patches as fit for all cases"
     told = FoldTraining(run, wanted.to_json(), "cpu", "finetune", 0, "finetune", 0, 0.0, "")
-    projects.add_cases(project, [4], ["bright"])
+    others = replace(told, request=replace(wanted, tolerance_mm=1.25).to_json())
     with pytest.raises(TrainingError, match="not those with which this fine-tuning began: give the command again"):
+        train_fold(others, "cpu")
+    shutil.rmtree(run / "cases")
+    with pytest.raises(DatasetError, match=r"dataset\.json is missing"):
         train_fold(told, "cpu")
     with pytest.raises(TrainingError, match="parameters of the fold are damaged"):
         FoldTraining.from_json({"run": str(run)})

@@ -25,7 +25,7 @@ from TransferSegGui.status_line import say
 from TransferSegGui.verdict_decision import VerdictDecision
 from TransferSegGui.worst_case import WorstCase
 from TransferSegLib.errors import ModelError, TransferSegError
-from TransferSegLib.finetuning.plan import model_name
+from TransferSegLib.finetuning.parent_model import model_name
 from TransferSegLib.finetuning.strategies import AUTO, STRATEGIES
 from TransferSegLib.jobs.events import JobState
 from TransferSegLib.jobs.request import JobRequest

@@ -157,8 +157,7 @@ def finetune(
                 if opened is not None:
                     stack.callback(opened.close)
                     plan = replace(plan, request=replace(plan.request, workers=opened.at_once))
-                run = Run(plan, folder, Task("", progress, cancel), clock, started, leader)
-                run.workers = opened
+                run = Run(plan, folder, Task("", progress, cancel), clock, started, leader, opened)
                 result = _FineTuning(run, tell).run()
         return processes.first_does(lambda: result)
 

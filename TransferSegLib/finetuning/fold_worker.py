@@ -64,13 +64,13 @@ class FoldTraining:
     def of(run: Run, work: FoldWork, minutes: float) -> FoldTraining:
         """Return what a worker must know of a candidate of this run."""
         plan = run.plan
-        # What a name stands for may change meanwhile, and cases may be added: the worker gets those of the run's begin.
+        # Models and cases may change meanwhile: the worker gets those that the run began with, from the run's folder.
         request = replace(
             plan.request,
-            model=str(plan.parent_path.absolute()),
+            model=str(run.parent_copy.absolute()),
             name=plan.name,
             library=plan.library,
-            cases=plan.dataset.ids,
+            dropped=plan.change.dropped,
         )
         return FoldTraining(
             run.folder.folder.absolute(),
@@ -111,8 +111,7 @@ def train_fold(
     plan = replace(plan, request=replace(plan.request, device=device))
     if training.checks_needs:
         check_needs_of_worker(plan)
-    folder = _LedFolder(training.run.parent, {})
-    folder.folder = training.run
+    folder = _folder_of(training)
     if folder.read_json(PLAN) is None:
         raise TrainingError(f"{training.run} has no plan that can be read: give the command again.")
     run = Run(plan, folder, Task("", progress, cancel), time.monotonic, time.monotonic(), Leader())
@@ -133,12 +132,18 @@ def train_fold(
 
 
 def _plan(training: FoldTraining, cancel: CancelToken | None) -> FineTuningPlan:
-    """Plan the run anew, and see that it is the same."""
+    """Plan the run anew, with the parent and the cases that are kept in its folder, and see that it is the same."""
     request = FineTuneRequest.from_json(training.request, training.device, training.run.parent)
-    plan = plan_fine_tuning(request, Task("", None, cancel))
+    plan = plan_fine_tuning(request, Task("", None, cancel), _folder_of(training).kept_cases())
     if RunFolder(training.run.parent, plan.identity()).folder.name != training.run.name:
         raise TrainingError(
-            f"The cases in {request.project}, the model or the settings are not those with which this fine-tuning "
+            f"The files of the cases in {request.project} or the settings are not those with which this fine-tuning "
             "began: give the command again."
         )
     return plan
+
+
+def _folder_of(training: FoldTraining) -> _LedFolder:
+    folder = _LedFolder(training.run.parent, {})
+    folder.folder = training.run
+    return folder

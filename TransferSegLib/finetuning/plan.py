@@ -9,7 +9,7 @@ from typing import Any
 
 from TransferSegLib.corrections.content_hash import hash_case
 from TransferSegLib.datasets.dataset import Dataset
-from TransferSegLib.errors import ModelError, naming_case
+from TransferSegLib.errors import naming_case
 from TransferSegLib.finetuning.blending import default_share
 from TransferSegLib.finetuning.cases import (
     Survey,
@@ -25,19 +25,17 @@ from TransferSegLib.finetuning.continuation import for_continuation
 from TransferSegLib.finetuning.folds import unevaluated_structures
 from TransferSegLib.finetuning.label_change import LabelChange, plan_label_change
 from TransferSegLib.finetuning.own_grid import with_own_grid
+from TransferSegLib.finetuning.parent_model import gets_version, library_of, load_parent, model_name
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.strategies import FINETUNE, VANILLA
 from TransferSegLib.images.intensity import CT_WINDOW, MR_PERCENTILES
 from TransferSegLib.images.modality import modality_word
 from TransferSegLib.images.preparation import Preparation
-from TransferSegLib.models.combination import is_combination, load_combination
 from TransferSegLib.models.description import ModelDescription, Provenance
-from TransferSegLib.models.incoming import check_name
 from TransferSegLib.models.leaving import plain_command
-from TransferSegLib.models.locate import find_bundled_model, find_library_model, find_model, library_folder
-from TransferSegLib.models.store import Model, check_weights, load_description, load_model
+from TransferSegLib.models.locate import find_model
+from TransferSegLib.models.store import Model, check_weights, load_description
 from TransferSegLib.models.versions.record import ModelReference
-from TransferSegLib.models.versions.state import split_version
 from TransferSegLib.progress import Task
 from TransferSegLib.structures import structure_key
 from TransferSegLib.version import code_version
@@ -224,26 +222,29 @@ class FineTuningPlan:
         )
 
 
-def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> FineTuningPlan:
+def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None, kept: Dataset | None = None) -> FineTuningPlan:
     """Read project and parent and return what is to be done, before anything takes long.
 
+    ``kept`` are the cases of a plan that was made before, with their modality: the project may have changed since.
     Raises DatasetError for a project without usable cases, ModelError for a parent or a name that cannot be used,
     TrainingError for structures that do not fit, and Cancelled.
     """
     task = task or Task()
-    library = _library(request)
+    library = library_of(request)
     parent_path = find_model(request.model, request.library)
     load_description(parent_path).check_single_structures("Fine-tuning")
     name = model_name(request, parent_path, library)
-    whole = read_corrected_cases(request.project)
-    dataset, notes = chosen_cases(whole, request)
-    dataset = with_modality(dataset, request, task)
-    parent = load_model(parent_path)
+    if kept is None:
+        dataset, notes = chosen_cases(read_corrected_cases(request.project), request)
+        dataset = with_modality(dataset, request, task)
+    else:
+        dataset, notes = kept, ()
+    parent, reference = load_parent(parent_path)
     survey = survey_cases(dataset, task)
     renewed = {*request.renamed, *request.merged, *request.split}
     dataset, more_notes = learnable_part(dataset, survey, parent.description, renewed)
     notes += (*more_notes, *axes_notes(survey, parent.description))
-    own_versions = _gets_version(parent_path, name, library)
+    own_versions = gets_version(parent_path, name, library)
     dropped, more_notes = dropped_structures(request, dataset, parent.description, own_versions)
     notes += more_notes
     change = plan_label_change(
@@ -262,14 +263,14 @@ def plan_fine_tuning(request: FineTuneRequest, task: Task | None = None) -> Fine
     for case in dataset.cases:
         known_hash = case.extra.get("content_hash")
         with naming_case(case.id):
-            hashes[case.id] = known_hash if isinstance(known_hash, str) else hash_case(case, whole.label_set, task)
+            hashes[case.id] = known_hash if isinstance(known_hash, str) else hash_case(case, dataset.label_set, task)
     return FineTuningPlan(
         request,
         dataset,
         hashes,
         parent,
         parent_path,
-        ModelReference.of(parent_path),
+        reference,
         change,
         configuration.for_change(parent.description, bool(change.fresh_channels)),
         library,
@@ -284,7 +285,7 @@ def check_request(request: FineTuneRequest) -> str:
 
     Raises what ``plan_fine_tuning`` raises for a project or a name that cannot be used.
     """
-    library = _library(request)
+    library = library_of(request)
     parent_path = find_model(request.model, request.library)
     check_weights(parent_path)
     dataset, _ = chosen_cases(read_corrected_cases(request.project), request)
@@ -292,48 +293,6 @@ def check_request(request: FineTuneRequest) -> str:
     dropped = request.dropped or ()
     plan_label_change(parent, dataset.label_set, request.renamed, request.merged, request.split, dropped)
     return model_name(request, parent_path, library)
-
-
-def _library(request: FineTuneRequest) -> Path:
-    """Return the folder that gets the version; raises ModelError when it is none, before anything takes long."""
-    library = library_folder() if request.library is None else request.library
-    if library.exists() and not library.is_dir():
-        raise ModelError(f"{library} is a file, so no model can be kept in it: name a folder for your models.")
-    return library
-
-
-def model_name(request: FineTuneRequest, parent_path: Path, library: Path) -> str:
-    """Return the name of the model that gets the version: the one asked for, else that of a parent in the library.
-
-    A bundled model's name cannot be taken: its child is called NAME-corrected. Raises ModelError for a name that
-    cannot be one.
-    """
-    name = request.name
-    if name is None:
-        asked = "" if request.model is None else request.model
-        split = split_version(asked)
-        found = None
-        for wanted in (asked, split[0] if split else ""):
-            if found is None and wanted and find_bundled_model(wanted) is None:
-                found = find_library_model(wanted, library)
-        name = found.stem if found is not None and found.is_file() else found.name if found is not None else None
-    if name is None:
-        name = f"{ModelReference.of(parent_path).name}-corrected"
-    check_name(name)
-    if find_bundled_model(name) is not None:
-        raise ModelError(f"'{name}' comes with TransferSeg and stays as it is: give the new model another --name.")
-    same = find_library_model(name, library)
-    if same is not None and is_combination(same):
-        if request.name is None:
-            raise load_combination(same).refused()
-        raise ModelError(f"'{name}' is a combination of models in your library: give the new model another --name.")
-    return name
-
-
-def _gets_version(parent_path: Path, name: str, library: Path) -> bool:
-    """Tell whether a parent is a version of the very model that gets the new one."""
-    model = find_library_model(name, library)
-    return model is not None and model.resolve() in (parent_path.resolve(), *parent_path.resolve().parents)
 
 
 def dropped_structures(

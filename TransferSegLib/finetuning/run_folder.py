@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from TransferSegLib import safe_json
+from TransferSegLib.datasets.dataset import Dataset, read_dataset, write_dataset
 from TransferSegLib.durable_writing import move, replace_file, write_text_durably
-from TransferSegLib.errors import TrainingError
+from TransferSegLib.errors import DatasetError, ModelError, TrainingError
 from TransferSegLib.file_lock import FileLock
-from TransferSegLib.models.archive import read_model_files
+from TransferSegLib.models.archive import MODEL_FILE, parse_model_file, read_model_entry, read_model_files
 from TransferSegLib.models.store import write_files
 from TransferSegLib.output_checks import why_no_folder
 from TransferSegLib.own_files import is_link, make_private, make_private_folder, new_file, refuse_links
@@ -42,6 +43,8 @@ RUNS_NAME = ".fine-tuning"
 _LOCK, _SPENT = "in-use.lock", "spent.json"
 #: What was decided before the first candidate; a resumed run keeps to it.
 PLAN = "plan.json"
+#: A folder with the cases of the run.
+_CASES = "cases"
 #: A run that was not resumed for so long is removed.
 _FORGOTTEN_S = 14 * 24 * 3600.0
 
@@ -90,22 +93,38 @@ class RunFolder:
         with suppress(OSError):  # not empty: there are other runs
             self.folder.parent.rmdir()
 
-    def pin(self, model: Path) -> Path:
-        """Return a copy of a model: the original may be replaced or removed during the run.
+    def pin(self, model: Path, sha256: str) -> Path:
+        """Return a copy of a model whose weights have this checksum.
 
-        Raises ModelError when the model cannot be read and TrainingError when its copy cannot be written.
+        The original may be replaced or removed during the run. Raises ModelError when the model cannot be read, and
+        TrainingError when it was replaced since its checksum was taken, or its copy cannot be written.
         """
         copy, part = self.folder / "parent", self.folder / "parent.part"
-        if not copy.is_dir():
-            files = read_model_files(model)
-            try:
-                shutil.rmtree(part, ignore_errors=True)
-                make_private_folder(part)
-                write_files(part, files)
-                move(part, copy)
-            except OSError as error:
-                raise self._unwritable(copy.name, error) from error
+        if _checksum(copy) == sha256:
+            return copy
+        files = read_model_files(model)
+        if parse_model_file(files[MODEL_FILE], str(model))[1].sha256 != sha256:
+            raise TrainingError(f"The model {model} was replaced while this fine-tuning began: give the command again.")
+        try:
+            for folder in (part, copy):
+                shutil.rmtree(folder, ignore_errors=True)
+            make_private_folder(part)
+            write_files(part, files)
+            move(part, copy)
+        except OSError as error:
+            raise self._unwritable(copy.name, error) from error
         return copy
+
+    def keep_cases(self, dataset: Dataset) -> None:
+        """Keep which cases the run has, with the files of the revisions that it began with, for its workers."""
+        try:
+            write_dataset(dataset, self.folder / _CASES)
+        except DatasetError as error:
+            raise TrainingError(str(error)) from error
+
+    def kept_cases(self) -> Dataset:
+        """Return what ``keep_cases`` has kept; raises DatasetError."""
+        return read_dataset(self.folder / _CASES)
 
     def has(self, name: str) -> bool:
         """Tell whether an entry is there, also where another computer has written it.
@@ -214,14 +233,17 @@ class Run:
         clock: Callable[[], float],
         started: float,
         leader: Leader,
+        workers: FoldWorkers | None = None,
     ) -> None:
         """Begin or resume a run in a process that started at a moment of the clock."""
         self.plan, self.folder, self.clock = plan, folder, clock
         #: Of the processes that train all layers together.
         self.leader = leader
         #: Those that train the candidates of the folds; None: this process does.
-        self.workers: FoldWorkers | None = None
-        self.parent_copy = folder.pin(plan.parent_path)
+        self.workers = workers
+        if workers is not None:
+            folder.keep_cases(plan.dataset)
+        self.parent_copy = folder.pin(plan.parent_path, plan.reference.sha256)
         self.device = self._device(leader.processes.device(plan.request.device))
         self.limit_s = 60.0 * plan.request.minutes
         self._started = started
@@ -257,6 +279,14 @@ class Run:
 
         decided = self.folder.read_json(PLAN)
         return choose_device(wanted, None if decided is None else getattr(torch, str(decided["precision"])))
+
+
+def _checksum(model: Path) -> str | None:
+    """Return the checksum of a model's weights as its description has it, None where there is none."""
+    try:
+        return parse_model_file(read_model_entry(model, MODEL_FILE), str(model))[1].sha256
+    except ModelError:
+        return None
 
 
 def runs_of(request: FineTuneRequest) -> Path:
