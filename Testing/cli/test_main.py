@@ -86,7 +86,7 @@ def test_evaluate_writes_every_number(tmp_path: Path, capsys: pytest.CaptureFixt
     file = tmp_path / "dice.json"
     words = ["--data", str(DATA / "head_neck_ct"), "--model", MODEL, "--device", "cpu"]
     assert main(["evaluate", *words, "--cases", "pt_103", "--json", str(file)]) == 0
-    assert "1 cases" in capsys.readouterr().out
+    assert ", 1 case of " in capsys.readouterr().out
     scores = json.loads(file.read_text())
     assert list(scores) == ["pt_103"]
     assert all(0 <= value <= 1 for value in scores["pt_103"].values())

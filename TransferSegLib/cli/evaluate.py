@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from TransferSegLib.cli.options import add_device_option
 from TransferSegLib.cli.reporting import task_shown
 from TransferSegLib.durable_writing import write_text_durably
-from TransferSegLib.errors import DatasetError, TransferSegError
+from TransferSegLib.errors import TransferSegError
 from TransferSegLib.output_checks import check_output_file
-from TransferSegLib.wording import table
+from TransferSegLib.wording import counted, table
 
 if TYPE_CHECKING:
     from TransferSegLib.evaluation.predict_and_score import Summary
@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
     which.add_argument(
         "--validation",
         action="store_true",
-        help="only the cases on which the model was validated, as its description states",
+        help="only the cases on which the model was validated, as its description states by their ids",
     )
     add_device_option(parser)
     parser.add_argument(
@@ -63,6 +63,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a table of mean, median, smallest and number of cases by structure."""
+    from TransferSegLib.cli.evaluated_cases import learned_note, validation_cases
     from TransferSegLib.datasets.dataset import read_dataset
     from TransferSegLib.evaluation.predict_and_score import evaluate, summarise
     from TransferSegLib.evaluation.scores import DEFAULT_TOLERANCE_MM
@@ -74,20 +75,21 @@ def run(arguments: argparse.Namespace) -> int:
     if tolerance_mm is None and arguments.surface:
         tolerance_mm = DEFAULT_TOLERANCE_MM
     _check_files(arguments.json, arguments.csv)
-    model = load_model(find_model(arguments.model))
-    dataset = read_dataset(arguments.data)
+    path = find_model(arguments.model)
+    model, dataset, note = load_model(path), read_dataset(arguments.data), ""
     if arguments.validation:
-        ids = model.description.metrics.get("validation", {}).get("ids", [])
-        known = [id for id in ids if id in dataset.ids]
-        if not known:
-            raise DatasetError(f"None of the model's validation cases is in {arguments.data}: name some with --cases.")
-        dataset = dataset.select(known)
+        dataset, note = validation_cases(model.description, dataset)
     elif arguments.cases:
         dataset = dataset.select(arguments.cases)
     with task_shown() as task:
+        looking, segmenting = task.split(1, 20)
+        note = note or learned_note(path, model.description, dataset, looking)
         segmenter = Segmenter(model, arguments.device)
-        results = evaluate(segmenter, dataset, tolerance_mm, task)
-    print(f"Dice on each scan's own grid, {len(dataset)} cases of '{dataset.name}', model '{model.description.name}'")
+        results = evaluate(segmenter, dataset, tolerance_mm, segmenting)
+    cases = counted(len(dataset), "case")
+    print(f"Dice on each scan's own grid, {cases} of '{dataset.name}', model '{model.description.name}'")
+    if note:
+        print(note)
     print(_table(summarise(results, model.description.label_set.names), tolerance_mm))
     if arguments.json is not None:
         content: dict[str, dict[str, Any]] = {
