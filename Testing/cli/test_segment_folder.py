@@ -113,6 +113,12 @@ def test_what_a_folder_stands_for(tmp_path: Path) -> None:
     assert scans_in(dicom, None, out) == [dicom / "p9", dicom / "p10"]
     assert scans_in(dicom, "1.2.3", out) == [dicom]
     assert scans_in(dicom / "p9", None, out) == [dicom / "p9"]
+    for name in ("notes.txt", "Thumbs.db"):
+        (dicom / name).write_bytes(b"no scan")
+    assert scans_in(dicom, None, out) == [dicom / "p9", dicom / "p10"], "what is beside DICOM folders is no scan"
+    (dicom / "IM1").write_bytes(bytes(128) + b"DICM")
+    assert scans_in(dicom, None, out) == [dicom], "its own files are"
+    (dicom / "IM1").unlink()
     (dicom / "DICOMDIR").touch()
     assert scans_in(dicom, None, out) == [dicom]
     assert scans_in(tmp_path / "missing.nii", None, out) == [tmp_path / "missing.nii"]

@@ -14,19 +14,22 @@ from TransferSegLib.images.formats.dicom.series import is_dicom_file
 def scans_in(given: Path, series: str | None, output: Path) -> list[Path]:
     """Return the scans that a path on the command line stands for: itself, or all volumes and DICOM folders in it.
 
-    A folder of DICOM files is one scan, and so is any folder where ``series`` chooses a DICOM series. Files in the
-    output folder are results, not scans. Raises TransferSegError for a folder that cannot be read or holds no scan.
+    A folder of DICOM files is one scan, and so is any folder where ``series`` chooses a DICOM series. Other files
+    beside DICOM folders (notes, tables, Thumbs.db) are none, nor are files in the output folder, which are results.
+    Raises TransferSegError for a folder that cannot be read or holds no scan.
     """
     if not given.is_dir() or series is not None:
         return [given]
     try:
         entries = [entry for entry in given.iterdir() if not entry.name.startswith(".") and entry != output]
         volumes = [entry for entry in entries if entry.is_file() and volume_suffix(entry)]
-        has_other_files = any(entry.is_file() for entry in entries)
+        others = [entry for entry in entries if entry.is_file()] if not volumes else []
         folders = [entry for entry in entries if _may_be_dicom(entry, output)]
+        # What none of the files shows to be DICOM is for the reader to say, where there is nothing else.
+        is_scan = any(map(_is_dicom, others)) if folders else bool(others)
     except OSError as error:
         raise TransferSegError(f"The folder {given} cannot be read: {error.strerror or error}.") from error
-    if not volumes and (has_other_files or len(folders) == 1):
+    if not volumes and (is_scan or len(folders) == 1):
         return [given]  # a DICOM folder, or one with a DICOMDIR
     found = volumes + folders
     if given.resolve() == output.resolve():
@@ -107,7 +110,8 @@ _LOOKED_AT = 10
 
 
 def _is_dicom(file: Path) -> bool:
+    """Tell whether a file is of a DICOM series, or lists the files of some."""
     try:
-        return is_dicom_file(file)
+        return file.name.upper() == "DICOMDIR" or is_dicom_file(file)
     except OSError:
         return False
