@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from TransferSegLib.cli import jobs
 from TransferSegLib.cli.main import main
 from TransferSegLib.cli.reporting import duration
 from TransferSegLib.errors import Cancelled
@@ -173,6 +175,12 @@ def test_what_is_said_of_a_stopped_training(
         assert shlex.split(command) == ["transferseg", "train-base", *words, "--resume"]
     else:
         assert "nothing to resume" in said and "--resume" not in said
+
+
+def test_a_printed_command_of_a_job_can_be_given_as_it_is() -> None:
+    arguments = argparse.Namespace(jobs_folder=Path("my jobs"))
+    command = jobs._call("follow", Path("my jobs") / "job-1", arguments)
+    assert shlex.split(command) == ["transferseg", "jobs", "follow", "job-1", "--jobs-folder", "my jobs"]
 
 
 def test_durations_and_tables() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from TransferSegLib.errors import TrainingError
 from TransferSegLib.finetuning.configuration import FineTuningConfiguration
+from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.images.intensity import MR_PERCENTILES
 from TransferSegLib.models.locate import find_model
 from TransferSegLib.models.store import load_description
@@ -52,6 +54,15 @@ def test_round_trip_through_json() -> None:
 def test_refusals_name_the_knob(knobs: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         FineTuningConfiguration.from_json(knobs)
+
+
+def test_whole_numbers_of_a_request(tmp_path: Path) -> None:
+    made = FineTuneRequest.from_json({"project": str(tmp_path), "most_folds": 3.0, "workers": 2.0, "threads": 4.0})
+    assert (made.most_folds, made.workers, made.threads) == (3, 2, 4)
+    assert all(type(number) is int for number in (made.most_folds, made.workers, made.threads))
+    for name, value in (("most_folds", 2.5), ("workers", "2"), ("threads", None)):
+        with pytest.raises(TrainingError, match=f"'{name}' of a fine-tuning must be a whole number"):
+            FineTuneRequest(project=tmp_path, **{name: value})
 
 
 def test_what_the_strategies_mean() -> None:
