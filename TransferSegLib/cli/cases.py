@@ -213,7 +213,8 @@ def run_structures(arguments: argparse.Namespace) -> int:
     if arguments.rename:
         structure_changes.rename_structure(project, *arguments.rename)
     elif arguments.drop:
-        revisions = structure_changes.drop_structure(project, arguments.drop)
+        with task_shown() as task:
+            revisions = structure_changes.drop_structure(project, arguments.drop, task)
     elif arguments.merge:
         with task_shown() as task:
             into, *parts = arguments.merge

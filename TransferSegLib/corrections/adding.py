@@ -117,7 +117,7 @@ class CorrectedCase:
         image_hash = hash_volume(scan, hashing)
         reading_image.done("read the image")
         first = self.overlap_priority
-        reading, reading_predicted = reading_labels.split(1, 1)
+        reading, reading_predicted, reading_judged = reading_labels.split(4, 4, 1)
         labels = reading.wait(
             lambda: read_named_labels(self.label_map, "the label map", scan, self.structures, known, first)
         )
@@ -130,7 +130,7 @@ class CorrectedCase:
             predicted = reading_predicted.wait(
                 partial(read_named_labels, self.prediction, "the prediction", scan, names, known, first)
             )
-        judged = read_judged(self.judged, scan)
+        judged = reading_judged.wait(partial(read_judged, self.judged, scan))
         reviewed = reviewed_structures(self.reviewed, labels.label_set, known)
         reading_labels.done("read the label map")
         return Submission(self, scan, image_hash, labels, predicted, judged, reviewed)

@@ -9,6 +9,7 @@ from TransferSegLib.errors import DatasetError, ScanError
 from TransferSegLib.images.modality import guess_modality, modality_word, sampled_range
 from TransferSegLib.images.notices import modality_of
 from TransferSegLib.images.read import read_scan
+from TransferSegLib.progress import Task
 
 #: So many scans tell the modality of a project that does not name it: it was made before projects did.
 _LOOKED_AT = 3
@@ -29,16 +30,19 @@ def scan_modality(scan: sitk.Image, said: str = "") -> str:
     return modality_word(said or modality_of(scan)) or guess_modality(sitk.GetArrayViewFromImage(scan))
 
 
-def project_modality(state: ProjectState | None) -> str:
-    """Return the modality of a project's cases: as it says, else as its first scans look; '' when not known."""
+def project_modality(state: ProjectState | None, task: Task) -> str:
+    """Return the modality of a project's cases: as it says, else as its first scans look; '' when not known.
+
+    Raises Cancelled from the task.
+    """
     if state is None:
         return ""
     if state.dataset.modality:
         return modality_word(state.dataset.modality)
     looks = set()
-    for revision in state.current[:_LOOKED_AT]:
+    for revision, reading in task.each(state.current[:_LOOKED_AT]):
         try:
-            scan = read_scan(revision.case.image)
+            scan = read_scan(revision.case.image, task=reading)
         except ScanError:
             continue  # ``check`` reports a damaged case, and another one can be added all the same
         looks.add(scan_modality(scan))

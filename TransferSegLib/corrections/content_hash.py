@@ -53,13 +53,14 @@ def hash_case(case: Case, label_set: LabelSet, task: Task | None = None) -> str:
     reading, hashing, labels, judged = (task or Task()).split(4, 2, 3, 1)
     return hash_content(
         hash_volume(read_scan(case.image, task=reading), hashing),
-        _hash_labels(case.labels, labels),
-        "" if case.judged is None else _hash_labels(case.judged, judged),
+        hash_label_map(case.labels, labels),
+        "" if case.judged is None else hash_label_map(case.judged, judged),
         reviewed_values(case.annotated, label_set),
     )
 
 
-def _hash_labels(path: Path, task: Task) -> str:
+def hash_label_map(path: Path, task: Task) -> str:
+    """Return the hash of a label map's file; raises ScanError when it is unreadable, Cancelled from the task."""
     reading, hashing = task.split(2, 1)
     return hash_volume(read_label_map(path, task=reading), hashing)
 

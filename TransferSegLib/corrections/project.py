@@ -116,13 +116,13 @@ class Project:
         Cancelled.
         """
         task = (task or Task()).named("Adding a case")
-        reading, copying, placing = task.split(2, 1, 1)
+        reading, looking, copying, placing = task.split(2, 0, 1, 1)  # only old projects are looked at
         measuring, copying = copying.split(1, 1)
         known = self._read()
         if known is None:
             self._check_place()
         submission = case.read(reading, None if known is None else known.label_set)
-        lines, modality = self._modality(known, submission)
+        lines, modality = self._modality(known, submission, looking)
         patient = self._patient(case, known, submission.image_hash)
         effort = submission.effort(measuring)
         try:
@@ -143,9 +143,9 @@ class Project:
         return replace(added, notes=(*lines, *patient.notes, *added.notes))
 
     @staticmethod
-    def _modality(known: ProjectState | None, submission: Submission) -> tuple[tuple[str, ...], str]:
-        """Return lines on a new scan's modality and that of the project; raises AnotherModality."""
-        asked, modality = submission.asked, project_modality(known)
+    def _modality(known: ProjectState | None, submission: Submission, task: Task) -> tuple[tuple[str, ...], str]:
+        """Return lines on a new scan's modality and that of the project; raises AnotherModality and Cancelled."""
+        asked, modality = submission.asked, project_modality(known, task)
         if known is not None and known.latest_of_scan(submission.image_hash) is not None:
             return (), modality
         name = "the scan" if isinstance(asked.image, sitk.Image) else str(asked.image)

@@ -16,10 +16,11 @@ import SimpleITK as sitk
 
 from TransferSegLib.anatomy import describe_structure
 from TransferSegLib.corrections.adding import join_structures
-from TransferSegLib.corrections.content_hash import hash_case
+from TransferSegLib.corrections.content_hash import hash_content, hash_label_map, reviewed_values
 from TransferSegLib.corrections.project import Project
 from TransferSegLib.corrections.project_files import LABELS, PREDICTION, Incoming, incoming_folder
 from TransferSegLib.corrections.revisions import ProjectState, RetiredStructure, Revision, now_utc
+from TransferSegLib.datasets.dataset import Case
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.images.label_values import count_values, image_like
 from TransferSegLib.images.read import read_label_map
@@ -67,23 +68,29 @@ def rename_structure(project: Project, old: str, new: str) -> None:
         )
 
 
-def drop_structure(project: Project, name: str) -> list[Revision]:
+def drop_structure(project: Project, name: str, task: Task | None = None) -> list[Revision]:
     """Take a structure out of the project; its voxels stay in the files and count as unknown from now on.
 
     Returns the new revisions, those of the cases in which it was reviewed. Raises DatasetError when there is no such
-    structure or it is the last one.
+    structure, it is the last one, or the project was changed meanwhile; ScanError, and Cancelled from the task.
     """
-    with project.changing() as change:
-        state = change.state
-        structure = _find(state, name)
-        if len(state.label_set) == 1:
-            raise DatasetError(f"'{structure.name}' is the project's only structure, so it cannot be dropped.")
-        after = _without(state, [structure], "")
-        revisions = []
-        for revision in state.current:
-            if structure.name in revision.case.annotated:
-                names = tuple(other for other in revision.case.annotated if other != structure.name)
-                revisions.append(_next_revision(revision, after.label_set, annotated=names))
+    state = project.state()
+    structure = _find(state, name)
+    if len(state.label_set) == 1:
+        raise DatasetError(f"'{structure.name}' is the project's only structure, so it cannot be dropped.")
+    after = _without(state, [structure], "")
+    task = (task or Task()).named("Dropping a structure")
+    affected = [revision for revision in state.current if structure.name in revision.case.annotated]
+    revisions = []
+    # The files are read before the project is locked.
+    for revision, part in task.each(affected, lambda revision: revision.case.id):
+        case = revision.case
+        names = tuple(other for other in case.annotated if other != structure.name)
+        hashes = _Hashes.of(case, part)
+        revisions.append(_next_revision(revision, replace(case, annotated=names), hashes, after.label_set))
+    with project.changing(task.cancel) as change:
+        if change.state != state:
+            raise DatasetError(f"The project in {project.folder} was changed meanwhile. Drop '{structure.name}' again.")
         for revision in revisions:
             after = after.with_revision(revision)
         change.save(after)
@@ -127,6 +134,31 @@ def merge_structures(
     finally:
         project.tidy()
     return revisions
+
+
+@dataclass(frozen=True)
+class _Hashes:
+    """The hashes of a case's label map and of its annotated region ('': the whole scan)."""
+
+    labels: str
+    judged: str
+
+    @staticmethod
+    def of(case: Case, task: Task, labels: str = "") -> _Hashes:
+        """Read the hashes, that of the label map unless it is known; raises ScanError and Cancelled."""
+        of_labels, of_judged = task.split(0 if labels else 3, 1)
+        return _Hashes(
+            labels or hash_label_map(case.labels, of_labels),
+            "" if case.judged is None else hash_label_map(case.judged, of_judged),
+        )
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Which label maps of a revision were written anew, and the hashes of what the case has then (None: no change)."""
+
+    names: frozenset[str]
+    hashes: _Hashes | None
 
 
 @dataclass(frozen=True)
@@ -175,10 +207,10 @@ def _plan_merge(state: ProjectState, names: Sequence[str], into: str) -> _Merge:
     return _Merge(tuple(parts.values()), whole, _without(joined, gone, whole.name))
 
 
-def _write_merged(revision: Revision, plan: _Merge, incoming: Incoming, task: Task) -> set[str]:
-    """Write those label maps of a revision that change, and return their names; raises ScanError, Cancelled."""
-    written = set()
-    labels, predicted = task.split(1, 1)
+def _write_merged(revision: Revision, plan: _Merge, incoming: Incoming, task: Task) -> _Written:
+    """Write those label maps of a revision that change; raises ScanError, Cancelled."""
+    written: dict[str, str] = {}
+    labels, predicted, hashing = task.split(3, 3, 2)
     for path, name, here in ((revision.case.labels, LABELS, labels), (revision.prediction, PREDICTION, predicted)):
         reading, writing = here.split(1, 2)
         merged = None if path is None else plan.apply(path, reading)
@@ -186,38 +218,37 @@ def _write_merged(revision: Revision, plan: _Merge, incoming: Incoming, task: Ta
             every = plan.after.every_structure
             present = count_values(merged)
             names = [structure.name for structure in every if structure.label in present]
-            incoming.write_labels(merged, name, every.select(names), writing)
-            written.add(name)
-    return written
+            written[name] = incoming.write_labels(merged, name, every.select(names), writing)
+    if not written and plan.annotated(revision.case.annotated) == revision.case.annotated:
+        return _Written(frozenset(), None)
+    return _Written(frozenset(written), _Hashes.of(revision.case, hashing, written.get(LABELS, "")))
 
 
 def _merged(
-    revision: Revision, plan: _Merge, incoming: Incoming, written: set[str], state: ProjectState
+    revision: Revision, plan: _Merge, incoming: Incoming, written: _Written, state: ProjectState
 ) -> Revision | None:
     """Return the next revision of a case with the files written for it, None when the merge changes nothing in it."""
-    annotated = plan.annotated(revision.case.annotated)
-    if not written:
-        same = annotated == revision.case.annotated
-        return None if same else _next_revision(revision, plan.after.label_set, annotated=annotated)
-    place = incoming.move_to(revision.case.id, state.latest(revision.case.id).number + 1)
-    labels = place / LABELS if LABELS in written else revision.case.labels
-    prediction = place / PREDICTION if PREDICTION in written else revision.prediction
-    return _next_revision(
-        replace(revision, prediction=prediction), plan.after.label_set, annotated=annotated, labels=labels
-    )
+    if written.hashes is None:
+        return None
+    case = replace(revision.case, annotated=plan.annotated(revision.case.annotated))
+    if written.names:
+        place = incoming.move_to(case.id, state.latest(case.id).number + 1)
+        if LABELS in written.names:
+            case = replace(case, labels=place / LABELS)
+        if PREDICTION in written.names:
+            revision = replace(revision, prediction=place / PREDICTION)
+    return _next_revision(revision, case, written.hashes, plan.after.label_set)
 
 
-def _next_revision(
-    revision: Revision, label_set: LabelSet, annotated: tuple[str, ...], labels: Path | None = None
-) -> Revision:
-    """Return the revision that follows with other reviewed structures, and another label map; raises ScanError."""
-    case = replace(revision.case, annotated=annotated, labels=labels or revision.case.labels)
+def _next_revision(revision: Revision, case: Case, hashes: _Hashes, label_set: LabelSet) -> Revision:
+    """Return the revision that follows with other reviewed structures or another label map; the scan is the same."""
+    reviewed = reviewed_values(case.annotated, label_set)
     return replace(
         revision,
         case=case,
         number=revision.number + 1,
         created=now_utc(),
-        content_hash=hash_case(case, label_set),
+        content_hash=hash_content(revision.image_hash, hashes.labels, hashes.judged, reviewed),
         restored_from=None,
         effort=None,
     )
