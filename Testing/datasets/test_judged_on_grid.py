@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from TransferSegLib.corrections.inputs import JudgedSlices
 from TransferSegLib.datasets.dataset import Case
-from TransferSegLib.datasets.prepared import PreparedCase, prepare_case
+from TransferSegLib.datasets.prepared import PreparedCase, check_region, prepare_case
 from TransferSegLib.datasets.structure_names import label_set_of
 from TransferSegLib.errors import DatasetError
 from TransferSegLib.images.intensity import CT_WINDOW
@@ -91,12 +91,62 @@ def test_what_is_drawn_outside_the_region_is_no_place_for_patches(tmp_path: Path
     assert case.region.reshape(-1)[case.voxels[1]].all()
 
 
-def test_a_region_of_which_nothing_is_left_is_an_error(tmp_path: Path) -> None:
-    """One voxel of a thousand does not make a voxel of the grid."""
+def volume_mm3(case: PreparedCase) -> float:
+    assert case.region is not None
+    return float(case.region.sum()) * GRID_MM**3
+
+
+def region_of(folder: Path, judged: np.ndarray) -> PreparedCase:
+    """Prepare a scan of 1 mm with a mask of what was judged."""
+    prepared(folder, 1.0, "z:20")
+    mask = sitk.GetImageFromArray(judged.astype(np.uint8))
+    sitk.WriteImage(mask, str(folder / "judged.nrrd"))
+    case = Case("c", folder / "scan.nrrd", folder / "labels.nrrd", NAMES.names, judged=folder / "judged.nrrd")
+    return prepare_case(case, NAMES, NAMES, Preparation((GRID_MM,) * 3, (CT_WINDOW,)))
+
+
+def test_slices_in_two_directions_and_strokes_count(tmp_path: Path) -> None:
+    judged = np.zeros((60, 24, 24), bool)
+    judged[[10, 30, 50]] = True
+    judged[:, :, 12] = True
+    case = region_of(tmp_path, judged)
+    assert set(planes(case)) == set(range(20)), "the slice across all others"
+    assert case.region is not None
+    assert all(case.region[plane].mean() > 0.7 for plane in (3, 10, 16))
+    stroke = np.zeros(judged.shape, bool)
+    for step in range(20):
+        stroke[10 + step, 2 + step, 10] = True
+    assert len(planes(region_of(tmp_path, stroke))) >= 6
+
+
+def test_a_single_stroke_does_not_widen_a_thick_region(tmp_path: Path) -> None:
+    judged = np.zeros((60, 24, 24), bool)
+    judged[10:30, 4:20, 4:20] = True
+    alone = volume_mm3(region_of(tmp_path, judged))
+    assert alone == pytest.approx(judged.sum(), rel=0.25)
+    judged[50, 12, 12] = True
+    assert volume_mm3(region_of(tmp_path, judged)) == alone + GRID_MM**3
+
+
+def test_turned_scans_have_their_thin_slices_too(tmp_path: Path) -> None:
+    turned = sitk.Euler3DTransform((0, 0, 0), 0.3, 0.1, 0.2).GetMatrix()
     prepared(tmp_path, 1.0, "z:20")
-    region = sitk.ReadImage(str(tmp_path / "judged.nrrd")) * 0
-    region[12, 12, 20] = 1
-    sitk.WriteImage(region, str(tmp_path / "judged.nrrd"))
+    for name in ("scan", "labels", "judged"):
+        image = sitk.ReadImage(str(tmp_path / f"{name}.nrrd"))
+        image.SetDirection(turned)
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nrrd"))
     case = Case("c", tmp_path / "scan.nrrd", tmp_path / "labels.nrrd", NAMES.names, judged=tmp_path / "judged.nrrd")
-    with pytest.raises(DatasetError, match="Case c: nothing of its annotated region is left at the model's 6 mm"):
-        prepare_case(case, NAMES, NAMES, Preparation((6.0,) * 3, (CT_WINDOW,)))
+    found = prepare_case(case, NAMES, NAMES, Preparation((GRID_MM,) * 3, (CT_WINDOW,)))
+    assert volume_mm3(found) > 0.5 * 24 * 24 * GRID_MM and set(found.voxels) == {1}
+
+
+def test_a_region_of_which_nothing_is_left_is_an_error(tmp_path: Path) -> None:
+    """Its plane may be left out where a model takes every other one."""
+    case = Case("c", tmp_path / "scan.nrrd", tmp_path / "labels.nrrd", NAMES.names)
+    with pytest.raises(DatasetError, match="Case c: nothing of its annotated region is left at the model's 3 mm"):
+        check_region(
+            case,
+            sitk.Image((2, 2, 2), sitk.sitkUInt8) + 1,
+            np.zeros((1, 1, 1), bool),
+            Preparation((3.0,) * 3, (CT_WINDOW,)),
+        )

@@ -46,6 +46,18 @@ def test_a_structure_of_two_planes_lies_on_either_side_of_a_border(world: Any, f
         assert training.voxels[1].size == held_out.voxels[1].size == 100
 
 
+@pytest.mark.parametrize("drawn", [(10, 14), (10, 14, 18), (10, 18), (10, 18, 26), (10, 11), (10, 14, 18, 22)])
+def test_checked_slices_at_equal_distances_are_divided(world: Any, drawn: tuple[int, ...]) -> None:
+    """With slabs of one thickness all of them were in slabs of one parity."""
+    labels = np.zeros((32, 32, 32), np.uint8)
+    labels[list(drawn), 10:20, 10:20] = 1
+    case = replace(world.ball_case(), labels=labels, voxels={1: np.flatnonzero(labels)})
+    for parity in (0, 1):
+        (training,), (held_out,) = divide({"ball": case}, Fold(("ball",), ("ball",), parity))
+        assert training.voxels[1].size + held_out.voxels[1].size == 100 * len(drawn)
+        assert training.voxels[1].size and held_out.voxels[1].size
+
+
 def test_a_structure_of_one_plane_cannot_be_divided(world: Any) -> None:
     labels = np.zeros((32, 32, 32), np.uint8)
     labels[10, 10:20, 10:20] = 1

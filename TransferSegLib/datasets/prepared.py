@@ -63,7 +63,7 @@ def prepare_case(
         else:
             judged = read_mask_on(image, case.judged, regional)
             labels, region = judged_labels_on_grid(label_map, judged, values, scan.grid, preparing_labels)
-            _check_region(case, judged, region, preparation)
+            check_region(case, judged, region, preparation)
     except ScanError as error:
         raise DatasetError(f"Case {case.id}: {error}") from error
     annotated = np.array([True, *(value >= 0 for value in values)])
@@ -79,7 +79,7 @@ def prepare_case(
     )
 
 
-def _check_region(case: Case, judged: sitk.Image, region: np.ndarray, preparation: Preparation) -> None:
+def check_region(case: Case, judged: sitk.Image, region: np.ndarray, preparation: Preparation) -> None:
     """Raise DatasetError for an annotated region of which the model's grid shows nothing."""
     if not region.any() and sitk.GetArrayViewFromImage(judged).any():
         raise DatasetError(

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk
 
 from TransferSegLib.corrections.project import Project
@@ -18,6 +17,7 @@ from TransferSegLib.errors import DatasetError, TrainingError, naming_case
 from TransferSegLib.finetuning.request import FineTuneRequest
 from TransferSegLib.finetuning.resolution_cap import ScanAxes, StructureMask, masks_of
 from TransferSegLib.fit.shapes import ScanShapes, shapes_of
+from TransferSegLib.images.label_values import count_values
 from TransferSegLib.images.modality import guess_modality, modality_word
 from TransferSegLib.images.read import read_label_map, read_mask_on, read_scan
 from TransferSegLib.images.stored_axes import stored_axes
@@ -160,20 +160,15 @@ def _survey_case(case: Case, label_set: LabelSet, masked: Collection[str], task:
     judged = None if case.judged is None else read_mask_on(labels, case.judged, reading_region)
     annotated = {one.name for one in map(label_set.find, case.annotated) if one is not None}
     shapes = measuring.wait(lambda: shapes_of(labels, label_set))
-    drawn = {one.name for one in label_set if one.label in _values_within(labels, judged)}
-    shapes = replace(shapes, found={name: one for name, one in shapes.found.items() if name in annotated & drawn})
+    if judged is not None:
+        within = measuring.wait(lambda: count_values(sitk.Mask(labels, judged)))
+        annotated &= {one.name for one in label_set if one.label in within}
+    shapes = replace(shapes, found={name: one for name, one in shapes.found.items() if name in annotated})
     few = [one for one in label_set if one.name in masked and one.name in shapes.found]
     masks = measuring.wait(lambda: masks_of(labels, few)) if few else {}
     axes = ScanAxes.of(labels)
     x, y, z = (count * step for count, step in zip(labels.GetSize(), axes.spacing_xyz_mm, strict=True))
     return CaseSurvey(tuple(shapes.found), x * y * z, shapes, stored_axes(labels), axes, (x, y, z), masks)
-
-
-def _values_within(labels: sitk.Image, judged: sitk.Image | None) -> set[int]:
-    """Return the values of a label map that occur in the annotated region (None: everywhere)."""
-    voxels = sitk.GetArrayViewFromImage(labels)
-    found = voxels if judged is None else voxels[sitk.GetArrayViewFromImage(judged) != 0]
-    return {int(value) for value in np.unique(found)}
 
 
 def learnable_part(

@@ -149,7 +149,7 @@ def divide(cases: Mapping[str, PreparedCase], fold: Fold) -> tuple[list[Prepared
     training = [case for case in training if case.voxels]
     if not training and fold.slabs is not None:
         raise TrainingError(
-            "What is drawn is too small to learn from one part of it and to compare on the other: draw a structure in "
+            "What is drawn cannot be divided into a part to learn from and a part to compare on: draw a structure in "
             "more slices, or in a second patient."
         )
     if not training:
@@ -173,16 +173,25 @@ def held_out_slabs(case: PreparedCase, parity: int) -> np.ndarray:
 
 
 def _slab_parities(case: PreparedCase, thickness: int) -> np.ndarray:
-    """Return the parity (0 or 1) of every plane across z.
+    """Return the parity (0 or 1) of every plane across z, with slabs of about this thickness.
 
-    The first slab is as thick as leaves the most structures with voxels in slabs of both parities: of a structure of
-    two planes, one then lies on either side of a border.
+    Thickness and border are those that leave the most structures with voxels in slabs of both parities: a structure of
+    two planes then lies on either side of a border, and so do checked slices at equal distances.
     """
     planes = np.arange(case.labels.shape[0])
     drawn = [np.unique(np.unravel_index(indices, case.labels.shape)[0]) for indices in case.voxels.values()]
-    parities = [(planes + shift) // thickness % 2 for shift in range(thickness)]
-    divided = [sum(len(np.unique(parity[z])) == 2 for z in drawn) for parity in parities]
-    return parities[int(np.argmax(divided))]
+    best, most = planes // thickness % 2, -1
+    for thick in sorted(
+        range(1, _THICKEST_SLAB + 1), key=lambda other: (other < _THINNEST_SLAB, abs(other - thickness))
+    ):
+        for shift in range(thick):
+            parity = (planes + shift) // thick % 2
+            divided = sum(len(np.unique(parity[z])) == 2 for z in drawn)
+            if divided > most:
+                best, most = parity, divided
+        if most == len(drawn):
+            break
+    return best
 
 
 def learned_structures(training: Iterable[PreparedCase], names: Sequence[str]) -> set[str]:

@@ -41,7 +41,7 @@ from TransferSegLib.structures import structure_key
 from TransferSegLib.version import code_version
 
 #: Raised when a run that was begun by an older version cannot be resumed.
-_IDENTITY_VERSION = 3
+_IDENTITY_VERSION = 4
 #: How the note begins that a plan with little time has made training patches smaller.
 _SMALL_PATCHES = "Training patches had only"
 

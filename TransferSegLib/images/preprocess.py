@@ -26,11 +26,6 @@ from TransferSegLib.progress import Task
 _ROWS_AT_ONCE = 16
 #: Voxels that are interpolated in a second, roughly.
 _TURNED_PER_SECOND = 2e7
-#: A voxel of the grid counts as judged from this share of what the thinnest judged part can cover of it: where that
-#: lies on a border of two voxels, each holds half of it.
-_LEAST_OF_A_SLICE = 0.45
-#: No label map holds it.
-_UNUSED_LABEL = -2
 
 
 def preprocess(
@@ -103,30 +98,44 @@ def judged_labels_on_grid(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bring a label map and the region in which it was judged to the grid: channel numbers and booleans (zyx).
 
-    A judged slice that is thinner than the grid's planes is on the plane that it lies in, with what was judged there:
-    the labels are those of the judged part of each voxel, and background (0) outside the region.
+    Voxels of the grid of which half was judged are in the region. Where that leaves nothing of a judged part, because
+    it is thin (a slice, a stroke), those are in which it lies. The labels are those of the judged part of each voxel,
+    and background (0) outside the region.
     """
-    measuring, labelling = (task or Task()).split(1, max(1, len(label_values)))
+    measuring, placing, labelling = (task or Task()).split(1, 1, max(1, len(label_values)))
     inside = _oriented(judged, grid) != 0
     share = resample_to_grid(inside.astype(np.float32), grid, measuring)
-    thinness = _thinness(inside, grid)
-    region = share > (0.5 if thinness == 1.0 else _LEAST_OF_A_SLICE / thinness)
-    oriented = np.where(inside, _oriented(label_map, grid), np.array(_UNUSED_LABEL, np.int64))
-    half = np.where(region, 0.5 * share, np.inf).astype(np.float32)
-    labels = _largest_share(oriented, label_values, grid, half, labelling)
+    half = share > 0.5
+    region = half | (_holding(inside, grid, placing) & (share > 0) & ~ndimage.binary_dilation(half))
     covered = coverage(grid)
-    return labels, region if covered is None else region & covered
+    if covered is not None:
+        region &= covered
+    least = np.where(region, 0.5 * share, np.inf).astype(np.float32)
+    return _largest_share(_oriented(label_map, grid), label_values, grid, least, labelling, inside), region
 
 
-def _thinness(inside: np.ndarray, grid: ModelGrid) -> float:
-    """Return how many times as thick as the thinnest part of a region (zyx) a voxel of the grid is; 1 at least."""
-    found = 1.0
-    for axis, voxels in enumerate(1.0 / np.linalg.norm(grid.matrix, axis=0)[::-1]):
-        line = inside.any(axis=tuple(other for other in range(3) if other != axis))
-        borders = np.flatnonzero(np.diff(line, prepend=False, append=False))
-        if borders.size:
-            found = max(found, float(voxels) / int((borders[1::2] - borders[::2]).min()))
-    return found
+def _holding(inside: np.ndarray, grid: ModelGrid, task: Task) -> np.ndarray:
+    """Return the voxels of the grid (zyx) that hold the centre of a voxel of a mask of the oriented scan."""
+    if not grid.aligned:
+        found = np.zeros(grid.size_zyx, bool)
+        for z in task.over(range(len(inside))):
+            y, x = np.nonzero(inside[z])
+            at_xyz = np.rint(grid.matrix @ np.stack([x, y, np.full_like(x, z)]) + grid.offset_xyz[:, None]).astype(int)
+            at_zyx = np.clip(at_xyz[::-1], 0, np.array(grid.size_zyx)[:, None] - 1)
+            found[tuple(at_zyx)] = True
+        return found
+    held = inside
+    for axis, (step, offset, size) in enumerate(
+        zip(np.diag(grid.matrix)[::-1], grid.offset_xyz[::-1], grid.size_zyx, strict=True)
+    ):
+        task.check()
+        place = np.clip(np.rint(step * np.arange(held.shape[axis]) + offset).astype(int), 0, size - 1)
+        first = np.flatnonzero(np.diff(place, prepend=-1))
+        parts = np.logical_or.reduceat(held, first, axis=axis)
+        shape = (*held.shape[:axis], size, *held.shape[axis + 1 :])
+        held = np.zeros(shape, bool)
+        held[(slice(None),) * axis + (place[first],)] = parts
+    return held
 
 
 def _oriented(label_map: sitk.Image, grid: ModelGrid) -> np.ndarray:
@@ -138,14 +147,22 @@ def _oriented(label_map: sitk.Image, grid: ModelGrid) -> np.ndarray:
 
 
 def _largest_share(
-    oriented: np.ndarray, label_values: Sequence[int], grid: ModelGrid, best: np.ndarray, task: Task
+    oriented: np.ndarray,
+    label_values: Sequence[int],
+    grid: ModelGrid,
+    best: np.ndarray,
+    task: Task,
+    inside: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the channel with the largest share of each voxel of the grid, 0 where none has as much as ``best``."""
+    """Return the channel with the largest share of each voxel of the grid, 0 where none has as much as ``best``.
+
+    Only voxels of the scan that are ``inside`` count (None: all); ``best`` is changed.
+    """
     labels = np.zeros(grid.size_zyx, np.uint8)
     for channel, value in enumerate(label_values, start=1):
         here = task.share(channel - 1, len(label_values))
         here.at(0.0)
-        mask = oriented == value
+        mask = oriented == value if inside is None else (oriented == value) & inside
         if not mask.any():
             continue
         share = resample_to_grid(mask.astype(np.float32), grid, here)
