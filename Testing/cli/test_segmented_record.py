@@ -18,6 +18,7 @@ from TransferSegLib.cli.segmented_record import RECORD, SegmentedRecord
 from TransferSegLib.errors import ScanError
 from TransferSegLib.inference.options import USUAL
 from TransferSegLib.inference.segment_file import ScanToSegment
+from TransferSegLib.models import locate
 from TransferSegLib.models.store import load_model, save_model
 
 DATA = Path(__file__).resolve().parents[1] / "Data"
@@ -93,7 +94,10 @@ def test_records_of_earlier_versions_count_where_the_weights_are_older(tmp_path:
         ["x", "1"]
     ]
     retrained = RunSettings({"weights": ["1"]}, "m 0", "0123456789abcdef", written_ns + 1)
-    with pytest.raises(ScanError, match="was made before the weights of m 0 changed"):
+    with pytest.raises(
+        ScanError,
+        match=r"by an earlier version, .* the weights' file of m 0 is newer than it \(because",
+    ):
         SegmentedRecord(tmp_path, retrained).is_done(each)
     with pytest.raises(ScanError, match="another model or other settings, or by an earlier version"):
         SegmentedRecord(tmp_path, RunSettings({"weights": ["1"]}, "m 0", "another")).is_done(each)
@@ -107,3 +111,21 @@ def test_what_earlier_versions_kept_of_the_settings() -> None:
     assert settings.earlier == hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
     assert settings.model == "format-one 1.0" and not {"model", "version", "path"} & set(settings.deciding)
     assert settings.weights_since_ns == (MODEL / "weights.pt").stat().st_mtime_ns
+
+
+def test_an_update_that_renews_the_files_of_a_bundled_model_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each, installed = case(tmp_path), tmp_path / "bundled" / "format-one"
+    shutil.copytree(MODEL, installed)
+    asked = {"structures": None, "series": None, "modality": "", "strict": False}
+    before = run_settings(Namespace(**asked), installed, USUAL)
+    (tmp_path / RECORD).write_text(json.dumps(earlier_line(each, before.earlier)) + "\n")
+    later_ns = each.output.stat().st_mtime_ns + 10**9
+    os.utime(installed / "weights.pt", ns=(later_ns, later_ns))
+    copied = run_settings(Namespace(**asked), installed, USUAL)
+    with pytest.raises(ScanError, match="is newer than it"):
+        SegmentedRecord(tmp_path, copied).is_done(each)
+    monkeypatch.setattr(locate, "bundled_models", lambda: [installed])
+    bundled = run_settings(Namespace(**asked), installed, USUAL)
+    assert bundled.weights_since_ns == 0 and SegmentedRecord(tmp_path, bundled).is_done(each)

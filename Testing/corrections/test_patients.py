@@ -100,6 +100,25 @@ def test_a_lost_key_is_told(make, project: Project, earlier_version: bool) -> No
     assert key_problem(project) == ""
 
 
+@pytest.mark.parametrize("earlier_version", [False, True])
+def test_a_lost_key_is_told_when_the_first_attempt_failed(make, project: Project, earlier_version: bool) -> None:
+    add(make, 1, 1)
+    if earlier_version:
+        of_an_earlier_version(project)
+    salt = (project.folder / SALT).read_text()
+    (project.folder / SALT).unlink()
+    for _ in range(2):
+        with pytest.raises(DatasetError, match="case-0001"):
+            add(make, 2, 1, case_id="case-0001")
+        assert "is not the one of earlier cases" in key_problem(project)
+    made = (project.folder / SALT).read_text()
+    (project.folder / SALT).write_text(salt)
+    assert key_problem(project) == "", "the earlier file was put back"
+    (project.folder / SALT).write_text(made)
+    assert any("is not the one of earlier cases" in note for note in add(make, 2, 1).notes)
+    assert key_problem(project) == "" and len(set(groups(project))) == 2
+
+
 def test_an_earlier_project_with_its_key_needs_no_word(make, project: Project) -> None:
     add(make, 1, 1)
     of_an_earlier_version(project)

@@ -140,6 +140,18 @@ def test_what_nnunet_ignores_is_not_annotated_in_a_copy(with_ignored: FolderSour
     assert not [problem for problem in check_dataset(dataset) if problem.severity == "error"]
 
 
+def test_a_case_that_is_wholly_ignored_is_left_out(with_ignored: FolderSource, tmp_path: Path):
+    write_volume(with_ignored.labels / "p2.nii.gz", np.full_like(planes(1), 4))
+    made = dataset_from_folders(with_ignored, tmp_path / "out", copy=True)
+    assert [case.id for case in read_dataset(tmp_path / "out").cases] == ["p1", "p3"]
+    assert "left out, all of its label map is 'ignore': p2" in made.notes
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith("p2")]
+    for id in ("p1", "p3"):
+        write_volume(with_ignored.labels / f"{id}.nii.gz", np.full_like(planes(1), 4))
+    with pytest.raises(DatasetError, match="Nothing is known of any case"):
+        dataset_from_folders(with_ignored, tmp_path / "out2", copy=True)
+
+
 def test_what_nnunet_ignores_is_refused_where_files_stay(with_ignored: FolderSource, tmp_path: Path):
     with pytest.raises(DatasetError, match=r"'ignore' \(4\) is no structure.*dataset make --copy"):
         dataset_from_folders(with_ignored, tmp_path / "out")

@@ -24,7 +24,8 @@ class RunSettings:
     """All that decides about labels: a model is known by its weights, wherever it lies and whatever it is called.
 
     ``model`` is what it is called, for a person. ``earlier`` is the digest that earlier versions kept, of the model's
-    path instead of its weights: it counts only for results that are newer than ``weights_since_ns``.
+    path instead of its weights: it counts only for results that are newer than ``weights_since_ns``, the time of the
+    weights' files that can have changed under one name and version.
     """
 
     deciding: Mapping[str, Any]
@@ -70,12 +71,14 @@ def run_settings(arguments: argparse.Namespace, model: Path, options: Prediction
 
 
 def _weights_since_ns(said: Described) -> int:
-    """Return when the latest of a model's weights were written."""
+    """Return when the latest of a model's weights were written, 0 for bundled ones: they change with their version."""
     from TransferSegLib.models.archive import WEIGHTS_FILE
+    from TransferSegLib.models.locate import bundled_models
     from TransferSegLib.models.versions.state import current_folder
 
-    places = [current_folder(part.path) for part in said.parts]
-    return max((place / WEIGHTS_FILE if place.is_dir() else place).stat().st_mtime_ns for place in places)
+    bundled = [model.resolve() for model in bundled_models()]
+    places = [place for part in said.parts if (place := current_folder(part.path)).resolve() not in bundled]
+    return max(((place / WEIGHTS_FILE if place.is_dir() else place).stat().st_mtime_ns for place in places), default=0)
 
 
 def _digest(content: Any) -> str:

@@ -92,8 +92,11 @@ class SegmentedRecord:
             )
         written = entry.get("written")
         since = written[-1] if isinstance(written, list) and written and isinstance(written[-1], int) else 0
+        if since >= self._settings.weights_since_ns:
+            return ""
         return (
-            "" if since >= self._settings.weights_since_ns else f"before the weights of {self._settings.model} changed"
+            "by an earlier version, which did not note the model's checksum, and the weights' file of "
+            f"{self._settings.model} is newer than it (because the model has changed, or was only copied or installed)"
         )
 
     def has_line(self, each: ScanToSegment) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,8 @@ from TransferSegLib.errors import DatasetError
 
 #: In what a project says of itself: a check value of the key, which the key cannot be found from.
 _CHECK = "patient_key_check"
+#: Before the check value of a key that earlier pseudonyms were not made with, where it is not known which they were.
+_NOT = "not "
 _SALT = re.compile("[0-9a-f]{64}")
 _PSEUDONYM = re.compile("patient-[0-9a-f]{16}")
 _MEANS = (
@@ -49,16 +52,22 @@ def has_group(revision: Revision) -> bool:
     return revision.case.group != revision.case.id
 
 
-def group_of_patient(folder: Path, patient_id: str, state: ProjectState | None) -> PatientGroup:
+def group_of_patient(
+    folder: Path, patient_id: str, state: ProjectState | None, save: Callable[[ProjectState], None]
+) -> PatientGroup:
     """Return the group of a patient; the project's key is made when it has none.
 
-    The project in ``folder`` is locked; ``state`` is what it holds (None: it is new). Raises DatasetError for a damaged
+    The project in ``folder`` is locked; ``state`` is what it holds (None: it is new). If a key was lost, ``save`` notes
+    that first: the warning must come again when this case is not added after all. Raises DatasetError for a damaged
     key, and OSError.
     """
     file = folder / SALT_NAME
     was_missing = not file.exists()
     if was_missing:
-        write_text_durably(file, f"{secrets.token_hex(32)}\n")
+        made = secrets.token_hex(32)
+        if state is not None and _pseudonyms(state) and not _known_check(state):
+            save(replace(state, settings={**state.settings, _CHECK: _NOT + _check_of(made)}))
+        write_text_durably(file, f"{made}\n")
         file.chmod(0o600)
     salt = _read_salt(file)
     check, group = _check_of(salt), pseudonym(patient_id, salt)
@@ -84,8 +93,16 @@ def key_problem(folder: Path, state: ProjectState) -> str:
 
 def _lost(state: ProjectState, check: str, was_missing: bool) -> bool:
     """Tell whether a project has pseudonyms that were made with another key than the one with this check value."""
-    made_with = state.settings.get(_CHECK)
-    return bool(_pseudonyms(state)) and (made_with != check if made_with else was_missing)
+    if not _pseudonyms(state):
+        return False
+    known = _known_check(state)
+    return known != check if known else was_missing or state.settings.get(_CHECK) == _NOT + check
+
+
+def _known_check(state: ProjectState) -> str:
+    """Return the check value of the key that a project's pseudonyms were made with, '' where it was not noted."""
+    check = str(state.settings.get(_CHECK) or "")
+    return "" if check.startswith(_NOT) else check
 
 
 def _pseudonyms(state: ProjectState) -> set[str]:

@@ -321,7 +321,8 @@ class Project:
         with self._saving():
             self._made()
         with self._saving(), project_lock(self.folder, self.timeout_s):
-            return group_of_patient(self.folder, patient_id, self._read())
+            here = Change(self.folder, self._read(), ())
+            return group_of_patient(self.folder, patient_id, here.new_or_known, here.save)
 
 
 def _no_project(folder: Path) -> DatasetError:

@@ -94,11 +94,11 @@ def copy_annotated_part(
     label_set: LabelSet,
     replace: bool = False,
     task: Task | None = None,
-) -> tuple[Path, Path | None]:
+) -> tuple[Path, Path | None] | None:
     """Copy a label map in which one value means that nothing is known: return the copy, and the mask of what is known.
 
     They go into the folders ``labels`` and ``judged`` of a dataset's folder. Where no voxel has the value there is no
-    mask (None). Raises as ``copy_label_map`` does.
+    mask (None). Where every voxel has it nothing is copied: return None. Raises as ``copy_label_map`` does.
     """
     reading, copying, writing = (task or Task()).split(2, 2, 1)
     labels = read_label_map(source, task=reading)
@@ -106,6 +106,8 @@ def copy_annotated_part(
     known_zyx = values_zyx != ignored
     if known_zyx.all():
         return copy_label_map(source, output / "labels", id, None, label_set, replace, task=copying), None
+    if not known_zyx.any():
+        return None
     drawn = image_like(np.where(known_zyx, values_zyx, 0), labels)
     mask = image_like(known_zyx.astype(np.uint8), labels)
     copy = _write(

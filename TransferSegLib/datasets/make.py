@@ -99,10 +99,10 @@ def dataset_from_folders(
 
     The dataset points at the files where they are; with ``copy`` they are copied into ``output`` (and label maps of
     .seg.nrrd files that number their segments differently are given one numbering, and voxels with nnU-Net's label
-    "ignore" become the part that is not annotated). Images are read only to be
-    copied, label maps also to find what is 'present'. Raises DatasetError that names everything found wrong at once,
-    also when ``output`` holds a ``dataset.json`` already and ``replace`` is not set. Raises Cancelled: files that are
-    copied stay then, and there is no ``dataset.json``.
+    "ignore" become the part that is not annotated; a case that is wholly "ignore" is left out). Images are read only
+    to be copied, label maps also to find what is 'present'. Raises DatasetError that names everything found wrong at
+    once, also when ``output`` holds a ``dataset.json`` already and ``replace`` is not set. Raises Cancelled: files that
+    are copied stay then, and there is no ``dataset.json``.
     """
     output = as_path(output, "The folder of the dataset", DatasetError)
     facts = facts or DatasetFacts()
@@ -125,20 +125,25 @@ def dataset_from_folders(
         folders = [output / name for name in ("images", "labels", "judged")]
         refuse_links(output, *folders, error_type=DatasetError)
         for pair, part in copying.named("Copying").each(pairing.pairs, lambda pair: pair.id):
-            of_image, of_labels = part.split(3, 1)
-            image = copy_image(pair.image, output / "images", pair.id, replace, notes, of_image)
-            numbering, first = numberings.get(pair.labels), source.overlap_priority
-            mask = None
-            if ignored is not None and numbering is None:
-                labels, mask = copy_annotated_part(pair.labels, output, pair.id, ignored, label_set, replace, of_labels)
-            else:
-                labels = copy_label_map(
-                    pair.labels, output / "labels", pair.id, numbering, label_set, replace, first, of_labels
-                )
-            files[pair.id] = (image, labels)
+            if ignored is None or pair.labels in numberings:
+                files[pair.id] = _copied(pair, source, output, numberings, label_set, replace, notes, part)
+                continue
+            of_labels, of_image = part.split(1, 3)  # the image only of a case of which something is known
+            known = copy_annotated_part(pair.labels, output, pair.id, ignored, label_set, replace, of_labels)
+            if known is None:
+                del files[pair.id]
+                notes.append(f"left out, all of its label map is 'ignore': {pair.id}")
+                continue
+            labels, mask = known
+            files[pair.id] = copy_image(pair.image, output / "images", pair.id, replace, notes, of_image), labels
             if mask is not None:
                 judged[pair.id] = mask
                 notes.append(f"{pair.id}: what nothing is known of ('ignore') is the part that is not annotated")
+    if pairing.pairs and not files:
+        raise DatasetError(
+            f"Nothing is known of any case: the label maps in {source.labels} hold nothing but 'ignore'. Annotate a "
+            "part of a case first."
+        )
     dataset = Dataset(
         folder=output,
         name=facts.name or output.name,
@@ -150,6 +155,25 @@ def dataset_from_folders(
     )
     write_dataset(dataset, output)
     return Made(dataset, tuple(notes))
+
+
+def _copied(
+    pair: Pair,
+    source: FolderSource,
+    output: Path,
+    numberings: Mapping[Path, dict[int, int]],
+    label_set: LabelSet,
+    replace: bool,
+    notes: list[str],
+    task: Task,
+) -> tuple[Path, Path]:
+    """Copy the image and the label map of a case of which everything is known, and return the copies."""
+    of_image, of_labels = task.split(3, 1)
+    image = copy_image(pair.image, output / "images", pair.id, replace, notes, of_image)
+    numbering, first = numberings.get(pair.labels), source.overlap_priority
+    return image, copy_label_map(
+        pair.labels, output / "labels", pair.id, numbering, label_set, replace, first, of_labels
+    )
 
 
 def _raise_all(headline: str, problems: list[str]) -> None:
