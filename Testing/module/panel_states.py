@@ -391,7 +391,7 @@ def headlineOf(word: str, dice: tuple[float, float], new: tuple[str, ...] = ()) 
     before, after = dice
     mean = Change(None, 5, before, after, after - before, -0.1, 0.1, Answer(word))
     rows = [NewStructure(name, 5, 0.72, 0.6, word=Usability.LOOKS_USABLE, more_patients=12) for name in new]
-    return headline(Answer(word), mean, [], rows, VerdictRule(), Training(10), more_patients=12).text()
+    return headline(Answer(word), mean, [], rows, [], VerdictRule(), Training(10), more_patients=12).text()
 
 
 def problems(host) -> list[str]:
