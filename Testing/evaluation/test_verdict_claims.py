@@ -76,6 +76,24 @@ def test_a_claim_is_an_obstacle_beside_new_structures_and_losses() -> None:
     assert "left kidney is marked in 1 case that has none." in lost.obstacles and "liver is worse" in lost.obstacles[0]
 
 
+def test_what_the_old_version_marks_in_other_cases_is_not_denied() -> None:
+    """The old version marks it in two cases that have none, the new one in one other: never better, and said so."""
+    verdict = compared(with_kidney(LIVER, c0=0.0, c1=0.0), with_kidney(BETTER_LIVER, c4=0.0))
+    assert verdict.answer is Answer.PARTLY_WORSE and not is_promoted(verdict)
+    assert "the old one does not" not in verdict.text
+    assert verdict.reasons[0].startswith(
+        "On scans left out of training, the new version is better on average (Dice 0.90, before 0.80), but marks left "
+        "kidney in 1 case without it (the old one in 2 others). "
+    )
+    assert verdict.warnings == (
+        "The new version marks left kidney where there is none, and the old one marks none: case 4.",
+    )
+    nothing = {"a": {}, "b": {}}
+    other = compared(nothing | {"a": {"left kidney": 0.0}}, nothing | {"b": {"left kidney": 0.0}})
+    assert other.overall is None and "the old one does not" not in other.text
+    assert "the new version marks left kidney in 1 case without it (the old one in 1 other)." in other.reasons[0]
+
+
 def test_both_rightly_find_nothing() -> None:
     verdict = compared(with_kidney(LIVER, c0=0.8, c1=0.8), with_kidney(BETTER_LIVER, c0=0.8, c1=0.8))
     assert verdict.answer is Answer.BETTER and is_promoted(verdict) and not verdict.warnings and not verdict.claims

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_claim_is_told_and_before_and_after_are_of_the_same_cases(change: Labe
     assert kidney.nsd == (0.8, 0.82) and kidney.hd95_mm == (2.0, 2.0)
     assert found.answer == "worse in some structures"
     text = report(found)
-    assert "Look: The new version marks kidney where there is none, which the old one does not: c2, c3, c4." in text
+    assert "Look: The new version marks kidney where there is none, and the old one marks none: c2, c3, c4." in text
     assert (
         "kidney is marked in 3 cases that have none." in text
         and "promote ours 1    # to use it all the same, a" in text
@@ -97,3 +98,44 @@ def test_a_false_positive_that_is_gone(change: LabelChange) -> None:
     assert found.answer == "better" and not found.verdict.warnings
     assert (found.rows[1].parent, found.rows[1].candidate) == (0.8, 0.8), "0.4 before was of other cases"
     assert "In 1 case without kidney the new version no longer marks it." in report(found)
+
+
+def parts(reference_ml: float) -> list[CaseComparison]:
+    """Return the comparisons of both parts of a scan; both find no kidney right in the first, in the second it is not.
+
+    ``reference_ml`` is the volume of the kidney in the first part.
+    """
+    first, nowhere = Score(0.0, 0.0, float("inf"), 1.0, reference_ml), score(0.0)
+    return [
+        CaseComparison("a part 1", {"liver": score(0.8), "kidney": first}, {"liver": score(0.9), "kidney": first}, {}),
+        CaseComparison("a part 2", {"liver": score(0.8)}, {"liver": score(0.9), "kidney": nowhere}, {}),
+    ]
+
+
+@pytest.mark.parametrize(("reference_ml", "claims"), [(1.0, 0), (0.0, 1)])
+def test_a_part_of_a_scan_is_no_case_without_what_another_part_has(
+    change: LabelChange, reference_ml: float, claims: int
+) -> None:
+    """A kidney that ends where a slab does, and goes on for a plane in the prediction, was called false."""
+    folds = [Fold(("a",), ("a",), parity) for parity in (0, 1)]
+    groups = dict.fromkeys(("a part 1", "a part 2"), "p")
+    compared = parts(reference_ml)
+    found = summarise(compared, groups, folds, change.label_set.names, "grid", 3.0, known=change.known)
+    assert found.is_weak and len(found.verdict.claims) == claims
+    assert (found.answer == "worse in some structures") is bool(claims)
+    assert ("where there is none" in report(found)) is bool(claims)
+    # Nor is it told as an improvement of the old version's.
+    back = [replace(one, parent=one.candidate, candidate=one.parent) for one in compared]
+    gone = summarise(back, groups, folds, change.label_set.names, "grid", 3.0, known=change.known)
+    assert ("without kidney the new version no longer marks it" in report(gone)) is bool(claims)
+
+
+def test_parts_of_another_scan_do_not_excuse_a_claim(change: LabelChange) -> None:
+    """The kidney was removed between two scans of one patient."""
+    folds = [Fold(("a", "b"), ("a", "b"), parity) for parity in (0, 1)]
+    there, after = parts(1.0)[0], replace(parts(1.0)[1], case="b part 2")
+    found = summarise(
+        [there, after], dict.fromkeys(("a part 1", "b part 2"), "p"), folds, change.label_set.names, "grid", 3.0,
+        known=change.known,
+    )  # fmt: skip
+    assert [claim.cases for claim in found.verdict.claims] == [("b part 2",)]

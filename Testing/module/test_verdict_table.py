@@ -257,6 +257,14 @@ def test_nobody_is_told_to_keep_the_old_version_while_the_new_one_is_used() -> N
     assert verdictText(worse) == f"Worse. {measured} Keep the old version, and check your corrections."
     inUse = "Check your corrections. The new version is in use now."
     assert verdictText(worse, isUsed=True) == f"Worse. {measured} {inUse}"
+    # Results of earlier versions have one text for both.
+    del worse["evidence"]["first_in_use"]
+    assert verdictText(worse, isUsed=True) == f"Worse. {measured} The new version is in use now."
+    worse["evidence"]["reasons"] = [f"{measured} Keep the old version. More corrected scans would show it."]
+    shows = "More corrected scans would show it. The new version is in use now."
+    assert verdictText(worse, isUsed=True) == f"Worse. {measured} {shows}"
+    worse["evidence"]["reasons"] = []
+    assert verdictText(worse, isUsed=True) == "Worse. The new version is in use now."
 
 
 def test_the_worst_case_is_named(ui, table) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,8 @@ def verdictText(result: Mapping[str, Any], isUsed: bool = False, isDecided: bool
     evidence = result["evidence"]
     advice = evidence["reasons"][:1]
     if isUsed:
-        advice = [evidence.get("first_in_use", *advice), _("The new version is in use now.")]
+        first = [evidence["first_in_use"]] if evidence.get("first_in_use") else map(_withoutKeeping, advice)
+        advice = [*first, _("The new version is in use now.")]
     elif isDecided:
         advice.append(_("You keep the old version."))
     elif evidence["verdict"] == BETTER:
@@ -46,6 +48,11 @@ def verdictText(result: Mapping[str, Any], isUsed: bool = False, isDecided: bool
     lines += [_("Please check: {warning}").format(warning=warning) for warning in evidence["warnings"]]
     lines += [_("Please check: {warning}").format(warning=sentence) for sentence in result.get("not_corrected", ())]
     return "\n".join(lines)
+
+
+def _withoutKeeping(reason: str) -> str:
+    """Return a reason without the advice to keep the old version: results of earlier versions have no other."""
+    return re.sub(r" Keep the old version[^.]*\.", "", reason)
 
 
 def verdictDetails(result: Mapping[str, Any]) -> str:

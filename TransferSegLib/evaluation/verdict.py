@@ -173,6 +173,7 @@ def judge(
     on_parts: bool = False,
     parent_note: str = "",
     known: Collection[str] | None = None,
+    present: Mapping[str, Collection[str]] | None = None,
 ) -> Verdict:
     """Return the verdict on a candidate from the Dice of both models: case -> structure -> Dice.
 
@@ -184,14 +185,15 @@ def judge(
     ``training`` how long the candidates were trained (None: unknown).
     ``caveat`` is a sentence on the evidence ("Weak evidence: measured on parts of the training case.") that goes with
     the reasons. ``on_parts``: the cases are parts of scans, each predicted by a network that was trained on other
-    parts. The first reason says what the verdict means and what to do; ``parent_note``, where the parent was
-    measured, is a sentence on that which ends it.
+    parts; ``present`` names for each part the structures that its whole scan has (None: unknown). The first reason says
+    what the verdict means and what to do; ``parent_note``, where the parent was measured, is a sentence on that which
+    ends it.
     """
     rule = rule or VerdictRule()
     surface = surface or {}
     pairs = pair_scores(parent, candidate, groups)
     new = _new_structures(unknown_to(parent, candidate, known), candidate, groups, surface, rule, training)
-    claims = claims_of(parent, candidate, known)
+    claims = claims_of(parent, candidate, known, present)
     changes = _changes(pairs, claims, surface, groups, rule)
     overall = _overall(pairs, changes, rule) if pairs else None
     answer = _answer(overall, changes, new, claims, rule, training)

@@ -96,11 +96,9 @@ def _partly_worse(
     overall: Change | None, changes: Sequence[Change], claims: Sequence[Claims], rule: VerdictRule, where: str
 ) -> Headline:
     """Return in which structures the new version is worse; ``overall`` None: there is nothing else to compare."""
-    marked = [claim.structure for claim in claims if claim.cases]
-    lost = " and ".join(
-        part for part in (_lost(changes), f"marks {enumerated(marked)} where there is none" if marked else "") if part
-    )
-    found = f"the new version {lost}, which the old one does not"
+    lost = " and ".join(part for part in (_lost(changes), *_marked(claims)) if part)
+    is_exchanged = any(claim.cases and claim.gone for claim in claims)
+    found = f"the new version {lost}{'' if is_exchanged else ', which the old one does not'}"
     if overall is not None:
         on_average, but = "about as good as the old one on average", "but"
         if overall.difference >= rule.smallest_difference:
@@ -109,6 +107,20 @@ def _partly_worse(
             on_average, but = "not as good on average", "and"
         found = f"the new version is {on_average} ({_dice(overall)}), {but} {lost}"
     return Headline(f"{where}, {found}.", "Look at the worst case before you use it.", "Look at the worst case.")
+
+
+def _marked(claims: Sequence[Claims]) -> list[str]:
+    """Return what the new version marks where there is none; with numbers where the old one does so in other cases."""
+    only_new = [claim.structure for claim in claims if claim.cases and not claim.gone]
+    return [
+        *([f"marks {enumerated(only_new)} where there is none"] if only_new else []),
+        *(
+            f"marks {claim.structure} in {counted(len(claim.cases), 'case')} without it (the old one in "
+            f"{counted(len(claim.gone), 'other')})"
+            for claim in claims
+            if claim.cases and claim.gone
+        ),
+    ]
 
 
 def _loss(answer: Answer, overall: Change, changes: Sequence[Change], where: str) -> Headline:

@@ -58,7 +58,7 @@ def warnings(answer: Answer, changes: Sequence[Change], new: Sequence[NewStructu
 def claimed(claims: Sequence[Claims]) -> tuple[str, ...]:
     """Return the warnings about what only the new version marks where there is none, with the cases."""
     return tuple(
-        f"The new version marks {claim.structure} where there is none, which the old one does not: "
+        f"The new version marks {claim.structure} where there is none, and the old one marks none: "
         f"{', '.join(claim.cases)}."
         for claim in claims
         if claim.cases

@@ -142,6 +142,7 @@ def summarise(
             on_parts=is_weak,
             parent_note=note,
             known=known,
+            present=_present(comparisons, whole),
         ),
     )
 
@@ -149,6 +150,15 @@ def summarise(
 def whole_case(compared: str, known: Container[str]) -> str:
     """Return the id of the case that was compared; a slab of one is called after it ("pt 1 part 2")."""
     return compared if compared in known else compared.rsplit(" part ", 1)[0]
+
+
+def _present(comparisons: Sequence[CaseComparison], whole: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return the structures that each case has, or another part of its scan; ``whole`` gives the case of a part."""
+    drawn: dict[str, set[str]] = {}
+    for one in comparisons:
+        scores = (*one.parent.items(), *one.candidate.items())
+        drawn.setdefault(whole[one.case], set()).update(name for name, score in scores if score.reference_ml > 0)
+    return {one.case: drawn[whole[one.case]] for one in comparisons}
 
 
 def candidate_dice(comparisons: Sequence[CaseComparison], names: Iterable[str]) -> dict[str, float]:
