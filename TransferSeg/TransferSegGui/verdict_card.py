@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from TransferSegGui.verdict_rows import (
     summaryRows,
     worstRow,
 )
-from TransferSegLib.evaluation.verdict_advice import DICE_MEANS, INTERVAL_MEANS
+from TransferSegLib.evaluation.verdict_advice import DICE_MEANS, INTERVAL_MEANS, without_keeping
 from TransferSegLib.models.versions.record import BETTER, WORSE
 
 #: How the parameter node refers to the table.
@@ -37,7 +36,7 @@ def verdictText(result: Mapping[str, Any], isUsed: bool = False, isDecided: bool
     evidence = result["evidence"]
     advice = evidence["reasons"][:1]
     if isUsed:
-        first = [evidence["first_in_use"]] if evidence.get("first_in_use") else map(_withoutKeeping, advice)
+        first = [evidence["first_in_use"]] if evidence.get("first_in_use") else map(without_keeping, advice)
         advice = [*first, _("The new version is in use now.")]
     elif isDecided:
         advice.append(_("You keep the old version."))
@@ -48,11 +47,6 @@ def verdictText(result: Mapping[str, Any], isUsed: bool = False, isDecided: bool
     lines += [_("Please check: {warning}").format(warning=warning) for warning in evidence["warnings"]]
     lines += [_("Please check: {warning}").format(warning=sentence) for sentence in result.get("not_corrected", ())]
     return "\n".join(lines)
-
-
-def _withoutKeeping(reason: str) -> str:
-    """Return a reason without the advice to keep the old version: results of earlier versions have no other."""
-    return re.sub(r" Keep the old version[^.]*\.", "", reason)
 
 
 def verdictDetails(result: Mapping[str, Any]) -> str:

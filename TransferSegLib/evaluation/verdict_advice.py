@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,11 @@ INTERVAL_MEANS = (
 _KEEP = "Keep the old version"
 _MORE_SCANS = "more scans of other patients"
 _DECIDE = "or look at the worst case and decide yourself"
+
+
+def without_keeping(reason: str) -> str:
+    """Return a stored reason without the advice to keep the old version: earlier versions kept no other advice."""
+    return re.sub(rf" {_KEEP}[^.]*\.", "", reason)
 
 
 @dataclass(frozen=True)
