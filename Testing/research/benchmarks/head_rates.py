@@ -16,22 +16,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from Testing.research.benchmarks.shared_minutes import STUDY, Task, make_task
+from Testing.research.benchmarks.shared_minutes import Task, command_line_for_tasks, each_task
 from Testing.research.common.cases import add_line, mean_dice, read_lines
-from Testing.research.common.measuring import command_line
-from Testing.research.study.configuration_file import read_study
-from Testing.research.study.study_data import prepare_data
 from TransferSegLib.finetuning.adapt import adapt
 from TransferSegLib.finetuning.strategies import FINETUNE, VANILLA
-from TransferSegLib.inference.devices import choose_device
-from TransferSegLib.models.locate import bundled_models
-from TransferSegLib.models.store import load_model
 from TransferSegLib.wording import table
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -44,8 +35,8 @@ TASKS = {
 }
 SHARES = (0.05, 0.25, 0.6)
 FRAME = 4
-#: Steps of the last layers alone, with "finetune"; number of test cases.
-TAIL_STEPS, TESTED = 60, 6
+#: Steps of the last layers alone, with "finetune".
+TAIL_STEPS = 60
 _KEY = ("task", "parent", "strategy", "cases", "steps", "seed")
 
 
@@ -85,31 +76,17 @@ def report(file: Path) -> None:
 
 def main() -> None:
     """Make the runs that are missing, or print what was measured."""
-    parser = command_line(__doc__)
-    parser.add_argument("--report", action="store_true", help="print the table of the runs made so far")
-    parser.add_argument("--data", type=Path, metavar="FOLDER")
-    parser.add_argument("--work", type=Path, metavar="FOLDER", help="where the descriptions of the datasets go")
-    parser.add_argument("--parent", type=Path, metavar="MODEL", default=bundled_models()[0])
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser = command_line_for_tasks(__doc__, RESULTS, TASKS)
     parser.add_argument("--strategy", choices=(FINETUNE, VANILLA), help="instead of the task's own")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
-    parser.add_argument("--cases", type=int, nargs="+", default=[2])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=80, help="of all layers")
     options = parser.parse_args()
     if options.report:
         report(options.output)
         return
-    torch.set_num_threads(1)
-    device = choose_device("cpu")
-    data, parent = prepare_data(read_study(STUDY), options.data, options.work), load_model(options.parent)
-    for seed, name, cases in product(options.seeds, options.tasks, options.cases):
-        task = replace(make_task(data, parent, name, cases, seed, TESTED), device=device)
-        strategy = options.strategy or TASKS[name][0]
-        place = {"task": name, "strategy": strategy, "cases": cases, "seed": seed, "steps": options.steps}
-        place["parent"] = parent.description.name
-        measure(options, task, place)
+    for task, place in each_task(options):
+        strategy = options.strategy or TASKS[place["task"]][0]
+        measure(options, task, place | {"strategy": strategy, "steps": options.steps})
 
 
 if __name__ == "__main__":

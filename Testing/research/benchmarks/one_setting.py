@@ -1,6 +1,7 @@
-"""Compare values of one setting of fine-tuning, at equal processor time, on structures that are new to the parent.
+r"""Compare values of one setting of fine-tuning, at equal processor time, on structures that are new to the parent.
 
-    python3 Testing/run.py benchmark one_setting --data DATA --work WORK --setting background_share --values 0.1 0.4
+    python3 Testing/run.py benchmark one_setting --data DATA --work WORK --setting background_share --values 0.1 0.4 \
+        --tasks hippocampus left_ventricle
     python3 Testing/run.py benchmark one_setting --report
 
 The strategy is each task's default: all layers at once for another modality, the last layers first for the base's. The
@@ -14,22 +15,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from Testing.research.benchmarks.layer_orders import IN_CT, TASKS, train_by_strategy
-from Testing.research.benchmarks.shared_minutes import STUDY, Task, make_task
+from Testing.research.benchmarks.shared_minutes import Task, command_line_for_tasks, each_task
 from Testing.research.common.cases import add_line, mean_dice, read_lines
-from Testing.research.common.measuring import command_line
-from Testing.research.study.configuration_file import read_study
-from Testing.research.study.study_data import prepare_data
-from TransferSegLib.inference.devices import choose_device
-from TransferSegLib.models.locate import bundled_models
-from TransferSegLib.models.store import load_model
 from TransferSegLib.wording import table
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -86,32 +79,21 @@ def _cells(lines: Sequence[dict[str, Any]], key: tuple[Any, ...], values: Sequen
 
 def main() -> None:
     """Make the runs that are missing, or print what was measured."""
-    parser = command_line(__doc__)
-    parser.add_argument("--report", action="store_true", help="print the tables of the runs made so far")
-    parser.add_argument("--data", type=Path, metavar="FOLDER")
-    parser.add_argument("--work", type=Path, metavar="FOLDER", help="where the descriptions of the datasets go")
+    parser = command_line_for_tasks(__doc__, RESULTS, TASKS, seeds=(1, 2, 3))
     parser.add_argument("--setting", help="name of a setting of the fine-tuning configuration")
     parser.add_argument("--values", type=json.loads, nargs="+", help="its values, as in JSON")
-    parser.add_argument("--parent", type=Path, metavar="MODEL", default=bundled_models()[0])
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["hippocampus", "left_ventricle"])
-    parser.add_argument("--cases", type=int, nargs="+", default=[2])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--seconds", type=float, nargs="+", default=[120], help="processor seconds of a run")
     parser.add_argument("--patch", type=int, default=48, help="side of the training patches")
-    parser.add_argument("--tested", type=int, default=6, help="number of test cases")
     options = parser.parse_args()
     if options.report:
         report(options.output)
         return
-    torch.set_num_threads(1)
-    data, parent = prepare_data(read_study(STUDY), options.data, options.work), load_model(options.parent)
-    for seed, name, cases, seconds in product(options.seeds, options.tasks, options.cases, options.seconds):
-        task = replace(make_task(data, parent, name, cases, seed, options.tested), device=choose_device("cpu"))
-        task = replace(task, settings=replace(task.settings, patch=options.patch))
-        place = {"task": name, "parent": parent.description.name, "cases": cases, "seconds": seconds, "seed": seed}
-        strategy = "finetune" if name in IN_CT else "vanilla"
-        measure(options, task, place | {"setting": options.setting, "strategy": strategy, "patch": options.patch})
+    for task, place in each_task(options):
+        sized = replace(task, settings=replace(task.settings, patch=options.patch))
+        strategy = "finetune" if place["task"] in IN_CT else "vanilla"
+        place |= {"setting": options.setting, "strategy": strategy, "patch": options.patch}
+        for seconds in options.seconds:
+            measure(options, sized, place | {"seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -15,22 +15,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from Testing.research.benchmarks.layer_orders import UNLIMITED, train_by_strategy
-from Testing.research.benchmarks.shared_minutes import STUDY, Task, make_task
+from Testing.research.benchmarks.shared_minutes import Task, command_line_for_tasks, each_task
 from Testing.research.common.cases import add_line, mean_dice, read_lines
-from Testing.research.common.measuring import command_line
-from Testing.research.study.configuration_file import read_study
-from Testing.research.study.study_data import prepare_data
-from TransferSegLib.inference.devices import choose_device
-from TransferSegLib.models.locate import bundled_models
-from TransferSegLib.models.store import load_model
 from TransferSegLib.wording import table
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -87,30 +79,16 @@ def _cell(lines: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Make the runs that are missing, or print what was measured."""
-    parser = command_line(__doc__)
-    parser.add_argument("--report", action="store_true", help="print the table of the runs made so far")
-    parser.add_argument("--data", type=Path, metavar="FOLDER")
-    parser.add_argument("--work", type=Path, metavar="FOLDER", help="where the descriptions of the datasets go")
-    parser.add_argument("--parent", type=Path, metavar="MODEL", default=bundled_models()[0])
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser = command_line_for_tasks(__doc__, RESULTS, TASKS)
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
-    parser.add_argument("--cases", type=int, nargs="+", default=[2])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, nargs="+", default=[120], help="processor seconds of a run")
-    parser.add_argument("--tested", type=int, default=6, help="number of test cases")
     options = parser.parse_args()
     if options.report:
         report(options.output)
         return
-    torch.set_num_threads(1)
-    device = choose_device("cpu")
-    data, parent = prepare_data(read_study(STUDY), options.data, options.work), load_model(options.parent)
-    for seed, name, cases in product(options.seeds, options.tasks, options.cases):
-        task = replace(make_task(data, parent, name, cases, seed, options.tested), device=device)
+    for task, place in each_task(options):
         for seconds in options.seconds:
-            place = {"task": name, "parent": parent.description.name, "cases": cases, "seed": seed, "seconds": seconds}
-            measure(options, task, place)
+            measure(options, task, place | {"seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ base's share. Runs that are in the output file are not repeated. The scores are 
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -44,6 +45,7 @@ from TransferSegLib.finetuning.label_change import LabelChange, plan_label_chang
 from TransferSegLib.images.intensity import MR_PERCENTILES
 from TransferSegLib.inference.devices import Device, choose_device
 from TransferSegLib.inference.segment import Segmenter
+from TransferSegLib.models.locate import bundled_models
 from TransferSegLib.models.store import Model, load_model
 from TransferSegLib.training.configuration import AugmentationConfiguration
 from TransferSegLib.wording import table
@@ -158,22 +160,21 @@ def mean(states: Sequence[State]) -> State:
     return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
-def measure(options: Any, data: StudyData, parent: Model, name: str, cases: int, seed: int) -> None:
-    """Make the runs of a task, number of cases and seed that are missing."""
-    place = {"task": name, "cases": cases, "seed": seed, "steps": options.steps}
+def measure(options: Any, task: Task, place: dict[str, Any]) -> None:
+    """Make the runs of a task, number of cases, seed and steps that are missing."""
     made = {line["way"] for line in read_lines(options.output) if all(line[key] == place[key] for key in place)}
-    task = make_task(data, parent, name, cases, seed, options.tested)
+    parent = task.parent
 
     def keep(way: str, state: State) -> None:
         add_line(options.output, place | {"way": way, "parent": parent.description.name, "dice": task.dice(state)})
         print(json.dumps(place | {"way": way}), flush=True)
 
-    if name != KNOWN:
+    if place["task"] != KNOWN:
         for way, make in ways(task, options.steps).items():
             if way not in made:
                 keep(way, make())
     elif not {str(share) for share in PARENTS_SHARES} <= made:
-        trained = task.train(range(cases), options.steps, 0)
+        trained = task.train(range(place["cases"]), options.steps, 0)
         keep("1.0", {key: weights.float() for key, weights in parent.fold_weights().items()})
         for share in PARENTS_SHARES:
             keep(str(share), blended(parent, task.change, trained, share))
@@ -203,27 +204,48 @@ def _place(line: dict[str, Any]) -> tuple[str, int, int, int]:
     return line["task"], line["cases"], line["steps"], line["seed"]
 
 
+def command_line_for_tasks(
+    text: str | None,
+    results: Path,
+    tasks: Iterable[str],
+    cases: int = 2,
+    seeds: Sequence[int] = (1, 2),
+    tested: int = 6,
+) -> argparse.ArgumentParser:
+    """Return a parser with the options of the benchmarks that fine-tune a parent for tasks of the study."""
+    parser, names = command_line(text), list(tasks)
+    parser.add_argument("--report", action="store_true", help="print the table of the runs made so far")
+    parser.add_argument("--data", type=Path, metavar="FOLDER")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="where the descriptions of the datasets go")
+    parser.add_argument("--parent", type=Path, metavar="MODEL", default=bundled_models()[0])
+    parser.add_argument("--output", type=Path, default=results)
+    parser.add_argument("--tasks", nargs="+", choices=names, default=names)
+    parser.add_argument("--cases", type=int, nargs="+", default=[cases])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--tested", type=int, default=tested, help="number of test cases")
+    return parser
+
+
+def each_task(options: argparse.Namespace) -> Iterator[tuple[Task, dict[str, Any]]]:
+    """Prepare the tasks that the options ask for, one after another, and say which they are; on one thread."""
+    torch.set_num_threads(1)
+    data, parent = prepare_data(read_study(STUDY), options.data, options.work), load_model(options.parent)
+    for seed, name, cases in product(options.seeds, options.tasks, options.cases):
+        task = make_task(data, parent, name, cases, seed, options.tested)
+        yield task, {"task": name, "parent": parent.description.name, "cases": cases, "seed": seed}
+
+
 def main() -> None:
     """Make the runs that are missing, or print what was measured."""
-    parser = command_line(__doc__)
-    parser.add_argument("--report", action="store_true", help="print the tables of the runs made so far")
-    parser.add_argument("--data", type=Path, metavar="FOLDER")
-    parser.add_argument("--parent", type=Path, metavar="MODEL")
-    parser.add_argument("--work", type=Path, metavar="FOLDER", help="where the descriptions of the datasets go")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--tasks", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--cases", type=int, nargs="+", default=[5])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser = command_line_for_tasks(__doc__, RESULTS, SETTINGS, cases=5, seeds=(1, 2, 3), tested=8)
+    parser.set_defaults(parent=None)  # the bundled model knows the tasks' structures
     parser.add_argument("--steps", type=int, default=180)
-    parser.add_argument("--tested", type=int, default=8, help="number of test cases")
     options = parser.parse_args()
     if options.report:
         report(options.output)
         return
-    torch.set_num_threads(1)
-    data, parent = prepare_data(read_study(STUDY), options.data, options.work), load_model(options.parent)
-    for seed, name, cases in product(options.seeds, options.tasks, options.cases):
-        measure(options, data, parent, name, cases, seed)
+    for task, place in each_task(options):
+        measure(options, task, {key: place[key] for key in ("task", "cases", "seed")} | {"steps": options.steps})
 
 
 if __name__ == "__main__":
